@@ -1,0 +1,1 @@
+"""Skyhold keeps every version of every model, in every cloud, provably the same."""

@@ -1,0 +1,147 @@
+"""The `Bucket` port: one object-store location, as small as the rest of the house allows.
+
+A driver is synchronous and thread-safe: many threads call one bucket at once. It may be used after `fork` (a driver
+whose SDK cannot survive that reopens its client when the process id has changed). Errors leave as our classes only.
+
+Retries: every method but `write_if` may repeat its request a bounded number of times on throttling (429, 503), a
+dropped connection or a timeout, with jittered back-off; that is safe because objects written by `write` are immutable
+or idempotent. `write_if` makes exactly one wire attempt: a client library that retries a conditional put reports its
+own success as a lost race (`docs/decisions/`, facts on consensus).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from skyhold.errors import InvalidInput
+
+Buffer = bytes | bytearray | memoryview
+
+KEY_BYTES_MAX: Final = 512
+WRITE_IF_DEADLINE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a driver's store can do. A capability that is absent is declared here, and its conformance tests are
+    exempted by this declaration and by nothing else."""
+
+    conditional_create: bool = True
+    """`write_if(expected_tag=None)` creates only where nothing is."""
+    conditional_replace: bool = True
+    """`write_if(expected_tag=tag)` replaces only what has that tag."""
+    confirms_checksum: bool = True
+    """A `write` that returned was checked by the store against a checksum of what we sent."""
+    modified_times: bool = True
+    """`ObjectInfo.modified_at` is set."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a listing or a `stat` tells of one object. `tag` changes whenever the object's bytes change (ETag,
+    generation); it is comparable for equality only, and is empty where a listing does not tell it."""
+
+    key: str
+    size_bytes: int
+    tag: str
+    modified_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """An object's bytes together with the tag that they had."""
+
+    body: Buffer
+    tag: str
+
+
+def check_key(key: str) -> str:
+    """Return `key`, or raise `InvalidInput`: keys are ASCII names of 1 to 512 bytes, made of `/`-separated parts of
+    `[A-Za-z0-9._=-]`, none of them empty, `.` or `..`, so that they mean the same in every store and folder."""
+    parts = key.split("/")
+    if not 1 <= len(key) <= KEY_BYTES_MAX or any(
+        not part or part in {".", ".."} or not _PART_CHARACTERS.issuperset(part) for part in parts
+    ):
+        raise InvalidInput(f"Expected an object key but got {key!r}", code="invalid_key", key=key)
+    return key
+
+
+_PART_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._=-")
+
+
+class Bucket(ABC):
+    """One object-store location (a provider's bucket with an optional prefix, or a folder).
+
+    All keys are relative to the location's prefix and obey `check_key`. Common errors of every method:
+    `PermissionDenied` (credentials missing, wrong or insufficient), `Unavailable` (unreachable, throttled or failing
+    after the bounded retries), `NotFound` with code `bucket_not_found` (the bucket or folder itself is gone).
+    """
+
+    name: str
+    url: str
+    capabilities: Capabilities
+
+    @abstractmethod
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
+        """The bytes `[start, start + length)` of an object, or all from `start`.
+
+        Raises `NotFound` (no object), `InvalidInput` code `range_not_satisfiable` (the range does not lie inside the
+        object), `Corrupt` code `truncated_reply` (the store sent fewer bytes than asked, also after retries).
+        A range never returns fewer bytes than asked. `length=0` returns no bytes and may skip the request.
+        """
+
+    @abstractmethod
+    def read_stream(self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20) -> Iterator[Buffer]:
+        """As `read`, in parts of about `part_bytes` (bounded memory). Closing the iterator early ends the transfer."""
+
+    @abstractmethod
+    def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
+        """A small object whole, with its tag, or None where its tag is still `unless_tag` (a conditional GET).
+
+        Raises `NotFound`.
+        """
+
+    @abstractmethod
+    def stat(self, key: str) -> ObjectInfo:
+        """Size and tag of an object. Raises `NotFound`."""
+
+    @abstractmethod
+    def write(self, key: str, body: Buffer) -> None:
+        """Write an object whole, replacing what is there. Returns once the store has acknowledged it durably; where
+        `capabilities.confirms_checksum`, once it has also checked the bytes. The buffer must not change meanwhile.
+
+        Raises `QuotaExceeded` (no space), `Corrupt` code `checksum_refused` (the store received other bytes).
+        """
+
+    @abstractmethod
+    def write_if(self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S) -> str:
+        """Conditional put with exactly one wire attempt; returns the new tag.
+
+        `expected_tag=None` creates the object only where none is; a tag replaces only the object that has it.
+        Raises `Conflict` only when the store itself answered that the condition was false (412, or 404 for a
+        replace) — so our put had no effect. Raises `Unavailable` when the request provably had no effect (refused
+        connection, 429 before it was taken), and `OutcomeUnknown` for everything else: the deadline passed, the
+        connection dropped, a 409 or 5xx came back. Never retries.
+        """
+
+    @abstractmethod
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        """All objects whose keys start with `prefix` (a string prefix, which need not end at `/`) and sort after
+        `after`, in ascending byte order of their keys, over as many pages as there are."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is no error."""
+
+    def close(self) -> None:
+        """Release connections. The bucket must not be used afterwards."""
+
+    def __enter__(self) -> Bucket:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()

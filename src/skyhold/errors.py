@@ -1,0 +1,103 @@
+"""The errors of Skyhold: few classes, grouped by what the caller does next.
+
+Every error that leaves a public function is a `SkyholdError`. `code` names the exact failure, is stable, and is what
+scripts should match; the class says how to react; `hint` is the next step for a person, as one sentence or command.
+Drivers translate the errors of their SDKs in one table each; the original stays reachable as `__cause__`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SkyholdError(Exception):
+    """Root of all errors: what failed, on what, and what to do next.
+
+    `fields` holds the machine-readable particulars (JSON values), such as `bucket`, `key`, `repository`.
+    """
+
+    code: str = "error"
+    retryable: ClassVar[bool] = False
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, code: str | None = None, hint: str | None = None, **fields: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.hint = hint
+        self.fields = fields
+
+    def to_json(self) -> dict[str, object]:
+        """The error as a JSON object, for `--json` and the HTTP API."""
+        return {
+            "class": type(self).__name__,
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "retryable": self.retryable,
+            "fields": self.fields,
+        }
+
+
+class InvalidInput(SkyholdError):
+    """The request itself is wrong: correct it. Nothing was changed."""
+
+    code = "invalid_input"
+    exit_status = 2
+
+
+class NotFound(SkyholdError):
+    """The named thing does not exist (or no longer)."""
+
+    code = "not_found"
+    exit_status = 3
+
+
+class AlreadyExists(SkyholdError):
+    """The name is taken."""
+
+    code = "already_exists"
+    exit_status = 4
+
+
+class Conflict(SkyholdError):
+    """Somebody else changed it first; nothing of this change took effect. Look, then decide again."""
+
+    code = "conflict"
+    exit_status = 5
+
+
+class PermissionDenied(SkyholdError):
+    """Credentials are missing, wrong or not allowed to do this, or a key is wrong."""
+
+    code = "permission_denied"
+    exit_status = 6
+
+
+class QuotaExceeded(SkyholdError):
+    """A limit of space, rate or size was reached: free some, raise it, or send less."""
+
+    code = "quota_exceeded"
+    exit_status = 7
+
+
+class Unavailable(SkyholdError):
+    """A place cannot be reached or answers with failures now; the operation had no effect and may be tried again."""
+
+    code = "unavailable"
+    retryable = True
+    exit_status = 8
+
+
+class OutcomeUnknown(SkyholdError):
+    """A write was sent and its reply was lost: it may or may not have taken effect. Read back before you decide."""
+
+    code = "outcome_unknown"
+    exit_status = 9
+
+
+class Corrupt(SkyholdError):
+    """Bytes are not what was stored; they were not returned. Verify and repair."""
+
+    code = "corrupt"
+    exit_status = 10
