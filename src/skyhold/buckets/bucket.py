@@ -95,7 +95,9 @@ class Bucket(ABC):
         """
 
     @abstractmethod
-    def read_stream(self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20) -> Iterator[Buffer]:
+    def read_stream(
+        self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
+    ) -> Iterator[Buffer]:
         """As `read`, in parts of about `part_bytes` (bounded memory). Closing the iterator early ends the transfer."""
 
     @abstractmethod
@@ -118,7 +120,9 @@ class Bucket(ABC):
         """
 
     @abstractmethod
-    def write_if(self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S) -> str:
+    def write_if(
+        self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
+    ) -> str:
         """Conditional put with exactly one wire attempt; returns the new tag.
 
         `expected_tag=None` creates the object only where none is; a tag replaces only the object that has it.

@@ -1,0 +1,34 @@
+"""AES-256-GCM, the one cipher of the format (NIST SP 800-38D), as two functions."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from skyhold.errors import Corrupt
+
+Buffer = bytes | bytearray | memoryview
+
+TAG_BYTES = 16
+
+
+def seal(key: bytes, nonce: bytes, plain: Buffer, associated: bytes) -> bytes:
+    """Ciphertext and 16-byte tag of `plain`. The pair of key (32 bytes) and nonce (12) must never be used twice."""
+    return _cipher(key).encrypt(nonce, plain, associated)
+
+
+def open_sealed(key: bytes, nonce: bytes, sealed: Buffer, associated: bytes, what: str) -> bytes:
+    """The plaintext of `sealed`, or `Corrupt` naming `what` where a bit of it, of the key or of `associated` differs."""
+    try:
+        return _cipher(key).decrypt(nonce, sealed, associated)
+    except InvalidTag:
+        raise Corrupt(
+            f"Object {what} is damaged: its seal does not open", code="seal_broken", hint="Run `skyhold verify --deep`, then `skyhold repair`", what=what
+        ) from None  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _cipher(key: bytes) -> AESGCM:
+    return AESGCM(key)

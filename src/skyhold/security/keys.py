@@ -1,0 +1,227 @@
+"""The data keys of a store, their derivation, and the wraps that keep them (format.md, 4).
+
+A data key is 32 random bytes that never leaves memory in clear where sealing is on: `store.json` holds it wrapped by
+one or more key-encryption keys. Adding or removing a wrap, or a new data key, rewrites no data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol, runtime_checkable
+
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from skyhold.errors import Corrupt, InvalidInput, NotFound, PermissionDenied
+
+KEY_BYTES: Final = 32
+SCRYPT_N: Final = 1 << 15
+SCRYPT_MEMORY_BYTES_MAX: Final = 1 << 30
+_KEY_FILE_PREFIX: Final = "skyhold-key-1:"
+
+Wrap = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKeys:
+    """All opened data keys of one store. `repr` shows numbers only."""
+
+    store_id: str
+    data_keys: dict[int, bytes] = field(repr=False)
+    sealed: bool
+
+    @property
+    def newest(self) -> int:
+        """Number of the data key that seals what is written now."""
+        return max(self.data_keys)
+
+    def chunk_id_key(self) -> bytes:
+        return _derive("chunk id", self.data_keys[0])
+
+    def name_key(self) -> bytes:
+        return _derive("object name", self.data_keys[0])
+
+    def mac_key(self, number: int) -> bytes:
+        return _derive("mac", self.data_keys[number])
+
+    def seal_key(self, number: int) -> bytes:
+        return _derive("seal", self.data_keys[number])
+
+
+@runtime_checkable
+class KeyEncryptionKey(Protocol):
+    """The port for what wraps data keys: a key file, a passphrase, later the clouds' key management services.
+
+    `associated` binds a wrap to its store and number. `unwrap` returns None for a wrap that is of another kind or
+    key, and raises `PermissionDenied` for one of its own that does not open.
+    """
+
+    def wrap(self, data_key: bytes, associated: bytes) -> Wrap: ...
+
+    def unwrap(self, wrap: Wrap, associated: bytes) -> bytes | None: ...
+
+
+class KeyFile:
+    """A key-encryption key of 32 random bytes in a file of one line, readable by its owner only."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self.key_id = hashlib.sha256(key).hexdigest()[:16]
+
+    @classmethod
+    def generate(cls, path: Path) -> KeyFile:
+        """Write a new key file (mode 0600). Raises `InvalidInput` where the path exists: a key is never overwritten."""
+        key = os.urandom(KEY_BYTES)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise InvalidInput(f"Key file {path} exists already and is left as it is", code="key_file_exists") from None
+        except OSError as error:
+            raise InvalidInput(
+                f"Key file {path} cannot be written: {error.strerror}", code="key_file_unwritable"
+            ) from error
+        with os.fdopen(descriptor, "w") as file:
+            file.write(_KEY_FILE_PREFIX + key.hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return cls(key)
+
+    @classmethod
+    def load(cls, path: Path) -> KeyFile:
+        try:
+            text = path.read_text("ascii").strip()
+        except FileNotFoundError:
+            raise NotFound(f"Key file {path} does not exist", code="key_file_missing") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"Key file {path} cannot be read: {error}", code="key_file_unreadable") from error
+        digits = text.removeprefix(_KEY_FILE_PREFIX)
+        if not text.startswith(_KEY_FILE_PREFIX) or len(digits) != 2 * KEY_BYTES:
+            raise InvalidInput(f"File {path} is not a key file of Skyhold", code="key_file_malformed")
+        try:
+            return cls(bytes.fromhex(digits))
+        except ValueError:
+            raise InvalidInput(f"File {path} is not a key file of Skyhold", code="key_file_malformed") from None
+
+    def wrap(self, data_key: bytes, associated: bytes) -> Wrap:
+        nonce = os.urandom(12)
+        sealed = AESGCM(self._key).encrypt(nonce, data_key, associated + b"file")
+        return {"kind": "file", "kek": self.key_id, "nonce": nonce.hex(), "sealed": sealed.hex()}
+
+    def unwrap(self, wrap: Wrap, associated: bytes) -> bytes | None:
+        if wrap.get("kind") != "file" or wrap.get("kek") != self.key_id:
+            return None
+        return _open_wrap(self._key, wrap, associated + b"file", "the key file")
+
+
+class Passphrase:
+    """A passphrase, stretched by scrypt (RFC 7914): 32 MiB of memory and about 0.1 s a guess."""
+
+    def __init__(self, passphrase: str) -> None:
+        if not passphrase:
+            raise InvalidInput("Expected a passphrase but got an empty one", code="passphrase_empty")
+        self._passphrase = passphrase.encode()
+
+    def wrap(self, data_key: bytes, associated: bytes) -> Wrap:
+        salt, nonce = os.urandom(16), os.urandom(12)
+        key = hashlib.scrypt(
+            self._passphrase, salt=salt, n=SCRYPT_N, r=8, p=1, maxmem=SCRYPT_MEMORY_BYTES_MAX, dklen=32
+        )
+        sealed = AESGCM(key).encrypt(nonce, data_key, associated + b"passphrase")
+        return {
+            "kind": "passphrase", "kdf": "scrypt", "n": SCRYPT_N, "r": 8, "p": 1,
+            "salt": salt.hex(), "nonce": nonce.hex(), "sealed": sealed.hex(),
+        }  # fmt: skip
+
+    def unwrap(self, wrap: Wrap, associated: bytes) -> bytes | None:
+        if wrap.get("kind") != "passphrase":
+            return None
+        n, r, p = (wrap.get(name) for name in ("n", "r", "p"))
+        if not (isinstance(n, int) and isinstance(r, int) and isinstance(p, int)) or wrap.get("kdf") != "scrypt":
+            raise Corrupt("A passphrase wrap in store.json is malformed", code="wrap_malformed")
+        if not (1 < n and 0 < r and 0 < p <= 16 and 128 * n * r <= SCRYPT_MEMORY_BYTES_MAX and n & (n - 1) == 0):
+            raise Corrupt(
+                "A passphrase wrap in store.json asks for unreasonable work", code="wrap_malformed", n=n, r=r, p=p
+            )
+        salt = _hex(wrap, "salt")
+        key = hashlib.scrypt(self._passphrase, salt=salt, n=n, r=r, p=p, maxmem=2 * SCRYPT_MEMORY_BYTES_MAX, dklen=32)
+        return _open_wrap(key, wrap, associated + b"passphrase", "the passphrase")
+
+
+def new_keys(store_id: str, keks: Sequence[KeyEncryptionKey]) -> tuple[StoreKeys, list[dict[str, object]]]:
+    """Keys of a new store and the `keys` field of its `store.json`. Sealed where at least one key-encryption key is given."""
+    data_key = os.urandom(KEY_BYTES)
+    associated = _associated(store_id, 0)
+    wraps = [kek.wrap(data_key, associated) for kek in keks] or [{"kind": "clear", "key": data_key.hex()}]
+    return StoreKeys(store_id, {0: data_key}, bool(keks)), [{"number": 0, "wraps": wraps}]
+
+
+def open_keys(store_id: str, sealed: bool, keys: object, keks: Sequence[KeyEncryptionKey]) -> StoreKeys:
+    """Open every data key of `store.json`.
+
+    Raises `PermissionDenied` where none of `keks` opens one, and `Corrupt` where the field is malformed.
+    """
+    if not isinstance(keys, list) or not keys:
+        raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
+    opened: dict[int, bytes] = {}
+    for entry in keys:
+        number, wraps = (entry.get("number"), entry.get("wraps")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(number, int) or not 0 <= number < 1 << 16 or not isinstance(wraps, list):
+            raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
+        opened[number] = _open_data_key(wraps, _associated(store_id, number), sealed, keks)
+    if 0 not in opened:
+        raise Corrupt("The keys in store.json lack data key 0", code="keys_malformed")
+    return StoreKeys(store_id, opened, sealed)
+
+
+def _open_data_key(wraps: list[Wrap], associated: bytes, sealed: bool, keks: Sequence[KeyEncryptionKey]) -> bytes:
+    denied: PermissionDenied | None = None
+    for wrap in wraps:
+        if not isinstance(wrap, dict):
+            raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
+        if not sealed and wrap.get("kind") == "clear":
+            return _hex(wrap, "key")
+        for kek in keks:
+            try:
+                data_key = kek.unwrap(wrap, associated)
+            except PermissionDenied as error:
+                denied = error
+            else:
+                if data_key is not None:
+                    return data_key
+    if denied is not None:
+        raise denied
+    kinds = ", ".join(sorted({str(wrap.get("kind")) for wrap in wraps}))
+    raise PermissionDenied(
+        f"The store is sealed and none of the given keys opens it (it is wrapped by: {kinds})",
+        code="key_needed",
+        hint="Set SKYHOLD_KEY_FILE to the key file, or SKYHOLD_PASSPHRASE",
+    )
+
+
+def _open_wrap(key: bytes, wrap: Wrap, associated: bytes, what: str) -> bytes:
+    try:
+        return AESGCM(key).decrypt(_hex(wrap, "nonce"), _hex(wrap, "sealed"), associated)
+    except InvalidTag:
+        raise PermissionDenied(
+            f"The store does not open with {what}", code="key_wrong", hint="Check which key this store uses"
+        ) from None
+
+
+def _hex(wrap: Wrap, name: str) -> bytes:
+    try:
+        return bytes.fromhex(str(wrap[name]))
+    except (KeyError, ValueError):
+        raise Corrupt(f"Field `{name}` of a key in store.json is malformed", code="wrap_malformed") from None
+
+
+def _associated(store_id: str, number: int) -> bytes:
+    return b"skyhold wrap\0" + bytes.fromhex(store_id) + number.to_bytes(2, "little")
+
+
+def _derive(purpose: str, data_key: bytes) -> bytes:
+    return blake3(data_key, derive_key_context=f"skyhold 2026-11-23 {purpose}").digest()
