@@ -22,6 +22,7 @@ from skyhold.errors import InvalidInput
 Buffer = bytes | bytearray | memoryview
 
 KEY_BYTES_MAX: Final = 512
+KEY_PART_BYTES_MAX: Final = 255
 WRITE_IF_DEADLINE_S: Final = 30.0
 
 
@@ -61,13 +62,37 @@ class Tagged:
 
 def check_key(key: str) -> str:
     """Return `key`, or raise `InvalidInput`: keys are ASCII names of 1 to 512 bytes, made of `/`-separated parts of
-    `[A-Za-z0-9._=-]`, none of them empty, `.` or `..`, so that they mean the same in every store and folder."""
+    1 to 255 of `[A-Za-z0-9._=-]`, none of them `.` or `..`, so that they mean the same in every store and folder.
+    The first part `.skyhold` is reserved for what a driver keeps of its own. One key must not be a folder of another
+    (`a` and `a/b`): stores that keep objects as files cannot hold both."""
     parts = key.split("/")
-    if not 1 <= len(key) <= KEY_BYTES_MAX or any(
-        not part or part in {".", ".."} or not _PART_CHARACTERS.issuperset(part) for part in parts
+    if (
+        not 1 <= len(key) <= KEY_BYTES_MAX
+        or parts[0] == ".skyhold"
+        or any(
+            not 1 <= len(part) <= KEY_PART_BYTES_MAX or part in {".", ".."} or not _PART_CHARACTERS.issuperset(part)
+            for part in parts
+        )
     ):
         raise InvalidInput(f"Expected an object key but got {key!r}", code="invalid_key", key=key)
     return key
+
+
+def check_range(key: str, size_bytes: int, start: int, length: int | None) -> int:
+    """Return where the range `[start, start + length)` ends, or raise `InvalidInput` where it does not lie inside an
+    object of `size_bytes`. To begin at or past the end is outside, except for all of an empty object."""
+    end = size_bytes if length is None else start + length
+    if start < 0 or end > size_bytes or start > end or (length is None and 0 < start >= size_bytes):
+        raise range_not_satisfiable(key, start, length)
+    return end
+
+
+def range_not_satisfiable(key: str, start: int, length: int | None) -> InvalidInput:
+    """The error of every driver for a range outside its object."""
+    asked = f"{length} bytes" if length is not None else "all bytes"
+    return InvalidInput(
+        f"Object `{key}` does not have {asked} from offset {start}", code="range_not_satisfiable", key=key
+    )
 
 
 _PART_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._=-")
@@ -91,7 +116,8 @@ class Bucket(ABC):
 
         Raises `NotFound` (no object), `InvalidInput` code `range_not_satisfiable` (the range does not lie inside the
         object), `Corrupt` code `truncated_reply` (the store sent fewer bytes than asked, also after retries).
-        A range never returns fewer bytes than asked. `length=0` returns no bytes and may skip the request.
+        A range never returns fewer bytes than asked; `check_range` says what lies inside. `length=0` returns no bytes
+        and may skip the request.
         """
 
     @abstractmethod
@@ -141,7 +167,7 @@ class Bucket(ABC):
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most drivers hold nothing to release
         """Release connections. The bucket must not be used afterwards."""
 
     def __enter__(self) -> Bucket:

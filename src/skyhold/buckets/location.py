@@ -1,0 +1,257 @@
+"""Where a bucket is: a URL, a few settings, and a *reference* to credentials — never credentials themselves.
+
+    ./clouds/a                file:///srv/models            a folder
+    memory://name                                           this process's memory, for tests and embedding
+    s3://bucket/prefix        gs://bucket/prefix            az://account/container/prefix
+
+Settings may follow as a URL query (`s3://models?endpoint=https://minio.lab&region=eu-1`) or as keyword arguments; the
+stored `url` is always the bare form. Credentials references, which each machine may override:
+
+- `chain` — the vendor's own chain; for S3 the standard `AWS_*` variables, the shared files in `~/.aws`, web identity,
+  container and instance roles. Only this reference looks at process-wide variables.
+- `env:PREFIX` — variables `PREFIX_ACCESS_KEY_ID` and so on; `skyhold.buckets.credentials` lists the names.
+- `file:PATH` — a JSON or INI file with the same names in lower case, readable by nobody else.
+- `profile:NAME` — a profile of the vendor's shared configuration (S3: `~/.aws`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from skyhold.buckets.bucket import check_key
+from skyhold.errors import InvalidInput
+
+PROVIDERS: Final = {"file": "folder", "memory": "memory", "s3": "aws", "gs": "google", "az": "azure"}
+"""The provider that a URL scheme means where none is given."""
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_CONTAINER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,221}")
+_REFERENCE: Final = re.compile(r"chain|env:[A-Za-z_][A-Za-z0-9_]*|file:.+|profile:.+")
+_TRUTHS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+@dataclass(frozen=True, slots=True)
+class BucketLocation:
+    """One bucket's place. `region`, `endpoint` and `ca_file` are None where the provider's default holds.
+
+    `path_style` None means: path style where an `endpoint` is given, else the provider's own style. `allow_http`
+    permits an `http://` endpoint that is not on this machine (loopback needs no permission).
+    """
+
+    name: str
+    url: str
+    provider: str
+    region: str | None = None
+    endpoint: str | None = None
+    credentials: str = "chain"
+    path_style: bool | None = None
+    ca_file: str | None = None
+    allow_http: bool = False
+
+    def __post_init__(self) -> None:
+        check_bucket_name(self.name)
+        if not _NAME.fullmatch(self.provider):
+            raise InvalidInput(f"Expected a provider's name but got {self.provider!r}", code="invalid_location")
+        if not _REFERENCE.fullmatch(self.credentials):
+            raise InvalidInput(
+                f"Bucket `{self.name}`: expected a credentials reference",
+                code="invalid_credentials_reference",
+                hint="Use `chain`, `env:PREFIX`, `file:PATH` or `profile:NAME`; secrets themselves are never stored",
+                bucket=self.name,
+            )
+        _check_url(self.url, self.name)
+        if self.endpoint is not None:
+            _check_endpoint(self.endpoint, self.name, allow_http=self.allow_http)
+
+    @property
+    def scheme(self) -> str:
+        """`file`, `memory`, `s3`, `gs` or `az`."""
+        return urlsplit(self.url).scheme
+
+    @property
+    def path(self) -> Path:
+        """The absolute folder of a `file` location."""
+        return Path(unquote(urlsplit(self.url).path))
+
+    @property
+    def account(self) -> str:
+        """The storage account of an `az` location."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def container(self) -> str:
+        """The provider's own name of the bucket: the S3 or Google bucket, or the Azure container."""
+        parts = urlsplit(self.url)
+        return parts.path.split("/")[1] if parts.scheme == "az" else parts.netloc
+
+    @property
+    def prefix(self) -> str:
+        """The part of every key that lies before ours, without slashes at its ends; often empty."""
+        segments = urlsplit(self.url).path.split("/")[1:]
+        return "/".join(segments[1:] if self.scheme == "az" else segments)
+
+    def to_json(self) -> dict[str, object]:
+        """The location as a JSON object, without the settings that are at their defaults."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
+
+    @classmethod
+    def from_json(cls, document: object) -> BucketLocation:
+        """The inverse of `to_json`. Raises `InvalidInput` for anything else."""
+        if not isinstance(document, dict):
+            raise InvalidInput("Expected a bucket location as a JSON object", code="invalid_location")
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(str(name) for name in document if name not in known)
+        missing = sorted({"name", "url", "provider"} - document.keys())
+        if unknown or missing:
+            raise InvalidInput(
+                f"Bucket location has unknown fields {unknown} and lacks {missing}", code="invalid_location"
+            )
+        for name, value in document.items():
+            _check_type(name, value)
+        return cls(**document)
+
+
+def parse_location(
+    url: str,
+    *,
+    name: str | None = None,
+    provider: str | None = None,
+    region: str | None = None,
+    endpoint: str | None = None,
+    credentials: str | None = None,
+    path_style: bool | None = None,
+    ca_file: str | None = None,
+    allow_http: bool | None = None,
+) -> BucketLocation:
+    """The location that a person wrote. A folder is made absolute; the name defaults to the last part of the URL.
+
+    Keyword arguments win over the URL's query. Raises `InvalidInput`, whose message never holds what a query said.
+    """
+    if "://" not in url:
+        bare, query = Path(url).expanduser().absolute().as_uri(), ""
+        bare = "file://" + quote(os.path.normpath(unquote(urlsplit(bare).path)))
+    else:
+        parts = urlsplit(url)
+        bare, query = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", parts.query
+        if parts.fragment or (parts.scheme == "file" and parts.netloc not in {"", "localhost"}):
+            raise InvalidInput("Expected a bucket URL without host (file) or fragment", code="invalid_location")
+        if parts.scheme == "file":
+            bare = "file://" + (quote(os.path.normpath(unquote(parts.path))) if parts.path else "")
+    _check_url(bare, name or "")
+    settings = _query_settings(query)
+    given = {"name": name, "provider": provider, "region": region, "endpoint": endpoint, "credentials": credentials,
+             "path_style": path_style, "ca_file": ca_file, "allow_http": allow_http}  # fmt: skip
+    settings.update({key: value for key, value in given.items() if value is not None})
+    settings.setdefault("name", _default_name(bare))
+    settings.setdefault("provider", PROVIDERS[urlsplit(bare).scheme])
+    if isinstance(settings.get("ca_file"), str):
+        settings["ca_file"] = str(Path(str(settings["ca_file"])).expanduser().absolute())
+    return BucketLocation.from_json({"url": bare, **settings})
+
+
+def with_credentials(location: BucketLocation, reference: str) -> BucketLocation:
+    """The same bucket under this machine's own credentials reference."""
+    return replace(location, credentials=reference)
+
+
+def check_bucket_name(name: str) -> str:
+    """Return `name`, or raise `InvalidInput`: 1 to 63 of `[a-z0-9._-]`, beginning with a letter or a digit."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"Expected a bucket name but got {name!r}",
+            code="invalid_bucket_name",
+            hint="Use 1 to 63 characters of a-z, 0-9, `.`, `_` and `-`, beginning with a letter or a digit",
+        )
+    return name
+
+
+def _check_url(url: str, name: str) -> None:
+    """The URL's own grammar. Its text is not repeated in errors: a person may have put a secret into it."""
+    parts = urlsplit(url)
+
+    def refuse(reason: str) -> InvalidInput:
+        return InvalidInput(
+            f"The URL of bucket `{name}` {reason}" if name else f"The bucket URL {reason}",
+            code="invalid_location",
+            hint="Use a folder, memory://name, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix",
+        )
+
+    if "@" in parts.netloc:
+        raise refuse("holds credentials; put a reference to them into `credentials` instead")
+    if parts.scheme not in PROVIDERS:
+        raise refuse(f"has the unknown scheme {parts.scheme!r}")
+    if parts.query or parts.fragment:
+        raise refuse("has a query or fragment where a bare URL is expected")
+    if parts.scheme == "file":
+        if parts.netloc or not parts.path.startswith("/"):
+            raise refuse("does not name an absolute folder")
+        return
+    if not _CONTAINER.fullmatch(parts.netloc):
+        raise refuse("does not name a bucket" if parts.scheme != "az" else "does not name an account")
+    segments = parts.path.split("/")[1:]
+    if parts.scheme == "az":
+        if not segments or not _CONTAINER.fullmatch(segments[0]):
+            raise refuse("does not name a container: az://account/container")
+        segments = segments[1:]
+    if segments:
+        check_key("/".join(segments))
+
+
+def _check_endpoint(endpoint: str, name: str, *, allow_http: bool) -> None:
+    parts = urlsplit(endpoint)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise InvalidInput(f"The endpoint of bucket `{name}` must be a bare URL", code="invalid_location", bucket=name)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InvalidInput(
+            f"The endpoint of bucket `{name}` must begin with https:// or http://", code="invalid_location", bucket=name
+        )
+    if parts.scheme == "http" and not allow_http and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise InvalidInput(
+            f"The endpoint of bucket `{name}` is plain HTTP, which anyone on the way can read and change",
+            code="insecure_endpoint",
+            hint="Use https://, or add `allow_http=true` to the URL if that network is trusted",
+            bucket=name,
+        )
+
+
+def _query_settings(query: str) -> dict[str, object]:
+    settings: dict[str, object] = {}
+    known = {field.name for field in fields(BucketLocation)} - {"url"}
+    for key, value in parse_qsl(query, keep_blank_values=True, max_num_fields=32):
+        if key not in known or key in settings:
+            raise InvalidInput(
+                f"The bucket URL's query has the unknown or repeated setting {key!r}",
+                code="invalid_location",
+                hint=f"Known settings are {', '.join(sorted(known))}",
+            )
+        settings[key] = _truth(key, value) if key in {"path_style", "allow_http"} else value
+    return settings
+
+
+def _truth(key: str, text: str) -> bool:
+    if text.lower() not in _TRUTHS:
+        raise InvalidInput(f"Expected true or false for {key!r} in the bucket URL", code="invalid_location")
+    return _TRUTHS[text.lower()]
+
+
+def _check_type(name: str, value: object) -> None:
+    if name in {"path_style", "allow_http"}:
+        valid = isinstance(value, bool) or (value is None and name == "path_style")
+    elif name in {"name", "url", "provider", "credentials"}:
+        valid = isinstance(value, str)
+    else:
+        valid = value is None or (isinstance(value, str) and value != "")
+    if not valid:
+        raise InvalidInput(f"Bucket location: {name!r} has the wrong type", code="invalid_location")
+
+
+def _default_name(url: str) -> str:
+    parts = urlsplit(url)
+    last = unquote(parts.path).rsplit("/", 1)[-1] or parts.netloc
+    return re.sub(r"[^a-z0-9._-]+", "-", last.lower()).lstrip("._-")[:63] or parts.scheme

@@ -1,0 +1,41 @@
+"""From a location to a bucket. Drivers, and the SDKs behind them, are imported only when one of theirs is opened."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final, cast
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.retry import RetryPolicy
+from skyhold.errors import InvalidInput
+
+_DRIVERS: Final = {
+    "file": ("skyhold.buckets.folder", "FolderBucket", ""),
+    "memory": ("skyhold.buckets.memory", "MemoryBucket", ""),
+    "s3": ("skyhold.buckets.s3", "S3Bucket", "s3"),
+    "gs": ("skyhold.buckets.google", "GoogleBucket", "gcs"),
+    "az": ("skyhold.buckets.azure", "AzureBucket", "azure"),
+}
+"""Scheme: module, class, the extra of our package that brings its SDK."""
+
+
+def open_bucket(location: BucketLocation, policy: RetryPolicy | None = None) -> Bucket:
+    """The bucket at `location`. Nothing is sent: a bucket that is not there, or refuses us, says so when it is used.
+
+    Raises `InvalidInput` code `extra_missing` where the driver's SDK is not installed.
+    """
+    module_name, class_name, extra = _DRIVERS[location.scheme]
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not extra or (error.name or "").startswith("skyhold"):
+            raise
+        raise InvalidInput(
+            f"Bucket `{location.name}` ({location.scheme}://) needs the package `{error.name}`, which is not installed",
+            code="extra_missing",
+            hint=f"pip install 'skyhold[{extra}]'",
+            bucket=location.name,
+        ) from error
+    driver = getattr(module, class_name)
+    return cast(Bucket, driver(location) if policy is None else driver(location, policy))

@@ -1,0 +1,115 @@
+"""Bounded repetition of ordinary requests: one rule for every driver, instead of each SDK's own.
+
+Drivers turn their SDK's retries off and pass single attempts to `retrying` or `resuming`. `write_if` never comes here.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from skyhold.buckets.bucket import Buffer
+from skyhold.errors import Corrupt, SkyholdError, Unavailable
+
+T = TypeVar("T")
+
+_REPEATABLE_CORRUPTION: Final = frozenset({"truncated_reply", "checksum_refused"})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long one operation is tried.
+
+    A delay is drawn evenly from the upper half of `first_delay_s * 2**n`, at most `delay_s_max`, so that many clients
+    which failed together do not return together; a store that names a time (`Retry-After`) is given at least that.
+    No attempt begins later than `total_s` after the first. One attempt fails when no connection stands
+    after `connect_timeout_s`, or when no byte arrives for `stall_timeout_s` (an upload: that plus its size at
+    `upload_bytes_per_s_min`).
+    """
+
+    attempts_max: int = 6
+    total_s: float = 90.0
+    first_delay_s: float = 0.2
+    delay_s_max: float = 8.0
+    connect_timeout_s: float = 5.0
+    stall_timeout_s: float = 20.0
+    upload_bytes_per_s_min: int = 64 << 10
+
+    def upload_timeout_s(self, size_bytes: int) -> float:
+        """How long one attempt to send `size_bytes` may take."""
+        return self.stall_timeout_s + size_bytes / self.upload_bytes_per_s_min
+
+
+class _Attempts:
+    """The budget of one operation: `spend` sleeps before the next attempt, or raises the error that ended the last."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._started_s = time.monotonic()
+        self._failures = 0
+
+    def spend(self, error: SkyholdError) -> None:
+        policy = self._policy
+        self._failures += 1
+        if not may_repeat(error) or self._failures >= policy.attempts_max:
+            raise error
+        delay_s = min(policy.delay_s_max, policy.first_delay_s * 2 ** (self._failures - 1))
+        delay_s *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        asked_s = error.fields.get("retry_after_s")
+        if isinstance(asked_s, int | float):
+            delay_s = max(delay_s, float(asked_s))
+        if time.monotonic() - self._started_s + delay_s > policy.total_s:
+            raise error
+        time.sleep(delay_s)
+
+    def renew(self) -> None:
+        """Progress was made: the next failure is a first one again."""
+        self._started_s = time.monotonic()
+        self._failures = 0
+
+
+def may_repeat(error: SkyholdError) -> bool:
+    """Whether the same request may succeed if it is sent again: the store was unavailable, or bytes were damaged or
+    cut short on the way."""
+    return isinstance(error, Unavailable) or (isinstance(error, Corrupt) and error.code in _REPEATABLE_CORRUPTION)
+
+
+def retrying(policy: RetryPolicy, attempt: Callable[[], T]) -> T:
+    """The result of `attempt`, which makes one request and raises our errors only; the last error when all failed."""
+    attempts = _Attempts(policy)
+    while True:  # bounded: `spend` raises after `attempts_max` failures
+        try:
+            return attempt()
+        except SkyholdError as error:
+            attempts.spend(error)
+
+
+def resuming(policy: RetryPolicy, attempt: Callable[[int], Iterator[Buffer]]) -> Iterator[Buffer]:
+    """The parts of a transfer. `attempt(done_bytes)` begins one at that offset; a transfer that breaks is taken up
+    where it broke, so no byte is repeated or missed. Each part received renews the budget: the bound is on time
+    without progress."""
+    attempts = _Attempts(policy)
+    done_bytes = 0
+    while True:  # bounded: as above
+        parts = attempt(done_bytes)
+        try:
+            for part in parts:
+                done_bytes += len(part)
+                attempts.renew()
+                yield part
+        except SkyholdError as error:
+            attempts.spend(error)
+        else:
+            return
+        finally:
+            _close(parts)
+
+
+def _close(parts: Iterator[Buffer]) -> None:
+    """End a transfer now rather than when the collector finds it: a generator holds its connection until then."""
+    close = getattr(parts, "close", None)
+    if close is not None:
+        close()
