@@ -1,0 +1,63 @@
+"""Names of the objects in a bucket (format.md, 2)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from blake3 import blake3
+
+from skyhold.codec.frame import Kind
+
+STORE_DOCUMENT: Final = "store.json"
+PACKS: Final = "packs"
+INDEXES: Final = "indexes"
+CHECKPOINTS: Final = "checkpoints"
+
+KIND_OF_FOLDER: Final = {
+    "versions": Kind.VERSION,
+    "layouts": Kind.LAYOUT_HEAD,
+    "pages": Kind.LAYOUT_PAGE,
+    "nodes": Kind.MAP_NODE,
+    "attachments": Kind.ATTACHMENT,
+    "indexes": Kind.INDEX,
+    "tombstones": Kind.TOMBSTONES,
+}
+
+_BLOB_KEY: Final = re.compile(
+    r"(?:versions|layouts|pages|nodes|attachments)/([0-9a-f]{2})/(\1[0-9a-f]{62})|(?:indexes|tombstones)/[0-9a-f]+/([0-9a-f]{64})"
+)
+_PACK_KEY: Final = re.compile(r"packs/([0-9a-f]{2})/(\1[0-9a-f]{30})")
+
+
+def pack_key(pack_id: bytes) -> str:
+    """Key of the pack with this 16-byte id."""
+    name = pack_id.hex()
+    return f"{PACKS}/{name[:2]}/{name}"
+
+
+def pack_id_of(key: str) -> bytes | None:
+    """The 16-byte id of the pack with this key, or None for another key."""
+    match = _PACK_KEY.fullmatch(key)
+    return bytes.fromhex(match[2]) if match else None
+
+
+def blob_key(folder: str, name: str) -> str:
+    """Key of a blob. `folder` is a kind's folder, or `indexes/<placement class>`, `tombstones/<epoch>`."""
+    return f"{folder}/{name}" if "/" in folder else f"{folder}/{name[:2]}/{name}"
+
+
+def kind_of_folder(folder: str) -> Kind:
+    """The kind of the blobs in a folder."""
+    return KIND_OF_FOLDER[folder.split("/", 1)[0]]
+
+
+def blob_name_of(key: str) -> str | None:
+    """The 64-hex name in a blob's key, or None for another key."""
+    match = _BLOB_KEY.fullmatch(key)
+    return (match[2] or match[3]) if match else None
+
+
+def blob_name(stored: bytes | bytearray | memoryview, name_key: bytes) -> str:
+    """The name of a blob: the keyed hash of its stored bytes."""
+    return blake3(stored, key=name_key).hexdigest()

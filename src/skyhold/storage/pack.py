@@ -1,0 +1,264 @@
+"""Packs: building, walking and checking them (format.md, 6). No I/O here.
+
+A record's payload is sealed, or authenticated, by whoever encoded it (`RecordSealer`, safe to use from several
+threads); a `PackBuilder` only lays records one after another and writes the footer.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from blake3 import blake3
+
+from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
+from skyhold.codec.seal import TAG_BYTES, open_sealed, seal
+from skyhold.errors import Corrupt
+from skyhold.units import MIB
+
+Buffer = bytes | bytearray | memoryview
+
+PACK_BYTES_TARGET: Final = 16 * MIB
+PACK_BYTES_MAX: Final = 64 * MIB
+PACK_HEADER_BYTES: Final = 64
+RECORD_HEADER_BYTES: Final = 96
+CHUNK_BYTES_MAX: Final = 4 * MIB
+STORED_BYTES_OVER_RAW_MAX: Final = 1024
+NO_BASE: Final = bytes(32)
+
+_PACK_HEADER: Final = struct.Struct("<4sBBH16s16s8s16s")
+_RECORD_HEADER: Final = struct.Struct("<4sBBHII32s32s12sI")
+_ENTRY: Final = struct.Struct("<32s32sIIIB3x")
+_TRAILER: Final = struct.Struct("<I4s")
+_SEALED: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one chunk lies. `stored_length` counts the payload with its tag, without the record's header."""
+
+    chunk_id: bytes
+    pack_id: bytes
+    offset: int
+    stored_length: int
+    raw_length: int
+    codec: int
+    base_id: bytes | None
+
+    @property
+    def record_length(self) -> int:
+        return RECORD_HEADER_BYTES + self.stored_length
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An encoded chunk, ready for a pack: header, payload and tag are written one after another."""
+
+    chunk_id: bytes
+    base_id: bytes | None
+    codec: int
+    raw_length: int
+    header: bytes
+    payload: Buffer
+    tag: bytes
+
+    @property
+    def stored_length(self) -> int:
+        return len(self.payload) + len(self.tag)
+
+
+class RecordSealer:
+    """Seals or authenticates the records of one writing session, and opens those of any (`salt` of the pack)."""
+
+    def __init__(self, keys: FrameKeys, salt: bytes) -> None:
+        self._keys = keys
+        self.salt = salt
+        self._number = keys.number
+        self._cipher_key = _record_key(keys, keys.number, salt)
+
+    def seal(self, chunk_id: bytes, codec: int, raw_length: int, base_id: bytes | None, encoded: Buffer) -> Record:
+        sealed = self._keys.sealed
+        nonce = os.urandom(12) if sealed else bytes(12)
+        stored_length = len(encoded) + TAG_BYTES
+        header = _RECORD_HEADER.pack(
+            b"SKYC", codec, _SEALED if sealed else 0, self._number, raw_length, stored_length,
+            chunk_id, base_id or NO_BASE, nonce, 0,
+        )  # fmt: skip
+        if sealed:
+            stored = memoryview(seal(self._cipher_key, nonce, encoded, self.salt + header))
+            return Record(chunk_id, base_id, codec, raw_length, header, stored[:-TAG_BYTES], bytes(stored[-TAG_BYTES:]))
+        tag = _tag(self._keys, self._number, self.salt, header, encoded)
+        return Record(chunk_id, base_id, codec, raw_length, header, encoded, tag)
+
+
+def open_record(record: Buffer, place: Place, salt: bytes | None, keys: FrameKeys) -> Buffer:
+    """The encoded chunk of the record at `place`.
+
+    The header must agree with the place. A sealed record is opened, for which `salt` of its pack is needed; of an
+    authenticated one the tag is checked only where `salt` is given: whoever decodes the chunk checks its id anyway.
+    Raises `Corrupt`.
+    """
+    header = bytes(record[:RECORD_HEADER_BYTES])
+    if len(record) != place.record_length:
+        _corrupt(place, "it has another length than its place says")
+    magic, codec, flags, number, raw_length, stored_length, chunk_id, base_id, nonce, zero = _RECORD_HEADER.unpack(
+        header
+    )
+    expected = (
+        b"SKYC",
+        place.codec,
+        place.raw_length,
+        place.stored_length,
+        place.chunk_id,
+        place.base_id or NO_BASE,
+        0,
+    )
+    if (magic, codec, raw_length, stored_length, chunk_id, base_id, zero) != expected or flags & ~_SEALED:
+        _corrupt(place, "its header is not that of this chunk")
+    payload = memoryview(record)[RECORD_HEADER_BYTES:]
+    if flags & _SEALED:
+        if salt is None:
+            raise AssertionError("a sealed record needs its pack's salt")
+        return open_sealed(
+            _record_key(keys, number, salt), nonce, payload, salt + header, f"chunk {chunk_id.hex()[:16]}"
+        )
+    if keys.sealed:
+        _corrupt(place, "it is in clear, but the store is sealed")
+    if salt is not None and _tag(keys, number, salt, header, payload[:-TAG_BYTES]) != payload[-TAG_BYTES:]:
+        _corrupt(place, "its authentication code does not match")
+    return payload[:-TAG_BYTES]
+
+
+class PackBuilder:
+    """Lays records into one buffer until the pack is full. The buffer is the caller's and is reused between packs."""
+
+    def __init__(
+        self, buffer: bytearray, store_id: bytes, placement_class: bytes, sealer: RecordSealer, keys: FrameKeys
+    ) -> None:
+        self.pack_id = os.urandom(16)
+        self.places: list[Place] = []
+        self._keys = keys
+        self._buffer = buffer
+        flags = _SEALED if keys.sealed else 0
+        _PACK_HEADER.pack_into(
+            buffer, 0, b"SKYP", 1, flags, keys.number, store_id, self.pack_id, placement_class, sealer.salt
+        )
+        self._end = PACK_HEADER_BYTES
+
+    def fits(self, record: Record) -> bool:
+        """Whether the record may still go into this pack; a pack takes at least one."""
+        return not self.places or self._end + RECORD_HEADER_BYTES + record.stored_length <= PACK_BYTES_TARGET
+
+    def append(self, record: Record) -> Place:
+        start, view = self._end, memoryview(self._buffer)
+        body = start + RECORD_HEADER_BYTES
+        tag = body + len(record.payload)
+        view[start:body] = record.header
+        view[body:tag] = record.payload
+        self._end = tag + len(record.tag)
+        view[tag : self._end] = record.tag
+        place = Place(
+            record.chunk_id, self.pack_id, start, record.stored_length, record.raw_length, record.codec, record.base_id
+        )
+        self.places.append(place)
+        return place
+
+    def finish(self) -> memoryview:
+        """The whole pack, a view into the buffer. The footer is decoded again and compared before it is trusted."""
+        context = f"packs/{self.pack_id.hex()}"
+        body = encode_entries(self.places)
+        footer = encode_frame(Kind.PACK_FOOTER, body, context=context, keys=self._keys)
+        if decode_frame(footer, kind=Kind.PACK_FOOTER, context=context, keys=self._keys) != body:
+            raise AssertionError("a footer does not decode to what was encoded")
+        tail = footer + _TRAILER.pack(len(footer), b"SKYE")
+        del self._buffer[
+            self._end + len(tail) :
+        ]  # the footer of many small chunks may need more room than the buffer had
+        self._buffer[self._end :] = tail
+        return memoryview(self._buffer)
+
+
+def encode_entries(places: list[Place]) -> bytes:
+    """The entries of a pack footer, in order."""
+    return b"".join(
+        _ENTRY.pack(p.chunk_id, p.base_id or NO_BASE, p.offset, p.stored_length, p.raw_length, p.codec) for p in places
+    )
+
+
+def decode_entries(body: Buffer, pack_id: bytes) -> list[Place]:
+    """The places that a footer's body lists. Raises `Corrupt`."""
+    if len(body) % _ENTRY.size:
+        raise Corrupt(f"The footer of pack {pack_id.hex()} is damaged", code="footer_damaged", pack=pack_id.hex())
+    return [
+        Place(chunk_id, pack_id, offset, stored, raw, codec, None if base == NO_BASE else base)
+        for chunk_id, base, offset, stored, raw, codec in _ENTRY.iter_unpack(body)
+    ]
+
+
+def read_header(header: Buffer, pack_id: bytes, store_id: bytes) -> tuple[bytes, bytes]:
+    """Placement class (8 bytes) and salt (16) from the first 64 bytes of a pack. Raises `Corrupt`."""
+    if len(header) < PACK_HEADER_BYTES:
+        raise Corrupt(f"Pack {pack_id.hex()} is shorter than a header", code="pack_damaged", pack=pack_id.hex())
+    magic, format_, _flags, _number, store, pack, placement_class, salt = _PACK_HEADER.unpack(
+        bytes(header[:PACK_HEADER_BYTES])
+    )
+    if magic != b"SKYP" or format_ != 1 or store != store_id or pack != pack_id:
+        raise Corrupt(
+            f"Pack {pack_id.hex()} does not begin with its own header", code="pack_damaged",
+            hint="Run `skyhold repair`", pack=pack_id.hex(),
+        )  # fmt: skip
+    return placement_class, salt
+
+
+def footer_span(trailer: Buffer, pack_size_bytes: int, pack_id: bytes) -> tuple[int, int]:
+    """Start and length of the footer, from the pack's last 8 bytes. Raises `Corrupt`."""
+    length, magic = _TRAILER.unpack(bytes(trailer))
+    start = pack_size_bytes - _TRAILER.size - length
+    if magic != b"SKYE" or start < PACK_HEADER_BYTES:
+        raise Corrupt(f"Pack {pack_id.hex()} does not end with a footer", code="pack_damaged", pack=pack_id.hex())
+    return start, length
+
+
+def read_footer(footer: Buffer, pack_id: bytes, keys: FrameKeys) -> list[Place]:
+    """The places in a pack, from its footer frame. Raises `Corrupt`."""
+    body = decode_frame(footer, kind=Kind.PACK_FOOTER, context=f"packs/{pack_id.hex()}", keys=keys)
+    return decode_entries(body, pack_id)
+
+
+def check_pack(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -> Iterator[tuple[Place, bool]]:
+    """Each place of a whole pack in memory with whether its record is intact (sealed or authenticated bytes, not the
+    decoded chunk). Raises `Corrupt` where header or footer are damaged, so that the places are not known."""
+    view = memoryview(pack)
+    _class, salt = read_header(view, pack_id, store_id)
+    start, length = footer_span(view[-_TRAILER.size :], len(view), pack_id)
+    for place in read_footer(view[start : start + length], pack_id, keys):
+        record = view[place.offset : place.offset + place.record_length]
+        try:
+            open_record(record, place, salt, keys)
+        except Corrupt:
+            yield place, False
+        else:
+            yield place, True
+
+
+def _record_key(keys: FrameKeys, number: int, salt: bytes) -> bytes:
+    return blake3(b"pack" + salt, key=keys.key(number).seal_key).digest()
+
+
+def _tag(keys: FrameKeys, number: int, salt: bytes, header: bytes, encoded: Buffer) -> bytes:
+    hasher = blake3(salt + header, key=keys.key(number).mac_key)
+    hasher.update(encoded)
+    return hasher.digest(length=TAG_BYTES)
+
+
+def _corrupt(place: Place, why: str) -> NoReturn:
+    raise Corrupt(
+        f"Chunk {place.chunk_id.hex()[:16]} in pack {place.pack_id.hex()} is damaged: {why}",
+        code="record_damaged",
+        hint="Run `skyhold verify --deep`, then `skyhold repair`",
+        chunk=place.chunk_id.hex(),
+        pack=place.pack_id.hex(),
+    )
