@@ -1,0 +1,182 @@
+"""The `Registers` port: small documents that are read and compare-and-set linearizably.
+
+A register is what every later promise rests on: one per repository, one for the names, one for the configuration. Its
+version is a counter that lives inside the value (1 at creation, one more with each change), never an engine's revision,
+so that a store can move from one engine to another. Engines: SQLite on one machine; etcd; Paxos over the buckets.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from skyhold.errors import Conflict, InvalidInput
+from skyhold.units import KIB
+
+DATA_BYTES_MAX: Final = 17 * KIB
+"""A root of 16 KiB and the frame around it."""
+CHANGES_KEPT: Final = 64
+"""An engine keeps the last changes of a register, with their operation ids: no fewer, and about as many."""
+OPERATION_ID_BYTES_MAX: Final = 64
+
+_KEY: Final = re.compile(r"config|names|repository/[0-9a-f]{32}")
+_OPERATION_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """The value of a register after its change number `version` (from 1).
+
+    A register that was sealed carries the configuration that follows; `data` is then what it held before the seal,
+    and is empty where it had never been created.
+    """
+
+    version: int
+    data: bytes
+    next_configuration: bytes | None = None
+
+    @property
+    def sealed(self) -> bool:
+        return self.next_configuration is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """The answer of `watch` where changes in between are no longer kept: go on from `current`."""
+
+    current: Versioned
+
+
+class Registers(ABC):
+    """All registers of one store, in one engine. Thread-safe.
+
+    Keys are `config`, `names` and `repository/<32 hex>`. Every read is linearizable: it sees each change that was
+    acknowledged before it began. Common errors of every method: `Unavailable` (no effect; try again),
+    `PermissionDenied`, `QuotaExceeded`, `Corrupt`, and `InvalidInput` for a malformed argument.
+    """
+
+    @abstractmethod
+    def read(self, key: str) -> Versioned | None:
+        """The newest value, or None where the register was never created."""
+
+    @abstractmethod
+    def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
+        """Replace the data of a register whose version is `expected_version` (0: that does not exist).
+
+        `operation_id` (1 to 64 of `[A-Za-z0-9-]`) names the intent. If an operation of this id has already taken effect
+        among the last `CHANGES_KEPT` changes, whoever sent it, its result is returned and nothing is changed: so a
+        change whose reply was lost may be sent again as it is.
+
+        Raises `Conflict` code `register_changed` with the field `current_version` (somebody else changed it),
+        `Conflict` code `register_sealed` (load the configuration that follows), `OutcomeUnknown` (it may or may not
+        have taken effect: ask `outcome`, or send it again under the same id), and `InvalidInput` code
+        `register_data_size` unless the data has 1 to `DATA_BYTES_MAX` bytes.
+        """
+
+    @abstractmethod
+    def outcome(self, key: str, operation_id: str) -> Versioned | None:
+        """What an operation did: the value it set, or None if it is not among the last `CHANGES_KEPT` changes and can
+        no longer take effect (a write of it that is still under way is settled first)."""
+
+    @abstractmethod
+    def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:
+        """The changes after `after_version`, in order and without a gap; waits for the first up to `timeout_s`.
+
+        Empty where none came in time. `Resync` where the first of them is no longer kept, or where the register is
+        older than `after_version` (it was restored).
+        """
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> list[str]:
+        """The keys of all registers that start with `prefix`, sorted."""
+
+    @abstractmethod
+    def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
+        """End a register of this configuration: its data stays readable and never changes again. Counts as a change.
+
+        `next_configuration` (1 to `DATA_BYTES_MAX` bytes) tells whoever meets the seal where to go on, so that anyone
+        can finish the change. A register that does not exist (version 0) can be sealed, so that it is never created.
+        Sealing again with the same configuration returns the seal. Raises as `compare_and_set`.
+        """
+
+    @abstractmethod
+    def restore(self, key: str, value: Versioned) -> None:
+        """Create a register with a version that it reached elsewhere (another engine, epoch, or a checkpoint).
+
+        Nothing happens if it has just this value already. Raises `Conflict` code `register_changed` if it has another.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections. The registers must not be used afterwards."""
+
+
+def check_register_key(key: str) -> str:
+    """Return `key`, or raise `InvalidInput` for one that is not of the grammar."""
+    if _KEY.fullmatch(key) is None:
+        raise InvalidInput(
+            f"Expected a register key (`config`, `names` or `repository/<32 hex>`) but got {key!r}",
+            code="invalid_register_key",
+            key=key,
+        )
+    return key
+
+
+def check_change(key: str, expected_version: int, data: bytes, operation_id: str) -> None:
+    """Raise `InvalidInput` unless the arguments of `compare_and_set` are well formed."""
+    check_register_key(key)
+    check_operation_id(operation_id)
+    check_expected_version(expected_version)
+    check_data(key, data)
+
+
+def check_operation_id(operation_id: str) -> None:
+    if _OPERATION_ID.fullmatch(operation_id) is None:
+        raise InvalidInput(
+            f"Expected an operation id of 1 to {OPERATION_ID_BYTES_MAX} letters, digits and `-` "
+            f"but got {operation_id!r}",
+            code="invalid_operation_id",
+        )
+
+
+def check_expected_version(expected_version: int) -> None:
+    if expected_version < 0:
+        raise InvalidInput(f"Expected a version of at least 0 but got {expected_version}", code="invalid_version")
+
+
+def check_data(key: str, data: bytes) -> None:
+    if not 1 <= len(data) <= DATA_BYTES_MAX:
+        raise InvalidInput(
+            f"Register {key} holds 1 to {DATA_BYTES_MAX} bytes but {len(data)} were given",
+            code="register_data_size",
+            key=key,
+            size_bytes=len(data),
+        )
+
+
+def register_changed(key: str, expected_version: int, current: Versioned | None) -> Conflict:
+    """The error of a change that lost: it names both versions."""
+    current_version = current.version if current else 0
+    return Conflict(
+        f"Register {key} is at version {current_version}, not {expected_version}: somebody else changed it; "
+        "nothing of this change took effect",
+        code="register_changed",
+        hint="Read it again and decide again",
+        key=key,
+        expected_version=expected_version,
+        current_version=current_version,
+    )
+
+
+def register_sealed(key: str, current: Versioned) -> Conflict:
+    """The error of a change that met a seal."""
+    return Conflict(
+        f"Register {key} is sealed at version {current.version}: the store has moved to another configuration",
+        code="register_sealed",
+        hint="Connect to the store again, which loads its new configuration",
+        key=key,
+        current_version=current.version,
+    )

@@ -1,0 +1,130 @@
+"""Random operations on an engine beside a plain dict: every answer is the same."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from skyhold.consensus.memory import MemoryRegisters
+from skyhold.consensus.register import CHANGES_KEPT, Registers, Resync, Versioned
+from skyhold.consensus.sqlite import SqliteRegisters
+from skyhold.errors import Conflict
+
+keys = st.sampled_from(["config", "names", "repository/" + "0" * 32])
+data = st.binary(min_size=1, max_size=8)
+operation_ids = st.integers(0, 40).map(str)
+steps_back = st.integers(-1, 2)
+
+
+class RegistersMachine(RuleBasedStateMachine):
+    """The model is a list of values per key; index + 1 is the version."""
+
+    registers: Registers
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: dict[str, list[Versioned]] = {}
+        self.operations: dict[tuple[str, str], Versioned] = {}
+
+    def newest(self, key: str) -> Versioned | None:
+        return self.history[key][-1] if key in self.history else None
+
+    @rule(key=keys, back=steps_back, data=data, operation_id=operation_ids)
+    def compare_and_set(self, key: str, back: int, data: bytes, operation_id: str) -> None:
+        current = self.newest(key)
+        version = current.version if current else 0
+        expected_version = max(version - back, 0)
+        wanted: Versioned | None
+        if (key, operation_id) in self.operations:
+            wanted = self.operations[key, operation_id]
+        elif expected_version != version or (current and current.sealed):
+            wanted = None
+        else:
+            wanted = Versioned(version + 1, data)
+            self.history.setdefault(key, []).append(wanted)
+            self.operations[key, operation_id] = wanted
+        try:
+            got = self.registers.compare_and_set(key, expected_version, data, operation_id)
+        except Conflict as conflict:
+            assert wanted is None
+            assert conflict.fields["current_version"] == version
+        else:
+            assert got == wanted
+
+    @rule(key=keys, back=steps_back, next_configuration=data)
+    def seal(self, key: str, back: int, next_configuration: bytes) -> None:
+        current = self.newest(key)
+        version = current.version if current else 0
+        expected_version = max(version - back, 0)
+        wanted: Versioned | None
+        if current is not None and current.next_configuration == next_configuration:
+            wanted = current
+        elif expected_version != version or (current and current.sealed):
+            wanted = None
+        else:
+            wanted = Versioned(version + 1, current.data if current else b"", next_configuration)
+            self.history.setdefault(key, []).append(wanted)
+        try:
+            got = self.registers.seal(key, expected_version, next_configuration)
+        except Conflict:
+            assert wanted is None
+        else:
+            assert got == wanted
+
+    @rule(key=keys, operation_id=operation_ids)
+    def outcome(self, key: str, operation_id: str) -> None:
+        assert self.registers.outcome(key, operation_id) == self.operations.get((key, operation_id))
+
+    @rule(key=keys, back=st.integers(-2, 6))
+    def watch(self, key: str, back: int) -> None:
+        history = self.history.get(key, [])
+        after_version = max(len(history) - back, 0)
+        got = self.registers.watch(key, after_version, timeout_s=0)
+        if history and after_version > len(history):
+            assert got == Resync(history[-1])
+        else:
+            assert got == history[after_version:]
+
+    @invariant()
+    def every_register_reads_as_the_model(self) -> None:
+        assert self.registers.list() == sorted(self.history)
+        for key, history in self.history.items():
+            assert self.registers.read(key) == history[-1]
+
+    def teardown(self) -> None:
+        self.registers.close()
+
+
+class MemoryMachine(RegistersMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.registers = MemoryRegisters()
+
+
+class SqliteMachine(RegistersMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "registers.sqlite"
+        self.registers = SqliteRegisters(self.path)
+
+    @rule()
+    def reopen(self) -> None:
+        self.registers.close()
+        self.registers = SqliteRegisters(self.path)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.folder.cleanup()
+
+
+# Fewer steps than an engine keeps changes: the model never forgets an operation.
+STEPS = CHANGES_KEPT - 14
+TestMemory = MemoryMachine.TestCase
+TestMemory.settings = settings(max_examples=60, stateful_step_count=STEPS, deadline=None)
+TestSqlite = SqliteMachine.TestCase
+TestSqlite.settings = settings(max_examples=12, stateful_step_count=STEPS, deadline=None)
