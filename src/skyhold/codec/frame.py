@@ -46,6 +46,7 @@ class Kind(IntEnum):
     TOMBSTONES = 8
     PACK_FOOTER = 9
     REGISTER = 10
+    TENSORS = 11
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -153,7 +154,7 @@ def _decompress(payload: Buffer, body_length: int, context: str) -> bytes:
     try:
         if zstandard.frame_content_size(payload) != body_length:
             _corrupt(context, "its compressed size is not the declared one")
-        return zstandard.ZstdDecompressor().decompress(payload)
+        return zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Corrupt(f"Object {context} is damaged: {error}", code="frame_damaged", context=context) from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from skyhold.errors import Corrupt, InvalidInput, NotFound, PermissionDenied
 
 KEY_BYTES: Final = 32
-SCRYPT_N: Final = 1 << 15
-SCRYPT_MEMORY_BYTES_MAX: Final = 1 << 30
+SCRYPT_N: Final = 1 << 17
+SCRYPT_MEMORY_BYTES_MAX: Final = 512 << 20
 _KEY_FILE_PREFIX: Final = "skyhold-key-1:"
 
 Wrap = dict[str, object]
@@ -39,6 +40,11 @@ class StoreKeys:
     def newest(self) -> int:
         """Number of the data key that seals what is written now."""
         return max(self.data_keys)
+
+    @property
+    def check(self) -> str:
+        """16 hex characters that a client remembers, to refuse another key in the same store's name."""
+        return _derive("key check", self.data_keys[0])[:8].hex()
 
     def chunk_id_key(self) -> bytes:
         return _derive("chunk id", self.data_keys[0])
@@ -119,18 +125,16 @@ class KeyFile:
 
 
 class Passphrase:
-    """A passphrase, stretched by scrypt (RFC 7914): 32 MiB of memory and about 0.1 s a guess."""
+    """A passphrase, stretched by scrypt (RFC 7914): 128 MiB of memory and about 0.4 s a guess."""
 
     def __init__(self, passphrase: str) -> None:
         if not passphrase:
             raise InvalidInput("Expected a passphrase but got an empty one", code="passphrase_empty")
-        self._passphrase = passphrase.encode()
+        self._passphrase = unicodedata.normalize("NFC", passphrase).encode()
 
     def wrap(self, data_key: bytes, associated: bytes) -> Wrap:
         salt, nonce = os.urandom(16), os.urandom(12)
-        key = hashlib.scrypt(
-            self._passphrase, salt=salt, n=SCRYPT_N, r=8, p=1, maxmem=SCRYPT_MEMORY_BYTES_MAX, dklen=32
-        )
+        key = _stretch(self._passphrase, salt, SCRYPT_N, 8, 1)
         sealed = AESGCM(key).encrypt(nonce, data_key, associated + b"passphrase")
         return {
             "kind": "passphrase", "kdf": "scrypt", "n": SCRYPT_N, "r": 8, "p": 1,
@@ -147,8 +151,8 @@ class Passphrase:
             raise Corrupt(
                 "A passphrase wrap in store.json asks for unreasonable work", code="wrap_malformed", n=n, r=r, p=p
             )
-        salt = _hex(wrap, "salt")
-        key = hashlib.scrypt(self._passphrase, salt=salt, n=n, r=r, p=p, maxmem=2 * SCRYPT_MEMORY_BYTES_MAX, dklen=32)
+        salt = _hex(wrap, "salt", 16)
+        key = _stretch(self._passphrase, salt, n, r, p)
         return _open_wrap(key, wrap, associated + b"passphrase", "the passphrase")
 
 
@@ -163,14 +167,21 @@ def new_keys(store_id: str, keks: Sequence[KeyEncryptionKey]) -> tuple[StoreKeys
 def open_keys(store_id: str, sealed: bool, keys: object, keks: Sequence[KeyEncryptionKey]) -> StoreKeys:
     """Open every data key of `store.json`.
 
-    Raises `PermissionDenied` where none of `keks` opens one, and `Corrupt` where the field is malformed.
+    Raises `PermissionDenied` where none of `keks` opens one, or where a key was given for a store that claims to be
+    open (whoever can write a bucket could have made that claim), and `Corrupt` where the field is malformed.
     """
+    if keks and not sealed:
+        raise PermissionDenied(
+            "A key was given, but the store says that it is not sealed",
+            code="store_not_sealed",
+            hint="If that is right, unset SKYHOLD_KEY_FILE and SKYHOLD_PASSPHRASE; else somebody has replaced store.json",
+        )
     if not isinstance(keys, list) or not keys:
         raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
     opened: dict[int, bytes] = {}
     for entry in keys:
         number, wraps = (entry.get("number"), entry.get("wraps")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(number, int) or not 0 <= number < 1 << 16 or not isinstance(wraps, list):
+        if type(number) is not int or not 0 <= number < 1 << 16 or not isinstance(wraps, list) or number in opened:
             raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
         opened[number] = _open_data_key(wraps, _associated(store_id, number), sealed, keks)
     if 0 not in opened:
@@ -184,7 +195,7 @@ def _open_data_key(wraps: list[Wrap], associated: bytes, sealed: bool, keks: Seq
         if not isinstance(wrap, dict):
             raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
         if not sealed and wrap.get("kind") == "clear":
-            return _hex(wrap, "key")
+            return _hex(wrap, "key", KEY_BYTES)
         for kek in keks:
             try:
                 data_key = kek.unwrap(wrap, associated)
@@ -205,18 +216,26 @@ def _open_data_key(wraps: list[Wrap], associated: bytes, sealed: bool, keks: Seq
 
 def _open_wrap(key: bytes, wrap: Wrap, associated: bytes, what: str) -> bytes:
     try:
-        return AESGCM(key).decrypt(_hex(wrap, "nonce"), _hex(wrap, "sealed"), associated)
+        return AESGCM(key).decrypt(_hex(wrap, "nonce", 12), _hex(wrap, "sealed", KEY_BYTES + 16), associated)
     except InvalidTag:
         raise PermissionDenied(
             f"The store does not open with {what}", code="key_wrong", hint="Check which key this store uses"
         ) from None
 
 
-def _hex(wrap: Wrap, name: str) -> bytes:
+def _hex(wrap: Wrap, name: str, length: int) -> bytes:
     try:
-        return bytes.fromhex(str(wrap[name]))
+        value = bytes.fromhex(str(wrap[name]))
     except (KeyError, ValueError):
-        raise Corrupt(f"Field `{name}` of a key in store.json is malformed", code="wrap_malformed") from None
+        value = b""
+    if len(value) != length:
+        raise Corrupt(f"Field `{name}` of a key in store.json is malformed", code="wrap_malformed")
+    return value
+
+
+def _stretch(passphrase: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
+    memory_bytes = 128 * n * r + 128 * r * p + (1 << 20)
+    return hashlib.scrypt(passphrase, salt=salt, n=n, r=r, p=p, maxmem=memory_bytes, dklen=KEY_BYTES)
 
 
 def _associated(store_id: str, number: int) -> bytes:

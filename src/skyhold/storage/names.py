@@ -18,6 +18,7 @@ KIND_OF_FOLDER: Final = {
     "versions": Kind.VERSION,
     "layouts": Kind.LAYOUT_HEAD,
     "pages": Kind.LAYOUT_PAGE,
+    "tensors": Kind.TENSORS,
     "nodes": Kind.MAP_NODE,
     "attachments": Kind.ATTACHMENT,
     "indexes": Kind.INDEX,
@@ -25,7 +26,7 @@ KIND_OF_FOLDER: Final = {
 }
 
 _BLOB_KEY: Final = re.compile(
-    r"(?:versions|layouts|pages|nodes|attachments)/([0-9a-f]{2})/(\1[0-9a-f]{62})|(?:indexes|tombstones)/[0-9a-f]+/([0-9a-f]{64})"
+    r"(?:versions|layouts|pages|tensors|nodes|attachments)/([0-9a-f]{2})/(\1[0-9a-f]{62})|(?:indexes|tombstones)/[0-9a-f]+/([0-9a-f]{64})"
 )
 _PACK_KEY: Final = re.compile(r"packs/([0-9a-f]{2})/(\1[0-9a-f]{30})")
 

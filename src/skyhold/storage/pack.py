@@ -70,14 +70,27 @@ class Record:
         return len(self.payload) + len(self.tag)
 
 
-class RecordSealer:
-    """Seals or authenticates the records of one writing session, and opens those of any (`salt` of the pack)."""
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What all packs of one writing session have in common; bound into every record's seal or tag."""
 
-    def __init__(self, keys: FrameKeys, salt: bytes) -> None:
+    store_id: bytes
+    placement_class: bytes
+    salt: bytes
+
+    @property
+    def encoded(self) -> bytes:
+        return self.store_id + self.placement_class + self.salt
+
+
+class RecordSealer:
+    """Seals or authenticates the records of one writing session."""
+
+    def __init__(self, keys: FrameKeys, session: Session) -> None:
         self._keys = keys
-        self.salt = salt
+        self.session = session
         self._number = keys.number
-        self._cipher_key = _record_key(keys, keys.number, salt)
+        self._cipher_key = _record_key(keys, keys.number, session.salt)
 
     def seal(self, chunk_id: bytes, codec: int, raw_length: int, base_id: bytes | None, encoded: Buffer) -> Record:
         sealed = self._keys.sealed
@@ -88,17 +101,17 @@ class RecordSealer:
             chunk_id, base_id or NO_BASE, nonce, 0,
         )  # fmt: skip
         if sealed:
-            stored = memoryview(seal(self._cipher_key, nonce, encoded, self.salt + header))
+            stored = memoryview(seal(self._cipher_key, nonce, encoded, self.session.encoded + header))
             return Record(chunk_id, base_id, codec, raw_length, header, stored[:-TAG_BYTES], bytes(stored[-TAG_BYTES:]))
-        tag = _tag(self._keys, self._number, self.salt, header, encoded)
+        tag = _tag(self._keys, self._number, self.session, header, encoded)
         return Record(chunk_id, base_id, codec, raw_length, header, encoded, tag)
 
 
-def open_record(record: Buffer, place: Place, salt: bytes | None, keys: FrameKeys) -> Buffer:
+def open_record(record: Buffer, place: Place, session: Session | None, keys: FrameKeys) -> Buffer:
     """The encoded chunk of the record at `place`.
 
-    The header must agree with the place. A sealed record is opened, for which `salt` of its pack is needed; of an
-    authenticated one the tag is checked only where `salt` is given: whoever decodes the chunk checks its id anyway.
+    The header must agree with the place. A sealed record is opened, for which the session of its pack is needed; of an
+    authenticated one the tag is checked only where it is given: whoever decodes the chunk checks its id anyway.
     Raises `Corrupt`.
     """
     header = bytes(record[:RECORD_HEADER_BYTES])
@@ -120,14 +133,18 @@ def open_record(record: Buffer, place: Place, salt: bytes | None, keys: FrameKey
         _corrupt(place, "its header is not that of this chunk")
     payload = memoryview(record)[RECORD_HEADER_BYTES:]
     if flags & _SEALED:
-        if salt is None:
-            raise AssertionError("a sealed record needs its pack's salt")
+        if session is None:
+            raise AssertionError("a sealed record needs the session of its pack")
         return open_sealed(
-            _record_key(keys, number, salt), nonce, payload, salt + header, f"chunk {chunk_id.hex()[:16]}"
+            _record_key(keys, number, session.salt),
+            nonce,
+            payload,
+            session.encoded + header,
+            f"chunk {chunk_id.hex()[:16]}",
         )
     if keys.sealed:
         _corrupt(place, "it is in clear, but the store is sealed")
-    if salt is not None and _tag(keys, number, salt, header, payload[:-TAG_BYTES]) != payload[-TAG_BYTES:]:
+    if session is not None and _tag(keys, number, session, header, payload[:-TAG_BYTES]) != payload[-TAG_BYTES:]:
         _corrupt(place, "its authentication code does not match")
     return payload[:-TAG_BYTES]
 
@@ -135,16 +152,23 @@ def open_record(record: Buffer, place: Place, salt: bytes | None, keys: FrameKey
 class PackBuilder:
     """Lays records into one buffer until the pack is full. The buffer is the caller's and is reused between packs."""
 
-    def __init__(
-        self, buffer: bytearray, store_id: bytes, placement_class: bytes, sealer: RecordSealer, keys: FrameKeys
-    ) -> None:
+    def __init__(self, buffer: bytearray, session: Session, keys: FrameKeys) -> None:
         self.pack_id = os.urandom(16)
         self.places: list[Place] = []
         self._keys = keys
         self._buffer = buffer
         flags = _SEALED if keys.sealed else 0
         _PACK_HEADER.pack_into(
-            buffer, 0, b"SKYP", 1, flags, keys.number, store_id, self.pack_id, placement_class, sealer.salt
+            buffer,
+            0,
+            b"SKYP",
+            1,
+            flags,
+            keys.number,
+            session.store_id,
+            self.pack_id,
+            session.placement_class,
+            session.salt,
         )
         self._end = PACK_HEADER_BYTES
 
@@ -198,8 +222,8 @@ def decode_entries(body: Buffer, pack_id: bytes) -> list[Place]:
     ]
 
 
-def read_header(header: Buffer, pack_id: bytes, store_id: bytes) -> tuple[bytes, bytes]:
-    """Placement class (8 bytes) and salt (16) from the first 64 bytes of a pack. Raises `Corrupt`."""
+def read_header(header: Buffer, pack_id: bytes, store_id: bytes) -> Session:
+    """The session of a pack, from its first 64 bytes. Raises `Corrupt`."""
     if len(header) < PACK_HEADER_BYTES:
         raise Corrupt(f"Pack {pack_id.hex()} is shorter than a header", code="pack_damaged", pack=pack_id.hex())
     magic, format_, _flags, _number, store, pack, placement_class, salt = _PACK_HEADER.unpack(
@@ -210,7 +234,7 @@ def read_header(header: Buffer, pack_id: bytes, store_id: bytes) -> tuple[bytes,
             f"Pack {pack_id.hex()} does not begin with its own header", code="pack_damaged",
             hint="Run `skyhold repair`", pack=pack_id.hex(),
         )  # fmt: skip
-    return placement_class, salt
+    return Session(store, placement_class, salt)
 
 
 def footer_span(trailer: Buffer, pack_size_bytes: int, pack_id: bytes) -> tuple[int, int]:
@@ -232,12 +256,12 @@ def check_pack(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -
     """Each place of a whole pack in memory with whether its record is intact (sealed or authenticated bytes, not the
     decoded chunk). Raises `Corrupt` where header or footer are damaged, so that the places are not known."""
     view = memoryview(pack)
-    _class, salt = read_header(view, pack_id, store_id)
+    session = read_header(view, pack_id, store_id)
     start, length = footer_span(view[-_TRAILER.size :], len(view), pack_id)
     for place in read_footer(view[start : start + length], pack_id, keys):
         record = view[place.offset : place.offset + place.record_length]
         try:
-            open_record(record, place, salt, keys)
+            open_record(record, place, session, keys)
         except Corrupt:
             yield place, False
         else:
@@ -248,8 +272,8 @@ def _record_key(keys: FrameKeys, number: int, salt: bytes) -> bytes:
     return blake3(b"pack" + salt, key=keys.key(number).seal_key).digest()
 
 
-def _tag(keys: FrameKeys, number: int, salt: bytes, header: bytes, encoded: Buffer) -> bytes:
-    hasher = blake3(salt + header, key=keys.key(number).mac_key)
+def _tag(keys: FrameKeys, number: int, session: Session, header: bytes, encoded: Buffer) -> bytes:
+    hasher = blake3(session.encoded + header, key=keys.key(number).mac_key)
     hasher.update(encoded)
     return hasher.digest(length=TAG_BYTES)
 

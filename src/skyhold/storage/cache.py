@@ -1,0 +1,94 @@
+"""The shared local cache of pack bytes: sparse copies of packs, evicted by age of use.
+
+A cached pack is a file with holes; a range that was fetched or built is written at its own offset. Nothing in it is
+trusted: a record's header and its chunk's id are checked like those of a record from a bucket, and a hole reads as
+zeros, which no record is. Any number of processes may share the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from skyhold.storage.pack import RECORD_HEADER_BYTES, Place
+
+Buffer = bytes | bytearray | memoryview
+
+_EVICT_EVERY_BYTES: Final = 256 << 20
+_TOUCH_AFTER_S: Final = 3600.0
+
+
+class PackCache:
+    """Cached packs of one store in `folder`, at most `limit_bytes` on disk (0: no cache)."""
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        self._since_eviction_bytes = _EVICT_EVERY_BYTES
+        if limit_bytes:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def get(self, pack_id: bytes, places: list[Place]) -> Buffer | None:
+        """The bytes from the first to the last of `places` (neighbours in one pack), or None where not all are cached."""
+        if not self._limit_bytes:
+            return None
+        start = places[0].offset
+        length = places[-1].offset + places[-1].record_length - start
+        try:
+            descriptor = os.open(self._path(pack_id), os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            data = os.pread(descriptor, length, start)
+            self._touch(descriptor, pack_id)
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        complete = len(data) == length and all(_holds(data, place, start) for place in places)
+        return data if complete else None
+
+    def put(self, pack_id: bytes, start: int, data: Buffer) -> None:
+        """Keep bytes of a pack. A cache that cannot be written is no error: it is only a cache."""
+        if not self._limit_bytes or len(data) > self._limit_bytes:
+            return
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._path(pack_id), os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.pwrite(descriptor, data, start)
+            finally:
+                os.close(descriptor)
+            self._since_eviction_bytes += len(data)
+            if self._since_eviction_bytes >= min(_EVICT_EVERY_BYTES, self._limit_bytes // 4):
+                self._since_eviction_bytes = 0
+                self._evict()
+
+    def _evict(self) -> None:
+        entries = []
+        for entry in os.scandir(self._folder):
+            with contextlib.suppress(FileNotFoundError):  # another process evicts, too
+                stat = entry.stat()
+                entries.append((stat.st_mtime, stat.st_blocks * 512, entry.path))
+        used = sum(entry[1] for entry in entries)
+        for _, size, path in sorted(entries):
+            if used <= self._limit_bytes:
+                return
+            with contextlib.suppress(FileNotFoundError):
+                Path(path).unlink()
+            used -= size
+
+    def _touch(self, descriptor: int, pack_id: bytes) -> None:
+        if time.time() - os.fstat(descriptor).st_mtime > _TOUCH_AFTER_S:
+            os.utime(self._path(pack_id))
+
+    def _path(self, pack_id: bytes) -> Path:
+        return self._folder / pack_id.hex()
+
+
+def _holds(data: bytes, place: Place, start: int) -> bool:
+    at = place.offset - start
+    header = data[at : at + RECORD_HEADER_BYTES]
+    return header[:4] == b"SKYC" and header[16:48] == place.chunk_id and data[at + place.record_length - 1 :] != b""

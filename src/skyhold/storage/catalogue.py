@@ -1,0 +1,252 @@
+"""The catalogue: which chunks this machine knows to lie in which packs. Rebuildable, in the machine's state folder.
+
+It is a copy of the index segments of the buckets, plus the journal of pushes that have not written theirs yet: a pack
+is entered *before* it is sent, so that a push that was killed finds what had arrived and sends nothing twice. SQLite
+keeps it bounded in memory; several processes may use it at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from skyhold.errors import Corrupt, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
+from skyhold.storage.pack import NO_BASE, Place
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS packs(
+    number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, class TEXT NOT NULL, size INTEGER NOT NULL,
+    segment TEXT,      -- the index segment that lists it; NULL while none does
+    session TEXT);     -- the push that is sending it; NULL once a bucket is known to hold it
+CREATE TABLE IF NOT EXISTS chunks(
+    id BLOB NOT NULL, pack INTEGER NOT NULL, place INTEGER NOT NULL, stored INTEGER NOT NULL, raw INTEGER NOT NULL,
+    codec INTEGER NOT NULL, base BLOB, PRIMARY KEY(id, pack)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS chunks_of_pack ON chunks(pack);
+CREATE TABLE IF NOT EXISTS segments(name TEXT PRIMARY KEY, class TEXT NOT NULL);
+PRAGMA user_version = 1;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPack:
+    """A pack of the catalogue; `size_bytes` is that of the whole object."""
+
+    pack_id: bytes
+    placement_class: str
+    size_bytes: int
+
+
+class Catalogue:
+    """The catalogue of one store, in the folder given. Thread-safe (a connection per thread)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "catalogue.db"
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self.session = os.urandom(8).hex()
+        self._session_lock = _lock_session(folder, self.session)
+        self._sessions = folder / "sessions"
+        with self._connection() as connection:
+            connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        with self._lock:
+            for connection in self._opened:
+                connection.close()
+            self._opened.clear()
+        (self._sessions / self.session).unlink(missing_ok=True)
+        self._session_lock.close()
+
+    def find(self, chunk_id: bytes, placement_class: str) -> Place | None:
+        """A place of the chunk in a pack of the class, a whole one rather than a delta."""
+        row = self._execute(
+            "SELECT p.id, c.place, c.stored, c.raw, c.codec, c.base FROM chunks c JOIN packs p ON p.number = c.pack"
+            " WHERE c.id = ? AND p.class = ? ORDER BY c.base IS NOT NULL LIMIT 1",
+            (chunk_id, placement_class),
+        ).fetchone()
+        return None if row is None else Place(chunk_id, row[0], row[1], row[2], row[3], row[4], row[5])
+
+    def enter(self, pack_id: bytes, placement_class: str, size_bytes: int, places: Sequence[Place]) -> None:
+        """Note a pack that this session is about to send."""
+        self._enter([(pack_id, placement_class, size_bytes, None, self.session)], places)
+
+    def arrived(self, pack_id: bytes) -> None:
+        """Note that at least one bucket holds a pack."""
+        with self._connection() as connection:
+            connection.execute("UPDATE packs SET session = NULL WHERE id = ?", (pack_id,))
+
+    def abandoned(self, placement_class: str) -> list[KnownPack]:
+        """Packs that a push which no longer runs was sending: whether they arrived is to be asked of the buckets."""
+        rows = self._execute(
+            "SELECT id, class, size, session FROM packs WHERE session IS NOT NULL AND class = ?", (placement_class,)
+        ).fetchall()
+        return [KnownPack(*row[:3]) for row in rows if row[3] != self.session and not self._runs(row[3])]
+
+    def unlisted(self, placement_class: str) -> list[KnownPack]:
+        """Packs that arrived and that no index segment lists yet."""
+        rows = self._execute(
+            "SELECT id, class, size FROM packs WHERE segment IS NULL AND session IS NULL AND class = ?",
+            (placement_class,),
+        )
+        return [KnownPack(*row) for row in rows.fetchall()]
+
+    def places(self, pack_id: bytes) -> list[Place]:
+        """All places in a pack, by offset."""
+        rows = self._execute(
+            "SELECT c.id, c.place, c.stored, c.raw, c.codec, c.base FROM chunks c JOIN packs p ON p.number = c.pack"
+            " WHERE p.id = ? ORDER BY c.place",
+            (pack_id,),
+        )
+        return [Place(row[0], pack_id, *row[1:]) for row in rows.fetchall()]
+
+    def size_bytes(self, pack_id: bytes) -> int | None:
+        """Size of the pack's object, or None for an unknown pack."""
+        row = self._execute("SELECT size FROM packs WHERE id = ?", (pack_id,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def segments(self, placement_class: str) -> set[str]:
+        """Names of the index segments that the catalogue contains."""
+        return {row[0] for row in self._execute("SELECT name FROM segments WHERE class = ?", (placement_class,))}
+
+    def add_segment(self, name: str, placement_class: str, packs: Iterable[KnownPack], places: Iterable[Place]) -> None:
+        """Enter a segment as read from a bucket; what is known already stays."""
+        rows = [(pack.pack_id, placement_class, pack.size_bytes, name, None) for pack in packs]
+        self._enter(rows, places)
+        self.list_in(name, placement_class, [row[0] for row in rows])
+
+    def list_in(self, name: str, placement_class: str, pack_ids: Iterable[bytes]) -> None:
+        """Note that a segment of this name lists these packs."""
+        with self._connection() as connection:
+            connection.executemany(
+                "UPDATE packs SET segment = ?, session = NULL WHERE id = ?", [(name, pack_id) for pack_id in pack_ids]
+            )
+            connection.execute("INSERT OR IGNORE INTO segments VALUES (?, ?)", (name, placement_class))
+
+    def forget(self, pack_ids: Iterable[bytes]) -> None:
+        """Drop packs that no bucket holds any more (or yet)."""
+        with self._connection() as connection:
+            for pack_id in pack_ids:
+                connection.execute(
+                    "DELETE FROM chunks WHERE pack = (SELECT number FROM packs WHERE id = ?)", (pack_id,)
+                )
+                connection.execute("DELETE FROM packs WHERE id = ?", (pack_id,))
+
+    def _enter(self, packs: Iterable[tuple[bytes, str, int, str | None, str | None]], places: Iterable[Place]) -> None:
+        with self._connection() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO packs(id, class, size, segment, session) VALUES (?, ?, ?, ?, ?)", packs
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO chunks SELECT ?, number, ?, ?, ?, ?, ? FROM packs WHERE id = ?",
+                ((p.chunk_id, p.offset, p.stored_length, p.raw_length, p.codec, p.base_id, p.pack_id) for p in places),
+            )
+
+    def _runs(self, session: str) -> bool:
+        try:
+            with (self._sessions / session).open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def _execute(self, statement: str, parameters: tuple[object, ...]) -> sqlite3.Cursor:
+        with _translated(self._path):
+            return self._thread_connection().execute(statement, parameters)
+
+    def _connection(self) -> _Transaction:
+        return _Transaction(self._path, self._thread_connection())
+
+    def _thread_connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None or self._local.pid != os.getpid():
+            with _translated(self._path):
+                connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
+                connection.execute("PRAGMA journal_mode = WAL")
+                # A catalogue lost to a power cut is rebuilt from the buckets; a kill −9 loses nothing.
+                connection.execute("PRAGMA synchronous = NORMAL")
+            self._local.connection, self._local.pid = connection, os.getpid()
+            with self._lock:
+                self._opened.append(connection)
+        return connection
+
+
+class _Transaction:
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._errors = _translated(path)
+        self._connection = connection
+
+    def __enter__(self) -> sqlite3.Connection:
+        with self._errors:
+            self._connection.execute("BEGIN IMMEDIATE")
+        return self._connection
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        with self._errors:
+            if kind is None:
+                self._connection.execute("COMMIT")
+            elif self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if error is not None and isinstance(error, sqlite3.Error):
+                raise error
+
+
+class _translated:  # noqa: N801  reads as a verb at its place of use
+    """Foreign errors of SQLite become ours at one place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, sqlite3.Error):
+            return
+        kind_of, hint = _ERRORS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, (Unavailable, "Run it again"))
+        raise kind_of(f"Catalogue {self._path} cannot be used: {error}", code="catalogue_failed", hint=hint) from error
+
+
+_ERRORS: dict[int, tuple[type[SkyholdError], str]] = {
+    sqlite3.SQLITE_FULL: (QuotaExceeded, "Free some space on the disk of the state folder"),
+    sqlite3.SQLITE_READONLY: (PermissionDenied, "Make the state folder writable"),
+    sqlite3.SQLITE_CANTOPEN: (PermissionDenied, "Make the state folder writable"),
+    sqlite3.SQLITE_CORRUPT: (Corrupt, "Delete the file: it is rebuilt from the buckets"),
+    sqlite3.SQLITE_NOTADB: (Corrupt, "Delete the file: it is rebuilt from the buckets"),
+}
+
+
+def _lock_session(folder: Path, session: str) -> IO[str]:
+    sessions = folder / "sessions"
+    sessions.mkdir(exist_ok=True)
+    for stale in sessions.iterdir():  # the files of sessions that were killed
+        _remove_if_free(stale)
+    file = (sessions / session).open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _remove_if_free(path: Path) -> None:
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+    except (BlockingIOError, FileNotFoundError):
+        return
+
+
+def bases_of(places: Iterable[Place]) -> Iterator[bytes]:
+    """The distinct delta bases of places."""
+    seen: set[bytes] = set()
+    for place in places:
+        if place.base_id is not None and place.base_id != NO_BASE and place.base_id not in seen:
+            seen.add(place.base_id)
+            yield place.base_id
