@@ -1,0 +1,248 @@
+"""What a person sets on this machine: `skyhold.toml`, and the environment, which wins over it.
+
+    store = "s3://models-eu/skyhold"      # SKYHOLD_STORE
+    author = "Ada <ada@example.org>"      # SKYHOLD_AUTHOR
+    key_file = "~/keys/team.key"          # SKYHOLD_KEY_FILE
+    push = { memory = "128MiB", threads = 4 }          # SKYHOLD_MEMORY, SKYHOLD_THREADS
+    cache = { size = "20GiB", folder = "/fast/cache" } # SKYHOLD_CACHE_SIZE, SKYHOLD_CACHE
+
+    [buckets.gcs-eu]                      # how this machine reaches a bucket, where it differs from the store's word
+    credentials = "file:~/keys/gcs.json"
+    endpoint = "https://gcs.internal"
+    ca_file = "/etc/ssl/internal.pem"
+
+One file holds: `SKYHOLD_CONFIG`, else the first `skyhold.toml` from the working directory upwards, else the one in the
+platform's configuration folder of the user. Paths in it are relative to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Final, NoReturn
+
+import platformdirs
+
+from skyhold.buckets.location import BucketLocation
+from skyhold.errors import InvalidInput, NotFound, PermissionDenied
+from skyhold.units import GIB, MIB, format_bytes, parse_size_bytes
+
+FILE_NAME: Final = "skyhold.toml"
+FILE_BYTES_MAX: Final = 1 * MIB
+MEMORY_BYTES_MIN: Final = 64 * MIB
+THREADS_MAX: Final = 64
+
+_VARIABLES: Final = {
+    "store": "SKYHOLD_STORE",
+    "author": "SKYHOLD_AUTHOR",
+    "key_file": "SKYHOLD_KEY_FILE",
+    "push.memory": "SKYHOLD_MEMORY",
+    "push.threads": "SKYHOLD_THREADS",
+    "cache.size": "SKYHOLD_CACHE_SIZE",
+    "cache.folder": "SKYHOLD_CACHE",
+}
+_PASSPHRASE: Final = "SKYHOLD_PASSPHRASE"
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSettings:
+    """How this machine reaches one bucket; None where the store's configuration holds."""
+
+    credentials: str | None = None
+    endpoint: str | None = None
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of this machine. `origins` says for each that was given where it came from, by its dotted name
+    (`push.memory` → `/home/ada/skyhold.toml`); the others have the defaults below."""
+
+    store: str | None = None
+    author: str | None = None
+    key_file: Path | None = None
+    passphrase: str | None = field(default=None, repr=False)
+    push_memory_bytes: int = 200 * MIB
+    push_threads: int | None = None
+    cache_size_bytes: int = 10 * GIB
+    cache_folder: Path | None = None
+    buckets: Mapping[str, BucketSettings] = field(default_factory=dict)
+    file: Path | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def locate(self, location: BucketLocation) -> BucketLocation:
+        """A bucket's location with what this machine overrides. Raises `InvalidInput` where that makes no location."""
+        override = self.buckets.get(location.name, BucketSettings())
+        return replace(location, **{name: value for name, value in asdict(override).items() if value is not None})
+
+    def origin(self, name: str) -> str:
+        """Where a setting came from: a file, `environment NAME`, or `default`."""
+        return self.origins.get(name, "default")
+
+
+def load_settings(environ: Mapping[str, str] = os.environ, working_folder: Path | None = None) -> Settings:
+    """Read and check the settings.
+
+    Raises `InvalidInput` (not TOML, an unknown key, a wrong type or value; the message names file, key and what was
+    expected), `NotFound` (a `SKYHOLD_CONFIG` that is not there) and `PermissionDenied` (unreadable, or another user's).
+    """
+    here = working_folder or Path.cwd()
+    path = find_file(environ, here)
+    given, buckets = _place(_read_table(path), path) if path is not None else ({}, {})
+    for name, variable in _VARIABLES.items():
+        if environ.get(variable):
+            given[name] = _Given(environ[variable], f"environment {variable}", variable, here)
+    values = {_READERS[name][0]: _READERS[name][1](value) for name, value in given.items()}
+    origins = {name: value.origin for name, value in given.items()}
+    if environ.get(_PASSPHRASE):
+        values["passphrase"], origins["passphrase"] = environ[_PASSPHRASE], f"environment {_PASSPHRASE}"
+    values["buckets"] = {bucket: _bucket_settings(keys) for bucket, keys in buckets.items()}
+    origins |= {value.name: value.origin for keys in buckets.values() for value in keys.values()}
+    return Settings(**values, file=path, origins=origins)  # type: ignore[arg-type]
+
+
+def _bucket_settings(keys: Mapping[str, _Given]) -> BucketSettings:
+    return BucketSettings(
+        **{name: str(value.path()) if name == "ca_file" else value.text() for name, value in keys.items()}
+    )
+
+
+def find_file(environ: Mapping[str, str], working_folder: Path) -> Path | None:
+    """The one configuration file that holds, or None. Raises `NotFound` where `SKYHOLD_CONFIG` names none."""
+    named = environ.get("SKYHOLD_CONFIG")
+    if named:
+        path = Path(named).expanduser().absolute()
+        if not path.is_file():
+            raise NotFound(f"Configuration file {path} (SKYHOLD_CONFIG) does not exist", code="settings_missing")
+        return path
+    start = working_folder.absolute()
+    folders = (start, *start.parents, Path(platformdirs.user_config_path("skyhold")))
+    return next((folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value as a person gave it: its place for messages, and the folder that relative paths start from."""
+
+    value: object
+    origin: str
+    name: str
+    folder: Path
+
+    def refuse(self, expected: str) -> NoReturn:
+        raise InvalidInput(
+            f"{self.origin}: expected `{self.name}` to be {expected}, but got {self.value!r}",
+            code="invalid_setting",
+            setting=self.name,
+            origin=self.origin,
+        )
+
+    def text(self) -> str:
+        if not isinstance(self.value, str) or not self.value:
+            self.refuse("a text that is not empty")
+        return self.value
+
+    def path(self) -> Path:
+        if not isinstance(self.value, str) or not self.value:
+            self.refuse("a path")
+        return Path(os.path.normpath(self.folder / Path(self.value).expanduser()))
+
+    def size_bytes(self, least: int) -> int:
+        try:
+            size = parse_size_bytes(self.value) if isinstance(self.value, str) else -1
+        except InvalidInput:
+            size = -1
+        if size < least:
+            self.refuse("a size such as `128MiB`" + (f", at least {format_bytes(least)}" if least else ""))
+        return size
+
+    def table(self) -> dict[str, object]:
+        if not isinstance(self.value, dict):
+            self.refuse("a table")
+        return self.value
+
+    def number(self, most: int) -> int:
+        number = self.value
+        if isinstance(number, str) and number.isascii() and number.isdecimal() and self.origin.startswith("env"):
+            number = int(number)
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
+            self.refuse(f"a whole number from 1 to {most}")
+        return number
+
+
+_Tables = tuple[dict[str, _Given], dict[str, dict[str, _Given]]]
+_READERS: Final[dict[str, tuple[str, Callable[[_Given], object]]]] = {
+    "store": ("store", _Given.text),
+    "author": ("author", _Given.text),
+    "key_file": ("key_file", _Given.path),
+    "push.memory": ("push_memory_bytes", lambda given: given.size_bytes(MEMORY_BYTES_MIN)),
+    "push.threads": ("push_threads", lambda given: given.number(THREADS_MAX)),
+    "cache.size": ("cache_size_bytes", lambda given: given.size_bytes(0)),
+    "cache.folder": ("cache_folder", _Given.path),
+}
+_BUCKET_KEYS: Final = tuple(key.name for key in fields(BucketSettings))
+
+
+def _read_table(path: Path) -> dict[str, object]:
+    try:
+        status = path.stat()
+        if os.name == "posix" and os.geteuid() != 0 and status.st_uid not in {os.geteuid(), 0}:
+            # It decides where credentials are sent, so it is not taken from whoever can write a folder above us.
+            raise PermissionDenied(
+                f"Configuration file {path} belongs to another user and is not read",
+                code="settings_not_yours",
+                hint=f"Name it in SKYHOLD_CONFIG in a copy of your own, or take it over: `chown $USER {path}`",
+            )
+        if status.st_size > FILE_BYTES_MAX:
+            raise InvalidInput(f"{path}: expected a configuration file of at most 1 MiB", code="invalid_settings_file")
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f"{path} is not TOML: {error}", code="invalid_settings_file") from error
+    except OSError as error:
+        raise PermissionDenied(
+            f"Configuration file {path} cannot be read: {error.strerror}", code="settings_unreadable"
+        ) from error
+
+
+def _place(table: dict[str, object], path: Path) -> _Tables:
+    """Every value of the file under its dotted name, and those of the buckets by bucket. Refuses unknown keys."""
+
+    def given(name: str, value: object) -> _Given:
+        return _Given(value, str(path), name, path.parent)
+
+    single: dict[str, _Given] = {}
+    buckets: dict[str, dict[str, _Given]] = {}
+    for key, value in table.items():
+        inner = {name.partition(".")[2] for name in _READERS if name.startswith(f"{key}.")}
+        if key == "buckets":
+            for bucket, settings in given(key, value).table().items():
+                place = f"buckets.{bucket}"
+                of_bucket = given(place, settings).table()
+                _refuse_unknown(of_bucket, _BUCKET_KEYS, path, place)
+                buckets[bucket] = {name: given(f"{place}.{name}", item) for name, item in of_bucket.items()}
+        elif inner:
+            section = given(key, value).table()
+            _refuse_unknown(section, inner, path, key)
+            single.update({f"{key}.{name}": given(f"{key}.{name}", item) for name, item in section.items()})
+        else:
+            _refuse_unknown([key], {name.partition(".")[0] for name in _READERS} | {"buckets"}, path, "")
+            single[key] = given(key, value)
+    return single, buckets
+
+
+def _refuse_unknown(names: Iterable[str], known: Collection[str], path: Path, section: str) -> None:
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            prefix = f"{section}." if section else ""
+            raise InvalidInput(
+                f"{path}: unknown key `{prefix}{name}`",
+                code="unknown_setting",
+                hint=f"Did you mean `{prefix}{near[0]}`?" if near else f"Known keys are {', '.join(sorted(known))}",
+                setting=f"{prefix}{name}",
+                origin=str(path),
+            )
