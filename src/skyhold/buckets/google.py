@@ -1,0 +1,290 @@
+"""`GoogleBucket`: Google Cloud Storage through its JSON API (https://cloud.google.com/storage/docs/json_api/v1).
+
+Why neither obstore nor `google-cloud-storage`: `docs/decisions/google-and-azure-drivers.md`. The tag of an object is
+its generation. Each write declares its CRC32C in the same request, so that the store refuses other bytes, and the
+checksum of the stored object in the reply is compared as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import requests
+import urllib3
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import AuthorizedSession
+from requests.adapters import HTTPAdapter
+
+from skyhold.buckets.bucket import (
+    WRITE_IF_DEADLINE_S,
+    Bucket,
+    Buffer,
+    Capabilities,
+    ObjectInfo,
+    Tagged,
+    check_key,
+    check_range,
+)
+from skyhold.buckets.google_credentials import credentials_of
+from skyhold.buckets.google_errors import (
+    checksum_refused,
+    error_of_no_reply,
+    error_of_status,
+    error_of_token,
+    truncated,
+)
+from skyhold.buckets.google_upload import MultipartForm, crc32c_base64
+from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.retry import RetryPolicy, resuming, retrying
+from skyhold.errors import InvalidInput, NotFound, PermissionDenied, SkyholdError, Unavailable
+
+CONNECTIONS_MAX: Final = 64
+DEFAULT_POLICY: Final = RetryPolicy()
+
+
+class GoogleBucket(Bucket):
+    """A bucket of Google Cloud Storage, or of an emulator of its JSON API.
+
+    The endpoint is the location's, else `STORAGE_EMULATOR_HOST`, else Google's. For the forms of the credentials
+    reference see `google_credentials.credentials_of`; an emulator (that variable, or an endpoint on this machine)
+    needs none, so there `chain` means anonymous.
+    """
+
+    capabilities = Capabilities()
+
+    def __init__(self, location: BucketLocation, policy: RetryPolicy = DEFAULT_POLICY) -> None:
+        self.name, self.url = location.name, location.url
+        self._policy = policy
+        self._bucket, self._prefix = location.container, f"{location.prefix}/" if location.prefix else ""
+        emulator = "" if location.endpoint else os.environ.get("STORAGE_EMULATOR_HOST", "")
+        endpoint = location.endpoint or emulator or "https://storage.googleapis.com"
+        self._endpoint = (endpoint if "://" in endpoint else f"http://{endpoint}").rstrip("/")
+        self._anonymous = bool(emulator) or urlsplit(self._endpoint).hostname in {"localhost", "127.0.0.1", "::1"}
+        self._credentials_reference, self._ca_file = location.credentials, location.ca_file
+        self._process_id = -1
+        self._session: AuthorizedSession | None = None
+
+    def __repr__(self) -> str:
+        return f"GoogleBucket({self.url!r})"
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
+        def attempt() -> Buffer:
+            response, size_bytes = self._open_range(key, start, length, "")
+            with response:
+                return self._take(response, key, size_bytes)
+
+        return b"" if length == 0 else retrying(self._policy, attempt)
+
+    def read_stream(
+        self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
+    ) -> Iterator[Buffer]:
+        """A transfer that breaks is taken up where it broke, of the same generation of the object."""
+        generation = ""
+
+        def attempt(done_bytes: int) -> Iterator[Buffer]:
+            nonlocal generation
+            left = None if length is None else length - done_bytes
+            response, left_bytes = self._open_range(key, start + done_bytes, left, generation)
+            generation = response.headers["x-goog-generation"]
+            with response:
+                while left_bytes:
+                    part = self._take(response, key, min(part_bytes, left_bytes))
+                    left_bytes -= len(part)
+                    yield part
+
+        return iter(()) if length == 0 else resuming(self._policy, attempt)
+
+    def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
+        """The JSON API's media reply has no 304, so the reply's generation is compared before its body is read."""
+
+        def attempt() -> Tagged | None:
+            response, size_bytes = self._open_range(key, 0, None, "")
+            with response:
+                tag = response.headers["x-goog-generation"]
+                return None if tag == unless_tag else Tagged(self._take(response, key, size_bytes), tag)
+
+        return retrying(self._policy, attempt)
+
+    def stat(self, key: str) -> ObjectInfo:
+        fields = {"fields": "name,size,generation,updated"}
+        response = retrying(self._policy, lambda: self._call("GET", self._object_path(key), fields, key=key))
+        return self._info(response.json())
+
+    def write(self, key: str, body: Buffer) -> None:
+        retrying(self._policy, lambda: self._upload(key, body, {}, None))
+
+    def write_if(
+        self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
+    ) -> str:
+        condition = {"ifGenerationMatch": expected_tag or "0"}
+        return self._upload(key, body, condition, deadline_s)
+
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        query = {
+            "prefix": self._prefix + prefix,
+            "maxResults": "1000",
+            "fields": "items(name,size,generation,updated),nextPageToken",
+        }
+        if after:
+            query["startOffset"] = self._prefix + after  # inclusive, hence the comparison below
+        while True:
+            page = retrying(self._policy, lambda: self._call("GET", f"/storage/v1/b/{self._bucket}/o", query)).json()
+            for item in page.get("items", ()):
+                info = self._info(item)
+                if info.key > after:
+                    yield info
+            if not (token := page.get("nextPageToken")):
+                return
+            query["pageToken"] = token
+
+    def delete(self, key: str) -> None:
+        try:
+            retrying(self._policy, lambda: self._call("DELETE", self._object_path(key), key=key))
+        except NotFound as error:
+            if error.code == "bucket_not_found":
+                raise
+
+    def server_time(self) -> datetime | None:
+        query = {"maxResults": "1", "fields": "kind"}
+        response = retrying(self._policy, lambda: self._call("GET", f"/storage/v1/b/{self._bucket}/o", query))
+        date = response.headers.get("date")
+        return parsedate_to_datetime(date) if date else None
+
+    def describe(self) -> dict[str, Any]:
+        """The bucket's own metadata (https://cloud.google.com/storage/docs/json_api/v1/buckets#resource); needs
+        `storage.buckets.get`."""
+        response = retrying(self._policy, lambda: self._call("GET", f"/storage/v1/b/{self._bucket}"))
+        described: dict[str, Any] = response.json()
+        return described
+
+    def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None and self._process_id == os.getpid():
+            session.close()  # type: ignore[no-untyped-call]
+
+    # Requests
+
+    def _open_range(self, key: str, start: int, length: int | None, generation: str) -> tuple[requests.Response, int]:
+        """An open reply and how many bytes of the object follow in it. An empty `generation` means the newest."""
+        query = {"alt": "media"} | ({"generation": generation} if generation else {})
+        headers = {"Accept-Encoding": "identity"}
+        if start or length is not None:
+            headers["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
+        response = self._call("GET", self._object_path(key), query, headers=headers, key=key, stream=True)
+        if "Range" not in headers:
+            return response, int(response.headers["content-length"])
+        try:
+            whole_bytes = int(response.headers.get("content-range", "").rpartition("/")[2])
+            return response, check_range(key, whole_bytes, start, length) - start
+        except ValueError as error:
+            response.close()
+            raise self._no_reply(error, key, conditional=False) from error
+        except InvalidInput:
+            response.close()
+            raise
+
+    def _take(self, response: requests.Response, key: str, size_bytes: int) -> bytes:
+        """The next `size_bytes` of a reply's body."""
+        try:
+            body: bytes = response.raw.read(size_bytes)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise truncated(self.name, key) from error
+        if len(body) != size_bytes:
+            raise truncated(self.name, key)
+        return body
+
+    def _upload(self, key: str, body: Buffer, condition: dict[str, str], deadline_s: float | None) -> str:
+        """One put; the new generation. `deadline_s` is given for a conditional one."""
+        checksum = crc32c_base64(body)
+        form = MultipartForm({"name": self._prefix + check_key(key), "crc32c": checksum}, body)
+        response = self._call(
+            "POST",
+            f"/upload/storage/v1/b/{self._bucket}/o",
+            {"uploadType": "multipart", "fields": "generation,crc32c"} | condition,
+            headers={"Content-Type": form.content_type},
+            body=form,
+            key=key,
+            deadline_s=deadline_s,
+        )
+        try:
+            stored = response.json()
+            generation, stored_checksum = str(stored["generation"]), stored["crc32c"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._no_reply(error, key, conditional=deadline_s is not None) from error
+        if stored_checksum != checksum:
+            raise checksum_refused(self.name, key)
+        return generation
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: MultipartForm | None = None,
+        key: str = "",
+        deadline_s: float | None = None,
+        stream: bool = False,
+    ) -> requests.Response:
+        """One request on the wire; a second one only after a 401, which changed nothing, with a fresh token. With a
+        `deadline_s` it is the conditional put."""
+        conditional, policy = deadline_s is not None, self._policy
+        limit_s = deadline_s or policy.stall_timeout_s
+        timeout = urllib3.Timeout(total=deadline_s, connect=min(policy.connect_timeout_s, limit_s), read=limit_s)
+        try:
+            response: requests.Response = self._opened().request(  # type: ignore[no-untyped-call]
+                method,
+                self._endpoint + path,
+                params=query,
+                headers=headers,
+                data=body,
+                timeout=timeout,
+                stream=stream,
+                allow_redirects=False,
+            )
+        except GoogleAuthError as error:
+            raise error_of_token(error, self.name) from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._no_reply(error, key, conditional=conditional) from error
+        if response.status_code < 300:
+            return response
+        with response:
+            if response.status_code == 404 and key:
+                self._check_bucket()
+            raise error_of_status(response, self.name, key, conditional=conditional)
+
+    def _no_reply(self, error: Exception, key: str, *, conditional: bool) -> SkyholdError:
+        return error_of_no_reply(error, self.name, key, conditional=conditional)
+
+    def _check_bucket(self) -> None:
+        """Raise `NotFound` where the bucket itself is gone. Who may not ask learns of the object only."""
+        with contextlib.suppress(PermissionDenied, Unavailable):
+            self._call("GET", f"/storage/v1/b/{self._bucket}/o", {"maxResults": "1", "fields": "kind"})
+
+    def _opened(self) -> AuthorizedSession:
+        """The session of this process: one that came over a fork shares its sockets with the parent, so it is left."""
+        session = self._session
+        if session is None or self._process_id != os.getpid():
+            reference = self._credentials_reference
+            credentials = credentials_of(reference, self.name, anonymous_chain=self._anonymous)
+            session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
+            session.verify = self._ca_file or True
+            adapter = HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_MAX, max_retries=0)
+            session.mount("https://", adapter)
+            session.mount("http://", adapter)
+            self._session, self._process_id = session, os.getpid()
+        return session
+
+    def _object_path(self, key: str) -> str:
+        return f"/storage/v1/b/{self._bucket}/o/{quote(self._prefix + check_key(key), safe='')}"
+
+    def _info(self, item: Mapping[str, str]) -> ObjectInfo:
+        key = item["name"].removeprefix(self._prefix)
+        return ObjectInfo(key, int(item["size"]), item["generation"], datetime.fromisoformat(item["updated"]))

@@ -1,0 +1,123 @@
+"""The error table of Google Cloud Storage: from a reply, or from no reply, to our classes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import requests
+import urllib3
+from google.auth.exceptions import GoogleAuthError, TransportError
+
+from skyhold.errors import (
+    Conflict,
+    Corrupt,
+    InvalidInput,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    QuotaExceeded,
+    SkyholdError,
+    Unavailable,
+)
+
+Meaning = tuple[type[SkyholdError], str, str]
+
+MEANINGS: Final[dict[int, Meaning]] = {
+    401: (PermissionDenied, "credentials_refused", "Google does not accept the credentials for {what}"),
+    403: (PermissionDenied, "permission_denied", "Google does not allow this on {what}"),
+    404: (NotFound, "object_not_found", "There is no {what}"),
+    408: (Unavailable, "unavailable", "Google did not wait for the request on {what}"),
+    412: (Conflict, "precondition_failed", "Somebody else changed {what} first"),
+    413: (QuotaExceeded, "quota_exceeded", "Google takes no objects as large as {what}"),
+    416: (InvalidInput, "range_not_satisfiable", "The range does not lie inside {what}"),
+    429: (Unavailable, "throttled", "Google throttles requests on {what}"),
+    507: (QuotaExceeded, "quota_exceeded", "There is no space for {what}"),
+}
+"""What a status means. Any other 5xx is `Unavailable`, any other 4xx `InvalidInput`."""
+
+
+def meaning_of(status: int, said: str, *, conditional: bool) -> Meaning:
+    """The table's row for a reply that says `said`. A conditional put must know more: a status that promises nothing
+    about its effect is `OutcomeUnknown` (https://cloud.google.com/storage/docs/retry-strategy)."""
+    if status == 400 and "crc32c" in said:
+        return Corrupt, "checksum_refused", "Google received other bytes than were sent for {what}"
+    if status == 403 and "retention" in said:
+        return PermissionDenied, "object_retained", "A retention rule keeps {what} as it is"
+    if conditional and (status in {408, 409} or status >= 500):
+        return OutcomeUnknown, "outcome_unknown", "The fate of the conditional put is not known: {what}"
+    if status in MEANINGS:
+        return MEANINGS[status]
+    if status >= 500:
+        return Unavailable, "unavailable", "Google fails on {what}"
+    return InvalidInput, "request_refused", "Google refused the request on {what}"
+
+
+def error_of_status(response: requests.Response, bucket: str, key: str, *, conditional: bool) -> SkyholdError:
+    """What a reply other than success means; `conditional` for the one attempt of `write_if`."""
+    status = response.status_code
+    failure, code, sentence = meaning_of(status, response.text.lower(), conditional=conditional)
+    if status == 404 and not key:
+        code = "bucket_not_found"
+    what = f"`{key}` in bucket `{bucket}`" if key else f"bucket `{bucket}`"
+    fields: dict[str, Any] = {"bucket": bucket, "key": key, "status": status}
+    if (wait := response.headers.get("retry-after", "")).isdecimal():
+        fields["retry_after_s"] = int(wait)
+    hint = f"Ask what is missing with `skyhold bucket check {bucket}`" if status in {401, 403} else None
+    return failure(f"{sentence.format(what=what)} ({status})", code=code, hint=hint, **fields)
+
+
+def error_of_no_reply(error: BaseException, bucket: str, key: str, *, conditional: bool) -> SkyholdError:
+    """What it means that no whole reply came: nothing was done only where the request was never sent."""
+    fields = {"bucket": bucket, "key": key}
+    if never_sent(error):
+        return Unavailable(
+            f"Bucket `{bucket}` cannot be reached ({type(error).__name__})",
+            code="unreachable",
+            hint="Check the network, the endpoint and its certificate",
+            **fields,
+        )
+    if conditional:
+        return OutcomeUnknown(f"The reply to the conditional put of `{key}` in bucket `{bucket}` was lost", **fields)
+    return Unavailable(f"Bucket `{bucket}` broke off or stalled ({type(error).__name__})", code="no_reply", **fields)
+
+
+def never_sent(error: BaseException) -> bool:
+    """Whether the connection was never made: refused, unresolved, not in time, or its certificate is not trusted."""
+    if isinstance(error, requests.exceptions.ConnectTimeout | requests.exceptions.ProxyError):
+        return True
+    reason = error.args[0] if error.args else None
+    if isinstance(reason, urllib3.exceptions.MaxRetryError):
+        reason = reason.reason
+    if isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
+        return True
+    return isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+def checksum_refused(bucket: str, key: str) -> Corrupt:
+    return Corrupt(
+        f"Bucket `{bucket}` received other bytes of `{key}` than were sent",
+        code="checksum_refused",
+        bucket=bucket,
+        key=key,
+    )
+
+
+def truncated(bucket: str, key: str) -> Corrupt:
+    return Corrupt(
+        f"Bucket `{bucket}` sent fewer bytes of `{key}` than it announced",
+        code="truncated_reply",
+        bucket=bucket,
+        key=key,
+    )
+
+
+def error_of_token(error: GoogleAuthError, bucket: str) -> SkyholdError:
+    """What it means that there is no token: our request was not sent, or it was refused with a 401."""
+    if isinstance(error, TransportError):
+        return Unavailable(f"No token for bucket `{bucket}`: its server cannot be reached", bucket=bucket)
+    return PermissionDenied(
+        f"Google gave no token for bucket `{bucket}` ({type(error).__name__})",
+        code="credentials_refused",
+        hint="Run `gcloud auth application-default login`, or renew the service account's key",
+        bucket=bucket,
+    )
