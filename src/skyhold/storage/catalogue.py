@@ -11,17 +11,17 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from skyhold.errors import Corrupt, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
-from skyhold.storage.pack import NO_BASE, Place
+from skyhold.storage.pack import PackRef, Place
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS packs(
-    number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, class TEXT NOT NULL, size INTEGER NOT NULL,
+    number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, salt BLOB NOT NULL, class TEXT NOT NULL, size INTEGER NOT NULL,
     segment TEXT,      -- the index segment that lists it; NULL while none does
     session TEXT);     -- the push that is sending it; NULL once a bucket is known to hold it
 CREATE TABLE IF NOT EXISTS chunks(
@@ -37,7 +37,7 @@ PRAGMA user_version = 1;
 class KnownPack:
     """A pack of the catalogue; `size_bytes` is that of the whole object."""
 
-    pack_id: bytes
+    pack: PackRef
     placement_class: str
     size_bytes: int
 
@@ -67,15 +67,15 @@ class Catalogue:
     def find(self, chunk_id: bytes, placement_class: str) -> Place | None:
         """A place of the chunk in a pack of the class, a whole one rather than a delta."""
         row = self._execute(
-            "SELECT p.id, c.place, c.stored, c.raw, c.codec, c.base FROM chunks c JOIN packs p ON p.number = c.pack"
-            " WHERE c.id = ? AND p.class = ? ORDER BY c.base IS NOT NULL LIMIT 1",
+            "SELECT p.id, p.salt, c.place, c.stored, c.raw, c.codec, c.base FROM chunks c"
+            " JOIN packs p ON p.number = c.pack WHERE c.id = ? AND p.class = ? ORDER BY c.base IS NOT NULL LIMIT 1",
             (chunk_id, placement_class),
         ).fetchone()
-        return None if row is None else Place(chunk_id, row[0], row[1], row[2], row[3], row[4], row[5])
+        return None if row is None else Place(chunk_id, PackRef(row[0], row[1]), *row[2:])
 
-    def enter(self, pack_id: bytes, placement_class: str, size_bytes: int, places: Sequence[Place]) -> None:
+    def enter(self, pack: KnownPack, places: Sequence[Place]) -> None:
         """Note a pack that this session is about to send."""
-        self._enter([(pack_id, placement_class, size_bytes, None, self.session)], places)
+        self._enter([pack], places, self.session)
 
     def arrived(self, pack_id: bytes) -> None:
         """Note that at least one bucket holds a pack."""
@@ -85,26 +85,27 @@ class Catalogue:
     def abandoned(self, placement_class: str) -> list[KnownPack]:
         """Packs that a push which no longer runs was sending: whether they arrived is to be asked of the buckets."""
         rows = self._execute(
-            "SELECT id, class, size, session FROM packs WHERE session IS NOT NULL AND class = ?", (placement_class,)
+            "SELECT id, salt, class, size, session FROM packs WHERE session IS NOT NULL AND class = ?",
+            (placement_class,),
         ).fetchall()
-        return [KnownPack(*row[:3]) for row in rows if row[3] != self.session and not self._runs(row[3])]
+        return [_known(row) for row in rows if row[4] != self.session and not self._runs(row[4])]
 
     def unlisted(self, placement_class: str) -> list[KnownPack]:
         """Packs that arrived and that no index segment lists yet."""
         rows = self._execute(
-            "SELECT id, class, size FROM packs WHERE segment IS NULL AND session IS NULL AND class = ?",
+            "SELECT id, salt, class, size FROM packs WHERE segment IS NULL AND session IS NULL AND class = ?",
             (placement_class,),
         )
-        return [KnownPack(*row) for row in rows.fetchall()]
+        return [_known(row) for row in rows.fetchall()]
 
-    def places(self, pack_id: bytes) -> list[Place]:
+    def places(self, pack: PackRef) -> list[Place]:
         """All places in a pack, by offset."""
         rows = self._execute(
             "SELECT c.id, c.place, c.stored, c.raw, c.codec, c.base FROM chunks c JOIN packs p ON p.number = c.pack"
             " WHERE p.id = ? ORDER BY c.place",
-            (pack_id,),
+            (pack.pack_id,),
         )
-        return [Place(row[0], pack_id, *row[1:]) for row in rows.fetchall()]
+        return [Place(row[0], pack, *row[1:]) for row in rows.fetchall()]
 
     def size_bytes(self, pack_id: bytes) -> int | None:
         """Size of the pack's object, or None for an unknown pack."""
@@ -115,11 +116,10 @@ class Catalogue:
         """Names of the index segments that the catalogue contains."""
         return {row[0] for row in self._execute("SELECT name FROM segments WHERE class = ?", (placement_class,))}
 
-    def add_segment(self, name: str, placement_class: str, packs: Iterable[KnownPack], places: Iterable[Place]) -> None:
+    def add_segment(self, name: str, placement_class: str, packs: Sequence[KnownPack], places: Iterable[Place]) -> None:
         """Enter a segment as read from a bucket; what is known already stays."""
-        rows = [(pack.pack_id, placement_class, pack.size_bytes, name, None) for pack in packs]
-        self._enter(rows, places)
-        self.list_in(name, placement_class, [row[0] for row in rows])
+        self._enter(packs, places, None)
+        self.list_in(name, placement_class, [known.pack.pack_id for known in packs])
 
     def list_in(self, name: str, placement_class: str, pack_ids: Iterable[bytes]) -> None:
         """Note that a segment of this name lists these packs."""
@@ -138,10 +138,11 @@ class Catalogue:
                 )
                 connection.execute("DELETE FROM packs WHERE id = ?", (pack_id,))
 
-    def _enter(self, packs: Iterable[tuple[bytes, str, int, str | None, str | None]], places: Iterable[Place]) -> None:
+    def _enter(self, packs: Iterable[KnownPack], places: Iterable[Place], session: str | None) -> None:
         with self._connection() as connection:
             connection.executemany(
-                "INSERT OR IGNORE INTO packs(id, class, size, segment, session) VALUES (?, ?, ?, ?, ?)", packs
+                "INSERT OR IGNORE INTO packs(id, salt, class, size, session) VALUES (?, ?, ?, ?, ?)",
+                ((k.pack.pack_id, k.pack.salt, k.placement_class, k.size_bytes, session) for k in packs),
             )
             connection.executemany(
                 "INSERT OR IGNORE INTO chunks SELECT ?, number, ?, ?, ?, ?, ? FROM packs WHERE id = ?",
@@ -243,10 +244,5 @@ def _remove_if_free(path: Path) -> None:
         return
 
 
-def bases_of(places: Iterable[Place]) -> Iterator[bytes]:
-    """The distinct delta bases of places."""
-    seen: set[bytes] = set()
-    for place in places:
-        if place.base_id is not None and place.base_id != NO_BASE and place.base_id not in seen:
-            seen.add(place.base_id)
-            yield place.base_id
+def _known(row: Sequence[Any]) -> KnownPack:
+    return KnownPack(PackRef(row[0], row[1]), row[2], row[3])

@@ -12,7 +12,7 @@ import rfc8785
 
 from skyhold.codec.tensors import Tensor
 from skyhold.errors import Corrupt
-from skyhold.storage.pack import CHUNK_BYTES_MAX, STORED_BYTES_OVER_RAW_MAX, Place
+from skyhold.storage.pack import CHUNK_BYTES_MAX, STORED_BYTES_OVER_RAW_MAX, PackRef, Place
 from skyhold.units import MIB
 
 Buffer = bytes | bytearray | memoryview
@@ -20,6 +20,7 @@ Tensors = dict[str, tuple[Tensor, ...]]
 
 PAGE_BYTES_MAX: Final = MIB
 
+_PACK_BYTES: Final = 32
 _COUNTS: Final = struct.Struct("<III")
 _RUN: Final = struct.Struct("<IIIIQ")
 _PLACE: Final = struct.Struct("<32sIIIIIB3x")
@@ -63,14 +64,14 @@ class PageBuilder:
     """Collects places until a page is full."""
 
     chunks: list[bytes] = field(default_factory=list)
-    _packs: dict[bytes, int] = field(default_factory=dict)
+    _packs: dict[PackRef, int] = field(default_factory=dict)
     _bases: dict[bytes, int] = field(default_factory=dict)
     _base_places: list[bytes] = field(default_factory=list)
 
     def full(self) -> bool:
         """Whether one more chunk, with a new base and new packs, might pass the limit of a page."""
         places = len(self.chunks) + len(self._base_places) + 2
-        return _COUNTS.size + 16 * (len(self._packs) + 2) + _PLACE.size * places > PAGE_BYTES_MAX
+        return _COUNTS.size + _PACK_BYTES * (len(self._packs) + 2) + _PLACE.size * places > PAGE_BYTES_MAX
 
     def append(self, place: Place, base: Place | None) -> None:
         """Add a chunk; `base` is where its delta base lies."""
@@ -85,10 +86,11 @@ class PageBuilder:
     def finish(self) -> bytes:
         """The body of the page."""
         counts = _COUNTS.pack(len(self._packs), len(self.chunks), len(self._base_places))
-        return b"".join((counts, *self._packs, *self.chunks, *self._base_places))
+        packs = (pack.pack_id + pack.salt for pack in self._packs)
+        return b"".join((counts, *packs, *self.chunks, *self._base_places))
 
     def _encode(self, place: Place, base_index: int) -> bytes:
-        pack = self._packs.setdefault(place.pack_id, len(self._packs))
+        pack = self._packs.setdefault(place.pack, len(self._packs))
         return _PLACE.pack(
             place.chunk_id, pack, place.offset, place.stored_length, place.raw_length, base_index, place.codec
         )
@@ -160,10 +162,13 @@ def decode_page(body: Buffer, name: str) -> Page:
     view = memoryview(body)
     try:
         packs_count, chunks_count, bases_count = _COUNTS.unpack_from(view)
-        at = _COUNTS.size + 16 * packs_count
+        at = _COUNTS.size + _PACK_BYTES * packs_count
         if at + _PLACE.size * (chunks_count + bases_count) != len(view):
             raise ValueError("its counts do not fit its length")  # noqa: TRY301
-        packs = [bytes(view[i : i + 16]) for i in range(_COUNTS.size, at, 16)]
+        packs = [
+            PackRef(bytes(view[i : i + 16]), bytes(view[i + 16 : i + _PACK_BYTES]))
+            for i in range(_COUNTS.size, at, _PACK_BYTES)
+        ]
         split = at + _PLACE.size * chunks_count
         bases = [_decode_place(fields, packs, []) for fields in _PLACE.iter_unpack(view[split:])]
         places = tuple(_decode_place(fields, packs, bases) for fields in _PLACE.iter_unpack(view[at:split]))
@@ -172,7 +177,9 @@ def decode_page(body: Buffer, name: str) -> Page:
     return Page(places, {base.chunk_id: base for base in bases})
 
 
-def _decode_place(fields: tuple[bytes, int, int, int, int, int, int], packs: list[bytes], bases: list[Place]) -> Place:
+def _decode_place(
+    fields: tuple[bytes, int, int, int, int, int, int], packs: list[PackRef], bases: list[Place]
+) -> Place:
     chunk_id, pack, offset, stored_length, raw_length, base_index, codec = fields
     if not 0 < raw_length <= CHUNK_BYTES_MAX or not 0 < stored_length <= raw_length + STORED_BYTES_OVER_RAW_MAX:
         raise ValueError("a place in it has lengths that cannot be")

@@ -37,16 +37,28 @@ _SEALED: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
+class PackRef:
+    """A pack by its 16-byte id, with the salt of its writing session, without which a sealed record does not open."""
+
+    pack_id: bytes
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where one chunk lies. `stored_length` counts the payload with its tag, without the record's header."""
 
     chunk_id: bytes
-    pack_id: bytes
+    pack: PackRef
     offset: int
     stored_length: int
     raw_length: int
     codec: int
     base_id: bytes | None
+
+    @property
+    def pack_id(self) -> bytes:
+        return self.pack.pack_id
 
     @property
     def record_length(self) -> int:
@@ -153,7 +165,7 @@ class PackBuilder:
     """Lays records into one buffer until the pack is full. The buffer is the caller's and is reused between packs."""
 
     def __init__(self, buffer: bytearray, session: Session, keys: FrameKeys) -> None:
-        self.pack_id = os.urandom(16)
+        self.pack = PackRef(os.urandom(16), session.salt)
         self.places: list[Place] = []
         self._keys = keys
         self._buffer = buffer
@@ -166,7 +178,7 @@ class PackBuilder:
             flags,
             keys.number,
             session.store_id,
-            self.pack_id,
+            self.pack.pack_id,
             session.placement_class,
             session.salt,
         )
@@ -185,14 +197,14 @@ class PackBuilder:
         self._end = tag + len(record.tag)
         view[tag : self._end] = record.tag
         place = Place(
-            record.chunk_id, self.pack_id, start, record.stored_length, record.raw_length, record.codec, record.base_id
+            record.chunk_id, self.pack, start, record.stored_length, record.raw_length, record.codec, record.base_id
         )
         self.places.append(place)
         return place
 
     def finish(self) -> memoryview:
         """The whole pack, a view into the buffer. The footer is decoded again and compared before it is trusted."""
-        context = f"packs/{self.pack_id.hex()}"
+        context = f"packs/{self.pack.pack_id.hex()}"
         body = encode_entries(self.places)
         footer = encode_frame(Kind.PACK_FOOTER, body, context=context, keys=self._keys)
         if decode_frame(footer, kind=Kind.PACK_FOOTER, context=context, keys=self._keys) != body:
@@ -212,12 +224,14 @@ def encode_entries(places: list[Place]) -> bytes:
     )
 
 
-def decode_entries(body: Buffer, pack_id: bytes) -> list[Place]:
+def decode_entries(body: Buffer, pack: PackRef) -> list[Place]:
     """The places that a footer's body lists. Raises `Corrupt`."""
     if len(body) % _ENTRY.size:
-        raise Corrupt(f"The footer of pack {pack_id.hex()} is damaged", code="footer_damaged", pack=pack_id.hex())
+        raise Corrupt(
+            f"The footer of pack {pack.pack_id.hex()} is damaged", code="footer_damaged", pack=pack.pack_id.hex()
+        )
     return [
-        Place(chunk_id, pack_id, offset, stored, raw, codec, None if base == NO_BASE else base)
+        Place(chunk_id, pack, offset, stored, raw, codec, None if base == NO_BASE else base)
         for chunk_id, base, offset, stored, raw, codec in _ENTRY.iter_unpack(body)
     ]
 
@@ -246,10 +260,10 @@ def footer_span(trailer: Buffer, pack_size_bytes: int, pack_id: bytes) -> tuple[
     return start, length
 
 
-def read_footer(footer: Buffer, pack_id: bytes, keys: FrameKeys) -> list[Place]:
+def read_footer(footer: Buffer, pack: PackRef, keys: FrameKeys) -> list[Place]:
     """The places in a pack, from its footer frame. Raises `Corrupt`."""
-    body = decode_frame(footer, kind=Kind.PACK_FOOTER, context=f"packs/{pack_id.hex()}", keys=keys)
-    return decode_entries(body, pack_id)
+    body = decode_frame(footer, kind=Kind.PACK_FOOTER, context=f"packs/{pack.pack_id.hex()}", keys=keys)
+    return decode_entries(body, pack)
 
 
 def check_pack(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -> Iterator[tuple[Place, bool]]:
@@ -258,7 +272,7 @@ def check_pack(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -
     view = memoryview(pack)
     session = read_header(view, pack_id, store_id)
     start, length = footer_span(view[-_TRAILER.size :], len(view), pack_id)
-    for place in read_footer(view[start : start + length], pack_id, keys):
+    for place in read_footer(view[start : start + length], PackRef(pack_id, session.salt), keys):
         record = view[place.offset : place.offset + place.record_length]
         try:
             open_record(record, place, session, keys)
