@@ -1,0 +1,57 @@
+"""Arithmetic on whole chunks of elements: byte planes, and zigzag differences to a base.
+
+All arrays are one-dimensional, elements unsigned and little-endian. Every operation is a NumPy loop into a buffer that
+exists already: such a loop releases the GIL, and fresh megabytes would cost more than the arithmetic.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Words = NDArray[np.unsignedinteger]
+
+WIDTHS = (1, 2, 4, 8)
+"""Element widths in bytes that have planes and differences."""
+
+
+def words_of(data: Bytes, width: int) -> Words:
+    """The whole elements of `width` bytes at the beginning of `data`, as a view."""
+    count = len(data) // width
+    return data[: count * width].view(f"<u{width}")
+
+
+def split(words: Words, planes: list[Bytes]) -> None:
+    """Write byte `k` of every element into `planes[k]`, least significant first."""
+    for k, plane in enumerate(planes):
+        np.right_shift(words, 8 * k, out=plane, casting="unsafe")
+
+
+def merge(planes: list[Bytes], words: Words) -> None:
+    """Undo `split`: compose every element of `words` from its bytes."""
+    np.copyto(words, planes[-1])
+    for plane in reversed(planes[:-1]):
+        np.left_shift(words, 8, out=words)
+        np.bitwise_or(words, plane, out=words)
+
+
+def difference(words: Words, base: Words, out: Words, scratch: Words) -> None:
+    """The zigzag of `words - base` modulo the element: small differences of either sign become small numbers.
+
+    Bit patterns of floats of one sign are ordered like the floats, so a small step is a small integer.
+    """
+    signed = f"<i{words.itemsize}"
+    np.subtract(words, base, out=out)
+    np.right_shift(out.view(signed), 8 * words.itemsize - 1, out=scratch.view(signed))
+    np.left_shift(out, 1, out=out)
+    np.bitwise_xor(out, scratch, out=out)
+
+
+def undo_difference(words: Words, base: Words, scratch: Words) -> None:
+    """Undo `difference` in place: zigzag numbers in `words` become elements."""
+    np.bitwise_and(words, 1, out=scratch)
+    np.negative(scratch, out=scratch)
+    np.right_shift(words, 1, out=words)
+    np.bitwise_xor(words, scratch, out=words)
+    np.add(words, base, out=words)
