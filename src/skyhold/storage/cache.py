@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +32,7 @@ class PackCache:
         if limit_bytes:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def get(self, pack_id: bytes, places: list[Place]) -> Buffer | None:
+    def get(self, pack_id: bytes, places: Sequence[Place]) -> Buffer | None:
         """The bytes from the first to the last of `places` (neighbours in one pack), or None where not all are cached."""
         if not self._limit_bytes:
             return None

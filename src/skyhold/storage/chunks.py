@@ -1,0 +1,147 @@
+"""Reading chunks: coalesced ranges from the cache or the next bucket, opened, decoded, and checked by their ids."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from blake3 import blake3
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.codec.frame import FrameKeys
+from skyhold.codec.squeeze import Decoder
+from skyhold.errors import Corrupt
+from skyhold.storage.cache import PackCache
+from skyhold.storage.names import pack_key
+from skyhold.storage.pack import Place, Session, open_record
+from skyhold.storage.replicas import Replicas
+from skyhold.units import KIB, MIB
+
+Buffer = bytes | bytearray | memoryview
+
+SPAN_BYTES_MAX: Final = 8 * MIB
+SPAN_GAP_BYTES_MAX: Final = 64 * KIB
+"""Bytes between two records that are fetched and thrown away rather than paid for by another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Records of one pack that are fetched by one request, in order of offset."""
+
+    places: tuple[Place, ...]
+
+    @property
+    def start(self) -> int:
+        return self.places[0].offset
+
+    @property
+    def length(self) -> int:
+        return self.places[-1].offset + self.places[-1].record_length - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class PackSpace:
+    """The packs of one placement class: where they are read from and written to, and with which keys."""
+
+    store_id: bytes
+    placement_class: bytes
+    keys: FrameKeys
+    chunk_id_key: bytes
+    replicas: Replicas
+    cache: PackCache
+
+    def session(self, salt: bytes) -> Session:
+        return Session(self.store_id, self.placement_class, salt)
+
+
+def spans(places: Iterable[Place]) -> list[Span]:
+    """Few requests that cover the records of `places`, each at most `SPAN_BYTES_MAX` (or one record) long."""
+    found: list[list[Place]] = []
+    for place in sorted({(p.pack_id, p.offset): p for p in places}.values(), key=lambda p: (p.pack_id, p.offset)):
+        if found:
+            first, last = found[-1][0], found[-1][-1]
+            gap = place.offset - (last.offset + last.record_length)
+            length = place.offset + place.record_length - first.offset
+            if last.pack_id == place.pack_id and gap <= SPAN_GAP_BYTES_MAX and length <= SPAN_BYTES_MAX:
+                found[-1].append(place)
+                continue
+        found.append([place])
+    return [Span(tuple(group)) for group in found]
+
+
+class ChunkReader:
+    """Reads chunks of one pack space. Thread-safe: decoders are per thread."""
+
+    def __init__(self, space: PackSpace) -> None:
+        self._space = space
+        self._local = threading.local()
+
+    def fetch(self, places: Iterable[Place]) -> dict[Place, Buffer]:
+        """The records of places, from the cache or the buckets. They are not yet checked."""
+        records: dict[Place, Buffer] = {}
+        for span in spans(places):
+            data = self._fetch_span(span)
+            view = memoryview(data)
+            for place in span.places:
+                at = place.offset - span.start
+                records[place] = view[at : at + place.record_length]
+        return records
+
+    def decode(self, place: Place, record: Buffer, base: Buffer | None, out: memoryview | None = None) -> memoryview:
+        """The chunk of a record that `fetch` gave; where it is damaged, that of another bucket's.
+
+        `base` is the delta base's chunk, already checked. Raises `Corrupt` where no bucket has an intact record.
+        """
+        try:
+            return self._decode_checked(place, record, base, out)
+        except Corrupt:
+            key = pack_key(place.pack_id)
+
+            def from_bucket(bucket: Bucket) -> memoryview:
+                other = bucket.read(key, place.offset, place.record_length)
+                chunk = self._decode_checked(place, other, base, None)
+                self._space.cache.put(place.pack_id, place.offset, other)
+                return chunk
+
+            chunk = self._space.replicas.first(f"an intact chunk {place.chunk_id.hex()[:16]} of {key}", from_bucket)
+            if out is None:
+                return chunk
+            out[:] = chunk
+            return out
+
+    def read(self, place: Place, base: Place | None) -> memoryview:
+        """One chunk with what it needs."""
+        records = self.fetch([place] if base is None else [place, base])
+        base_chunk = None if base is None else self.decode(base, records[base], None)
+        return self.decode(place, records[place], base_chunk)
+
+    def _fetch_span(self, span: Span) -> Buffer:
+        pack_id, space = span.places[0].pack_id, self._space
+        cached = space.cache.get(pack_id, span.places)
+        if cached is not None:
+            return cached
+        data = space.replicas.read(pack_key(pack_id), span.start, span.length)
+        space.cache.put(pack_id, span.start, data)
+        return data
+
+    def _decode_checked(self, place: Place, record: Buffer, base: Buffer | None, out: memoryview | None) -> memoryview:
+        session = self._space.session(place.pack.salt) if self._space.keys.sealed else None
+        payload = open_record(record, place, session, self._space.keys)
+        chunk = self._decoder().decode(place.codec, payload, place.raw_length, base, out)
+        if blake3(chunk, key=self._space.chunk_id_key).digest() != place.chunk_id:
+            raise Corrupt(
+                f"Chunk {place.chunk_id.hex()[:16]} in pack {place.pack_id.hex()} is damaged: its bytes do not match its id",
+                code="chunk_damaged",
+                hint="Run `skyhold verify --deep`, then `skyhold repair`",
+                pack=place.pack_id.hex(),
+                chunk=place.chunk_id.hex(),
+            )
+        return chunk
+
+    def _decoder(self) -> Decoder:
+        decoder: Decoder | None = getattr(self._local, "decoder", None)
+        if decoder is None:
+            decoder = self._local.decoder = Decoder()
+        return decoder

@@ -1,0 +1,141 @@
+"""The files of a stored version, for random access: places of their chunks, their tensors, ranges of bytes."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from skyhold.codec.tensors import Tensor
+from skyhold.errors import Corrupt, InvalidInput
+from skyhold.storage.blobs import Blobs
+from skyhold.storage.chunks import ChunkReader
+from skyhold.storage.layout import LayoutHead, Page, Tensors, decode_head, decode_page, decode_tensors
+from skyhold.storage.pack import Place
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file as its version document lists it."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkAt:
+    """A chunk of a file: where it begins in the file, where it lies, and where its delta base lies, if it has one."""
+
+    start: int
+    place: Place
+    base: Place | None
+
+
+class VersionFiles:
+    """The files of one version through its layout. Pages are read when they are needed and a few are kept."""
+
+    def __init__(self, blobs: Blobs, layout: str, version: str, files: Sequence[FileEntry]) -> None:
+        self._blobs = blobs
+        self._name = layout
+        self.files = tuple(files)
+        self.head: LayoutHead = decode_head(blobs.read("layouts", layout), layout)
+        if self.head.version != version:
+            raise Corrupt(
+                f"Layout {layout} is not that of version {version[:10]}", code="layout_damaged", layout=layout
+            )
+        self._page = lru_cache(maxsize=4)(self._read_page)
+        self._tensors: Tensors | None = None
+
+    @property
+    def tensors(self) -> Tensors:
+        """Tensors by the path of their file, for files whose format names them."""
+        if self._tensors is None:
+            name = self.head.tensors
+            self._tensors = {} if name is None else decode_tensors(self._blobs.read("tensors", name), name)
+        return self._tensors
+
+    def chunks(self, file: int) -> Iterator[ChunkAt]:
+        """The chunks of a file in order. Raises `Corrupt` where they do not cover it exactly."""
+        position = 0
+        for run in self.head.runs:
+            if run.file != file:
+                continue
+            page = self._page(run.page)
+            places = page.places[run.first : run.first + run.count]
+            if run.start != position or len(places) != run.count:
+                raise self._damaged()
+            for place in places:
+                yield ChunkAt(position, place, None if place.base_id is None else page.bases[place.base_id])
+                position += place.raw_length
+        if position != self.files[file].size_bytes:
+            raise self._damaged()
+
+    def pack_ids(self) -> set[bytes]:
+        """Ids of all packs that the version needs, those of delta bases included."""
+        found: set[bytes] = set()
+        for page in range(len(self.head.pages) + 1):
+            content = self._page(page)
+            found.update(place.pack_id for place in content.places)
+            found.update(place.pack_id for place in content.bases.values())
+        return found
+
+    def blobs(self) -> list[tuple[str, str]]:
+        """Folder and name of the blobs that the layout consists of."""
+        tensors = [] if self.head.tensors is None else [("tensors", self.head.tensors)]
+        return [("layouts", self._name), *(("pages", name) for name in self.head.pages), *tensors]
+
+    def _read_page(self, page: int) -> Page:
+        if page == 0:
+            return self.head.first_page
+        if page > len(self.head.pages):
+            raise self._damaged()
+        name = self.head.pages[page - 1]
+        return decode_page(self._blobs.read("pages", name), name)
+
+    def _damaged(self) -> Corrupt:
+        return Corrupt(
+            f"Layout {self._name} is damaged: its runs do not cover the files", code="layout_damaged", layout=self._name
+        )
+
+
+class StoredFile:
+    """One file of a stored version, readable at any offset without fetching the rest."""
+
+    def __init__(self, files: VersionFiles, index: int, reader: ChunkReader) -> None:
+        entry = files.files[index]
+        self.path, self.size_bytes, self.sha256 = entry.path, entry.size_bytes, entry.sha256
+        self._reader = reader
+        self._chunks = tuple(files.chunks(index))
+        self._starts = [chunk.start for chunk in self._chunks]
+        self._last: tuple[int, memoryview] | None = None
+        self.tensors: tuple[Tensor, ...] | None = files.tensors.get(entry.path)
+
+    def chunks(self) -> Sequence[tuple[int, int, bytes]]:
+        """Start, length and id of each chunk, in order."""
+        return [(chunk.start, chunk.place.raw_length, chunk.place.chunk_id) for chunk in self._chunks]
+
+    def read(self, start: int, length: int) -> bytes:
+        """The bytes `[start, start + length)`. Raises `InvalidInput` where they do not lie inside the file."""
+        if start < 0 or length < 0 or start + length > self.size_bytes:
+            raise InvalidInput(
+                f"Bytes {start} to {start + length} do not lie inside {self.path} ({self.size_bytes} bytes)",
+                code="range_not_satisfiable",
+            )
+        parts = []
+        index = bisect_right(self._starts, start) - 1
+        while length > 0:
+            chunk = self._chunks[index]
+            skip = start - chunk.start
+            part = self._chunk(index)[skip : skip + length]
+            parts.append(part)
+            start, length, index = start + len(part), length - len(part), index + 1
+        return b"".join(parts)
+
+    def _chunk(self, index: int) -> memoryview:
+        if self._last is None or self._last[0] != index:
+            chunk = self._chunks[index]
+            self._last = (index, self._reader.read(chunk.place, chunk.base))
+        return self._last[1]
