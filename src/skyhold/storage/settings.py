@@ -45,7 +45,7 @@ _VARIABLES: Final = {
     "cache.size": "SKYHOLD_CACHE_SIZE",
     "cache.folder": "SKYHOLD_CACHE",
 }
-_PASSPHRASE: Final = "SKYHOLD_PASSPHRASE"
+_PASSPHRASE: Final = "SKYHOLD_PASSPHRASE"  # noqa: S105 - the name of a variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ def _read_table(path: Path) -> dict[str, object]:
             raise PermissionDenied(
                 f"Configuration file {path} belongs to another user and is not read",
                 code="settings_not_yours",
-                hint=f"Name it in SKYHOLD_CONFIG in a copy of your own, or take it over: `chown $USER {path}`",
+                hint=f"Take it over with `chown $USER {path}`, or name a copy of your own in SKYHOLD_CONFIG",
             )
         if status.st_size > FILE_BYTES_MAX:
             raise InvalidInput(f"{path}: expected a configuration file of at most 1 MiB", code="invalid_settings_file")

@@ -152,7 +152,7 @@ def _refuse_foreign(folder: Path) -> None:
     if os.name != "posix":
         return
     status, user = folder.stat(), os.geteuid()
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or (user != 0 and status.st_uid != user):
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or (user not in {0, status.st_uid}):
         raise PermissionDenied(
             f"State folder {folder} can be written by others than you",
             code="state_not_private",
