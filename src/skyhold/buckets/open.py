@@ -39,3 +39,15 @@ def open_bucket(location: BucketLocation, policy: RetryPolicy | None = None) -> 
         ) from error
     driver = getattr(module, class_name)
     return cast(Bucket, driver(location) if policy is None else driver(location, policy))
+
+
+def create_bucket(location: BucketLocation) -> None:
+    """Make the bucket where Skyhold may: a folder is created and marked. Clouds' buckets are made with the cloud's own
+    tools, which know their settings, and must be there already; for them nothing is done.
+
+    Raises `InvalidInput` code `folder_not_empty` where a folder already holds something else.
+    """
+    if location.scheme == "file":
+        from skyhold.buckets.folder import create_folder_bucket
+
+        create_folder_bucket(location.path)

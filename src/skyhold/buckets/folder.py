@@ -1,0 +1,328 @@
+"""Objects as files of a folder: on this machine, on a mounted disk, or on a network file system with working locks.
+
+An object's file has the object's key as its path, so a folder may be copied to a cloud bucket, or back, by any tool.
+Our own things lie in `.skyhold/`: `bucket.json`, which marks the folder as a bucket — without it the folder is *gone*
+(a disk that is not mounted must not look like an empty bucket) —, `incoming/` for files being written, and `locks/`.
+
+Writes are atomic and durable: a file in `incoming/`, fsync, compare what the disk gives back, rename, fsync of the
+folders. Conditional puts, puts and deletes of one key exclude each other between processes by `flock` on one of 64
+lock files. The tag is a hash of the content: inode and times do not do, because two writes within one tick of the
+clock can reuse an inode.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from blake3 import blake3
+
+from skyhold.buckets.bucket import (
+    WRITE_IF_DEADLINE_S,
+    Bucket,
+    Buffer,
+    Capabilities,
+    ObjectInfo,
+    Tagged,
+    check_key,
+    check_range,
+)
+from skyhold.buckets.folder_errors import bucket_gone, key_is_folder, object_missing, translated
+from skyhold.buckets.folder_listing import walk
+from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.retry import RetryPolicy, retrying
+from skyhold.errors import Conflict, Corrupt, InvalidInput, NotFound, OutcomeUnknown, Unavailable
+
+OWN_FOLDER: Final = ".skyhold"
+MARKER: Final = "bucket.json"
+LOCKS: Final = 64
+COMPARE_BYTES: Final = 1 << 20
+INCOMING_AGE_S_MAX: Final = 24 * 3600.0
+"""A file in `incoming/` that is older than this, and that nobody has locked, was left by a process that died."""
+
+
+def create_folder_bucket(path: Path) -> None:
+    """Make `path` a bucket, with its parents; a folder that is one already is left as it is.
+
+    Raises `InvalidInput` code `folder_not_empty` where other files are: they might be taken for objects.
+    """
+    with translated(path.name, str(path)):
+        path.mkdir(parents=True, exist_ok=True)
+        own = path / OWN_FOLDER
+        if (own / MARKER).exists():
+            return
+        if any(entry.name != OWN_FOLDER for entry in os.scandir(path)):
+            raise InvalidInput(
+                f"Folder {path} holds files and is not a bucket",
+                code="folder_not_empty",
+                hint="Name an empty or new folder",
+            )
+        for folder in (own, own / "incoming", own / "locks"):
+            folder.mkdir(exist_ok=True)
+        draft = own / f"{MARKER}.{secrets.token_hex(8)}"
+        draft.write_text(json.dumps({"format": 1, "kind": "skyhold folder bucket"}) + "\n")
+        _sync(draft)
+        draft.rename(own / MARKER)
+        for folder in (own, path, path.parent):
+            _sync(folder)
+
+
+class FolderBucket(Bucket):
+    """See the module. Raises `NotFound` code `bucket_not_found` while the marker is not there."""
+
+    capabilities = Capabilities()
+
+    def __init__(self, location: BucketLocation, policy: RetryPolicy | None = None) -> None:
+        self.name, self.url = location.name, location.url
+        self._root = location.path
+        self._own = self._root / OWN_FOLDER
+        self._policy = policy or RetryPolicy()
+        self._cleaned = False
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
+        with self._opened(key) as file:
+            end = check_range(key, os.fstat(file).st_size, start, length)
+            return self._read_range(key, file, start, end)
+
+    def read_stream(
+        self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
+    ) -> Iterator[Buffer]:
+        with self._opened(key) as file:
+            end = check_range(key, os.fstat(file).st_size, start, length)
+            for offset in range(start, end, part_bytes):
+                yield self._read_range(key, file, offset, min(end, offset + part_bytes))
+
+    def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
+        body = self.read(key)
+        tag = _tag(body)
+        return None if tag == unless_tag else Tagged(body, tag)
+
+    def stat(self, key: str) -> ObjectInfo:
+        """As the port says. The tag costs a read of the whole file; where only the size matters, list."""
+        with self._opened(key) as file:
+            return self._info_of(key, file)
+
+    def write(self, key: str, body: Buffer) -> None:
+        path = self._path(key)
+
+        def attempt() -> None:
+            with translated(self.name, key), self._incoming(body) as draft, self._locked(key, self._policy.total_s):
+                self._publish(draft, path, key)
+
+        retrying(self._policy, attempt)
+
+    def write_if(
+        self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
+    ) -> str:
+        path = self._path(key)
+        with translated(self.name, key), self._incoming(body) as draft, self._locked(key, deadline_s):
+            try:
+                with self._opened(key) as file:
+                    found: str | None = self._info_of(key, file).tag
+            except NotFound as error:
+                if error.code != "object_not_found":
+                    raise
+                found = None
+            if found != expected_tag:
+                raise Conflict(
+                    f"Object `{key}` in bucket `{self.name}` is not what was expected", bucket=self.name, key=key
+                )
+            self._publish(draft, path, key)
+        return _tag(body)
+
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        with translated(self.name, prefix):
+            self._check_there()
+            for key, status in walk(self._root, prefix, after):
+                if key.split("/", 1)[0] != OWN_FOLDER:
+                    yield ObjectInfo(key, status.st_size, "", _time(status))
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with translated(self.name, key):
+            self._check_there()
+            with self._locked(key, self._policy.total_s), suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+                _sync(path.parent)
+
+    def _path(self, key: str) -> Path:
+        return self._root / check_key(key)
+
+    def _check_there(self) -> None:
+        try:
+            (self._own / MARKER).stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise bucket_gone(self.name, self._root) from error
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[int]:
+        path = self._path(key)
+        with translated(self.name, key):
+            try:
+                file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                self._check_there()
+                raise object_missing(self.name, key) from error
+            try:
+                self._check_there()
+                if path.is_dir():
+                    raise object_missing(self.name, key)
+                yield file
+            finally:
+                os.close(file)
+
+    def _read_range(self, key: str, file: int, start: int, end: int) -> Buffer:
+        body = bytearray(end - start)
+        view, filled = memoryview(body), 0
+        while filled < len(body):
+            with translated(self.name, key):
+                count = os.preadv(file, [view[filled:]], start + filled)
+            if count == 0:
+                raise Corrupt(
+                    f"Object `{key}` in bucket `{self.name}` became shorter while it was read",
+                    code="truncated_reply",
+                    bucket=self.name,
+                    key=key,
+                )
+            filled += count
+        return body
+
+    def _info_of(self, key: str, file: int) -> ObjectInfo:
+        status = os.fstat(file)
+        hasher = blake3()
+        for offset in range(0, status.st_size, COMPARE_BYTES):
+            hasher.update(self._read_range(key, file, offset, min(status.st_size, offset + COMPARE_BYTES)))
+        return ObjectInfo(key, status.st_size, hasher.hexdigest(32), _time(status))
+
+    @contextmanager
+    def _incoming(self, body: Buffer) -> Iterator[Path]:
+        """The body as a durable, compared file that is no object yet; removed when it did not become one."""
+        self._check_there()
+        self._clean_incoming()
+        draft = self._own / "incoming" / secrets.token_hex(16)
+        file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)  # tells `_clean_incoming` that somebody lives
+            view, written = memoryview(body).cast("B"), 0
+            while written < len(view):
+                written += os.write(file, view[written:])
+            os.fsync(file)
+            self._compare(file, view)
+            yield draft
+        finally:
+            os.close(file)
+            draft.unlink(missing_ok=True)
+
+    def _compare(self, file: int, body: memoryview) -> None:
+        """What `confirms_checksum` promises: the bytes come back. Their pages are dropped first where the system can,
+        so that the device answers and not the memory that we have just filled."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        returned = bytearray(min(COMPARE_BYTES, len(body)))
+        for offset in range(0, len(body), COMPARE_BYTES):
+            expected = body[offset : offset + COMPARE_BYTES]
+            count = os.preadv(file, [memoryview(returned)[: len(expected)]], offset)
+            if count != len(expected) or memoryview(returned)[:count] != expected:
+                raise Corrupt(
+                    f"Bucket `{self.name}` gave back other bytes than were written",
+                    code="checksum_refused",
+                    hint="The disk or file system is failing: check it before you trust it",
+                    bucket=self.name,
+                )
+
+    def _publish(self, draft: Path, path: Path, key: str) -> None:
+        """Make the draft the object. Folders are made below the root only: `mkdir(parents=True)` would quietly put a
+        vanished root back."""
+        made: list[Path] = []
+        folder = self._root
+        for part in key.split("/")[:-1]:
+            folder = folder / part
+            try:
+                folder.mkdir()
+                made.append(folder)
+            except FileExistsError as error:
+                if not folder.is_dir():
+                    raise key_is_folder(self.name, key) from error
+        if path.is_dir():
+            raise key_is_folder(self.name, key)
+        draft.rename(path)
+        try:
+            for folder in {path.parent, *(made_folder.parent for made_folder in made)}:
+                _sync(folder)
+        except OSError as error:
+            raise OutcomeUnknown(
+                f"Object `{key}` was put into bucket `{self.name}`, but the disk did not confirm that it will stay",
+                code="not_durable",
+                hint="Check the disk, then write again",
+                bucket=self.name,
+                key=key,
+            ) from error
+
+    @contextmanager
+    def _locked(self, key: str, deadline_s: float) -> Iterator[None]:
+        """Exclude other writers of this key, in this and other processes; nothing has been changed when it fails."""
+        shard = self._own / "locks" / f"{zlib.crc32(key.encode()) % LOCKS:02x}"
+        file = os.open(shard, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            give_up_s, pause_s = time.monotonic() + deadline_s, 0.001
+            while True:  # bounded by the deadline
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() + pause_s > give_up_s:
+                        raise Unavailable(
+                            f"Another process kept the lock of `{key}` in bucket `{self.name}` past the deadline",
+                            code="lock_timeout",
+                            bucket=self.name,
+                            key=key,
+                        ) from error
+                    time.sleep(pause_s)
+                    pause_s = min(0.02, pause_s * 2)
+            yield
+        finally:
+            os.close(file)
+
+    def _clean_incoming(self) -> None:
+        """Once per opened bucket, remove what dead writers left. Age alone would not do (a slow writer), nor would the
+        lock alone (a writer is without it for an instant after it made its file)."""
+        if self._cleaned:
+            return
+        self._cleaned = True
+        oldest_s = time.time() - INCOMING_AGE_S_MAX
+        for entry in os.scandir(self._own / "incoming"):
+            with suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_mtime < oldest_s:
+                    file = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                    try:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        Path(entry.path).unlink()
+                    except BlockingIOError:
+                        continue
+                    finally:
+                        os.close(file)
+
+
+def _tag(body: Buffer) -> str:
+    return blake3(body).hexdigest(32)
+
+
+def _time(status: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(status.st_mtime, UTC)
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
