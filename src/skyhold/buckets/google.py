@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -33,15 +33,14 @@ from skyhold.buckets.bucket import (
 )
 from skyhold.buckets.google_credentials import credentials_of
 from skyhold.buckets.google_errors import (
-    checksum_refused,
-    error_of_no_reply,
     error_of_status,
     error_of_token,
-    truncated,
 )
 from skyhold.buckets.google_upload import MultipartForm, crc32c_base64
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
+from skyhold.buckets.rules import BucketRules, google_rules
+from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied, SkyholdError, Unavailable
 
 CONNECTIONS_MAX: Final = 64
@@ -156,12 +155,10 @@ class GoogleBucket(Bucket):
         date = response.headers.get("date")
         return parsedate_to_datetime(date) if date else None
 
-    def describe(self) -> dict[str, Any]:
-        """The bucket's own metadata (https://cloud.google.com/storage/docs/json_api/v1/buckets#resource); needs
-        `storage.buckets.get`."""
+    def rules(self) -> BucketRules:
+        """From the bucket's own metadata; needs `storage.buckets.get`."""
         response = retrying(self._policy, lambda: self._call("GET", f"/storage/v1/b/{self._bucket}"))
-        described: dict[str, Any] = response.json()
-        return described
+        return google_rules(response.json())
 
     def close(self) -> None:
         session, self._session = self._session, None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 import requests
-import urllib3
 from google.auth.exceptions import GoogleAuthError, TransportError
 
 from skyhold.errors import (
@@ -64,51 +63,6 @@ def error_of_status(response: requests.Response, bucket: str, key: str, *, condi
         fields["retry_after_s"] = int(wait)
     hint = f"Ask what is missing with `skyhold bucket check {bucket}`" if status in {401, 403} else None
     return failure(f"{sentence.format(what=what)} ({status})", code=code, hint=hint, **fields)
-
-
-def error_of_no_reply(error: BaseException, bucket: str, key: str, *, conditional: bool) -> SkyholdError:
-    """What it means that no whole reply came: nothing was done only where the request was never sent."""
-    fields = {"bucket": bucket, "key": key}
-    if never_sent(error):
-        return Unavailable(
-            f"Bucket `{bucket}` cannot be reached ({type(error).__name__})",
-            code="unreachable",
-            hint="Check the network, the endpoint and its certificate",
-            **fields,
-        )
-    if conditional:
-        return OutcomeUnknown(f"The reply to the conditional put of `{key}` in bucket `{bucket}` was lost", **fields)
-    return Unavailable(f"Bucket `{bucket}` broke off or stalled ({type(error).__name__})", code="no_reply", **fields)
-
-
-def never_sent(error: BaseException) -> bool:
-    """Whether the connection was never made: refused, unresolved, not in time, or its certificate is not trusted."""
-    if isinstance(error, requests.exceptions.ConnectTimeout | requests.exceptions.ProxyError):
-        return True
-    reason = error.args[0] if error.args else None
-    if isinstance(reason, urllib3.exceptions.MaxRetryError):
-        reason = reason.reason
-    if isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
-        return True
-    return isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
-
-
-def checksum_refused(bucket: str, key: str) -> Corrupt:
-    return Corrupt(
-        f"Bucket `{bucket}` received other bytes of `{key}` than were sent",
-        code="checksum_refused",
-        bucket=bucket,
-        key=key,
-    )
-
-
-def truncated(bucket: str, key: str) -> Corrupt:
-    return Corrupt(
-        f"Bucket `{bucket}` sent fewer bytes of `{key}` than it announced",
-        code="truncated_reply",
-        bucket=bucket,
-        key=key,
-    )
 
 
 def error_of_token(error: GoogleAuthError, bucket: str) -> SkyholdError:

@@ -1,0 +1,274 @@
+"""`AzureBucket`: Azure Blob Storage, by `azure-storage-blob`.
+
+Why not obstore: `docs/decisions/google-and-azure-drivers.md`. The tag of an object is its ETag. Each write is one Put
+Blob that declares its MD5, so that the store refuses other bytes, and the Content-MD5 of the reply is compared as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any, Final
+
+from azure.core import MatchConditions
+from azure.core.exceptions import AzureError
+from azure.storage.blob import BlobServiceClient, ContainerClient
+
+from skyhold.buckets.azure_credentials import credentials_of
+from skyhold.buckets.azure_errors import translated
+from skyhold.buckets.bucket import (
+    WRITE_IF_DEADLINE_S,
+    Bucket,
+    Buffer,
+    Capabilities,
+    ObjectInfo,
+    Tagged,
+    check_key,
+    check_range,
+)
+from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.retry import RetryPolicy, resuming, retrying
+from skyhold.buckets.rules import BucketRules, azure_rules
+from skyhold.buckets.wire import checksum_refused, truncated
+from skyhold.errors import Conflict, NotFound, PermissionDenied, SkyholdError
+
+PUT_BYTES_MAX: Final = 5000 << 20
+"""The largest Put Blob (https://learn.microsoft.com/rest/api/storageservices/put-blob)."""
+GET_BYTES_MAX: Final = 1 << 40
+"""So that a read is always one request."""
+PAGE_OBJECTS: Final = 1000
+DEFAULT_POLICY: Final = RetryPolicy()
+
+
+class AzureBucket(Bucket):
+    """A container of an Azure storage account, or of Azurite (`endpoint=http://127.0.0.1:PORT/ACCOUNT`).
+
+    For the forms of the credentials reference see `azure_credentials.credentials_of`.
+    """
+
+    capabilities = Capabilities()
+
+    def __init__(self, location: BucketLocation, policy: RetryPolicy = DEFAULT_POLICY) -> None:
+        self.name, self.url = location.name, location.url
+        self._location, self._policy = location, policy
+        self._prefix = f"{location.prefix}/" if location.prefix else ""
+        self._process_id = -1
+        self._client: BlobServiceClient | None = None
+
+    def __repr__(self) -> str:
+        return f"AzureBucket({self.url!r})"
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
+        if length == 0:
+            return b""
+        return retrying(self._policy, lambda: self._get(key, start, length).body)
+
+    def read_stream(
+        self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
+    ) -> Iterator[Buffer]:
+        """One request a part: the SDK has no reply that is read while it comes. All are of one state of the object."""
+        if length == 0:
+            return iter(())
+        info = self.stat(key)
+        end = check_range(key, info.size_bytes, start, length)
+        unchanged: dict[str, Any] = {"etag": info.tag, "match_condition": MatchConditions.IfNotModified}
+
+        def attempt(done_bytes: int) -> Iterator[Buffer]:
+            for position in range(start + done_bytes, end, part_bytes):
+                yield self._get(key, position, min(part_bytes, end - position), **unchanged).body
+
+        return resuming(self._policy, attempt)
+
+    def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
+        return retrying(self._policy, lambda: self._get_unless(key, unless_tag))
+
+    def stat(self, key: str) -> ObjectInfo:
+        def attempt() -> ObjectInfo:
+            try:
+                properties = self._opened().get_blob_client(self._blob(key)).get_blob_properties(**self._patience())
+            except AzureError as error:
+                raise translated(error, self.name, key) from error
+            return ObjectInfo(key, properties.size, _tag(properties.etag), properties.last_modified)
+
+        return retrying(self._policy, attempt)
+
+    def write(self, key: str, body: Buffer) -> None:
+        send_s = self._policy.upload_timeout_s(len(memoryview(body).cast("B")))
+
+        def attempt() -> None:
+            self._put(key, body, {"overwrite": True}, connection_timeout=send_s, read_timeout=send_s)
+
+        retrying(self._policy, attempt)
+
+    def write_if(
+        self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
+    ) -> str:
+        condition: dict[str, Any] = {"overwrite": False}
+        if expected_tag is not None:
+            condition = {"overwrite": True, "etag": expected_tag, "match_condition": MatchConditions.IfNotModified}
+        half_s = deadline_s / 2  # one to connect and send, one to wait for the reply
+        return self._put(key, body, condition, conditional=True, connection_timeout=half_s, read_timeout=half_s)
+
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        """Azure sorts by name but cannot begin after one, so `after` skips on our side."""
+        token: str | None = None
+        while True:
+            names, token = retrying(self._policy, partial(self._page, prefix, token))
+            yield from (info for info in names if info.key > after)
+            if not token:
+                return
+
+    def delete(self, key: str) -> None:
+        def attempt() -> None:
+            try:
+                self._opened().get_blob_client(self._blob(key)).delete_blob(**self._patience())
+            except AzureError as error:
+                raise translated(error, self.name, key) from error
+
+        try:
+            retrying(self._policy, attempt)
+        except NotFound as error:
+            if error.code == "bucket_not_found":
+                raise
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None and self._process_id == os.getpid():
+            client.close()
+
+    def server_time(self) -> datetime | None:
+        """The clock of the container's server, from the Date of a reply."""
+        seen: list[str] = []
+
+        def attempt() -> None:
+            try:
+                self._opened().get_container_properties(
+                    raw_response_hook=lambda reply: seen.append(reply.http_response.headers.get("Date", "")),
+                    **self._patience(),
+                )
+            except AzureError as error:
+                raise translated(error, self.name) from error
+
+        retrying(self._policy, attempt)
+        return parsedate_to_datetime(seen[-1]) if seen and seen[-1] else None
+
+    def rules(self) -> BucketRules:
+        """What the data plane tells. Lifecycle and blob versioning are told by Azure's management plane only."""
+
+        def attempt() -> BucketRules:
+            try:
+                container = self._opened().get_container_properties(**self._patience())
+            except AzureError as error:
+                raise translated(error, self.name) from error
+            retained = bool(container.has_immutability_policy or container.has_legal_hold)
+            return azure_rules(retained=retained, soft_delete_days=self._soft_delete_days())
+
+        return retrying(self._policy, attempt)
+
+    def _soft_delete_days(self) -> int | None:
+        """For how many days the account keeps what was deleted; None where the credentials may not ask."""
+        try:
+            properties = self._service().get_service_properties(**self._patience())
+        except AzureError as error:
+            failure = translated(error, self.name)
+            if isinstance(failure, PermissionDenied):
+                return None
+            raise failure from error
+        policy = properties["delete_retention_policy"]
+        return int(policy.days or 0) if policy.enabled else 0
+
+    # Requests: each is one on the wire, for the SDK's own retries are off
+
+    def _put(
+        self, key: str, body: Buffer, condition: Mapping[str, Any], *, conditional: bool = False, **wait: Any
+    ) -> str:
+        """One Put Blob; the new tag."""
+        data = bytes(body)
+        blob = self._opened().get_blob_client(self._blob(key))
+        try:
+            reply = blob.upload_blob(data, length=len(data), validate_content=True, **condition, **wait)
+        except AzureError as error:
+            failure = translated(error, self.name, key, conditional=conditional)
+            if conditional and failure.code == "object_not_found":  # what was to be replaced is gone
+                failure = Conflict(f"There is no `{key}` in bucket `{self.name}` any more", bucket=self.name, key=key)
+            raise failure from error
+        if reply.get("content_md5") != hashlib.md5(data, usedforsecurity=False).digest():
+            raise checksum_refused(self.name, key)
+        return _tag(reply["etag"])
+
+    def _get(self, key: str, start: int = 0, length: int | None = None, **condition: Any) -> Tagged:
+        """One Get Blob of `[start, start + length)`, under an `etag` and a `match_condition` where they are given."""
+        first = None if not start and length is None else start
+        try:
+            reply = (
+                self._opened()
+                .get_blob_client(self._blob(key))
+                .download_blob(first, length, max_concurrency=1, **condition, **self._patience())
+            )
+            body = reply.readall()
+        except ValueError as error:  # the SDK's word for a reply without its Content-Range
+            raise truncated(self.name, key) from error
+        except AzureError as error:
+            raise translated(error, self.name, key) from error
+        whole_bytes = int((reply.properties.content_range or "").rpartition("/")[2]) if body else 0
+        if len(body) != check_range(key, whole_bytes, start, length) - start:
+            raise truncated(self.name, key)
+        return Tagged(body, _tag(reply.properties.etag))
+
+    def _get_unless(self, key: str, unless_tag: str | None) -> Tagged | None:
+        if unless_tag is None:
+            return self._get(key)
+        try:
+            return self._get(key, etag=unless_tag, match_condition=MatchConditions.IfModified)
+        except SkyholdError as error:
+            if error.fields.get("status") != 304:
+                raise
+            return None
+
+    def _page(self, prefix: str, token: str | None) -> tuple[Sequence[ObjectInfo], str | None]:
+        client = self._opened()
+        try:
+            blobs = client.list_blobs(self._prefix + prefix, results_per_page=PAGE_OBJECTS, **self._patience())
+            pages: Any = blobs.by_page(token)  # an iterator that has a `continuation_token`
+            page = [
+                ObjectInfo(blob.name.removeprefix(self._prefix), blob.size, _tag(blob.etag), blob.last_modified)
+                for blob in next(pages, ())
+            ]
+        except AzureError as error:
+            raise translated(error, self.name) from error
+        return page, pages.continuation_token
+
+    def _opened(self) -> ContainerClient:
+        return self._service().get_container_client(self._location.container)
+
+    def _service(self) -> BlobServiceClient:
+        """The client of this process: one that came over a fork shares its sockets with the parent, so it is left."""
+        client = self._client
+        if client is None or self._process_id != os.getpid():
+            location = self._location
+            client = BlobServiceClient(
+                location.endpoint or f"https://{location.account}.blob.core.windows.net",
+                credential=credentials_of(location.credentials, location.account, self.name),
+                retry_total=0,
+                max_single_put_size=PUT_BYTES_MAX,
+                max_single_get_size=GET_BYTES_MAX,
+                connection_data_block_size=1 << 20,
+                connection_verify=location.ca_file or True,
+            )
+            self._client, self._process_id = client, os.getpid()
+        return client
+
+    def _patience(self) -> dict[str, Any]:
+        return {"connection_timeout": self._policy.connect_timeout_s, "read_timeout": self._policy.stall_timeout_s}
+
+    def _blob(self, key: str) -> str:
+        return self._prefix + check_key(key)
+
+
+def _tag(etag: str) -> str:
+    """Replies quote the ETag and listings do not."""
+    return '"' + etag.strip('"') + '"'

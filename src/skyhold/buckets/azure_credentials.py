@@ -1,0 +1,107 @@
+"""From a credentials reference to Azure credentials. Nothing here is ever stored, printed or put into an error.
+
+The names, in the order in which they are looked for: `CONNECTION_STRING`, `ACCOUNT_KEY`, `SAS_TOKEN`, and the three of
+a service principal, `TENANT_ID`, `CLIENT_ID` and `CLIENT_SECRET`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, cast
+
+from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
+
+from skyhold.errors import InvalidInput, PermissionDenied
+
+Credential = AzureNamedKeyCredential | AzureSasCredential | TokenCredential
+
+PRINCIPAL: Final = ("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET")
+NAMES: Final = ("CONNECTION_STRING", "ACCOUNT_KEY", "SAS_TOKEN", *PRINCIPAL)
+CHAIN_VARIABLES: Final = {
+    "CONNECTION_STRING": "AZURE_STORAGE_CONNECTION_STRING",
+    "ACCOUNT_KEY": "AZURE_STORAGE_KEY",
+    "SAS_TOKEN": "AZURE_STORAGE_SAS_TOKEN",
+}
+"""The Azure CLI's own names; whatever else the chain knows is found by `DefaultAzureCredential`."""
+
+
+def credentials_of(reference: str, account: str, bucket_name: str) -> Credential:
+    """Credentials for `chain` (the Azure CLI's `AZURE_STORAGE_*` variables, then `DefaultAzureCredential`),
+    `env:PREFIX` (variables `PREFIX_ACCOUNT_KEY` and so on) or `file:PATH` (a JSON object with these names in lower
+    case, readable by nobody else).
+
+    Raises `PermissionDenied` where there are none, `InvalidInput` where the reference or what it names is malformed.
+    """
+    kind, _, value = reference.partition(":")
+    match kind:
+        case "chain":
+            found = {
+                name: os.environ[variable] for name, variable in CHAIN_VARIABLES.items() if os.environ.get(variable)
+            }
+            return _credential(found, account, bucket_name) if found else _default()
+        case "env":
+            variables = {name: os.environ.get(f"{value}_{name}", "") for name in NAMES}
+            return _credential(variables, account, bucket_name)
+        case "file":
+            return _credential(_file(Path(value).expanduser(), bucket_name), account, bucket_name)
+    raise InvalidInput(
+        f"Bucket `{bucket_name}` names its Azure credentials as {kind!r}, which is not one of chain, env and file",
+        code="invalid_credentials_reference",
+        bucket=bucket_name,
+    )
+
+
+def _default() -> Credential:
+    from azure.identity import DefaultAzureCredential
+
+    return cast(Credential, DefaultAzureCredential())
+
+
+def _file(path: Path, bucket_name: str) -> Mapping[str, str]:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise PermissionDenied(
+                f"Bucket `{bucket_name}`: others can read the credentials in {path}",
+                code="credentials_exposed",
+                hint=f"chmod 600 {path}",
+                bucket=bucket_name,
+            )
+        document = json.loads(path.read_text())
+        return {str(name).upper(): str(value) for name, value in document.items()}
+    except OSError as error:
+        raise _missing(bucket_name, f"{path} cannot be read ({error.strerror})") from error
+    except (ValueError, AttributeError):  # the cause is left out: it may quote the file
+        raise InvalidInput(
+            f"Bucket `{bucket_name}`: {path} does not hold a JSON object of credentials",
+            code="invalid_credentials",
+            bucket=bucket_name,
+        ) from None
+
+
+def _credential(found: Mapping[str, str], account: str, bucket_name: str) -> Credential:
+    """The first kind of credential of which all parts are there."""
+    if text := found.get("CONNECTION_STRING"):
+        pairs = dict(part.split("=", 1) for part in text.strip().split(";") if "=" in part)
+        found = {"ACCOUNT_KEY": pairs.get("AccountKey", ""), "SAS_TOKEN": pairs.get("SharedAccessSignature", "")}
+        account = pairs.get("AccountName", account)
+    if key := found.get("ACCOUNT_KEY"):
+        return AzureNamedKeyCredential(account, key)
+    if token := found.get("SAS_TOKEN"):
+        return AzureSasCredential(token)
+    if all(found.get(name) for name in PRINCIPAL):
+        from azure.identity import ClientSecretCredential
+
+        return cast(Credential, ClientSecretCredential(*(found[name] for name in PRINCIPAL)))
+    raise _missing(bucket_name, f"none of {', '.join(NAMES)} is set where its reference points")
+
+
+def _missing(bucket_name: str, why: str) -> PermissionDenied:
+    return PermissionDenied(
+        f"Bucket `{bucket_name}` has no Azure credentials: {why}",
+        code="credentials_missing",
+        hint="Run `az login`, or give the bucket a reference of its own",
+        bucket=bucket_name,
+    )

@@ -1,0 +1,95 @@
+"""The error table of Azure Blob Storage: from a reply, or from no reply, to our classes
+(https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, IncompleteReadError
+
+from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated
+from skyhold.errors import (
+    Conflict,
+    Corrupt,
+    InvalidInput,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    QuotaExceeded,
+    SkyholdError,
+    Unavailable,
+)
+
+Meaning = tuple[type[SkyholdError], str, str]
+
+BY_CODE: Final[dict[str, Meaning]] = {
+    "ContainerNotFound": (NotFound, "bucket_not_found", "There is no container of {what}"),
+    "ContainerBeingDeleted": (NotFound, "bucket_not_found", "The container of {what} is being deleted"),
+    "BlobAlreadyExists": (Conflict, "precondition_failed", "Somebody else created {what} first"),
+    "BlobImmutableDueToPolicy": (PermissionDenied, "object_retained", "An immutability policy keeps {what} as it is"),
+    "Md5Mismatch": (Corrupt, "checksum_refused", "Azure received other bytes than were sent for {what}"),
+    "AccountBeingCreated": (Unavailable, "unavailable", "The account of {what} is being created"),
+}
+BY_STATUS: Final[dict[int, Meaning]] = {
+    401: (PermissionDenied, "credentials_refused", "Azure does not accept the credentials for {what}"),
+    403: (
+        PermissionDenied,
+        "permission_denied",
+        "Azure does not allow this on {what}",
+    ),
+    404: (NotFound, "object_not_found", "There is no {what}"),
+    408: (Unavailable, "unavailable", "Azure did not wait for the request on {what}"),
+    412: (Conflict, "precondition_failed", "Somebody else changed {what} first"),
+    413: (QuotaExceeded, "quota_exceeded", "Azure takes no objects as large as {what}"),
+    416: (InvalidInput, "range_not_satisfiable", "The range does not lie inside {what}"),
+    429: (Unavailable, "throttled", "Azure throttles requests on {what}"),
+    507: (QuotaExceeded, "quota_exceeded", "There is no space for {what}"),
+}
+"""What a status means where its code is not in the table above. Any other 5xx is `Unavailable`, any other 4xx
+`InvalidInput`."""
+
+
+def meaning_of(status: int, code: str, *, conditional: bool) -> Meaning:
+    """The table's row. A conditional put must know more: a status that promises nothing is `OutcomeUnknown`."""
+    if code in BY_CODE:
+        return BY_CODE[code]
+    if conditional and (status in {408, 409} or status >= 500):
+        return OutcomeUnknown, "outcome_unknown", "The fate of the conditional put is not known: {what}"
+    if status in BY_STATUS:
+        return BY_STATUS[status]
+    if status >= 500:
+        return Unavailable, "unavailable", "Azure fails on {what}"
+    return InvalidInput, "request_refused", "Azure refused the request on {what}"
+
+
+def translated(error: AzureError, bucket: str, key: str = "", *, conditional: bool = False) -> SkyholdError:
+    """Our error for the SDK's. `conditional` for the one attempt of `write_if`."""
+    what = f"`{key}` in bucket `{bucket}`" if key else f"bucket `{bucket}`"
+    fields: dict[str, Any] = {"bucket": bucket, "key": key}
+    if isinstance(error, HttpResponseError) and error.status_code:
+        return _of_reply(error, what, fields, conditional=conditional)
+    if isinstance(error, ClientAuthenticationError):  # no token was given, so nothing was sent
+        hint = "Run `az login`, or give the bucket a credentials reference of its own"
+        return PermissionDenied(
+            f"Azure gave no token for bucket `{bucket}`", code="credentials_refused", hint=hint, **fields
+        )
+    if "MD5 mismatch" in str(error.message):  # the SDK's own comparison
+        return checksum_refused(bucket, key)
+    cause = error.inner_exception
+    if isinstance(cause, IncompleteReadError):
+        return truncated(bucket, key)
+    return error_of_no_reply(cause or error, bucket, key, conditional=conditional)
+
+
+def _of_reply(error: HttpResponseError, what: str, fields: dict[str, Any], *, conditional: bool) -> SkyholdError:
+    status, azure_code = error.status_code or 0, getattr(error, "error_code", "") or ""
+    azure_code = str(getattr(azure_code, "value", azure_code))  # the SDK makes enumeration members of those it knows
+    failure, code, sentence = meaning_of(status, azure_code, conditional=conditional)
+    wait = str(getattr(error.response, "headers", {}).get("Retry-After", ""))
+    if wait.isdecimal():
+        fields = fields | {"retry_after_s": int(wait)}
+    if status == 404 and not fields["key"]:
+        code = "bucket_not_found"
+    hint = f"Ask what is missing with `skyhold bucket check {fields['bucket']}`" if status in {401, 403} else None
+    said = f"{status} {azure_code}".strip()
+    return failure(f"{sentence.format(what=what)} ({said})", code=code, hint=hint, status=status, **fields)
