@@ -111,7 +111,7 @@ def version_shapes(version: str) -> Shapes:
     """The tensors of a version's `model.safetensors`, in file order."""
     shapes = base_shapes()
     if version == "vocabulary":
-        shapes |= {name: (VOCABULARY + ADDED_TOKENS, HIDDEN) for name in (EMBEDDING, HEAD)}
+        shapes |= dict.fromkeys((EMBEDDING, HEAD), (VOCABULARY + ADDED_TOKENS, HIDDEN))
     if version == "reordered":
         names = list(shapes)
         random_for("reordered", "").shuffle(names)
