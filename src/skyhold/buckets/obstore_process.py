@@ -1,0 +1,73 @@
+"""`obstore` for this process, also after `fork`.
+
+The threads of obstore's runtime do not exist in a forked child, and the runtime is one static of its extension module:
+there, every call waits for ever, also on a new store object (measured with 0.12.1; obstore#441). A second copy of
+the module's file is a second library to the loader, with a runtime of its own, and takes 10 ms. So a child loads a copy
+and leaves the parent's objects alone: even to free one would touch the dead runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import obstore
+import obstore.store
+
+_EXTENSION: Final = "obstore._obstore"
+_lock = threading.Lock()
+_process: int = os.getpid()
+_module: ModuleType = obstore
+_abandoned: list[object] = []
+
+
+def obstore_here() -> ModuleType:
+    """The `obstore` package whose runtime lives in this process, with `store` and `exceptions` loaded."""
+    global _process, _module  # noqa: PLW0603 - one library per process is the matter of this module
+    if _process == os.getpid():
+        return _module
+    with _lock:
+        if _process != os.getpid():
+            _module = _fresh_copy()
+            _process = os.getpid()
+    return _module
+
+
+def abandon(stores: object) -> None:
+    """Keep the parent's store objects alive, unused, for the life of this child."""
+    _abandoned.append(stores)
+
+
+def _fresh_copy() -> ModuleType:
+    names = [name for name in sys.modules if name == "obstore" or name.startswith("obstore.")]
+    inherited = {name: sys.modules.pop(name) for name in names}
+    abandon(inherited)
+    original = str(inherited[_EXTENSION].__file__)
+    with tempfile.TemporaryDirectory(prefix="skyhold-") as folder:
+        copy = Path(folder) / Path(original).name
+        shutil.copyfile(original, copy)
+        loader = importlib.machinery.ExtensionFileLoader(_EXTENSION, str(copy))
+        extension = importlib.util.module_from_spec(
+            importlib.machinery.ModuleSpec(_EXTENSION, loader, origin=str(copy))
+        )
+        sys.modules[_EXTENSION] = extension
+        loader.exec_module(extension)
+        importlib.import_module("obstore.store")
+        return importlib.import_module("obstore")
+
+
+def _forget_lock() -> None:
+    global _lock  # noqa: PLW0603 - a thread of the parent may have held it
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_lock)

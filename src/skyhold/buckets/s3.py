@@ -1,0 +1,279 @@
+"""`S3Bucket`: Amazon S3 and every compatible endpoint, on `obstore` (the fastest measured; it releases the GIL).
+
+obstore's own retries are off: ordinary calls go through `retry.py`, and a conditional put is one request. Its only
+time limit covers a whole request, so there is one store object, with its own connections, for each of a few limits:
+reads have none but the stall limit, an upload's grows with its size, and a conditional put's is the caller's deadline.
+Every upload is signed with the SHA-256 of its body and declares it again as its checksum: the provider refuses others.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from skyhold.buckets.bucket import (
+    WRITE_IF_DEADLINE_S,
+    Bucket,
+    Buffer,
+    Capabilities,
+    ObjectInfo,
+    Tagged,
+    check_key,
+    range_not_satisfiable,
+)
+from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.obstore_process import abandon, obstore_here
+from skyhold.buckets.retry import RetryPolicy, resuming, retrying
+from skyhold.buckets.s3_errors import Request, failure_of, to_error
+from skyhold.buckets.s3_options import StoreOptions
+from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
+
+T = TypeVar("T")
+
+READ_LIMIT_S: Final = 24 * 3600.0
+"""A read may take this long as a whole; it fails much earlier when no byte arrives."""
+LIST_BATCH: Final = 1000
+DEADLINE_S_MIN: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What belongs to one process: the options with the credentials in them, and the store object of each limit."""
+
+    process: int
+    options: StoreOptions
+    stores: dict[float, Any] = field(default_factory=dict)
+
+
+class S3Bucket(Bucket):
+    """See the module. Options and credentials are looked up when the bucket is first used, and again after a fork."""
+
+    capabilities = Capabilities()
+
+    def __init__(self, location: BucketLocation, policy: RetryPolicy | None = None) -> None:
+        self.name, self.url = location.name, location.url
+        self._location = location
+        self._policy = policy or RetryPolicy()
+        self._prefix = f"{location.prefix}/" if location.prefix else ""
+        self._opened: _Opened | None = None
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
+        check_key(key)
+        return b"" if length == 0 else retrying(self._policy, lambda: self._read_once(key, start, length))
+
+    def read_stream(
+        self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
+    ) -> Iterator[Buffer]:
+        check_key(key)
+        tag: str | None = None
+
+        def attempt(done_bytes: int) -> Iterator[Buffer]:
+            nonlocal tag
+            rest = None if length is None else length - done_bytes
+            request = Request(self.name, key, start + done_bytes, rest)
+            result = self._get(request, {"if_match": tag} if tag else {})
+            tag = result.meta["e_tag"]
+            missing = _expected_bytes(result, request)
+            parts = iter(result.stream(min_chunk_size=part_bytes))
+            while missing > 0:
+                part: bytes | None = self._call(request, lambda: next(parts, None))
+                if part is None or len(part) > missing:
+                    raise _truncated(request)
+                missing -= len(part)
+                yield part
+
+        return iter(()) if length == 0 else resuming(self._policy, attempt)
+
+    def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
+        request = Request(self.name, check_key(key))
+
+        def attempt() -> Tagged | None:
+            try:
+                result = self._get(request, {"if_none_match": unless_tag} if unless_tag else {})
+            except _NotModified:
+                return None
+            return Tagged(self._body(result, request), result.meta["e_tag"])
+
+        return retrying(self._policy, attempt)
+
+    def stat(self, key: str) -> ObjectInfo:
+        request = Request(self.name, check_key(key))
+
+        def attempt() -> ObjectInfo:
+            try:
+                meta = self._call(request, lambda: obstore_here().head(self._store(READ_LIMIT_S), self._prefix + key))
+            except NotFound:
+                self._explain_absence()
+                raise
+            return self._info(meta)
+
+        return retrying(self._policy, attempt)
+
+    def write(self, key: str, body: Buffer) -> None:
+        check_key(key)
+        limit_s = 2.0 ** math.ceil(math.log2(self._policy.upload_timeout_s(len(body))))
+        retrying(self._policy, lambda: self._put(Request(self.name, key), body, "overwrite", limit_s))
+
+    def write_if(
+        self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
+    ) -> str:
+        check_key(key)
+        if deadline_s < DEADLINE_S_MIN:
+            raise Unavailable(
+                f"The deadline of the write of `{key}` passed before it was sent to bucket `{self.name}`",
+                code="deadline_passed",
+                bucket=self.name,
+                key=key,
+            )
+        limit_s = 2.0 ** (math.floor(math.log2(deadline_s) * 4) / 4)  # few limits, none past the deadline
+        request = Request(self.name, key, conditional=True, replacing=expected_tag is not None)
+        mode = "create" if expected_tag is None else {"e_tag": expected_tag}
+        return self._put(request, body, mode, limit_s)
+
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        last = after
+        finished = False
+        while not finished:  # bounded: each round yields an object, or ends, or `retrying` raises
+
+            def batch(last: str = last) -> tuple[Any, Sequence[ObjectInfo]]:
+                fresh = self._list_stream(prefix, last)
+                return fresh, self._next_batch(fresh)
+
+            stream, found = retrying(self._policy, batch)
+            while found:
+                for info in found:
+                    if info.key.startswith(prefix) and info.key > last:
+                        last = info.key
+                        yield info
+                    elif info.key > prefix and not info.key.startswith(prefix):
+                        return
+                try:
+                    found = self._next_batch(stream)
+                except SkyholdError:
+                    break  # take it up after `last`, with a budget of its own
+            finished = not found
+
+    def delete(self, key: str) -> None:
+        request = Request(self.name, check_key(key))
+
+        def attempt() -> None:
+            try:
+                self._call(request, lambda: obstore_here().delete(self._store(READ_LIMIT_S), self._prefix + key))
+            except NotFound as error:
+                if error.code != "object_not_found":
+                    raise
+
+        retrying(self._policy, attempt)
+
+    def close(self) -> None:
+        self._opened = None
+
+    def _read_once(self, key: str, start: int, length: int | None) -> Buffer:
+        request = Request(self.name, key, start, length)
+        return self._body(self._get(request, {}), request)
+
+    def _get(self, request: Request, options: dict[str, object]) -> Any:
+        """The reply to one GET of the request's range, its body still to be read."""
+        if request.start < 0 or (request.length or 0) < 0:
+            raise range_not_satisfiable(request.key, request.start, request.length)
+        if request.length is not None:
+            options = options | {"range": (request.start, request.start + request.length)}
+        elif request.start:
+            options = options | {"range": {"offset": request.start}}
+        path = self._prefix + request.key
+        return self._call(request, lambda: obstore_here().get(self._store(READ_LIMIT_S), path, options=options))
+
+    def _body(self, result: Any, request: Request) -> Buffer:
+        expected = _expected_bytes(result, request)
+        body = memoryview(self._call(request, result.bytes))
+        if len(body) != expected:
+            raise _truncated(request)
+        return body
+
+    def _put(self, request: Request, body: Buffer, mode: object, limit_s: float) -> str:
+        result = self._call(
+            request,
+            lambda: obstore_here().put(
+                self._store(limit_s), self._prefix + request.key, body, mode=mode, use_multipart=False
+            ),
+        )
+        return str(result["e_tag"])
+
+    def _list_stream(self, prefix: str, after: str) -> Any:
+        """obstore lists whole folders only: list the one around `prefix`, from just before the first match."""
+        folder = (self._prefix + prefix).rpartition("/")[0]
+        offset = max(after, _just_before(prefix))
+        return obstore_here().list(
+            self._store(READ_LIMIT_S),
+            prefix=folder or None,
+            offset=self._prefix + offset if offset else None,
+            chunk_size=LIST_BATCH,
+        )
+
+    def _next_batch(self, stream: Any) -> Sequence[ObjectInfo]:
+        request = Request(self.name, "", listing=True)
+        return [self._info(meta) for meta in self._call(request, lambda: next(stream, None)) or ()]
+
+    def _explain_absence(self) -> None:
+        """A HEAD's 404 has no body: ask in a way that tells a missing object from a missing bucket or user."""
+        self._next_batch(self._list_stream(".skyhold-absent/", ""))
+
+    def _info(self, meta: Any) -> ObjectInfo:
+        return ObjectInfo(meta["path"][len(self._prefix) :], meta["size"], meta["e_tag"] or "", meta["last_modified"])
+
+    def _store(self, limit_s: float) -> Any:
+        """The store object whose requests end after `limit_s`; made anew in a forked process. Two threads that come
+        first may both make one: either serves, so no lock is needed that a fork could leave locked."""
+        opened = self._opened
+        if opened is None or opened.process != os.getpid():
+            if opened is not None:
+                abandon(opened)
+            opened = self._opened = _Opened(os.getpid(), StoreOptions(self._location))
+        store = opened.stores.get(limit_s)
+        if store is None:
+            store = opened.stores[limit_s] = opened.options.store(self._policy, limit_s)
+        return store
+
+    def _call(self, request: Request, call: Callable[[], T]) -> T:
+        """The one place where obstore's exceptions become ours."""
+        try:
+            return call()
+        except SkyholdError:
+            raise
+        except Exception as error:
+            failure = failure_of(error)
+            if failure.status == 304:
+                raise _NotModified from error
+            raise to_error(failure, request) from error
+
+
+class _NotModified(Exception):  # noqa: N818 - an answer, not an error
+    """The conditional GET found the tag that the caller has."""
+
+
+def _expected_bytes(result: Any, request: Request) -> int:
+    """How many bytes the reply must hold, checked against what was asked."""
+    served_start, served_end = result.range
+    if request.length is not None and served_end - served_start < request.length:
+        raise range_not_satisfiable(request.key, request.start, request.length)
+    if served_start != request.start:
+        raise _truncated(request)
+    return int(served_end - served_start)
+
+
+def _truncated(request: Request) -> Corrupt:
+    return Corrupt(
+        f"Bucket `{request.bucket}` sent other bytes of `{request.key}` than were asked for",
+        code="truncated_reply",
+        bucket=request.bucket,
+        key=request.key,
+    )
+
+
+def _just_before(prefix: str) -> str:
+    """A name that sorts before every key with this prefix and after nearly all others: `~` sorts after every key
+    character, and the character before the last one's is below it."""
+    return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}~" if prefix else ""

@@ -1,0 +1,137 @@
+"""From a location to obstore's S3 settings.
+
+obstore takes every setting that it is not given from process-wide `AWS_*` variables. For a bucket whose credentials
+reference is not `chain` all settings are therefore given here, so that buckets of several vendors do not mix; only
+the encryption headers (`AWS_SERVER_SIDE_ENCRYPTION`, `AWS_SSE_*`) cannot be overridden: these refuse such a bucket.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.obstore_process import obstore_here
+from skyhold.buckets.retry import RetryPolicy
+from skyhold.buckets.s3_credentials import credential_provider, profile_settings
+from skyhold.errors import InvalidInput, SkyholdError
+
+DEFAULT_REGION: Final = "us-east-1"
+
+
+class StoreOptions:
+    """Makes obstore's store objects of one location. It holds secrets, and its repr does not."""
+
+    def __init__(self, location: BucketLocation) -> None:
+        self._location = location
+        self._provider = credential_provider(location)
+        self._chain = location.credentials == "chain"
+        if not self._chain:
+            _refuse_encryption_variables(location)
+        self._region = location.region or self._found_region() or DEFAULT_REGION
+        endpoint = location.endpoint or self._variable("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        self._path_style = location.path_style if location.path_style is not None else endpoint is not None
+        self._endpoint = self._complete(endpoint)
+        ca_file = location.ca_file or self._variable("AWS_CA_BUNDLE")
+        self._root_certificate = _read_certificates(ca_file, location) if ca_file else None
+
+    def store(self, policy: RetryPolicy, limit_s: float) -> Any:
+        """A store object whose requests are tried once and end after `limit_s`."""
+        location = self._location
+        client: dict[str, Any] = {
+            "allow_http": self._endpoint.startswith("http://"),
+            "connect_timeout": timedelta(seconds=min(policy.connect_timeout_s, limit_s)),
+            "read_timeout": timedelta(seconds=max(policy.stall_timeout_s, 0.001)),
+            "timeout": timedelta(seconds=limit_s),
+            "user_agent": "skyhold",
+        }
+        if limit_s < READ_TIMEOUT_BELOW_S:
+            del client["read_timeout"]  # it would also cut an upload, during which nothing is received
+        if self._root_certificate is not None and self._endpoint.startswith("https://"):
+            client["root_certificate"] = self._root_certificate
+        try:
+            return obstore_here().store.S3Store(
+                location.container,
+                config=self._config(),
+                client_options=client,
+                retry_config={"max_retries": 0},
+                credential_provider=self._provider,
+            )
+        except SkyholdError:
+            raise
+        except Exception as error:
+            raise InvalidInput(
+                f"The settings of bucket `{location.name}` were not accepted",
+                code="invalid_location",
+                hint="Check region, endpoint and ca_file",
+                bucket=location.name,
+            ) from error
+
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "endpoint": self._endpoint,
+            "aws_endpoint_url_s3": self._endpoint,
+            "region": self._region,
+            "virtual_hosted_style_request": not self._path_style,
+            "checksum_algorithm": "sha256",
+            "unsigned_payload": False,
+            "conditional_put": "etag",
+            "disable_bulk_delete": True,
+            "disable_tagging": True,
+            "s3_express": self._location.container.endswith("--x-s3"),
+        }
+        if not self._chain:
+            config |= {"skip_signature": False, "request_payer": False}
+        return config
+
+    def _found_region(self) -> str | None:
+        kind, _, name = self._location.credentials.partition(":")
+        if kind == "profile":
+            return profile_settings(name).get("region")
+        return self._variable("AWS_REGION", "AWS_DEFAULT_REGION") or (
+            profile_settings(os.environ.get("AWS_PROFILE") or "default").get("region") if self._chain else None
+        )
+
+    def _variable(self, *names: str) -> str | None:
+        if not self._chain:
+            return None
+        return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+    def _complete(self, endpoint: str | None) -> str:
+        """The endpoint as obstore wants it: with the bucket in the host where the style is virtual-hosted."""
+        if endpoint is None:
+            endpoint = f"https://s3.{self._region}.amazonaws.com" + (".cn" if self._region.startswith("cn-") else "")
+        endpoint = endpoint.rstrip("/")
+        if self._path_style:
+            return endpoint
+        parts = urlsplit(endpoint)
+        return parts._replace(netloc=f"{self._location.container}.{parts.netloc}").geturl()
+
+
+READ_TIMEOUT_BELOW_S: Final = 3600.0
+"""Store objects with a longer limit are those of reads, which need the stall limit."""
+
+
+def _refuse_encryption_variables(location: BucketLocation) -> None:
+    found = [name for name in os.environ if name == "AWS_SERVER_SIDE_ENCRYPTION" or name.startswith("AWS_SSE_")]
+    if found:
+        raise InvalidInput(
+            f"{found[0]} is set for the whole process and would also reach bucket `{location.name}`",
+            code="foreign_setting",
+            hint="Unset it, and set the encryption as the default of the bucket that needs it",
+            bucket=location.name,
+        )
+
+
+def _read_certificates(ca_file: str, location: BucketLocation) -> bytes:
+    try:
+        return Path(ca_file).read_bytes()
+    except OSError as error:
+        raise InvalidInput(
+            f"The CA file of bucket `{location.name}` cannot be read: {ca_file}",
+            code="invalid_location",
+            bucket=location.name,
+        ) from error
