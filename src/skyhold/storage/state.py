@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,16 @@ from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, QuotaExceede
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT}
 _NO_ACCESS: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@dataclass(frozen=True, slots=True)
+class Acquaintance:
+    """What this machine remembers of a store that it has opened: where its buckets are, so that a person need not
+    say it again; whether it was sealed and under which key (`StoreKeys.check`), so that no bucket can claim otherwise."""
+
+    urls: tuple[str, ...]
+    sealed: bool
+    key_check: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +60,28 @@ class StoreState:
         """The folder of the journals of pushes that are not finished."""
         return self.folder / "journal"
 
-    def remember(self, urls: Sequence[str]) -> None:
-        """Note where the store's buckets are, so that a person need not say it again. Replaces what was noted."""
+    def remember(self, met: Acquaintance) -> None:
+        """Note what the store was found to be. Replaces what was noted."""
+        note = {"urls": list(met.urls), "sealed": met.sealed, "key_check": met.key_check}
         with clear_errors(self.folder):
-            _write_durably(self.folder / "urls.json", json.dumps(list(urls)).encode())
+            _write_durably(self.folder / "store.json", json.dumps(note).encode())
 
-    def urls(self) -> tuple[str, ...]:
-        """The URLs last remembered; empty where none were. Raises `Corrupt` where the note is damaged."""
-        path = self.folder / "urls.json"
+    def recall(self) -> Acquaintance | None:
+        """What was last remembered of the store, or None. Raises `Corrupt` where the note is damaged."""
+        path = self.folder / "store.json"
         try:
             with clear_errors(self.folder):
-                urls = json.loads(path.read_bytes())
+                note = json.loads(path.read_bytes())
+            met = Acquaintance(tuple(note["urls"]), note["sealed"], note["key_check"])
         except FileNotFoundError:
-            return ()
-        except ValueError:
-            urls = None
-        if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
-            raise Corrupt(f"File {path} is damaged", code="state_damaged", hint="Run `skyhold connect URL` again")
-        return tuple(urls)
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise Corrupt(
+                f"File {path} is damaged",
+                code="state_damaged",
+                hint="Delete it and run `skyhold connect URL`, with a URL that you trust",
+            ) from error
+        return met
 
 
 @dataclass(frozen=True, slots=True)

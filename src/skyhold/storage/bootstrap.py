@@ -1,0 +1,159 @@
+"""Reading and writing `store.json`, so that a bucket's URL and a key suffice to find the rest (format.md, 3).
+
+A bucket that another store owns, or that holds anybody's objects, is never written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from skyhold.buckets.bucket import Bucket, Tagged
+from skyhold.errors import AlreadyExists, Conflict, Corrupt, InvalidInput, NotFound, OutcomeUnknown, PermissionDenied
+from skyhold.security.keys import KeyEncryptionKey, StoreKeys
+from skyhold.storage.names import STORE_DOCUMENT
+from skyhold.storage.state import Acquaintance
+from skyhold.storage.store_document import (
+    DOCUMENT_BYTES_MAX,
+    StoreDocument,
+    decode_store_document,
+    encode_store_document,
+)
+
+SCRATCH: Final = ".skyhold-check/"
+
+
+def read_store_document(
+    bucket: Bucket,
+    keks: Sequence[KeyEncryptionKey],
+    *,
+    expected_store: str | None = None,
+    known: Acquaintance | None = None,
+) -> tuple[StoreDocument, StoreKeys]:
+    """Read and check a bucket's `store.json`; `known` is what this machine remembers of the store.
+
+    Raises what `decode_store_document` raises, `NotFound` code `store_not_found`, and `InvalidInput` code
+    `other_store` or `PermissionDenied` code `store_changed` where it is not the store that was met before.
+    """
+    document, keys = decode_store_document(_read_tagged(bucket).body, keks, bucket.url)
+    if expected_store is not None and document.store != expected_store:
+        raise InvalidInput(
+            f"{bucket.url} belongs to store {document.store}, not to {expected_store}",
+            code="other_store",
+            hint="Check the URL; `skyhold connect URL` meets another store",
+        )
+    if known is not None and (known.sealed, known.key_check) != (document.sealed, keys.check):
+        raise PermissionDenied(
+            f"{bucket.url} names store {document.store}, but its key or its sealing is not what this machine knows",
+            code="store_changed",
+            hint="Somebody may have replaced store.json: compare it with the other buckets before you go on",
+        )
+    return document, keys
+
+
+def create_store_document(bucket: Bucket, document: StoreDocument, keys: StoreKeys) -> None:
+    """Make a bucket part of a store. The bucket must be empty; finding this very document there is no error.
+
+    Raises `AlreadyExists` code `store_exists` (a store's document is there) or `bucket_not_empty` (other objects).
+    Where the bucket has no conditional create, two creators at once are not told apart; `skyhold bucket check` says so.
+    """
+    body = encode_store_document(document, keys)
+    if not _is_vacant(bucket, body):
+        return
+    if not bucket.capabilities.conditional_create:
+        bucket.write(STORE_DOCUMENT, body)
+        return
+    try:
+        bucket.write_if(STORE_DOCUMENT, body, expected_tag=None)
+    except (Conflict, OutcomeUnknown) as error:
+        if not _holds(bucket, body):
+            if isinstance(error, OutcomeUnknown):
+                raise
+            _refuse_taken(bucket)
+
+
+def replace_store_document(
+    bucket: Bucket, document: StoreDocument, keys: StoreKeys, keks: Sequence[KeyEncryptionKey]
+) -> None:
+    """Replace the `store.json` of the same store in a bucket.
+
+    Raises `AlreadyExists` code `store_exists` where another store's is there, `Conflict` where somebody else replaced
+    it at the same time or it already has a greater term, and what `read_store_document` raises.
+    """
+    body = encode_store_document(document, keys)
+    found = _read_tagged(bucket)
+    current, _ = decode_store_document(found.body, keks, bucket.url)
+    if current.store != document.store:
+        _refuse_taken(bucket)
+    if current.engine.term > document.engine.term:
+        raise Conflict(
+            f"{bucket.url} is already at term {current.engine.term}, beyond {document.engine.term}: the store was "
+            "recovered elsewhere",
+            code="term_passed",
+        )
+    if not bucket.capabilities.conditional_replace:
+        bucket.write(STORE_DOCUMENT, body)
+        return
+    try:
+        bucket.write_if(STORE_DOCUMENT, body, expected_tag=found.tag)
+    except OutcomeUnknown:
+        if not _holds(bucket, body):
+            raise
+
+
+def _read_tagged(bucket: Bucket) -> Tagged:
+    """The document with its tag; its size is asked first, so that a huge one is not taken into memory."""
+    try:
+        size_bytes = bucket.stat(STORE_DOCUMENT).size_bytes
+        if size_bytes > DOCUMENT_BYTES_MAX:
+            raise Corrupt(
+                f"The {STORE_DOCUMENT} of {bucket.url} is malformed: it is larger than 1 MiB ({size_bytes} bytes)",
+                code="store_document_malformed",
+            )
+        tagged = bucket.read_tagged(STORE_DOCUMENT)
+    except NotFound as error:
+        if error.code == "bucket_not_found":
+            raise
+        raise NotFound(
+            f"There is no Skyhold store at {bucket.url}",
+            code="store_not_found",
+            hint=f"Check the URL, or make a store: skyhold init {bucket.url}",
+        ) from error
+    assert tagged is not None, "a read without a condition returns the object"  # noqa: S101 - our own mistake
+    return tagged
+
+
+def _is_vacant(bucket: Bucket, body: bytes) -> bool:
+    """True for an empty bucket, False where our own document is there already; all else is refused."""
+    if _holds(bucket, body):
+        return False
+    for info in bucket.list():
+        if info.key == STORE_DOCUMENT:
+            _refuse_taken(bucket)
+        if not info.key.startswith(SCRATCH):
+            raise AlreadyExists(
+                f"{bucket.url} holds other objects, such as `{info.key}`; nothing was written",
+                code="bucket_not_empty",
+                hint=f"Use an empty bucket or a prefix of its own, such as {bucket.url.rstrip('/')}/skyhold",
+                bucket=bucket.name,
+                key=info.key,
+            )
+    return True
+
+
+def _holds(bucket: Bucket, body: bytes) -> bool:
+    try:
+        return bucket.stat(STORE_DOCUMENT).size_bytes == len(body) and bytes(bucket.read(STORE_DOCUMENT)) == body
+    except NotFound as error:
+        if error.code == "bucket_not_found":
+            raise
+        return False
+
+
+def _refuse_taken(bucket: Bucket) -> NoReturn:
+    raise AlreadyExists(
+        f"{bucket.url} belongs to another Skyhold store; nothing was written",
+        code="store_exists",
+        hint=f"Join that store with `skyhold connect {bucket.url}`, or use another bucket or prefix",
+        bucket=bucket.name,
+    )

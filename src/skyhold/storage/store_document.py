@@ -1,0 +1,208 @@
+"""The document `store.json`: what one bucket says of the store (format.md, 3). Pure.
+
+It is clear, so everything in it is somebody else's word until its MAC has been checked under the store's key.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NoReturn, cast
+
+from blake3 import blake3
+
+from skyhold.buckets.location import BucketLocation, check_bucket_name
+from skyhold.errors import Corrupt, InvalidInput, PermissionDenied
+from skyhold.security.keys import KeyEncryptionKey, StoreKeys, open_keys
+from skyhold.storage.canonical import decode_document, encode_document
+from skyhold.storage.names import STORE_DOCUMENT
+from skyhold.units import MIB
+
+FORMAT: Final = 1
+FEATURES: Final[frozenset[str]] = frozenset()
+DOCUMENT_BYTES_MAX: Final = 1 * MIB
+
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+_MAC: Final = re.compile(r"[0-9a-f]{64}")
+_HINT_FIELDS: Final = ("name", "url", "provider", "region", "endpoint", "path_style", "allow_http")
+_FIELDS: Final = frozenset(
+    {"skyhold", "format", "features", "store", "bucket", "incarnation", "sealed", "engine", "hints", "keys", "mac"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Where the registers live. `term` grows with every `recover`."""
+
+    machine: str
+    term: int
+    kind: str = "sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDocument:
+    """The content of one bucket's `store.json`. `hints` are the other buckets, without credentials; `keys` is the
+    field of format.md, section 4, as `skyhold.security.keys.new_keys` makes it."""
+
+    store: str
+    bucket: str
+    incarnation: str
+    sealed: bool
+    engine: Engine
+    hints: tuple[BucketLocation, ...]
+    keys: tuple[dict[str, object], ...]
+
+    def for_bucket(self, bucket: str, incarnation: str, hints: Sequence[BucketLocation]) -> StoreDocument:
+        """The document of another bucket of the same store."""
+        return replace(self, bucket=bucket, incarnation=incarnation, hints=tuple(hints))
+
+
+def encode_store_document(document: StoreDocument, keys: StoreKeys) -> bytes:
+    """The bytes of `store.json`, with the MAC under data key 0. Raises `InvalidInput` for one over 1 MiB."""
+    fields: dict[str, object] = {
+        "skyhold": "store",
+        "format": FORMAT,
+        "features": [],
+        "store": document.store,
+        "bucket": document.bucket,
+        "incarnation": document.incarnation,
+        "sealed": document.sealed,
+        "engine": {"kind": document.engine.kind, "machine": document.engine.machine, "term": document.engine.term},
+        "hints": [_hint(location) for location in document.hints],
+        "keys": list(document.keys),
+    }
+    body = encode_document({**fields, "mac": _mac(fields, keys)}, STORE_DOCUMENT)
+    if len(body) > DOCUMENT_BYTES_MAX:
+        raise InvalidInput(f"Expected {STORE_DOCUMENT} of at most 1 MiB but got {len(body)}", code="document_too_large")
+    return body
+
+
+def decode_store_document(
+    body: bytes | bytearray | memoryview, keks: Sequence[KeyEncryptionKey], where: str
+) -> tuple[StoreDocument, StoreKeys]:
+    """Check and open a `store.json` that was found at `where`.
+
+    Raises `InvalidInput` code `format_newer` or `feature_unknown` (this program is too old), `Corrupt` (malformed, or
+    its MAC does not match), `PermissionDenied` (no key that opens it).
+    """
+    what = f"{STORE_DOCUMENT} of {where}"
+    if len(body) > DOCUMENT_BYTES_MAX:
+        _malformed(what, "it is larger than 1 MiB")
+    fields = decode_document(body, what)
+    _refuse_newer(fields, what)
+    document = _parse(fields, what)
+    keys = open_keys(document.store, document.sealed, list(document.keys), keks)
+    mac = fields.pop("mac")
+    if not isinstance(mac, str) or not _MAC.fullmatch(mac) or not hmac.compare_digest(mac, _mac(fields, keys)):
+        raise Corrupt(
+            f"The {what} has been changed by somebody who does not hold the store's key, or is damaged",
+            code="store_document_forged",
+            hint="Connect by another bucket of the store, then run `skyhold repair`",
+        )
+    return document, keys
+
+
+def check_machine(document: StoreDocument, machine_id: str, url: str) -> None:
+    """Raises `PermissionDenied` code `other_machine` where the registers live on another machine than this."""
+    if document.engine.machine != machine_id:
+        raise PermissionDenied(
+            f"The registers of this store live on machine {document.engine.machine} (engine {document.engine.kind}), "
+            f"and this is machine {machine_id}; until the shared engines exist, one machine changes and reads refs",
+            code="other_machine",
+            hint=f"Run there; or, if that machine is lost for good: skyhold recover {url}",
+            machine=document.engine.machine,
+            term=document.engine.term,
+        )
+
+
+def _refuse_newer(fields: dict[str, object], what: str) -> None:
+    if fields.get("skyhold") != "store":
+        _malformed(what, "it is no document of Skyhold")
+    number, features = fields.get("format"), fields.get("features")
+    if type(number) is not int or number < 1:
+        _malformed(what, "its format is no number")
+    if number > FORMAT:
+        raise InvalidInput(
+            f"The store is of format {number}, and this Skyhold reads formats up to {FORMAT}",
+            code="format_newer",
+            hint="Upgrade: pip install --upgrade skyhold",
+        )
+    if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
+        _malformed(what, "its features are no list of names")
+    unknown = sorted(set(features) - FEATURES)
+    if unknown:
+        raise InvalidInput(
+            f"The store uses features that this Skyhold does not know: {', '.join(unknown)}",
+            code="feature_unknown",
+            hint="Upgrade: pip install --upgrade skyhold",
+        )
+
+
+def _parse(fields: dict[str, object], what: str) -> StoreDocument:
+    if fields.keys() != _FIELDS:
+        _malformed(what, f"its fields differ by {', '.join(sorted(fields.keys() ^ _FIELDS))}")
+    sealed, hints, keys = fields["sealed"], fields["hints"], fields["keys"]
+    if not isinstance(sealed, bool):
+        _malformed(what, "`sealed` is neither true nor false")
+    if not isinstance(hints, list) or not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
+        _malformed(what, "`hints` or `keys` is no list")
+    try:
+        bucket = check_bucket_name(str(fields["bucket"]))
+        locations = tuple(BucketLocation.from_json(_bare_hint(hint, what)) for hint in hints)
+    except InvalidInput as error:
+        raise Corrupt(f"The {what} is malformed: {error.message}", code="store_document_malformed") from error
+    return StoreDocument(
+        store=_id(fields["store"], "store", what),
+        bucket=bucket,
+        incarnation=_id(fields["incarnation"], "incarnation", what),
+        sealed=sealed,
+        engine=_engine(fields["engine"], what),
+        hints=locations,
+        keys=tuple(cast(list[dict[str, object]], keys)),
+    )
+
+
+def _engine(value: object, what: str) -> Engine:
+    if not isinstance(value, dict) or value.keys() != {"kind", "machine", "term"}:
+        _malformed(what, "`engine` is malformed")
+    kind, term = value["kind"], value["term"]
+    if kind != "sqlite":
+        raise InvalidInput(
+            f"The registers of the store are kept by engine {kind!r}, which this Skyhold does not know",
+            code="feature_unknown",
+            hint="Upgrade: pip install --upgrade skyhold",
+        )
+    if type(term) is not int or not 0 <= term < 1 << 32:
+        _malformed(what, "its term is no number of 32 bits")
+    return Engine(_id(value["machine"], "machine", what), term)
+
+
+def _hint(location: BucketLocation) -> dict[str, object]:
+    return {name: value for name, value in location.to_json().items() if name in _HINT_FIELDS}
+
+
+def _bare_hint(value: object, what: str) -> object:
+    # A hint that could name credentials would have this machine send its secrets to a place of an attacker's choice.
+    if isinstance(value, dict) and not value.keys() <= set(_HINT_FIELDS):
+        _malformed(what, "a hint has fields beyond place and name")
+    return value
+
+
+def _id(value: object, name: str, what: str) -> str:
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        _malformed(what, f"`{name}` is not 32 hex digits")
+    return value
+
+
+def _mac(fields: dict[str, object], keys: StoreKeys) -> str:
+    return blake3(b"store.json\0" + encode_document(fields, STORE_DOCUMENT), key=keys.mac_key(0)).hexdigest()
+
+
+def _malformed(what: str, why: str) -> NoReturn:
+    raise Corrupt(
+        f"The {what} is malformed: {why}",
+        code="store_document_malformed",
+        hint="Connect by another bucket of the store, then run `skyhold repair`",
+    )
