@@ -1,0 +1,99 @@
+"""Canonical JSON (RFC 8785) of the registry's documents, with the limits of format.md."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Final, NoReturn
+
+import rfc8785
+
+from skyhold.errors import Corrupt, InvalidInput
+
+INTEGER_MAX: Final = 2**53 - 1
+NESTING_MAX: Final = 32
+
+Json = dict[str, object]
+
+
+def encode(value: object, what: str) -> bytes:
+    """The canonical bytes of a JSON value. Raises `InvalidInput` naming `what` for what JSON cannot hold."""
+    check_value(value, what)
+    return canonical(value)
+
+
+def canonical(value: object) -> bytes:
+    """The canonical bytes of a value that was checked, or built from parts that were."""
+    return rfc8785.dumps(value)  # type: ignore[arg-type]
+
+
+def decode(body: bytes, what: str) -> Json:
+    """The JSON object in `body`. Raises `Corrupt` naming `what` for anything else, and for a name that comes twice.
+
+    An integer beyond 2⁵³ − 1 can only be the canonical form of a float, and becomes one again.
+    """
+    try:
+        value = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_unique, parse_int=_number, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"The {what} is not a JSON document: {error}", code="document_malformed") from error
+    if not isinstance(value, dict):
+        malformed(what, "it is not an object")
+    return value
+
+
+def malformed(what: str, why: str) -> NoReturn:
+    """Raise `Corrupt`: a document that was authenticated is not what it should be."""
+    raise Corrupt(f"The {what} is malformed: {why}", code="document_malformed", hint="Run `skyhold verify`")
+
+
+def check_value(value: object, what: str, depth: int = 0) -> None:
+    """Raise `InvalidInput` naming the offending value, unless `value` is one that canonical JSON can hold."""
+    if depth > NESTING_MAX:
+        _refuse(what, f"it is nested deeper than {NESTING_MAX}")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                _refuse(what, f"name {name!r} is not a string")
+            check_text(name, what)
+            check_value(item, f"{what}.{name}" if len(name) <= 64 else what, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_value(item, what, depth + 1)
+    elif isinstance(value, str):
+        check_text(value, what)
+    elif isinstance(value, float) and not math.isfinite(value):
+        _refuse(what, f"{value!r} is not a finite number")
+    elif isinstance(value, int) and abs(value) > INTEGER_MAX:
+        _refuse(what, f"integer {value} is beyond 2^53 - 1; give it as a string")
+    elif value is not None and not isinstance(value, int | float):
+        _refuse(what, f"{value!r} is a {type(value).__name__}, which JSON cannot hold")
+
+
+def check_text(text: str, what: str) -> None:
+    """Raise `InvalidInput` for a string that has no UTF-8 form."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        _refuse(what, f"string {text!r} holds a lone surrogate")
+
+
+def _refuse(what: str, why: str) -> NoReturn:
+    raise InvalidInput(f"Expected a JSON value for {what}, but {why}", code="invalid_json_value", what=what)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> Json:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name comes twice in one object")
+    return value
+
+
+def _number(digits: str) -> int | float:
+    value = int(digits)
+    return value if abs(value) <= INTEGER_MAX else float(digits)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

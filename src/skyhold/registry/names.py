@@ -1,0 +1,156 @@
+"""The grammar of names: repositories, refs, and references to a version such as `team/name@champion~2`.
+
+One grammar per kind, checked wherever a name comes in. No name ever becomes a path.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from skyhold.errors import InvalidInput
+
+ANCESTOR_MAX: Final = 10**6
+REF_BYTES_MAX: Final = 128
+_WORD: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_]|[.-](?=[A-Za-z0-9_-])){0,95}"
+_REPOSITORY_NAME: Final = re.compile(rf"{_WORD}/{_WORD}")
+_BRANCH_NAME: Final = re.compile(rf"{_WORD}(?:/{_WORD})*")
+_TAG_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_+]|[.-](?=[A-Za-z0-9_+-])){0,95}")
+_ALIAS_NAME: Final = re.compile(_WORD)
+_REPOSITORY_ID: Final = re.compile(r"[0-9a-f]{32}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_FULL_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_ID_PREFIX: Final = re.compile(r"[0-9a-f]{4,64}")
+_REFERENCE: Final = re.compile(r"(?P<repository>[^@]+)(?:@(?P<ref>[^~]*)(?:~(?P<ancestor>[0-9]{0,7}))?)?")
+
+
+class RefKind(StrEnum):
+    """What a ref may do: a branch moves forward, a tag never moves, an alias moves freely."""
+
+    BRANCH = "branch"
+    TAG = "tag"
+    ALIAS = "alias"
+
+
+_REF_NAMES: Final = {RefKind.BRANCH: _BRANCH_NAME, RefKind.TAG: _TAG_NAME, RefKind.ALIAS: _ALIAS_NAME}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """The kind and name of a ref; one that exists is well formed. Raises `InvalidInput` code `invalid_ref_name`."""
+
+    kind: RefKind
+    name: str
+
+    def __post_init__(self) -> None:
+        if (
+            _REF_NAMES[self.kind].fullmatch(self.name) is None
+            or len(self.name) > REF_BYTES_MAX
+            or _FULL_ID.fullmatch(self.name)
+        ):
+            slash = ", joined by `/`" if self.kind is RefKind.BRANCH else ""
+            raise InvalidInput(
+                f"Expected the name of {'an' if self.kind is RefKind.ALIAS else 'a'} {self.kind} but got {self.name!r}",
+                code="invalid_ref_name",
+                hint=f"Use letters, digits, `_`, `-` and single dots inside{slash}; a version's id is no name",
+                name=self.name,
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Ref:
+        """The ref written as `branch/main`, as in the map's keys and the moves. Raises `InvalidInput`."""
+        kind, _, name = text.partition("/")
+        if kind not in {known.value for known in RefKind}:
+            raise InvalidInput(
+                f"Expected a ref such as `branch/main` but got {text!r}", code="invalid_ref_name", name=text
+            )
+        return cls(RefKind(kind), name)
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A version as people write it: `team/name@REF`, where REF is a branch, tag, alias or at least 4 hex characters of
+    a version's id, and may end in `~N` for its N-th first-parent ancestor. Without `@REF`, `ref` is None."""
+
+    repository: str
+    ref: str | None = None
+    ancestor: int = 0
+
+    def __str__(self) -> str:
+        ref = f"@{self.ref}" if self.ref is not None else ""
+        return f"{self.repository}{ref}" + (f"~{self.ancestor}" if self.ancestor else "")
+
+
+def parse_reference(text: str) -> Reference:
+    """Parse `team/name`, `team/name@REF` or `team/name@REF~N` (`~` alone is `~1`). Raises `InvalidInput`."""
+    match = _REFERENCE.fullmatch(text)
+    if match is None:
+        raise InvalidInput(
+            f"Expected a reference such as `team/name@main` but got {text!r}",
+            code="invalid_reference",
+            hint="Write team/name@REF, where REF is a branch, tag, alias or version id, and maybe ~N",
+            reference=text,
+        )
+    repository = check_repository_name(match["repository"])
+    ref, ancestor = match["ref"], match["ancestor"]
+    if ref is None:
+        return Reference(repository)
+    if not is_ref_name(ref) and not is_version_prefix(ref):
+        raise InvalidInput(
+            f"Expected a branch, tag, alias or version id after `@` but got {ref!r}",
+            code="invalid_reference",
+            reference=text,
+        )
+    steps = 0 if ancestor is None else int(ancestor or 1)
+    if steps > ANCESTOR_MAX:
+        raise InvalidInput(f"Expected at most ~{ANCESTOR_MAX} but got ~{steps}", code="invalid_reference")
+    return Reference(repository, ref, steps)
+
+
+def is_ref_name(name: str) -> bool:
+    """Whether some kind of ref can have this name."""
+    return (
+        len(name) <= REF_BYTES_MAX
+        and not _FULL_ID.fullmatch(name)
+        and any(grammar.fullmatch(name) for grammar in _REF_NAMES.values())
+    )
+
+
+def is_version_prefix(text: str) -> bool:
+    """Whether this is a digest (64 hex), a public id (40), or at least 4 hex characters at its beginning."""
+    return _ID_PREFIX.fullmatch(text) is not None
+
+
+def check_repository_name(name: str) -> str:
+    """Return `name`, or raise `InvalidInput` unless it is `team/name`."""
+    if _REPOSITORY_NAME.fullmatch(name) is None:
+        raise InvalidInput(
+            f"Expected a repository such as `team/name` but got {name!r}",
+            code="invalid_repository_name",
+            hint="Use letters, digits, `_`, `-` and single dots inside, at most 96 on each side of the one slash",
+            name=name,
+        )
+    return name
+
+
+def check_repository_id(repository_id: str) -> str:
+    """Return `repository_id`, or raise `InvalidInput` unless it is 32 hex characters."""
+    if _REPOSITORY_ID.fullmatch(repository_id) is None:
+        raise InvalidInput(
+            f"Expected a repository id of 32 hex characters but got {repository_id!r}", code="invalid_id"
+        )
+    return repository_id
+
+
+def check_digest(digest: str, what: str = "a version") -> str:
+    """Return `digest`, or raise `InvalidInput` unless it is 64 hex characters."""
+    if _DIGEST.fullmatch(digest) is None:
+        raise InvalidInput(
+            f"Expected the digest of {what}, 64 hex characters, but got {digest!r}", code="invalid_digest"
+        )
+    return digest

@@ -1,0 +1,97 @@
+"""The root of a repository: what its register holds, and the hash chain over the moves of its refs (format.md, 10)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from skyhold.errors import QuotaExceeded
+from skyhold.registry.canonical import Json, canonical, decode, malformed
+from skyhold.registry.names import check_repository_id
+from skyhold.units import KIB
+
+ROOT_BYTES_MAX: Final = 16 * KIB
+POLICY_BYTES_MAX: Final = 4 * KIB
+_FORMAT: Final = 1
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_EMPTY_MAP: Final[Json] = {"level": 0, "entries": []}
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """Everything of one repository, small enough for a register. `chain` seals all `moves` in their order."""
+
+    repository_id: str
+    gc_epoch: int
+    policy: Json
+    chain: str
+    deleted: str | None = None
+    moves: int = 0
+    map: Json = field(default_factory=lambda: dict(_EMPTY_MAP))
+
+    @classmethod
+    def first(cls, repository_id: str, *, gc_epoch: int, policy: Json) -> Root:
+        """The root of a new repository. `gc_epoch` is that of the register `names`."""
+        check_repository_id(repository_id)
+        return cls(repository_id, gc_epoch, policy, first_chain(repository_id))
+
+    def encode(self) -> bytes:
+        """Canonical JSON. Raises `QuotaExceeded` code `root_too_large` for more than 16 KiB."""
+        body = canonical(
+            {
+                "root": _FORMAT,
+                "repository": self.repository_id,
+                "gc_epoch": self.gc_epoch,
+                "policy": self.policy,
+                "deleted": self.deleted,
+                "moves": self.moves,
+                "chain": self.chain,
+                "map": self.map,
+            }
+        )
+        policy_bytes = len(canonical(self.policy))
+        if len(body) > ROOT_BYTES_MAX or policy_bytes > POLICY_BYTES_MAX:
+            raise QuotaExceeded(
+                f"The root of repository {self.repository_id} has {len(body)} bytes of at most {ROOT_BYTES_MAX}, "
+                f"its policy {policy_bytes} of {POLICY_BYTES_MAX}",
+                code="root_too_large",
+                hint="Make the repository's policy shorter",
+            )
+        return body
+
+    @classmethod
+    def decode(cls, data: bytes, repository_id: str) -> Root:
+        """The root in a register's data. Raises `Corrupt` unless it is one, and that of this repository."""
+        what = f"root of repository {repository_id}"
+        value = decode(data, what)
+        if value.get("root") != _FORMAT:
+            malformed(what, f"its format is {value.get('root')!r}")
+        if value.get("repository") != repository_id:
+            malformed(what, f"it is that of repository {value.get('repository')!r}")
+        gc_epoch, moves, chain = value.get("gc_epoch"), value.get("moves"), value.get("chain")
+        policy, deleted, map_ = value.get("policy"), value.get("deleted"), value.get("map")
+        if type(gc_epoch) is not int or gc_epoch < 0 or type(moves) is not int or moves < 0:
+            malformed(what, "a counter is not one")
+        if not (isinstance(chain, str) and _HASH.fullmatch(chain)):
+            malformed(what, "its chain is not a hash")
+        if not isinstance(policy, dict) or not isinstance(map_, dict) or not isinstance(deleted, str | None):
+            malformed(what, "a field has another type")
+        return cls(repository_id, gc_epoch, policy, chain, deleted, moves, map_)
+
+
+def first_chain(repository_id: str) -> str:
+    """The chain before the first move."""
+    return hashlib.sha256(b"skyhold moves\0" + bytes.fromhex(repository_id)).hexdigest()
+
+
+def next_chain(chain: str, move: Json) -> str:
+    """The chain after `move`, a record of the map; its own field `chain` is left out of the hash."""
+    body = canonical({name: value for name, value in move.items() if name != "chain"})
+    return hashlib.sha256(bytes.fromhex(chain) + body).hexdigest()
+
+
+def register_key(repository_id: str) -> str:
+    """Key of the register of a repository."""
+    return f"repository/{check_repository_id(repository_id)}"
