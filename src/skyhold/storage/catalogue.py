@@ -11,7 +11,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -28,7 +28,9 @@ CREATE TABLE IF NOT EXISTS chunks(
     id BLOB NOT NULL, pack INTEGER NOT NULL, place INTEGER NOT NULL, stored INTEGER NOT NULL, raw INTEGER NOT NULL,
     codec INTEGER NOT NULL, base BLOB, PRIMARY KEY(id, pack)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS chunks_of_pack ON chunks(pack);
-CREATE TABLE IF NOT EXISTS segments(name TEXT PRIMARY KEY, class TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS segments(
+    name TEXT PRIMARY KEY, class TEXT NOT NULL, chunks INTEGER NOT NULL,
+    replaced INTEGER NOT NULL DEFAULT 0);
 PRAGMA user_version = 1;
 """
 
@@ -116,18 +118,45 @@ class Catalogue:
         """Names of the index segments that the catalogue contains."""
         return {row[0] for row in self._execute("SELECT name FROM segments WHERE class = ?", (placement_class,))}
 
-    def add_segment(self, name: str, placement_class: str, packs: Sequence[KnownPack], places: Iterable[Place]) -> None:
+    def small_segments(self, placement_class: str, chunks_max: int) -> set[str]:
+        """Names of the segments in force with at most `chunks_max` chunks."""
+        rows = self._execute(
+            "SELECT name FROM segments WHERE class = ? AND chunks <= ? AND NOT replaced", (placement_class, chunks_max)
+        )
+        return {row[0] for row in rows.fetchall()}
+
+    def packs_in(self, segments: Iterable[str]) -> list[KnownPack]:
+        """The packs that these segments list."""
+        found = []
+        for name in sorted(segments):
+            rows = self._execute("SELECT id, salt, class, size FROM packs WHERE segment = ?", (name,))
+            found += [_known(row) for row in rows.fetchall()]
+        return found
+
+    def add_segment(
+        self,
+        name: str,
+        placement_class: str,
+        packs: Sequence[KnownPack],
+        places: Sequence[Place],
+        replaces: Collection[str],
+    ) -> None:
         """Enter a segment as read from a bucket; what is known already stays."""
         self._enter(packs, places, None)
-        self.list_in(name, placement_class, [known.pack.pack_id for known in packs])
+        self.list_in(name, placement_class, [known.pack.pack_id for known in packs], replaces, len(places))
 
-    def list_in(self, name: str, placement_class: str, pack_ids: Iterable[bytes]) -> None:
-        """Note that a segment of this name lists these packs."""
+    def list_in(
+        self, name: str, placement_class: str, pack_ids: Iterable[bytes], replaces: Collection[str], chunks: int
+    ) -> None:
+        """Note that a segment of this name lists these packs, in place of the segments that it replaces."""
         with self._connection() as connection:
             connection.executemany(
                 "UPDATE packs SET segment = ?, session = NULL WHERE id = ?", [(name, pack_id) for pack_id in pack_ids]
             )
-            connection.execute("INSERT OR IGNORE INTO segments VALUES (?, ?)", (name, placement_class))
+            connection.execute(
+                "INSERT OR IGNORE INTO segments(name, class, chunks) VALUES (?, ?, ?)", (name, placement_class, chunks)
+            )
+            connection.executemany("UPDATE segments SET replaced = 1 WHERE name = ?", [(old,) for old in replaces])
 
     def forget(self, pack_ids: Iterable[bytes]) -> None:
         """Drop packs that no bucket holds any more (or yet)."""

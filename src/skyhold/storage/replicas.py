@@ -89,6 +89,11 @@ class Replicas:
             while written.pending:
                 self._changed.wait()
 
+    def pass_over(self, name: str, reason: SkyholdError) -> None:
+        """Leave a bucket out of what is still to be written in this session."""
+        with self._changed:
+            self.lagging.setdefault(name, reason)
+
     def write(self, items: Sequence[tuple[str, Buffer]]) -> None:
         """Write small objects, all at once, durable to the policy when this returns; slower replicas are waited for too,
         so that an object is in every healthy bucket or its bucket is known to lag."""

@@ -1,0 +1,104 @@
+"""Reading a source file once, in pieces: one piece becomes one chunk. Buffers are bounded and used again."""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from skyhold.codec.cut import CDC_BYTES_MAX, TENSOR_CHUNK_BYTES, Region, cut_bytes, regions
+from skyhold.codec.tensors import Tensor
+from skyhold.errors import InvalidInput, PermissionDenied, Unavailable
+
+WINDOW_BYTES: Final = 2 * CDC_BYTES_MAX
+
+
+@dataclass(slots=True)
+class Piece:
+    """Bytes of a file at `start`, inside `tensor` at `tensor_offset` bytes, where it has one. `release` gives the buffer back."""
+
+    data: memoryview
+    start: int
+    tensor: Tensor | None
+    tensor_offset: int
+    _pool: queue.SimpleQueue[bytearray] | None = None
+    _buffer: bytearray | None = None
+
+    def release(self) -> None:
+        if self._pool is not None and self._buffer is not None:
+            self._pool.put(self._buffer)
+            self._buffer = None
+
+
+class PieceReader:
+    """Cuts files into pieces with `buffers` buffers of 1 MiB; a reader that is ahead waits for one to be released."""
+
+    def __init__(self, buffers: int) -> None:
+        self._pool: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        for _ in range(buffers):
+            self._pool.put(bytearray(TENSOR_CHUNK_BYTES))
+
+    def pieces(
+        self, descriptor: int, path: str, size_bytes: int, tensors: tuple[Tensor, ...] | None
+    ) -> Iterator[Piece]:
+        """The pieces of an open file of `size_bytes`, in order. Raises `InvalidInput` where it has become shorter."""
+        for region in regions(size_bytes, tensors):
+            if region.tensor is None:
+                yield from self._by_content(descriptor, path, region)
+            else:
+                yield from self._by_size(descriptor, path, region)
+
+    def _by_size(self, descriptor: int, path: str, region: Region) -> Iterator[Piece]:
+        for start in range(region.start, region.end, TENSOR_CHUNK_BYTES):
+            length = min(TENSOR_CHUNK_BYTES, region.end - start)
+            buffer = self._pool.get()
+            view = memoryview(buffer)[:length]
+            read_into(descriptor, path, view, start)
+            yield Piece(view, start, region.tensor, start - region.start, self._pool, buffer)
+
+    def _by_content(self, descriptor: int, path: str, region: Region) -> Iterator[Piece]:
+        window = bytearray(min(WINDOW_BYTES, region.end - region.start))
+        view = memoryview(window)
+        start, held = region.start, 0
+        while start < region.end:
+            wanted = min(len(window) - held, region.end - start - held)
+            read_into(descriptor, path, view[held : held + wanted], start + held)
+            held += wanted
+            used = 0
+            for length in cut_bytes(view[:held], final=start + held == region.end):
+                yield Piece(memoryview(bytes(view[used : used + length])), start + used, None, 0)
+                used += length
+            window[: held - used] = window[used:held]
+            start, held = start + used, held - used
+
+
+def read_into(descriptor: int, path: str, view: memoryview, start: int) -> None:
+    """Fill `view` from the file at `start`. Raises `InvalidInput` (the file became shorter) and `Unavailable`."""
+    done = 0
+    while done < len(view):
+        try:
+            count = os.preadv(descriptor, [view[done:]], start + done)
+        except OSError as error:
+            raise Unavailable(f"File {path} cannot be read: {error.strerror}", code="source_unreadable") from error
+        if count == 0:
+            raise InvalidInput(
+                f"File {path} became shorter while it was read; nothing was changed",
+                code="source_changed",
+                hint="Wait until its writer is done, then push again",
+                path=path,
+            )
+        done += count
+
+
+def open_source(absolute: str | os.PathLike[str], path: str) -> int:
+    """A descriptor of a source file. Raises `PermissionDenied`, `InvalidInput`."""
+    try:
+        return os.open(absolute, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise PermissionDenied(f"File {path} may not be read", code="source_unreadable", path=path) from error
+    except OSError as error:
+        raise InvalidInput(
+            f"File {path} cannot be opened: {error.strerror}", code="source_unreadable", path=path
+        ) from error

@@ -1,0 +1,158 @@
+"""Pulling files: batches of chunks are fetched, decoded and written by a few threads; whole files are hashed in order.
+
+A batch is a few MiB of one or several files. Its records come by coalesced ranged reads (from the cache, or from the
+next bucket when one fails or stalls), every chunk is checked by its id, and every whole file by the version's SHA-256
+before it appears under its name.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from blake3 import blake3
+
+from skyhold.storage.chunks import ChunkReader, PackSpace
+from skyhold.storage.pack import Place
+from skyhold.storage.progress import Progress
+from skyhold.storage.targets import Target, check_space, is_current
+from skyhold.storage.version_files import ChunkAt, VersionFiles
+from skyhold.units import MIB
+
+BATCH_BYTES: Final = 6 * MIB
+THREADS: Final = 4
+
+
+@dataclass(slots=True)
+class Pulled:
+    """What a pull did, in bytes. `fetched_bytes` came out of the buckets or the cache; `kept_bytes` were there."""
+
+    files: int = 0
+    files_current: int = 0
+    total_bytes: int = 0
+    kept_bytes: int = 0
+    fetched_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    chunks: tuple[tuple[Target, ChunkAt], ...]
+    length: int
+    last_of: tuple[Target, ...]
+    """Files that end with this batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Restored:
+    chunks: tuple[memoryview, ...]
+    fetched_bytes: int
+    kept_bytes: int
+
+
+class Pull:
+    """One pull of files of a version into a folder. Use as a context manager."""
+
+    def __init__(self, space: PackSpace, progress: Progress, *, threads: int = THREADS) -> None:
+        self._space = space
+        self._reader = ChunkReader(space)
+        self._progress = progress
+        self._threads = threads
+        self._workers = ThreadPoolExecutor(threads, thread_name_prefix="pull")
+        self._open: list[Target] = []
+        self.pulled = Pulled()
+
+    def __enter__(self) -> Pull:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        for target in self._open:
+            target.close()
+
+    def run(self, version: VersionFiles, indices: Sequence[int], root: Path) -> Pulled:
+        """Restore the files of these indices below `root`. What is there already, whole or in part, is used."""
+        wanted = []
+        for index in indices:
+            entry = version.files[index]
+            self.pulled.files += 1
+            self.pulled.total_bytes += entry.size_bytes
+            if is_current(root, entry):
+                self.pulled.files_current += 1
+                self.pulled.kept_bytes += entry.size_bytes
+                self._progress.advance(entry.size_bytes)
+            else:
+                wanted.append(index)
+        check_space(root, sum(version.files[index].size_bytes for index in wanted))
+        running: deque[tuple[_Batch, Future[_Restored]]] = deque()
+        for batch in self._batches(version, wanted, root):
+            running.append((batch, self._workers.submit(self._restore, batch)))
+            if len(running) > self._threads:
+                self._complete(*running.popleft())
+        while running:
+            self._complete(*running.popleft())
+        return self.pulled
+
+    def _batches(self, version: VersionFiles, indices: Sequence[int], root: Path) -> Iterator[_Batch]:
+        chunks: list[tuple[Target, ChunkAt]] = []
+        ended: list[Target] = []
+        length = 0
+        for index in indices:
+            target = Target(root, version.files[index])
+            self._open.append(target)
+            for chunk in version.chunks(index):
+                if length + chunk.place.raw_length > BATCH_BYTES and chunks:
+                    yield _Batch(tuple(chunks), length, tuple(ended))
+                    chunks, ended, length = [], [], 0
+                chunks.append((target, chunk))
+                length += chunk.place.raw_length
+            ended.append(target)
+        if chunks or ended:
+            yield _Batch(tuple(chunks), length, tuple(ended))
+
+    def _restore(self, batch: _Batch) -> _Restored:
+        """On a worker's thread: every chunk of the batch, checked and written."""
+        room = memoryview(bytearray(batch.length))
+        views, missing, position, kept = [], [], 0, 0
+        for target, chunk in batch.chunks:
+            view = room[position : position + chunk.place.raw_length]
+            position += len(view)
+            views.append(view)
+            if self._from_target(target, chunk, view):
+                kept += len(view)
+            else:
+                missing.append((target, chunk, view))
+        needed: list[Place] = []
+        for _, chunk, _ in missing:
+            needed.append(chunk.place)
+            if chunk.base is not None:
+                needed.append(chunk.base)
+        records = self._reader.fetch(needed) if needed else {}
+        for target, chunk, view in missing:
+            base = None if chunk.base is None else self._reader.decode(chunk.base, records[chunk.base], None)
+            self._reader.decode(chunk.place, records[chunk.place], base, view)
+            target.write(chunk.start, view)
+        return _Restored(tuple(views), sum(len(record) for record in records.values()), kept)
+
+    def _from_target(self, target: Target, chunk: ChunkAt, view: memoryview) -> bool:
+        for data, in_part in target.local(chunk.start, len(view)):
+            if blake3(data, key=self._space.chunk_id_key).digest() == chunk.place.chunk_id:
+                view[:] = data
+                if not in_part:
+                    target.write(chunk.start, view)
+                return True
+        return False
+
+    def _complete(self, batch: _Batch, restoring: Future[_Restored]) -> None:
+        restored = restoring.result()
+        for (target, _), view in zip(batch.chunks, restored.chunks, strict=True):
+            target.hash(view)
+        for target in batch.last_of:
+            target.finish()
+            self._open.remove(target)
+        self.pulled.fetched_bytes += restored.fetched_bytes
+        self.pulled.kept_bytes += restored.kept_bytes
+        self._progress.advance(batch.length, stored_bytes=restored.fetched_bytes)

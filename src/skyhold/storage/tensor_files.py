@@ -1,0 +1,36 @@
+"""The named tensors of a set of source files, also where one file describes the tensors of another (ONNX)."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Sequence
+
+from skyhold.codec.tensors import Tensor, read_external_tensors, read_tensors
+from skyhold.storage.pieces import open_source
+from skyhold.storage.source import SourceFile
+
+
+def find_tensors(files: Sequence[SourceFile]) -> dict[str, tuple[Tensor, ...]]:
+    """Tensors by path. Reads headers only; a file whose format names none, or whose header is malformed, is absent."""
+    found: dict[str, tuple[Tensor, ...]] = {}
+    sizes = {source.path: source.size_bytes for source in files}
+    for source in files:
+        descriptor = open_source(source.absolute, source.path)
+        try:
+
+            def read(start: int, length: int, descriptor: int = descriptor) -> bytes:
+                return os.pread(descriptor, length, start)
+
+            tensors = read_tensors(source.path, source.size_bytes, read)
+            if tensors:
+                found[source.path] = tensors
+            if source.path.endswith(".onnx"):
+                folder = posixpath.dirname(source.path)
+                for location, external in read_external_tensors(source.size_bytes, read).items():
+                    path = posixpath.normpath(posixpath.join(folder, location))
+                    if path in sizes and all(tensor.end <= sizes[path] for tensor in external):
+                        found.setdefault(path, external)
+        finally:
+            os.close(descriptor)
+    return found
