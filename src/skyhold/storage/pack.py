@@ -273,13 +273,39 @@ def check_pack(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -
     session = read_header(view, pack_id, store_id)
     start, length = footer_span(view[-_TRAILER.size :], len(view), pack_id)
     for place in read_footer(view[start : start + length], PackRef(pack_id, session.salt), keys):
-        record = view[place.offset : place.offset + place.record_length]
+        yield place, _opens(view[place.offset : place.offset + place.record_length], place, session, keys)
+
+
+def merge_packs(copies: list[Buffer], pack_id: bytes, store_id: bytes, keys: FrameKeys) -> bytes | None:
+    """An intact pack put together from damaged copies of it, or None where some part is intact in none of them.
+
+    Header and footer come from one copy that has both; each record from any copy, since all have the same offsets.
+    """
+    for template in copies:
         try:
-            open_record(record, place, session, keys)
+            states = list(check_pack(template, pack_id, store_id, keys))
         except Corrupt:
-            yield place, False
+            continue
+        session = read_header(template, pack_id, store_id)
+        merged = bytearray(template)
+        for place, intact in states:
+            span = slice(place.offset, place.offset + place.record_length)
+            if not intact:
+                record = next((r for r in (bytes(c[span]) for c in copies) if _opens(r, place, session, keys)), None)
+                if record is None:
+                    break
+                merged[span] = record
         else:
-            yield place, True
+            return bytes(merged)
+    return None
+
+
+def _opens(record: Buffer, place: Place, session: Session, keys: FrameKeys) -> bool:
+    try:
+        open_record(record, place, session, keys)
+    except Corrupt:
+        return False
+    return True
 
 
 def _record_key(keys: FrameKeys, number: int, salt: bytes) -> bytes:

@@ -24,6 +24,9 @@ from skyhold.storage.version_files import ChunkAt, VersionFiles
 from skyhold.units import MIB
 
 BATCH_BYTES: Final = 6 * MIB
+BATCH_CHUNKS_MAX: Final = 128
+"""Bounds the files that a batch keeps open, where files are tiny."""
+
 THREADS: Final = 4
 
 
@@ -104,12 +107,15 @@ class Pull:
             target = Target(root, version.files[index])
             self._open.append(target)
             for chunk in version.chunks(index):
-                if length + chunk.place.raw_length > BATCH_BYTES and chunks:
+                if chunks and (length + chunk.place.raw_length > BATCH_BYTES or len(chunks) == BATCH_CHUNKS_MAX):
                     yield _Batch(tuple(chunks), length, tuple(ended))
                     chunks, ended, length = [], [], 0
                 chunks.append((target, chunk))
                 length += chunk.place.raw_length
             ended.append(target)
+            if len(ended) == BATCH_CHUNKS_MAX:  # empty files make no chunks
+                yield _Batch(tuple(chunks), length, tuple(ended))
+                chunks, ended, length = [], [], 0
         if chunks or ended:
             yield _Batch(tuple(chunks), length, tuple(ended))
 

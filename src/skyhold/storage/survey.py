@@ -1,0 +1,181 @@
+"""Verifying a store: is every object that the registers reach in every bucket that shall hold it, and intact?"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.errors import Corrupt, NotFound, SkyholdError
+from skyhold.storage.objects import ObjectChecker, copy_object
+from skyhold.storage.progress import Progress
+
+Problem = Literal["missing", "damaged"]
+
+_OBJECTS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One object that is not as it shall be in one bucket."""
+
+    bucket: str
+    key: str
+    problem: Problem
+    detail: str
+
+
+@dataclass(slots=True)
+class BucketSurvey:
+    """What one bucket holds of what it shall hold; `error` where it could not be asked."""
+
+    wanted: int = 0
+    held: int = 0
+    held_bytes: int = 0
+    error: SkyholdError | None = None
+
+
+@dataclass(slots=True)
+class Survey:
+    """The result of a look at all buckets."""
+
+    deep: bool
+    buckets: dict[str, BucketSurvey]
+    findings: list[Finding] = field(default_factory=list)
+    checked_objects: int = 0
+    checked_bytes: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether every bucket could be asked and holds everything intact, as far as was looked."""
+        return not self.findings and all(bucket.error is None for bucket in self.buckets.values())
+
+
+def survey(
+    buckets: Mapping[str, Bucket],
+    expected: Mapping[str, frozenset[str]],
+    checker: ObjectChecker,
+    progress: Progress,
+    *,
+    deep: bool,
+) -> Survey:
+    """Compare what buckets hold with what they shall hold (`expected`: names of buckets by object key).
+
+    Shallow: presence and size by listings, and the bytes where the sizes of replicas differ. Deep: every byte is read
+    back and checked.
+    """
+    result = Survey(deep, {name: BucketSurvey() for name in buckets})
+    sizes = {name: _list(bucket, expected, result.buckets[name]) for name, bucket in buckets.items()}
+    usual = _usual_sizes(sizes)
+    to_read: list[tuple[str, str]] = []
+    for key, names in sorted(expected.items()):
+        for name in sorted(names & set(buckets)):
+            status = result.buckets[name]
+            status.wanted += 1
+            if status.error is not None:
+                continue
+            size = sizes[name].get(key)
+            if size is None:
+                result.findings.append(Finding(name, key, "missing", "it is not there"))
+                continue
+            status.held += 1
+            status.held_bytes += size
+            if deep or size != usual[key]:
+                to_read.append((name, key))
+    progress.begin("verify", sum(sizes[name][key] for name, key in to_read))
+    try:
+        _read_back(buckets, to_read, sizes, checker, result, progress)
+    finally:
+        progress.end()
+    result.findings.sort(key=lambda finding: (finding.bucket, finding.key))
+    return result
+
+
+def repair(
+    buckets: Mapping[str, Bucket],
+    expected: Mapping[str, frozenset[str]],
+    found: Survey,
+    checker: ObjectChecker,
+    progress: Progress,
+) -> Iterator[tuple[Finding, int | SkyholdError]]:
+    """Mend the findings of a survey, one by one: each with the bytes written, or with the error that prevented it.
+
+    The sources of a copy are the other buckets that shall hold the object, and last the damaged one itself, whose
+    intact records may complete another's.
+    """
+    progress.begin("repair", None)
+    try:
+        for finding in found.findings:
+            names = sorted(expected[finding.key] & set(buckets) - {finding.bucket})
+            names = [name for name in names if found.buckets[name].error is None]
+            if finding.problem == "damaged":
+                names.append(finding.bucket)
+            try:
+                written_bytes = copy_object(
+                    finding.key, [buckets[name] for name in names], buckets[finding.bucket], checker
+                )
+            except SkyholdError as error:
+                yield finding, error
+            else:
+                progress.advance(written_bytes, stored_bytes=written_bytes)
+                yield finding, written_bytes
+    finally:
+        progress.end()
+
+
+def _list(bucket: Bucket, expected: Mapping[str, frozenset[str]], status: BucketSurvey) -> dict[str, int]:
+    """Sizes of the expected objects that a bucket holds, by key."""
+    held: dict[str, int] = {}
+    try:
+        for folder in sorted({key.split("/", 1)[0] for key in expected}):
+            for info in bucket.list(f"{folder}/"):
+                if info.key in expected:
+                    held[info.key] = info.size_bytes
+    except SkyholdError as error:
+        status.error = error
+    return held
+
+
+def _usual_sizes(sizes: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    counts: dict[str, Counter[int]] = {}
+    for held in sizes.values():
+        for key, size in held.items():
+            counts.setdefault(key, Counter())[size] += 1
+    return {key: -1 if len(counter) > 1 else next(iter(counter)) for key, counter in counts.items()}
+
+
+def _read_back(
+    buckets: Mapping[str, Bucket],
+    to_read: list[tuple[str, str]],
+    sizes: Mapping[str, Mapping[str, int]],
+    checker: ObjectChecker,
+    result: Survey,
+    progress: Progress,
+) -> None:
+    lock = threading.Lock()
+
+    def check(name: str, key: str) -> None:
+        finding = None
+        try:
+            checker.read_checked(buckets[name], key)
+        except Corrupt as error:
+            finding = Finding(name, key, "damaged", error.message)
+        except NotFound as error:
+            finding = Finding(name, key, "missing", error.message)
+        except SkyholdError as error:
+            with lock:
+                result.buckets[name].error = result.buckets[name].error or error
+            return
+        with lock:
+            result.checked_objects += 1
+            result.checked_bytes += sizes[name][key]
+            if finding is not None:
+                result.findings.append(finding)
+        progress.advance(sizes[name][key])
+
+    with ThreadPoolExecutor(_OBJECTS_AT_ONCE, thread_name_prefix="verify") as pool:
+        list(pool.map(lambda pair: check(*pair), to_read))
