@@ -55,8 +55,8 @@ class Catalogue:
         self.session = os.urandom(8).hex()
         self._session_lock = _lock_session(folder, self.session)
         self._sessions = folder / "sessions"
-        with self._connection() as connection:
-            connection.executescript(_SCHEMA)
+        with _translated(self._path):
+            self._thread_connection().executescript(_SCHEMA)
 
     def close(self) -> None:
         with self._lock:

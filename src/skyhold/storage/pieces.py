@@ -10,7 +10,7 @@ from typing import Final
 
 from skyhold.codec.cut import CDC_BYTES_MAX, TENSOR_CHUNK_BYTES, Region, cut_bytes, regions
 from skyhold.codec.tensors import Tensor
-from skyhold.errors import InvalidInput, PermissionDenied, Unavailable
+from skyhold.errors import InvalidInput, Unavailable
 
 WINDOW_BYTES: Final = 2 * CDC_BYTES_MAX
 
@@ -90,15 +90,3 @@ def read_into(descriptor: int, path: str, view: memoryview, start: int) -> None:
                 path=path,
             )
         done += count
-
-
-def open_source(absolute: str | os.PathLike[str], path: str) -> int:
-    """A descriptor of a source file. Raises `PermissionDenied`, `InvalidInput`."""
-    try:
-        return os.open(absolute, os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError as error:
-        raise PermissionDenied(f"File {path} may not be read", code="source_unreadable", path=path) from error
-    except OSError as error:
-        raise InvalidInput(
-            f"File {path} cannot be opened: {error.strerror}", code="source_unreadable", path=path
-        ) from error

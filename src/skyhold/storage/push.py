@@ -21,7 +21,6 @@ from blake3 import blake3
 
 from skyhold.codec.squeeze import Encoder, is_delta
 from skyhold.codec.tensors import Tensor
-from skyhold.errors import InvalidInput
 from skyhold.storage.bases import DeltaBases
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.catalogue import Catalogue
@@ -29,9 +28,9 @@ from skyhold.storage.chunks import PackSpace
 from skyhold.storage.layout import PageBuilder, Run, Tensors, encode_head, encode_tensors
 from skyhold.storage.pack import Place, Record
 from skyhold.storage.packing import Packer
-from skyhold.storage.pieces import Piece, PieceReader, open_source
+from skyhold.storage.pieces import Piece, PieceReader
 from skyhold.storage.progress import Progress
-from skyhold.storage.source import SourceFile, changed_since
+from skyhold.storage.source import SourceFile, check_unchanged, open_source
 from skyhold.storage.tensor_files import find_tensors
 from skyhold.storage.version_files import FileEntry
 from skyhold.units import MIB
@@ -139,10 +138,10 @@ class Push:
         return blobs.write("layouts", encode_head(version, self._class, self.pushed.runs, pages, tensors, first))
 
     def _push_file(self, index: int, source: SourceFile, tensors: tuple[Tensor, ...] | None) -> None:
-        descriptor = open_source(source.absolute, source.path)
+        descriptor = open_source(source)
         digest = hashlib.sha256()
         try:
-            _check_unchanged(source, descriptor)
+            check_unchanged(source, descriptor)
             for piece in self._reader.pieces(descriptor, source.path, source.size_bytes, tensors):
                 hashed = self._hasher.submit(digest.update, piece.data)
                 self._queue.append((piece, self._encoders.submit(self._encode, piece), hashed))
@@ -150,7 +149,7 @@ class Push:
                     self._collect(index)
             while self._queue:
                 self._collect(index)
-            _check_unchanged(source, descriptor)
+            check_unchanged(source, descriptor)
         finally:
             for piece, encoded, hashed in self._queue:  # only after an error
                 encoded.cancel()
@@ -282,13 +281,3 @@ class _PageSpool:
         self._file.write(body)
         self._lengths.append(len(body))
         self._builder = PageBuilder()
-
-
-def _check_unchanged(source: SourceFile, descriptor: int) -> None:
-    if changed_since(source, descriptor):
-        raise InvalidInput(
-            f"File {source.path} changed while it was pushed; nothing was changed",
-            code="source_changed",
-            hint="Wait until its writer is done, then push again",
-            path=source.path,
-        )

@@ -31,7 +31,7 @@ _NO_ACCESS: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 @dataclass(frozen=True, slots=True)
 class Acquaintance:
     """What this machine remembers of a store that it has opened: where its buckets are, so that a person need not
-    say it again; whether it was sealed and under which key (`StoreKeys.check`), so that no bucket can claim otherwise."""
+    say it again; whether it is sealed and under which key (`StoreKeys.check`), so that no bucket can say otherwise."""
 
     urls: tuple[str, ...]
     sealed: bool

@@ -7,8 +7,7 @@ import posixpath
 from collections.abc import Sequence
 
 from skyhold.codec.tensors import Tensor, read_external_tensors, read_tensors
-from skyhold.storage.pieces import open_source
-from skyhold.storage.source import SourceFile
+from skyhold.storage.source import SourceFile, open_source
 
 
 def find_tensors(files: Sequence[SourceFile]) -> dict[str, tuple[Tensor, ...]]:
@@ -16,7 +15,7 @@ def find_tensors(files: Sequence[SourceFile]) -> dict[str, tuple[Tensor, ...]]:
     found: dict[str, tuple[Tensor, ...]] = {}
     sizes = {source.path: source.size_bytes for source in files}
     for source in files:
-        descriptor = open_source(source.absolute, source.path)
+        descriptor = open_source(source)
         try:
 
             def read(start: int, length: int, descriptor: int = descriptor) -> bytes:
