@@ -2,8 +2,8 @@
 
     python benchmarks/bench_store.py [--only family|pull|shaped|three|real …] [--rounds N] [--json FILE] [--markdown]
 
-Ends with status 1 when a limit of the house is missed, with 2 when a tool is missing or fails. `--tools restic,rclone` measures
-the peers alone.
+Ends with status 1 when a limit of the house is missed, with 2 when a tool is missing or fails. `--tools restic,rclone`
+measures the peers alone.
 """
 
 from __future__ import annotations
