@@ -1,0 +1,212 @@
+"""How far the values of a tensor moved between two versions, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyhold.codec.tensors import Tensor, element_width_bytes
+
+BLOCK_BYTES: Final = 1 << 20
+"""A multiple of every element's width, and the chunk size inside tensors, so that a block is mostly one chunk."""
+
+Array = NDArray[Any]
+
+
+class TensorFile(Protocol):
+    """What is needed of the file that holds a tensor; see `skyhold.registry.diff.StoredFile`."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    def read(self, start: int, length: int) -> bytes: ...
+    def chunks(self) -> Sequence[tuple[int, int, bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor and the file in which it lies."""
+
+    file: TensorFile
+    tensor: Tensor
+
+    def read(self, start: int, length: int) -> bytes:
+        """Bytes of the tensor, `start` counted from its first byte."""
+        return self.file.read(self.tensor.start + start, length)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """See `skyhold.registry.diff.TensorDiff`."""
+
+    changed_share: float | None
+    relative_norm: float | None
+
+
+def compare_values(old: StoredTensor, new: StoredTensor) -> Change | None:
+    """How two tensors of equal type and shape differ; None where they are equal.
+
+    Bytes in chunks that are equal on both sides are not compared; of those, only the old side's are read, for the
+    norm of the old tensor, and only once a difference has been found.
+    """
+    size_bytes = old.tensor.end - old.tensor.start
+    if size_bytes != new.tensor.end - new.tensor.start:  # a type whose width depends on its content
+        return Change(None, None)
+    if old.file.sha256 == new.file.sha256 and old.tensor.start == new.tensor.start:
+        return None
+    equal = _equal_ranges(old, new)
+    width = element_width_bytes(old.tensor.dtype)
+    elements, changed, squares_changed, squares_old = size_bytes // (width or 1), 0, 0.0, 0.0
+    is_float = old.tensor.dtype in _DECODERS
+    compared = _complement(equal, size_bytes, width or 1)
+    for start, length in _blocks(compared):
+        before, after = old.read(start, length), new.read(start, length)
+        if before != after:
+            changed += _count_changed(before, after, width or 1)
+            if not is_float:
+                continue
+        if is_float:
+            values = decode_floats(old.tensor.dtype, before)
+            squares_old += _sum_of_squares(values)
+            if before != after:
+                squares_changed += _sum_of_squares(_difference(values, decode_floats(old.tensor.dtype, after)))
+    if not changed:
+        return None
+    share = changed / elements if width else None
+    if not is_float:
+        return Change(share, None)
+    for start, length in _blocks(_complement(compared, size_bytes, 1)):
+        squares_old += _sum_of_squares(decode_floats(old.tensor.dtype, old.read(start, length)))
+    return Change(share, _quotient(squares_changed, squares_old))
+
+
+def decode_floats(dtype: str, data: bytes) -> Array:
+    """The elements as float64, exactly. `dtype` is a float type of safetensors; a complex number counts as two."""
+    return _DECODERS[dtype](data)
+
+
+Range = tuple[int, int]
+"""Bytes `[start, end)` of a tensor, counted from its first byte."""
+
+
+def _equal_ranges(old: StoredTensor, new: StoredTensor) -> list[Range]:
+    """In ascending order: where a chunk of the same id lies at the same place relative to the tensor on both sides."""
+    known = set(_chunks_of(new))
+    size_bytes = old.tensor.end - old.tensor.start
+    return [
+        (max(start, 0), min(start + length, size_bytes))
+        for start, length, chunk_id in _chunks_of(old)
+        if (start, length, chunk_id) in known
+    ]
+
+
+def _chunks_of(tensor: StoredTensor) -> Iterator[tuple[int, int, bytes]]:
+    """The chunks that hold bytes of the tensor; their starts are relative to it, and may lie before it."""
+    chunks, origin = tensor.file.chunks(), tensor.tensor.start
+    first = max(0, bisect_right(chunks, origin, key=lambda chunk: chunk[0]) - 1)
+    for index in range(first, len(chunks)):
+        start, length, chunk_id = chunks[index]
+        if start >= tensor.tensor.end:
+            return
+        if start + length > origin:
+            yield start - origin, length, chunk_id
+
+
+def _complement(ranges: list[Range], size_bytes: int, width: int) -> list[Range]:
+    """What of `[0, size_bytes)` is outside the ascending `ranges`, grown to whole elements of `width` bytes."""
+    outside: list[Range] = []
+    position = 0
+    for start, end in [*ranges, (size_bytes, size_bytes)]:
+        if position < start:
+            grown = position // width * width, -(-start // width) * width
+            if outside and grown[0] < outside[-1][1]:
+                grown = outside.pop()[0], grown[1]
+            outside.append(grown)
+        position = max(position, end)
+    return outside
+
+
+def _blocks(ranges: list[Range]) -> Iterator[tuple[int, int]]:
+    """The ranges cut into (start, length) at multiples of `BLOCK_BYTES` in the tensor."""
+    for start, end in ranges:
+        position = start
+        while position < end:
+            stop = min(end, (position // BLOCK_BYTES + 1) * BLOCK_BYTES)
+            yield position, stop - position
+            position = stop
+
+
+def _count_changed(before: bytes, after: bytes, width: int) -> int:
+    """How many elements of `width` bytes differ in any bit."""
+    differs = np.frombuffer(before, np.uint8) != np.frombuffer(after, np.uint8)
+    return int(np.count_nonzero(differs.reshape(-1, width).any(axis=1)))
+
+
+def _sum_of_squares(values: Array) -> float:
+    with np.errstate(all="ignore"):  # NaN and infinity are told by the result
+        return float(np.dot(values, values))
+
+
+def _difference(old: Array, new: Array) -> Array:
+    with np.errstate(all="ignore"):
+        return new - old
+
+
+def _quotient(squares_changed: float, squares_old: float) -> float | None:
+    if not (math.isfinite(squares_changed) and math.isfinite(squares_old)) or squares_old == 0:
+        return None
+    return math.sqrt(squares_changed / squares_old)
+
+
+def _plain(dtype: str) -> Callable[[bytes], Array]:
+    return lambda data: np.frombuffer(data, dtype).astype(np.float64)
+
+
+def _bfloat16(data: bytes) -> Array:
+    bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
+    return bits.view(np.float32).astype(np.float64)
+
+
+def _by_table(table: Array) -> Callable[[bytes], Array]:
+    return lambda data: table[np.frombuffer(data, np.uint8)]
+
+
+def _float8(exponent_bits: int, bias: int, *, negative_zero_is_nan: bool) -> Array:
+    """All 256 values of an 8-bit float (OCP 8-bit floating point; FNUZ after Noune et al., arXiv:2206.02915)."""
+    codes = np.arange(256)
+    mantissa_bits = 7 - exponent_bits
+    exponent = codes >> mantissa_bits & ((1 << exponent_bits) - 1)
+    mantissa = (codes & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
+    magnitude = np.where(exponent == 0, mantissa * 2.0 ** (1 - bias), (1 + mantissa) * 2.0 ** (exponent - bias))
+    values = np.where(codes & 0x80, -magnitude, magnitude)
+    if negative_zero_is_nan:
+        values[0x80] = math.nan
+    elif exponent_bits == 4:
+        values[[0x7F, 0xFF]] = math.nan
+    else:
+        values[[0x7C, 0xFC]] = math.inf, -math.inf
+        values[[0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF]] = math.nan
+    return values
+
+
+_EXPONENTS_ONLY: Final = np.append(2.0 ** np.arange(-127.0, 128.0), math.nan)
+_DECODERS: Final[dict[str, Callable[[bytes], Array]]] = {
+    "F64": _plain("<f8"),
+    "F32": _plain("<f4"),
+    "F16": _plain("<f2"),
+    "C64": _plain("<f4"),
+    "C128": _plain("<f8"),
+    "BF16": _bfloat16,
+    "F8_E4M3": _by_table(_float8(4, 7, negative_zero_is_nan=False)),
+    "F8_E5M2": _by_table(_float8(5, 15, negative_zero_is_nan=False)),
+    "F8_E4M3FNUZ": _by_table(_float8(4, 8, negative_zero_is_nan=True)),
+    "F8_E5M2FNUZ": _by_table(_float8(5, 16, negative_zero_is_nan=True)),
+    "F8_E8M0": _by_table(_EXPONENTS_ONLY),
+}
