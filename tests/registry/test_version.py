@@ -121,8 +121,8 @@ def test_any_changed_byte_is_found(place: int, flip: int) -> None:
         "\x85",
         "\ud800",
         "x" * 256,
-    ]
-    + ["/".join(["y" * 200] * 6)],
+        "/".join(["y" * 200] * 6),
+    ],
 )
 def test_path_outside_the_rules_is_refused(path: str) -> None:
     with pytest.raises(InvalidInput) as caught:

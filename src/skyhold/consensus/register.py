@@ -147,10 +147,10 @@ def check_expected_version(expected_version: int) -> None:
         raise InvalidInput(f"Expected a version of at least 0 but got {expected_version}", code="invalid_version")
 
 
-def check_data(key: str, data: bytes) -> None:
-    if not 1 <= len(data) <= DATA_BYTES_MAX:
+def check_data(key: str, data: bytes, bytes_max: int = DATA_BYTES_MAX) -> None:
+    if not 1 <= len(data) <= bytes_max:
         raise InvalidInput(
-            f"Register {key} holds 1 to {DATA_BYTES_MAX} bytes but {len(data)} were given",
+            f"Register {key} holds 1 to {bytes_max} bytes but {len(data)} were given",
             code="register_data_size",
             key=key,
             size_bytes=len(data),

@@ -43,7 +43,7 @@ _SCHEMA: Final = (
     "CREATE TABLE changes (key TEXT NOT NULL, version INTEGER NOT NULL, data BLOB NOT NULL, next_configuration BLOB,"
     " operation_id TEXT, PRIMARY KEY (key, version)) WITHOUT ROWID",
     "CREATE UNIQUE INDEX operations ON changes (key, operation_id) WHERE operation_id IS NOT NULL",
-    "CREATE TABLE checkpointed (key TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE checkpointed (key TEXT PRIMARY KEY, version INTEGER NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {_SCHEMA_VERSION}",
 )
@@ -140,13 +140,19 @@ class SqliteRegisters(Registers):
             ).fetchall()
         return tuple(key for (key,) in rows)
 
-    def note_checkpoint(self, key: str, version: int) -> None:
+    def last_checkpoint(self, key: str) -> tuple[int, str] | None:
+        """Version and digest of the checkpoint of a register that was noted last."""
+        with self._open() as connection:
+            row = connection.execute("SELECT version, digest FROM checkpointed WHERE key = ?", (key,)).fetchone()
+        return None if row is None else (int(row[0]), str(row[1]))
+
+    def note_checkpoint(self, key: str, version: int, digest: str) -> None:
         """Note that the change `version` of a register has reached its checkpoints."""
         with self._transaction() as connection:
             connection.execute(
-                "INSERT INTO checkpointed VALUES (?, ?)"
-                " ON CONFLICT (key) DO UPDATE SET version = max(version, excluded.version)",
-                (key, version),
+                "INSERT INTO checkpointed VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE"
+                " SET version = excluded.version, digest = excluded.digest WHERE excluded.version > version",
+                (key, version, digest),
             )
 
     def close(self) -> None:

@@ -1,0 +1,282 @@
+"""Checkpoints: what a change of a machine's register leaves in the buckets, so that the refs outlive the machine.
+
+The change is committed by the engine first and acknowledged last; in between its value is written to the buckets
+(format.md, 11). A crash in between leaves it pending: whoever opens the store next writes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final, Protocol
+
+import rfc8785
+from blake3 import blake3
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
+from skyhold.consensus.register import Registers, Resync, Versioned
+from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, SkyholdError
+
+CHECKPOINTS_KEPT: Final = 8
+STRAGGLER_GRACE_S: Final = 2.0
+TERM_MAX: Final = 2**32 - 1
+_FOLDER: Final = "checkpoints"
+_OBJECT: Final = re.compile(r"checkpoints/([0-9a-f]{32})/([0-9a-f]{8})-([0-9a-f]{16})-[0-9a-f]{32}")
+
+
+class CheckpointLog(Protocol):
+    """Where an engine notes which change of a register has reached the buckets."""
+
+    def pending_checkpoints(self) -> tuple[str, ...]:
+        """The keys whose newest change is not noted."""
+
+    def last_checkpoint(self, key: str) -> tuple[int, str] | None:
+        """Version and digest (SHA-256 of the body, hex) of the checkpoint that was noted last."""
+
+    def note_checkpoint(self, key: str, version: int, digest: str) -> None:
+        """Note a checkpoint; one of an older version than the noted one changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The value of a register after one change, as a bucket keeps it. Checkpoints sort by (term, version)."""
+
+    key: str
+    term: int
+    value: Versioned
+    machine: str
+    previous: str | None
+
+    def encode(self) -> bytes:
+        """Canonical JSON."""
+        body: dict[str, str | int | None] = {
+            "key": self.key,
+            "term": self.term,
+            "version": self.value.version,
+            "data": base64.b64encode(self.value.data).decode(),
+            "machine": self.machine,
+            "previous": self.previous,
+        }
+        if self.value.next_configuration is not None:
+            body["next_configuration"] = base64.b64encode(self.value.next_configuration).decode()
+        return rfc8785.dumps(body)
+
+    @classmethod
+    def decode(cls, body: bytes, object_key: str, name_key: bytes) -> Checkpoint:
+        """The checkpoint in a frame's body. Raises `Corrupt` unless it belongs into this object."""
+        try:
+            fields = json.loads(body)
+            sealed = fields.get("next_configuration")
+            value = Versioned(
+                int(fields["version"]),
+                base64.b64decode(fields["data"], validate=True),
+                None if sealed is None else base64.b64decode(sealed, validate=True),
+            )
+            checkpoint = cls(str(fields["key"]), int(fields["term"]), value, str(fields["machine"]), fields["previous"])
+        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+            raise _damaged(object_key, f"it is no checkpoint: {error!r}") from error
+        if not object_key.startswith(checkpoint_prefix(checkpoint.key, checkpoint.term, value.version, name_key)):
+            raise _damaged(object_key, "it is that of another register or change")
+        return checkpoint
+
+
+class CheckpointedRegisters(Registers):
+    """Wraps the registers of this machine: a change is acknowledged once `needed` of `buckets` hold its checkpoint.
+
+    `term` and `machine` are those of the store's engine in `store.json`. `read_term` reads the term in a bucket's
+    `store.json`: where it is greater, the store was recovered elsewhere, and nothing is acknowledged here any more
+    (`Conflict` code `store_recovered_elsewhere`).
+
+    Where too few buckets take a checkpoint a change raises `OutcomeUnknown` code `checkpoint_pending`: it is committed
+    on this machine and would be lost with it. The next change of the register, or `flush`, completes it; whoever opens
+    the store calls `flush` first.
+    """
+
+    def __init__(
+        self,
+        registers: Registers,
+        log: CheckpointLog,
+        buckets: Sequence[Bucket],
+        keys: FrameKeys,
+        name_key: bytes,
+        *,
+        needed: int,
+        term: int,
+        machine: str,
+        read_term: Callable[[Bucket], int],
+    ) -> None:
+        if not 1 <= needed <= len(buckets) or not 0 <= term <= TERM_MAX:
+            raise ValueError(f"needed={needed} of {len(buckets)} buckets, term={term}")
+        self._registers = registers
+        self._log = log
+        self._buckets = tuple(buckets)
+        self._keys = keys
+        self._name_key = name_key
+        self._needed = needed
+        self._term = term
+        self._machine = machine
+        self._read_term = read_term
+
+    def read(self, key: str) -> Versioned | None:
+        return self._registers.read(key)
+
+    def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
+        value = self._registers.compare_and_set(key, expected_version, data, operation_id)
+        self._settle(key)
+        return value
+
+    def outcome(self, key: str, operation_id: str) -> Versioned | None:
+        value = self._registers.outcome(key, operation_id)
+        if value is not None:
+            self._settle(key)
+        return value
+
+    def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:
+        return self._registers.watch(key, after_version, timeout_s=timeout_s)
+
+    def list(self, prefix: str = "") -> list[str]:
+        return self._registers.list(prefix)
+
+    def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
+        value = self._registers.seal(key, expected_version, next_configuration)
+        self._settle(key)
+        return value
+
+    def restore(self, key: str, value: Versioned) -> None:
+        self._registers.restore(key, value)
+        self._settle(key)
+
+    def flush(self) -> tuple[str, ...]:
+        """Write the checkpoints that are pending; returns the keys of their registers. Raises as a change does."""
+        pending = self._log.pending_checkpoints()
+        for key in pending:
+            self._settle(key)
+        return pending
+
+    def close(self) -> None:
+        self._registers.close()
+
+    def _settle(self, key: str) -> None:
+        """Write the checkpoint of a register's newest change, unless it is noted. It stands for all changes before."""
+        value = self._registers.read(key)
+        noted = self._log.last_checkpoint(key)
+        if value is None or (noted is not None and noted[0] >= value.version):
+            return
+        checkpoint = Checkpoint(key, self._term, value, self._machine, noted[1] if noted else None)
+        body = checkpoint.encode()
+        prefix = checkpoint_prefix(key, self._term, value.version, self._name_key)
+        object_key = prefix + secrets.token_hex(16)
+        frame = encode_frame(Kind.CHECKPOINT, body, context=object_key, keys=self._keys)
+        failures = _write_to_all(
+            self._buckets, lambda bucket: self._write(bucket, object_key, frame, value.version), self._needed
+        )
+        fenced = next((error for error in failures.values() if isinstance(error, Conflict)), None)
+        if fenced is not None:
+            raise fenced
+        if len(self._buckets) - len(failures) < self._needed:
+            raise _pending(key, value.version, failures, len(self._buckets), self._needed)
+        self._log.note_checkpoint(key, value.version, hashlib.sha256(body).hexdigest())
+
+    def _write(self, bucket: Bucket, object_key: str, frame: bytes, version: int) -> None:
+        bucket.write(object_key, frame)
+        term = self._read_term(bucket)
+        if term > self._term:
+            raise Conflict(
+                f"The store was recovered on another machine: bucket `{bucket.name}` is at term {term}, this machine "
+                f"at {self._term}; changes made here no longer count",
+                code="store_recovered_elsewhere",
+                hint="Work on that machine, or run `skyhold recover` here",
+                bucket=bucket.name,
+                term=term,
+            )
+        if version % CHECKPOINTS_KEPT == 0:
+            _prune(bucket, object_key.rpartition("/")[0] + "/")
+
+
+def checkpoint_prefix(key: str, term: int, version: int, name_key: bytes) -> str:
+    """The beginning of the keys of all checkpoints of one change of a register; 32 random hex characters follow."""
+    folder = blake3(f"register/{key}".encode(), key=name_key).hexdigest()[:32]
+    return f"{_FOLDER}/{folder}/{term:08x}-{version:016x}-"
+
+
+def parse_checkpoint_key(object_key: str) -> tuple[str, int, int] | None:
+    """Folder, term and version in the key of a checkpoint, or None for another key."""
+    match = _OBJECT.fullmatch(object_key)
+    return (match[1], int(match[2], 16), int(match[3], 16)) if match else None
+
+
+def open_checkpoint(
+    stored: bytes | bytearray | memoryview, object_key: str, keys: FrameKeys, name_key: bytes
+) -> Checkpoint:
+    """The checkpoint in an object. Raises `Corrupt`, and `PermissionDenied` where its data key is not at hand."""
+    body = decode_frame(stored, kind=Kind.CHECKPOINT, context=object_key, keys=keys)
+    return Checkpoint.decode(body, object_key, name_key)
+
+
+def _write_to_all(
+    buckets: Sequence[Bucket], write: Callable[[Bucket], None], needed: int
+) -> dict[str, SkyholdError | None]:
+    """Write to all buckets at once; returns the failures by bucket's name, None where one was not waited for.
+
+    Once `needed` have it the others get a short grace: a stalled cloud does not hold up the change.
+    """
+    executor = ThreadPoolExecutor(len(buckets), thread_name_prefix="checkpoint")
+    tasks: dict[Future[None], Bucket] = {executor.submit(write, bucket): bucket for bucket in buckets}
+    failures: dict[str, SkyholdError | None] = {bucket.name: None for bucket in buckets}
+    deadline_s: float | None = None
+    waiting = set(tasks)
+    while waiting and (deadline_s is None or monotonic() < deadline_s):
+        done, waiting = wait(
+            waiting, None if deadline_s is None else deadline_s - monotonic(), return_when=FIRST_COMPLETED
+        )
+        for task in done:
+            error = task.exception()
+            if error is None:
+                del failures[tasks[task].name]
+            elif isinstance(error, SkyholdError):
+                failures[tasks[task].name] = error
+            else:
+                executor.shutdown(wait=False)
+                raise error
+        if deadline_s is None and len(buckets) - len(failures) >= needed:
+            deadline_s = monotonic() + STRAGGLER_GRACE_S
+    executor.shutdown(wait=False)
+    return failures
+
+
+def _prune(bucket: Bucket, folder: str) -> None:
+    """Delete all but the last checkpoints of a register. What fails here is done by a later change."""
+    try:
+        keys = sorted(info.key for info in bucket.list(folder) if parse_checkpoint_key(info.key))
+        for key in keys[:-CHECKPOINTS_KEPT]:
+            bucket.delete(key)
+    except SkyholdError:
+        return
+
+
+def _pending(
+    key: str, version: int, failures: dict[str, SkyholdError | None], buckets: int, needed: int
+) -> OutcomeUnknown:
+    said = "; ".join(f"`{name}`: {error.message if error else 'no answer yet'}" for name, error in failures.items())
+    return OutcomeUnknown(
+        f"Change {version} of register {key} is committed on this machine, but its checkpoint reached "
+        f"{buckets - len(failures)} of the {needed} buckets that must hold it ({said})",
+        code="checkpoint_pending",
+        hint="Run the command again, or `skyhold sync`, when the buckets answer; until then do not lose this machine",
+        key=key,
+        version=version,
+        buckets=sorted(failures),
+    )
+
+
+def _damaged(object_key: str, why: str) -> Corrupt:
+    return Corrupt(f"Checkpoint {object_key} is damaged: {why}", code="checkpoint_damaged", key=object_key)

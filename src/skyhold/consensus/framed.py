@@ -1,0 +1,83 @@
+"""Registers whose data is framed: authenticated, and sealed where the store is, before any engine sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from skyhold.codec.frame import HEADER_BYTES, MAC_BYTES, FrameKeys, Kind, decode_frame, encode_frame
+from skyhold.consensus.register import DATA_BYTES_MAX, Registers, Resync, Versioned, check_data, check_register_key
+
+FRAMED_DATA_BYTES_MAX: Final = DATA_BYTES_MAX - HEADER_BYTES - MAC_BYTES
+"""What fits into an engine's register whether it compresses or not."""
+
+
+class FramedRegisters(Registers):
+    """Wraps an engine. Raises `Corrupt` for data that is not an intact frame of its own register.
+
+    Data has at most `FRAMED_DATA_BYTES_MAX` bytes. The configuration in a seal is framed as the data is.
+    """
+
+    def __init__(self, registers: Registers, keys: FrameKeys) -> None:
+        self._registers = registers
+        self._keys = keys
+
+    def read(self, key: str) -> Versioned | None:
+        value = self._registers.read(key)
+        return None if value is None else self._opened(key, value)
+
+    def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
+        value = self._registers.compare_and_set(key, expected_version, self._framed(key, data), operation_id)
+        return self._opened(key, value)
+
+    def outcome(self, key: str, operation_id: str) -> Versioned | None:
+        value = self._registers.outcome(key, operation_id)
+        return None if value is None else self._opened(key, value)
+
+    def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:
+        changes = self._registers.watch(key, after_version, timeout_s=timeout_s)
+        if isinstance(changes, Resync):
+            return Resync(self._opened(key, changes.current))
+        return [self._opened(key, value) for value in changes]
+
+    def list(self, prefix: str = "") -> list[str]:
+        return self._registers.list(prefix)
+
+    def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
+        current = self.read(key)
+        if current is not None and current.next_configuration == next_configuration:
+            # Two frames of one configuration differ, so the engine could not tell that it is the same.
+            return current
+        sealed = self._registers.seal(key, expected_version, self._framed(key, next_configuration))
+        return self._opened(key, sealed)
+
+    def restore(self, key: str, value: Versioned) -> None:
+        if self.read(key) == value:
+            return
+        next_configuration = value.next_configuration
+        framed = replace(
+            value,
+            data=self._framed(key, value.data) if value.data else b"",
+            next_configuration=self._framed(key, next_configuration) if next_configuration is not None else None,
+        )
+        self._registers.restore(key, framed)
+
+    def close(self) -> None:
+        self._registers.close()
+
+    def _framed(self, key: str, data: bytes) -> bytes:
+        check_register_key(key)
+        check_data(key, data, FRAMED_DATA_BYTES_MAX)
+        return encode_frame(Kind.REGISTER, data, context=f"register/{key}", keys=self._keys)
+
+    def _opened(self, key: str, value: Versioned) -> Versioned:
+        next_configuration = value.next_configuration
+        return replace(
+            value,
+            data=self._unframed(key, value.data) if value.data else b"",
+            next_configuration=self._unframed(key, next_configuration) if next_configuration is not None else None,
+        )
+
+    def _unframed(self, key: str, framed: bytes) -> bytes:
+        return decode_frame(framed, kind=Kind.REGISTER, context=f"register/{key}", keys=self._keys)

@@ -1,0 +1,77 @@
+"""Keys and buckets for the tests of checkpoints."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from skyhold.buckets.bucket import Bucket, Buffer
+from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.memory import MemoryBucket
+from skyhold.codec.frame import DataKey, FrameKeys
+from skyhold.consensus.checkpoint import CheckpointedRegisters
+from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.sqlite import SqliteRegisters
+from skyhold.errors import Unavailable
+
+KEYS = FrameKeys({0: DataKey(b"m" * 32, b"s" * 32)}, 0, sealed=False)
+NAME_KEY = b"n" * 32
+MACHINE = "a1" * 16
+
+
+class FlakyBucket(MemoryBucket):
+    """A bucket that can be told to be away, and to call something before each write."""
+
+    away = False
+    before_write: Callable[[], object] | None = None
+    term = 0
+
+    def write(self, key: str, body: Buffer) -> None:
+        self._check()
+        if self.before_write:
+            self.before_write()
+        super().write(key, body)
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
+        self._check()
+        return super().read(key, start, length)
+
+    def list(self, prefix: str = "", *, after: str = ""):  # type: ignore[no-untyped-def]
+        self._check()
+        return super().list(prefix, after=after)
+
+    def _check(self) -> None:
+        if self.away:
+            raise Unavailable(f"bucket {self.name} is away")
+
+
+def new_buckets(count: int = 3) -> list[FlakyBucket]:
+    run = secrets.token_hex(8)
+    return [
+        FlakyBucket(BucketLocation(name=f"cloud-{n}", url=f"memory://{run}-{n}", provider="memory"))
+        for n in range(count)
+    ]
+
+
+def checkpointed(
+    path: Path,
+    buckets: Sequence[Bucket],
+    *,
+    needed: int = 2,
+    term: int = 0,
+    machine: str = MACHINE,
+    keys: FrameKeys = KEYS,
+) -> CheckpointedRegisters:
+    engine = SqliteRegisters(path)
+    return CheckpointedRegisters(
+        FramedRegisters(engine, keys),
+        engine,
+        buckets,
+        keys,
+        NAME_KEY,
+        needed=needed,
+        term=term,
+        machine=machine,
+        read_term=lambda bucket: bucket.term if isinstance(bucket, FlakyBucket) else 0,
+    )

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from skyhold.consensus.checkpoint import CHECKPOINTS_KEPT, parse_checkpoint_key
+from skyhold.consensus.framed import FRAMED_DATA_BYTES_MAX
+from skyhold.consensus.recovery import recover_registers, restore
+from skyhold.consensus.register import Registers, Versioned
+from skyhold.consensus.sqlite import SqliteRegisters
+from skyhold.errors import Conflict, Corrupt, OutcomeUnknown
+from tests.consensus.conformance import KEY, RegistersConformance
+from tests.consensus.fixtures import KEYS, MACHINE, NAME_KEY, FlakyBucket, checkpointed, new_buckets
+
+
+class TestCheckpointedRegisters(RegistersConformance):
+    data_bytes_max = FRAMED_DATA_BYTES_MAX
+
+    @pytest.fixture
+    def registers(self, tmp_path: Path) -> Iterator[Registers]:  # type: ignore[override]
+        registers = checkpointed(tmp_path / "registers.sqlite", new_buckets())
+        yield registers
+        registers.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "registers.sqlite"
+
+
+@pytest.fixture
+def buckets() -> list[FlakyBucket]:
+    return new_buckets()
+
+
+def checkpoint_keys(bucket: FlakyBucket) -> list[str]:
+    return [info.key for info in bucket.list("checkpoints/")]
+
+
+def newest(buckets: list[FlakyBucket]) -> dict[str, Versioned]:
+    return {key: found.value for key, found in recover_registers(buckets, KEYS, NAME_KEY).checkpoints.items()}
+
+
+def test_acknowledged_change_is_recovered_from_any_one_bucket(path: Path, buckets: list[FlakyBucket]) -> None:
+    registers = checkpointed(path, buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    registers.compare_and_set(KEY, 1, b"two", "b")
+    registers.compare_and_set("names", 0, b"names", "a")
+    for bucket in buckets:
+        assert newest([bucket]) == {KEY: Versioned(2, b"two"), "names": Versioned(1, b"names")}
+
+
+def test_checkpoints_hold_the_digest_of_the_one_before(path: Path, buckets: list[FlakyBucket]) -> None:
+    registers = checkpointed(path, buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    first = recover_registers(buckets, KEYS, NAME_KEY).checkpoints[KEY]
+    registers.compare_and_set(KEY, 1, b"two", "b")
+    second = recover_registers(buckets, KEYS, NAME_KEY).checkpoints[KEY]
+    assert first.previous is None
+    assert second.previous == hashlib.sha256(first.encode()).hexdigest()
+    assert second.machine == MACHINE
+
+
+def test_change_is_acknowledged_with_one_bucket_away(path: Path, buckets: list[FlakyBucket]) -> None:
+    buckets[0].away = True
+    assert checkpointed(path, buckets).compare_and_set(KEY, 0, b"one", "a").version == 1
+    recovery = recover_registers(buckets, KEYS, NAME_KEY)
+    assert recovery.checkpoints[KEY].value == Versioned(1, b"one")
+    assert recovery.answered == ["cloud-1", "cloud-2"]
+    assert list(recovery.failed) == ["cloud-0"]
+
+
+def test_change_that_too_few_buckets_took_says_so_and_is_completed_by_its_repetition(
+    path: Path, buckets: list[FlakyBucket]
+) -> None:
+    registers = checkpointed(path, buckets)
+    buckets[0].away = buckets[2].away = True
+    with pytest.raises(OutcomeUnknown, match="1 of the 2 buckets") as caught:
+        registers.compare_and_set(KEY, 0, b"one", "a")
+    assert caught.value.fields["buckets"] == ["cloud-0", "cloud-2"]
+    assert registers.read(KEY) == Versioned(1, b"one")
+    buckets[2].away = False
+    assert registers.compare_and_set(KEY, 0, b"one", "a") == Versioned(1, b"one")
+    assert newest([buckets[2]]) == {KEY: Versioned(1, b"one")}
+
+
+def test_pending_checkpoint_is_written_by_the_next_opener(path: Path, buckets: list[FlakyBucket]) -> None:
+    SqliteRegisters(path).close()
+    for bucket in buckets:
+        bucket.away = True
+    with pytest.raises(OutcomeUnknown):
+        checkpointed(path, buckets).compare_and_set(KEY, 0, b"one", "a")
+    for bucket in buckets:
+        bucket.away = False
+    opened = checkpointed(path, buckets)
+    assert opened.flush() == (KEY,)
+    assert opened.flush() == ()
+    assert newest(buckets) == {KEY: Versioned(1, b"one")}
+
+
+def test_checkpoint_is_written_before_the_change_is_acknowledged(path: Path, buckets: list[FlakyBucket]) -> None:
+    acknowledged: list[bool] = []
+    written_before: list[bool] = []
+    for bucket in buckets:
+        bucket.before_write = lambda: written_before.append(not acknowledged)
+    checkpointed(path, buckets).compare_and_set(KEY, 0, b"one", "a")
+    acknowledged.append(True)
+    assert written_before == [True] * 3
+
+
+def test_stalled_bucket_does_not_hold_up_a_change(
+    path: Path, buckets: list[FlakyBucket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skyhold.consensus.checkpoint.STRAGGLER_GRACE_S", 0.05)
+    release = threading.Event()
+    buckets[1].before_write = lambda: release.wait(30)
+    started_s = time.monotonic()
+    try:
+        checkpointed(path, buckets).compare_and_set(KEY, 0, b"one", "a")
+        assert time.monotonic() - started_s < 10
+    finally:
+        release.set()
+
+
+def test_only_the_last_checkpoints_are_kept(path: Path, buckets: list[FlakyBucket]) -> None:
+    registers = checkpointed(path, buckets)
+    for version in range(4 * CHECKPOINTS_KEPT):
+        registers.compare_and_set(KEY, version, b"%d" % version, f"o{version}")
+        assert len(checkpoint_keys(buckets[0])) < 2 * CHECKPOINTS_KEPT
+    places = [parse_checkpoint_key(key) for key in checkpoint_keys(buckets[0])]
+    assert [place[2] for place in places if place] == list(range(3 * CHECKPOINTS_KEPT + 1, 4 * CHECKPOINTS_KEPT + 1))
+
+
+def test_damaged_checkpoint_is_named_and_another_copy_taken(path: Path, buckets: list[FlakyBucket]) -> None:
+    registers = checkpointed(path, buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    registers.compare_and_set(KEY, 1, b"two", "b")
+    damaged = checkpoint_keys(buckets[0])[-1]
+    for place in range(len(buckets[0].read(damaged))):
+        body = bytearray(buckets[1].read(damaged))
+        body[place] ^= 0x41
+        buckets[0].write(damaged, body)
+        recovery = recover_registers(buckets, KEYS, NAME_KEY)
+        assert recovery.checkpoints[KEY].value == Versioned(2, b"two")
+        assert [(copy.bucket, copy.key) for copy in recovery.damaged] == [("cloud-0", damaged)]
+    assert newest([buckets[0]]) == {KEY: Versioned(1, b"one")}
+
+
+def test_checkpoint_under_the_name_of_another_change_is_damaged(path: Path, buckets: list[FlakyBucket]) -> None:
+    registers = checkpointed(path, buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    key = checkpoint_keys(buckets[0])[0]
+    replayed = key.replace("-0000000000000001-", "-0000000000000009-")
+    buckets[0].write(replayed, buckets[0].read(key))
+    recovery = recover_registers(buckets, KEYS, NAME_KEY)
+    assert recovery.checkpoints[KEY].value == Versioned(1, b"one")
+    assert [copy.key for copy in recovery.damaged] == [replayed]
+
+
+def test_recovered_machine_goes_on_and_outranks_the_old_one(path: Path, buckets: list[FlakyBucket]) -> None:
+    old = checkpointed(path, buckets)
+    for version in range(3):
+        old.compare_and_set(KEY, version, b"%d" % version, f"o{version}")
+    recovery = recover_registers(buckets, KEYS, NAME_KEY)
+    new = checkpointed(path.with_name("new.sqlite"), buckets, term=recovery.term + 1, machine="b2" * 16)
+    restore(recovery.checkpoints, new)
+    assert new.read(KEY) == Versioned(3, b"2")
+    new.compare_and_set(KEY, 3, b"new", "n")
+    for version in range(3, 9):
+        old.compare_and_set(KEY, version, b"old", f"late{version}")
+    assert newest(buckets) == {KEY: Versioned(4, b"new")}
+
+
+def test_machine_that_was_recovered_elsewhere_acknowledges_nothing(path: Path, buckets: list[FlakyBucket]) -> None:
+    registers = checkpointed(path, buckets, term=1)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    buckets[1].term = 2
+    with pytest.raises(Conflict) as caught:
+        registers.compare_and_set(KEY, 1, b"two", "b")
+    assert caught.value.code == "store_recovered_elsewhere"
+    with pytest.raises(Conflict):
+        registers.compare_and_set(KEY, 1, b"two", "b")
+
+
+def test_two_machines_with_one_history_are_found_out(path: Path, buckets: list[FlakyBucket]) -> None:
+    checkpointed(path, buckets).compare_and_set(KEY, 0, b"one", "a")
+    twin = checkpointed(path.with_name("twin.sqlite"), buckets)
+    twin.compare_and_set(KEY, 0, b"another", "a")
+    with pytest.raises(Corrupt) as caught:
+        recover_registers(buckets, KEYS, NAME_KEY)
+    assert caught.value.code == "checkpoints_fork"
+
+
+def test_same_change_checkpointed_twice_is_one_value(path: Path, buckets: list[FlakyBucket]) -> None:
+    registers = checkpointed(path, buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    again = checkpointed(path.with_name("again.sqlite"), buckets)
+    restore(recover_registers(buckets, KEYS, NAME_KEY).checkpoints, again)
+    assert len(checkpoint_keys(buckets[0])) == 2
+    assert newest(buckets) == {KEY: Versioned(1, b"one")}
+
+
+def test_sealed_store_shows_nothing_in_its_checkpoints(path: Path, buckets: list[FlakyBucket]) -> None:
+    sealed = dataclasses.replace(KEYS, sealed=True)
+    checkpointed(path, buckets, keys=sealed).compare_and_set(KEY, 0, b"plain text here", "a")
+    stored = bytes(buckets[0].read(checkpoint_keys(buckets[0])[0]))
+    assert b"cGxhaW4gdGV4dCBoZXJl" not in stored
+    assert KEY.encode() not in stored
+    recovery = recover_registers(buckets, sealed, NAME_KEY)
+    assert recovery.checkpoints[KEY].value == Versioned(1, b"plain text here")
+
+
+def test_seal_is_recovered_with_the_configuration_that_follows(path: Path, buckets: list[FlakyBucket]) -> None:
+    registers = checkpointed(path, buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    registers.seal(KEY, 1, b"next")
+    assert newest(buckets) == {KEY: Versioned(2, b"one", b"next")}
+
+
+def test_empty_buckets_recover_nothing(buckets: list[FlakyBucket]) -> None:
+    recovery = recover_registers(buckets, KEYS, NAME_KEY)
+    assert recovery.checkpoints == {}
+    assert recovery.term == 0
+    assert recovery.answered == ["cloud-0", "cloud-1", "cloud-2"]
