@@ -169,10 +169,10 @@ def _norm_forward(parameters: Parameters, shape: EncoderShape, name: str, inputs
 
 
 def _norm_backward(parameters: Parameters, name: str, tape: Tape, outer: Array, gradients: Gradients) -> Array:
-    normal = tape["normal"]
+    normal: Array = tape["normal"]
     gradients[f"{name}.weight"] = (outer * normal).sum(axis=(0, 1))
     gradients[f"{name}.bias"] = outer.sum(axis=(0, 1))
-    scaled = outer * parameters[f"{name}.weight"]
-    return tape["inverse"] * (
-        scaled - scaled.mean(axis=-1, keepdims=True) - normal * (scaled * normal).mean(axis=-1, keepdims=True)
-    )
+    scaled: Array = outer * parameters[f"{name}.weight"]
+    scaled -= scaled.mean(axis=-1, keepdims=True) + normal * (scaled * normal).mean(axis=-1, keepdims=True)
+    scaled *= tape["inverse"]
+    return scaled

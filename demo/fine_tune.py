@@ -49,7 +49,7 @@ class Training:
 
 
 def pairs_of_docstrings() -> tuple[list[Pair], list[Pair]]:
-    """Pairs for training and, every eighth, for measuring; the same for the same versions of the packages."""
+    """Pairs for training and, every twelfth, for measuring; the same for the same versions of the packages."""
     pairs: dict[str, Pair] = {}
     for module_name in MODULES:
         module = importlib.import_module(module_name)
@@ -61,7 +61,7 @@ def pairs_of_docstrings() -> tuple[list[Pair], list[Pair]]:
             if summary and summary[0] not in pairs:
                 pairs[summary[0]] = Pair(" ".join(summary[0].split()), f"{name}{_arguments(member)}")
     ordered = [pairs[key] for key in sorted(pairs)]
-    return [pair for number, pair in enumerate(ordered) if number % 8], ordered[::8]
+    return [pair for number, pair in enumerate(ordered) if number % 12], ordered[::12]
 
 
 def _arguments(member: Callable[..., object]) -> str:
@@ -111,7 +111,7 @@ def batch_gradients(
 
 
 def embed_texts(
-    parameters: dict[str, Array], shape: EncoderShape, tokens: WordPiece, texts: Sequence[str], batch: int = 64
+    parameters: dict[str, Array], shape: EncoderShape, tokens: WordPiece, texts: Sequence[str], batch: int = 16
 ) -> Array:
     """Vectors (len(texts), H), shortest texts first inside so that little is padding."""
     order = sorted(range(len(texts)), key=lambda number: len(texts[number]))

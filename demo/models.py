@@ -110,9 +110,9 @@ def make_network_versions(folder: Path) -> list[ModelVersion]:
     ]  # fmt: skip
     plans = [
         ("fine-tune", "Fine-tune every weight to find functions by their description",
-         Training(steps=5, batch=32, learning_rate=6e-5, weight_decay=0.01, trained=_takes_part)),
+         Training(steps=4, batch=32, learning_rate=6e-5, weight_decay=0.01, trained=_takes_part)),
         ("bias-only", "Fine-tune biases and norms only, for the same task",
-         Training(steps=5, batch=32, learning_rate=2e-3, weight_decay=0.0, trained=_is_bias_or_norm)),
+         Training(steps=4, batch=32, learning_rate=2e-3, weight_decay=0.0, trained=_is_bias_or_norm)),
     ]  # fmt: skip
     for label, message, training in plans:
         tuned = fine_tune(parameters, shape, tokens, train, training)

@@ -5,7 +5,6 @@ For Western text it gives the same tokens as the `tokenizers` package, which wou
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-WORDS = re.compile(r"\w+|[^\w\s]")
 WORD_CHARACTERS_MAX = 100
+
+
+def is_punctuation(character: str) -> bool:
+    """What BERT makes a word of its own: all of ASCII's signs, and Unicode's punctuation (so not `∞`)."""
+    if character.isascii():
+        return character.isprintable() and not character.isalnum() and character != " "
+    return unicodedata.category(character).startswith("P")
 
 
 class WordPiece:
@@ -30,8 +35,8 @@ class WordPiece:
     def encode(self, text: str, tokens_max: int) -> list[int]:
         """The ids of one text with its first and last marks, cut to `tokens_max`."""
         plain = "".join(c for c in unicodedata.normalize("NFD", text.lower()) if unicodedata.category(c) != "Mn")
-        # BERT splits at an underscore, which is a word character to Python.
-        ids = [piece for word in WORDS.findall(plain.replace("_", " _ ")) for piece in self._pieces(word)]
+        words = "".join(f" {c} " if is_punctuation(c) else c for c in plain).split()
+        ids = [piece for word in words for piece in self._pieces(word)]
         return [self._first, *ids[: tokens_max - 2], self._last]
 
     def batch(self, texts: Sequence[str], tokens_max: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
