@@ -33,7 +33,7 @@ from skyhold.buckets.bucket import (
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, azure_rules
-from skyhold.buckets.wire import checksum_refused, truncated
+from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated
 from skyhold.errors import Conflict, NotFound, PermissionDenied, SkyholdError
 
 PUT_BYTES_MAX: Final = 5000 << 20
@@ -196,6 +196,8 @@ class AzureBucket(Bucket):
             if conditional and failure.code == "object_not_found":  # what was to be replaced is gone
                 failure = Conflict(f"There is no `{key}` in bucket `{self.name}` any more", bucket=self.name, key=key)
             raise failure from error
+        if conditional and not (reply.get("content_md5") and reply.get("etag")):
+            raise error_of_no_reply(ValueError("no checksum or tag"), self.name, key, conditional=True)
         if reply.get("content_md5") != hashlib.md5(data, usedforsecurity=False).digest():
             raise checksum_refused(self.name, key)
         return _tag(reply["etag"])

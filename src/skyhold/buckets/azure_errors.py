@@ -10,7 +10,6 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpRes
 from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated
 from skyhold.errors import (
     Conflict,
-    Corrupt,
     InvalidInput,
     NotFound,
     OutcomeUnknown,
@@ -27,7 +26,6 @@ BY_CODE: Final[dict[str, Meaning]] = {
     "ContainerBeingDeleted": (NotFound, "bucket_not_found", "The container of {what} is being deleted"),
     "BlobAlreadyExists": (Conflict, "precondition_failed", "Somebody else created {what} first"),
     "BlobImmutableDueToPolicy": (PermissionDenied, "object_retained", "An immutability policy keeps {what} as it is"),
-    "Md5Mismatch": (Corrupt, "checksum_refused", "Azure received other bytes than were sent for {what}"),
     "AccountBeingCreated": (Unavailable, "unavailable", "The account of {what} is being created"),
 }
 BY_STATUS: Final[dict[int, Meaning]] = {
@@ -53,7 +51,7 @@ def meaning_of(status: int, code: str, *, conditional: bool) -> Meaning:
     """The table's row. A conditional put must know more: a status that promises nothing is `OutcomeUnknown`."""
     if code in BY_CODE:
         return BY_CODE[code]
-    if conditional and (status in {408, 409} or status >= 500):
+    if conditional and (status < 400 or status in {408, 409} or status >= 500):
         return OutcomeUnknown, "outcome_unknown", "The fate of the conditional put is not known: {what}"
     if status in BY_STATUS:
         return BY_STATUS[status]
@@ -82,6 +80,8 @@ def translated(error: AzureError, bucket: str, key: str = "", *, conditional: bo
 
 
 def _of_reply(error: HttpResponseError, what: str, fields: dict[str, Any], *, conditional: bool) -> SkyholdError:
+    if error.status_code == 400 and "md5" in str(error.message).lower():  # Azurite calls it an InvalidOperation
+        return checksum_refused(fields["bucket"], fields["key"])
     status, azure_code = error.status_code or 0, getattr(error, "error_code", "") or ""
     azure_code = str(getattr(azure_code, "value", azure_code))  # the SDK makes enumeration members of those it knows
     failure, code, sentence = meaning_of(status, azure_code, conditional=conditional)

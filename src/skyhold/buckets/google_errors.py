@@ -42,7 +42,7 @@ def meaning_of(status: int, said: str, *, conditional: bool) -> Meaning:
         return Corrupt, "checksum_refused", "Google received other bytes than were sent for {what}"
     if status == 403 and "retention" in said:
         return PermissionDenied, "object_retained", "A retention rule keeps {what} as it is"
-    if conditional and (status in {408, 409} or status >= 500):
+    if conditional and (status < 400 or status in {408, 409} or status >= 500):
         return OutcomeUnknown, "outcome_unknown", "The fate of the conditional put is not known: {what}"
     if status in MEANINGS:
         return MEANINGS[status]
