@@ -1,0 +1,126 @@
+"""How a verb becomes a Click command: common options, examples and exit statuses in its help, and a `Session`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
+
+import click
+
+from skyhold.cli.exits import MEANINGS
+from skyhold.cli.output import Output
+
+if TYPE_CHECKING:
+    from skyhold.registry.store import Store
+    from skyhold.storage.progress import Progress
+    from skyhold.storage.settings import Settings
+
+Parameters = ParamSpec("Parameters")
+
+COMMON: Final = ("store_url", "config_file", "verbose", "as_json", "quiet")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What every command is given first: how to answer, and the way to the store."""
+
+    output: Output
+    store_url: str | None
+    config_file: str | None
+
+    def settings(self) -> Settings:
+        """This machine's settings. Raises as `load_settings` does."""
+        from skyhold.storage.settings import load_settings
+
+        given = {"SKYHOLD_CONFIG": self.config_file} if self.config_file else {}
+        return load_settings({**os.environ, **given})
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """The store of `--store`, else of the settings, open while the block runs."""
+        from skyhold.registry import store
+
+        with store.open(self.store_url, settings=self.settings()) as opened:
+            yield opened
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """A place for long work to tell how far it is; erased or ended with the block."""
+        from skyhold.cli.progress import open_progress
+
+        with open_progress(self.output) as progress:
+            yield progress
+
+
+class VerbCommand(click.Command):
+    """A command whose help ends with examples to paste and the exit statuses that a script may meet."""
+
+    examples: Sequence[str] = ()
+    exits: Sequence[int] = ()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own, common = [], []
+        for parameter in self.get_params(ctx):
+            record = None if isinstance(parameter, click.Argument) else parameter.get_help_record(ctx)
+            if record is not None:
+                shared = parameter.name in COMMON or parameter not in self.params  # the latter is --help
+                (common if shared else own).append(record)
+        if own:
+            with formatter.section("Options"):
+                formatter.write_dl(own)
+        with formatter.section("Common options"):
+            formatter.write_dl(common)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Examples"):
+            for example in self.examples:
+                formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+        with formatter.section("Exit statuses"):
+            formatter.write_dl([(str(status), MEANINGS[status]) for status in (0, *sorted(self.exits))])
+
+
+def verb(
+    *parameters: click.Parameter, examples: Sequence[str], exits: Sequence[int], answers: bool = True
+) -> Callable[[Callable[Concatenate[Session, ...], None]], VerbCommand]:
+    """Make a command of `run(session, **parameters)`; its docstring is the help. `answers=False` is for a command
+    without a result, which takes neither `--json` nor `--quiet`."""
+
+    def decorate(run: Callable[Concatenate[Session, ...], None]) -> VerbCommand:
+        def callback(store_url: str | None, config_file: str | None, verbose: bool, **values: Any) -> None:
+            del verbose  # read by `main`, which must also know it when parsing fails
+            outer = click.get_current_context().find_root().params
+            output = Output(json=values.pop("as_json", False), quiet=values.pop("quiet", False))
+            session = Session(output, store_url or outer.get("store"), config_file or outer.get("config"))
+            run(session, **values)
+
+        words = run.__module__.rpartition(".")[2]
+        made = VerbCommand(
+            name=words.rpartition("_")[2],
+            callback=callback,
+            params=[*parameters, *_common(answers)],
+            help=run.__doc__,
+        )
+        made.examples, made.exits = examples, exits
+        return made
+
+    return decorate
+
+
+def _common(answers: bool) -> list[click.Parameter]:
+    shared: list[click.Parameter] = [
+        click.Option(["--store", "store_url"], metavar="URL", help="The store, by the URL of any of its buckets."),
+        click.Option(
+            ["--config", "config_file"], metavar="FILE", help="Read this instead of the skyhold.toml that is found."
+        ),
+        click.Option(["--verbose"], is_flag=True, help="Show the chain of errors, for reports of defects."),
+    ]
+    if not answers:
+        return shared
+    return [
+        click.Option(["--json", "as_json"], is_flag=True, help="Answer with one JSON document; errors too, on stderr."),
+        click.Option(["--quiet", "-q"], is_flag=True, help="Answer with bare names or ids; no progress."),
+        *shared,
+    ]

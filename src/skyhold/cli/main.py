@@ -1,0 +1,114 @@
+"""The entry point: runs a command and turns whatever it raises into a message and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from skyhold.cli.exits import CLOSED_PIPE, DEFECT, INTERRUPTED
+from skyhold.cli.group import skyhold
+from skyhold.cli.output import color, printable, write_json
+from skyhold.errors import InvalidInput, SkyholdError
+
+PROGRAM = "skyhold"
+COMPLETION_VARIABLE = "_SKYHOLD_COMPLETE"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `skyhold` with `arguments` (the process's own by default) and return the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a locale that lacks a character must not end a command half-way
+            stream.reconfigure(errors="backslashreplace")
+    if COMPLETION_VARIABLE in os.environ:
+        skyhold.main(arguments, prog_name=PROGRAM, complete_var=COMPLETION_VARIABLE)
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end; give it a place where that succeeds.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return CLOSED_PIPE
+    except OSError as error:  # only the flush above
+        _report(SkyholdError(f"Standard output cannot be written: {error.strerror}", code="output_unwritable"), False)
+        return DEFECT
+    return status
+
+
+def _run(arguments: list[str]) -> int:
+    as_json = "--json" in arguments
+    try:
+        with skyhold.make_context(PROGRAM, arguments) as context:
+            skyhold.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except (KeyboardInterrupt, EOFError, click.Abort):
+        _interrupted(as_json)
+        return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as help_text:
+        help_text.show()
+        return InvalidInput.exit_status
+    except click.ClickException as error:
+        return _fail(_usage_error(error), arguments, as_json)
+    except BrokenPipeError:
+        raise
+    except SkyholdError as error:
+        return _fail(error, arguments, as_json)
+    except Exception as error:  # noqa: BLE001 - the outermost frame: a defect is told like any other error
+        return _fail(_defect(error), arguments, as_json)
+    return 0
+
+
+def _fail(error: SkyholdError, arguments: list[str], as_json: bool) -> int:
+    if "--verbose" in arguments:
+        import traceback
+
+        click.echo(printable_lines("".join(traceback.format_exception(error))), err=True)
+    _report(error, as_json)
+    return error.exit_status
+
+
+def _report(error: SkyholdError, as_json: bool) -> None:
+    if as_json:
+        write_json({"error": error.to_json()}, err=True)
+        return
+    click.echo(
+        f"{click.style('error:', fg='red', bold=True)} {printable_lines(error.message)}", err=True, color=color()
+    )
+    if error.hint:
+        click.echo(f"{click.style('hint:', fg='cyan')} {printable_lines(error.hint)}", err=True, color=color())
+
+
+def printable_lines(text: str) -> str:
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def _usage_error(error: click.ClickException) -> InvalidInput:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else PROGRAM
+    return InvalidInput(error.format_message().rstrip("."), code="usage", hint=f"See `{path} --help`")
+
+
+def _defect(error: Exception) -> SkyholdError:
+    report = SkyholdError(
+        f"Skyhold failed in a way that it should not: {type(error).__name__}: {error}",
+        code="defect",
+        hint="Run the command again with `--verbose` and report what it prints",
+    )
+    report.__cause__ = error
+    return report
+
+
+def _interrupted(as_json: bool) -> None:
+    message = "Interrupted; what has arrived is kept, and running the same command again continues"
+    if as_json:
+        write_json({"error": {"class": "Interrupted", "code": "interrupted", "message": message}}, err=True)
+    else:
+        click.echo(f"\n{message}", err=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""`skyhold attach`"""
+
+from __future__ import annotations
+
+import click
+
+from skyhold.cli.arguments import Reference, author_option, pairs_option, reference_argument
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    reference_argument(ref_needed=True),
+    pairs_option(["--metric", "metrics"], "NAME=NUMBER", "A metric; may be repeated.", metrics=True),
+    click.Option(["--note", "notes"], multiple=True, metavar="TEXT", help="A note; may be repeated."),
+    author_option(),
+    examples=(
+        "skyhold attach fraud/scorer@champion --metric accuracy_live=0.91",
+        'skyhold attach fraud/scorer@3f2a9c01de --note "Passed the review of 3 March" --author Ada',
+    ),
+    exits=(2, 3, 5, 6, 7, 8, 9),
+)
+def command(
+    session: Session, reference: Reference, metrics: dict[str, float], notes: tuple[str, ...], author: str | None
+) -> None:
+    """Add metrics and notes to a version that is stored; it stays the same version. Of a metric, the last value counts,
+    and all are kept."""
+    if not metrics and not notes:
+        raise click.UsageError("Nothing to attach: give --metric or --note")
+    with session.store() as store:
+        repository = store.repository(reference.repository)
+        repository.attach(reference.ref, metrics=metrics, notes=notes, author=author)
+        version = repository.show(reference.ref)
+    session.output.show(
+        version.to_json(), quiet=[version.id], human=lambda: _tell(reference, version.id, metrics, notes)
+    )

@@ -1,0 +1,27 @@
+"""`skyhold branch delete`"""
+
+from __future__ import annotations
+
+import click
+
+from skyhold.cli.arguments import author_option, confirm, reason_option, repository_argument, yes_option
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    repository_argument(),
+    click.Argument(["name"]),
+    reason_option(),
+    author_option(),
+    yes_option(),
+    examples=("skyhold branch delete fraud/scorer experiment --yes",),
+    exits=(2, 3, 5, 6, 8, 9),
+)
+def command(session: Session, repository: str, name: str, reason: str, author: str | None, yes: bool) -> None:
+    """Delete a branch. Its versions and its history stay."""
+    from skyhold.cli.refs import answer_moves
+
+    confirm(f"Delete branch {name} of {repository}?", yes=yes)
+    with session.store() as store:
+        moves = store.repository(repository).set_refs({f"branch/{name}": None}, author=author, reason=reason)
+    answer_moves(session.output, repository, moves)

@@ -1,0 +1,33 @@
+"""`skyhold bucket list`"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from skyhold.cli.command import Session, verb
+
+if TYPE_CHECKING:
+    from skyhold.storage.configuration import ConfiguredBucket
+
+
+@verb(examples=("skyhold bucket list", "skyhold bucket list --json"), exits=(2, 3, 6, 8, 10))
+def command(session: Session) -> None:
+    """List the store's buckets as its configuration has them. `skyhold status` says how they are."""
+    with session.store() as store:
+        buckets = store.configuration.buckets
+    session.output.show(
+        {"buckets": [bucket.location.to_json() | {"role": bucket.role} for bucket in buckets]},
+        quiet=[bucket.location.name for bucket in buckets],
+        human=lambda: _tell(buckets),
+    )
+
+
+def _tell(buckets: Sequence[ConfiguredBucket]) -> None:
+    from skyhold.cli.render import marked, table
+
+    rows = [
+        (marked(place.name, "name"), role, place.provider, place.region or "-", place.url, place.credentials)
+        for place, role in ((bucket.location, bucket.role) for bucket in buckets)
+    ]
+    table(["bucket", "role", "provider", "region", "url", "credentials"], rows)

@@ -1,0 +1,118 @@
+"""`skyhold diff`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from skyhold.cli.arguments import Reference, ReferenceType
+from skyhold.cli.command import Session, verb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.text import Text
+
+    from skyhold.registry.diff import FileDiff, TensorDiff, ValueDiff, VersionDiff
+
+
+@verb(
+    click.Argument(["before"], metavar="TEAM/NAME@A", type=ReferenceType(ref_needed=True)),
+    click.Argument(["after"], metavar="TEAM/NAME@B", type=ReferenceType(ref_needed=True)),
+    click.Option(["--no-tensors"], is_flag=True, help="Read no tensors: files, metrics and parameters only."),
+    examples=(
+        "skyhold diff fraud/scorer@v1 fraud/scorer@champion",
+        "skyhold diff fraud/scorer@main~1 fraud/scorer@main --json",
+    ),
+    exits=(2, 3, 6, 8, 10),
+)
+def command(session: Session, before: Reference, after: Reference, no_tensors: bool) -> None:
+    """Compare two versions of a repository, from A to B.
+
+    It shows files, tensors (added, removed, other shape or type, the share of values that changed and the norm of the
+    difference relative to A's), metrics with their difference, and parameters.
+    """
+    if before.repository != after.repository:
+        raise click.UsageError(
+            f"Two versions of one repository are compared, not of {before.repository} and {after.repository}"
+        )
+    with session.store() as store, session.progress() as progress:
+        found = store.repository(before.repository).diff(
+            before.ref, after.ref, tensors=not no_tensors, progress=progress
+        )
+    document = {"repository": before.repository, "from": before.ref, "to": after.ref, **found.to_json()}
+    session.output.show(document, quiet=_names(found), human=lambda: _tell(before, after, found))
+
+
+def _names(found: VersionDiff) -> list[str]:
+    """What differs, bare: the paths."""
+    return [file.path or file.old_path or "" for file in found.files]
+
+
+def _tell(before: Reference, after: Reference, found: VersionDiff) -> None:
+    from skyhold.cli.render import line, table
+
+    if found.is_empty:
+        line(f"{before} and {after} have the same files, metrics and parameters")
+        return
+    if found.files:
+        table(["files", "", "before", "after"], _files(found.files), right=("before", "after"))
+    if found.tensors:
+        line()
+        headers = ["tensors", "", "type and shape", "changed", "relative norm"]
+        table(headers, _tensors(found.tensors), right=("changed", "relative norm"))
+    if found.tensors_unchanged:
+        line(f"{found.tensors_unchanged} tensor(s) are equal")
+    for title, values in (("metrics", found.metrics), ("parameters", found.parameters)):
+        if values:
+            line()
+            table([title, "before", "after", "difference"], _values(values), right=("before", "after", "difference"))
+
+
+def _files(files: tuple[FileDiff, ...]) -> Iterator[list[str | Text]]:
+    from skyhold.units import format_bytes
+
+    for file in files:
+        sizes = (file.old_size_bytes, file.size_bytes)
+        renamed = file.kind == "renamed"
+        path = f"{file.old_path} -> {file.path}" if renamed else file.path or file.old_path or ""
+        yield [path, _kind(file.kind), *("-" if size is None else format_bytes(size) for size in sizes)]
+
+
+def _tensors(tensors: tuple[TensorDiff, ...]) -> Iterator[list[str | Text]]:
+    for tensor in tensors:
+        old = "" if tensor.old_dtype is None else _form(tensor.old_dtype, tensor.old_shape)
+        new = "" if tensor.dtype is None else _form(tensor.dtype, tensor.shape)
+        form = f"{old} -> {new}" if old and new and old != new else new or old
+        share = "" if tensor.changed_share is None else _percent(tensor.changed_share)
+        norm = "" if tensor.relative_norm is None else f"{tensor.relative_norm:.3g}"
+        yield [tensor.name, _kind(tensor.kind), form, share, norm]
+
+
+def _form(dtype: str, shape: tuple[int, ...] | None) -> str:
+    return f"{dtype} [{', '.join(str(length) for length in shape or ())}]"
+
+
+def _percent(share: float) -> str:
+    """A share that is not whole never reads as 100 %, and one that is not nothing never as 0 %."""
+    percent = 100 * share
+    return f"{percent:.2g} %" if percent < 1 else f"{percent:.1f} %" if percent < 99.95 or share == 1 else "> 99.9 %"
+
+
+def _values(values: tuple[ValueDiff, ...]) -> Iterator[list[str | Text]]:
+    import json
+
+    for value in values:
+        old, new = value.old, value.new
+        numbers = all(isinstance(side, int | float) and not isinstance(side, bool) for side in (old, new))
+        difference = f"{new - old:+.6g}" if numbers else value.kind  # type: ignore[operator]
+        shown = ("-" if value.kind == gone else json.dumps(side, ensure_ascii=False)
+                 for side, gone in ((old, "added"), (new, "removed")))  # fmt: skip
+        yield [value.name, *shown, difference]
+
+
+def _kind(kind: str) -> Text:
+    from skyhold.cli.render import marked
+
+    return marked(kind, {"added": "good", "removed": "bad"}.get(kind, "warn"))

@@ -1,0 +1,75 @@
+"""`skyhold init`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from skyhold.cli.arguments import policy_of, policy_options
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    click.Argument(["urls"], nargs=-1, required=True, metavar="URL…"),
+    click.Option(["--name", "names"], multiple=True, metavar="NAME", help="Name of each bucket, in the order of URLs."),
+    click.Option(["--encrypt"], is_flag=True, help="Seal everything, under the key of the settings or a passphrase."),
+    click.Option(
+        ["--key-file"],
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Seal everything under this key file, which is made where it is missing.",
+    ),
+    click.Option(["--passphrase"], is_flag=True, help="Seal under SKYHOLD_PASSPHRASE, or one that is asked for."),
+    *policy_options(),
+    examples=(
+        "skyhold init ./cloud-a ./cloud-b ./cloud-c",
+        "skyhold init s3://models-eu/skyhold gs://models-eu/skyhold az://account/models --providers 2",
+        "skyhold init 's3://models?endpoint=https://minio.lab&region=lab' --key-file ~/keys/team.key",
+    ),
+    exits=(2, 4, 6, 8),
+)
+def command(
+    session: Session,
+    urls: tuple[str, ...],
+    names: tuple[str, ...],
+    encrypt: bool,
+    key_file: Path | None,
+    passphrase: bool,
+    copies: str | None,
+    providers: int | None,
+    regions: tuple[str, ...],
+    delta: str | None,
+) -> None:
+    """Make a store of these buckets.
+
+    A bucket is a folder, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix. It must exist (a
+    folder is made) and hold no store yet. Its settings follow as a query of the URL: endpoint, region, provider,
+    path_style, ca_file, allow_http, and credentials, which are a reference (chain, env:PREFIX, file:PATH,
+    profile:NAME) and never stored themselves.
+
+    It says at the end what the loss of a bucket would cost.
+    """
+    from skyhold.cli.sealing import choose_keys
+    from skyhold.registry import store
+    from skyhold.storage.policy import Policy, loss_report
+
+    settings = session.settings()
+    policy = policy_of(Policy(), copies=copies, providers=providers, regions=regions, delta=delta)
+    keys = choose_keys(settings, encrypt=encrypt, key_file=key_file, passphrase=passphrase)
+    with store.init(urls, names=names or None, settings=settings, encrypt_with=keys.keks, policy=policy) as made:
+        buckets = made.configuration.locations
+        losses = loss_report(buckets, made.configuration.policy)
+        document = {"store": made.id, "sealed": made.sealed, "engine": made.engine, "losses": losses}
+        document["buckets"] = [bucket.to_json() for bucket in buckets]
+        session.output.show(document, quiet=[made.id], human=lambda: _tell(made.id, made.bucket_names, losses))
+        for advice in keys.advice:
+            session.output.next_step(advice)
+        session.output.next_step(f"skyhold push team/model PATH --store {buckets[0].url}")
+
+
+def _tell(store_id: str, bucket_names: list[str], losses: list[str]) -> None:
+    from skyhold.cli.render import line, marked
+
+    line("Made store ", marked(store_id, "id"), f" of {len(bucket_names)} bucket(s): {', '.join(bucket_names)}")
+    for sentence in losses:
+        line(f"  {sentence}")

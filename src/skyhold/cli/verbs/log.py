@@ -1,0 +1,26 @@
+"""`skyhold log`"""
+
+from __future__ import annotations
+
+import click
+
+from skyhold.cli.arguments import Reference, reference_argument
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    reference_argument(),
+    click.Option(["--first-parent"], is_flag=True, help="Follow only the first parent of each version."),
+    click.Option(["-n", "--limit"], type=click.IntRange(1), metavar="N", help="At most so many versions."),
+    examples=("skyhold log fraud/scorer", "skyhold log fraud/scorer@champion -n 5", "skyhold log fraud/scorer --json"),
+    exits=(2, 3, 6, 8, 10),
+)
+def command(session: Session, reference: Reference, first_parent: bool, limit: int | None) -> None:
+    """Show the versions that lead to a ref, newest first, as a graph, with the refs that stand at each.
+
+    Without @REF it is the branch `main`.
+    """
+    with session.store() as store:
+        entries = store.repository(reference.repository).log(reference.ref, first_parent=first_parent, limit=limit)
+    document = {"repository": reference.repository, "versions": [entry.to_json() for entry in entries]}
+    session.output.show(document, quiet=[entry.id for entry in entries], human=lambda: _tell(entries))

@@ -1,0 +1,44 @@
+"""`skyhold pull`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from skyhold.cli.arguments import Reference, reference_argument
+from skyhold.cli.command import Session, verb
+
+if TYPE_CHECKING:
+    from skyhold.registry.repository import PullResult
+
+
+@verb(
+    reference_argument(),
+    click.Argument(["destination"], required=False, type=click.Path(path_type=Path), metavar="[DEST]", default=Path()),
+    click.Option(["--include"], multiple=True, metavar="GLOB", help="Only files that match; may be repeated."),
+    click.Option(
+        ["--tensor", "tensors"], multiple=True, metavar="NAME", help="Only this tensor, as NAME.npy; may be repeated."
+    ),
+    examples=(
+        "skyhold pull fraud/scorer@champion ./restored",
+        "skyhold pull fraud/scorer@v1.2 . --include '*.json' --include 'tokenizer/*'",
+        "skyhold pull meta/llama@main ./one --tensor model.embed_tokens.weight",
+    ),
+    exits=(2, 3, 6, 7, 8, 10),
+)
+def command(
+    session: Session, reference: Reference, destination: Path, include: tuple[str, ...], tensors: tuple[str, ...]
+) -> None:
+    """Fetch a version into the folder DEST (the current one, where none is given).
+
+    Every byte is checked against the version. What the folder has already is not fetched again; files appear whole,
+    one by one; after an interruption the same command continues. Other files of the folder are left alone. Without
+    @REF it is the branch `main`.
+    """
+    with session.store() as store, session.progress() as progress:
+        result = store.repository(reference.repository).pull(
+            reference.ref, destination, include=include, tensors=tensors, progress=progress
+        )
+    session.output.show(result.to_json(), quiet=[str(destination)], human=lambda: _tell(reference, destination, result))

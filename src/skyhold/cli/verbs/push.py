@@ -1,0 +1,58 @@
+"""`skyhold push`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from skyhold.cli.arguments import author_option, pairs_option, repository_argument
+from skyhold.cli.command import Session, verb
+
+if TYPE_CHECKING:
+    from skyhold.registry.repository import PushResult
+
+
+@verb(
+    repository_argument(),
+    click.Argument(["path"], type=click.Path(path_type=Path)),
+    click.Option(["-m", "--message"], default="", metavar="TEXT", help="What this version is."),
+    click.Option(["--branch"], default="main", show_default=True, metavar="NAME", help="Branch that moves to it."),
+    click.Option(["--tag", "tags"], multiple=True, metavar="NAME", help="Name it for ever; may be repeated."),
+    click.Option(["--alias", "aliases"], multiple=True, metavar="NAME", help="Move this alias to it; may be repeated."),
+    pairs_option(["--metric", "metrics"], "NAME=NUMBER", "Attach a metric; may be repeated.", metrics=True),
+    pairs_option(["--param", "parameters"], "NAME=VALUE", "A parameter of the training; may be repeated."),
+    pairs_option(["--meta", "metadata"], "NAME=VALUE", "Anything else to know; may be repeated."),
+    click.Option(["--note", "notes"], multiple=True, metavar="TEXT", help="Attach a note; may be repeated."),
+    click.Option(["--data"], multiple=True, metavar="URI", help="Data it was made from; may be repeated."),
+    click.Option(["--code"], multiple=True, metavar="URI", help="Code it was made by; may be repeated."),
+    click.Option(
+        ["--base"], metavar="TEAM/NAME@REF", help="Model it was derived from: lineage, and the base for deltas."
+    ),
+    click.Option(["--expected-parent"], metavar="ID", help="Refuse unless the branch stands at this version."),
+    click.Option(["--without-optimizer"], is_flag=True, help="Leave out the states of optimizers."),
+    author_option(),
+    click.Option(["--dry-run"], is_flag=True, help="Say what would be stored in each bucket; change nothing."),
+    examples=(
+        'skyhold push fraud/scorer ./model -m "Trained on November" --metric accuracy=0.93 --alias champion',
+        "skyhold push fraud/scorer ./tuned --base meta/llama@v3 --param lr=0.0001 --branch experiment",
+        "skyhold push fraud/scorer ./model --dry-run --json",
+    ),
+    exits=(2, 3, 4, 5, 6, 7, 8, 9, 10),
+)
+def command(session: Session, repository: str, path: Path, dry_run: bool, **given: Any) -> None:
+    """Store a folder or file as a new version and move a branch to it.
+
+    Bytes that the store has already are not sent again, and a fine-tune is stored as its difference to the base. The
+    version counts once the repository's policy is met; remaining buckets follow. After an interruption the same
+    command continues. The repository is made where it is missing.
+
+    Files that match .skyholdignore (patterns as in .gitignore) are left out.
+    """
+    with session.store() as store, session.progress() as progress:
+        opened = store.repository(repository, create=not dry_run)
+        result = opened.push(path, dry_run=dry_run, progress=progress, **given)
+    session.output.show(
+        result.to_json(), quiet=[result.version] if result.version else [], human=lambda: _tell(repository, result)
+    )

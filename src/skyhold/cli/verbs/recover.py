@@ -1,0 +1,31 @@
+"""`skyhold recover`"""
+
+from __future__ import annotations
+
+import click
+
+from skyhold.cli.arguments import confirm, yes_option
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    click.Argument(["url"]),
+    yes_option(),
+    examples=("skyhold recover s3://models-eu/skyhold", "skyhold recover ./cloud-b --yes --json"),
+    exits=(2, 3, 6, 8, 10),
+)
+def command(session: Session, url: str, yes: bool) -> None:
+    """Bring a store's refs back from the checkpoints in its surviving buckets, of which URL is one.
+
+    For a store of the engine `sqlite` whose machine, or whose state folder, is lost. This machine takes the store
+    over: the former one, should it come back, is refused.
+    """
+    from skyhold.registry import store
+
+    confirm("Take this store over on this machine, and shut its former machine out?", yes=yes)
+    recovered, report = store.recover(url, settings=session.settings())
+    with recovered:
+        session.output.show(report.to_json(), quiet=[recovered.id], human=lambda: _tell(report))
+        session.output.next_step("skyhold verify")
+
+

@@ -1,0 +1,29 @@
+"""`skyhold ref delete`"""
+
+from __future__ import annotations
+
+import click
+
+from skyhold.cli.arguments import author_option, confirm, reason_option, repository_argument, yes_option
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    repository_argument(),
+    click.Argument(["refs"], nargs=-1, required=True, metavar="KIND/NAME…"),
+    reason_option(),
+    author_option(),
+    yes_option(),
+    examples=("skyhold ref delete fraud/scorer alias/candidate", "skyhold ref delete fraud/scorer tag/v0 --yes"),
+    exits=(2, 3, 5, 6, 8, 9),
+)
+def command(
+    session: Session, repository: str, refs: tuple[str, ...], reason: str, author: str | None, yes: bool
+) -> None:
+    """Delete refs: all that are named, at once, or none of them. Their versions and their history stay."""
+    from skyhold.cli.refs import answer_moves
+
+    confirm(f"Delete {', '.join(refs)} of {repository}?", yes=yes)
+    with session.store() as store:
+        moves = store.repository(repository).set_refs(dict.fromkeys(refs), author=author, reason=reason)
+    answer_moves(session.output, repository, moves)

@@ -1,0 +1,55 @@
+"""`skyhold ref set`"""
+
+from __future__ import annotations
+
+import click
+
+from skyhold.cli.arguments import author_option, pairs_option, reason_option, repository_argument
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    repository_argument(),
+    click.Argument(["changes"], nargs=-1, required=True, metavar="KIND/NAME=REF…"),
+    pairs_option(["--expected"], "KIND/NAME=ID", "Refuse unless the ref stands at this version now; may be repeated."),
+    click.Option(["--force"], is_flag=True, help="Also move a branch to where it was not heading."),
+    reason_option(),
+    author_option(),
+    examples=(
+        "skyhold ref set fraud/scorer alias/champion=main",
+        "skyhold ref set fraud/scorer alias/champion=v7 alias/previous=v6 --reason 'Better recall'",
+        "skyhold ref set fraud/scorer branch/main=3f2a9c01de --force",
+    ),
+    exits=(2, 3, 4, 5, 6, 8, 9),
+)
+def command(
+    session: Session,
+    repository: str,
+    changes: tuple[str, ...],
+    expected: dict[str, object],
+    force: bool,
+    reason: str,
+    author: str | None,
+) -> None:
+    """Create or move refs: all that are named, at once, or none of them.
+
+    KIND is branch, tag or alias; REF is what stands after @ elsewhere: a ref, or the beginning of a version's id. A
+    branch moves forward only (or with --force), a tag never, an alias freely.
+    """
+    from skyhold.cli.refs import answer_moves
+
+    wanted: dict[str, str | None] = {}
+    for change in changes:
+        ref, equals, target = change.partition("=")
+        if not equals or not target or ref in wanted:
+            raise click.UsageError(f"Expected KIND/NAME=REF, each ref once, but got {change!r}")
+        wanted[ref] = target
+    with session.store() as store:
+        moves = store.repository(repository).set_refs(
+            wanted,
+            expected={ref: str(version) for ref, version in expected.items()} or None,
+            author=author,
+            reason=reason,
+            force=force,
+        )
+    answer_moves(session.output, repository, moves)

@@ -1,0 +1,35 @@
+"""`skyhold repository create`"""
+
+from __future__ import annotations
+
+from skyhold.cli.arguments import policy_of, policy_options, repository_argument
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    repository_argument(),
+    *policy_options(),
+    examples=(
+        "skyhold repository create fraud/scorer",
+        "skyhold repository create health/triage --copies 3 --providers 2 --region 'eu-*'",
+    ),
+    exits=(2, 3, 4, 5, 6, 8, 9),
+)
+def command(
+    session: Session,
+    repository: str,
+    copies: str | None,
+    providers: int | None,
+    regions: tuple[str, ...],
+    delta: str | None,
+) -> None:
+    """Make a repository. A push makes it too; here its policy can be given, else it has the store's."""
+    from skyhold.cli.policies import tell_policy
+
+    with session.store() as store:
+        default = store.configuration.policy
+        policy = policy_of(default, copies=copies, providers=providers, regions=regions, delta=delta)
+        made = store.create_repository(repository, policy=policy)
+        document = {"repository": made.name, "id": made.id, "policy": made.policy.to_json()}
+        buckets = store.configuration.locations
+    session.output.show(document, quiet=[made.id], human=lambda: tell_policy(f"Made {made.name}", made.policy, buckets))

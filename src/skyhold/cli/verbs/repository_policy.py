@@ -1,0 +1,39 @@
+"""`skyhold repository policy`"""
+
+from __future__ import annotations
+
+from skyhold.cli.arguments import policy_of, policy_options, repository_argument
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    repository_argument(),
+    *policy_options(),
+    examples=(
+        "skyhold repository policy fraud/scorer",
+        "skyhold repository policy fraud/scorer --copies 3 --providers 2",
+    ),
+    exits=(2, 3, 5, 6, 8, 9),
+)
+def command(
+    session: Session,
+    repository: str,
+    copies: str | None,
+    providers: int | None,
+    regions: tuple[str, ...],
+    delta: str | None,
+) -> None:
+    """Show a repository's policy and what a loss would cost, or change what is given of it.
+
+    A change holds for versions pushed from now on; `skyhold sync` brings the older ones to it.
+    """
+    from skyhold.cli.policies import tell_policy
+
+    with session.store() as store:
+        opened = store.repository(repository)
+        policy = policy_of(opened.policy, copies=copies, providers=providers, regions=regions, delta=delta)
+        if policy != opened.policy:
+            opened.set_policy(policy)
+        buckets = store.configuration.locations
+    document = {"repository": repository, "policy": policy.to_json()}
+    session.output.show(document, quiet=[], human=lambda: tell_policy(repository, policy, buckets))

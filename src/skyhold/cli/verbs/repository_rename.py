@@ -1,0 +1,25 @@
+"""`skyhold repository rename`"""
+
+from __future__ import annotations
+
+import click
+
+from skyhold.cli.arguments import repository_argument
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    repository_argument(),
+    click.Argument(["new_name"], metavar="NEW_TEAM/NEW_NAME"),
+    examples=("skyhold repository rename fraud/scorer risk/scorer",),
+    exits=(2, 3, 4, 5, 6, 8, 9),
+)
+def command(session: Session, repository: str, new_name: str) -> None:
+    """Rename a repository. Its versions and refs stay what they are, and no data is rewritten."""
+    with session.store() as store:
+        store.rename_repository(repository, new_name)
+    session.output.show(
+        {"repository": new_name, "renamed_from": repository},
+        quiet=[new_name],
+        human=lambda: click.echo(f"Renamed {repository} to {new_name}"),
+    )

@@ -1,0 +1,29 @@
+"""`skyhold rollback`"""
+
+from __future__ import annotations
+
+import click
+
+from skyhold.cli.arguments import Reference, author_option, reason_option, reference_argument
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    reference_argument(ref_needed=True),
+    click.Option(["--to"], metavar="REF", help="A version where the ref has been; the one before, if not given."),
+    reason_option(),
+    author_option(),
+    examples=(
+        "skyhold rollback fraud/scorer@champion --reason 'False alarms since noon'",
+        "skyhold rollback fraud/scorer@champion --to 3f2a9c01de",
+    ),
+    exits=(2, 3, 5, 6, 8, 9),
+)
+def command(session: Session, reference: Reference, to: str | None, reason: str, author: str | None) -> None:
+    """Move a branch or alias back to the version where it stood before its last move."""
+    from skyhold.cli.refs import answer_moves
+
+    with session.store() as store:
+        move = store.repository(reference.repository).rollback(reference.ref, to=to, author=author, reason=reason)
+    answer_moves(session.output, reference.repository, [move])
+    session.output.next_step(f"skyhold ref history {reference}")

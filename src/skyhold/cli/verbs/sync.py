@@ -1,0 +1,20 @@
+"""`skyhold sync`"""
+
+from __future__ import annotations
+
+import click
+
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    click.Option(["--dry-run"], is_flag=True, help="Say what would be copied to which bucket; change nothing."),
+    examples=("skyhold sync --dry-run", "skyhold sync"),
+    exits=(2, 3, 6, 7, 8, 10),
+)
+def command(session: Session, dry_run: bool) -> None:
+    """Bring lagging buckets up to date: every replica that a policy wants and that is not there is copied and verified.
+    After an interruption the same command continues."""
+    with session.store() as store, session.progress() as progress:
+        report = store.sync(dry_run=dry_run, progress=progress)
+    session.output.show(report.to_json(), quiet=[], human=lambda: _tell(report, dry_run))

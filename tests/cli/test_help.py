@@ -1,0 +1,141 @@
+"""Help texts, the reference made of them, and how little `--help` may load."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from skyhold.cli.command import VerbCommand
+from skyhold.cli.exits import MEANINGS
+from skyhold.cli.reference import every_command, find_command, help_text
+from skyhold.cli.verbs import GROUPS, VERBS
+from tests.cli.regenerate import GOLDEN, golden_path
+
+ROOT = Path(__file__).parents[2]
+VERB_WORDS = [verb.words for verb in VERBS]
+
+OUTSIDE_THE_STANDARD_LIBRARY = {"click", "skyhold"}
+OF_SKYHOLD = {
+    "skyhold",
+    "skyhold.errors",
+    "skyhold.cli",
+    "skyhold.cli.exits",
+    "skyhold.cli.group",
+    "skyhold.cli.main",
+    "skyhold.cli.output",
+    "skyhold.cli.verbs",
+}
+HEAVY = {
+    "asyncio", "concurrent", "ctypes", "decimal", "email", "hashlib", "http", "importlib.metadata",
+    "json", "logging", "multiprocessing", "random", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "tomllib",
+    "urllib", "xml", "zipfile",
+}  # fmt: skip
+
+
+def modules_loaded_by(*arguments: str) -> set[str]:
+    """Names of the modules that a `skyhold` of these arguments loads, beyond those of a bare interpreter."""
+    program = (
+        "import sys; before = set(sys.modules); from skyhold.cli.main import main; status = main(sys.argv[1:]);"
+        "sys.stderr.write('\\n'.join(set(sys.modules) - before)); sys.exit(status)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, *arguments], check=False, capture_output=True, text=True, timeout=30
+    )
+    assert run.returncode == 0, run.stderr
+    return set(run.stderr.splitlines())
+
+
+@pytest.mark.parametrize("words", list(every_command()))
+def test_help_is_as_in_its_golden_file(words: str) -> None:
+    """`python -m tests.cli.regenerate` writes them anew; then read the diff."""
+    assert help_text(words) == golden_path(words).read_text("utf-8")
+
+
+def test_every_golden_file_is_of_a_command() -> None:
+    assert {path.name for path in GOLDEN.glob("*.txt")} == {golden_path(words).name for words in every_command()}
+
+
+def test_reference_is_what_the_code_says() -> None:
+    run = subprocess.run(
+        [sys.executable, ROOT / "tools/reference", "--check"], check=False, capture_output=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr.decode()
+
+
+def test_every_module_of_verbs_is_in_the_table() -> None:
+    files = {path.stem for path in (ROOT / "src/skyhold/cli/verbs").glob("*.py")} - {"__init__"}
+    assert files == {words.replace(" ", "_") for words in VERB_WORDS}
+
+
+@pytest.mark.parametrize("words", VERB_WORDS)
+def test_command_has_help_examples_and_known_exit_statuses(words: str) -> None:
+    command, _ = find_command(words)
+    assert isinstance(command, VerbCommand)
+    assert command.help
+    assert command.name == words.rsplit(maxsplit=1)[-1]
+    assert command.examples
+    assert command.exits
+    assert set(command.exits) <= set(MEANINGS)
+
+
+@pytest.mark.parametrize("words", VERB_WORDS)
+def test_examples_of_a_command_are_accepted_by_it(words: str) -> None:
+    command, _ = find_command(words)
+    assert isinstance(command, VerbCommand)
+    lines = [shlex.split(example, comments=True) for example in command.examples]
+    assert any(_parse(line) == words for line in lines)
+    for line in lines:
+        _parse(line)
+
+
+def _parse(line: list[str]) -> str:
+    """The words of the command that a shell line calls, once Click has accepted its arguments."""
+    while "=" in line[0]:
+        line = line[1:]
+    line = line[: line.index(">")] if ">" in line else line
+    assert line[0] == "skyhold"
+    words = " ".join(line[1:3]) if line[1] in GROUPS else line[1]
+    command, context = find_command(words)
+    command.make_context(words, line[1 + len(words.split()) :], parent=context.parent)
+    return words
+
+
+@pytest.mark.parametrize("words", VERB_WORDS)
+def test_every_option_has_help(words: str) -> None:
+    command, context = find_command(words)
+    for parameter in command.get_params(context):
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+@pytest.mark.parametrize("words", [words for words in VERB_WORDS if words != "completion"])
+def test_command_that_answers_takes_json_and_quiet(words: str) -> None:
+    command, _ = find_command(words)
+    assert {"as_json", "quiet"} <= {parameter.name for parameter in command.params}
+
+
+def test_help_loads_click_and_little_else() -> None:
+    loaded = modules_loaded_by("--help")
+    foreign = {name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names)
+    assert foreign == OUTSIDE_THE_STANDARD_LIBRARY
+    assert {name for name in loaded if name.split(".")[0] == "skyhold"} == OF_SKYHOLD
+    assert not {name for name in loaded if name in HEAVY or name.split(".")[0] in HEAVY}
+
+
+def test_import_of_the_package_loads_nothing_foreign() -> None:
+    program = "import sys; before = set(sys.modules); import skyhold; print(*set(sys.modules) - before)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    assert loaded - set(sys.stdlib_module_names) == {"skyhold"}
+
+
+@pytest.mark.parametrize("words", VERB_WORDS)
+def test_help_of_a_verb_loads_only_click(words: str) -> None:
+    """A verb's own module imports the registry only when it runs."""
+    loaded = modules_loaded_by(*words.split(), "--help")
+    assert {name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names) == OUTSIDE_THE_STANDARD_LIBRARY
