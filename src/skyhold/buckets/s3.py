@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from skyhold.buckets.bucket import (
@@ -27,8 +28,10 @@ from skyhold.buckets.bucket import (
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.obstore_process import abandon, obstore_here
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
+from skyhold.buckets.rules import BucketRules, unknown_rules
 from skyhold.buckets.s3_errors import Request, failure_of, to_error
 from skyhold.buckets.s3_options import StoreOptions
+from skyhold.buckets.s3_subresources import ask_rules, ask_time
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 
 T = TypeVar("T")
@@ -167,6 +170,16 @@ class S3Bucket(Bucket):
                     raise
 
         retrying(self._policy, attempt)
+
+    def rules(self) -> BucketRules:
+        """What `?lifecycle`, `?versioning` and `?object-lock` tell."""
+        signed = StoreOptions(self._location).signed_bucket()
+        return ask_rules(signed) if signed else unknown_rules("Only obstore's own chain has this bucket's credentials")
+
+    def server_time(self) -> datetime | None:
+        """The clock of the store, from the Date of a reply."""
+        signed = StoreOptions(self._location).signed_bucket()
+        return ask_time(signed) if signed else None
 
     def close(self) -> None:
         self._opened = None

@@ -17,6 +17,7 @@ from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.obstore_process import obstore_here
 from skyhold.buckets.retry import RetryPolicy
 from skyhold.buckets.s3_credentials import credential_provider, profile_settings
+from skyhold.buckets.s3_subresources import SignedBucket
 from skyhold.errors import InvalidInput, SkyholdError
 
 DEFAULT_REGION: Final = "us-east-1"
@@ -69,6 +70,20 @@ class StoreOptions:
                 hint="Check region, endpoint and ca_file",
                 bucket=location.name,
             ) from error
+
+    def signed_bucket(self) -> SignedBucket | None:
+        """What signs requests that obstore does not have, or None where only obstore's own chain has credentials."""
+        if self._provider is None:
+            return None
+        found = self._provider()
+        return SignedBucket(
+            url=f"{self._endpoint}/{self._location.container}" if self._path_style else self._endpoint,
+            region=self._region,
+            access_key_id=str(found["access_key_id"]),
+            secret_access_key=str(found["secret_access_key"]),
+            session_token=str(found["token"] or ""),
+            ca_certificates=self._root_certificate.decode() if self._root_certificate is not None else None,
+        )
 
     def _config(self) -> dict[str, Any]:
         config: dict[str, Any] = {
