@@ -78,9 +78,10 @@ def environment(tools: list[str], rounds: int) -> dict[str, str]:
     }
 
 
-def make_inputs(script: str, folder: Path) -> dict[str, Path]:
-    """Run a maker of models in a process of its own (numpy would swell this one, see `measure`)."""
-    made = subprocess.run([sys.executable, script, str(folder)], check=True, stdout=subprocess.PIPE, text=True)
+def make_inputs(group: str, folder: Path) -> dict[str, Path]:
+    """Run a group's maker of models in a process of its own (numpy would swell this one, see `measure`)."""
+    maker = [str(HERE.parent / "demo" / "models.py"), "network"] if group == "real" else [str(HERE / "family.py")]
+    made = subprocess.run([sys.executable, *maker, str(folder)], check=True, stdout=subprocess.PIPE, text=True)
     return {label: Path(path) for label, path in json.loads(made.stdout).items()}
 
 
@@ -113,8 +114,7 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="run-", dir=chosen.folder))
     try:
         for group in groups:
-            maker = HERE / "family.py" if group != "real" else HERE.parent / "demo" / "models.py"
-            folders = make_inputs(str(maker), chosen.folder)
+            folders = make_inputs(group, chosen.folder)
             warm_up(folders)
             GROUPS[group](Bench(work / group, chosen.tools, chosen.rounds, results), folders)
     except (CommandError, MismatchError) as error:
