@@ -51,6 +51,12 @@ def read_store_document(
     return document, keys
 
 
+def read_term(bucket: Bucket, keys: StoreKeys) -> int:
+    """The term of the engine in a bucket's `store.json`. Raises as `read_store_document`."""
+    document, _ = decode_store_document(_read_tagged(bucket).body, (), bucket.url, opened=keys)
+    return document.engine.term
+
+
 def create_store_document(bucket: Bucket, document: StoreDocument, keys: StoreKeys) -> None:
     """Make a bucket part of a store. The bucket must be empty; finding this very document there is no error.
 

@@ -72,7 +72,9 @@ class StoreState:
         try:
             with clear_errors(self.folder):
                 note = json.loads(path.read_bytes())
-            met = Acquaintance(tuple(note["urls"]), note["sealed"], note["key_check"])
+            urls, sealed, key_check = note["urls"], note["sealed"], note["key_check"]
+            if not (isinstance(urls, list) and isinstance(sealed, bool) and isinstance(key_check, str)):
+                raise TypeError("a field has another type")
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -81,7 +83,7 @@ class StoreState:
                 code="state_damaged",
                 hint="Delete it and run `skyhold connect URL`, with a URL that you trust",
             ) from error
-        return met
+        return Acquaintance(tuple(urls), sealed, key_check)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,13 @@ def encode_store_document(document: StoreDocument, keys: StoreKeys) -> bytes:
 
 
 def decode_store_document(
-    body: bytes | bytearray | memoryview, keks: Sequence[KeyEncryptionKey], where: str
+    body: bytes | bytearray | memoryview,
+    keks: Sequence[KeyEncryptionKey],
+    where: str,
+    *,
+    opened: StoreKeys | None = None,
 ) -> tuple[StoreDocument, StoreKeys]:
-    """Check and open a `store.json` that was found at `where`.
+    """Check and open a `store.json` that was found at `where`; `opened` are the store's keys where they are at hand.
 
     Raises `InvalidInput` code `format_newer` or `feature_unknown` (this program is too old), `Corrupt` (malformed, or
     its MAC does not match), `PermissionDenied` (no key that opens it).
@@ -93,7 +97,7 @@ def decode_store_document(
     fields = decode_document(body, what)
     _refuse_newer(fields, what)
     document = _parse(fields, what)
-    keys = open_keys(document.store, document.sealed, list(document.keys), keks)
+    keys = opened or open_keys(document.store, document.sealed, list(document.keys), keks)
     mac = fields.pop("mac")
     if not isinstance(mac, str) or not _MAC.fullmatch(mac) or not hmac.compare_digest(mac, _mac(fields, keys)):
         raise Corrupt(
