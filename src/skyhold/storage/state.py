@@ -74,7 +74,7 @@ class StoreState:
                 note = json.loads(path.read_bytes())
             urls, sealed, key_check = note["urls"], note["sealed"], note["key_check"]
             if not (isinstance(urls, list) and isinstance(sealed, bool) and isinstance(key_check, str)):
-                raise TypeError("a field has another type")
+                raise TypeError("a field has another type")  # noqa: TRY301 - one damage, one message
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
