@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skyhold.registry.graph import common_ancestor, is_ancestor
+from skyhold.registry.log import log
+from skyhold.registry.snapshot import Snapshot, VersionEntry
+from tests.registry.fixtures import change, digest, entry, new_repository
+
+
+@pytest.fixture
+def snapshot() -> Snapshot:
+    """a ← b ← d (merge of b and c) ← e, and a ← c; the clock of `c` was an hour ahead, that of `e` behind."""
+    versions = (
+        entry("a", time="2026-01-01T00:00:00Z"),
+        entry("b", "a", time="2026-01-02T00:00:00Z"),
+        entry("c", "a", time="2026-01-09T00:00:00Z"),
+        entry("d", "b", "c", time="2026-01-04T00:00:00Z"),
+        entry("e", "d", time="2025-01-01T00:00:00Z"),
+        entry("lonely", time="2026-01-05T00:00:00Z"),
+    )
+    return new_repository().apply(change(versions=versions), "a")
+
+
+def names(entries: object) -> list[str]:
+    by_digest = {digest(name): name for name in ("a", "b", "c", "d", "e", "lonely")}
+    return [by_digest[found.digest] for found in entries]  # type: ignore[attr-defined]
+
+
+def test_log_gives_children_before_parents_then_the_newest(snapshot: Snapshot) -> None:
+    assert names(log(snapshot, digest("e"))) == ["e", "d", "c", "b", "a"]
+    assert names(log(snapshot, digest("e"), limit=2)) == ["e", "d"]
+    assert names(log(snapshot, digest("c"))) == ["c", "a"]
+
+
+def test_first_parent_log_leaves_merged_branches_out(snapshot: Snapshot) -> None:
+    assert names(log(snapshot, digest("e"), first_parent=True)) == ["e", "d", "b", "a"]
+    assert names(log(snapshot, digest("e"), first_parent=True, limit=3)) == ["e", "d", "b"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_any_log_is_topological_complete_and_stable(seed: int, size: int) -> None:
+    dice = random.Random(seed)
+    versions: list[VersionEntry] = []
+    for number in range(size):
+        before = dice.sample(range(number), min(number, dice.randrange(3)))
+        time = f"2026-01-{dice.randrange(1, 5):02}T00:00:00Z"
+        versions.append(entry(f"v{number}", *(f"v{parent}" for parent in before), time=time))
+    snapshot = new_repository().apply(change(versions=tuple(versions)), "a")
+    head = versions[-1].digest
+    found = list(log(snapshot, head))
+    place = {version.digest: number for number, version in enumerate(found)}
+    parents = {version.digest: version.parents for version in versions}
+    assert set(place) == {
+        version.digest for version in versions if is_ancestor(version.digest, head, parents.__getitem__)
+    }
+    assert all(place[version.digest] < place[parent] for version in found for parent in version.parents)
+    assert list(log(snapshot, head)) == found
+
+
+def test_ancestors_are_told_apart(snapshot: Snapshot) -> None:
+    def parents(name: str) -> tuple[str, ...]:
+        return snapshot.version(name).parents
+
+    assert is_ancestor(digest("a"), digest("e"), parents)
+    assert is_ancestor(digest("c"), digest("e"), parents)
+    assert is_ancestor(digest("e"), digest("e"), parents)
+    assert not is_ancestor(digest("e"), digest("a"), parents)
+    assert not is_ancestor(digest("lonely"), digest("e"), parents)
+    assert common_ancestor(digest("b"), digest("c"), parents) == digest("a")
+    assert common_ancestor(digest("e"), digest("c"), parents) == digest("c")
+    assert common_ancestor(digest("e"), digest("lonely"), parents) is None
