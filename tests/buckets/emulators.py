@@ -1,4 +1,4 @@
-"""A real fake-gcs-server and a real Azurite for a test module, each on a free port of this machine."""
+"""Real servers for a test module, each on a free port of this machine."""
 
 from __future__ import annotations
 
@@ -39,12 +39,25 @@ def azurite(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _running(name: str, program: str, options: list[str], port: int) -> Iterator[None]:
+def versitygw(folder: Path, access_key: str, secret_key: str) -> Iterator[str]:
+    """The endpoint of a versitygw whose buckets are the folders in `folder`."""
+    port = _free_port()
+    keys = {"ROOT_ACCESS_KEY": access_key, "ROOT_SECRET_KEY": secret_key}
+    with _running("versitygw", "versitygw", ["--port", f"127.0.0.1:{port}", "posix", str(folder)], port, keys):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _running(
+    name: str, program: str, options: list[str], port: int, variables: dict[str, str] | None = None
+) -> Iterator[None]:
     path = CACHE / "bin" / program
     if not path.exists():
         stop = pytest.fail if os.environ.get("SKYHOLD_REQUIRE_ALL") == "1" else pytest.skip
         stop(f"{program} is not built: run `tools/servers/build {name}`")
-    with subprocess.Popen([path, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    environment = os.environ | (variables or {})
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([path, *options], env=environment, **quiet) as process:
         try:
             _wait_for(port, process)
             yield

@@ -26,6 +26,11 @@ BY_CODE: Final[dict[str, Meaning]] = {
     "ContainerBeingDeleted": (NotFound, "bucket_not_found", "The container of {what} is being deleted"),
     "BlobAlreadyExists": (Conflict, "precondition_failed", "Somebody else created {what} first"),
     "BlobImmutableDueToPolicy": (PermissionDenied, "object_retained", "An immutability policy keeps {what} as it is"),
+    "AuthenticationFailed": (
+        PermissionDenied,
+        "credentials_refused",
+        "Azure does not accept the credentials for {what}",
+    ),
     "AccountBeingCreated": (Unavailable, "unavailable", "The account of {what} is being created"),
 }
 BY_STATUS: Final[dict[int, Meaning]] = {

@@ -113,6 +113,7 @@ def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa
     if status in {401, 403} or code in _CREDENTIAL_CODES:
         return PermissionDenied(
             f"Bucket `{bucket}` refused our credentials for `{key}` ({code or status})",
+            code="credentials_refused" if status == 401 or code in _CREDENTIAL_CODES else "permission_denied",
             hint=f"Check them, and see what is missing: skyhold bucket check {bucket}",
             **where,
         )
