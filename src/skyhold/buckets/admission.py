@@ -21,13 +21,15 @@ PROBE_PREFIX: Final = ".skyhold-check"
 CLIENTS_MAX: Final = 64
 DEADLINE_S: Final = 10.0
 REASONS_MAX: Final = 8
+HANG_SHARE: Final = 0.4
+"""A put of unknown fate that took this share of its deadline hung: drivers divide it between sending and waiting."""
 
 Outcome = Literal["won", "lost", "unknown", "unavailable"]
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionVerdict:
-    """What `rounds` of contention showed. A put that outlived its deadline counts as `hung` and as `unknown`.
+    """What `rounds` of contention showed. A put that ran into its deadline counts in `hangs` and in `unknowns`.
 
     `reasons` says, a sentence each, what speaks against the bucket; `admitted` is whether nothing does.
     """
@@ -119,7 +121,7 @@ def admit(
         losses=_count(attempts, "lost"),
         unknowns=_count(attempts, "unknown"),
         unavailable=_count(attempts, "unavailable"),
-        hangs=sum(attempt.elapsed_s >= deadline_s for attempt in attempts),
+        hangs=sum(put.outcome == "unknown" and put.elapsed_s >= HANG_SHARE * deadline_s for put in attempts),
         duration_s=time.monotonic() - started_s,
     )
 
