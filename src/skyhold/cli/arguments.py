@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -13,16 +14,17 @@ if TYPE_CHECKING:
 
 
 class Reference(NamedTuple):
-    """`team/name@REF` taken apart; `ref` may end in `~N`."""
+    """`team/name@REF` taken apart; `ref` may end in `~N`, and is `main` where none was `given`."""
 
     repository: str
     ref: str
+    given: bool = True
 
     def __str__(self) -> str:
         return f"{self.repository}@{self.ref}"
 
 
-class ReferenceType(click.ParamType):
+class ReferenceType(click.ParamType):  # type: ignore[type-arg]  # generic in the newest Click only
     """`team/name@REF`; without `@REF` it means the branch `main`, unless `ref_needed`."""
 
     name = "reference"
@@ -36,40 +38,44 @@ class ReferenceType(click.ParamType):
         parsed = parse_reference(str(value))
         if parsed.ref is None and self.ref_needed:
             self.fail(f"expected {parsed.repository}@REF, with the ref that is meant", param, ctx)
-        return Reference(parsed.repository, str(value).partition("@")[2] or "main")
+        return Reference(parsed.repository, str(value).partition("@")[2] or "main", parsed.ref is not None)
 
 
-class PairType(click.ParamType):
-    """`NAME=VALUE`; the value is read as JSON where it is JSON, else it is text."""
+class PairType(click.ParamType):  # type: ignore[type-arg]  # generic in the newest Click only
+    """`NAME=VALUE`, the value read by `read`, which raises `ValueError`."""
 
     name = "pair"
 
+    def __init__(self, read: Callable[[str], object]) -> None:
+        self.read = read
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, object]:
-        if isinstance(value, tuple):
-            return value
-        name, equals, text = value.partition("=")
+        name, equals, text = str(value).partition("=")
         if not equals or not name:
             self.fail(f"expected NAME=VALUE but got {value!r}", param, ctx)
-        return name, self.read(text, param, ctx)
-
-    def read(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> object:
         try:
-            return json.loads(text, parse_constant=str)  # NaN and Infinity are no JSON: they stay text
-        except (ValueError, RecursionError):
-            return text
+            return name, self.read(text)
+        except ValueError as error:
+            self.fail(f"{name}: {error}", param, ctx)
 
 
-class MetricType(PairType):
-    """`NAME=NUMBER`, the number finite."""
+def read_value(text: str) -> object:
+    """JSON where it is JSON, else text. NaN and Infinity are no JSON."""
+    try:
+        return json.loads(text, parse_constant=str)
+    except (ValueError, RecursionError):
+        return text
 
-    def read(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            self.fail(f"expected a finite number but got {text!r}", param, ctx)
-        return number
+
+def read_metric(text: str) -> float:
+    """A finite number. Raises `ValueError`."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"expected a finite number but got {text!r}")
+    return number
 
 
 def _distinct(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, object], ...]) -> dict[str, object]:
@@ -80,16 +86,15 @@ def _distinct(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str
     return dict(pairs)
 
 
-def pairs_option(flags: list[str], metavar: str, help_text: str, *, metrics: bool = False) -> click.Option:
+def pairs_option(
+    flags: list[str], metavar: str, help_text: str, read: Callable[[str], object] = read_value
+) -> click.Option:
     """A repeatable option whose value is a dictionary of all its pairs."""
-    return click.Option(
-        flags,
-        metavar=metavar,
-        multiple=True,
-        type=MetricType() if metrics else PairType(),
-        callback=_distinct,
-        help=help_text,
-    )
+    return click.Option(flags, metavar=metavar, multiple=True, type=PairType(read), callback=_distinct, help=help_text)
+
+
+def metrics_option() -> click.Option:
+    return pairs_option(["--metric", "metrics"], "NAME=NUMBER", "Attach a metric; may be repeated.", read_metric)
 
 
 def repository_argument() -> click.Argument:

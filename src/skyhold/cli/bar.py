@@ -5,29 +5,27 @@ from __future__ import annotations
 import threading
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 from skyhold.cli.output import printable
-from skyhold.units import format_bytes
+from skyhold.units import format_bytes, format_duration_s
 
 
-class _SavedColumn(ProgressColumn):
-    """Bytes that were done without being stored or fetched."""
+class _Figures(ProgressColumn):
+    """`120 MiB of 378 MiB, 310 MiB/s, 40.0 MiB saved, 1.2 s left`; saved is what was done without being stored or
+    fetched."""
 
     def render(self, task: Task) -> Text:
-        saved_bytes = max(0, int(task.completed) - int(task.fields["stored_bytes"]))
-        return Text(f"{format_bytes(saved_bytes)} saved" if saved_bytes else "", style="green")
+        done = format_bytes(task.completed)
+        parts = [done if task.total is None else f"{done} of {format_bytes(task.total)}"]
+        if task.speed:
+            parts.append(f"{format_bytes(task.speed)}/s")
+        if task.completed > task.fields["stored_bytes"]:
+            parts.append(f"{format_bytes(task.completed - task.fields['stored_bytes'])} saved")
+        if task.time_remaining:
+            parts.append(f"{format_duration_s(task.time_remaining)} left")
+        return Text(", ".join(parts))
 
 
 class Bar:
@@ -38,10 +36,7 @@ class Bar:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            _SavedColumn(),
-            TimeRemainingColumn(compact=True),
+            _Figures(),
             console=self._console,
             transient=True,
         )

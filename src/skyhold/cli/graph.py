@@ -46,13 +46,13 @@ def _end(lanes: list[str], at: int) -> list[str]:
 def _open(lanes: list[str], at: int) -> str:
     """A lane opens right of lane `at`; those further right make room."""
     straight = {2 * lane: "|" for lane in range(at + 1)}
-    return _line(len(lanes), straight | {2 * lane + 1: "\\" for lane in range(at, len(lanes))})
+    return _line(len(lanes), straight | dict.fromkeys(range(2 * at + 1, 2 * len(lanes), 2), "\\"))
 
 
 def _join(lanes: list[str], left: int, right: int) -> str:
     """Lane `right` runs into lane `left`; those further right move left."""
     straight = {2 * lane: "|" for lane in range(right)}
-    across = {column: "_" for column in range(2 * left + 1, 2 * right - 1, 2)}
+    across = dict.fromkeys(range(2 * left + 1, 2 * right - 1, 2), "_")
     return _line(len(lanes), straight | across | {2 * right - 1: "/"} | _moved_left(lanes, right))
 
 

@@ -23,17 +23,16 @@ class LazyGroup(click.Group):
         self.prefix = prefix
         self.entries = _entries(prefix)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click calls it so
         return list(self.entries)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - Click calls it so
         verb = self.entries.get(cmd_name)
         if verb is None:
             return None
         if verb.words in GROUPS:
             return LazyGroup(f"{verb.words} ", name=cmd_name, help=verb.summary, no_args_is_help=True)
-        command = importlib.import_module(verb.module).command
-        assert isinstance(command, click.Command)
+        command: click.Command = importlib.import_module(verb.module).command
         return command
 
     def resolve_command(
@@ -46,13 +45,13 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"`{ctx.command_path}` has no command {name!r}{advice}", ctx)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - Click calls it so
         for section in dict.fromkeys(verb.section for verb in self.entries.values()):
             with formatter.section("Commands" if self.prefix else section):
                 rows = [(name, verb.summary) for name, verb in self.entries.items() if verb.section == section]
                 formatter.write_dl(rows)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - Click calls it so
         if self.prefix:
             return
         with formatter.section("Exit statuses"):

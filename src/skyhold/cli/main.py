@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from skyhold.cli.exits import CLOSED_PIPE, DEFECT, INTERRUPTED
+from skyhold.cli.exits import CLOSED_PIPE, INTERRUPTED
 from skyhold.cli.group import skyhold
 from skyhold.cli.output import color, printable, write_json
 from skyhold.errors import InvalidInput, SkyholdError
@@ -29,57 +29,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes stdout once more at its end; give it a place where that succeeds.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _discard_stdout()
         return CLOSED_PIPE
-    except OSError as error:  # only the flush above
-        _report(SkyholdError(f"Standard output cannot be written: {error.strerror}", code="output_unwritable"), False)
-        return DEFECT
+    except OSError as error:
+        _discard_stdout()
+        unwritable = f"Standard output cannot be written: {error.strerror}"
+        return _fail(SkyholdError(unwritable, code="output_unwritable"), arguments)
     return status
 
 
-def _run(arguments: list[str]) -> int:
-    as_json = "--json" in arguments
+def _discard_stdout() -> None:
+    """Python flushes stdout once more at its end; give it a place where that succeeds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _run(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each way in which a command ends
     try:
         with skyhold.make_context(PROGRAM, arguments) as context:
             skyhold.invoke(context)
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except (KeyboardInterrupt, EOFError, click.Abort):
-        _interrupted(as_json)
+        _interrupted("--json" in arguments)
         return INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as help_text:
         help_text.show()
         return InvalidInput.exit_status
     except click.ClickException as error:
-        return _fail(_usage_error(error), arguments, as_json)
-    except BrokenPipeError:
-        raise
+        return _fail(_usage_error(error), arguments)
     except SkyholdError as error:
-        return _fail(error, arguments, as_json)
+        return _fail(error, arguments)
+    except OSError as error:
+        print(flush=True)  # raises again where stdout was what failed
+        return _fail(_defect(error), arguments)
     except Exception as error:  # noqa: BLE001 - the outermost frame: a defect is told like any other error
-        return _fail(_defect(error), arguments, as_json)
+        return _fail(_defect(error), arguments)
     return 0
 
 
-def _fail(error: SkyholdError, arguments: list[str], as_json: bool) -> int:
+def _fail(error: SkyholdError, arguments: list[str]) -> int:
     if "--verbose" in arguments:
         import traceback
 
         click.echo(printable_lines("".join(traceback.format_exception(error))), err=True)
-    _report(error, as_json)
-    return error.exit_status
-
-
-def _report(error: SkyholdError, as_json: bool) -> None:
-    if as_json:
+    if "--json" in arguments:
         write_json({"error": error.to_json()}, err=True)
-        return
+        return error.exit_status
     click.echo(
         f"{click.style('error:', fg='red', bold=True)} {printable_lines(error.message)}", err=True, color=color()
     )
     if error.hint:
         click.echo(f"{click.style('hint:', fg='cyan')} {printable_lines(error.hint)}", err=True, color=color())
+    return error.exit_status
 
 
 def printable_lines(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import click
@@ -16,7 +16,7 @@ class Output:
     json: bool = False
     quiet: bool = False
 
-    def show(self, document: dict[str, object], *, quiet: Iterable[str], human: Callable[[], None]) -> None:
+    def show(self, document: Mapping[str, object], *, quiet: Iterable[str], human: Callable[[], None]) -> None:
         """Answer with one of three renderings of the same result."""
         if self.json:
             write_json(document)
@@ -33,7 +33,7 @@ class Output:
             click.echo(f"{label} {sentence}", err=True, color=color())
 
 
-def write_json(document: dict[str, object], *, err: bool = False) -> None:
+def write_json(document: Mapping[str, object], *, err: bool = False) -> None:
     """One JSON document, in UTF-8 whatever the locale is (RFC 8259)."""
     import json
 

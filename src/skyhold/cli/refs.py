@@ -8,28 +8,17 @@ from typing import TYPE_CHECKING
 from skyhold.cli.output import Output
 
 if TYPE_CHECKING:
-    from skyhold.registry.repository import Move, Ref
+    from skyhold.registry.history import Move
+    from skyhold.registry.views import RefView
 
 
-def answer_refs(output: Output, repository: str, refs: Sequence[Ref], kind: str | None = None) -> None:
-    """Answer with the refs, all or those of one kind."""
-    chosen = [ref for ref in refs if kind in {None, ref.kind}]
+def answer_refs(output: Output, repository: str, refs: Sequence[RefView], kind: str = "") -> None:
+    """Answer with the refs, all or those of one kind (`branch`)."""
+    chosen = [ref for ref in refs if ref.name.startswith(f"{kind}/" if kind else "")]
     output.show(
         {"repository": repository, "refs": [ref.to_json() for ref in chosen]},
-        quiet=[f"{ref.kind}/{ref.name}" for ref in chosen],
-        human=lambda: tell_refs(repository, chosen),
-    )
-
-
-def tell_refs(repository: str, refs: Sequence[Ref]) -> None:
-    from skyhold.cli.render import line, marked, short, table
-
-    if not refs:
-        line(f"{repository} has none yet")
-        return
-    table(
-        ["kind", "name", "version"],
-        [(ref.kind, marked(ref.name, "name"), marked(short(ref.version), "id")) for ref in refs],
+        quiet=[ref.name.removeprefix(f"{kind}/") for ref in chosen],
+        human=lambda: _tell_refs(repository, chosen),
     )
 
 
@@ -38,28 +27,33 @@ def answer_moves(output: Output, repository: str, moves: Sequence[Move]) -> None
     output.show(
         {"repository": repository, "moves": [move.to_json() for move in moves]},
         quiet=[f"{move.ref} {move.new or '-'}" for move in moves],
-        human=lambda: tell_moves(repository, moves),
+        human=lambda: _tell_moves(repository, moves),
     )
 
 
-def tell_moves(repository: str, moves: Sequence[Move]) -> None:
-    """`alias/champion of fraud/scorer: 3f2a9c01de → 77b0e1c2aa`"""
+def _tell_refs(repository: str, refs: Sequence[RefView]) -> None:
+    from skyhold.cli.render import line, marked, short, table
+
+    if not refs:
+        line(f"{repository} has none yet")
+        return
+    rows = [
+        (marked(ref.name, "name"), marked(short(ref.version), "id"), ref.time, ref.message.partition("\n")[0])
+        for ref in refs
+    ]
+    table(["ref", "version", "time", "message"], rows)
+
+
+def _tell_moves(repository: str, moves: Sequence[Move]) -> None:
     from skyhold.cli.render import line, marked, short
 
     if not moves:
         line(f"Nothing to change: the refs of {repository} stand there already")
     for move in moves:
-        ref = marked(move.ref, "name")
+        ref, old, new = marked(str(move.ref), "name"), marked(short(move.old), "id"), marked(short(move.new), "id")
         if move.new is None:
-            line("Deleted ", ref, f" of {repository}; it stood at ", marked(short(move.old), "id"))
+            line("Deleted ", ref, f" of {repository}; it stood at ", old)
         elif move.old is None:
-            line("Created ", ref, f" of {repository} at ", marked(short(move.new), "id"))
+            line("Created ", ref, f" of {repository} at ", new)
         else:
-            line(
-                "Moved ",
-                ref,
-                f" of {repository} from ",
-                marked(short(move.old), "id"),
-                " to ",
-                marked(short(move.new), "id"),
-            )
+            line("Moved ", ref, f" of {repository} from ", old, " to ", new)

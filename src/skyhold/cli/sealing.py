@@ -25,7 +25,7 @@ class ChosenKeys:
 def choose_keys(settings: Settings, *, encrypt: bool, key_file: Path | None, passphrase: bool) -> ChosenKeys:
     """The keys of a new store. A key file that is missing is generated.
 
-    Raises `InvalidInput` code `key_needed` where sealing is wanted and no key is said, as `KeyFile` and `Passphrase` do.
+    Raises `InvalidInput` code `key_needed` where sealing is wanted and no key is said, and what the keys raise.
     """
     keks: list[KeyEncryptionKey] = []
     advice: list[str] = []

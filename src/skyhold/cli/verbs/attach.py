@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from skyhold.cli.arguments import Reference, author_option, pairs_option, reference_argument
+from skyhold.cli.arguments import Reference, author_option, metrics_option, reference_argument
 from skyhold.cli.command import Session, verb
 
 
 @verb(
     reference_argument(ref_needed=True),
-    pairs_option(["--metric", "metrics"], "NAME=NUMBER", "A metric; may be repeated.", metrics=True),
+    metrics_option(),
     click.Option(["--note", "notes"], multiple=True, metavar="TEXT", help="A note; may be repeated."),
     author_option(),
     examples=(
@@ -20,7 +20,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 5, 6, 7, 8, 9),
 )
 def command(
-    session: Session, reference: Reference, metrics: dict[str, float], notes: tuple[str, ...], author: str | None
+    session: Session, *, reference: Reference, metrics: dict[str, float], notes: tuple[str, ...], author: str | None
 ) -> None:
     """Add metrics and notes to a version that is stored; it stays the same version. Of a metric, the last value counts,
     and all are kept."""
@@ -31,5 +31,11 @@ def command(
         repository.attach(reference.ref, metrics=metrics, notes=notes, author=author)
         version = repository.show(reference.ref)
     session.output.show(
-        version.to_json(), quiet=[version.id], human=lambda: _tell(reference, version.id, metrics, notes)
+        version.to_json(), quiet=[version.id], human=lambda: _tell(reference, version.id, len(metrics), len(notes))
     )
+
+
+def _tell(reference: Reference, version: str, metrics: int, notes: int) -> None:
+    from skyhold.cli.render import line, marked, short
+
+    line(f"Attached {metrics} metric(s) and {notes} note(s) to {reference}: version ", marked(short(version), "id"))

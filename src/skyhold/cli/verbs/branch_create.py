@@ -19,7 +19,7 @@ from skyhold.cli.command import Session, verb
     ),
     exits=(2, 3, 4, 5, 6, 8, 9),
 )
-def command(session: Session, reference: Reference, name: str, reason: str, author: str | None) -> None:
+def command(session: Session, *, reference: Reference, name: str, reason: str, author: str | None) -> None:
     """Create a branch at a version (where `main` stands, without @REF). A branch that exists is left as it is."""
     from skyhold.cli.refs import answer_moves
 

@@ -17,7 +17,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold branch delete fraud/scorer experiment --yes",),
     exits=(2, 3, 5, 6, 8, 9),
 )
-def command(session: Session, repository: str, name: str, reason: str, author: str | None, yes: bool) -> None:
+def command(session: Session, *, repository: str, name: str, reason: str, author: str | None, yes: bool) -> None:
     """Delete a branch. Its versions and its history stay."""
     from skyhold.cli.refs import answer_moves
 

@@ -11,7 +11,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold branch list fraud/scorer", "skyhold branch list fraud/scorer --quiet"),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, repository: str) -> None:
+def command(session: Session, *, repository: str) -> None:
     """List the branches of a repository, and where they stand."""
     from skyhold.cli.refs import answer_refs
 

@@ -25,7 +25,7 @@ from skyhold.cli.command import Session, verb
     ),
     exits=(2, 3, 4, 5, 6, 8, 9),
 )
-def command(session: Session, name: str, url: str, **options: object) -> None:
+def command(session: Session, *, name: str, url: str, **options: object) -> None:
     """Add a bucket to the store. What the store holds already comes to it by `skyhold sync`."""
     given = {option: value for option, value in options.items() if value is not None}
     with session.store() as store:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     examples=("skyhold bucket check gcs-eu", "skyhold bucket check s3-eu --policy writer > policy.json"),
     exits=(1, 2, 3, 6, 8),
 )
-def command(session: Session, name: str, role: str | None) -> None:
+def command(session: Session, *, name: str, role: str | None) -> None:
     """Test a bucket of the store from this machine.
 
     It says whether the bucket is reachable, which permissions are missing, how far its clock is off, round trip and
@@ -60,7 +60,7 @@ def command(session: Session, name: str, role: str | None) -> None:
 
 def _tell(report: BucketReport) -> None:
     from skyhold.cli.render import line, marked, properties
-    from skyhold.units import format_bytes, format_duration_s
+    from skyhold.units import format_bytes
 
     line("Bucket ", marked(report.bucket, "name"), f" at {report.url}")
     rate = {"upload": report.upload_bytes_per_s, "download": report.download_bytes_per_s}

@@ -15,7 +15,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold bucket remove gcs-eu", "skyhold bucket remove lost-cloud --force --yes"),
     exits=(2, 3, 5, 6, 8, 9),
 )
-def command(session: Session, name: str, force: bool, yes: bool) -> None:
+def command(session: Session, *, name: str, force: bool, yes: bool) -> None:
     """Take a bucket out of the store. What lies in it is left there."""
     confirm(f"Take bucket {name} out of the store?", yes=yes)
     with session.store() as store:

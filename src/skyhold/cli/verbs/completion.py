@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import click
 
 from skyhold.cli.command import Session, verb
+
+if TYPE_CHECKING:
+    from click.shell_completion import ShellComplete
 
 
 @verb(
@@ -17,14 +22,13 @@ from skyhold.cli.command import Session, verb
     exits=(2,),
     answers=False,
 )
-def command(session: Session, shell: str) -> None:
+def command(session: Session, *, shell: str) -> None:
     """Print the script that makes a shell complete commands and options of skyhold."""
     from click.shell_completion import get_completion_class
 
     from skyhold.cli.group import skyhold
     from skyhold.cli.main import COMPLETION_VARIABLE, PROGRAM
 
-    completion = get_completion_class(shell)
-    assert completion is not None, "click knows every shell that the argument allows"
+    completion = cast("type[ShellComplete]", get_completion_class(shell))
     del session
     click.echo(completion(skyhold, {}, PROGRAM, COMPLETION_VARIABLE).source())

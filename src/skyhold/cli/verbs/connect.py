@@ -12,7 +12,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold connect s3://models-eu/skyhold", "SKYHOLD_KEY_FILE=~/team.key skyhold connect ./cloud-a"),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, url: str) -> None:
+def command(session: Session, *, url: str) -> None:
     """Join an existing store by the URL of any of its buckets.
 
     The store describes itself: its other buckets are found from the first. It is remembered on this machine, so that

@@ -20,28 +20,23 @@ if TYPE_CHECKING:
 @verb(
     click.Argument(["before"], metavar="TEAM/NAME@A", type=ReferenceType(ref_needed=True)),
     click.Argument(["after"], metavar="TEAM/NAME@B", type=ReferenceType(ref_needed=True)),
-    click.Option(["--no-tensors"], is_flag=True, help="Read no tensors: files, metrics and parameters only."),
     examples=(
         "skyhold diff fraud/scorer@v1 fraud/scorer@champion",
         "skyhold diff fraud/scorer@main~1 fraud/scorer@main --json",
+        "skyhold diff meta/llama@v3 fraud/scorer@champion",
     ),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, before: Reference, after: Reference, no_tensors: bool) -> None:
-    """Compare two versions of a repository, from A to B.
+def command(session: Session, *, before: Reference, after: Reference) -> None:
+    """Compare two versions, from A to B, of one repository or of two.
 
     It shows files, tensors (added, removed, other shape or type, the share of values that changed and the norm of the
     difference relative to A's), metrics with their difference, and parameters.
     """
-    if before.repository != after.repository:
-        raise click.UsageError(
-            f"Two versions of one repository are compared, not of {before.repository} and {after.repository}"
-        )
     with session.store() as store, session.progress() as progress:
-        found = store.repository(before.repository).diff(
-            before.ref, after.ref, tensors=not no_tensors, progress=progress
-        )
-    document = {"repository": before.repository, "from": before.ref, "to": after.ref, **found.to_json()}
+        other = store.repository(after.repository)
+        found = store.repository(before.repository).diff(before.ref, after.ref, other=other, progress=progress)
+    document = {"from": str(before), "to": str(after), **found.to_json()}
     session.output.show(document, quiet=_names(found), human=lambda: _tell(before, after, found))
 
 

@@ -30,6 +30,7 @@ from skyhold.cli.command import Session, verb
 )
 def command(
     session: Session,
+    *,
     urls: tuple[str, ...],
     names: tuple[str, ...],
     encrypt: bool,

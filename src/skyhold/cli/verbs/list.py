@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from skyhold.cli.command import Session, verb
+
+if TYPE_CHECKING:
+    from skyhold.registry.views import RepositoryInfo
 
 
 @verb(
@@ -12,7 +18,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold list", "skyhold list --json", "skyhold list --deleted"),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, deleted: bool) -> None:
+def command(session: Session, *, deleted: bool) -> None:
     """List the repositories of the store."""
     with session.store() as store:
         repositories = store.repositories(deleted=deleted)
@@ -20,3 +26,28 @@ def command(session: Session, deleted: bool) -> None:
     session.output.show(
         document, quiet=[repository.name for repository in repositories], human=lambda: _tell(repositories, deleted)
     )
+    if not repositories and not deleted:
+        session.output.next_step("skyhold push team/model PATH")
+
+
+def _tell(repositories: Sequence[RepositoryInfo], deleted: bool) -> None:
+    from skyhold.cli.render import line, marked, short, table
+
+    if not repositories:
+        line("No repository was deleted" if deleted else "The store has no repositories yet")
+    elif deleted:
+        table(["repository", "deleted"], [(marked(info.name, "name"), info.deleted or "-") for info in repositories])
+    else:
+        rows = [
+            (
+                marked(info.name, "name"),
+                str(info.versions),
+                str(info.branches),
+                str(info.tags),
+                info.updated or "-",
+                ", ".join(f"{name}={short(version)}" for name, version in sorted(info.aliases.items())),
+            )
+            for info in repositories
+        ]
+        numbers = ("versions", "branches", "tags")
+        table(["repository", *numbers, "updated", "aliases"], rows, right=numbers)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from skyhold.cli.arguments import Reference, reference_argument
 from skyhold.cli.command import Session, verb
+
+if TYPE_CHECKING:
+    from skyhold.registry.views import LogEntry
 
 
 @verb(
@@ -15,7 +21,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold log fraud/scorer", "skyhold log fraud/scorer@champion -n 5", "skyhold log fraud/scorer --json"),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, reference: Reference, first_parent: bool, limit: int | None) -> None:
+def command(session: Session, *, reference: Reference, first_parent: bool, limit: int | None) -> None:
     """Show the versions that lead to a ref, newest first, as a graph, with the refs that stand at each.
 
     Without @REF it is the branch `main`.
@@ -24,3 +30,21 @@ def command(session: Session, reference: Reference, first_parent: bool, limit: i
         entries = store.repository(reference.repository).log(reference.ref, first_parent=first_parent, limit=limit)
     document = {"repository": reference.repository, "versions": [entry.to_json() for entry in entries]}
     session.output.show(document, quiet=[entry.id for entry in entries], human=lambda: _tell(entries))
+
+
+def _tell(entries: Sequence[LogEntry]) -> None:
+    from skyhold.cli.graph import draw_graph
+    from skyhold.cli.render import line, marked, short
+
+    shown = {entry.digest for entry in entries}
+    history = [(entry.digest, tuple(p for p in entry.parents if p in shown)) for entry in entries]
+    for entry, (row, below) in zip(entries, draw_graph(history), strict=True):
+        refs = f" ({', '.join(entry.refs)})" if entry.refs else ""
+        subject = entry.message.partition("\n")[0] or "(no message)"
+        metrics = "".join(f"  {name}={value:g}" for name, value in sorted(entry.metrics.items()))
+        line(
+            *(row, " ", marked(short(entry.digest), "id"), marked(refs, "name"), " ", subject, marked(metrics, "good")),
+            marked(f"  {entry.time} {entry.author}", "dim"),
+        )
+        for connection in below:
+            line(connection)

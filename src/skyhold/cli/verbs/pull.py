@@ -11,7 +11,7 @@ from skyhold.cli.arguments import Reference, reference_argument
 from skyhold.cli.command import Session, verb
 
 if TYPE_CHECKING:
-    from skyhold.registry.repository import PullResult
+    from skyhold.registry.views import PullResult
 
 
 @verb(
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     click.Argument(["destination"], required=False, type=click.Path(path_type=Path), metavar="[DEST]", default=Path()),
     click.Option(["--include"], multiple=True, metavar="GLOB", help="Only files that match; may be repeated."),
     click.Option(
-        ["--tensor", "tensors"], multiple=True, metavar="NAME", help="Only this tensor, as NAME.npy; may be repeated."
+        ["--tensor", "tensors"],
+        multiple=True,
+        metavar="NAME",
+        help="Only tensors of this name or glob, into tensors.safetensors; may be repeated.",
     ),
     examples=(
         "skyhold pull fraud/scorer@champion ./restored",
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     exits=(2, 3, 6, 7, 8, 10),
 )
 def command(
-    session: Session, reference: Reference, destination: Path, include: tuple[str, ...], tensors: tuple[str, ...]
+    session: Session, *, reference: Reference, destination: Path, include: tuple[str, ...], tensors: tuple[str, ...]
 ) -> None:
     """Fetch a version into the folder DEST (the current one, where none is given).
 
@@ -41,4 +44,20 @@ def command(
         result = store.repository(reference.repository).pull(
             reference.ref, destination, include=include, tensors=tensors, progress=progress
         )
-    session.output.show(result.to_json(), quiet=[str(destination)], human=lambda: _tell(reference, destination, result))
+    session.output.show(result.to_json(), quiet=[result.id], human=lambda: _tell(reference, result))
+
+
+def _tell(reference: Reference, result: PullResult) -> None:
+    from skyhold.cli.render import line, marked, properties, short
+    from skyhold.units import format_bytes
+
+    line("Pulled ", marked(str(reference), "name"), ": version ", marked(short(result.version), "id"))
+    kept = f", {format_bytes(result.kept_bytes)} were there already" if result.kept_bytes else ""
+    properties(
+        [
+            ("into", result.destination),
+            ("files", f"{result.files}, {format_bytes(result.total_bytes)}, every byte checked"),
+            ("fetched", format_bytes(result.fetched_bytes) + kept),
+            ("tensors", ", ".join(result.tensors)),
+        ]
+    )

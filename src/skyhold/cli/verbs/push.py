@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from skyhold.cli.arguments import author_option, pairs_option, repository_argument
+from skyhold.cli.arguments import author_option, metrics_option, pairs_option, repository_argument
 from skyhold.cli.command import Session, verb
 
 if TYPE_CHECKING:
-    from skyhold.registry.repository import PushResult
+    from skyhold.registry.views import PushResult
 
 
 @verb(
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     click.Option(["--branch"], default="main", show_default=True, metavar="NAME", help="Branch that moves to it."),
     click.Option(["--tag", "tags"], multiple=True, metavar="NAME", help="Name it for ever; may be repeated."),
     click.Option(["--alias", "aliases"], multiple=True, metavar="NAME", help="Move this alias to it; may be repeated."),
-    pairs_option(["--metric", "metrics"], "NAME=NUMBER", "Attach a metric; may be repeated.", metrics=True),
+    metrics_option(),
     pairs_option(["--param", "parameters"], "NAME=VALUE", "A parameter of the training; may be repeated."),
     pairs_option(["--meta", "metadata"], "NAME=VALUE", "Anything else to know; may be repeated."),
     click.Option(["--note", "notes"], multiple=True, metavar="TEXT", help="Attach a note; may be repeated."),
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     ),
     exits=(2, 3, 4, 5, 6, 7, 8, 9, 10),
 )
-def command(session: Session, repository: str, path: Path, dry_run: bool, **given: Any) -> None:
+def command(session: Session, *, repository: str, path: Path, dry_run: bool, **given: Any) -> None:
     """Store a folder or file as a new version and move a branch to it.
 
     Bytes that the store has already are not sent again, and a fine-tune is stored as its difference to the base. The
@@ -53,6 +53,40 @@ def command(session: Session, repository: str, path: Path, dry_run: bool, **give
     with session.store() as store, session.progress() as progress:
         opened = store.repository(repository, create=not dry_run)
         result = opened.push(path, dry_run=dry_run, progress=progress, **given)
-    session.output.show(
-        result.to_json(), quiet=[result.version] if result.version else [], human=lambda: _tell(repository, result)
+    session.output.show(result.to_json(), quiet=[] if dry_run else [result.id], human=lambda: _tell(result))
+    if not dry_run:
+        session.output.next_step(f"skyhold show {repository}@{result.id[:10]}")
+
+
+def _tell(result: PushResult) -> None:
+    from skyhold.cli.render import line, marked, properties, short
+    from skyhold.units import format_bytes
+
+    place = marked(f"{result.repository}@{result.branch}", "name")
+    if result.dry_run:
+        line("Would push to ", place, "; nothing was changed")
+    elif result.unchanged:
+        line(place, " is at this very content already: version ", marked(short(result.version), "id"))
+        return
+    else:
+        line("Pushed ", place, ": version ", marked(short(result.version), "id"))
+    saved = {"deduplicated": result.reused_bytes, "saved by deltas": result.delta_bytes}
+    stored = [
+        f"{format_bytes(result.stored_bytes)} new",
+        *(f"{format_bytes(n)} {how}" for how, n in saved.items() if n),
+    ]
+    properties(
+        [
+            ("files", f"{result.files}, {format_bytes(result.total_bytes)}"),
+            ("stored", ", ".join(stored)),
+            ("buckets", ", ".join(f"{name} {format_bytes(sent)}" for name, sent in result.sent_bytes.items())),
+            ("left out", _some(result.ignored)),
+        ]
     )
+    for name, reason in result.lagging.items():
+        line(marked("lagging: ", "warn"), f"{name} ({reason}); `skyhold sync` brings it up to date")
+
+
+def _some(names: tuple[str, ...], most: int = 5) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from skyhold.cli.arguments import confirm, yes_option
 from skyhold.cli.command import Session, verb
+
+if TYPE_CHECKING:
+    from skyhold.registry.opening import RecoverReport
 
 
 @verb(
@@ -14,7 +19,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold recover s3://models-eu/skyhold", "skyhold recover ./cloud-b --yes --json"),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, url: str, yes: bool) -> None:
+def command(session: Session, *, url: str, yes: bool) -> None:
     """Bring a store's refs back from the checkpoints in its surviving buckets, of which URL is one.
 
     For a store of the engine `sqlite` whose machine, or whose state folder, is lost. This machine takes the store
@@ -29,3 +34,14 @@ def command(session: Session, url: str, yes: bool) -> None:
         session.output.next_step("skyhold verify")
 
 
+def _tell(report: RecoverReport) -> None:
+    from skyhold.cli.render import line, marked
+
+    line("Recovered store ", marked(report.store, "id"), f": {report.registers} registers, term {report.term}")
+    line(f"  from {', '.join(report.answered)}")
+    for name, reason in report.failed.items():
+        line(marked("no answer: ", "warn"), f"{name} ({reason})")
+    for damage in report.damaged:
+        line(marked("damaged: ", "bad"), f"{damage.key} in {damage.bucket} ({damage.reason})")
+    if not report.majority:
+        line(marked("Less than a majority answered: ", "bad"), "changes that only the others know are lost")

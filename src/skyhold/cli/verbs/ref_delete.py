@@ -18,7 +18,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 5, 6, 8, 9),
 )
 def command(
-    session: Session, repository: str, refs: tuple[str, ...], reason: str, author: str | None, yes: bool
+    session: Session, *, repository: str, refs: tuple[str, ...], reason: str, author: str | None, yes: bool
 ) -> None:
     """Delete refs: all that are named, at once, or none of them. Their versions and their history stay."""
     from skyhold.cli.refs import answer_moves

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from skyhold.cli.arguments import Reference, ReferenceType
 from skyhold.cli.command import Session, verb
+
+if TYPE_CHECKING:
+    from skyhold.registry.history import Move
 
 
 @verb(
@@ -14,5 +20,31 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold ref history fraud/scorer", "skyhold ref history fraud/scorer@champion --json"),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, reference: Reference, limit: int | None) -> None:
+def command(session: Session, *, reference: Reference, limit: int | None) -> None:
     """Show the moves of one ref, or of all refs without @REF, newest first: when, who, from, to, why."""
+    ref = reference.ref if reference.given else None
+    with session.store() as store:
+        moves = store.repository(reference.repository).history(ref, limit=limit)
+    document = {"repository": reference.repository, "moves": [move.to_json() for move in moves]}
+    quiet = [f"{move.ref} {move.new or '-'}" for move in moves]
+    session.output.show(document, quiet=quiet, human=lambda: _tell(moves))
+
+
+def _tell(moves: Sequence[Move]) -> None:
+    from skyhold.cli.render import line, marked, short, table
+
+    if not moves:
+        line("No ref has moved yet")
+        return
+    rows = [
+        (
+            move.time,
+            marked(str(move.ref), "name"),
+            marked(short(move.old), "id"),
+            marked(short(move.new), "id"),
+            move.author,
+            move.reason,
+        )
+        for move in moves
+    ]
+    table(["time", "ref", "from", "to", "author", "reason"], rows)

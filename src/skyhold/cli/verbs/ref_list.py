@@ -11,7 +11,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold ref list fraud/scorer", "skyhold ref list fraud/scorer --json"),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, repository: str) -> None:
+def command(session: Session, *, repository: str) -> None:
     """List the branches, tags and aliases of a repository, and where they stand."""
     from skyhold.cli.refs import answer_refs
 

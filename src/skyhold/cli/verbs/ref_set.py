@@ -11,7 +11,7 @@ from skyhold.cli.command import Session, verb
 @verb(
     repository_argument(),
     click.Argument(["changes"], nargs=-1, required=True, metavar="KIND/NAME=REF…"),
-    pairs_option(["--expected"], "KIND/NAME=ID", "Refuse unless the ref stands at this version now; may be repeated."),
+    pairs_option(["--expected"], "KIND/NAME=REF", "Refuse unless the ref stands there now; may be repeated.", str),
     click.Option(["--force"], is_flag=True, help="Also move a branch to where it was not heading."),
     reason_option(),
     author_option(),
@@ -24,9 +24,10 @@ from skyhold.cli.command import Session, verb
 )
 def command(
     session: Session,
+    *,
     repository: str,
     changes: tuple[str, ...],
-    expected: dict[str, object],
+    expected: dict[str, str],
     force: bool,
     reason: str,
     author: str | None,
@@ -47,7 +48,7 @@ def command(
     with session.store() as store:
         moves = store.repository(repository).set_refs(
             wanted,
-            expected={ref: str(version) for ref, version in expected.items()} or None,
+            expected=expected or None,
             author=author,
             reason=reason,
             force=force,

@@ -12,7 +12,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold repair --dry-run", "skyhold repair"),
     exits=(2, 3, 6, 7, 8, 10),
 )
-def command(session: Session, dry_run: bool) -> None:
+def command(session: Session, *, dry_run: bool) -> None:
     """Replace damaged and missing replicas by good ones from other buckets, verified before and after.
 
     Where no good copy is left it names what is lost, leaves it untouched, and ends with status 10.

@@ -14,9 +14,11 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold repository delete fraud/scorer", "skyhold repository delete fraud/scorer --yes"),
     exits=(2, 3, 5, 6, 8, 9),
 )
-def command(session: Session, repository: str, yes: bool) -> None:
-    """Delete a repository: its name is free, its refs are out of reach. Its data stays, so that `undelete` can bring all
-    of it back."""
+def command(session: Session, *, repository: str, yes: bool) -> None:
+    """Delete a repository: its name is free, its refs are out of reach.
+
+    Its data stays, so that `undelete` can bring all of it back.
+    """
     with session.store() as store:
         store.repository(repository)  # what does not exist is told before the question
         confirm(f"Delete {repository}? It can be brought back.", yes=yes)

@@ -17,6 +17,7 @@ from skyhold.cli.command import Session, verb
 )
 def command(
     session: Session,
+    *,
     repository: str,
     copies: str | None,
     providers: int | None,

@@ -14,7 +14,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold repository rename fraud/scorer risk/scorer",),
     exits=(2, 3, 4, 5, 6, 8, 9),
 )
-def command(session: Session, repository: str, new_name: str) -> None:
+def command(session: Session, *, repository: str, new_name: str) -> None:
     """Rename a repository. Its versions and refs stay what they are, and no data is rewritten."""
     with session.store() as store:
         store.rename_repository(repository, new_name)

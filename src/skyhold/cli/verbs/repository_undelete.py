@@ -13,7 +13,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold list --deleted", "skyhold repository undelete fraud/scorer"),
     exits=(2, 3, 4, 5, 6, 8, 9),
 )
-def command(session: Session, repository: str) -> None:
+def command(session: Session, *, repository: str) -> None:
     """Bring a deleted repository back under its name, with all its refs and versions."""
     with session.store() as store:
         store.undelete_repository(repository)

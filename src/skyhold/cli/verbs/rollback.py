@@ -19,7 +19,7 @@ from skyhold.cli.command import Session, verb
     ),
     exits=(2, 3, 5, 6, 8, 9),
 )
-def command(session: Session, reference: Reference, to: str | None, reason: str, author: str | None) -> None:
+def command(session: Session, *, reference: Reference, to: str | None, reason: str, author: str | None) -> None:
     """Move a branch or alias back to the version where it stood before its last move."""
     from skyhold.cli.refs import answer_moves
 

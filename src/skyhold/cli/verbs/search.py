@@ -16,7 +16,7 @@ from skyhold.cli.command import Session, verb
     ),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, query: tuple[str, ...]) -> None:
+def command(session: Session, *, query: tuple[str, ...]) -> None:
     """Find versions by repository name, ref, tag or metric; several words must all hold."""
     with session.store() as store:
         hits = store.search(" ".join(query))

@@ -12,7 +12,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold sync --dry-run", "skyhold sync"),
     exits=(2, 3, 6, 7, 8, 10),
 )
-def command(session: Session, dry_run: bool) -> None:
+def command(session: Session, *, dry_run: bool) -> None:
     """Bring lagging buckets up to date: every replica that a policy wants and that is not there is copied and verified.
     After an interruption the same command continues."""
     with session.store() as store, session.progress() as progress:

@@ -13,7 +13,7 @@ from skyhold.cli.command import Session, verb
     examples=("skyhold verify", "skyhold verify --deep --repository fraud/scorer", "skyhold verify --deep --json"),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, deep: bool, repository: str | None) -> None:
+def command(session: Session, *, deep: bool, repository: str | None) -> None:
     """Check that every bucket holds what it should, and with --deep that every byte is what was stored.
 
     It changes nothing. Where damage or a loss is found it names each object and bucket and ends with status 10.
