@@ -39,6 +39,10 @@ class Capabilities:
     """A `write` that returned was checked by the store against a checksum of what we sent."""
     modified_times: bool = True
     """`ObjectInfo.modified_at` is set."""
+    credentials: bool = True
+    """Access needs credentials of the store's own, so that they can be wrong."""
+    external: bool = True
+    """The objects live outside this process: they can be gone, and a forked process shares them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def create_folder_bucket(path: Path) -> None:
 class FolderBucket(Bucket):
     """See the module. Raises `NotFound` code `bucket_not_found` while the marker is not there."""
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(credentials=False)
 
     def __init__(self, location: BucketLocation, policy: RetryPolicy | None = None) -> None:
         self.name, self.url = location.name, location.url

@@ -47,7 +47,7 @@ _SHARED_LOCK: Final = threading.Lock()
 class MemoryBucket(Bucket):
     """See the module. `policy` is accepted as every driver's is; nothing here ever needs a second attempt."""
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(credentials=False, external=False)
 
     def __init__(self, location: BucketLocation, policy: RetryPolicy | None = None) -> None:  # noqa: ARG002
         self.name, self.url = location.name, location.url

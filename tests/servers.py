@@ -1,0 +1,165 @@
+"""Real object-store servers for the tests, without containers.
+
+`tools/servers/build` brings the programs into `${SKYHOLD_SERVERS:-~/.cache/skyhold-servers}/bin`. Each test process
+(each pytest-xdist worker) starts a server when it first asks for it, on a free loopback port and an empty folder, and
+ends it by its process id when it exits.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ACCESS_KEY = "skyhold-tests"
+SECRET_KEY = "only-for-the-tests-of-skyhold"
+PROGRAMS = Path(os.environ.get("SKYHOLD_SERVERS") or Path.home() / ".cache" / "skyhold-servers").expanduser() / "bin"
+READY_S_MAX = 60.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers at `http://127.0.0.1:port` and keeps its things in `folder`."""
+
+    port: int
+    folder: Path
+    make_bucket: Callable[[str], None]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def program(name: str) -> Path:
+    """The path of a server's program; where it is missing the test skips, or fails if `SKYHOLD_REQUIRE_ALL=1`."""
+    path = PROGRAMS / name
+    if not path.exists():
+        reason = f"{name} is not built: run tools/servers/build"
+        if os.environ.get("SKYHOLD_REQUIRE_ALL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def free_port() -> int:
+    """A port that nobody listens on. Another process may take it before our server does; then the server does not
+    become ready, and says why in its log."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start(command: list[str | Path], port: int, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    """Run a server until this process exits, and wait until its port answers."""
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | dict(environment or {}),
+        )
+    owner = os.getpid()
+
+    def end() -> None:
+        if os.getpid() != owner:
+            return  # a forked child of a test
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+    atexit.register(end)
+    wait_until(lambda: answers(port), lambda: f"{command[0]} is not ready: {log.read_text(errors='replace')[-2000:]}")
+
+
+def wait_until(ready: Callable[[], bool], complaint: Callable[[], str]) -> None:
+    give_up_s = time.monotonic() + READY_S_MAX
+    while not ready():
+        if time.monotonic() > give_up_s:
+            pytest.fail(complaint())
+        time.sleep(0.05)
+
+
+def answers(port: int, path: str = "/") -> bool:
+    """Whether something speaks HTTP there, whatever it says."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status < 500
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def new_folder(name: str) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=f"skyhold-{name}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def versitygw() -> Server:
+    """An S3 server over a folder. It has no bucket yet."""
+    path, folder, port = program("versitygw"), new_folder("versitygw"), free_port()
+    data = folder / "data"
+    data.mkdir()
+    keys = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
+    start([path, "--port", f"127.0.0.1:{port}", "posix", data], port, folder, keys)
+    return Server(port, folder, lambda name: (data / name).mkdir(exist_ok=True))
+
+
+@functools.cache
+def seaweedfs() -> Server:
+    """SeaweedFS with master, volume, filer and S3 in one process. It has no bucket yet."""
+    path, folder = program("weed"), new_folder("seaweedfs")
+    port, master, volume, filer = (free_port() for _ in range(4))
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "data").mkdir()
+    options = {
+        "dir": folder / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3.port": port, "filer.port": filer,
+        "s3.config": folder / "s3.json", "master.port": master, "volume.port": volume,
+        "master.port.grpc": free_port(), "volume.port.grpc": free_port(), "filer.port.grpc": free_port(),
+        "s3.port.grpc": free_port(), "master.volumeSizeLimitMB": 1024, "volume.max": 200,
+    }  # fmt: skip
+    start([path, "server", "-s3", "-filer", *(f"-{k}={v}" for k, v in options.items())], port, folder)
+    complaint = "the SeaweedFS filer does not take writes"
+    wait_until(lambda: _filer_made(filer, "readiness"), lambda: complaint)
+
+    def make_bucket(name: str) -> None:
+        wait_until(lambda: _filer_made(filer, name), lambda: complaint)
+
+    return Server(port, folder, make_bucket)
+
+
+def _filer_made(filer: int, bucket: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", filer, timeout=10)
+    try:
+        connection.request("POST", f"/buckets/{bucket}/", headers={"Content-Length": "0"})
+        return connection.getresponse().status in {200, 201, 409}
+    except OSError:
+        return False
+    finally:
+        connection.close()
