@@ -7,6 +7,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from skyhold.buckets.azure_errors import translated
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation, parse_location, with_credentials
 from skyhold.errors import InvalidInput, PermissionDenied
+from tests.buckets.conformance import BucketConformance
 from tests.buckets.emulators import AZURITE_ACCOUNT, AZURITE_KEY, azurite
 from tests.buckets.lost_replies import HASTY, LostReplies
 from tests.buckets.real_store import RealStore
@@ -106,3 +108,26 @@ class TestRealAzure(RealStore):
                 b"bytes", headers={"Content-MD5": base64.b64encode(bytes(16)).decode()}
             )
         assert translated(caught.value, "models", "key").code == "checksum_refused"
+
+
+class TestAzureConformance(BucketConformance):
+    @pytest.fixture(scope="class")
+    def endpoint(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+        with azurite(tmp_path_factory.mktemp("azurite")) as url:
+            ContainerClient(url, "models", credential=AZURITE_KEY).create_container()
+            yield url
+
+    @pytest.fixture
+    def location(self, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> BucketLocation:
+        monkeypatch.setenv("AZURITE_ACCOUNT_KEY", AZURITE_KEY)
+        url = f"az://{AZURITE_ACCOUNT}/models/{secrets.token_hex(8)}"
+        return parse_location(url, endpoint=endpoint, credentials="env:AZURITE")
+
+    @pytest.fixture
+    def gone(self, location: BucketLocation) -> BucketLocation:
+        return replace(location, url=f"az://{AZURITE_ACCOUNT}/no-such-container/prefix")
+
+    @pytest.fixture
+    def denied(self, location: BucketLocation, monkeypatch: pytest.MonkeyPatch) -> BucketLocation:
+        monkeypatch.setenv("WRONG_ACCOUNT_KEY", KEY)
+        return with_credentials(location, "env:WRONG")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import requests
@@ -15,6 +17,7 @@ from skyhold.buckets.google import GoogleBucket
 from skyhold.buckets.google_upload import MultipartForm, crc32c_base64
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied
+from tests.buckets.conformance import BucketConformance
 from tests.buckets.emulators import fake_gcs_server
 from tests.buckets.lost_replies import HASTY, LostReplies
 from tests.buckets.real_store import RealStore
@@ -94,3 +97,23 @@ class TestRealGoogle(RealStore):
         with GoogleBucket(parse_location("gs://models/by-variable"), HASTY) as bucket:
             bucket.write("key", b"1")
             assert bytes(bucket.read("key")) == b"1"
+
+
+class TestGoogleConformance(BucketConformance):
+    exempt: ClassVar = {
+        "test_wrong_credentials_are_permission_denied": "fake-gcs-server asks for none; TestGoogleReplies has 401, 403"
+    }
+
+    @pytest.fixture(scope="class")
+    def endpoint(self) -> Iterator[str]:
+        with fake_gcs_server() as url:
+            requests.post(f"{url}/storage/v1/b", json={"name": "models"}, timeout=10).raise_for_status()
+            yield url
+
+    @pytest.fixture
+    def location(self, endpoint: str) -> BucketLocation:
+        return parse_location(f"gs://models/{secrets.token_hex(8)}", endpoint=endpoint)
+
+    @pytest.fixture
+    def gone(self, location: BucketLocation) -> BucketLocation:
+        return replace(location, url="gs://no-such-bucket/prefix")

@@ -29,6 +29,7 @@ from skyhold.buckets.bucket import (
     Tagged,
     check_key,
     check_range,
+    range_not_satisfiable,
 )
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
@@ -204,6 +205,8 @@ class AzureBucket(Bucket):
 
     def _get(self, key: str, start: int = 0, length: int | None = None, **condition: Any) -> Tagged:
         """One Get Blob of `[start, start + length)`, under an `etag` and a `match_condition` where they are given."""
+        if start < 0 or (length or 0) < 0:
+            raise range_not_satisfiable(key, start, length)
         first = None if not start and length is None else start
         try:
             reply = (

@@ -30,6 +30,7 @@ from skyhold.buckets.bucket import (
     Tagged,
     check_key,
     check_range,
+    range_not_satisfiable,
 )
 from skyhold.buckets.google_credentials import credentials_of
 from skyhold.buckets.google_errors import (
@@ -169,6 +170,8 @@ class GoogleBucket(Bucket):
 
     def _open_range(self, key: str, start: int, length: int | None, generation: str) -> tuple[requests.Response, int]:
         """An open reply and how many bytes of the object follow in it. An empty `generation` means the newest."""
+        if start < 0 or (length or 0) < 0:
+            raise range_not_satisfiable(key, start, length)
         query = {"alt": "media"} | ({"generation": generation} if generation else {})
         headers = {"Accept-Encoding": "identity"}
         if start or length is not None:
