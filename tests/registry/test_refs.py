@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -9,12 +10,14 @@ from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound, OutcomeUnknown, Unavailable
+from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import Attachment
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.refs import ATTEMPTS_MAX, RepositoryRegister
 from skyhold.registry.root import ROOT_BYTES_MAX
 from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.blobs import MemoryBlobs
+from tests.consensus.fixtures import checkpointed, new_buckets
 from tests.registry.fixtures import CHAMPION, MAIN, REPOSITORY_ID, TIME, V1, change, digest, entry, move, new_repository
 
 
@@ -249,7 +252,7 @@ def test_change_whose_reply_was_lost_is_not_made_twice() -> None:
     assert repository.read().root.moves == 1
 
 
-def test_of_many_pushers_exactly_one_wins_the_branch(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_of_many_pushers_exactly_one_wins_the_branch(tmp_path: Path) -> None:
     registers, blobs = SqliteRegisters(tmp_path / "registers.sqlite"), MemoryBlobs()
     repository = new_repository(registers, blobs)
     repository.apply(change(move(MAIN, "v0"), versions=(entry("v0"),)), "first")
@@ -311,3 +314,21 @@ def test_ambiguous_beginning_of_an_id_is_refused(repository: RepositoryRegister)
     twice = next(beginning for beginning in beginnings if beginnings.count(beginning) > 1)
     with pytest.raises(InvalidInput, match="Several versions"):
         snapshot.resolve(twice)
+
+
+def test_change_that_is_there_already_is_not_confirmed_while_its_checkpoint_is_pending(tmp_path: Path) -> None:
+    buckets = new_buckets()
+    registers, blobs = checkpointed(tmp_path / "registers.sqlite", buckets), MemoryBlobs()
+    repository = Catalogue(registers, blobs)
+    repository.create("team/one", REPOSITORY_ID, policy={}, operation_id="create")
+    pushed = change(move(MAIN, "v1"), versions=(entry("v1"),))
+    for bucket in buckets:
+        bucket.away = True
+    for operation_id in ("once", "once", "another"):
+        with pytest.raises(OutcomeUnknown) as caught:
+            repository.open("team/one").apply(pushed, operation_id)
+        assert caught.value.code == "checkpoint_pending"
+    for bucket in buckets:
+        bucket.away = False
+    assert repository.open("team/one").apply(pushed, "another").root.moves == 1
+    assert registers.flush() == ()

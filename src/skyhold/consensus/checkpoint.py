@@ -136,8 +136,7 @@ class CheckpointedRegisters(Registers):
 
     def outcome(self, key: str, operation_id: str) -> Versioned | None:
         value = self._registers.outcome(key, operation_id)
-        if value is not None:
-            self._settle(key)
+        self._settle(key)
         return value
 
     def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:

@@ -79,7 +79,11 @@ class Registers(ABC):
     @abstractmethod
     def outcome(self, key: str, operation_id: str) -> Versioned | None:
         """What an operation did: the value it set, or None if it is not among the last `CHANGES_KEPT` changes and can
-        no longer take effect (a write of it that is still under way is settled first)."""
+        no longer take effect.
+
+        Whatever is still under way on this register is settled first: when this returns, the newest value that `read`
+        gives is as durable as an acknowledged change. Raises `OutcomeUnknown` where that cannot be done now.
+        """
 
     @abstractmethod
     def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:

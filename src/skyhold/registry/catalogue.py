@@ -209,6 +209,8 @@ class Catalogue:
                     raise
                 return Names.decode(done.data, done.version, self._blobs)
             if before.version and after.encode() == before.encode():
+                # Nothing is left to do, but is what was found acknowledged? An engine settles it, or raises.
+                self._registers.outcome(KEY, operation_id)
                 return before
             try:
                 value = self._registers.compare_and_set(KEY, before.version, after.encode(), operation_id)

@@ -98,6 +98,8 @@ class RepositoryRegister:
                     raise
                 return self._snapshot(done.version, done.data)
             if after is None:
+                # Nothing is left to do, but is what was found acknowledged? An engine settles it, or raises.
+                self._registers.outcome(self.key, operation_id)
                 return before
             try:
                 value = self._registers.compare_and_set(
