@@ -1,1 +1,58 @@
-"""Skyhold keeps every version of every model, in every cloud, provably the same."""
+"""Skyhold keeps every version of every model, in every cloud, provably the same.
+
+>>> import skyhold
+>>> with skyhold.open() as store:                                        # doctest: +SKIP
+...     store.repository("team/model").pull("champion", "./model")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skyhold.errors import SkyholdError
+    from skyhold.registry.repository import Repository
+    from skyhold.registry.store import Store, connect, init, open, recover  # noqa: A004
+    from skyhold.registry.views import Version
+    from skyhold.storage.policy import Policy
+    from skyhold.storage.progress import Progress
+
+__all__ = [
+    "Policy",
+    "Progress",
+    "Repository",
+    "SkyholdError",
+    "Store",
+    "Version",
+    "connect",
+    "init",
+    "open",
+    "recover",
+]
+
+_HOMES = {
+    "Policy": "skyhold.storage.policy",
+    "Progress": "skyhold.storage.progress",
+    "Repository": "skyhold.registry.repository",
+    "SkyholdError": "skyhold.errors",
+    "Store": "skyhold.registry.store",
+    "Version": "skyhold.registry.views",
+    "connect": "skyhold.registry.store",
+    "init": "skyhold.registry.store",
+    "open": "skyhold.registry.store",
+    "recover": "skyhold.registry.store",
+}
+
+
+def __getattr__(name: str) -> object:
+    """The public names, imported when they are first used: `import skyhold` itself costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'skyhold' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

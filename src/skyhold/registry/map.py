@@ -58,6 +58,17 @@ class Map:
         """Height of the top node: 0 where all entries lie in it."""
         return self._top.level
 
+    def node_names(self) -> Iterator[str]:
+        """Names of all blobs of the map: what must be there for it to be readable whole."""
+        pending = [self._top]
+        while pending:
+            node = pending.pop()
+            if node.level > 0:
+                for place, (_, name) in enumerate(node.entries):
+                    yield str(name)
+                    if node.level > 1:
+                        pending.append(self._child(node, place))
+
     def get(self, key: str) -> object | None:
         """The value of a key, or None. (A value is never JSON's null.)"""
         node = self._top

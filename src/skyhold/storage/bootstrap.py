@@ -51,10 +51,9 @@ def read_store_document(
     return document, keys
 
 
-def read_term(bucket: Bucket, keys: StoreKeys) -> int:
-    """The term of the engine in a bucket's `store.json`. Raises as `read_store_document`."""
-    document, _ = decode_store_document(_read_tagged(bucket).body, (), bucket.url, opened=keys)
-    return document.engine.term
+def inspect_store_document(bucket: Bucket, keys: StoreKeys) -> StoreDocument:
+    """A bucket's `store.json`, checked under keys that are open already. Raises as `read_store_document`."""
+    return decode_store_document(_read_tagged(bucket).body, (), bucket.url, opened=keys)[0]
 
 
 def create_store_document(bucket: Bucket, document: StoreDocument, keys: StoreKeys) -> None:

@@ -26,7 +26,7 @@ KIND_OF_FOLDER: Final = {
 }
 
 _BLOB_KEY: Final = re.compile(
-    r"(?:versions|layouts|pages|tensors|nodes|attachments)/([0-9a-f]{2})/(\1[0-9a-f]{62})|(?:indexes|tombstones)/[0-9a-f]+/([0-9a-f]{64})"
+    r"(?:versions|layouts|pages|tensors|nodes|attachments|tombstones)/([0-9a-f]{2})/(\1[0-9a-f]{62})|indexes/[0-9a-f]+/([0-9a-f]{64})"
 )
 _PACK_KEY: Final = re.compile(r"packs/([0-9a-f]{2})/(\1[0-9a-f]{30})")
 
@@ -44,7 +44,7 @@ def pack_id_of(key: str) -> bytes | None:
 
 
 def blob_key(folder: str, name: str) -> str:
-    """Key of a blob. `folder` is a kind's folder, or `indexes/<placement class>`, `tombstones/<epoch>`."""
+    """Key of a blob. `folder` is a kind's folder, or `indexes/<placement class>`."""
     return f"{folder}/{name}" if "/" in folder else f"{folder}/{name[:2]}/{name}"
 
 

@@ -32,7 +32,7 @@ class Target:
         _make_folders(root, self._path.parent)
         _refuse_link(self._path)
         self._hash = hashlib.sha256()
-        with _named(self._path):
+        with named(self._path):
             self._old = self._open_old()
             self._resumed = self._part.exists()
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -55,7 +55,7 @@ class Target:
         return found
 
     def write(self, start: int, data: memoryview) -> None:
-        with _named(self._path):
+        with named(self._path):
             done = 0
             while done < len(data):
                 done += os.pwrite(self._descriptor, data[done:], start + done)
@@ -75,7 +75,7 @@ class Target:
                 hint="Run `skyhold verify --deep`",
                 path=self.entry.path,
             )
-        with _named(self._path):
+        with named(self._path):
             mode = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
             if self.entry.executable:
                 os.fchmod(self._descriptor, mode | (mode & 0o444) >> 2)
@@ -126,7 +126,7 @@ def check_space(root: Path, wanted_bytes: int) -> None:
 
 
 def _make_folders(root: Path, folder: Path) -> None:
-    with _named(folder):
+    with named(folder):
         root.mkdir(parents=True, exist_ok=True)
         current = root
         for part in folder.relative_to(root).parts:
@@ -144,7 +144,7 @@ def _refuse_link(path: Path) -> None:
         raise InvalidInput(f"{path} is neither a file nor a folder", code="target_special", hint="Pull elsewhere")
 
 
-class _named:  # noqa: N801  reads as a verb at its place of use
+class named:  # noqa: N801  reads as a verb at its place of use
     """Errors of the operating system become ours, naming the path."""
 
     def __init__(self, path: Path) -> None:

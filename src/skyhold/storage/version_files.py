@@ -124,18 +124,28 @@ class StoredFile:
                 f"Bytes {start} to {start + length} do not lie inside {self.path} ({self.size_bytes} bytes)",
                 code="range_not_satisfiable",
             )
-        parts = []
-        index = bisect_right(self._starts, start) - 1
-        while length > 0:
-            chunk = self._chunks[index]
-            skip = start - chunk.start
-            part = self._chunk(index)[skip : skip + length]
-            parts.append(part)
-            start, length, index = start + len(part), length - len(part), index + 1
-        return b"".join(parts)
+        if length == 0:
+            return b""
+        first = bisect_right(self._starts, start) - 1
+        last = bisect_right(self._starts, start + length - 1) - 1
+        chunks = self._decoded(first, last)
+        skip = start - self._chunks[first].start
+        if first == last:
+            return bytes(chunks[0][skip : skip + length])
+        rest = start + length - self._chunks[last].start
+        return b"".join((chunks[0][skip:], *chunks[1:-1], chunks[-1][:rest]))
 
-    def _chunk(self, index: int) -> memoryview:
-        if self._last is None or self._last[0] != index:
-            chunk = self._chunks[index]
-            self._last = (index, self._reader.read(chunk.place, chunk.base))
-        return self._last[1]
+    def _decoded(self, first: int, last: int) -> list[memoryview]:
+        """The chunks from `first` to `last`, in as few requests as may be; the last one is kept for the next read."""
+        if first == last and self._last is not None and self._last[0] == first:
+            return [self._last[1]]
+        wanted = self._chunks[first : last + 1]
+        records = self._reader.fetch(
+            place for chunk in wanted for place in (chunk.place, chunk.base) if place is not None
+        )
+        decoded = []
+        for chunk in wanted:
+            base = None if chunk.base is None else self._reader.decode(chunk.base, records[chunk.base], None)
+            decoded.append(self._reader.decode(chunk.place, records[chunk.place], base))
+        self._last = (last, decoded[-1])
+        return decoded

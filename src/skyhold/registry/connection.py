@@ -1,0 +1,249 @@
+"""A store as this machine reaches it: its buckets, keys, registers and local state, opened once and shared.
+
+Everything that one operation needs of the buckets is a `Session`: which of them take part, which have failed since it
+began. A store that lives long begins a new session with each operation, so that a bucket that came back is asked again.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.open import open_bucket
+from skyhold.codec.frame import DataKey, FrameKeys
+from skyhold.consensus.checkpoint import CheckpointedRegisters
+from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.sqlite import SqliteRegisters
+from skyhold.errors import Corrupt, SkyholdError, Unavailable
+from skyhold.registry.time import format_time
+from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase, StoreKeys
+from skyhold.storage.blobs import BucketBlobs
+from skyhold.storage.bootstrap import inspect_store_document
+from skyhold.storage.cache import PackCache
+from skyhold.storage.catalogue import Catalogue
+from skyhold.storage.chunks import PackSpace
+from skyhold.storage.configuration import Configuration, decode_configuration
+from skyhold.storage.objects import ObjectChecker
+from skyhold.storage.policy import Policy, allowed, copies_wanted, durability, placement_class
+from skyhold.storage.replicas import Replicas
+from skyhold.storage.settings import Settings
+from skyhold.storage.state import StoreState, cache_folder
+from skyhold.storage.store_document import StoreDocument
+
+CONFIG: Final = "config"
+PAUSE_S_MAX: Final = 0.5
+
+
+def key_encryption_keys(settings: Settings) -> list[KeyEncryptionKey]:
+    """The keys that this machine's settings name."""
+    keks: list[KeyEncryptionKey] = []
+    if settings.key_file is not None:
+        keks.append(KeyFile.load(settings.key_file))
+    if settings.passphrase is not None:
+        keks.append(Passphrase(settings.passphrase))
+    return keks
+
+
+def frame_keys(keys: StoreKeys) -> FrameKeys:
+    """The keys of a store as the codec takes them."""
+    by_number = {number: DataKey(keys.mac_key(number), keys.seal_key(number)) for number in keys.data_keys}
+    return FrameKeys(by_number, keys.newest, keys.sealed)
+
+
+def new_operation_id() -> str:
+    """An id for one intent to change a register."""
+    return secrets.token_hex(16)
+
+
+def now() -> str:
+    """The time, as documents write it."""
+    return format_time(datetime.now(UTC))
+
+
+def pause(attempt: int) -> None:
+    """Wait before another attempt at a contended register, with jitter."""
+    time.sleep(secrets.randbelow(1000) / 1000 * min(PAUSE_S_MAX, 0.005 * 2**attempt))
+
+
+@dataclass(slots=True)
+class Session:
+    """What one operation shares: the buckets that failed it, and the objects that end with it."""
+
+    blobs: BucketBlobs
+    store_replicas: Replicas
+    lagging: dict[str, SkyholdError]
+    closing: list[Replicas]
+
+    def close(self) -> None:
+        for replicas in self.closing:
+            replicas.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+class Connection:
+    """See the module. Thread-safe."""
+
+    def __init__(self, document: StoreDocument, keys: StoreKeys, state: StoreState, settings: Settings) -> None:
+        self.document = document
+        self.store_keys = keys
+        self.keys = frame_keys(keys)
+        self.state = state
+        self.settings = settings
+        self._engine = SqliteRegisters(state.registers)
+        self._framed = FramedRegisters(self._engine, self.keys)
+        self._lock = threading.RLock()
+        self._buckets: dict[str, Bucket] = {}
+        self._buckets_pid = os.getpid()
+
+    @property
+    def author(self) -> str:
+        """Who changes something, where the caller does not say: the setting, else user and host."""
+        if self.settings.author is not None:
+            return self.settings.author
+        try:
+            return f"{getpass.getuser()}@{socket.gethostname()}"
+        except (KeyError, OSError):  # a user id without a name, as in a container
+            return socket.gethostname()
+
+    # ---- configuration and buckets
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        value = self._framed.read(CONFIG)
+        if value is None:
+            raise Corrupt(
+                f"The registers of store {self.document.store} on this machine are empty",
+                code="registers_missing",
+                hint="Run `skyhold recover URL` with the URL of one of its buckets",
+            )
+        return decode_configuration(value.data)
+
+    @property
+    def locations(self) -> tuple[BucketLocation, ...]:
+        """The store's buckets as this machine reaches them."""
+        return tuple(self.settings.locate(location) for location in self.configuration.locations)
+
+    def bucket(self, name: str) -> Bucket:
+        """A bucket of the store by name. Raises `NotFound`."""
+        with self._lock:
+            if self._buckets_pid != os.getpid():  # after a fork connections are the parent's
+                self._buckets, self._buckets_pid = {}, os.getpid()
+            if name not in self._buckets:
+                self._buckets[name] = open_bucket(self.settings.locate(self.configuration.bucket(name).location))
+            return self._buckets[name]
+
+    def buckets(self, names: Iterable[str] | None = None) -> dict[str, Bucket]:
+        """Buckets by name, all of them by default."""
+        wanted = [location.name for location in self.configuration.locations] if names is None else list(names)
+        return {name: self.bucket(name) for name in wanted}
+
+    def reconfigured(self) -> None:
+        """Read the configuration anew when it is needed next."""
+        self.__dict__.pop("configuration", None)
+        self.__dict__.pop("registers", None)
+
+    # ---- registers
+
+    @cached_property
+    def registers(self) -> CheckpointedRegisters:
+        """The registers; what a crash left without a checkpoint is completed first, as far as the buckets allow."""
+        locations = self.configuration.locations
+        registers = CheckpointedRegisters(
+            self._framed,
+            self._engine,
+            list(self.buckets().values()),
+            self.keys,
+            self.store_keys.name_key(),
+            needed=copies_wanted(Policy(), locations),
+            term=self.document.engine.term,
+            machine=self.document.engine.machine,
+            read_term=lambda bucket: inspect_store_document(bucket, self.store_keys).engine.term,
+        )
+        if self._engine.pending_checkpoints():
+            registers.flush()
+        return registers
+
+    # ---- objects
+
+    def session(self, policy: Policy) -> Session:
+        """The beginning of one operation under a policy."""
+        lagging: dict[str, SkyholdError] = {}
+        everywhere = replace(policy, regions=())  # blobs have no placement class
+        replicas = self._replicas(everywhere, self.configuration.locations, lagging)
+        blobs = BucketBlobs(replicas, self.keys, self.store_keys.name_key())
+        return Session(blobs, replicas, lagging, [replicas])
+
+    def pack_space(self, policy: Policy, session: Session) -> PackSpace:
+        """The packs of a policy's placement class, for one operation."""
+        replicas = self._replicas(policy, allowed(policy, self.configuration.locations), session.lagging)
+        session.closing.append(replicas)
+        return PackSpace(
+            bytes.fromhex(self.document.store),
+            bytes.fromhex(placement_class(policy)),
+            self.keys,
+            self.store_keys.chunk_id_key(),
+            replicas,
+            self.cache,
+        )
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.state.folder)
+
+    @cached_property
+    def cache(self) -> PackCache:
+        folder = self.settings.cache_folder or cache_folder()
+        return PackCache(Path(folder) / self.document.store, self.settings.cache_size_bytes)
+
+    @property
+    def checker(self) -> ObjectChecker:
+        return ObjectChecker(bytes.fromhex(self.document.store), self.keys, self.store_keys.name_key())
+
+    def _replicas(
+        self, policy: Policy, locations: Sequence[BucketLocation], lagging: dict[str, SkyholdError]
+    ) -> Replicas:
+        every = self.configuration.locations
+
+        def enough(names: Collection[str]) -> bool:
+            return durability(policy, every, names).met
+
+        buckets = [self.bucket(location.name) for location in locations]
+        return Replicas(buckets, enough, lagging=lagging)
+
+    def close(self) -> None:
+        """Close what was opened. The connection must not be used afterwards."""
+        with self._lock:
+            for bucket in self._buckets.values():
+                bucket.close()
+            self._buckets.clear()
+            if "catalogue" in self.__dict__:
+                self.catalogue.close()
+            self._engine.close()
+
+
+def unreachable(errors: Mapping[str, SkyholdError]) -> Unavailable:
+    """The error of a store none of whose known buckets answers."""
+    reasons = "; ".join(f"{url}: {error.message}" for url, error in errors.items())
+    return Unavailable(
+        f"No bucket of the store answers ({reasons})",
+        code="store_unreachable",
+        hint="Check the network and the credentials: `skyhold doctor`",
+        buckets=list(errors),
+    )

@@ -1,0 +1,98 @@
+"""What the registers reach: every object that must be in the buckets, and in which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.errors import SkyholdError
+from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.connection import Connection, Session
+from skyhold.registry.pushing import open_version
+from skyhold.registry.snapshot import Snapshot
+from skyhold.storage.names import INDEXES, blob_key, pack_key
+from skyhold.storage.policy import Policy, allowed
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryInventory:
+    """The objects of one repository: keys of `blobs`, which belong into every bucket, and of `packs`, which belong
+    into those that the policy allows. `damage` names what could not be read to find out more."""
+
+    name: str
+    id: str
+    policy: Policy
+    versions: int
+    blobs: frozenset[str]
+    packs: frozenset[str]
+    damage: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The objects of a store. `expected` maps each key to the names of the buckets that shall hold it."""
+
+    repositories: tuple[RepositoryInventory, ...]
+    expected: dict[str, frozenset[str]]
+
+    @property
+    def damage(self) -> tuple[str, ...]:
+        return tuple(sentence for repository in self.repositories for sentence in repository.damage)
+
+
+def take_inventory(connection: Connection, session: Session, repository: str | None = None) -> Inventory:
+    """Walk all registers, or that of one repository by name. Deleted repositories count: they can come back.
+
+    A version whose document or layout no bucket gives is named in `damage`, and the walk goes on.
+    """
+    catalogue = Catalogue(connection.registers, session.blobs)
+    names = catalogue.read()
+    listed = list(names.repositories()) + [(item.name, item.repository_id) for item in names.deleted()]
+    if repository is not None:
+        listed = [(repository, names.resolve(repository))]
+    everywhere = frozenset(location.name for location in connection.configuration.locations)
+    expected = {blob_key("nodes", name): everywhere for name in names.map.node_names()}
+    found = []
+    for name, repository_id in listed:
+        taken = _repository(session, name, catalogue.repository(repository_id).read())
+        found.append(taken)
+        places = frozenset(bucket.name for bucket in allowed(taken.policy, connection.configuration.locations))
+        for key in taken.blobs:
+            expected[key] = everywhere
+        for key in taken.packs:  # a pack of one class may serve several repositories
+            expected[key] = expected.get(key, frozenset()) | places
+    if repository is None:
+        for bucket in connection.buckets().values():
+            expected.update(dict.fromkeys(_segments(bucket), everywhere))
+    return Inventory(tuple(found), expected)
+
+
+def _repository(session: Session, name: str, snapshot: Snapshot) -> RepositoryInventory:
+    blobs = {blob_key("nodes", node) for node in snapshot.map.node_names()}
+    packs: set[str] = set()
+    damage = []
+    versions = 0
+    for entry in snapshot.versions():
+        versions += 1
+        blobs |= {blob_key("versions", entry.document), blob_key("layouts", entry.layout)}
+        blobs |= {blob_key("attachments", item.blob) for item in snapshot.attached(entry.digest) if item.blob}
+        try:
+            _, version = open_version(session, snapshot, entry.digest)
+            blobs |= {blob_key(folder, blob) for folder, blob in version.blobs()}
+            packs |= {pack_key(pack) for pack in version.pack_ids()}
+        except SkyholdError as error:
+            damage.append(f"Version {entry.public_id[:10]} of {name} cannot be read: {error.message}")
+    policy = Policy.from_json(snapshot.root.policy)
+    return RepositoryInventory(
+        name, snapshot.root.repository_id, policy, versions, frozenset(blobs), frozenset(packs), tuple(damage)
+    )
+
+
+def _segments(bucket: Bucket) -> Iterator[str]:
+    """Keys of the index segments that a bucket holds: what one bucket has, all shall have."""
+    try:
+        for info in bucket.list(f"{INDEXES}/"):
+            yield info.key
+    except SkyholdError:
+        return  # the survey names a bucket that does not answer

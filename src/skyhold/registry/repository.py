@@ -1,0 +1,348 @@
+"""`Repository`: one model's history in a store, as programs use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from skyhold.errors import InvalidInput, NotFound
+from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.change import ANY, Change, RefUpdate
+from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
+from skyhold.registry.diff import DiffSide, VersionDiff, diff_versions
+from skyhold.registry.history import moves_reverse, ref_history
+from skyhold.registry.log import log as walk_log
+from skyhold.registry.names import Ref, RefKind, parse_reference
+from skyhold.registry.pushing import PushRequest, attachments, open_document, open_version, push_version
+from skyhold.registry.refs import RepositoryRegister
+from skyhold.registry.snapshot import Snapshot
+from skyhold.registry.views import LogEntry, MoveView, PullResult, PushResult, RefView, Version, move_view
+from skyhold.storage.chunks import ChunkReader
+from skyhold.storage.policy import Policy, check_possible
+from skyhold.storage.progress import Progress, Silence
+from skyhold.storage.pull import Pull
+from skyhold.storage.tensor_pull import pull_tensors
+from skyhold.storage.version_files import FileEntry, StoredFile
+
+MODEL_CARD: Final = "README.md"
+MODEL_CARD_BYTES_MAX: Final = 1 << 20
+
+
+class Repository:
+    """One repository. Get it from `Store.repository`; every method opens what it needs and closes it again.
+
+    A `reference` is the name of a branch, tag or alias, or the beginning of a version's id (4 characters or more), with
+    `~N` for its Nth ancestor. Methods that change something are atomic: all of it takes effect, or nothing.
+    """
+
+    def __init__(self, connection: Connection, repository_id: str, name: str) -> None:
+        self._connection = connection
+        self.id = repository_id
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Repository({self.name!r})"
+
+    @property
+    def policy(self) -> Policy:
+        with self._reading() as (_, snapshot):
+            return Policy.from_json(snapshot.root.policy)
+
+    def set_policy(self, policy: Policy) -> None:
+        """Change how many copies there are and where. Versions that exist follow with `Store.sync`."""
+        check_possible(policy, self._connection.configuration.locations)
+        with self._reading() as (session, _):
+            self._register(session).set_policy(policy.to_json(), new_operation_id(), pause=pause)
+
+    def push(
+        self,
+        path: str | Path,
+        *,
+        message: str = "",
+        author: str | None = None,
+        branch: str = "main",
+        tags: Sequence[str] = (),
+        aliases: Sequence[str] = (),
+        metrics: Mapping[str, float] | None = None,
+        notes: Sequence[str] = (),
+        parameters: Mapping[str, object] | None = None,
+        metadata: Mapping[str, object] | None = None,
+        data: Sequence[str] = (),
+        code: Sequence[str] = (),
+        base: str | None = None,
+        expected_parent: str | None = None,
+        dry_run: bool = False,
+        without_optimizer: bool = False,
+        progress: Progress | None = None,
+    ) -> PushResult:
+        """Commit the files at `path` as a new version of `branch`; it is durable to the policy when this returns.
+
+        `base` names a version of any repository (`team/name@ref`) from which this one was derived: it becomes part of
+        the lineage, and the new weights are stored as differences to it where that helps. Run again after any failure:
+        what had arrived is not sent again. Raises `Conflict` where another push moved the branch first.
+        """
+        request = PushRequest(
+            path=Path(path),
+            message=message,
+            author=self._author(author),
+            branch=branch,
+            tags=tuple(tags),
+            aliases=tuple(aliases),
+            metrics=dict(metrics or {}),
+            notes=tuple(notes),
+            parameters=dict(parameters or {}),
+            metadata=dict(metadata or {}),
+            data=tuple(data),
+            code=tuple(code),
+            bases=() if base is None else (self._base(base),),
+            expected_parent=expected_parent,
+            dry_run=dry_run,
+            without_optimizer=without_optimizer,
+        )
+        return push_version(self._connection, self.id, self.name, request, progress or Silence())
+
+    def pull(
+        self,
+        reference: str = "main",
+        destination: str | Path = ".",
+        *,
+        include: Sequence[str] = (),
+        tensors: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> PullResult:
+        """Restore a version, or the files that match one of the globs in `include`, into a folder.
+
+        With `tensors` (names or globs) only these are fetched, into `tensors.safetensors`. Every byte is checked before
+        a file appears under its name. Raises `NotFound` where a glob matches nothing.
+        """
+        watcher, root = progress or Silence(), Path(destination)
+        with self._reading() as (session, snapshot):
+            digest = self._resolve(snapshot, reference)
+            policy = Policy.from_json(snapshot.root.policy)
+            _, version = open_version(session, snapshot, digest)
+            space = self._connection.pack_space(policy, session)
+            if tensors:
+                taken = pull_tensors(version, tensors, root, ChunkReader(space), watcher)
+                return PullResult(self.name, digest, str(root), 1, taken.size_bytes, 0, taken.size_bytes, taken.names)
+            indices = _matching(version.files, include)
+            watcher.begin("pull", sum(version.files[index].size_bytes for index in indices))
+            try:
+                with Pull(space, watcher) as pull:
+                    pulled = pull.run(version, indices, root)
+            finally:
+                watcher.end()
+            return PullResult(
+                self.name, digest, str(root), pulled.files, pulled.total_bytes, pulled.kept_bytes, pulled.fetched_bytes
+            )
+
+    def show(self, reference: str = "main") -> Version:
+        """A version with its files, parameters, lineage, metrics, notes, refs and model card."""
+        with self._reading() as (session, snapshot):
+            digest = self._resolve(snapshot, reference)
+            document, version = open_version(session, snapshot, digest)
+            card = next((i for i, file in enumerate(version.files) if file.path == MODEL_CARD), None)
+            text = None
+            if card is not None:
+                policy = Policy.from_json(snapshot.root.policy)
+                stored = StoredFile(version, card, ChunkReader(self._connection.pack_space(policy, session)))
+                text = stored.read(0, min(stored.size_bytes, MODEL_CARD_BYTES_MAX)).decode("utf-8", "replace")
+            return Version(
+                repository=self.name,
+                digest=digest,
+                document=document,
+                attached=tuple(snapshot.attached(digest)),
+                refs=tuple(str(state.ref) for state in snapshot.refs() if state.version == digest),
+                model_card=text,
+                size_bytes=sum(file.size_bytes for file in version.files),
+                tensors=sum(len(tensors) for tensors in version.tensors.values()),
+            )
+
+    def log(self, reference: str = "main", *, first_parent: bool = False, limit: int | None = None) -> list[LogEntry]:
+        """The versions that a version descends from, itself first, newest first."""
+        with self._reading() as (session, snapshot):
+            digest = self._resolve(snapshot, reference)
+            standing: dict[str, list[str]] = {}
+            for state in snapshot.refs():
+                standing.setdefault(str(state.version), []).append(str(state.ref))
+            entries = []
+            for entry in islice(walk_log(snapshot, digest, first_parent=first_parent), limit):
+                document = open_document(session, snapshot, entry.digest)
+                entries.append(
+                    LogEntry(
+                        entry.digest,
+                        entry.parents,
+                        document.author,
+                        entry.time,
+                        document.message,
+                        tuple(standing.get(entry.digest, ())),
+                        snapshot.metrics(entry.digest),
+                    )  # fmt: skip
+                )
+            return entries
+
+    def refs(self) -> list[RefView]:
+        """All branches, tags and aliases, by kind and name."""
+        with self._reading() as (session, snapshot):
+            views = []
+            for state in snapshot.refs():
+                digest = str(state.version)
+                document = open_document(session, snapshot, digest)
+                views.append(RefView(str(state.ref), digest, document.time, document.message))
+            return views
+
+    def set_refs(
+        self,
+        changes: Mapping[str, str | None],
+        *,
+        expected: Mapping[str, str | None] | None = None,
+        author: str | None = None,
+        reason: str = "",
+        force: bool = False,
+    ) -> list[MoveView]:
+        """Move several refs as one. `changes` maps names such as `alias/champion` to references, or None to delete.
+
+        `expected` says where a ref must stand now (a reference, or None: it must not exist), else `Conflict`. Branches
+        move forward only, unless `force`; tags never move. Returns the moves that were made.
+        """
+        with self._reading() as (session, snapshot):
+            updates = []
+            for name, target in changes.items():
+                ref = Ref.parse(name)
+                version = None if target is None else self._resolve(snapshot, target)
+                must: str | None = ANY
+                if expected is not None and name in expected:
+                    wanted = expected[name]
+                    must = None if wanted is None else self._resolve(snapshot, wanted)
+                updates.append(RefUpdate(ref, version, expected=must, force=force))
+            change = Change(author=self._author(author), time=now(), reason=reason, refs=tuple(updates))
+            after = self._register(session).apply(change, new_operation_id(), pause=pause)
+            made = after.root.moves - snapshot.root.moves
+            own = {update.ref for update in updates}
+            return [move_view(move) for move in islice(moves_reverse(after), max(made, 0)) if move.ref in own]
+
+    def history(self, ref: str | None = None, limit: int | None = None) -> list[MoveView]:
+        """The moves of a ref, or of all of them, newest first."""
+        with self._reading() as (_, snapshot):
+            if ref is None:
+                return [move_view(move) for move in islice(moves_reverse(snapshot), limit)]
+            found = [move_view(move) for move in islice(ref_history(snapshot, self._ref(snapshot, ref)), limit)]
+            if not found:
+                raise NotFound(f"There never was a ref `{ref}` in {self.name}", code="ref_not_found")
+            return found
+
+    def rollback(self, ref: str, *, to: str | None = None, author: str | None = None, reason: str = "") -> MoveView:
+        """Move a branch or alias back: to the version where it stood before its last move, or to `to`."""
+        with self._reading() as (_, snapshot):
+            found = self._ref(snapshot, ref)
+            last = next(ref_history(snapshot, found), None)
+            if last is None or last.new is None:
+                raise NotFound(f"There is no ref `{ref}` in {self.name}", code="ref_not_found")
+            if to is None and last.old is None:
+                raise InvalidInput(
+                    f"`{ref}` of {self.name} never stood anywhere else; nothing was changed",
+                    code="nothing_to_roll_back",
+                    hint=f"Name a version: skyhold rollback {self.name}@{ref} --to REF",
+                )
+            target = str(last.old) if to is None else self._resolve(snapshot, to)
+        moves = self.set_refs(
+            {str(found): target},
+            expected={str(found): last.new},
+            author=author,
+            reason=reason or "rollback",
+            force=True,
+        )
+        if not moves:
+            raise InvalidInput(f"`{ref}` of {self.name} stands there already", code="nothing_to_roll_back")
+        return moves[0]
+
+    def attach(
+        self,
+        reference: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        notes: Sequence[str] = (),
+        author: str | None = None,
+    ) -> None:
+        """Attach metrics and notes to a version that exists; its id does not change."""
+        with self._reading() as (session, snapshot):
+            found = tuple(attachments(self._resolve(snapshot, reference), metrics or {}, notes))
+            change = Change(author=self._author(author), time=now(), attachments=found)
+            self._register(session).apply(change, new_operation_id(), pause=pause)
+
+    def diff(self, a: str, b: str, *, other: Repository | None = None, progress: Progress | None = None) -> VersionDiff:
+        """What differs between version `a` of this repository and `b` of this one, or of `other`."""
+        with self._reading() as (session_a, snapshot_a), (other or self)._reading() as (session_b, snapshot_b):
+            side_a = self._side(session_a, snapshot_a, a)
+            side_b = (other or self)._side(session_b, snapshot_b, b)
+            watcher = progress or Silence()
+            watcher.begin("diff", None)
+            try:
+                return diff_versions(side_a, side_b)
+            finally:
+                watcher.end()
+
+    # ---- inside
+
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[Session, Snapshot]]:
+        with self._connection.session(self._connection.configuration.policy) as first:
+            snapshot = self._register(first).read()
+            policy = Policy.from_json(snapshot.root.policy)
+            with self._connection.session(policy) as session:
+                yield session, Snapshot(snapshot.root, snapshot.register_version, session.blobs)
+
+    def _register(self, session: Session) -> RepositoryRegister:
+        return Catalogue(self._connection.registers, session.blobs).repository(self.id)
+
+    def _resolve(self, snapshot: Snapshot, reference: str) -> str:
+        parsed = parse_reference(f"{self.name}@{reference}")
+        return snapshot.resolve(parsed.ref or "main", parsed.ancestor)
+
+    def _ref(self, snapshot: Snapshot, name: str) -> Ref:
+        """A ref by its full name, or by its last part where that is one ref's only."""
+        if name.split("/", 1)[0] in set(RefKind):
+            return Ref.parse(name)
+        for kind in RefKind:
+            state = snapshot.ref_state(Ref(kind, name))
+            if state is not None:
+                return state.ref
+        raise NotFound(
+            f"There is no ref `{name}` in {self.name}", code="ref_not_found", hint=f"skyhold ref list {self.name}"
+        )
+
+    def _author(self, author: str | None) -> str:
+        return author if author is not None else self._connection.author
+
+    def _base(self, reference: str) -> tuple[str, str]:
+        parsed = parse_reference(reference)
+        with self._connection.session(self._connection.configuration.policy) as session:
+            register = Catalogue(self._connection.registers, session.blobs).open(parsed.repository)
+            digest = register.read().resolve(parsed.ref or "main", parsed.ancestor)
+            return register.repository_id, digest
+
+    def _side(self, session: Session, snapshot: Snapshot, reference: str) -> DiffSide:
+        digest = self._resolve(snapshot, reference)
+        document, version = open_version(session, snapshot, digest)
+        reader = ChunkReader(self._connection.pack_space(Policy.from_json(snapshot.root.policy), session))
+        files = [StoredFile(version, index, reader) for index in range(len(version.files))]
+        return DiffSide(files, snapshot.metrics(digest), document.parameters)
+
+
+def _matching(files: Sequence[FileEntry], include: Sequence[str]) -> list[int]:
+    """Indices of the files that match one of the globs; all where there are none."""
+    if not include:
+        return list(range(len(files)))
+    paths = [file.path for file in files]
+    for pattern in include:
+        if not any(fnmatchcase(path, pattern) for path in paths):
+            raise NotFound(
+                f"No file of the version matches `{pattern}`",
+                code="file_not_found",
+                hint="List them with `skyhold show`",
+                pattern=pattern,
+            )
+    return [index for index, path in enumerate(paths) if any(fnmatchcase(path, pattern) for pattern in include)]

@@ -1,0 +1,299 @@
+"""`Store`, and the four ways to one: `init`, `open`, `connect` and `recover`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from skyhold.buckets.check import BucketReport, check_bucket
+from skyhold.buckets.location import BucketLocation, parse_location
+from skyhold.errors import InvalidInput, NotFound
+from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
+from skyhold.registry.membership import join_bucket, leave_bucket
+from skyhold.registry.names import RefKind
+from skyhold.registry.opening import RecoverReport, found_store, named_locations, open_store, recover_store, remember
+from skyhold.registry.repository import Repository
+from skyhold.registry.search import parse_query, search
+from skyhold.registry.snapshot import Snapshot
+from skyhold.registry.upkeep import (
+    RepairReport,
+    StoreStatus,
+    SyncReport,
+    VerifyReport,
+    repair_store,
+    status_of,
+    verify_store,
+)
+from skyhold.registry.views import RepositoryInfo
+from skyhold.security.keys import KeyEncryptionKey
+from skyhold.storage.configuration import Configuration
+from skyhold.storage.policy import Policy, check_possible
+from skyhold.storage.progress import Progress, Silence
+from skyhold.storage.settings import Settings, load_settings
+
+__all__ = ["RecoverReport", "SearchHit", "Store", "connect", "init", "open", "recover"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """A version that matched a query."""
+
+    repository: str
+    version: str
+    time: str
+    refs: tuple[str, ...]
+    metrics: dict[str, float]
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "repository": self.repository,
+            "id": self.version[:40],
+            "version": self.version,
+            "time": self.time,
+            "refs": list(self.refs),
+            "metrics": self.metrics,
+        }
+
+
+class Store:
+    """A set of buckets that hold the same repositories. A context manager; thread-safe.
+
+    Its methods are synchronous and do not need an event loop; inside a running one call them by `asyncio.to_thread`.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Store({self.id!r}, buckets={self.bucket_names!r})"
+
+    def close(self) -> None:
+        """Release connections and local files."""
+        self._connection.close()
+
+    @property
+    def id(self) -> str:
+        return self._connection.document.store
+
+    @property
+    def sealed(self) -> bool:
+        return self._connection.document.sealed
+
+    @property
+    def engine(self) -> str:
+        """Where the registers live: `sqlite`."""
+        return self._connection.document.engine.kind
+
+    @property
+    def configuration(self) -> Configuration:
+        return self._connection.configuration
+
+    @property
+    def bucket_names(self) -> list[str]:
+        return [location.name for location in self.configuration.locations]
+
+    # ---- repositories
+
+    def repositories(self, *, deleted: bool = False) -> list[RepositoryInfo]:
+        """The repositories by name, or those that were deleted and can be brought back."""
+        with self._catalogue() as (catalogue, _):
+            names = catalogue.read()
+            if deleted:
+                return [RepositoryInfo(d.name, d.repository_id, deleted=d.time) for d in names.deleted()]
+            return [
+                _info(name, catalogue.repository(repository_id).read()) for name, repository_id in names.repositories()
+            ]
+
+    def create_repository(self, name: str, *, policy: Policy | None = None) -> Repository:
+        """Make an empty repository `team/name`. Raises `AlreadyExists`, and `InvalidInput` for a policy that the
+        store's buckets cannot meet."""
+        chosen = policy or self.configuration.policy
+        check_possible(chosen, self.configuration.locations)
+        repository_id = secrets.token_hex(16)
+        with self._catalogue() as (catalogue, _):
+            catalogue.create(name, repository_id, policy=chosen.to_json(), operation_id=new_operation_id(), pause=pause)
+        return Repository(self._connection, repository_id, name)
+
+    def repository(self, name: str, *, create: bool = False) -> Repository:
+        """The repository of this name, made where it is missing if `create`. Raises `NotFound`."""
+        with self._catalogue() as (catalogue, _):
+            found = catalogue.read().find(name)
+        if found is not None:
+            return Repository(self._connection, found, name)
+        if create:
+            return self.create_repository(name)
+        raise NotFound(
+            f"There is no repository `{name}`",
+            code="repository_not_found",
+            hint="See `skyhold list`, or create it with a push",
+            repository=name,
+        )
+
+    def rename_repository(self, name: str, new_name: str) -> None:
+        """Give a repository another name; nothing of it is rewritten."""
+        with self._catalogue() as (catalogue, _):
+            catalogue.rename(name, new_name, new_operation_id(), pause=pause)
+
+    def delete_repository(self, name: str) -> None:
+        """Take a repository away; `undelete_repository` brings it back."""
+        with self._catalogue() as (catalogue, _):
+            catalogue.delete(name, time=now(), operation_id=new_operation_id(), pause=pause)
+
+    def undelete_repository(self, name: str) -> None:
+        """Bring back the repository of this name that was deleted last, or the one of this id."""
+        with self._catalogue() as (catalogue, _):
+            found = [item for item in catalogue.read().deleted() if name in {item.name, item.repository_id}]
+            if not found:
+                raise NotFound(
+                    f"There is no deleted repository `{name}`",
+                    code="repository_not_deleted",
+                    hint="See `skyhold list --deleted`",
+                )
+            last = max(found, key=lambda item: (item.time, item.repository_id))
+            catalogue.undelete(last.repository_id, new_operation_id(), pause=pause)
+
+    def search(self, query: str) -> list[SearchHit]:
+        """Versions by name, ref, author, metric or parameter: `name:bert tag:v1* accuracy>0.9 param.lr<=0.01`."""
+        parsed = parse_query(query)
+        with self._catalogue() as (catalogue, _):
+            listed = (
+                (name, catalogue.repository(repository_id).read())
+                for name, repository_id in catalogue.read().repositories()
+                if parsed.may_match(name)
+            )
+            found: list[tuple[str, str, str, tuple[str, ...]]] = []
+            snapshots: dict[str, Snapshot] = {}
+
+            def remembered() -> Iterator[tuple[str, Snapshot]]:
+                for name, snapshot in listed:
+                    snapshots[name] = snapshot
+                    yield name, snapshot
+
+            for hit in search(parsed, remembered()):
+                found.append((hit.repository, hit.digest, hit.time, tuple(str(ref) for ref in hit.refs)))
+            return [
+                SearchHit(name, digest, time, refs, snapshots[name].metrics(digest))
+                for name, digest, time, refs in found
+            ]
+
+    # ---- buckets
+
+    def add_bucket(self, name: str, url: str, **options: object) -> None:
+        """Add a bucket (`region`, `provider`, `endpoint`, `credentials`, …). What the store holds comes by `sync`."""
+        join_bucket(self._connection, parse_location(url, name=name, **options))  # type: ignore[arg-type]
+
+    def remove_bucket(self, name: str, *, force: bool = False) -> None:
+        """Take a bucket out of the store. Refused where the others do not hold everything, unless `force`."""
+        if not force:
+            others = [bucket for bucket in self.status().buckets if bucket.name != name]
+            lacking = [bucket.name for bucket in others if bucket.error is not None or bucket.missing]
+            if lacking:
+                raise InvalidInput(
+                    f"Buckets {', '.join(f'`{other}`' for other in lacking)} do not hold everything; `{name}` stays",
+                    code="bucket_needed",
+                    hint="Run `skyhold sync` first; or, knowing what may be lost, use --force",
+                )
+        leave_bucket(self._connection, name)
+
+    def check_bucket(self, name: str) -> BucketReport:
+        """Try, measure and ask a bucket, from this machine."""
+        location = self._connection.settings.locate(self.configuration.bucket(name).location)
+        return check_bucket(self._connection.bucket(name), location)
+
+    # ---- upkeep
+
+    def status(self) -> StoreStatus:
+        return status_of(self._connection)
+
+    def verify(
+        self, *, deep: bool = False, repository: str | None = None, progress: Progress | None = None
+    ) -> VerifyReport:
+        """Compare every bucket with what it shall hold; `deep` reads every byte back."""
+        return verify_store(self._connection, deep=deep, repository=repository, progress=progress or Silence())
+
+    def repair(self, *, dry_run: bool = False, progress: Progress | None = None) -> RepairReport:
+        """Find damage by reading everything back, and mend it from other buckets."""
+        return repair_store(self._connection, deep=True, dry_run=dry_run, progress=progress or Silence())
+
+    def sync(self, *, dry_run: bool = False, progress: Progress | None = None) -> SyncReport:
+        """Bring over what is missing, as listings tell."""
+        return repair_store(self._connection, deep=False, dry_run=dry_run, progress=progress or Silence())
+
+    def _catalogue(self) -> _CatalogueSession:
+        return _CatalogueSession(self._connection)
+
+
+class _CatalogueSession:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> tuple[Catalogue, Session]:
+        self._session = self._connection.session(self._connection.configuration.policy)
+        return Catalogue(self._connection.registers, self._session.blobs), self._session
+
+    def __exit__(self, *_exc: object) -> None:
+        self._session.close()
+
+
+def init(
+    locations: Sequence[str | BucketLocation],
+    *,
+    names: Sequence[str] | None = None,
+    settings: Settings | None = None,
+    encrypt_with: Sequence[KeyEncryptionKey] = (),
+    policy: Policy | None = None,
+) -> Store:
+    """Make a store of these buckets (URLs, folders, or locations)."""
+    return Store(
+        found_store(
+            named_locations(locations, names), settings or load_settings(), encrypt_with=encrypt_with, policy=policy
+        )
+    )
+
+
+def open(url: str | None = None, *, settings: Settings | None = None) -> Store:  # noqa: A001
+    """Open a store by the URL of one of its buckets, by default the one that the settings name."""
+    chosen = settings or load_settings()
+    place = url or chosen.store
+    if place is None:
+        raise InvalidInput(
+            "No store is named",
+            code="no_store",
+            hint="Set SKYHOLD_STORE, write `store = URL` into skyhold.toml, or use --store; a new one: skyhold init URL…",
+        )
+    return Store(open_store(place, chosen))
+
+
+def connect(url: str, *, settings: Settings | None = None) -> Store:
+    """Join a store that exists, and remember it on this machine."""
+    store = Store(open_store(url, settings or load_settings()))
+    remember(store._connection)  # noqa: SLF001
+    return store
+
+
+def recover(url: str, *, settings: Settings | None = None, minority: bool = False) -> tuple[Store, RecoverReport]:
+    """Bring a store's refs back from its buckets to this machine, whose registers were lost or lived elsewhere."""
+    connection, report = recover_store(url, settings or load_settings(), minority=minority)
+    return Store(connection), report
+
+
+def _info(name: str, snapshot: Snapshot) -> RepositoryInfo:
+    refs = list(snapshot.refs())
+    times = [entry.time for entry in snapshot.versions()]
+    return RepositoryInfo(
+        name=name,
+        id=snapshot.root.repository_id,
+        branches=sum(state.ref.kind is RefKind.BRANCH for state in refs),
+        tags=sum(state.ref.kind is RefKind.TAG for state in refs),
+        aliases={state.ref.name: str(state.version) for state in refs if state.ref.kind is RefKind.ALIAS},
+        versions=len(times),
+        updated=max(times, default=None),
+    )

@@ -1,0 +1,204 @@
+"""What the façade returns: plain frozen records, each with `to_json()` for programs and `--json`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from skyhold.registry.history import Move
+from skyhold.registry.names import Ref
+from skyhold.registry.snapshot import Attached
+from skyhold.registry.version import PUBLIC_ID_CHARACTERS, FileEntry, VersionDocument
+from skyhold.storage.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryInfo:
+    """A repository in a list. `deleted` is the time of its deletion, or None."""
+
+    name: str
+    id: str
+    branches: int = 0
+    tags: int = 0
+    aliases: dict[str, str] = field(default_factory=dict)
+    versions: int = 0
+    updated: str | None = None
+    deleted: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RefView:
+    """A ref with the version at which it stands; `name` is like `branch/main`."""
+
+    name: str
+    version: str
+    time: str
+    message: str
+
+    @property
+    def id(self) -> str:
+        """Public id of the version."""
+        return self.version[:PUBLIC_ID_CHARACTERS]
+
+    def to_json(self) -> dict[str, object]:
+        return {"name": self.name, "id": self.id, "version": self.version, "time": self.time, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version with all that is attached to it. `digest` has 64 hex characters, `id` the first 40 of them."""
+
+    repository: str
+    digest: str
+    document: VersionDocument
+    attached: tuple[Attached, ...]
+    refs: tuple[str, ...]
+    model_card: str | None
+    size_bytes: int
+    tensors: int
+
+    @property
+    def id(self) -> str:
+        return self.digest[:PUBLIC_ID_CHARACTERS]
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        return self.document.files
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics by name; of several values the one attached last."""
+        return {
+            item.name: item.value
+            for item in self.attached
+            if item.kind == "metric" and isinstance(item.value, int | float)
+        }
+
+    def to_json(self) -> dict[str, object]:
+        document = self.document
+        return {
+            "repository": self.repository,
+            "id": self.id,
+            "digest": self.digest,
+            "message": document.message,
+            "author": document.author,
+            "time": document.time,
+            "parents": list(document.parents),
+            "files": [file.to_json() for file in document.files],
+            "size_bytes": self.size_bytes,
+            "tensors": self.tensors,
+            "parameters": document.parameters,
+            "metadata": document.metadata,
+            "lineage": document.lineage.to_json(),
+            "metrics": self.metrics,
+            "attached": [attached_json(item) for item in self.attached],
+            "refs": list(self.refs),
+            "model_card": self.model_card,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One version in a log, newest first, with the refs that stand at it."""
+
+    digest: str
+    parents: tuple[str, ...]
+    author: str
+    time: str
+    message: str
+    refs: tuple[str, ...]
+    metrics: dict[str, float]
+
+    @property
+    def id(self) -> str:
+        return self.digest[:PUBLIC_ID_CHARACTERS]
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self) | {"id": self.id, "parents": list(self.parents), "refs": list(self.refs)}
+
+
+@dataclass(frozen=True, slots=True)
+class MoveView:
+    """A move of a ref; `old` and `new` are digests, None where it was created or deleted."""
+
+    sequence: int
+    ref: Ref
+    old: str | None
+    new: str | None
+    author: str
+    time: str
+    reason: str
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self) | {"ref": str(self.ref)}
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """What a push did. `unchanged`: the branch stood at this very content already. `stored_bytes` is what new packs
+    hold; `sent_bytes` what that makes for each bucket; `lagging` names buckets that follow later, with the reason."""
+
+    repository: str
+    version: str
+    branch: str
+    files: int
+    total_bytes: int
+    stored_bytes: int
+    reused_bytes: int
+    delta_bytes: int
+    sent_bytes: dict[str, int]
+    lagging: dict[str, str]
+    unchanged: bool = False
+    dry_run: bool = False
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return self.version[:PUBLIC_ID_CHARACTERS]
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self) | {"id": self.id, "ignored": list(self.ignored)}
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """What a pull did. `kept_bytes` were in the target folder already, `fetched_bytes` came from cache or buckets."""
+
+    repository: str
+    version: str
+    destination: str
+    files: int
+    total_bytes: int
+    kept_bytes: int
+    fetched_bytes: int
+    tensors: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return self.version[:PUBLIC_ID_CHARACTERS]
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self) | {"id": self.id, "tensors": list(self.tensors)}
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryPolicy:
+    """A policy beside what a loss of buckets would cost under it."""
+
+    policy: Policy
+    sentences: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return {"policy": self.policy.to_json(), "loss": list(self.sentences)}
+
+
+def attached_json(item: Attached) -> dict[str, object]:
+    """An attachment for programs."""
+    return {"kind": item.kind, "name": item.name, "value": item.value, "author": item.author, "time": item.time}
+
+
+def move_view(move: Move) -> MoveView:
+    """A move for programs."""
+    return MoveView(move.sequence, move.ref, move.old, move.new, move.author, move.time, move.reason)

@@ -1,0 +1,23 @@
+"""What a push that was killed had sent: found again, so that nothing is sent twice."""
+
+from __future__ import annotations
+
+from skyhold.storage.catalogue import Catalogue
+from skyhold.storage.chunks import PackSpace
+from skyhold.storage.names import pack_key
+from skyhold.storage.objects import holders
+
+
+def resume(space: PackSpace, catalogue: Catalogue) -> None:
+    """Ask the buckets which packs of pushes that no longer run have arrived; the others are forgotten."""
+    abandoned = catalogue.abandoned(space.placement_class.hex())
+    if not abandoned:
+        return
+    found = holders(space.replicas, {pack_key(known.pack.pack_id): known.size_bytes for known in abandoned})
+    gone = []
+    for known in abandoned:
+        if found[pack_key(known.pack.pack_id)]:
+            catalogue.arrived(known.pack.pack_id)
+        else:
+            gone.append(known.pack.pack_id)
+    catalogue.forget(gone)

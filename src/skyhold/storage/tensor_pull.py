@@ -1,0 +1,114 @@
+"""Pulling named tensors of a version into one safetensors file, without fetching the rest."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+from skyhold.codec.tensors import Tensor
+from skyhold.errors import InvalidInput, NotFound
+from skyhold.storage.chunks import ChunkReader
+from skyhold.storage.progress import Progress
+from skyhold.storage.targets import check_space, named
+from skyhold.storage.version_files import StoredFile, VersionFiles
+from skyhold.units import MIB
+
+TENSORS_FILE: Final = "tensors.safetensors"
+_STEP_BYTES: Final = 8 * MIB
+_DTYPES: Final = frozenset(
+    "F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL F8_E4M3 F8_E5M2 C64".split()
+)  # what the safetensors format knows
+
+
+@dataclass(frozen=True, slots=True)
+class PulledTensors:
+    """The file that was written, the names of the tensors in it, and its size."""
+
+    path: Path
+    names: tuple[str, ...]
+    size_bytes: int
+
+
+def pull_tensors(
+    version: VersionFiles, patterns: Sequence[str], root: Path, reader: ChunkReader, progress: Progress
+) -> PulledTensors:
+    """Write the tensors whose names match one of `patterns` (globs) to `tensors.safetensors` in `root`.
+
+    Raises `NotFound` where a pattern matches none, and `InvalidInput` where two files have a tensor of one name, or a
+    type that safetensors cannot hold.
+    """
+    chosen = _choose(version, patterns)
+    header: dict[str, object] = {}
+    position = 0
+    for tensor in chosen:
+        length = tensor.end - tensor.start
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + length],
+        }
+        position += length
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    check_space(root, position + len(text) + 8)
+    path = root / TENSORS_FILE
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.skyhold-part")
+    progress.begin("pull", position)
+    with named(path):
+        root.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("xb") as file:
+                file.write(len(text).to_bytes(8, "little") + text)
+                for tensor, index in chosen.items():
+                    stored = StoredFile(version, index, reader)
+                    for start in range(tensor.start, tensor.end, _STEP_BYTES):
+                        data = stored.read(start, min(_STEP_BYTES, tensor.end - start))
+                        file.write(data)
+                        progress.advance(len(data), stored_bytes=len(data))
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+            progress.end()
+    return PulledTensors(path, tuple(tensor.name for tensor in chosen), position + len(text) + 8)
+
+
+def _choose(version: VersionFiles, patterns: Sequence[str]) -> dict[Tensor, int]:
+    """The tensors that match, each with the index of its file, in order of files and offsets."""
+    indices = {entry.path: index for index, entry in enumerate(version.files)}
+    known = [(tensor, indices[path]) for path, tensors in sorted(version.tensors.items()) for tensor in tensors]
+    for pattern in patterns:
+        if not any(fnmatchcase(tensor.name, pattern) for tensor, _ in known):
+            close = difflib.get_close_matches(pattern, [tensor.name for tensor, _ in known], n=1)
+            raise NotFound(
+                f"No tensor of the version matches `{pattern}`" + ("" if known else "; its files name no tensors"),
+                code="tensor_not_found",
+                hint=f"Did you mean `{close[0]}`?" if close else "List them with `skyhold show --json`",
+                tensor=pattern,
+            )
+    chosen: dict[Tensor, int] = {}
+    names: set[str] = set()
+    for tensor, index in known:
+        if not any(fnmatchcase(tensor.name, pattern) for pattern in patterns):
+            continue
+        if tensor.name in names:
+            raise InvalidInput(
+                f"Tensor `{tensor.name}` is in more than one file",
+                code="tensor_ambiguous",
+                hint="Choose the file with --include",
+            )
+        if tensor.dtype not in _DTYPES:
+            raise InvalidInput(
+                f"Tensor `{tensor.name}` has type {tensor.dtype}, which safetensors cannot hold",
+                code="tensor_type",
+                hint="Pull its whole file with --include",
+            )
+        names.add(tensor.name)
+        chosen[tensor] = index
+    return chosen
