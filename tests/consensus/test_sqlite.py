@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,8 +80,11 @@ def test_parent_and_child_go_on_after_a_fork(path: Path) -> None:
     if child == 0:
         status = 1
         try:
-            registers.compare_and_set(KEY, 1, b"two", "child")
-            status = 0
+            assert registers._connection is None  # SQLite's locks must not cross a fork
+            thread = threading.Thread(target=registers.compare_and_set, args=(KEY, 1, b"two", "child"), daemon=True)
+            thread.start()
+            thread.join(20)
+            status = int(thread.is_alive())
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
