@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from struct import unpack
 
@@ -83,7 +84,7 @@ def _description(window: Window) -> _Description:
 def _placed(descriptions: list[_Description], data_start: int, size_bytes: int) -> list[Tensor]:
     """Descriptions with their byte ranges. A type newer than this program reaches to the next tensor."""
     starts = sorted({description.offset for description in descriptions})
-    next_start = dict(zip(starts, [*starts[1:], size_bytes - data_start], strict=True))
+    next_start = dict(pairwise([*starts, size_bytes - data_start]))
     tensors = []
     for description in descriptions:
         dtype, block_elements, block_bytes = _TYPES.get(description.type_number, ("", 1, 0))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from skyhold.codec.formats.tensor import Malformed, Read
 
-WINDOW_BYTES = 256 << 10
+WINDOW_BYTES_MIN, WINDOW_BYTES_MAX = 4 << 10, 256 << 10
+"""Small after a jump (over a tensor, to the next header), doubled while reading goes on without one."""
 
 
 class Window:
@@ -20,6 +21,7 @@ class Window:
         self._fetchable_bytes = limit_bytes
         self._data = b""
         self._data_start = 0
+        self._window_bytes = WINDOW_BYTES_MIN
 
     @property
     def bytes_left(self) -> int:
@@ -42,7 +44,9 @@ class Window:
         self.position += length
 
     def _fetch(self, length: int) -> None:
-        wanted = min(max(length, WINDOW_BYTES), self.bytes_left)
+        goes_on = self.position <= self._data_start + len(self._data)
+        self._window_bytes = min(2 * self._window_bytes, WINDOW_BYTES_MAX) if goes_on else WINDOW_BYTES_MIN
+        wanted = min(max(length, self._window_bytes), self.bytes_left)
         if length > self.bytes_left or wanted > self._fetchable_bytes:
             raise Malformed
         self._fetchable_bytes -= wanted
