@@ -104,7 +104,7 @@ def test_verbose_shows_the_chain_of_errors(
 ) -> None:
     def run(_session: Session) -> None:
         try:
-            raise ConnectionError("refused by 10.0.0.1")
+            raise ConnectionError("refused by 10.0.0.1")  # noqa: TRY301
         except ConnectionError as error:
             raise errors.Unavailable("Bucket `a` is away") from error
 

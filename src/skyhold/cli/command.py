@@ -12,6 +12,7 @@ import click
 
 from skyhold.cli.exits import MEANINGS
 from skyhold.cli.output import Output
+from skyhold.errors import InvalidInput
 
 if TYPE_CHECKING:
     from skyhold.registry.store import Store
@@ -40,10 +41,12 @@ class Session:
 
     @contextmanager
     def store(self) -> Iterator[Store]:
-        """The store of `--store`, else of the settings, open while the block runs."""
+        """The store of `--store`, else of the settings, else the only one that this machine knows; open while the block
+        runs."""
         from skyhold.registry import store
 
-        with store.open(self.store_url, settings=self.settings()) as opened:
+        settings = self.settings()
+        with store.open(self.store_url or settings.store or _only_known_url(), settings=settings) as opened:
             yield opened
 
     @contextmanager
@@ -81,6 +84,20 @@ class VerbCommand(click.Command):
                 formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
         with formatter.section("Exit statuses"):
             formatter.write_dl([(str(status), MEANINGS[status]) for status in (0, *sorted(self.exits))])
+
+
+def _only_known_url() -> str | None:
+    """A URL of the store that this machine made or joined, where it is one. Raises `InvalidInput` for several."""
+    from skyhold.storage.state import open_state
+
+    met = [acquaintance for state in open_state().stores() if (acquaintance := state.recall()) is not None]
+    if len(met) > 1:
+        raise InvalidInput(
+            f"No store is named, and this machine knows {len(met)}",
+            code="no_store",
+            hint="Add --store with one of " + ", ".join(acquaintance.urls[0] for acquaintance in met),
+        )
+    return met[0].urls[0] if met else None
 
 
 def verb(

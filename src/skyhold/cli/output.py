@@ -51,6 +51,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 bucket`, `3 buckets`"""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def color() -> bool | None:
     """For `click.echo`: False where the user wants no colour (no-color.org), else None: as the terminal can."""
     return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None

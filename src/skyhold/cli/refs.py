@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from skyhold.cli.output import Output
 
 if TYPE_CHECKING:
-    from skyhold.registry.history import Move
-    from skyhold.registry.views import RefView
+    from skyhold.registry.views import MoveView, RefView
 
 
 def answer_refs(output: Output, repository: str, refs: Sequence[RefView], kind: str = "") -> None:
@@ -22,7 +21,7 @@ def answer_refs(output: Output, repository: str, refs: Sequence[RefView], kind: 
     )
 
 
-def answer_moves(output: Output, repository: str, moves: Sequence[Move]) -> None:
+def answer_moves(output: Output, repository: str, moves: Sequence[MoveView]) -> None:
     """Answer with the moves that were just made."""
     output.show(
         {"repository": repository, "moves": [move.to_json() for move in moves]},
@@ -44,7 +43,7 @@ def _tell_refs(repository: str, refs: Sequence[RefView]) -> None:
     table(["ref", "version", "time", "message"], rows)
 
 
-def _tell_moves(repository: str, moves: Sequence[Move]) -> None:
+def _tell_moves(repository: str, moves: Sequence[MoveView]) -> None:
     from skyhold.cli.render import line, marked, short
 
     if not moves:

@@ -6,6 +6,7 @@ import click
 
 from skyhold.cli.arguments import Reference, author_option, metrics_option, reference_argument
 from skyhold.cli.command import Session, verb
+from skyhold.cli.output import counted
 
 
 @verb(
@@ -38,4 +39,7 @@ def command(
 def _tell(reference: Reference, version: str, metrics: int, notes: int) -> None:
     from skyhold.cli.render import line, marked, short
 
-    line(f"Attached {metrics} metric(s) and {notes} note(s) to {reference}: version ", marked(short(version), "id"))
+    line(
+        f"Attached {counted(metrics, 'metric')} and {counted(notes, 'note')} to {reference}: version ",
+        marked(short(version), "id"),
+    )

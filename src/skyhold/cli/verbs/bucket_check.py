@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from skyhold.cli.command import Session, verb
+from skyhold.cli.output import counted
 from skyhold.errors import SkyholdError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def command(session: Session, *, name: str, role: str | None) -> None:
     session.output.show(report.to_json(), quiet=report.problems, human=lambda: _tell(report))
     if report.problems:
         raise SkyholdError(
-            f"Bucket `{name}` has {len(report.problems)} problem(s)",
+            f"Bucket `{name}` has {counted(len(report.problems), 'problem')}",
             code="bucket_unfit",
             hint=f"skyhold bucket check {name} --policy writer" if report.missing_rights else None,
             bucket=name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from skyhold.cli.command import Session, verb
+from skyhold.cli.output import counted
 
 
 @verb(
@@ -16,7 +17,7 @@ def command(session: Session, *, url: str) -> None:
     """Join an existing store by the URL of any of its buckets.
 
     The store describes itself: its other buckets are found from the first. It is remembered on this machine, so that
-    later commands need no --store.
+    later commands need no --store while it is the only one.
     """
     from skyhold.cli.render import line, marked
     from skyhold.registry import store
@@ -27,7 +28,7 @@ def command(session: Session, *, url: str) -> None:
             {"store": joined.id, "sealed": joined.sealed, "engine": joined.engine, "bucket_names": names},
             quiet=[joined.id],
             human=lambda: line(
-                "Joined store ", marked(joined.id, "id"), f" of {len(names)} bucket(s): {', '.join(names)}"
+                "Joined store ", marked(joined.id, "id"), f" of {counted(len(names), 'bucket')}: {', '.join(names)}"
             ),
         )
         session.output.next_step("skyhold list")

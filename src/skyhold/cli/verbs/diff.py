@@ -8,6 +8,7 @@ import click
 
 from skyhold.cli.arguments import Reference, ReferenceType
 from skyhold.cli.command import Session, verb
+from skyhold.cli.output import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +59,7 @@ def _tell(before: Reference, after: Reference, found: VersionDiff) -> None:
         headers = ["tensors", "", "type and shape", "changed", "relative norm"]
         table(headers, _tensors(found.tensors), right=("changed", "relative norm"))
     if found.tensors_unchanged:
-        line(f"{found.tensors_unchanged} tensor(s) are equal")
+        line(f"{counted(found.tensors_unchanged, 'tensor')} equal")
     for title, values in (("metrics", found.metrics), ("parameters", found.parameters)):
         if values:
             line()

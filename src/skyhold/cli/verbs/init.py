@@ -8,6 +8,7 @@ import click
 
 from skyhold.cli.arguments import policy_of, policy_options
 from skyhold.cli.command import Session, verb
+from skyhold.cli.output import counted
 
 
 @verb(
@@ -65,12 +66,15 @@ def command(
         session.output.show(document, quiet=[made.id], human=lambda: _tell(made.id, made.bucket_names, losses))
         for advice in keys.advice:
             session.output.next_step(advice)
-        session.output.next_step(f"skyhold push team/model PATH --store {buckets[0].url}")
+        session.output.next_step(f"export SKYHOLD_STORE={buckets[0].url}")
+        session.output.next_step("skyhold push team/model PATH")
 
 
 def _tell(store_id: str, bucket_names: list[str], losses: list[str]) -> None:
     from skyhold.cli.render import line, marked
 
-    line("Made store ", marked(store_id, "id"), f" of {len(bucket_names)} bucket(s): {', '.join(bucket_names)}")
+    line(
+        "Made store ", marked(store_id, "id"), f" of {counted(len(bucket_names), 'bucket')}: {', '.join(bucket_names)}"
+    )
     for sentence in losses:
         line(f"  {sentence}")

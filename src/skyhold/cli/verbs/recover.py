@@ -8,6 +8,7 @@ import click
 
 from skyhold.cli.arguments import confirm, yes_option
 from skyhold.cli.command import Session, verb
+from skyhold.cli.output import counted
 
 if TYPE_CHECKING:
     from skyhold.registry.opening import RecoverReport
@@ -37,7 +38,9 @@ def command(session: Session, *, url: str, yes: bool) -> None:
 def _tell(report: RecoverReport) -> None:
     from skyhold.cli.render import line, marked
 
-    line("Recovered store ", marked(report.store, "id"), f": {report.registers} registers, term {report.term}")
+    line(
+        "Recovered store ", marked(report.store, "id"), f": {counted(report.registers, 'register')}, term {report.term}"
+    )
     line(f"  from {', '.join(report.answered)}")
     for name, reason in report.failed.items():
         line(marked("no answer: ", "warn"), f"{name} ({reason})")

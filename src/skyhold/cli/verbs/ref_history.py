@@ -11,7 +11,7 @@ from skyhold.cli.arguments import Reference, ReferenceType
 from skyhold.cli.command import Session, verb
 
 if TYPE_CHECKING:
-    from skyhold.registry.history import Move
+    from skyhold.registry.views import MoveView
 
 
 @verb(
@@ -30,7 +30,7 @@ def command(session: Session, *, reference: Reference, limit: int | None) -> Non
     session.output.show(document, quiet=quiet, human=lambda: _tell(moves))
 
 
-def _tell(moves: Sequence[Move]) -> None:
+def _tell(moves: Sequence[MoveView]) -> None:
     from skyhold.cli.render import line, marked, short, table
 
     if not moves:

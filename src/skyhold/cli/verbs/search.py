@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from skyhold.cli.command import Session, verb
+
+if TYPE_CHECKING:
+    from skyhold.registry.store import SearchHit
 
 
 @verb(
@@ -17,11 +23,38 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 6, 8, 10),
 )
 def command(session: Session, *, query: tuple[str, ...]) -> None:
-    """Find versions by repository name, ref, tag or metric; several words must all hold."""
+    """Find versions by what is known of them; several terms must all hold.
+
+    \b
+    bert                    repositories with this in their name
+    tag:v1* alias:champion  refs by name or glob (also ref:, branch:)
+    author:ada id:3f2a      author; beginning of a version's id
+    accuracy>0.9            a metric (= != < <= > >=; quote it for the shell)
+    param.lr<=0.01          a parameter
+    """
     with session.store() as store:
         hits = store.search(" ".join(query))
     session.output.show(
         {"query": " ".join(query), "hits": [hit.to_json() for hit in hits]},
-        quiet=[f"{hit.repository}@{hit.version}" for hit in hits],
+        quiet=[f"{hit.repository}@{hit.version[:40]}" for hit in hits],
         human=lambda: _tell(hits),
     )
+
+
+def _tell(hits: Sequence[SearchHit]) -> None:
+    from skyhold.cli.render import line, marked, short, table
+
+    if not hits:
+        line("Nothing was found")
+        return
+    rows = [
+        (
+            marked(hit.repository, "name"),
+            marked(short(hit.version), "id"),
+            hit.time,
+            ", ".join(hit.refs),
+            ", ".join(f"{name}={value:g}" for name, value in sorted(hit.metrics.items())),
+        )
+        for hit in hits
+    ]
+    table(["repository", "version", "time", "refs", "metrics"], rows)

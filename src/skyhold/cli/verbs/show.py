@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from skyhold.cli.arguments import Reference, reference_argument
 from skyhold.cli.command import Session, verb
+from skyhold.cli.output import counted
 
 if TYPE_CHECKING:
     from skyhold.registry.views import Version
@@ -56,8 +57,8 @@ def _tell(version: Version) -> None:
     line()
     rows = [(file.path, format_bytes(file.size_bytes), file.sha256[:16]) for file in version.files]
     table(["file", "size", "sha256"], rows, right=("size",))
-    tensors = f", {version.tensors} tensors" if version.tensors else ""
-    line(marked(f"{len(version.files)} files, {format_bytes(version.size_bytes)}{tensors}", "dim"))
+    tensors = f", {counted(version.tensors, 'tensor')}" if version.tensors else ""
+    line(marked(f"{counted(len(version.files), 'file')}, {format_bytes(version.size_bytes)}{tensors}", "dim"))
     for item in version.attached:
         if item.kind == "note":
             line()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from skyhold.cli.command import Session, verb
+
+if TYPE_CHECKING:
+    from skyhold.registry.upkeep import StoreStatus
 
 
 @verb(examples=("skyhold status", "skyhold status --json"), exits=(2, 3, 6, 8, 10))
@@ -12,3 +17,45 @@ def command(session: Session) -> None:
     with session.store() as store:
         status = store.status()
     session.output.show(status.to_json(), quiet=[], human=lambda: _tell(status))
+
+
+def _tell(status: StoreStatus) -> None:
+    from skyhold.cli.render import line, marked, table
+    from skyhold.units import format_bytes
+
+    sealed = "sealed" if status.sealed else "not sealed"
+    line("Store ", marked(status.store, "id"), f", {sealed}, registers: {status.engine} (term {status.term})")
+    line()
+    buckets = [
+        (
+            marked(bucket.name, "name"),
+            bucket.provider,
+            bucket.region or "-",
+            str(bucket.objects),
+            format_bytes(bucket.held_bytes),
+            str(bucket.missing) if bucket.error is None else "?",
+            marked("current", "good")
+            if bucket.error is None and not bucket.missing
+            else marked("lagging", "warn")
+            if bucket.error is None
+            else marked(bucket.error, "bad"),
+        )
+        for bucket in status.buckets
+    ]
+    numbers = ("objects", "bytes", "missing")
+    table(["bucket", "provider", "region", *numbers, "state"], buckets, right=numbers)
+    if status.repositories:
+        line()
+        rows = [
+            (
+                marked(item.name, "name"),
+                str(item.versions),
+                ", ".join(item.complete_in) or "none",
+                marked("durable", "good") if item.durable else marked("not durable", "bad"),
+                item.detail,
+            )
+            for item in status.repositories
+        ]
+        table(["repository", "versions", "complete in", "policy", ""], rows, right=("versions",))
+    for sentence in status.damage:
+        line(marked("damage: ", "bad"), sentence)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from skyhold.cli.command import Session, verb
+from skyhold.cli.output import counted
+
+if TYPE_CHECKING:
+    from skyhold.registry.upkeep import VerifyReport
 
 
 @verb(
@@ -18,6 +24,26 @@ def command(session: Session, *, deep: bool, repository: str | None) -> None:
 
     It changes nothing. Where damage or a loss is found it names each object and bucket and ends with status 10.
     """
+    from skyhold.cli.findings import refuse_unsound
+
     with session.store() as store, session.progress() as progress:
         report = store.verify(deep=deep, repository=repository, progress=progress)
-    session.output.show(report.to_json(), quiet=[], human=lambda: _tell(report))
+    bare = [f"{finding.problem} {finding.bucket} {finding.key}" for finding in report.findings]
+    session.output.show(report.to_json(), quiet=bare, human=lambda: _tell(report))
+    refuse_unsound(len(report.findings), report.unreachable, report.damage, hint="skyhold repair")
+
+
+def _tell(report: VerifyReport) -> None:
+    from skyhold.cli.findings import tell_findings, tell_rest
+    from skyhold.cli.render import line, marked
+    from skyhold.units import format_bytes
+
+    how = f"read back whole, {format_bytes(report.checked_bytes)}" if report.deep else "there, with the right sizes"
+    if report.sound:
+        line(marked("sound: ", "good"), f"{counted(report.objects, 'object')} {how}")
+    else:
+        line(
+            f"Looked at {counted(report.objects, 'object')}{f', {format_bytes(report.checked_bytes)}' if report.deep else ''}"
+        )
+    tell_findings(report.findings)
+    tell_rest(report.unreachable, report.damage)

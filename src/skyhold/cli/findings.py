@@ -1,0 +1,77 @@
+"""What a verification, repair or sync found, in words, and the error with which it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from skyhold.cli.output import counted
+from skyhold.cli.render import line, marked, table
+from skyhold.errors import Corrupt, SkyholdError, Unavailable
+from skyhold.units import format_bytes
+
+if TYPE_CHECKING:
+    from skyhold.registry.upkeep import RepairReport
+    from skyhold.storage.survey import Finding
+
+SHOWN_MAX: Final = 20
+"""More findings than a person reads are counted; `--json` has them all."""
+
+
+def tell_findings(findings: Sequence[Finding], reasons: Sequence[str] = ()) -> None:
+    """The findings as a table, with `reasons` why they could not be mended where they are given."""
+    if findings:
+        headers = ["problem", "bucket", "object", "reason" if reasons else "detail"]
+        told = reasons or [finding.detail for finding in findings]
+        rows = [
+            (marked(finding.problem, "bad"), finding.bucket, finding.key, detail)
+            for finding, detail in zip(findings, told, strict=True)
+        ]
+        table(headers, rows[:SHOWN_MAX])
+    if len(findings) > SHOWN_MAX:
+        line(f"and {len(findings) - SHOWN_MAX} more; --json names them all")
+
+
+def tell_rest(unreachable: Mapping[str, str], damage: Sequence[str]) -> None:
+    """Buckets that could not be looked at, and what is lost as far as can be seen."""
+    for name, reason in unreachable.items():
+        line(marked("not looked at: ", "warn"), f"bucket {name} ({reason})")
+    for sentence in damage:
+        line(marked("damage: ", "bad"), sentence)
+
+
+def refuse_unsound(problems: int, unreachable: Mapping[str, str], damage: Sequence[str], hint: str) -> None:
+    """End a command whose report stands already: `Corrupt` for damage and losses, `Unavailable` for buckets that could
+    not be looked at."""
+    error: SkyholdError | None = None
+    if problems or damage:
+        error = Corrupt(
+            f"{counted(problems + len(damage), 'problem')} found and not mended", code="store_unsound", hint=hint
+        )
+    elif unreachable:
+        names = ", ".join(unreachable)
+        error = Unavailable(
+            f"Not all buckets could be looked at: {names}", code="buckets_not_looked_at", hint="skyhold status"
+        )
+    if error is not None:
+        raise error
+
+
+def tell_mended(report: RepairReport, done: str) -> None:
+    """What was mended and what was not; `done` is the verb for it, in the past tense."""
+    if not (report.mended or report.failed or report.readmitted):
+        line("Nothing to do" if report.sound else "Nothing could be done")
+    elif report.dry_run:
+        line("Would mend; nothing was changed:")
+        tell_findings(report.mended)
+    else:
+        line(
+            f"{done} {counted(len(report.mended), 'object')}, {format_bytes(report.written_bytes)} written and verified"
+        )
+    for name in report.readmitted:
+        again = "would be admitted again" if report.dry_run else "was admitted again"
+        line(marked("empty: ", "warn"), f"bucket {name} had lost its store.json and {again}")
+    if report.failed:
+        line(marked("Not mended:", "bad"))
+        tell_findings([finding for finding, _ in report.failed], [reason for _, reason in report.failed])
+    tell_rest(report.unreachable, report.damage)

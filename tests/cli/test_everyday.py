@@ -1,0 +1,220 @@
+"""The everyday way of a team through the command line, end to end on folders that stand for clouds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.cli.models import contents, write_model
+from tests.cli.running import Shell, run_on_terminal
+
+CLOUDS = ("a", "b", "c")
+
+
+@pytest.fixture
+def store(skyhold: Shell, own_machine: Path) -> list[Path]:
+    """A store of three folders, remembered by the settings of the working folder."""
+    clouds = [own_machine.parent / "clouds" / name for name in CLOUDS]
+    skyhold("init", *clouds)
+    (own_machine / "skyhold.toml").write_text(f"store = {json.dumps(str(clouds[0]))}\n")
+    return clouds
+
+
+@pytest.fixture
+def pushed(skyhold: Shell, store: list[Path]) -> list[str]:
+    """Ids of three versions of `fraud/scorer`: a first one, a fine-tune, and one with another head."""
+    ids = []
+    for number, noise in enumerate((0.0, 0.001, 0.002), start=1):
+        model = write_model(Path("model"), noise=noise, steps=number)
+        run = skyhold(
+            *("push", "fraud/scorer", model, "-m", f"Version {number}", "--metric", f"accuracy=0.9{number}"),
+            *("--param", f"steps={number}", "--tag", f"v{number}", "--alias", "champion", "--quiet"),
+        )
+        ids.append(run.out.strip())
+    return ids
+
+
+def test_init_says_what_a_loss_would_cost_and_what_comes_next(skyhold: Shell, own_machine: Path) -> None:
+    run = skyhold("init", "a", "b", "c")
+    assert "Made store" in run.out
+    assert "Pushing goes on while any 1 bucket is away" in run.out
+    assert "next: skyhold push" in run.err
+    two = skyhold("init", "d", "e")
+    assert "Pushing needs all 2 buckets" in two.out
+
+
+def test_pushed_version_comes_back_byte_for_byte(skyhold: Shell, pushed: list[str]) -> None:
+    run = skyhold("pull", "fraud/scorer@champion", "restored")
+    assert "every byte checked" in run.out
+    assert contents(Path("restored")) == contents(Path("model"))
+
+
+def test_push_tells_what_it_stored_and_saved(skyhold: Shell, store: list[Path]) -> None:
+    first = skyhold("push", "fraud/scorer", write_model(Path("model")), "-m", "First")
+    assert "Pushed fraud/scorer@main: version" in first.out
+    assert "next: skyhold show fraud/scorer@" in first.err
+    again = skyhold("push", "fraud/scorer", "model", "-m", "Again", "--branch", "copy")
+    assert "deduplicated" in again.out
+    tuned = skyhold("push", "fraud/scorer", write_model(Path("model"), noise=0.001), "--json").document
+    assert tuned["delta_bytes"] > 0
+    assert tuned["stored_bytes"] < tuned["total_bytes"]
+    assert set(tuned["sent_bytes"]) == set(CLOUDS)
+
+
+def test_dry_run_changes_nothing(skyhold: Shell, pushed: list[str], store: list[Path]) -> None:
+    before = [contents(cloud) for cloud in store]
+    run = skyhold("push", "fraud/scorer", write_model(Path("model"), seed=5), "--dry-run")
+    assert "nothing was changed" in run.out
+    assert [contents(cloud) for cloud in store] == before
+
+
+def test_tensors_and_files_are_pulled_alone(skyhold: Shell, pushed: list[str]) -> None:
+    skyhold("pull", "fraud/scorer@v1", "one", "--tensor", "head.weight")
+    fetched = load_file("one/tensors.safetensors")
+    assert list(fetched) == ["head.weight"]
+    skyhold("pull", "fraud/scorer@v1", "all")
+    assert np.array_equal(fetched["head.weight"], load_file("all/model.safetensors")["head.weight"])
+    skyhold("pull", "fraud/scorer@v1", "some", "--include", "*.json")
+    assert list(contents(Path("some"))) == ["config.json"]
+
+
+def test_log_shows_the_versions_newest_first_with_their_refs(skyhold: Shell, pushed: list[str]) -> None:
+    lines = skyhold("log", "fraud/scorer").out.splitlines()
+    assert [line.split()[1] for line in lines] == [version[:10] for version in reversed(pushed)]
+    assert "(alias/champion, branch/main, tag/v3) Version 3  accuracy=0.93" in lines[0]
+    assert skyhold("log", "fraud/scorer@v2", "--quiet", "-n", "1").out.split() == [pushed[1]]
+
+
+def test_show_tells_everything_of_a_version(skyhold: Shell, pushed: list[str]) -> None:
+    skyhold("attach", "fraud/scorer@v2", "--metric", "accuracy_live=0.88", "--note", "Passed the review")
+    shown = skyhold("show", f"fraud/scorer@{pushed[1][:8]}").out
+    for part in (pushed[1], "Version 2", "accuracy=0.92", "accuracy_live=0.88", "steps=2", "Passed the review"):
+        assert part in shown
+    for part in ("# Scorer", "model.safetensors", "Ada <ada@example.org>", "2 tensors"):
+        assert part in shown
+
+
+def test_diff_names_files_tensors_metrics_and_parameters(skyhold: Shell, pushed: list[str]) -> None:
+    told = skyhold("diff", "fraud/scorer@v1", "fraud/scorer@v2").out
+    assert "embedding.weight" in told
+    assert "float32 [256, 256]" in told or "F32 [256, 256]" in told
+    found = skyhold("diff", "fraud/scorer@v1", "fraud/scorer@v2", "--json").document
+    (tensor,) = found["tensors"]
+    assert tensor["name"] == "embedding.weight"
+    assert 0.9 < tensor["changed_share"] <= 1
+    assert tensor["relative_norm"] == pytest.approx(0.001, rel=0.1)
+    assert found["tensors_unchanged"] == 1
+    assert [metric["name"] for metric in found["metrics"]] == ["accuracy"]
+    assert [parameter["name"] for parameter in found["parameters"]] == ["steps"]
+    assert {file["path"] for file in found["files"]} == {"config.json", "model.safetensors"}
+    same = skyhold("diff", "fraud/scorer@v1", f"fraud/scorer@{pushed[0]}")
+    assert "have the same files, metrics and parameters" in same.out
+
+
+def test_rollback_moves_the_alias_back_and_the_history_keeps_it(skyhold: Shell, pushed: list[str]) -> None:
+    run = skyhold("rollback", "fraud/scorer@champion", "--reason", "False alarms")
+    assert f"Moved alias/champion of fraud/scorer from {pushed[2][:10]} to {pushed[1][:10]}" in run.out
+    assert skyhold("show", "fraud/scorer@champion", "--quiet").out.strip() == pushed[1]
+    history = skyhold("ref", "history", "fraud/scorer@champion").out
+    assert "False alarms" in history.splitlines()[1]
+    skyhold("rollback", "fraud/scorer@champion", "--to", "v1")
+    assert skyhold("show", "fraud/scorer@champion", "--quiet").out.strip() == pushed[0]
+
+
+def test_several_refs_move_at_once_or_not_at_all(skyhold: Shell, pushed: list[str]) -> None:
+    skyhold("ref", "set", "fraud/scorer", "alias/champion=v1", "alias/previous=v3")
+    refs = {ref["name"]: ref["id"] for ref in skyhold("ref", "list", "fraud/scorer", "--json").document["refs"]}
+    assert (refs["alias/champion"], refs["alias/previous"]) == (pushed[0], pushed[2])
+    skyhold("ref", "set", "fraud/scorer", "alias/champion=v2", "tag/v1=v2", status=5)
+    assert skyhold("show", "fraud/scorer@champion", "--quiet").out.strip() == pushed[0]
+    skyhold("ref", "set", "fraud/scorer", "alias/champion=v2", "--expected", "alias/champion=v3", status=5)
+    skyhold("ref", "set", "fraud/scorer", "alias/champion=v2", "--expected", "alias/champion=v1")
+
+
+def test_tags_and_branches_are_made_and_taken_away(skyhold: Shell, pushed: list[str]) -> None:
+    skyhold("tag", "fraud/scorer@v2", "audited")
+    assert skyhold("show", "fraud/scorer@audited", "--quiet").out.strip() == pushed[1]
+    skyhold("branch", "create", "fraud/scorer@v1", "hotfix")
+    assert skyhold("branch", "list", "fraud/scorer", "--quiet").out.split() == ["hotfix", "main"]
+    skyhold("branch", "create", "fraud/scorer@v1", "hotfix", status=5)
+    refused = skyhold("branch", "delete", "fraud/scorer", "hotfix", status=2)
+    assert "--yes" in refused.err
+    skyhold("branch", "delete", "fraud/scorer", "hotfix", "--yes")
+    skyhold("ref", "delete", "fraud/scorer", "tag/audited", "--yes")
+    assert skyhold("branch", "list", "fraud/scorer", "--quiet").out.split() == ["main"]
+
+
+def test_repository_is_renamed_deleted_and_brought_back(skyhold: Shell, pushed: list[str]) -> None:
+    skyhold("repository", "rename", "fraud/scorer", "risk/scorer")
+    assert skyhold("list", "--quiet").out.split() == ["risk/scorer"]
+    skyhold("repository", "delete", "risk/scorer", status=2)
+    skyhold("repository", "delete", "risk/scorer", "--yes")
+    assert skyhold("list", "--quiet").out == ""
+    assert "risk/scorer" in skyhold("list", "--deleted").out
+    skyhold("repository", "undelete", "risk/scorer")
+    assert skyhold("show", "risk/scorer@v2", "--quiet").out.strip() == pushed[1]
+
+
+def test_repository_has_a_policy_of_its_own(skyhold: Shell, store: list[Path]) -> None:
+    skyhold("repository", "create", "health/triage", "--copies", "3")
+    assert "Pushing needs all 3 buckets" in skyhold("repository", "policy", "health/triage").out
+    skyhold("repository", "policy", "health/triage", "--copies", "majority", "--delta", "off")
+    policy = skyhold("repository", "policy", "health/triage", "--json").document["policy"]
+    assert (policy["copies"], policy["delta"]) == (None, "off")
+    skyhold("repository", "policy", "health/triage", "--copies", "4", status=2)
+    skyhold("repository", "create", "health/triage", status=4)
+
+
+def test_search_finds_by_metric_tag_and_name(skyhold: Shell, pushed: list[str]) -> None:
+    assert skyhold("search", "accuracy>0.915", "--quiet").out.split() == [
+        f"fraud/scorer@{version}" for version in reversed(pushed[1:])
+    ]
+    assert pushed[0][:10] in skyhold("search", "tag:v1").out
+    assert "Nothing" in skyhold("search", "accuracy>0.99").out
+    assert skyhold("search", "accuracy>", status=2).err.startswith("error: ")
+
+
+def test_lost_cloud_is_not_noticed_and_comes_back(skyhold: Shell, pushed: list[str], store: list[Path]) -> None:
+    shutil.rmtree(store[1])
+    skyhold("pull", "fraud/scorer@v2", "restored")
+    run = skyhold("push", "fraud/scorer", write_model(Path("model"), seed=7), "-m", "While b is away")
+    assert "lagging: b" in run.out
+    assert "b" in skyhold("status").out
+
+
+def test_every_read_answers_with_json(skyhold: Shell, pushed: list[str]) -> None:
+    reads: list[list[str]] = [
+        ["log", "fraud/scorer"],
+        ["show", "fraud/scorer"],
+        ["list"],
+        ["list", "--deleted"],
+        ["search", "fraud"],
+        ["diff", "fraud/scorer@v1", "fraud/scorer@v2"],
+        ["ref", "list", "fraud/scorer"],
+        ["ref", "history", "fraud/scorer"],
+        ["branch", "list", "fraud/scorer"],
+        ["repository", "policy", "fraud/scorer"],
+        ["bucket", "list"],
+        ["bucket", "check", "a"],
+        ["status"],
+        ["verify"],
+        ["sync", "--dry-run"],
+        ["repair", "--dry-run"],
+        ["doctor"],
+        ["pull", "fraud/scorer@v1", "restored"],
+    ]
+    for read in reads:
+        run = skyhold(*read, "--json")
+        assert run.document
+        assert run.err == "", read
+
+
+def test_output_reads_without_colour_in_a_pipe_and_has_it_on_a_terminal(skyhold: Shell, pushed: list[str]) -> None:
+    assert "\x1b" not in skyhold("log", "fraud/scorer").out
+    assert "\x1b[33m" in run_on_terminal("log", "fraud/scorer").out
+    assert "\x1b[" not in run_on_terminal("log", "fraud/scorer", environ={"NO_COLOR": "1"}).out
