@@ -64,11 +64,11 @@ def verify_chain(snapshot: Snapshot) -> int:
     for key, value in snapshot.map.scan("move/"):
         count += 1
         move = _move(_sequence(key), value)
+        assert isinstance(value, dict)  # noqa: S101 (a move was read from it)
         if move.sequence != count:
             _broken(snapshot, count, "it is missing")
-        record = _record(snapshot, count)
-        chain = next_chain(chain, record)
-        if record.get("chain") != chain:
+        chain = next_chain(chain, value)
+        if value.get("chain") != chain:
             _broken(snapshot, count, "its hash does not follow from the moves before it")
         if last.get(move.ref, (None, None)) != (move.previous, move.old):
             _broken(snapshot, count, "it does not begin where the ref's move before ended")
