@@ -1,0 +1,63 @@
+# The commands of the house. Nothing but Python 3.11+ and make is needed: each target sets up what it uses.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+$(STAMP): pyproject.toml requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[dev,demo]'
+	touch $(STAMP)
+
+
+.PHONY: help setup demo demo-read test test-all check format types contracts lint golden reference servers bench clean
+
+help: ## Show these commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## Make the virtual environment with what development and the demo need
+
+demo: $(STAMP) ## Run the main job on real models and three folders that stand in for three clouds
+	$(BIN)/python demo
+
+demo-read: $(STAMP) ## Restore what the demo stored with the second reader, which knows docs/format.md alone
+	$(BIN)/python tools/second_reader.py --verify demo-output/clouds/*
+
+test: $(STAMP) ## Run the tests; those that need a server that is missing skip and name it
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+
+test-all: $(STAMP) servers ## Run the tests with every real server; a skip fails
+	SKYHOLD_REQUIRE_ALL=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q
+
+servers: ## Build the real servers of the tests into a cache folder outside the checkout
+	tools/servers/build
+
+check: lint types contracts ## Lint, types and import contracts
+
+lint: $(STAMP) ## Lint and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(STAMP) ## Strict type check
+	$(BIN)/mypy
+
+contracts: $(STAMP) ## The floors of the house
+	$(BIN)/lint-imports
+
+golden: $(STAMP) ## Write the golden help texts and the CLI reference anew; read the difference before you commit
+	$(BIN)/python tools/golden
+
+bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone); takes a while
+	$(BIN)/python -m benchmarks.bench_store
+	$(BIN)/python -m benchmarks.bench_codec
+	$(BIN)/python -m benchmarks.bench_cli
+
+clean: ## Remove what these commands made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output
