@@ -24,6 +24,8 @@ Buffer = bytes | bytearray | memoryview
 BODY_BYTES_MAX: Final = 64 * MIB
 HEADER_BYTES: Final = 36
 MAC_BYTES: Final = 32
+FRAME_BYTES_OVER_BODY_MAX: Final = HEADER_BYTES + MAC_BYTES
+"""A frame is at most this much longer than its body: compression that does not shorten is left out."""
 
 _HEADER: Final = struct.Struct("<4sBBBBHHI16sI")
 _MAGIC: Final = b"SKYF"

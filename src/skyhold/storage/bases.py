@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
@@ -11,10 +10,9 @@ from typing import Final
 from skyhold.codec.tensors import Tensor
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.pack import Place
-from skyhold.storage.version_files import ChunkAt, VersionFiles
+from skyhold.storage.version_files import VersionFiles
 
-_KEPT_FILES: Final = 2
-_KEPT_BYTES: Final = 16 << 20
+_KEPT_BYTES: Final = 8 << 20
 _AHEAD_BYTES: Final = 4 << 20
 
 Buffer = bytes | bytearray | memoryview
@@ -31,7 +29,6 @@ class DeltaBases:
     def __init__(self, versions: Sequence[VersionFiles], placement_class: str, reader: ChunkReader) -> None:
         self._reader = reader
         self._tensors: dict[TensorKey, tuple[VersionFiles, int, Tensor]] = {}
-        self._files: OrderedDict[tuple[int, int], tuple[list[int], list[ChunkAt]]] = OrderedDict()
         self._records: OrderedDict[Place, Buffer] = OrderedDict()
         self._lock = Lock()
         self._fetching = Lock()
@@ -49,22 +46,19 @@ class DeltaBases:
         if found is None:
             return None
         version, file, base_tensor = found
-        with self._lock:
-            starts, chunks = self._chunks_of(version, file)
-        index = bisect_left(starts, base_tensor.start + offset)
-        if index == len(starts) or starts[index] != base_tensor.start + offset:
+        chunk = version.chunk_from(file, base_tensor.start + offset)
+        if chunk is None:
             return None
-        chunk = chunks[index]
         place = chunk.base or chunk.place
         return place if place.raw_length == length and place.base_id is None else None
 
-    def read(self, place: Place, following: Sequence[Place]) -> memoryview:
-        """The chunk at `place`; the records of `following` are fetched along with it, since they come next."""
+    def read(self, place: Place, following: Sequence[Place], out: memoryview) -> memoryview:
+        """The chunk at `place`, in `out`; the records of `following` are fetched along with it, since they come next."""
         record = self._taken(place)
         if record is None:
             with self._fetching:  # one thread fetches ahead; the others find there what it brought
                 record = self._taken(place) or self._fetch(place, following)
-        return self._reader.decode(place, record, None)
+        return self._reader.decode(place, record, None, out)
 
     def _taken(self, place: Place) -> Buffer | None:
         with self._lock:
@@ -91,16 +85,6 @@ class DeltaBases:
             total += place.record_length
             offset += length
         return ahead
-
-    def _chunks_of(self, version: VersionFiles, file: int) -> tuple[list[int], list[ChunkAt]]:
-        key = (id(version), file)
-        if key not in self._files:
-            chunks = list(version.chunks(file))
-            self._files[key] = ([chunk.start for chunk in chunks], chunks)
-            while len(self._files) > _KEPT_FILES:
-                self._files.popitem(last=False)
-        self._files.move_to_end(key)
-        return self._files[key]
 
 
 def _key(tensor: Tensor) -> TensorKey:

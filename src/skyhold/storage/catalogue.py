@@ -67,11 +67,13 @@ class Catalogue:
         self._session_lock.close()
 
     def find(self, chunk_id: bytes, placement_class: str) -> Place | None:
-        """A place of the chunk in a pack of the class, a whole one rather than a delta."""
+        """A place of the chunk in a pack of the class, a whole one rather than a delta. What another push is still
+        sending does not count: it may never arrive."""
         row = self._execute(
             "SELECT p.id, p.salt, c.place, c.stored, c.raw, c.codec, c.base FROM chunks c"
-            " JOIN packs p ON p.number = c.pack WHERE c.id = ? AND p.class = ? ORDER BY c.base IS NOT NULL LIMIT 1",
-            (chunk_id, placement_class),
+            " JOIN packs p ON p.number = c.pack WHERE c.id = ? AND p.class = ? AND (p.session IS NULL OR p.session = ?)"
+            " ORDER BY c.base IS NOT NULL LIMIT 1",
+            (chunk_id, placement_class, self.session),
         ).fetchone()
         return None if row is None else Place(chunk_id, PackRef(row[0], row[1]), *row[2:])
 

@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 from blake3 import blake3
 
-from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
+from skyhold.codec.frame import FRAME_BYTES_OVER_BODY_MAX, FrameKeys, Kind, decode_frame, encode_frame
 from skyhold.codec.seal import TAG_BYTES, open_sealed, seal
 from skyhold.errors import Corrupt
 from skyhold.units import MIB
@@ -22,6 +22,8 @@ from skyhold.units import MIB
 Buffer = bytes | bytearray | memoryview
 
 PACK_BYTES_TARGET: Final = 16 * MIB
+"""What a writer fills at most, footer included."""
+
 PACK_BYTES_MAX: Final = 64 * MIB
 PACK_HEADER_BYTES: Final = 64
 RECORD_HEADER_BYTES: Final = 96
@@ -34,6 +36,7 @@ _RECORD_HEADER: Final = struct.Struct("<4sBBHII32s32s12sI")
 _ENTRY: Final = struct.Struct("<32s32sIIIB3x")
 _TRAILER: Final = struct.Struct("<I4s")
 _SEALED: Final = 2
+_FOOTER_BYTES: Final = FRAME_BYTES_OVER_BODY_MAX + _TRAILER.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +165,13 @@ def open_record(record: Buffer, place: Place, session: Session | None, keys: Fra
 
 
 class PackBuilder:
-    """Lays records into one buffer until the pack is full. The buffer is the caller's and is reused between packs."""
+    """Lays records into one buffer of `PACK_BYTES_TARGET` until the pack is full. The buffer is the caller's."""
 
     def __init__(self, buffer: bytearray, session: Session, keys: FrameKeys) -> None:
         self.pack = PackRef(os.urandom(16), session.salt)
         self.places: list[Place] = []
         self._keys = keys
-        self._buffer = buffer
+        self._view = memoryview(buffer)
         flags = _SEALED if keys.sealed else 0
         _PACK_HEADER.pack_into(
             buffer,
@@ -185,11 +188,12 @@ class PackBuilder:
         self._end = PACK_HEADER_BYTES
 
     def fits(self, record: Record) -> bool:
-        """Whether the record may still go into this pack; a pack takes at least one."""
-        return not self.places or self._end + RECORD_HEADER_BYTES + record.stored_length <= PACK_BYTES_TARGET
+        """Whether the record still goes into this pack, with the footer; into an empty one every record does."""
+        footer_bytes = _FOOTER_BYTES + _ENTRY.size * (len(self.places) + 1)
+        return self._end + RECORD_HEADER_BYTES + record.stored_length + footer_bytes <= len(self._view)
 
     def append(self, record: Record) -> Place:
-        start, view = self._end, memoryview(self._buffer)
+        start, view = self._end, self._view
         body = start + RECORD_HEADER_BYTES
         tag = body + len(record.payload)
         view[start:body] = record.header
@@ -210,11 +214,9 @@ class PackBuilder:
         if decode_frame(footer, kind=Kind.PACK_FOOTER, context=context, keys=self._keys) != body:
             raise AssertionError("a footer does not decode to what was encoded")
         tail = footer + _TRAILER.pack(len(footer), b"SKYE")
-        del self._buffer[
-            self._end + len(tail) :
-        ]  # the footer of many small chunks may need more room than the buffer had
-        self._buffer[self._end :] = tail
-        return memoryview(self._buffer)
+        end = self._end + len(tail)
+        self._view[self._end : end] = tail
+        return self._view[:end]
 
 
 def encode_entries(places: list[Place]) -> bytes:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import queue
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from skyhold.errors import SkyholdError, Unavailable
 from skyhold.storage.catalogue import Catalogue, KnownPack
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.names import pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder, Place, Record, RecordSealer
 from skyhold.storage.replicas import Written
-from skyhold.units import MIB
 
-PATIENCE_S: Final = 20.0
-"""How long a push waits for a slow bucket before it goes on without it, where the others suffice."""
+_SLOWNESS_CHECK_S: Final = 1.0
 
-_BUFFER_BYTES: Final = PACK_BYTES_TARGET + 5 * MIB
-"""Room for a record that passes the target, which a pack takes where it is the first."""
+ABANDON_S: Final = 5.0
+"""How long a push that failed waits for what is on its way, to note what arrives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """Where a chunk lies, and its delta base, if it has one."""
+
+    place: Place
+    base: Place | None
 
 
 @dataclass(slots=True)
@@ -40,16 +46,16 @@ class Packer:
         self._session = space.session(os.urandom(16))
         self.sealer = RecordSealer(space.keys, self._session)
         self._buffers: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
-        for _ in range(buffers):
-            self._buffers.put(bytearray())
+        self._buffers_unmade = buffers
         self._builder: PackBuilder | None = None
         self._buffer = bytearray()
-        self._flights: list[Written] = []
-        self.placed: dict[bytes, Place] = {}
-        """Chunks of packs that the catalogue does not know yet."""
+        self._flights: dict[bytes, Written | None] = {}
+        """Packs that the catalogue expects to arrive, by id; None for the instant before one is sent."""
+        self.placed: dict[bytes, Laid] = {}
+        """The chunks of the pack that is being filled, which the catalogue does not know yet."""
         self.sent = Sent()
 
-    def append(self, record: Record) -> Place:
+    def append(self, record: Record, base: Place | None) -> Place:
         """Lay a record into the current pack; a full pack is sent first. Raises as `Replicas.wait_enough` does."""
         if self._builder is not None and not self._builder.fits(record):
             self.flush()
@@ -57,81 +63,72 @@ class Packer:
             self._buffer = self._free_buffer()
             self._builder = PackBuilder(self._buffer, self._session, self._space.keys)
         place = self._builder.append(record)
-        self.placed[place.chunk_id] = place
+        self.placed[place.chunk_id] = Laid(place, base)
         return place
 
     def flush(self) -> None:
         """Send the current pack, if there is one."""
         if self._builder is None:
             return
-        builder, self._builder = self._builder, None
-        body, buffer = builder.finish(), self._buffer
-        known = KnownPack(builder.pack, self._space.placement_class.hex(), len(body))
-        self.sent.packs[builder.pack.pack_id] = len(body)
+        builder, buffer, self._builder = self._builder, self._buffer, None
+        body, pack_id = builder.finish(), builder.pack.pack_id
+        self.sent.packs[pack_id] = len(body)
         self.sent.stored_bytes += len(body)
         if self._dry_run:
-            body.release()
-            self._buffers.put(buffer)
+            self._buffers.put(buffer)  # and `placed` grows: nothing else knows what would have been stored
             return
-        self._catalogue.enter(known, builder.places)
-        for place in builder.places:
-            self.placed.pop(place.chunk_id, None)
-        self._space.cache.put(builder.pack.pack_id, 0, body)
-
-        def done(written: Written) -> None:
-            body.release()
-            self._buffers.put(buffer)
-
-        self._flights.append(self._space.replicas.begin_write(pack_key(builder.pack.pack_id), body, done))
+        self._flights[pack_id] = None
+        self._catalogue.enter(KnownPack(builder.pack, self._space.placement_class.hex(), len(body)), builder.places)
+        self.placed = {}
+        self._space.cache.put(pack_id, 0, body)
+        self._flights[pack_id] = self._space.replicas.begin_write(
+            pack_key(pack_id), body, lambda _written: self._buffers.put(buffer)
+        )
         self._settle()
 
     def finish(self) -> None:
-        """Send the last pack and return once every pack is durable to the policy and no replica is pending."""
+        """Send the last pack and return once every pack is durable to the policy, in every bucket that does not lag."""
         self.flush()
-        for written in self._flights:
-            self._space.replicas.wait_all(written)
-            self._space.replicas.wait_enough(written)
-        self._settle()
+        for pack_id, written in self._under_way():
+            self._space.replicas.wait_settled(written)
+            self._arrived(pack_id)
 
     def abandon(self) -> None:
-        """Give up: wait until no thread reads a buffer any more. What has arrived stays known to the catalogue."""
-        for written in self._flights:
-            self._space.replicas.wait_all(written)
+        """Give up: nothing more is sent. What has arrived stays known to the catalogue, the rest is forgotten."""
+        replicas = self._space.replicas
+        replicas.stop()
+        deadline = time.monotonic() + ABANDON_S
+        gone = []
+        for pack_id, written in self._flights.items():
+            if written is not None:
+                replicas.wait_all(written, timeout_s=max(0.0, deadline - time.monotonic()))
+            if written is not None and written.verified:
+                self._catalogue.arrived(pack_id)
+            else:
+                gone.append(pack_id)
+        self._catalogue.forget(gone)
 
     def _settle(self) -> None:
         """Note arrivals; raise early where a pack can no longer become durable."""
-        pending = []
-        for written in self._flights:
-            if written.pending:
-                pending.append(written)
-                continue
-            self._space.replicas.wait_enough(written)
-            self._catalogue.arrived(bytes.fromhex(written.key.rsplit("/", 1)[1]))
-        self._flights = pending
+        for pack_id, written in self._under_way():
+            if not written.pending:
+                self._space.replicas.wait_settled(written)
+                self._arrived(pack_id)
+
+    def _arrived(self, pack_id: bytes) -> None:
+        self._catalogue.arrived(pack_id)
+        del self._flights[pack_id]
+
+    def _under_way(self) -> list[tuple[bytes, Written]]:
+        return [(pack_id, written) for pack_id, written in self._flights.items() if written is not None]
 
     def _free_buffer(self) -> bytearray:
-        while True:
+        if self._buffers_unmade and self._buffers.empty():
+            self._buffers_unmade -= 1
+            return bytearray(PACK_BYTES_TARGET)
+        while True:  # ends with a bucket's answer: every driver bounds its writes
             try:
-                buffer = self._buffers.get(timeout=PATIENCE_S)
+                return self._buffers.get(timeout=_SLOWNESS_CHECK_S)
             except queue.Empty:
-                self._pass_over_slow_buckets()
-                continue
-            if len(buffer) < _BUFFER_BYTES:  # new, or cut to the length of a pack that was not full
-                buffer.extend(bytes(_BUFFER_BYTES - len(buffer)))
-            return buffer
-
-    def _pass_over_slow_buckets(self) -> None:
-        replicas = self._space.replicas
-        for written in self._flights:
-            if replicas.enough(frozenset(written.verified)):
-                for name in sorted(written.pending):
-                    replicas.pass_over(name, _too_slow(name))
-
-
-def _too_slow(name: str) -> SkyholdError:
-    return Unavailable(
-        f"Bucket `{name}` is too slow; it follows later",
-        code="bucket_slow",
-        hint="Run `skyhold sync` to bring it up to date",
-        bucket=name,
-    )
+                for _, written in self._under_way():
+                    self._space.replicas.pass_over_slow(written)

@@ -19,15 +19,17 @@ from typing import IO, Final
 
 from blake3 import blake3
 
+from skyhold.codec.cut import TENSOR_CHUNK_BYTES
 from skyhold.codec.squeeze import Encoder, is_delta
 from skyhold.codec.tensors import Tensor
+from skyhold.errors import SkyholdError
 from skyhold.storage.bases import DeltaBases
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.catalogue import Catalogue
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.layout import PageBuilder, Run, Tensors, encode_head, encode_tensors
 from skyhold.storage.pack import Place, Record
-from skyhold.storage.packing import Packer
+from skyhold.storage.packing import Laid, Packer
 from skyhold.storage.pieces import Piece, PieceReader
 from skyhold.storage.progress import Progress
 from skyhold.storage.source import SourceFile, check_unchanged, open_source
@@ -51,11 +53,13 @@ class PushOptions:
 
     @property
     def pack_buffers(self) -> int:
-        return max(2, min(4, self.memory_bytes // (24 * MIB)))
+        """A pack that is filled and two under way, where memory allows: more make nothing faster."""
+        return 3 if self.memory_bytes >= 72 * MIB else 2
 
     @property
-    def piece_buffers(self) -> int:
-        return max(self.threads + 2, min(4 * self.threads + 4, self.memory_bytes // (8 * MIB)))
+    def pieces(self) -> int:
+        """Pieces between reading and laying: two in each encoder's hands, one more each, and one at either end."""
+        return 3 * self.threads + 2
 
 
 @dataclass(slots=True)
@@ -74,12 +78,6 @@ class Pushed:
     chunks: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Reused:
-    place: Place
-    base: Place | None
-
-
 class Push:
     """One push of files into a pack space. Use as a context manager: it ends its threads and waits for its buffers."""
 
@@ -96,11 +94,12 @@ class Push:
         self._options, self._progress, self._dead_packs = options, progress, dead_packs
         self._class = space.placement_class.hex()
         self._packer = Packer(space, catalogue, buffers=options.pack_buffers, dry_run=options.dry_run)
-        self._reader = PieceReader(options.piece_buffers)
+        self._reader = PieceReader(options.pieces)
         self._encoders = ThreadPoolExecutor(options.threads, thread_name_prefix="encode")
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="hash")
         self._local = threading.local()
-        self._queue: deque[tuple[Piece, Future[Record | _Reused], Future[None]]] = deque()
+        self._lost_packs: set[bytes] = set()
+        self._queue: deque[tuple[Piece, Future[Laid | _Encoded], Future[None]]] = deque()
         self._pages = _PageSpool()
         self.pushed = Pushed()
 
@@ -145,67 +144,81 @@ class Push:
             for piece in self._reader.pieces(descriptor, source.path, source.size_bytes, tensors):
                 hashed = self._hasher.submit(digest.update, piece.data)
                 self._queue.append((piece, self._encoders.submit(self._encode, piece), hashed))
-                while len(self._queue) > self._options.piece_buffers - 2:
+                while self._is_full():
                     self._collect(index)
             while self._queue:
                 self._collect(index)
             check_unchanged(source, descriptor)
         finally:
-            for piece, encoded, hashed in self._queue:  # only after an error
-                encoded.cancel()
+            for _, encoding, hashed in self._queue:  # only after an error
+                encoding.cancel()
                 hashed.cancel()
-                piece.release()
             self._queue.clear()
             os.close(descriptor)
         if tensors:
             self.pushed.tensors[source.path] = tensors
         self.pushed.files.append(FileEntry(source.path, source.size_bytes, digest.hexdigest(), source.executable))
 
-    def _encode(self, piece: Piece) -> Record | _Reused:
+    def _is_full(self) -> bool:
+        """Whether a piece must be laid before the next is read. Pieces cut by content are longer than those of tensors."""
+        waiting_bytes = sum(len(piece.data) for piece, _, _ in self._queue)
+        return max(len(self._queue), waiting_bytes // TENSOR_CHUNK_BYTES) >= self._options.pieces - 1
+
+    def _encode(self, piece: Piece) -> Laid | _Encoded:
         """On an encoder's thread: the record of a piece, or where its chunk lies already."""
         chunk_id = blake3(piece.data, key=self._space.chunk_id_key).digest()
         known = self._known(chunk_id)
         if known is not None:
             return known
-        encoder = getattr(self._local, "encoder", None)
-        if encoder is None:
-            encoder = self._local.encoder = Encoder()
+        tools = getattr(self._local, "tools", None)
+        if tools is None:
+            tools = self._local.tools = _Tools(Encoder(), bytearray(TENSOR_CHUNK_BYTES))
         dtype = None if piece.tensor is None else piece.tensor.dtype
         length = len(piece.data)
-        base_place = self._base_place(piece)
-        base = None
-        if base_place is not None and piece.tensor is not None:
-            ahead = self._bases.following(piece.tensor, piece.tensor_offset + length, length)
-            base = self._bases.read(base_place, ahead)
-        encoded = encoder.encode(piece.data, dtype=dtype, base=base)
+        base_place = self._base_of(piece)
+        base = None if base_place is None else self._read_base(piece, base_place, memoryview(tools.base)[:length])
+        encoded = tools.encoder.encode(piece.data, dtype=dtype, base=base)
         if (
             is_delta(encoded.codec)
             and self._options.delta == "egress"
             and len(encoded.payload) > length * EGRESS_DELTA_MAX
         ):
-            encoded = encoder.encode(piece.data, dtype=dtype)
-        base_id = base_place.chunk_id if base_place is not None and is_delta(encoded.codec) else None
-        return self._packer.sealer.seal(chunk_id, encoded.codec, length, base_id, encoded.payload)
+            encoded = tools.encoder.encode(piece.data, dtype=dtype)
+        used = base_place if is_delta(encoded.codec) else None
+        base_id = None if used is None else used.chunk_id
+        return _Encoded(self._packer.sealer.seal(chunk_id, encoded.codec, length, base_id, encoded.payload), used)
 
-    def _base_place(self, piece: Piece) -> Place | None:
+    def _base_of(self, piece: Piece) -> Place | None:
         if piece.tensor is None or self._options.delta == "off":
             return None
         place = self._bases.find(piece.tensor, piece.tensor_offset, len(piece.data))
-        return None if place is None or place.pack_id in self._dead_packs else place
+        return None if place is None or place.pack_id in self._lost_packs else self._alive(place)
 
-    def _known(self, chunk_id: bytes) -> _Reused | None:
-        place = self._packer.placed.get(chunk_id) or self._catalogue.find(chunk_id, self._class)
-        if place is None or place.pack_id in self._dead_packs:
+    def _read_base(self, piece: Piece, place: Place, out: memoryview) -> memoryview | None:
+        """The delta base of a piece, or None where no bucket gives it: the chunk is then stored whole."""
+        assert piece.tensor is not None
+        ahead = self._bases.following(piece.tensor, piece.tensor_offset + len(out), len(out))
+        try:
+            return self._bases.read(place, ahead, out)
+        except SkyholdError as error:
+            if place.pack_id not in self._lost_packs:
+                self._lost_packs.add(place.pack_id)
+                self._progress.note(f"Without a delta base: {error.message}")
             return None
-        if place.base_id is None:
-            return _Reused(place, None)
-        base = self._whole(place.base_id)
-        return None if base is None else _Reused(place, base)
 
-    def _whole(self, chunk_id: bytes) -> Place | None:
-        """A place where the chunk is stored whole, as a delta base must be."""
-        place = self._packer.placed.get(chunk_id) or self._catalogue.find(chunk_id, self._class)
-        return None if place is None or place.base_id is not None or place.pack_id in self._dead_packs else place
+    def _known(self, chunk_id: bytes) -> Laid | None:
+        """Where the chunk lies already, with its delta base, as far as both may be reused."""
+        laid = self._packer.placed.get(chunk_id)
+        if laid is not None:
+            return laid
+        place = self._alive(self._catalogue.find(chunk_id, self._class))
+        if place is None or place.base_id is None:
+            return None if place is None else Laid(place, None)
+        base = self._alive(self._catalogue.find(place.base_id, self._class))
+        return None if base is None or base.base_id is not None else Laid(place, base)
+
+    def _alive(self, place: Place | None) -> Place | None:
+        return None if place is None or place.pack_id in self._dead_packs else place
 
     def _collect(self, file: int) -> None:
         """Lay the oldest piece's record into a pack, in file order, and note its place."""
@@ -213,24 +226,17 @@ class Push:
         try:
             result = encoding.result()
             stored_bytes = 0
-            if isinstance(result, Record):
-                place = self._packer.placed.get(result.chunk_id)  # the same chunk twice, encoded at the same time
-                if place is None:
-                    place = self._packer.append(result)
-                    stored_bytes = result.stored_length
-                base = None if place.base_id is None else self._base_of(place.base_id)
+            if isinstance(result, _Encoded):
+                laid = self._packer.placed.get(result.record.chunk_id)  # the same chunk, encoded at the same time
+                if laid is None:
+                    laid = Laid(self._packer.append(result.record, result.base), result.base)
+                    stored_bytes = result.record.stored_length
             else:
-                place, base = result.place, result.base
+                laid = result
             hashed.result()
         finally:
             piece.release()
-        self._note(file, piece.start, place, base, stored_bytes)
-
-    def _base_of(self, base_id: bytes) -> Place:
-        found = self._whole(base_id)
-        if found is None:
-            raise AssertionError("a delta was made to a base that is nowhere")
-        return found
+        self._note(file, piece.start, laid.place, laid.base, stored_bytes)
 
     def _note(self, file: int, start: int, place: Place, base: Place | None, stored_bytes: int) -> None:
         pushed = self.pushed
@@ -250,6 +256,22 @@ class Push:
         else:
             pushed.runs.append(Run(file, page, number, 1, start))
         self._progress.advance(place.raw_length, stored_bytes=stored_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A record for a chunk that lies nowhere yet, and the place of its delta base, if it has one."""
+
+    record: Record
+    base: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    """What each encoder's thread has of its own; `base` holds the delta base of the chunk at hand."""
+
+    encoder: Encoder
+    base: bytearray
 
 
 class _PageSpool:

@@ -22,9 +22,21 @@ Buffer = bytes | bytearray | memoryview
 T = TypeVar("T")
 
 STALL_S: Final = 8.0
-"""A read that has not answered after this long is also asked of the next bucket; the first answer wins."""
+STALL_FACTOR: Final = 3.0
+STALL_S_MAX: Final = 60.0
+"""A read that has not answered after `STALL_S`, or after `STALL_FACTOR` times the longest that ended well (a slow link is
+no stall), is also asked of the next bucket; the first answer wins."""
 
 READ_DEADLINE_S: Final = 120.0
+
+PATIENCE_S: Final = 20.0
+PATIENCE_FACTOR: Final = 3.0
+"""A bucket is passed over where it has not finished a write `PATIENCE_S` and `PATIENCE_FACTOR` times as long after its
+begin as those buckets took that suffice: the uplink that all of them share may be slow, one of them may not."""
+
+_SLOWNESS_CHECK_S: Final = 1.0
+_READERS_PER_BUCKET: Final = 8
+"""Twice the reads that a pull has under way, so that stalled ones do not keep others from beginning."""
 
 Enough = Callable[[frozenset[str]], bool]
 """Whether verified replicas in the buckets of these names make an object durable to the policy."""
@@ -39,23 +51,40 @@ class Written:
     verified: set[str] = field(default_factory=set)
     failed: dict[str, SkyholdError] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
+    started_s: float = field(default_factory=time.monotonic)
+    enough_after_s: float | None = None
+    """How long it took until the verified replicas sufficed."""
 
 
 class Replicas:
     """A set of buckets that shall hold the same objects. Thread-safe; `close` ends its threads, not the buckets."""
 
-    def __init__(self, buckets: Sequence[Bucket], enough: Enough, *, writers_per_bucket: int = 2) -> None:
+    def __init__(
+        self,
+        buckets: Sequence[Bucket],
+        enough: Enough,
+        *,
+        writers_per_bucket: int = 2,
+        lagging: dict[str, SkyholdError] | None = None,
+    ) -> None:
         self.buckets = {bucket.name: bucket for bucket in buckets}
         self.enough = enough
-        self.lagging: dict[str, SkyholdError] = {}
+        self.lagging: dict[str, SkyholdError] = {} if lagging is None else lagging
         self._order = list(self.buckets)
         self._changed = threading.Condition()
         self._writers = {
             name: ThreadPoolExecutor(writers_per_bucket, thread_name_prefix=f"write-{name}") for name in self.buckets
         }
-        self._readers = ThreadPoolExecutor(4 * max(1, len(self.buckets)), thread_name_prefix="read")
+        self._readers = ThreadPoolExecutor(_READERS_PER_BUCKET * max(1, len(self.buckets)), thread_name_prefix="read")
+        self._longest_read_s = 0.0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Begin no write any more that waits for its turn; those under way go on."""
+        self._stopped = True
 
     def close(self) -> None:
+        self.stop()
         for pool in (*self._writers.values(), self._readers):
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -75,57 +104,82 @@ class Replicas:
             self._writers[name].submit(self._write_one, name, body, written, done)
         return written
 
-    def wait_enough(self, written: Written) -> None:
-        """Return once the object is durable to the policy. Raises `Unavailable` once it can no longer become so."""
+    def wait_settled(self, written: Written) -> None:
+        """Return once the object is durable to the policy and no replica is pending; a bucket that is much slower than
+        those that suffice is passed over. Raises `Unavailable` once the object can no longer become durable."""
         with self._changed:
-            while not self.enough(frozenset(written.verified)):
-                if not self.enough(frozenset(written.verified | written.pending)):
-                    raise self._not_durable(written)
-                self._changed.wait()
+            while not self._is_settled(written):
+                self._changed.wait(_SLOWNESS_CHECK_S)
 
-    def wait_all(self, written: Written) -> None:
-        """Return once no replica of the object is pending."""
+    def _is_settled(self, written: Written) -> bool:
+        if not self.enough(frozenset(written.verified | written.pending)):
+            raise self._not_durable(written)
+        self.pass_over_slow(written)
+        return written.pending <= self.lagging.keys() and self.enough(frozenset(written.verified))
+
+    def wait_all(self, written: Written, *, timeout_s: float) -> None:
+        """Return once no replica of the object is pending, or the time is over."""
         with self._changed:
-            while written.pending:
-                self._changed.wait()
+            self._changed.wait_for(lambda: not written.pending, timeout_s)
 
     def pass_over(self, name: str, reason: SkyholdError) -> None:
         """Leave a bucket out of what is still to be written in this session."""
         with self._changed:
             self.lagging.setdefault(name, reason)
 
+    def pass_over_slow(self, written: Written) -> None:
+        """Pass over the buckets that are much slower with this object than those that suffice for it."""
+        with self._changed:
+            if written.enough_after_s is None:
+                return
+            elapsed_s = time.monotonic() - written.started_s
+            if elapsed_s > PATIENCE_S + PATIENCE_FACTOR * written.enough_after_s:
+                for name in sorted(written.pending):
+                    self.pass_over(name, _too_slow(name))
+
     def write(self, items: Sequence[tuple[str, Buffer]]) -> None:
         """Write small objects, all at once, durable to the policy when this returns; slower replicas are waited for too,
         so that an object is in every healthy bucket or its bucket is known to lag."""
         started = [self.begin_write(key, body) for key, body in items]
         for written in started:
-            self.wait_all(written)
-            self.wait_enough(written)
+            self.wait_settled(written)
 
     def _write_one(self, name: str, body: Buffer, written: Written, done: Callable[[Written], None] | None) -> None:
-        error: SkyholdError | None = self.lagging.get(name)
-        if error is None:
-            try:
-                write_verified(self.buckets[name], written.key, body)
-            except SkyholdError as failure:
-                error = failure
-            except Exception as failure:  # noqa: BLE001  a driver's own mistake must not leave a pusher waiting for ever
-                error = Unavailable(f"Bucket `{name}` failed: {failure!r}", code="driver_failed", bucket=name)
-                error.__cause__ = failure
+        error = self._try_write(name, body, written.key)
         with self._changed:
             written.pending.discard(name)
             if error is None:
                 written.verified.add(name)
+                if written.enough_after_s is None and self.enough(frozenset(written.verified)):
+                    written.enough_after_s = time.monotonic() - written.started_s
             else:
                 written.failed[name] = error
-                self.lagging.setdefault(name, error)
+                if not self._stopped:
+                    self.lagging.setdefault(name, error)
             last = not written.pending
             self._changed.notify_all()
         if last and done is not None:
             done(written)
 
+    def _try_write(self, name: str, body: Buffer, key: str) -> SkyholdError | None:
+        """What prevented the write, if anything did."""
+        if self._stopped:
+            return Unavailable(f"The write of {key} was given up before it began", code="stopped", bucket=name)
+        if name in self.lagging:
+            return self.lagging[name]
+        try:
+            write_verified(self.buckets[name], key, body)
+        except SkyholdError as failure:
+            return failure
+        except BaseException as failure:  # noqa: BLE001  whatever ends a driver must not leave a pusher waiting for ever
+            error = Unavailable(f"Bucket `{name}` failed: {failure!r}", code="driver_failed", bucket=name)
+            error.__cause__ = failure
+            return error
+        return None
+
     def _not_durable(self, written: Written) -> SkyholdError:
         reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(written.failed.items()))
+        reasons = reasons or "the policy asks for more buckets than there are"
         kinds = {type(error) for error in written.failed.values()}
         kind = kinds.pop() if len(kinds) == 1 else Unavailable
         return kind(
@@ -148,32 +202,44 @@ class Replicas:
         `action` raises `SkyholdError` for a bucket that does not serve; a `Corrupt` of all, or `NotFound` of all, is
         raised as such, anything mixed as `Unavailable` (or `Corrupt`, where one was).
         """
-        names = [name for name in self._order if only is None or name in set(only)]
+        chosen = None if only is None else set(only)
+        with self._changed:
+            names = [name for name in self._order if chosen is None or name in chosen]
+        if len(names) == 1:
+            return action(self.buckets[names[0]])
         errors: dict[str, SkyholdError] = {}
         running: dict[Future[T], str] = {}
-        deadline = time.monotonic() + READ_DEADLINE_S
+        started_s = time.monotonic()
         queue = list(names)
-        if len(queue) == 1:
-            return action(self.buckets[queue[0]])
         while queue or running:
-            if queue and (not running or len(running) < len(names)):
+            if queue:
                 name = queue.pop(0)
                 running[self._readers.submit(action, self.buckets[name])] = name
-            timeout = min(STALL_S if queue else READ_DEADLINE_S, deadline - time.monotonic())
-            finished, _ = wait(running, timeout=max(0.0, timeout), return_when=FIRST_COMPLETED)
+            left_s = started_s + READ_DEADLINE_S - time.monotonic()
+            finished, _ = wait(
+                running,
+                timeout=max(0.0, min(self._stall_s(), left_s) if queue else left_s),
+                return_when=FIRST_COMPLETED,
+            )
             for future in finished:
                 name = running.pop(future)
                 try:
-                    return future.result()
+                    result = future.result()
                 except SkyholdError as error:
                     errors[name] = error
                     self._demote(name, error)
+                else:
+                    self._longest_read_s = max(self._longest_read_s, time.monotonic() - started_s)
+                    return result
             if not finished:
-                if time.monotonic() >= deadline:
-                    break
                 for name in running.values():
                     self._demote(name, None)
+                if left_s <= 0 or not queue:
+                    break
         raise _no_bucket_serves(what, names, errors)
+
+    def _stall_s(self) -> float:
+        return min(STALL_S_MAX, max(STALL_S, STALL_FACTOR * self._longest_read_s))
 
     def _demote(self, name: str, error: SkyholdError | None) -> None:
         if isinstance(error, NotFound):
@@ -182,6 +248,15 @@ class Replicas:
             if self._order[-1] != name:
                 self._order.remove(name)
                 self._order.append(name)
+
+
+def _too_slow(name: str) -> SkyholdError:
+    return Unavailable(
+        f"Bucket `{name}` is too slow; it follows later",
+        code="bucket_slow",
+        hint="Run `skyhold sync` to bring it up to date",
+        bucket=name,
+    )
 
 
 def write_verified(bucket: Bucket, key: str, body: Buffer) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from skyhold.codec.tensors import Tensor
 from skyhold.errors import Corrupt, InvalidInput
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.chunks import ChunkReader
-from skyhold.storage.layout import LayoutHead, Page, Tensors, decode_head, decode_page, decode_tensors
+from skyhold.storage.layout import LayoutHead, Page, Run, Tensors, decode_head, decode_page, decode_tensors
 from skyhold.storage.pack import Place
 
 
@@ -46,7 +47,11 @@ class VersionFiles:
             raise Corrupt(
                 f"Layout {layout} is not that of version {version[:10]}", code="layout_damaged", layout=layout
             )
+        self._runs: dict[int, list[Run]] = {}
+        for run in self.head.runs:
+            self._runs.setdefault(run.file, []).append(run)
         self._page = lru_cache(maxsize=4)(self._read_page)
+        self._starts = lru_cache(maxsize=4)(self._starts_of)
         self._tensors: Tensors | None = None
 
     @property
@@ -60,18 +65,40 @@ class VersionFiles:
     def chunks(self, file: int) -> Iterator[ChunkAt]:
         """The chunks of a file in order. Raises `Corrupt` where they do not cover it exactly."""
         position = 0
-        for run in self.head.runs:
-            if run.file != file:
-                continue
-            page = self._page(run.page)
-            places = page.places[run.first : run.first + run.count]
-            if run.start != position or len(places) != run.count:
+        for run in self._runs.get(file, ()):
+            if run.start != position:
                 raise self._damaged()
+            page, places = self._places(run)
             for place in places:
                 yield ChunkAt(position, place, None if place.base_id is None else page.bases[place.base_id])
                 position += place.raw_length
         if position != self.files[file].size_bytes:
             raise self._damaged()
+
+    def chunk_from(self, file: int, start: int) -> ChunkAt | None:
+        """The chunk that begins at `start` of a file, or None where none does."""
+        runs = self._runs.get(file, ())
+        number = bisect_right(runs, start, key=lambda run: run.start) - 1
+        if number < 0:
+            return None
+        starts = self._starts(runs[number])
+        index = bisect_left(starts, start)
+        if index == len(starts) or starts[index] != start:
+            return None
+        page, places = self._places(runs[number])
+        base_id = places[index].base_id
+        return ChunkAt(start, places[index], None if base_id is None else page.bases[base_id])
+
+    def _places(self, run: Run) -> tuple[Page, tuple[Place, ...]]:
+        page = self._page(run.page)
+        places = page.places[run.first : run.first + run.count]
+        if len(places) != run.count:
+            raise self._damaged()
+        return page, places
+
+    def _starts_of(self, run: Run) -> list[int]:
+        lengths = (place.raw_length for place in self._places(run)[1][:-1])
+        return list(accumulate(lengths, initial=run.start))
 
     def pack_ids(self) -> set[bytes]:
         """Ids of all packs that the version needs, those of delta bases included."""
