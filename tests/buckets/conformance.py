@@ -281,7 +281,7 @@ class BucketConformance(ABC):
             def contend(name: int, key: str = key, tag: str | None = tag, start: threading.Barrier = start) -> str:
                 start.wait()
                 try:
-                    return bucket.write_if(key, f"winner {name}".encode(), expected_tag=tag, deadline_s=5)
+                    return bucket.write_if(key, f"winner {name}".encode(), expected_tag=tag, deadline_s=1)
                 except (Conflict, OutcomeUnknown, Unavailable) as error:
                     return type(error).__name__
 
@@ -299,7 +299,7 @@ class BucketConformance(ABC):
         if not bucket.capabilities.external:
             pytest.skip("declared: the bucket lives in this process and cannot be gone")
         with open_bucket(request.getfixturevalue("gone"), QUICK) as gone:
-            for call in _every_call(gone):
+            for call in every_call(gone):
                 with pytest.raises(NotFound) as caught:
                     call()
                 assert caught.value.code == "bucket_not_found"
@@ -309,7 +309,7 @@ class BucketConformance(ABC):
             pytest.skip("declared: the bucket takes no credentials")
         bucket.write("k", b"x")
         with open_bucket(request.getfixturevalue("denied"), QUICK) as denied:
-            for call in _every_call(denied):
+            for call in every_call(denied):
                 with pytest.raises(PermissionDenied):
                     call()
         assert bytes(bucket.read("k")) == b"x"
@@ -355,7 +355,7 @@ def _consume(result: object) -> object:
     return list(result) if isinstance(result, Iterator) else result
 
 
-def _every_call(bucket: Bucket) -> list[Callable[[], object]]:
+def every_call(bucket: Bucket) -> list[Callable[[], object]]:
     return [
         lambda: bucket.read("k"),
         lambda: list(bucket.read_stream("k")),

@@ -81,6 +81,8 @@ class FaultProxy:
 
     def close(self) -> None:
         self._closing.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts: closing alone would not
         self._listener.close()
 
     def _accept(self) -> None:

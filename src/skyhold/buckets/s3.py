@@ -137,27 +137,42 @@ class S3Bucket(Bucket):
         return self._put(request, body, mode, limit_s)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        """As the port says. Raises `Corrupt` code `listing_out_of_order` where a store that keeps objects in folders
+        (SeaweedFS) lists `a/b` before `a-b`: to go on would pass over objects."""
         last = after
         finished = False
         while not finished:  # bounded: each round yields an object, or ends, or `retrying` raises
 
-            def batch(last: str = last) -> tuple[Any, Sequence[ObjectInfo]]:
+            def begin(last: str = last) -> tuple[Any, Sequence[ObjectInfo]]:
                 fresh = self._list_stream(prefix, last)
                 return fresh, self._next_batch(fresh)
 
-            stream, found = retrying(self._policy, batch)
+            stream, found = retrying(self._policy, begin)
+            previous = ""
             while found:
                 for info in found:
+                    previous = self._check_order(previous, info.key)
                     if info.key.startswith(prefix) and info.key > last:
                         last = info.key
                         yield info
-                    elif info.key > prefix and not info.key.startswith(prefix):
+                    elif _is_past(info.key, prefix):
                         return
                 try:
                     found = self._next_batch(stream)
                 except SkyholdError:
                     break  # take it up after `last`, with a budget of its own
             finished = not found
+
+    def _check_order(self, previous: str, key: str) -> str:
+        if key <= previous:
+            raise Corrupt(
+                f"Bucket `{self.name}` lists `{key}` after `{previous}`: its listings are not in the order of S3",
+                code="listing_out_of_order",
+                hint="Use another store or prefix; names that differ in `-`, `.` and `/` only cannot be listed there",
+                bucket=self.name,
+                key=key,
+            )
+        return key
 
     def delete(self, key: str) -> None:
         request = Request(self.name, check_key(key))
@@ -290,3 +305,8 @@ def _just_before(prefix: str) -> str:
     """A name that sorts before every key with this prefix and after nearly all others: `~` sorts after every key
     character, and the character before the last one's is below it."""
     return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}~" if prefix else ""
+
+
+def _is_past(key: str, prefix: str) -> bool:
+    """Whether no key with `prefix` can follow `key`, in the order of bytes and in that of folders."""
+    return not key.startswith(prefix) and key > prefix and key.replace("/", "\0") > prefix.replace("/", "\0")
