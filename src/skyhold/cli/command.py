@@ -39,15 +39,12 @@ class Session:
         given = {"SKYHOLD_CONFIG": self.config_file} if self.config_file else {}
         return load_settings({**os.environ, **given})
 
-    @contextmanager
-    def store(self) -> Iterator[Store]:
-        """The store of `--store`, else of the settings, else the only one that this machine knows; open while the block
-        runs."""
+    def store(self) -> Store:
+        """The store of `--store`, else of the settings, else the only one that this machine knows. Close it."""
         from skyhold.registry import store
 
         settings = self.settings()
-        with store.open(self.store_url or settings.store or _only_known_url(), settings=settings) as opened:
-            yield opened
+        return store.open(self.store_url or settings.store or _only_known_url(), settings=settings)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

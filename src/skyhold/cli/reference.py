@@ -30,7 +30,7 @@ def every_command() -> Iterator[str]:
 def find_command(words: str) -> tuple[click.Command, click.Context]:
     """The command of these words, and the context in which it runs. Raises `KeyError` where there is none."""
     command: click.Command = skyhold
-    context = click.Context(command, info_name=PROGRAM, terminal_width=HELP_COLUMNS)
+    context = skyhold.make_context(PROGRAM, [], resilient_parsing=True, terminal_width=HELP_COLUMNS)
     for word in words.split():
         found = command.get_command(context, word) if isinstance(command, click.Group) else None
         if found is None:

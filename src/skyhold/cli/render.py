@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from skyhold.cli.output import printable
+from skyhold.cli.output import color, printable
 
 SHORT_ID_CHARACTERS: Final = 10
 _UNLIMITED_COLUMNS: Final = 100_000
@@ -55,7 +55,12 @@ def properties(pairs: Iterable[tuple[str, str | Text]]) -> None:
 
 def _write(drawn: Table | Text) -> None:
     terminal = sys.stdout.isatty()
-    console = Console(file=sys.stdout, highlight=False, width=None if terminal else _UNLIMITED_COLUMNS)
+    console = Console(
+        file=sys.stdout,
+        highlight=False,
+        width=None if terminal else _UNLIMITED_COLUMNS,
+        color_system=None if color() is False else "auto",  # Rich itself would leave bold and dim
+    )
     if isinstance(drawn, Text):
         console.print(drawn, soft_wrap=True)
         return

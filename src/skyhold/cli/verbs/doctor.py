@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from skyhold.cli.command import Session, verb
+from skyhold.cli.output import counted
+from skyhold.errors import SkyholdError
+
+if TYPE_CHECKING:
+    from skyhold.cli.examination import Sign
 
 
-@verb(examples=("skyhold doctor", "skyhold doctor --json"), exits=(2, 3, 6, 8, 10))
+@verb(examples=("skyhold doctor", "skyhold doctor --json"), exits=(1, 2))
 def command(session: Session) -> None:
-    """Examine this machine's set-up: settings and where each came from, keys, extras, state and cache folders, free
-    space, and how each bucket answers. It changes nothing and prints no secret."""
+    """Examine this machine's set-up and say what to do about what stands in the way.
+
+    It looks at extras, settings and where each came from, keys, state and cache folders, free space, and how each
+    bucket of the store answers. It changes nothing and prints no secret.
+
+    Where it finds a problem it ends with status 1.
+    """
+    from skyhold.cli.examination import examine_machine
+
+    signs = list(examine_machine(session.settings, session.store))
+    problems = [sign for sign in signs if sign.state == "problem"]
+    session.output.show(
+        {"healthy": not problems, "signs": [sign.to_json() for sign in signs]},
+        quiet=[f"{sign.topic}: {sign.detail}" for sign in signs if sign.state != "good"],
+        human=lambda: _tell(signs),
+    )
+    if problems:
+        raise SkyholdError(
+            f"{counted(len(problems), 'problem')} found",
+            code="not_healthy",
+            hint=problems[0].hint or problems[0].detail,
+        )
+
+
+def _tell(signs: Sequence[Sign]) -> None:
+    from skyhold.cli.render import line, marked
+
+    marks = {"good": "good", "warning": "warn", "problem": "bad"}
+    for sign in signs:
+        line(marked(f"{sign.state:8}", marks[sign.state]), f"{sign.topic}: {sign.detail}")
+        if sign.hint and sign.state != "good":
+            line(f"{'':8}  {sign.hint}")

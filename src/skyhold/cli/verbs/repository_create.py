@@ -31,6 +31,6 @@ def command(
         default = store.configuration.policy
         policy = policy_of(default, copies=copies, providers=providers, regions=regions, delta=delta)
         made = store.create_repository(repository, policy=policy)
-        document = {"repository": made.name, "id": made.id, "policy": made.policy.to_json()}
         buckets = store.configuration.locations
-    session.output.show(document, quiet=[made.id], human=lambda: tell_policy(f"Made {made.name}", made.policy, buckets))
+    document = {"repository": made.name, "id": made.id, "policy": policy.to_json()}
+    session.output.show(document, quiet=[made.id], human=lambda: tell_policy(f"Made {made.name}", policy, buckets))

@@ -42,8 +42,6 @@ def _tell(report: VerifyReport) -> None:
     if report.sound:
         line(marked("sound: ", "good"), f"{counted(report.objects, 'object')} {how}")
     else:
-        line(
-            f"Looked at {counted(report.objects, 'object')}{f', {format_bytes(report.checked_bytes)}' if report.deep else ''}"
-        )
+        line(f"{counted(report.objects, 'object')} found, {format_bytes(report.checked_bytes)} read back")
     tell_findings(report.findings)
     tell_rest(report.unreachable, report.damage)

@@ -1,0 +1,133 @@
+"""What `skyhold doctor` looks at. It answers also where no store can be opened: that is when it is asked."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, Literal
+
+from skyhold.errors import SkyholdError
+from skyhold.registry.store import Store
+from skyhold.storage.settings import Settings
+from skyhold.storage.state import StateFolder, cache_folder, open_state
+from skyhold.units import GIB, format_bytes
+
+State = Literal["good", "warning", "problem"]
+
+EXTRAS: Final = {"s3": "obstore", "gcs": "google.cloud.storage", "azure": "azure.storage.blob"}
+FREE_BYTES_MIN: Final = 1 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One thing that was looked at. Secrets never stand in it."""
+
+    topic: str
+    state: State
+    detail: str
+    hint: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def examine_machine(load: Callable[[], Settings], open_store: Callable[[], Store]) -> Iterator[Sign]:
+    """Everything that may stand in the way, from the interpreter to the buckets. Changes nothing; raises nothing that
+    is ours."""
+    python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield Sign("program", "good", f"skyhold {version('skyhold')}, {python}")
+    yield Sign("extras", "good", ", ".join(_extra(name, module) for name, module in EXTRAS.items()))
+    try:
+        settings = load()
+    except SkyholdError as error:
+        yield _failed("settings", error)
+        return
+    yield from _settings(settings)
+    yield from _folders(settings)
+    yield from _store(open_store)
+
+
+def _extra(name: str, module: str) -> str:
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the packages around it
+        found = False
+    if not found:
+        return f"{name} is not installed"
+    try:
+        return f"{name} {version(module.replace('.', '-'))}"
+    except PackageNotFoundError:
+        return name
+
+
+def _settings(settings: Settings) -> Iterator[Sign]:
+    yield Sign("settings", "good", f"file {settings.file}" if settings.file else "no skyhold.toml is found")
+    for name, origin in sorted(settings.origins.items()):
+        yield Sign("settings", "good", f"{name} from {origin}")
+    key_file = settings.key_file
+    if key_file is None:
+        return
+    if not key_file.is_file():
+        yield Sign("key file", "problem", f"{key_file} does not exist", "Bring it back from the copy that you keep")
+    elif os.name == "posix" and key_file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        yield Sign("key file", "warning", f"{key_file} can be used by others", f"chmod 600 {key_file}")
+    else:
+        yield Sign("key file", "good", str(key_file))
+
+
+def _folders(settings: Settings) -> Iterator[Sign]:
+    try:
+        state: StateFolder = open_state()
+        known = [url for store in state.stores() if (met := store.recall()) is not None for url in met.urls[:1]]
+    except SkyholdError as error:
+        yield _failed("state", error)
+    else:
+        stores = ", ".join(known) or "no store yet"
+        yield _space("state", state.folder, f"machine {state.machine_id}, knows {stores}")
+    cache = settings.cache_folder or cache_folder()
+    yield _space("cache", cache, f"at most {format_bytes(settings.cache_size_bytes)}")
+
+
+def _space(topic: str, folder: Path, detail: str) -> Sign:
+    there = next((path for path in (folder, *folder.parents) if path.is_dir()), Path("/"))
+    free_bytes = shutil.disk_usage(there).free
+    told = f"{folder}: {detail}; {format_bytes(free_bytes)} free"
+    if not os.access(there, os.W_OK):
+        return Sign(topic, "problem", f"{folder} cannot be written", "Correct its owner and mode")
+    if free_bytes < FREE_BYTES_MIN:
+        return Sign(topic, "warning", told, "Free some space")
+    return Sign(topic, "good", told)
+
+
+def _store(open_store: Callable[[], Store]) -> Iterator[Sign]:
+    try:
+        with open_store() as store:
+            status = store.status()
+    except SkyholdError as error:
+        yield _failed("store", error)
+        return
+    yield Sign("store", "good", f"{status.store}, registers: {status.engine}, {'' if status.sealed else 'not '}sealed")
+    for bucket in status.buckets:
+        topic = f"bucket {bucket.name}"
+        if bucket.error is not None:
+            yield Sign(topic, "problem", bucket.error, f"skyhold bucket check {bucket.name}")
+        elif bucket.missing:
+            yield Sign(topic, "warning", f"lacks {bucket.missing} objects", "skyhold sync")
+        else:
+            yield Sign(topic, "good", f"{bucket.url}: {bucket.objects} objects, nothing is missing")
+    for repository in status.repositories:
+        if not repository.durable:
+            yield Sign(f"repository {repository.name}", "warning", repository.detail, "skyhold sync")
+    for sentence in status.damage:
+        yield Sign("store", "problem", sentence, "skyhold repair")
+
+
+def _failed(topic: str, error: SkyholdError) -> Sign:
+    return Sign(topic, "problem", error.message, error.hint)
