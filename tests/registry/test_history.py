@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from skyhold.errors import Corrupt
-from skyhold.registry.canonical import Json
 from skyhold.registry.history import Move, moves, moves_reverse, ref_history, verify_chain
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
+from skyhold.storage.canonical import Json
 from tests.registry.fixtures import CHAMPION, MAIN, TIME, V1, change, digest, entry, move, new_repository
 
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyhold.errors import Corrupt, InvalidInput
-from skyhold.registry.canonical import canonical
 from skyhold.registry.map import TOP_BYTES_MAX, Map
 from skyhold.registry.node import NODE_BYTES_MAX
 from skyhold.storage.blobs import MemoryBlobs
+from skyhold.storage.canonical import canonical
 
 
 class CountingBlobs(MemoryBlobs):

@@ -148,7 +148,7 @@ def test_path_within_the_rules_is_taken(path: str) -> None:
     ],
 )
 def test_paths_that_a_file_system_may_take_for_one_are_refused(paths: list[str]) -> None:
-    with pytest.raises(InvalidInput, match=r"may take it for|also a folder"):
+    with pytest.raises(InvalidInput, match=r"is the same name as|has the name of its folder"):
         check_paths(paths)
 
 

@@ -12,7 +12,6 @@ from typing import Final
 
 from skyhold.consensus.register import Registers, check_register_key
 from skyhold.errors import AlreadyExists, Conflict, NotFound, Unavailable
-from skyhold.registry.canonical import Json, canonical, decode, malformed
 from skyhold.registry.map import Map
 from skyhold.registry.names import check_repository_id, check_repository_name
 from skyhold.registry.refs import ATTEMPTS_MAX, Pause, RepositoryRegister, no_pause
@@ -20,6 +19,7 @@ from skyhold.registry.root import register_key
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.time import check_time
 from skyhold.storage.blobs import Blobs
+from skyhold.storage.canonical import Json, canonical, decode, malformed
 
 KEY: Final = "names"
 _FORMAT: Final = 1

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from skyhold.errors import Conflict, InvalidInput, NotFound
-from skyhold.registry.canonical import Json, canonical, check_text
 from skyhold.registry.graph import is_ancestor
 from skyhold.registry.names import Ref, RefKind, check_digest
 from skyhold.registry.root import next_chain
 from skyhold.registry.snapshot import RefState, Snapshot, VersionEntry
 from skyhold.registry.time import check_time
+from skyhold.storage.canonical import Json, canonical, check_text
 
 ANY: Final = "any"
 AUTHOR_BYTES_MAX: Final = 256

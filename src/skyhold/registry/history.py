@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from skyhold.errors import Corrupt
-from skyhold.registry.canonical import Json, malformed
 from skyhold.registry.names import Ref
 from skyhold.registry.root import first_chain, next_chain
 from skyhold.registry.snapshot import Snapshot
+from skyhold.storage.canonical import Json, malformed
 
 
 @dataclass(frozen=True, slots=True)

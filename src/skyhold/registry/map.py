@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from skyhold.errors import Corrupt, InvalidInput, NotFound
-from skyhold.registry.canonical import Json, canonical
 from skyhold.registry.node import (
     Draft,
     Entry,
@@ -24,6 +23,7 @@ from skyhold.registry.node import (
     write_drafts,
 )
 from skyhold.storage.blobs import Blobs
+from skyhold.storage.canonical import Json, canonical
 
 TOP_BYTES_MAX: Final = 10 * 1024
 """A top node past this becomes a blob. The rest of the 16 KiB of a register is for the root's other fields."""

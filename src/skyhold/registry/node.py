@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from skyhold.registry.canonical import canonical, decode, malformed
 from skyhold.storage.blobs import Blobs
+from skyhold.storage.canonical import canonical, decode, malformed
 
 NODE_BYTES_MAX: Final = 128 * 1024
 NODE_ENTRIES_MIN: Final = 8

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from skyhold.errors import Conflict, Corrupt, InvalidInput, NotFound, Unavailable
-from skyhold.registry.canonical import Json, decode
+from skyhold.errors import Conflict, Corrupt, Unavailable
 from skyhold.registry.catalogue import Catalogue, Names
 from skyhold.registry.change import Attachment, Change, RefUpdate
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
@@ -17,6 +16,7 @@ from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import FileEntry, Lineage, VersionDocument
 from skyhold.registry.views import PushResult
 from skyhold.storage.bases import DeltaBases
+from skyhold.storage.canonical import Json, decode
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.index import learn_segments, write_segments
 from skyhold.storage.names import pack_key
@@ -26,8 +26,8 @@ from skyhold.storage.progress import Progress
 from skyhold.storage.push import Push, Pushed, PushOptions
 from skyhold.storage.resume import resume
 from skyhold.storage.source import Source, find_source
-from skyhold.storage.version_files import VersionFiles
 from skyhold.storage.version_files import FileEntry as StoredEntry
+from skyhold.storage.version_files import VersionFiles
 
 ATTEMPTS_MAX: Final = 3
 INTERPRETER_BYTES: Final = 100 << 20

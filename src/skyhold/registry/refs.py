@@ -8,11 +8,11 @@ from typing import Final
 
 from skyhold.consensus.register import Registers
 from skyhold.errors import AlreadyExists, Conflict, NotFound, Unavailable
-from skyhold.registry.canonical import Json
 from skyhold.registry.change import Change, plan
 from skyhold.registry.root import Root, register_key
 from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.blobs import Blobs
+from skyhold.storage.canonical import Json
 
 ATTEMPTS_MAX: Final = 16
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from skyhold.errors import QuotaExceeded
-from skyhold.registry.canonical import Json, canonical, decode, malformed
 from skyhold.registry.names import check_repository_id
+from skyhold.storage.canonical import Json, canonical, decode, malformed
 from skyhold.units import KIB
 
 ROOT_BYTES_MAX: Final = 16 * KIB

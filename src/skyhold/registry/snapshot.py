@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from skyhold.errors import InvalidInput, NotFound
-from skyhold.registry.canonical import malformed
 from skyhold.registry.map import Map
 from skyhold.registry.names import Ref, RefKind, is_version_prefix
 from skyhold.registry.root import Root
 from skyhold.storage.blobs import Blobs
+from skyhold.storage.canonical import malformed
 
 PUBLIC_ID_CHARACTERS = 40
 

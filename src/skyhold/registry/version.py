@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from skyhold.errors import Corrupt, InvalidInput
-from skyhold.registry.canonical import INTEGER_MAX, Json, canonical, check_text, decode, encode, malformed
 from skyhold.registry.names import check_digest
 from skyhold.registry.time import check_time
+from skyhold.storage.canonical import INTEGER_MAX, Json, canonical, check_text, decode, encode, malformed
+from skyhold.storage.paths import colliding_paths, path_fault
 from skyhold.units import KIB, MIB
 
 FORMAT: Final = "version/1"
@@ -22,8 +22,6 @@ PARENTS_MAX: Final = 16
 MESSAGE_BYTES_MAX: Final = 64 * KIB
 AUTHOR_BYTES_MAX: Final = 256
 VALUES_BYTES_MAX: Final = MIB
-PATH_BYTES_MAX: Final = 1024
-PATH_PART_BYTES_MAX: Final = 255
 PUBLIC_ID_CHARACTERS: Final = 40
 _FIELDS: Final = frozenset(
     ("skyhold", "files", "parents", "message", "author", "time", "parameters", "metadata", "lineage")
@@ -175,41 +173,16 @@ def public_id(digest: str) -> str:
 
 def check_path(path: str) -> str:
     """Return `path`, or raise `InvalidInput` code `invalid_path` unless it obeys the rules of format.md, 9."""
-    parts = path.split("/")
-    try:
-        sizes_bytes = [len(part.encode("utf-8")) for part in parts]
-    except UnicodeEncodeError:
-        _refuse_path(path, "it has no UTF-8 form")
-    if any(not part for part in parts):
-        _refuse_path(path, "a part of it is empty")
-    if not {".", ".."}.isdisjoint(parts):
-        _refuse_path(path, "a part of it is `.` or `..`")
-    if max(sizes_bytes) > PATH_PART_BYTES_MAX or sum(sizes_bytes) + len(parts) - 1 > PATH_BYTES_MAX:
-        _refuse_path(path, f"it has more than {PATH_BYTES_MAX} bytes, or a part more than {PATH_PART_BYTES_MAX}")
-    if "\\" in path or any(unicodedata.category(character) == "Cc" for character in path):
-        _refuse_path(path, "it holds a backslash or a control character")
+    fault = path_fault(path)
+    if fault is not None:
+        _refuse_path(path, fault)
     return path
 
 
 def check_paths(paths: Iterable[str]) -> None:
-    """Raise `InvalidInput` where two paths, or a path and a folder of another, are one on some file system: equal
-    after Unicode NFC and case folding."""
-    files: dict[str, str] = {}
-    for path in paths:
-        folded = _folded(path)
-        if folded in files:
-            _refuse_path(path, f"a file system may take it for {files[folded]!r}")
-        files[folded] = path
-    for folded, path in files.items():
-        end = folded.find("/")
-        while end >= 0:
-            if folded[:end] in files:
-                _refuse_path(files[folded[:end]], f"it is also a folder of {path!r}")
-            end = folded.find("/", end + 1)
-
-
-def _folded(path: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+    """Raise `InvalidInput` where two paths, or a path and a folder of another, are one on some file system."""
+    for path, why in colliding_paths(paths):
+        _refuse_path(path, why)
 
 
 def _from_json(value: Json) -> VersionDocument:

@@ -1,36 +1,113 @@
-"""Documents in canonical JSON (RFC 8785), where one value has exactly one byte string."""
+"""Canonical JSON (RFC 8785), where one value has exactly one byte string, with the limits of format.md."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from typing import Final, NoReturn
 
 import rfc8785
 
 from skyhold.errors import Corrupt, InvalidInput
 
+INTEGER_MAX: Final = 2**53 - 1
+NESTING_MAX: Final = 32
+
 Buffer = bytes | bytearray | memoryview
+Json = dict[str, object]
 
 
-def encode_document(document: Mapping[str, object], what: str) -> bytes:
-    """The canonical bytes. Raises `InvalidInput` for what JSON cannot hold (integers past 2⁵³ − 1, NaN, surrogates)."""
-    try:
-        return rfc8785.dumps(dict(document))  # type: ignore[arg-type]
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
-        raise InvalidInput(f"The {what} cannot be written as JSON: {error}", code="document_invalid") from error
+def encode(value: object, what: str) -> bytes:
+    """The canonical bytes of a JSON value. Raises `InvalidInput` naming `what` for what JSON cannot hold."""
+    check_value(value, what)
+    return canonical(value)
 
 
-def decode_document(body: Buffer, what: str) -> dict[str, object]:
-    """The JSON object in `body`, which must be canonical byte for byte: no name comes twice, nothing follows.
+def canonical(value: object) -> bytes:
+    """The canonical bytes of a value that was checked, or built from parts that were."""
+    return rfc8785.dumps(value)  # type: ignore[arg-type]
 
-    Raises `Corrupt` for anything else. The caller bounds the size.
+
+def decode(body: bytes, what: str) -> Json:
+    """The JSON object in `body`. Raises `Corrupt` naming `what` for anything else, and for a name that comes twice.
+
+    An integer beyond 2⁵³ − 1 can only be the canonical form of a float, and becomes one again.
     """
-    stored = bytes(body)
     try:
-        value = json.loads(stored.decode("utf-8"))
-        canonical = isinstance(value, dict) and rfc8785.dumps(value) == stored
-    except (ValueError, RecursionError, rfc8785.CanonicalizationError) as error:
-        raise Corrupt(f"The {what} is not canonical JSON: {error}", code="document_malformed") from error
-    if not canonical:
-        raise Corrupt(f"The {what} is not a JSON object in canonical form", code="document_malformed")
-    return dict(value)
+        value = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_unique, parse_int=_number, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"The {what} is not a JSON document: {error}", code="document_malformed") from error
+    if not isinstance(value, dict):
+        malformed(what, "it is not an object")
+    return value
+
+
+def decode_canonical(body: Buffer, what: str) -> Json:
+    """As `decode`, of a body that must be canonical byte for byte. The caller bounds its size."""
+    stored = bytes(body)
+    value = decode(stored, what)
+    try:
+        same = canonical(value) == stored
+    except (rfc8785.CanonicalizationError, RecursionError) as error:
+        raise Corrupt(f"The {what} is malformed: {error}", code="document_malformed") from error
+    if not same:
+        malformed(what, "it is not in canonical form")
+    return value
+
+
+def malformed(what: str, why: str) -> NoReturn:
+    """Raise `Corrupt`: a document that was authenticated is not what it should be."""
+    raise Corrupt(f"The {what} is malformed: {why}", code="document_malformed", hint="Run `skyhold verify`")
+
+
+def check_value(value: object, what: str, depth: int = 0) -> None:
+    """Raise `InvalidInput` naming the offending value, unless `value` is one that canonical JSON can hold."""
+    if depth > NESTING_MAX:
+        _refuse(what, f"it is nested deeper than {NESTING_MAX}")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                _refuse(what, f"name {name!r} is not a string")
+            check_text(name, what)
+            check_value(item, f"{what}.{name}" if len(name) <= 64 else what, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_value(item, what, depth + 1)
+    elif isinstance(value, str):
+        check_text(value, what)
+    elif isinstance(value, float) and not math.isfinite(value):
+        _refuse(what, f"{value!r} is not a finite number")
+    elif isinstance(value, int) and abs(value) > INTEGER_MAX:
+        _refuse(what, f"integer {value} is beyond 2^53 - 1; give it as a string")
+    elif value is not None and not isinstance(value, int | float):
+        _refuse(what, f"{value!r} is a {type(value).__name__}, which JSON cannot hold")
+
+
+def check_text(text: str, what: str) -> None:
+    """Raise `InvalidInput` for a string that has no UTF-8 form."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        _refuse(what, f"string {text!r} holds a lone surrogate")
+
+
+def _refuse(what: str, why: str) -> NoReturn:
+    raise InvalidInput(f"Expected a JSON value for {what}, but {why}", code="invalid_json_value", what=what)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> Json:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name comes twice in one object")
+    return value
+
+
+def _number(digits: str) -> int | float:
+    value = int(digits)
+    return value if abs(value) <= INTEGER_MAX else float(digits)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

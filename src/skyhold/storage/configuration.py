@@ -13,7 +13,7 @@ from typing import Final, Literal, cast
 
 from skyhold.buckets.location import BucketLocation
 from skyhold.errors import AlreadyExists, Corrupt, InvalidInput, NotFound, QuotaExceeded
-from skyhold.storage.canonical import decode_document, encode_document
+from skyhold.storage.canonical import decode_canonical, encode
 from skyhold.storage.policy import Policy, check_possible
 
 Role = Literal["voter", "packs"]
@@ -86,7 +86,7 @@ class Configuration:
 
 def encode_configuration(configuration: Configuration) -> bytes:
     """The canonical JSON of the register `config`. Raises `QuotaExceeded` where it would pass 16 KiB."""
-    body = encode_document(
+    body = encode(
         {
             "configuration": 1,
             "buckets": [
@@ -108,7 +108,7 @@ def encode_configuration(configuration: Configuration) -> bytes:
 
 def decode_configuration(body: bytes | bytearray | memoryview) -> Configuration:
     """The inverse. Raises `Corrupt` for anything else, and `InvalidInput` code `format_newer` for a later form."""
-    document = decode_document(body, "configuration")
+    document = decode_canonical(body, "configuration")
     number = document.get("configuration")
     if type(number) is int and number > 1:
         raise InvalidInput(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from skyhold.storage.replicas import Replicas, write_verified
 Buffer = bytes | bytearray | memoryview
 
 _OBJECT_BYTES_MAX = 128 << 20
-_STATS_AT_ONCE = 16
+_LISTED_SINGLY_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,9 @@ class ObjectChecker:
 
     def read_checked(self, bucket: Bucket, key: str) -> Buffer:
         """The whole object, checked. Raises `Corrupt`, `NotFound`, and what a driver raises."""
-        size_bytes = bucket.stat(key).size_bytes
+        size_bytes = dict(sizes_in(bucket, [key])).get(key)
+        if size_bytes is None:
+            raise NotFound(f"Object {key} is not in bucket `{bucket.name}`", code="object_not_found", key=key)
         limit = PACK_BYTES_MAX if pack_id_of(key) is not None else _OBJECT_BYTES_MAX
         if size_bytes > limit:
             raise Corrupt(
@@ -77,23 +79,31 @@ def holders(replicas: Replicas, sizes: Mapping[str, int | None]) -> dict[str, se
     """
     found: dict[str, set[str]] = {key: set() for key in sizes}
 
-    def ask(name: str, key: str) -> None:
+    def ask(name: str) -> None:
         if name in replicas.lagging:
             return
         try:
-            info = replicas.buckets[name].stat(key)
-        except NotFound as error:
-            if error.code == "bucket_not_found":
-                replicas.pass_over(name, error)
+            for key, size_bytes in sizes_in(replicas.buckets[name], sizes):
+                if sizes[key] in (None, size_bytes):
+                    found[key].add(name)
         except SkyholdError as error:
             replicas.pass_over(name, error)
-        else:
-            if sizes[key] in (None, info.size_bytes):
-                found[key].add(name)
 
-    with ThreadPoolExecutor(_STATS_AT_ONCE, thread_name_prefix="stat") as pool:
-        list(pool.map(lambda pair: ask(*pair), [(name, key) for key in sizes for name in replicas.buckets]))
+    if replicas.buckets:
+        with ThreadPoolExecutor(len(replicas.buckets), thread_name_prefix="stat") as pool:
+            list(pool.map(ask, replicas.buckets))
     return found
+
+
+def sizes_in(bucket: Bucket, keys: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Keys and sizes of those of `keys` that a bucket holds, by listings: one for each of a few keys, one per folder
+    for many. (A `stat` also gives the tag, for which a folder bucket reads the whole object.)"""
+    wanted = set(keys)
+    prefixes = wanted if len(wanted) <= _LISTED_SINGLY_MAX else {key.split("/", 1)[0] + "/" for key in wanted}
+    for prefix in sorted(prefixes):
+        for info in bucket.list(prefix):
+            if info.key in wanted:
+                yield info.key, info.size_bytes
 
 
 def ensure_durable(replicas: Replicas, checker: ObjectChecker, sizes: Mapping[str, int | None]) -> list[str]:

@@ -16,7 +16,7 @@ from blake3 import blake3
 from skyhold.buckets.location import BucketLocation, check_bucket_name
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys, open_keys
-from skyhold.storage.canonical import decode_document, encode_document
+from skyhold.storage.canonical import decode_canonical, encode
 from skyhold.storage.names import STORE_DOCUMENT
 from skyhold.units import MIB
 
@@ -73,7 +73,7 @@ def encode_store_document(document: StoreDocument, keys: StoreKeys) -> bytes:
         "hints": [_hint(location) for location in document.hints],
         "keys": list(document.keys),
     }
-    body = encode_document({**fields, "mac": _mac(fields, keys)}, STORE_DOCUMENT)
+    body = encode({**fields, "mac": _mac(fields, keys)}, STORE_DOCUMENT)
     if len(body) > DOCUMENT_BYTES_MAX:
         raise InvalidInput(f"Expected {STORE_DOCUMENT} of at most 1 MiB but got {len(body)}", code="document_too_large")
     return body
@@ -94,7 +94,7 @@ def decode_store_document(
     what = f"{STORE_DOCUMENT} of {where}"
     if len(body) > DOCUMENT_BYTES_MAX:
         _malformed(what, "it is larger than 1 MiB")
-    fields = decode_document(body, what)
+    fields = decode_canonical(body, what)
     _refuse_newer(fields, what)
     document = _parse(fields, what)
     keys = opened or open_keys(document.store, document.sealed, list(document.keys), keks)
@@ -201,7 +201,7 @@ def _id(value: object, name: str, what: str) -> str:
 
 
 def _mac(fields: dict[str, object], keys: StoreKeys) -> str:
-    return blake3(b"store.json\0" + encode_document(fields, STORE_DOCUMENT), key=keys.mac_key(0)).hexdigest()
+    return blake3(b"store.json\0" + encode(fields, STORE_DOCUMENT), key=keys.mac_key(0)).hexdigest()
 
 
 def _malformed(what: str, why: str) -> NoReturn:
