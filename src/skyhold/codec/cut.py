@@ -21,7 +21,7 @@ TENSOR_CHUNK_BYTES = 1 << 20
 TENSOR_BYTES_MIN = 4 << 10
 """A smaller tensor (a norm, a bias) is no region of its own: it would cost more in records than it can save."""
 
-CDC_BYTES_MIN, CDC_BYTES_AVERAGE, CDC_BYTES_MAX = 256 << 10, 1 << 20, 4 << 20
+CDC_BYTES_MIN, CDC_BYTES_AVERAGE, CDC_BYTES_MAX = 64 << 10, 256 << 10, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
