@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from skyhold.errors import SkyholdError
     from skyhold.registry.repository import Repository
-    from skyhold.registry.store import Store, connect, init, open, recover  # noqa: A004
+    from skyhold.registry.store import Store, connect, init, open, recover
     from skyhold.registry.views import Version
     from skyhold.storage.policy import Policy
     from skyhold.storage.progress import Progress

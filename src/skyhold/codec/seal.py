@@ -20,13 +20,16 @@ def seal(key: bytes, nonce: bytes, plain: Buffer, associated: bytes) -> bytes:
 
 
 def open_sealed(key: bytes, nonce: bytes, sealed: Buffer, associated: bytes, what: str) -> bytes:
-    """The plaintext of `sealed`, or `Corrupt` naming `what` where a bit of it, of the key or of `associated` differs."""
+    """The plaintext of `sealed`. Raises `Corrupt` naming `what` where a bit of anything differs."""
     try:
         return _cipher(key).decrypt(nonce, sealed, associated)
     except InvalidTag:
         raise Corrupt(
-            f"Object {what} is damaged: its seal does not open", code="seal_broken", hint="Run `skyhold verify --deep`, then `skyhold repair`", what=what
-        ) from None  # fmt: skip
+            f"Object {what} is damaged: its seal does not open",
+            code="seal_broken",
+            hint="Run `skyhold verify --deep`, then `skyhold repair`",
+            what=what,
+        ) from None
 
 
 @lru_cache(maxsize=64)

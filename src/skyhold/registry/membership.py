@@ -88,7 +88,7 @@ def leave_bucket(connection: Connection, name: str) -> None:
 
 
 def copy_checkpoints(connection: Connection, names: Sequence[str]) -> int:
-    """Bring the newest checkpoint of each register to those of the buckets that lack it; returns how many were copied."""
+    """Bring the newest checkpoint of each register to the buckets that lack it; returns how many were copied."""
     buckets = [connection.bucket(name) for name in names]
     newest: dict[str, tuple[tuple[int, int], str]] = {}
     holding: dict[str, set[str]] = {}
@@ -181,7 +181,7 @@ def _lost(name: str, error: NotFound) -> SkyholdError:
 
 def _restored(name: str) -> SkyholdError:
     return Conflict(
-        f"Bucket `{name}` is not the one that was admitted: it was restored from elsewhere, or belongs to another store",
+        f"Bucket `{name}` is not the one that was admitted: it was restored, or belongs to another store",
         code="bucket_restored",
         hint=f"Empty it, then run `skyhold repair`; or take it out: skyhold bucket remove {name}",
         bucket=name,

@@ -94,7 +94,7 @@ def found_store(
                 bucket.delete(STORE_DOCUMENT)
         raise
     connection = Connection(document, keys, state_folder.store(store_id), settings)
-    connection._framed.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())  # noqa: SLF001
+    connection._framed.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())
     connection.registers.flush()
     remember(connection)
     return connection

@@ -1,4 +1,4 @@
-"""Pushing a version: files into packs, a document, a layout, and the refs that move to it as one (format.md, 2 and 12)."""
+"""Pushing a version: packs, a document, a layout, and the refs that move to it as one (format.md, 2 and 12)."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def push_version(
     )
 
 
-class _Vanished(Exception):  # noqa: N818  never leaves this module
+class _Vanished(Exception):
     """Packs that the catalogue knows and no bucket holds any more."""
 
     def __init__(self, packs: Sequence[bytes]) -> None:

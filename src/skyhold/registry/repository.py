@@ -180,7 +180,7 @@ class Repository:
                         document.message,
                         tuple(standing.get(entry.digest, ())),
                         snapshot.metrics(entry.digest),
-                    )  # fmt: skip
+                    )
                 )
             return entries
 

@@ -169,7 +169,6 @@ class Store:
                 for name, repository_id in catalogue.read().repositories()
                 if parsed.may_match(name)
             )
-            found: list[tuple[str, str, str, tuple[str, ...]]] = []
             snapshots: dict[str, Snapshot] = {}
 
             def remembered() -> Iterator[tuple[str, Snapshot]]:
@@ -177,11 +176,15 @@ class Store:
                     snapshots[name] = snapshot
                     yield name, snapshot
 
-            for hit in search(parsed, remembered()):
-                found.append((hit.repository, hit.digest, hit.time, tuple(str(ref) for ref in hit.refs)))
             return [
-                SearchHit(name, digest, time, refs, snapshots[name].metrics(digest))
-                for name, digest, time, refs in found
+                SearchHit(
+                    hit.repository,
+                    hit.digest,
+                    hit.time,
+                    tuple(str(ref) for ref in hit.refs),
+                    snapshots[hit.repository].metrics(hit.digest),
+                )
+                for hit in search(parsed, remembered())
             ]
 
     # ---- buckets
@@ -259,7 +262,7 @@ def init(
     )
 
 
-def open(url: str | None = None, *, settings: Settings | None = None) -> Store:  # noqa: A001
+def open(url: str | None = None, *, settings: Settings | None = None) -> Store:
     """Open a store by the URL of one of its buckets, by default the one that the settings name."""
     chosen = settings or load_settings()
     place = url or chosen.store
@@ -267,7 +270,7 @@ def open(url: str | None = None, *, settings: Settings | None = None) -> Store: 
         raise InvalidInput(
             "No store is named",
             code="no_store",
-            hint="Set SKYHOLD_STORE, write `store = URL` into skyhold.toml, or use --store; a new one: skyhold init URL…",
+            hint="Set SKYHOLD_STORE, or `store = URL` in skyhold.toml, or use --store; a new one: skyhold init URL…",
         )
     return Store(open_store(place, chosen))
 
@@ -275,7 +278,7 @@ def open(url: str | None = None, *, settings: Settings | None = None) -> Store: 
 def connect(url: str, *, settings: Settings | None = None) -> Store:
     """Join a store that exists, and remember it on this machine."""
     store = Store(open_store(url, settings or load_settings()))
-    remember(store._connection)  # noqa: SLF001
+    remember(store._connection)
     return store
 
 

@@ -93,7 +93,7 @@ class VerifyReport:
 
 @dataclass(slots=True)
 class RepairReport:
-    """What a repair (or sync) mended, and what it could not. `readmitted` are buckets that had lost their store.json."""
+    """What a repair (or sync) mended, and what not. `readmitted` are buckets that had lost their store.json."""
 
     dry_run: bool
     mended: list[Finding] = field(default_factory=list)
@@ -224,7 +224,7 @@ def _survey(
     deep: bool,
     include_vacant: bool = False,
 ) -> Survey:
-    """Survey the members. A bucket without `store.json` is none: it is reported by its own error, not object by object."""
+    """Survey the members. A bucket without `store.json` is none: its own error stands for all of its objects."""
     buckets = {
         name: bucket
         for name, bucket in connection.buckets().items()

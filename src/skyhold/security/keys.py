@@ -147,7 +147,7 @@ class Passphrase:
         n, r, p = (wrap.get(name) for name in ("n", "r", "p"))
         if not (isinstance(n, int) and isinstance(r, int) and isinstance(p, int)) or wrap.get("kdf") != "scrypt":
             raise Corrupt("A passphrase wrap in store.json is malformed", code="wrap_malformed")
-        if not (1 < n and 0 < r and 0 < p <= 16 and 128 * n * r <= SCRYPT_MEMORY_BYTES_MAX and n & (n - 1) == 0):
+        if not (n > 1 and r > 0 and 0 < p <= 16 and 128 * n * r <= SCRYPT_MEMORY_BYTES_MAX and n & (n - 1) == 0):
             raise Corrupt(
                 "A passphrase wrap in store.json asks for unreasonable work", code="wrap_malformed", n=n, r=r, p=p
             )
@@ -157,7 +157,7 @@ class Passphrase:
 
 
 def new_keys(store_id: str, keks: Sequence[KeyEncryptionKey]) -> tuple[StoreKeys, list[dict[str, object]]]:
-    """Keys of a new store and the `keys` field of its `store.json`. Sealed where at least one key-encryption key is given."""
+    """Keys of a new store, sealed where a key-encryption key is given, and the `keys` field of its `store.json`."""
     data_key = os.urandom(KEY_BYTES)
     associated = _associated(store_id, 0)
     wraps = [kek.wrap(data_key, associated) for kek in keks] or [{"kind": "clear", "key": data_key.hex()}]
@@ -174,7 +174,7 @@ def open_keys(store_id: str, sealed: bool, keys: object, keks: Sequence[KeyEncry
         raise PermissionDenied(
             "A key was given, but the store says that it is not sealed",
             code="store_not_sealed",
-            hint="If that is right, unset SKYHOLD_KEY_FILE and SKYHOLD_PASSPHRASE; else somebody has replaced store.json",
+            hint="If so, unset SKYHOLD_KEY_FILE and SKYHOLD_PASSPHRASE; else somebody has replaced store.json",
         )
     if not isinstance(keys, list) or not keys:
         raise Corrupt("The keys in store.json are malformed", code="keys_malformed")

@@ -53,7 +53,7 @@ class DeltaBases:
         return place if place.raw_length == length and place.base_id is None else None
 
     def read(self, place: Place, following: Sequence[Place], out: memoryview) -> memoryview:
-        """The chunk at `place`, in `out`; the records of `following` are fetched along with it, since they come next."""
+        """The chunk at `place`, in `out`; the records of `following`, which come next, are fetched along with it."""
         record = self._taken(place)
         if record is None:
             with self._fetching:  # one thread fetches ahead; the others find there what it brought

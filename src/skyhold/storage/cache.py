@@ -33,7 +33,7 @@ class PackCache:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def get(self, pack_id: bytes, places: Sequence[Place]) -> Buffer | None:
-        """The bytes from the first to the last of `places` (neighbours in one pack), or None where not all are cached."""
+        """The bytes from the first to the last of `places` (of one pack), or None where not all are cached."""
         if not self._limit_bytes:
             return None
         start = places[0].offset

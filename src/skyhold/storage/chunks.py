@@ -132,7 +132,7 @@ class ChunkReader:
         chunk = self._decoder().decode(place.codec, payload, place.raw_length, base, out)
         if blake3(chunk, key=self._space.chunk_id_key).digest() != place.chunk_id:
             raise Corrupt(
-                f"Chunk {place.chunk_id.hex()[:16]} in pack {place.pack_id.hex()} is damaged: its bytes do not match its id",
+                f"Chunk {place.chunk_id.hex()[:16]} in pack {place.pack_id.hex()} is damaged: it does not match its id",
                 code="chunk_damaged",
                 hint="Run `skyhold verify --deep`, then `skyhold repair`",
                 pack=place.pack_id.hex(),

@@ -30,7 +30,7 @@ _MALFORMED: Final = (ValueError, KeyError, TypeError, IndexError, AttributeError
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Consecutive chunks of one file: `file` is its index in the version document, `start` the offset in it in bytes."""
+    """Consecutive chunks of one file: `file` is its index in the version document, `start` the offset in bytes."""
 
     file: int
     page: int
@@ -126,7 +126,7 @@ def decode_head(body: Buffer, name: str) -> LayoutHead:
         (length,) = struct.unpack_from("<I", view)
         document = json.loads(bytes(view[4 : 4 + length]))
         if document["layout"] != 1:
-            raise ValueError("unknown kind of layout")  # noqa: TRY301
+            raise ValueError("unknown kind of layout")
         at = 4 + length
         end = at + _RUN.size * document["runs"]
         runs = tuple(Run(*fields) for fields in _RUN.iter_unpack(view[at:end]))
@@ -164,7 +164,7 @@ def decode_page(body: Buffer, name: str) -> Page:
         packs_count, chunks_count, bases_count = _COUNTS.unpack_from(view)
         at = _COUNTS.size + _PACK_BYTES * packs_count
         if at + _PLACE.size * (chunks_count + bases_count) != len(view):
-            raise ValueError("its counts do not fit its length")  # noqa: TRY301
+            raise ValueError("its counts do not fit its length")
         packs = [
             PackRef(bytes(view[i : i + 16]), bytes(view[i + 16 : i + _PACK_BYTES]))
             for i in range(_COUNTS.size, at, _PACK_BYTES)

@@ -17,7 +17,7 @@ WINDOW_BYTES: Final = 2 * CDC_BYTES_MAX
 
 @dataclass(slots=True)
 class Piece:
-    """Bytes of a file at `start`, inside `tensor` at `tensor_offset` bytes, where it has one. `release` gives the buffer back."""
+    """Bytes of a file at `start`, in `tensor` (if any) at `tensor_offset`. `release` gives the buffer back."""
 
     data: memoryview
     start: int

@@ -7,25 +7,28 @@ before it appears under its name.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from blake3 import blake3
 
 from skyhold.storage.chunks import ChunkReader, PackSpace
-from skyhold.storage.pack import Place
+from skyhold.storage.pack import CHUNK_BYTES_MAX, Place
 from skyhold.storage.progress import Progress
-from skyhold.storage.targets import Target, check_space, is_current
+from skyhold.storage.targets import Target, check_space, is_current, missing_bytes
 from skyhold.storage.version_files import ChunkAt, VersionFiles
 from skyhold.units import MIB
 
 BATCH_BYTES: Final = 6 * MIB
 BATCH_CHUNKS_MAX: Final = 128
-"""Bounds the files that a batch keeps open, where files are tiny."""
+BATCH_FILES_MAX: Final = 32
+"""Bounds the files that are open at once, where they are tiny: six batches of two descriptors each stay below 400."""
 
 THREADS: Final = 4
 
@@ -52,6 +55,7 @@ class _Batch:
 @dataclass(frozen=True, slots=True)
 class _Restored:
     chunks: tuple[memoryview, ...]
+    """Views into the room that was lent to the batch."""
     fetched_bytes: int
     kept_bytes: int
 
@@ -65,6 +69,8 @@ class Pull:
         self._progress = progress
         self._threads = threads
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="pull")
+        self._rooms = [bytearray(BATCH_BYTES) for _ in range(threads + 1)]
+        self._local = threading.local()
         self._open: list[Target] = []
         self.pulled = Pulled()
 
@@ -89,12 +95,13 @@ class Pull:
                 self._progress.advance(entry.size_bytes)
             else:
                 wanted.append(index)
-        check_space(root, sum(version.files[index].size_bytes for index in wanted))
-        running: deque[tuple[_Batch, Future[_Restored]]] = deque()
+        check_space(root, sum(missing_bytes(root, version.files[index]) for index in wanted))
+        running: deque[tuple[_Batch, bytearray, Future[_Restored]]] = deque()
         for batch in self._batches(version, wanted, root):
-            running.append((batch, self._workers.submit(self._restore, batch)))
-            if len(running) > self._threads:
+            if not self._rooms:
                 self._complete(*running.popleft())
+            room = self._rooms.pop()
+            running.append((batch, room, self._workers.submit(self._restore, batch, room)))
         while running:
             self._complete(*running.popleft())
         return self.pulled
@@ -113,21 +120,21 @@ class Pull:
                 chunks.append((target, chunk))
                 length += chunk.place.raw_length
             ended.append(target)
-            if len(ended) == BATCH_CHUNKS_MAX:  # empty files make no chunks
+            if len(ended) == BATCH_FILES_MAX:
                 yield _Batch(tuple(chunks), length, tuple(ended))
                 chunks, ended, length = [], [], 0
         if chunks or ended:
             yield _Batch(tuple(chunks), length, tuple(ended))
 
-    def _restore(self, batch: _Batch) -> _Restored:
+    def _restore(self, batch: _Batch, buffer: bytearray) -> _Restored:
         """On a worker's thread: every chunk of the batch, checked and written."""
-        room = memoryview(bytearray(batch.length))
+        room = memoryview(buffer)
         views, missing, position, kept = [], [], 0, 0
         for target, chunk in batch.chunks:
             view = room[position : position + chunk.place.raw_length]
             position += len(view)
             views.append(view)
-            if self._from_target(target, chunk, view):
+            if target.take(chunk.start, view, partial(self._is, chunk.place.chunk_id)):
                 kept += len(view)
             else:
                 missing.append((target, chunk, view))
@@ -138,24 +145,28 @@ class Pull:
                 needed.append(chunk.base)
         records = self._reader.fetch(needed) if needed else {}
         for target, chunk, view in missing:
-            base = None if chunk.base is None else self._reader.decode(chunk.base, records[chunk.base], None)
+            base = None
+            if chunk.base is not None:
+                base = self._reader.decode(chunk.base, records[chunk.base], None, self._base_room(len(view)))
             self._reader.decode(chunk.place, records[chunk.place], base, view)
             target.write(chunk.start, view)
         return _Restored(tuple(views), sum(len(record) for record in records.values()), kept)
 
-    def _from_target(self, target: Target, chunk: ChunkAt, view: memoryview) -> bool:
-        for data, in_part in target.local(chunk.start, len(view)):
-            if blake3(data, key=self._space.chunk_id_key).digest() == chunk.place.chunk_id:
-                view[:] = data
-                if not in_part:
-                    target.write(chunk.start, view)
-                return True
-        return False
+    def _base_room(self, length: int) -> memoryview:
+        """A buffer of this thread for the delta base of the chunk at hand."""
+        if not hasattr(self._local, "base"):
+            self._local.base = memoryview(bytearray(CHUNK_BYTES_MAX))
+        room: memoryview = self._local.base[:length]
+        return room
 
-    def _complete(self, batch: _Batch, restoring: Future[_Restored]) -> None:
+    def _is(self, chunk_id: bytes, data: memoryview) -> bool:
+        return blake3(data, key=self._space.chunk_id_key).digest() == chunk_id
+
+    def _complete(self, batch: _Batch, room: bytearray, restoring: Future[_Restored]) -> None:
         restored = restoring.result()
         for (target, _), view in zip(batch.chunks, restored.chunks, strict=True):
             target.hash(view)
+        self._rooms.append(room)
         for target in batch.last_of:
             target.finish()
             self._open.remove(target)

@@ -79,7 +79,7 @@ class Pushed:
 
 
 class Push:
-    """One push of files into a pack space. Use as a context manager: it ends its threads and waits for its buffers."""
+    """One push of files into a pack space. Use as a context manager: it ends its threads and settles what was sent."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class Push:
         self.pushed.files.append(FileEntry(source.path, source.size_bytes, digest.hexdigest(), source.executable))
 
     def _is_full(self) -> bool:
-        """Whether a piece must be laid before the next is read. Pieces cut by content are longer than those of tensors."""
+        """Whether a piece must be laid before the next is read: by number, and by bytes where content is cut long."""
         waiting_bytes = sum(len(piece.data) for piece, _, _ in self._queue)
         return max(len(self._queue), waiting_bytes // TENSOR_CHUNK_BYTES) >= self._options.pieces - 1
 
@@ -176,7 +176,10 @@ class Push:
         dtype = None if piece.tensor is None else piece.tensor.dtype
         length = len(piece.data)
         base_place = self._base_of(piece)
-        base = None if base_place is None else self._read_base(piece, base_place, memoryview(tools.base)[:length])
+        base = None
+        if piece.tensor is not None and base_place is not None:
+            ahead = self._bases.following(piece.tensor, piece.tensor_offset + length, length)
+            base = self._read_base(base_place, ahead, memoryview(tools.base)[:length])
         encoded = tools.encoder.encode(piece.data, dtype=dtype, base=base)
         if (
             is_delta(encoded.codec)
@@ -194,10 +197,8 @@ class Push:
         place = self._bases.find(piece.tensor, piece.tensor_offset, len(piece.data))
         return None if place is None or place.pack_id in self._lost_packs else self._alive(place)
 
-    def _read_base(self, piece: Piece, place: Place, out: memoryview) -> memoryview | None:
-        """The delta base of a piece, or None where no bucket gives it: the chunk is then stored whole."""
-        assert piece.tensor is not None
-        ahead = self._bases.following(piece.tensor, piece.tensor_offset + len(out), len(out))
+    def _read_base(self, place: Place, ahead: Sequence[Place], out: memoryview) -> memoryview | None:
+        """A delta base, or None where no bucket gives it: the chunk is then stored whole."""
         try:
             return self._bases.read(place, ahead, out)
         except SkyholdError as error:

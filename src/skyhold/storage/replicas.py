@@ -24,8 +24,8 @@ T = TypeVar("T")
 STALL_S: Final = 8.0
 STALL_FACTOR: Final = 3.0
 STALL_S_MAX: Final = 60.0
-"""A read that has not answered after `STALL_S`, or after `STALL_FACTOR` times the longest that ended well (a slow link is
-no stall), is also asked of the next bucket; the first answer wins."""
+"""A read that has not answered after `STALL_S`, or `STALL_FACTOR` times the longest that ended well (a slow link is no
+stall), is also asked of the next bucket; the first answer wins."""
 
 READ_DEADLINE_S: Final = 120.0
 
@@ -138,8 +138,8 @@ class Replicas:
                     self.pass_over(name, _too_slow(name))
 
     def write(self, items: Sequence[tuple[str, Buffer]]) -> None:
-        """Write small objects, all at once, durable to the policy when this returns; slower replicas are waited for too,
-        so that an object is in every healthy bucket or its bucket is known to lag."""
+        """Write small objects, all at once, durable to the policy when this returns; slower replicas are waited for
+        too, so that an object is in every healthy bucket or its bucket is known to lag."""
         started = [self.begin_write(key, body) for key, body in items]
         for written in started:
             self.wait_settled(written)

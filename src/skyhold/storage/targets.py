@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -23,36 +24,47 @@ _READ_BYTES: Final = 4 << 20
 
 
 class Target:
-    """One file being restored. `write` and `local` may be called from several threads; the rest from one."""
+    """One file being restored. `take` and `write` may be called from several threads; the rest from one."""
 
     def __init__(self, root: Path, entry: FileEntry) -> None:
         self.entry = entry
         self._path = root.joinpath(*entry.path.split("/"))
-        self._part = self._path.with_name(f".{self._path.name[:200]}.{entry.sha256[:16]}.skyhold-part")
+        self._part = _part_of(self._path, entry)
+        self._descriptor, self._old = -1, -1
         _make_folders(root, self._path.parent)
-        _refuse_link(self._path)
+        _refuse_special(self._path)
         self._hash = hashlib.sha256()
-        with named(self._path):
-            self._old = self._open_old()
-            self._resumed = self._part.exists()
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(self._part, flags, 0o666)
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.close()
-                raise Unavailable(f"Another pull is writing {self._path}", code="target_busy") from None
-            os.ftruncate(self._descriptor, entry.size_bytes)
+        try:
+            with named(self._path):
+                self._open()
+        except BaseException:
+            self.close()
+            raise
 
-    def local(self, start: int, length: int) -> list[tuple[bytes, bool]]:
-        """Bytes that the target folder has at this place, to be checked by the caller, each with whether they already
-        lie in the part."""
-        found = []
-        if self._resumed:
-            found.append((os.pread(self._descriptor, length, start), True))
-        if self._old is not None:
-            found.append((os.pread(self._old, length, start), False))
-        return found
+    def _open(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._old = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._resumed = self._part.exists()
+        self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = os.stat(self._part, follow_symlinks=False)  # noqa: PTH116  as the line below asks
+            free = os.path.samestat(ours, os.fstat(self._descriptor))
+        except (BlockingIOError, FileNotFoundError):
+            free = False
+        if not free:  # somebody holds it, or has made it the file since we opened it
+            raise Unavailable(f"Another pull is writing {self._path}", code="target_busy", hint="Wait for it to end")
+        os.ftruncate(self._descriptor, self.entry.size_bytes)
+
+    def take(self, start: int, room: memoryview, is_right: Callable[[memoryview], bool]) -> bool:
+        """Fill `room` with what the target folder has at `start`, where `is_right` says that it is what is wanted; it
+        then lies in the part, too."""
+        for descriptor in (self._descriptor if self._resumed else -1, self._old):
+            if descriptor >= 0 and _fill(descriptor, start, room) and is_right(room):
+                if descriptor == self._old:
+                    self.write(start, room)
+                return True
+        return False
 
     def write(self, start: int, data: memoryview) -> None:
         with named(self._path):
@@ -85,25 +97,20 @@ class Target:
     def close(self) -> None:
         """Close what is open; the part stays for the next try."""
         for descriptor in (self._descriptor, self._old):
-            if descriptor is not None:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-        self._old = None
-        self._descriptor = -1
-
-    def _open_old(self) -> int | None:
-        try:
-            return os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._descriptor, self._old = -1, -1
 
 
 def is_current(root: Path, entry: FileEntry) -> bool:
-    """Whether the file is there already, byte for byte."""
+    """Whether the file is there already, byte for byte, and executable where it shall be."""
     path = root.joinpath(*entry.path.split("/"))
     digest = hashlib.sha256()
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size != entry.size_bytes:
+        status = path.stat(follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size_bytes:
+            return False
+        if bool(status.st_mode & stat.S_IXUSR) != entry.executable:
             return False
         with path.open("rb", buffering=0) as file:
             while part := file.read(_READ_BYTES):
@@ -113,10 +120,20 @@ def is_current(root: Path, entry: FileEntry) -> bool:
     return digest.hexdigest() == entry.sha256
 
 
+def missing_bytes(root: Path, entry: FileEntry) -> int:
+    """How much a file still needs on disk, what the part of an interrupted pull occupies taken off."""
+    with contextlib.suppress(OSError):
+        part = _part_of(root.joinpath(*entry.path.split("/")), entry)
+        return max(0, entry.size_bytes - part.stat(follow_symlinks=False).st_blocks * 512)
+    return entry.size_bytes
+
+
 def check_space(root: Path, wanted_bytes: int) -> None:
     """Raise `QuotaExceeded` where the disk of the target folder cannot take this much."""
-    existing = next(folder for folder in (root, *root.parents) if folder.exists())
-    free_bytes = os.statvfs(existing).f_bavail * os.statvfs(existing).f_frsize
+    existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    with named(root):
+        disk = os.statvfs(existing)
+    free_bytes = disk.f_bavail * disk.f_frsize
     if wanted_bytes > free_bytes:
         raise QuotaExceeded(
             f"Folder {root} needs {wanted_bytes} bytes but its disk has {free_bytes} free; nothing was written",
@@ -138,10 +155,33 @@ def _make_folders(root: Path, folder: Path) -> None:
 def _refuse_link(path: Path) -> None:
     if path.is_symlink():
         raise InvalidInput(
-            f"{path} is a symbolic link, which a pull does not follow", code="target_is_link", hint="Remove it, or pull elsewhere"
-        )  # fmt: skip
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InvalidInput(f"{path} is neither a file nor a folder", code="target_special", hint="Pull elsewhere")
+            f"{path} is a symbolic link, which a pull does not follow",
+            code="target_is_link",
+            hint="Remove it, or pull elsewhere",
+        )
+
+
+def _refuse_special(path: Path) -> None:
+    _refuse_link(path)
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise InvalidInput(
+            f"{path} is {what}, where a file shall be written", code="target_special", hint="Pull elsewhere"
+        )
+
+
+def _part_of(path: Path, entry: FileEntry) -> Path:
+    """The part beside a file. Hashed, because a name may already be as long as names can be."""
+    return path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}-{entry.sha256[:16]}.skyhold-part")
+
+
+def _fill(descriptor: int, start: int, room: memoryview) -> bool:
+    """Whether `room` could be filled from an open file; one that cannot be read has nothing to give."""
+    done = 0
+    with contextlib.suppress(OSError):
+        while done < len(room) and (count := os.preadv(descriptor, [room[done:]], start + done)):
+            done += count
+    return done == len(room)
 
 
 class named:  # noqa: N801  reads as a verb at its place of use

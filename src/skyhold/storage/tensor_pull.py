@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from skyhold.units import MIB
 TENSORS_FILE: Final = "tensors.safetensors"
 _STEP_BYTES: Final = 8 * MIB
 _DTYPES: Final = frozenset(
-    "F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL F8_E4M3 F8_E5M2 C64".split()
+    {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "C64", "BOOL"}
+    | {"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8"}
 )  # what the safetensors format knows
 
 
@@ -72,7 +72,7 @@ def pull_tensors(
                         data = stored.read(start, min(_STEP_BYTES, tensor.end - start))
                         file.write(data)
                         progress.advance(len(data), stored_bytes=len(data))
-            os.replace(part, path)
+            part.replace(path)
         finally:
             part.unlink(missing_ok=True)
             progress.end()
