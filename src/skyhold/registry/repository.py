@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -24,9 +23,9 @@ from skyhold.registry.views import LogEntry, MoveView, PullResult, PushResult, R
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.policy import Policy, check_possible
 from skyhold.storage.progress import Progress, Silence
-from skyhold.storage.pull import Pull
+from skyhold.storage.pull import pull_files
 from skyhold.storage.tensor_pull import pull_tensors
-from skyhold.storage.version_files import FileEntry, StoredFile
+from skyhold.storage.version_files import StoredFile
 
 MODEL_CARD: Final = "README.md"
 MODEL_CARD_BYTES_MAX: Final = 1 << 20
@@ -119,22 +118,15 @@ class Repository:
         With `tensors` (names or globs) only these are fetched, into `tensors.safetensors`. Every byte is checked before
         a file appears under its name. Raises `NotFound` where a glob matches nothing.
         """
-        watcher, root = progress or Silence(), Path(destination)
         with self._reading() as (session, snapshot):
             digest = self._resolve(snapshot, reference)
-            policy = Policy.from_json(snapshot.root.policy)
             _, version = open_version(session, snapshot, digest)
-            space = self._connection.pack_space(policy, session)
+            space = self._connection.pack_space(Policy.from_json(snapshot.root.policy), session)
+            root, watcher = Path(destination), progress or Silence()
             if tensors:
                 taken = pull_tensors(version, tensors, root, ChunkReader(space), watcher)
                 return PullResult(self.name, digest, str(root), 1, taken.size_bytes, 0, taken.size_bytes, taken.names)
-            indices = _matching(version.files, include)
-            watcher.begin("pull", sum(version.files[index].size_bytes for index in indices))
-            try:
-                with Pull(space, watcher) as pull:
-                    pulled = pull.run(version, indices, root)
-            finally:
-                watcher.end()
+            pulled = pull_files(version, include, root, space, watcher)
             return PullResult(
                 self.name, digest, str(root), pulled.files, pulled.total_bytes, pulled.kept_bytes, pulled.fetched_bytes
             )
@@ -330,19 +322,3 @@ class Repository:
         reader = ChunkReader(self._connection.pack_space(Policy.from_json(snapshot.root.policy), session))
         files = [StoredFile(version, index, reader) for index in range(len(version.files))]
         return DiffSide(files, snapshot.metrics(digest), document.parameters)
-
-
-def _matching(files: Sequence[FileEntry], include: Sequence[str]) -> list[int]:
-    """Indices of the files that match one of the globs; all where there are none."""
-    if not include:
-        return list(range(len(files)))
-    paths = [file.path for file in files]
-    for pattern in include:
-        if not any(fnmatchcase(path, pattern) for path in paths):
-            raise NotFound(
-                f"No file of the version matches `{pattern}`",
-                code="file_not_found",
-                hint="List them with `skyhold show`",
-                pattern=pattern,
-            )
-    return [index for index, path in enumerate(paths) if any(fnmatchcase(path, pattern) for pattern in include)]

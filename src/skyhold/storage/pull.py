@@ -12,12 +12,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from blake3 import blake3
 
+from skyhold.errors import NotFound
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.pack import CHUNK_BYTES_MAX, Place
 from skyhold.storage.progress import Progress
@@ -173,3 +175,31 @@ class Pull:
         self.pulled.fetched_bytes += restored.fetched_bytes
         self.pulled.kept_bytes += restored.kept_bytes
         self._progress.advance(batch.length, stored_bytes=restored.fetched_bytes)
+
+
+def pull_files(
+    version: VersionFiles, include: Sequence[str], root: Path, space: PackSpace, progress: Progress
+) -> Pulled:
+    """Restore the files of a version whose paths match one of the globs in `include`, or all, below `root`.
+
+    Raises `NotFound` where a glob matches none.
+    """
+    for pattern in include:
+        if not any(fnmatchcase(file.path, pattern) for file in version.files):
+            raise NotFound(
+                f"No file of the version matches `{pattern}`",
+                code="file_not_found",
+                hint="List them with `skyhold show`",
+                pattern=pattern,
+            )
+    indices = [
+        index
+        for index, file in enumerate(version.files)
+        if not include or any(fnmatchcase(file.path, pattern) for pattern in include)
+    ]
+    progress.begin("pull", sum(version.files[index].size_bytes for index in indices))
+    try:
+        with Pull(space, progress) as pull:
+            return pull.run(version, indices, root)
+    finally:
+        progress.end()

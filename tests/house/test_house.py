@@ -1,0 +1,42 @@
+"""The drawing of the house that a newcomer reads is held by the code."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MODULE_LINES_MAX = 340
+
+
+def test_rooms_import_only_from_lower_floors_and_drivers_alone_know_their_sdk() -> None:
+    run = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stdout
+
+
+def test_every_room_of_the_source_stands_in_the_drawing() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    drawn = {name.strip() for layer in contracts[0]["layers"] for name in layer.split("|")}
+    source = ROOT / "src" / "skyhold"
+    rooms = {f"skyhold.{path.parent.name}" for path in source.glob("*/__init__.py")}
+    assert rooms <= drawn
+
+
+def test_no_module_holds_a_second_idea() -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in (ROOT / "src").rglob("*.py")
+        if (count := len(path.read_text().splitlines())) > MODULE_LINES_MAX
+    }
+    assert not long
+
+
+def test_no_module_is_named_for_nothing() -> None:
+    empty = {"utils", "helpers", "common", "base", "manager", "misc"}
+    assert not [path for path in (ROOT / "src").rglob("*.py") if path.stem in empty]
