@@ -10,7 +10,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,11 +59,18 @@ class Shell:
         return Run(ended, out, err)
 
 
-def run_on_terminal(*arguments: object, environ: Mapping[str, str] | None = None, timeout_s: float = 60) -> Run:
-    """Run a command whose stdin, stdout and stderr are a terminal of 100 columns; `out` is all that it printed."""
+def run_on_terminal(
+    *arguments: object,
+    program: Sequence[str] = PROGRAM,
+    environ: Mapping[str, str] | None = None,
+    typed: bytes = b"",
+    timeout_s: float = 60,
+) -> Run:
+    """Run a command whose stdin, stdout and stderr are a terminal, of 100 columns where `environ` does not say; `out`
+    is all that it printed. `typed` is in the terminal's input from the start."""
     parent, child = pty.openpty()
     process = subprocess.Popen(
-        [*PROGRAM, *map(str, arguments)],
+        [*program, *map(str, arguments)],
         stdin=child,
         stdout=child,
         stderr=child,
@@ -71,6 +78,7 @@ def run_on_terminal(*arguments: object, environ: Mapping[str, str] | None = None
         start_new_session=True,
     )
     os.close(child)
+    os.write(parent, typed)
     printed = bytearray()
     deadline_s = time.monotonic() + timeout_s
     try:

@@ -59,6 +59,7 @@ def test_push_tells_what_it_stored_and_saved(skyhold: Shell, store: list[Path]) 
     assert "Pushed fraud/scorer@main: version" in first.out
     assert "next: skyhold show fraud/scorer@" in first.err
     again = skyhold("push", "fraud/scorer", "model", "-m", "Again", "--branch", "copy")
+    assert "0 B new, 100 % saved" in again.out
     assert "deduplicated" in again.out
     tuned = skyhold("push", "fraud/scorer", write_model(Path("model"), noise=0.001), "--json").document
     assert tuned["delta_bytes"] > 0

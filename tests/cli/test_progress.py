@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
 from skyhold.cli.progress import LINE_INTERVAL_S, Lines
 from skyhold.units import MIB
+from tests.cli.running import run_on_terminal
 
 
 class Clock:
@@ -83,11 +83,7 @@ def test_progress_that_has_not_begun_is_no_error(lines: Lines, written: list[str
     assert written == []
 
 
-def test_bar_is_drawn_on_a_terminal_and_vanishes() -> None:
-    """In a process of its own, whose stderr is a terminal."""
-    program = """
-import os, pty, subprocess, sys
-code = '''
+BAR = """
 import time
 from skyhold.cli.output import Output
 from skyhold.cli.progress import open_progress
@@ -99,23 +95,17 @@ with open_progress(Output()) as progress:
     progress.note("Bucket b is passed over")
     time.sleep(0.15)
     progress.end()
-'''
-parent, child = pty.openpty()
-process = subprocess.Popen([sys.executable, "-c", code], stderr=child, stdout=subprocess.DEVNULL,
-                           env={**os.environ, "TERM": "xterm", "COLUMNS": "120"})
-os.close(child)
-while True:
-    try:
-        data = os.read(parent, 65536)
-    except OSError:
-        break
-    sys.stdout.buffer.write(data)
-sys.exit(process.wait())
 """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
-    shown = run.stdout.decode()
-    assert "push" in shown
-    assert "8.00 MiB of 8.00 MiB" in shown
-    assert "6.00 MiB saved" in shown
-    assert "Bucket b is passed over" in shown
-    assert shown.rstrip("\r\n").removesuffix("\x1b[?25h").endswith("\x1b[2K"), "the bar's line is erased at the end"
+
+
+@pytest.mark.parametrize("columns", [40, 60, 120])
+def test_bar_is_drawn_on_one_line_of_a_terminal_and_vanishes(columns: int) -> None:
+    run = run_on_terminal(program=[sys.executable, "-c", BAR], environ={"COLUMNS": str(columns)})
+    assert run.status == 0
+    assert "push" in run.out
+    assert "Bucket b is passed over" in run.out
+    assert "\x1b[1A" not in run.out, "the bar needs a second line"
+    assert run.out.rstrip("\r\n").removesuffix("\x1b[?25h").endswith("\x1b[2K"), "the bar's line is erased at the end"
+    if columns == 120:
+        assert "8.00 MiB of 8.00 MiB" in run.out
+        assert "6.00 MiB saved" in run.out

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from skyhold.cli.output import printable
+from skyhold.cli.progress import PHASES_THAT_SAVE
 from skyhold.units import format_bytes, format_duration_s
+
+BAR_COLUMNS: Final = 24
 
 
 class _Figures(ProgressColumn):
@@ -21,7 +26,7 @@ class _Figures(ProgressColumn):
         parts = [done if task.total is None else f"{done} of {format_bytes(task.total)}"]
         if task.speed:
             parts.append(f"{format_bytes(task.speed)}/s")
-        if task.completed > task.fields["stored_bytes"]:
+        if task.description in PHASES_THAT_SAVE and task.completed > task.fields["stored_bytes"]:
             parts.append(f"{format_bytes(task.completed - task.fields['stored_bytes'])} saved")
         if task.time_remaining:
             parts.append(f"{format_duration_s(task.time_remaining)} left")
@@ -35,8 +40,8 @@ class Bar:
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            _Figures(),
+            BarColumn(BAR_COLUMNS),
+            _Figures(Column(no_wrap=True, overflow="ellipsis")),
             console=self._console,
             transient=True,
         )

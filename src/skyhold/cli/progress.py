@@ -18,6 +18,8 @@ from skyhold.units import MIB, format_bytes, format_duration_s
 LINE_INTERVAL_S: Final = 5.0
 LINES_FROM_BYTES: Final = 1 * MIB
 """Smaller transfers stay silent where there is no terminal, so that logs stay short."""
+PHASES_THAT_SAVE: Final = {"push", "pull"}
+"""Where a difference between done and stored bytes means something to a person."""
 
 
 @contextmanager
@@ -82,8 +84,8 @@ class Tally:
 
     @property
     def saved_bytes(self) -> int:
-        """Bytes that were done without being stored or fetched."""
-        return max(0, self.done_bytes - self.stored_bytes)
+        """Bytes that were done without being stored or fetched; nothing is saved where nothing is moved."""
+        return max(0, self.done_bytes - self.stored_bytes) if self.phase in PHASES_THAT_SAVE else 0
 
 
 class Lines:
@@ -116,7 +118,7 @@ class Lines:
 
     def end(self) -> None:
         with self._lock:
-            if self._tally is not None and self._is_large(self._tally):
+            if self._tally is not None and self._tally.done_bytes and self._is_large(self._tally):
                 self._write(self._tally.summarize())
             self._tally = None
 

@@ -70,7 +70,7 @@ def _tell(report: BucketReport) -> None:
             ("reachable", marked("yes", "good") if report.reachable else marked("no", "bad")),
             ("works", ", ".join(trial.operation for trial in report.trials if trial.works)),
             ("missing rights", marked(", ".join(report.missing_rights), "bad")),
-            ("round trip", "" if report.round_trip_s is None else f"{1000 * report.round_trip_s:.1f} ms"),
+            ("round trip", "" if report.round_trip_s is None else f"{1000 * report.round_trip_s:.3g} ms"),
             *((name, "" if speed is None else f"{format_bytes(speed)}/s") for name, speed in rate.items()),
             ("clock", "" if report.clock_skew_s is None else f"{report.clock_skew_s:+.1f} s from the store's"),
             ("lifecycle", _rule(report.rules.lifecycle)),

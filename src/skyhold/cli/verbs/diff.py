@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @verb(
-    click.Argument(["before"], metavar="TEAM/NAME@A", type=ReferenceType(ref_needed=True)),
-    click.Argument(["after"], metavar="TEAM/NAME@B", type=ReferenceType(ref_needed=True)),
+    click.Argument(["before"], metavar="TEAM/NAME[@A]", type=ReferenceType()),
+    click.Argument(["after"], metavar="TEAM/NAME[@B]", type=ReferenceType()),
     examples=(
         "skyhold diff fraud/scorer@v1 fraud/scorer@champion",
         "skyhold diff fraud/scorer@main~1 fraud/scorer@main --json",
@@ -32,7 +32,7 @@ def command(session: Session, *, before: Reference, after: Reference) -> None:
     """Compare two versions, from A to B, of one repository or of two.
 
     It shows files, tensors (added, removed, other shape or type, the share of values that changed and the norm of the
-    difference relative to A's), metrics with their difference, and parameters.
+    difference relative to A's), metrics with their difference, and parameters. Without @ it is the branch `main`.
     """
     with session.store() as store, session.progress() as progress:
         other = store.repository(after.repository)

@@ -70,21 +70,27 @@ def _tell(result: PushResult) -> None:
         return
     else:
         line("Pushed ", place, ": version ", marked(short(result.version), "id"))
-    saved = {"deduplicated": result.reused_bytes, "saved by deltas": result.delta_bytes}
-    stored = [
-        f"{format_bytes(result.stored_bytes)} new",
-        *(f"{format_bytes(n)} {how}" for how, n in saved.items() if n),
-    ]
     properties(
         [
             ("files", f"{result.files}, {format_bytes(result.total_bytes)}"),
-            ("stored", ", ".join(stored)),
-            ("buckets", ", ".join(f"{name} {format_bytes(sent)}" for name, sent in result.sent_bytes.items())),
+            ("stored", f"{format_bytes(result.stored_bytes)} new{_saved(result)}"),
+            ("deduplicated", format_bytes(result.reused_bytes) if result.reused_bytes else ""),
+            ("as deltas", f"{format_bytes(result.delta_bytes)}, to a base" if result.delta_bytes else ""),
+            (
+                "buckets",
+                ", ".join(f"{n} +{format_bytes(sent)}" if sent else n for n, sent in result.sent_bytes.items()),
+            ),
             ("left out", _some(result.ignored)),
         ]
     )
     for name, reason in result.lagging.items():
         line(marked("lagging: ", "warn"), f"{name} ({reason}); `skyhold sync` brings it up to date")
+
+
+def _saved(result: PushResult) -> str:
+    """`, 46 % saved`, by deduplication, deltas and compression together."""
+    saved_bytes = result.total_bytes - result.stored_bytes
+    return f", {100 * saved_bytes // result.total_bytes} % saved" if saved_bytes > 0 else ""
 
 
 def _some(names: tuple[str, ...], most: int = 5) -> str:

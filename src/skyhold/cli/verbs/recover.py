@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 
 @verb(
     click.Argument(["url"]),
+    click.Option(
+        ["--minority"],
+        is_flag=True,
+        help="Go on with less than a majority of the buckets: changes that only the others know are lost.",
+    ),
     yes_option(),
     examples=("skyhold recover s3://models-eu/skyhold", "skyhold recover ./cloud-b --yes --json"),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, *, url: str, yes: bool) -> None:
+def command(session: Session, *, url: str, minority: bool, yes: bool) -> None:
     """Bring a store's refs back from the checkpoints in its surviving buckets, of which URL is one.
 
     For a store of the engine `sqlite` whose machine, or whose state folder, is lost. This machine takes the store
@@ -29,7 +34,7 @@ def command(session: Session, *, url: str, yes: bool) -> None:
     from skyhold.registry import store
 
     confirm("Take this store over on this machine, and shut its former machine out?", yes=yes)
-    recovered, report = store.recover(url, settings=session.settings())
+    recovered, report = store.recover(url, settings=session.settings(), minority=minority)
     with recovered:
         session.output.show(report.to_json(), quiet=[recovered.id], human=lambda: _tell(report))
         session.output.next_step("skyhold verify")

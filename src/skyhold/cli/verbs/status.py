@@ -56,6 +56,6 @@ def _tell(status: StoreStatus) -> None:
             )
             for item in status.repositories
         ]
-        table(["repository", "versions", "complete in", "policy", ""], rows, right=("versions",))
+        table(["repository", "versions", "complete in", "policy", "detail"], rows, right=("versions",))
     for sentence in status.damage:
         line(marked("damage: ", "bad"), sentence)

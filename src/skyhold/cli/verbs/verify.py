@@ -38,10 +38,7 @@ def _tell(report: VerifyReport) -> None:
     from skyhold.cli.render import line, marked
     from skyhold.units import format_bytes
 
-    how = f"read back whole, {format_bytes(report.checked_bytes)}" if report.deep else "there, with the right sizes"
-    if report.sound:
-        line(marked("sound: ", "good"), f"{counted(report.objects, 'object')} {how}")
-    else:
-        line(f"{counted(report.objects, 'object')} found, {format_bytes(report.checked_bytes)} read back")
+    how = f"{format_bytes(report.checked_bytes)} read back" if report.deep else "presence and sizes only"
+    line(marked("sound: ", "good") if report.sound else "", f"{counted(report.objects, 'object')} looked at, {how}")
     tell_findings(report.findings)
     tell_rest(report.unreachable, report.damage)
