@@ -63,11 +63,11 @@ def run_on_terminal(
     *arguments: object,
     program: Sequence[str] = PROGRAM,
     environ: Mapping[str, str] | None = None,
-    typed: bytes = b"",
+    answers: Sequence[tuple[str, str]] = (),
     timeout_s: float = 60,
 ) -> Run:
     """Run a command whose stdin, stdout and stderr are a terminal, of 100 columns where `environ` does not say; `out`
-    is all that it printed. `typed` is in the terminal's input from the start."""
+    is all that it printed. Each of `answers` is typed once its prompt has appeared, in their order."""
     parent, child = pty.openpty()
     process = subprocess.Popen(
         [*program, *map(str, arguments)],
@@ -78,8 +78,7 @@ def run_on_terminal(
         start_new_session=True,
     )
     os.close(child)
-    os.write(parent, typed)
-    printed = bytearray()
+    printed, waiting, read_to = bytearray(), list(answers), 0
     deadline_s = time.monotonic() + timeout_s
     try:
         while time.monotonic() < deadline_s:
@@ -88,6 +87,9 @@ def run_on_terminal(
                     printed += os.read(parent, 65536)
                 except OSError:  # the terminal of a process that has ended
                     break
+                if waiting and waiting[0][0] in printed[read_to:].decode(errors="replace"):
+                    read_to = len(printed)
+                    os.write(parent, f"{waiting.pop(0)[1]}\n".encode())
         return Run(process.wait(timeout=max(1.0, deadline_s - time.monotonic())), printed.decode(), "")
     finally:
         process.kill()

@@ -1,0 +1,251 @@
+"""What a user gets to see when something is wrong: input, keys, clouds, machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.models import contents, write_model
+from tests.cli.running import PROGRAM, Shell, run_on_terminal
+
+
+@pytest.fixture
+def store(skyhold: Shell, own_machine: Path) -> list[Path]:
+    """A store of three folders, the only one that this machine knows."""
+    clouds = [own_machine.parent / "clouds" / name for name in "abc"]
+    skyhold("init", *clouds)
+    return clouds
+
+
+@pytest.fixture
+def pushed(skyhold: Shell, store: list[Path]) -> str:
+    """Id of the one version of `fraud/scorer`, as in the folder `model`."""
+    write_model(Path("model"))
+    return skyhold("push", "fraud/scorer", "model", "-m", "First", "--alias", "champion", "--quiet").out.strip()
+
+
+def damage(bucket: Path) -> Path:
+    """Flip a byte in the middle of the largest pack of a bucket."""
+    pack = max((bucket / "packs").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    body = bytearray(pack.read_bytes())
+    body[len(body) // 2] ^= 1
+    pack.chmod(0o644)
+    pack.write_bytes(body)
+    return pack
+
+
+def test_command_without_a_store_says_how_to_name_one(skyhold: Shell) -> None:
+    run = skyhold("list", status=2)
+    assert "No store is named" in run.err
+    assert "skyhold init" in run.err
+
+
+def test_command_on_a_machine_with_two_stores_says_which_there_are(
+    skyhold: Shell, store: list[Path], own_machine: Path
+) -> None:
+    skyhold("list")
+    skyhold("init", "other")
+    run = skyhold("list", status=2)
+    assert "this machine knows 2" in run.err
+    assert (own_machine / "other").as_uri() in run.err
+    skyhold("list", "--store", "other")
+    skyhold("--store", store[1], "list")
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty folder", "pipe", "link outside", "name that is not UTF-8"])
+def test_what_cannot_be_pushed_is_named_and_nothing_is_stored(
+    kind: str, skyhold: Shell, store: list[Path], own_machine: Path
+) -> None:
+    folder = own_machine / "model"
+    if kind != "missing":
+        folder.mkdir()
+    if kind == "pipe":
+        os.mkfifo(folder / "odd")
+    elif kind == "link outside":
+        (folder / "odd").symlink_to("/etc/hostname")
+    elif kind == "name that is not UTF-8":
+        Path(os.fsdecode(bytes(folder) + b"/odd\xff")).write_text("x")
+    run = skyhold("push", "fraud/scorer", folder, status=3 if kind == "missing" else 2)
+    assert run.err.startswith("error: ")
+    assert "model" in run.err if kind in {"missing", "empty folder"} else "odd" in run.err
+    stored = {key for cloud in store for key in contents(cloud)}
+    assert not [key for key in stored if key.startswith(("packs/", "versions/"))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "named"),
+    [
+        (["log", "fraud/nothing"], 3, "fraud/nothing"),
+        (["log", "fraud/scorer@nothing"], 3, "nothing"),
+        (["show", "fraud/scorer@main~5"], 3, "main~5"),
+        (["pull", "fraud/scorer", "out", "--include", "*.onnx"], 3, "*.onnx"),
+        (["pull", "fraud/scorer", "out", "--tensor", "nothing"], 3, "nothing"),
+        (["push", "scorer", "model"], 2, "scorer"),
+        (["push", "fraud/scorer", "model", "--base", "meta/llama@v3"], 3, "meta/llama"),
+        (["push", "fraud/scorer", "model", "--tag", "a b"], 2, "a b"),
+        (["rollback", "fraud/scorer"], 2, "fraud/scorer@REF"),
+        (["rollback", "fraud/scorer@champion"], 2, "champion"),
+        (["ref", "set", "fraud/scorer", "champion=main"], 2, "champion"),
+        (["ref", "set", "fraud/scorer", "alias/champion"], 2, "alias/champion"),
+        (["ref", "delete", "fraud/scorer", "alias/nothing", "--yes"], 3, "nothing"),
+        (["attach", "fraud/scorer@main"], 2, "--metric"),
+        (["repository", "delete", "fraud/nothing", "--yes"], 3, "fraud/nothing"),
+        (["repository", "undelete", "fraud/scorer"], 3, "fraud/scorer"),
+        (["bucket", "check", "nothing"], 3, "nothing"),
+        (["bucket", "remove", "nothing", "--yes"], 3, "nothing"),
+        (["bucket", "check", "a", "--policy", "writer"], 2, "`a`"),
+        (["search", "colour:red"], 2, "colour"),
+        (["connect", "nowhere"], 3, "nowhere"),
+        (["init", "x", "y", "--name", "one"], 2, "names"),
+        (["init", "x", "--copies", "2"], 2, "2 copies"),
+        (["init", "x", "--encrypt"], 2, "--key-file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistake_is_named_with_its_exit_status(
+    arguments: list[str], status: int, named: str, skyhold: Shell, pushed: str
+) -> None:
+    run = skyhold(*arguments, status=status)
+    assert run.out == ""
+    assert run.err.startswith("error: ")
+    assert named in run.err
+    assert "Traceback" not in run.err
+    assert skyhold(*arguments, "--json", status=status).error["message"]
+
+
+def test_sealed_store_needs_its_key(
+    skyhold: Shell, own_machine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = skyhold("init", "a", "b", "c", "--key-file", "team.key")
+    assert f"Keep a copy of the new key file {own_machine / 'team.key'}" in made.err
+    assert "SKYHOLD_KEY_FILE" in skyhold("list", status=6).err
+    monkeypatch.setenv("SKYHOLD_KEY_FILE", "team.key")
+    skyhold("push", "fraud/scorer", write_model(Path("model")))
+    skyhold("pull", "fraud/scorer", "restored")
+    assert contents(Path("restored")) == contents(Path("model"))
+    assert all(b"Scores fraud" not in body for body in contents(own_machine / "a").values())
+    monkeypatch.setenv("SKYHOLD_KEY_FILE", "gone.key")
+    assert "gone.key does not exist" in skyhold("list", status=3).err
+    skyhold("init", "other", "--key-file", "other.key")
+    monkeypatch.setenv("SKYHOLD_KEY_FILE", "other.key")
+    skyhold("list", "--store", "a", status=6)
+
+
+def test_passphrase_is_asked_for_twice_and_not_shown(
+    skyhold: Shell, own_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = run_on_terminal(
+        "init", "a", "--passphrase", answers=[("Passphrase:", "correct horse"), ("confirmation:", "correct horse")]
+    )
+    assert made.status == 0, made.out
+    assert "correct" not in made.out
+    monkeypatch.setenv("SKYHOLD_PASSPHRASE", "wrong")
+    assert "does not open with the passphrase" in skyhold("list", status=6).err
+    monkeypatch.setenv("SKYHOLD_PASSPHRASE", "correct horse")
+    skyhold("list")
+
+
+def test_passphrase_that_cannot_be_asked_for_is_an_error(skyhold: Shell) -> None:
+    assert "SKYHOLD_PASSPHRASE" in skyhold("init", "a", "--passphrase", status=2).err
+
+
+def test_destructive_command_asks_on_a_terminal(skyhold: Shell, pushed: str) -> None:
+    refused = run_on_terminal("repository", "delete", "fraud/scorer", answers=[("[y/N]", "n")])
+    assert refused.status == 2
+    assert "Not confirmed; nothing was changed" in refused.out
+    assert skyhold("list", "--quiet").out.split() == ["fraud/scorer"]
+    assert run_on_terminal("repository", "delete", "fraud/scorer", answers=[("[y/N]", "y")]).status == 0
+    assert skyhold("list", "--quiet").out == ""
+
+
+def test_damage_is_found_named_and_repaired(skyhold: Shell, pushed: str, store: list[Path]) -> None:
+    pack = damage(store[1])
+    run = skyhold("verify", "--deep", status=10)
+    assert f"b       packs/{pack.parent.name}/{pack.name}" in run.out
+    assert "hint: skyhold repair" in run.err
+    found = skyhold("verify", "--deep", "--json", status=10)
+    assert [(finding["bucket"], finding["problem"]) for finding in found.document["findings"]] == [("b", "damaged")]
+    assert found.error["class"] == "Corrupt"
+    assert "nothing was changed" in skyhold("repair", "--dry-run").out
+    assert "Repaired 1 object" in skyhold("repair").out
+    assert skyhold("verify", "--deep").out.startswith("sound: ")
+
+
+def test_emptied_bucket_is_filled_again(skyhold: Shell, pushed: str, store: list[Path]) -> None:
+    before = contents(store[2] / "packs")
+    shutil.rmtree(store[2])
+    skyhold("verify", status=8)
+    store[2].mkdir()
+    assert "Would mend" in skyhold("sync", "--dry-run").out
+    assert "was admitted again" in skyhold("sync").out
+    assert contents(store[2] / "packs") == before
+    assert "Nothing to do" in skyhold("sync").out
+
+
+def test_all_copies_damaged_is_told_and_not_returned(skyhold: Shell, pushed: str, store: list[Path]) -> None:
+    for bucket in store:
+        damage(bucket)
+    shutil.rmtree(os.environ["SKYHOLD_CACHE"], ignore_errors=True)
+    run = skyhold("pull", "fraud/scorer", "restored", status=10)
+    assert run.err.splitlines()[-2].startswith("error: ")
+    assert "model.safetensors" not in contents(Path("restored"))
+    assert "Not mended:" in skyhold("repair", status=10).out
+
+
+def test_machine_that_lost_its_state_recovers_from_one_bucket(
+    skyhold: Shell, pushed: str, store: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    former = os.environ["SKYHOLD_STATE"]
+    monkeypatch.setenv("SKYHOLD_STATE", str(tmp_path / "machine two"))
+    refused = skyhold("list", "--store", store[1], status=6)
+    assert "skyhold recover" in refused.err
+    assert "--yes" in skyhold("recover", store[1], status=2).err
+    assert "Recovered store" in skyhold("recover", store[1], "--yes").out
+    assert skyhold("show", "fraud/scorer@champion", "--quiet").out.strip() == pushed
+    monkeypatch.setenv("SKYHOLD_STATE", former)
+    skyhold("push", "fraud/scorer", "model", "-m", "From the former machine", status=6)
+
+
+def test_interrupted_push_says_how_to_go_on_and_goes_on(skyhold: Shell, store: list[Path], own_machine: Path) -> None:
+    Path("model").mkdir()
+    Path("model/weights.bin").write_bytes(os.urandom(64 << 20))
+    process = subprocess.Popen(
+        [*PROGRAM, "push", "fraud/scorer", "model"], stderr=subprocess.PIPE, start_new_session=True
+    )
+    deadline_s = time.monotonic() + 30
+    while not any((store[0] / "packs").rglob("*")) and time.monotonic() < deadline_s:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"running the same command again continues" in err
+    assert b"Traceback" not in err
+    again = skyhold("push", "fraud/scorer", "model", "--json").document
+    assert again["stored_bytes"] < again["total_bytes"]
+    skyhold("pull", "fraud/scorer", "restored")
+    assert contents(Path("restored")) == contents(Path("model"))
+
+
+def test_doctor_names_what_is_wrong(skyhold: Shell, store: list[Path], own_machine: Path) -> None:
+    assert "problem" not in skyhold("doctor").out
+    shutil.rmtree(store[0])
+    run = skyhold("doctor", status=1)
+    assert any(line.startswith("problem bucket a: ") for line in run.out.splitlines())
+    (own_machine / "skyhold.toml").write_text("stroe = 1")
+    broken = skyhold("doctor", "--json", status=1).document
+    assert broken["healthy"] is False
+    assert any("stroe" in sign["detail"] for sign in broken["signs"] if sign["state"] == "problem")
+
+
+def test_doctor_prints_no_secret(skyhold: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYHOLD_PASSPHRASE", "hunter2")
+    run = skyhold("doctor", "--json", status=1)
+    assert "hunter2" not in run.out + run.err
+    assert json.loads(run.out)["signs"]
