@@ -146,7 +146,7 @@ class Snapshot:
             raise NotFound(
                 f"There is no branch, tag, alias or version {prefix!r} in the repository",
                 code="ref_not_found",
-                hint="List them with `skyhold show` and `skyhold log`",
+                hint="List them with `skyhold ref list` and `skyhold log`",
                 ref=prefix,
             )
         if len(found) > 1:

@@ -131,7 +131,7 @@ def add_bucket(configuration: Configuration, bucket: ConfiguredBucket) -> Config
         raise AlreadyExists(
             f"The store has a bucket `{bucket.location.name}` already",
             code="bucket_exists",
-            hint="Choose another with `--name`; `skyhold bucket list` shows those that are there",
+            hint="Choose another name; `skyhold bucket list` shows those that are there",
             bucket=bucket.location.name,
         )
     return replace(configuration, buckets=(*configuration.buckets, bucket))
