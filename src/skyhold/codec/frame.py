@@ -27,6 +27,8 @@ MAC_BYTES: Final = 32
 FRAME_BYTES_OVER_BODY_MAX: Final = HEADER_BYTES + MAC_BYTES
 """A frame is at most this much longer than its body: compression that does not shorten is left out."""
 
+FRAME_BYTES_MAX: Final = BODY_BYTES_MAX + FRAME_BYTES_OVER_BODY_MAX
+
 _HEADER: Final = struct.Struct("<4sBBBBHHI16sI")
 _MAGIC: Final = b"SKYF"
 _FORMAT: Final = 1

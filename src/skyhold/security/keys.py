@@ -76,6 +76,8 @@ class KeyFile:
     """A key-encryption key of 32 random bytes in a file of one line, readable by its owner only."""
 
     def __init__(self, key: bytes) -> None:
+        if len(key) != KEY_BYTES:
+            raise InvalidInput(f"Expected a key of {KEY_BYTES} bytes but got {len(key)}", code="key_file_malformed")
         self._key = key
         self.key_id = hashlib.sha256(key).hexdigest()[:16]
 
@@ -130,7 +132,10 @@ class Passphrase:
     def __init__(self, passphrase: str) -> None:
         if not passphrase:
             raise InvalidInput("Expected a passphrase but got an empty one", code="passphrase_empty")
-        self._passphrase = unicodedata.normalize("NFC", passphrase).encode()
+        try:
+            self._passphrase = unicodedata.normalize("NFC", passphrase).encode()
+        except UnicodeEncodeError:
+            raise InvalidInput("The passphrase is not valid Unicode", code="passphrase_malformed") from None
 
     def wrap(self, data_key: bytes, associated: bytes) -> Wrap:
         salt, nonce = os.urandom(16), os.urandom(12)

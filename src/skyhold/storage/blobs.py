@@ -8,8 +8,9 @@ from threading import Lock
 from typing import Final, Protocol
 
 from skyhold.buckets.bucket import Bucket
-from skyhold.codec.frame import FrameKeys, decode_frame, encode_frame
+from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys, decode_frame, encode_frame
 from skyhold.errors import Corrupt, NotFound
+from skyhold.storage.bounded import read_bounded
 from skyhold.storage.names import blob_key, blob_name, kind_of_folder
 from skyhold.storage.replicas import Replicas
 
@@ -89,7 +90,7 @@ class BucketBlobs:
     def read_from(self, bucket: Bucket, folder: str, name: str) -> bytes:
         """The body of a blob as one bucket holds it. Raises `Corrupt` where the bytes do not match the name."""
         key = blob_key(folder, name)
-        stored = bucket.read(key)
+        stored = read_bounded(bucket, key, FRAME_BYTES_MAX)
         check_blob(stored, key, name, self._name_key, bucket.name)
         kind = kind_of_folder(folder)
         return decode_frame(stored, kind=kind, context=_context(folder), keys=self._keys)

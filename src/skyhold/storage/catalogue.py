@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -45,37 +47,41 @@ class KnownPack:
 
 
 class Catalogue:
-    """The catalogue of one store, in the folder given. Thread-safe (a connection per thread)."""
+    """The catalogue of one store, in the folder given. Thread-safe; a forked process opens it for itself."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "catalogue.db"
-        self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
-        self.session = os.urandom(8).hex()
-        self._session_lock = _lock_session(folder, self.session)
         self._sessions = folder / "sessions"
+        self._open()
+
+    def _open(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self.session = secrets.token_hex(8)
+        self._session_file = _lock_session(self._sessions, self.session)
         with _translated(self._path):
-            self._thread_connection().executescript(_SCHEMA)
+            self._database = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            # A catalogue lost to a power cut is rebuilt from the buckets; a kill −9 loses nothing.
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.executescript(_SCHEMA)
 
     def close(self) -> None:
-        with self._lock:
-            for connection in self._opened:
-                connection.close()
-            self._opened.clear()
-        (self._sessions / self.session).unlink(missing_ok=True)
-        self._session_lock.close()
+        if self._pid == os.getpid():  # else all of it is the parent's
+            self._database.close()
+            (self._sessions / self.session).unlink(missing_ok=True)
+            self._session_file.close()
 
     def find(self, chunk_id: bytes, placement_class: str) -> Place | None:
         """A place of the chunk in a pack of the class, a whole one rather than a delta. What another push is still
         sending does not count: it may never arrive."""
-        row = self._execute(
+        rows = self._execute(
             "SELECT p.id, p.salt, c.place, c.stored, c.raw, c.codec, c.base FROM chunks c"
             " JOIN packs p ON p.number = c.pack WHERE c.id = ? AND p.class = ? AND (p.session IS NULL OR p.session = ?)"
             " ORDER BY c.base IS NOT NULL LIMIT 1",
             (chunk_id, placement_class, self.session),
-        ).fetchone()
-        return None if row is None else Place(chunk_id, PackRef(row[0], row[1]), *row[2:])
+        )
+        return next((Place(chunk_id, PackRef(row[0], row[1]), *row[2:]) for row in rows), None)
 
     def enter(self, pack: KnownPack, places: Sequence[Place]) -> None:
         """Note a pack that this session is about to send."""
@@ -83,7 +89,7 @@ class Catalogue:
 
     def arrived(self, pack_id: bytes) -> None:
         """Note that at least one bucket holds a pack."""
-        with self._connection() as connection:
+        with self._transaction() as connection:
             connection.execute("UPDATE packs SET session = NULL WHERE id = ?", (pack_id,))
 
     def abandoned(self, placement_class: str) -> list[KnownPack]:
@@ -91,7 +97,7 @@ class Catalogue:
         rows = self._execute(
             "SELECT id, salt, class, size, session FROM packs WHERE session IS NOT NULL AND class = ?",
             (placement_class,),
-        ).fetchall()
+        )
         return [_known(row) for row in rows if row[4] != self.session and not self._runs(row[4])]
 
     def unlisted(self, placement_class: str) -> list[KnownPack]:
@@ -100,7 +106,7 @@ class Catalogue:
             "SELECT id, salt, class, size FROM packs WHERE segment IS NULL AND session IS NULL AND class = ?",
             (placement_class,),
         )
-        return [_known(row) for row in rows.fetchall()]
+        return [_known(row) for row in rows]
 
     def places(self, pack: PackRef) -> list[Place]:
         """All places in a pack, by offset."""
@@ -109,12 +115,12 @@ class Catalogue:
             " WHERE p.id = ? ORDER BY c.place",
             (pack.pack_id,),
         )
-        return [Place(row[0], pack, *row[1:]) for row in rows.fetchall()]
+        return [Place(row[0], pack, *row[1:]) for row in rows]
 
     def size_bytes(self, pack_id: bytes) -> int | None:
         """Size of the pack's object, or None for an unknown pack."""
-        row = self._execute("SELECT size FROM packs WHERE id = ?", (pack_id,)).fetchone()
-        return None if row is None else int(row[0])
+        rows = self._execute("SELECT size FROM packs WHERE id = ?", (pack_id,))
+        return int(rows[0][0]) if rows else None
 
     def segments(self, placement_class: str) -> set[str]:
         """Names of the index segments that the catalogue contains."""
@@ -125,14 +131,14 @@ class Catalogue:
         rows = self._execute(
             "SELECT name FROM segments WHERE class = ? AND chunks <= ? AND NOT replaced", (placement_class, chunks_max)
         )
-        return {row[0] for row in rows.fetchall()}
+        return {row[0] for row in rows}
 
     def packs_in(self, segments: Iterable[str]) -> list[KnownPack]:
         """The packs that these segments list."""
         found = []
         for name in sorted(segments):
             rows = self._execute("SELECT id, salt, class, size FROM packs WHERE segment = ?", (name,))
-            found += [_known(row) for row in rows.fetchall()]
+            found += [_known(row) for row in rows]
         return found
 
     def add_segment(
@@ -151,7 +157,7 @@ class Catalogue:
         self, name: str, placement_class: str, pack_ids: Iterable[bytes], replaces: Collection[str], chunks: int
     ) -> None:
         """Note that a segment of this name lists these packs, in place of the segments that it replaces."""
-        with self._connection() as connection:
+        with self._transaction() as connection:
             connection.executemany(
                 "UPDATE packs SET segment = ?, session = NULL WHERE id = ?", [(name, pack_id) for pack_id in pack_ids]
             )
@@ -162,7 +168,7 @@ class Catalogue:
 
     def forget(self, pack_ids: Iterable[bytes]) -> None:
         """Drop packs that no bucket holds any more (or yet)."""
-        with self._connection() as connection:
+        with self._transaction() as connection:
             for pack_id in pack_ids:
                 connection.execute(
                     "DELETE FROM chunks WHERE pack = (SELECT number FROM packs WHERE id = ?)", (pack_id,)
@@ -170,7 +176,7 @@ class Catalogue:
                 connection.execute("DELETE FROM packs WHERE id = ?", (pack_id,))
 
     def _enter(self, packs: Iterable[KnownPack], places: Iterable[Place], session: str | None) -> None:
-        with self._connection() as connection:
+        with self._transaction() as connection:
             connection.executemany(
                 "INSERT OR IGNORE INTO packs(id, salt, class, size, session) VALUES (?, ?, ?, ?, ?)",
                 ((k.pack.pack_id, k.pack.salt, k.placement_class, k.size_bytes, session) for k in packs),
@@ -190,45 +196,32 @@ class Catalogue:
             return True
         return False
 
-    def _execute(self, statement: str, parameters: tuple[object, ...]) -> sqlite3.Cursor:
-        with _translated(self._path):
-            return self._thread_connection().execute(statement, parameters)
+    def _execute(self, statement: str, parameters: tuple[object, ...]) -> list[Any]:
+        with self._here() as database:
+            return database.execute(statement, parameters).fetchall()
 
-    def _connection(self) -> _Transaction:
-        return _Transaction(self._path, self._thread_connection())
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._here() as database:
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+            except BaseException:
+                database.execute("ROLLBACK")
+                raise
+            database.execute("COMMIT")
 
-    def _thread_connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None or self._local.pid != os.getpid():
-            with _translated(self._path):
-                connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-                connection.execute("PRAGMA journal_mode = WAL")
-                # A catalogue lost to a power cut is rebuilt from the buckets; a kill −9 loses nothing.
-                connection.execute("PRAGMA synchronous = NORMAL")
-            self._local.connection, self._local.pid = connection, os.getpid()
-            with self._lock:
-                self._opened.append(connection)
-        return connection
+    @contextmanager
+    def _here(self) -> Iterator[sqlite3.Connection]:
+        """The connection of this process, for one thread at a time."""
+        if self._pid != os.getpid():
+            _inherited.append((self._database, self._session_file))  # to close them would be the parent's to do
+            self._open()
+        with self._lock, _translated(self._path):
+            yield self._database
 
 
-class _Transaction:
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self._errors = _translated(path)
-        self._connection = connection
-
-    def __enter__(self) -> sqlite3.Connection:
-        with self._errors:
-            self._connection.execute("BEGIN IMMEDIATE")
-        return self._connection
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        with self._errors:
-            if kind is None:
-                self._connection.execute("COMMIT")
-            elif self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            if error is not None and isinstance(error, sqlite3.Error):
-                raise error
+_inherited: list[object] = []
 
 
 class _translated:  # noqa: N801  reads as a verb at its place of use
@@ -256,14 +249,19 @@ _ERRORS: dict[int, tuple[type[SkyholdError], str]] = {
 }
 
 
-def _lock_session(folder: Path, session: str) -> IO[str]:
-    sessions = folder / "sessions"
-    sessions.mkdir(exist_ok=True)
+def _lock_session(sessions: Path, session: str) -> IO[str]:
+    """A locked file that tells other processes that this session lives."""
+    sessions.mkdir(parents=True, exist_ok=True)
     for stale in sessions.iterdir():  # the files of sessions that were killed
         _remove_if_free(stale)
-    file = (sessions / session).open("w")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
+    path = sessions / session
+    while True:  # another process that cleans up may remove the file between its making and its lock
+        file = path.open("w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        file.close()
 
 
 def _remove_if_free(path: Path) -> None:

@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from skyhold.buckets.bucket import Bucket
-from skyhold.codec.frame import FrameKeys
-from skyhold.errors import Corrupt, InvalidInput, NotFound, SkyholdError, Unavailable
+from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys
+from skyhold.errors import Corrupt, InvalidInput, SkyholdError, Unavailable
 from skyhold.storage.blobs import check_blob
+from skyhold.storage.bounded import read_bounded
 from skyhold.storage.names import blob_name_of, pack_id_of
 from skyhold.storage.pack import PACK_BYTES_MAX, check_pack, merge_packs
 from skyhold.storage.replicas import Replicas, write_verified
 
 Buffer = bytes | bytearray | memoryview
 
-_OBJECT_BYTES_MAX = 128 << 20
 _LISTED_SINGLY_MAX = 32
 
 
@@ -50,21 +50,13 @@ class ObjectChecker:
 
     def read_checked(self, bucket: Bucket, key: str) -> Buffer:
         """The whole object, checked. Raises `Corrupt`, `NotFound`, and what a driver raises."""
-        size_bytes = dict(sizes_in(bucket, [key])).get(key)
-        if size_bytes is None:
-            raise NotFound(f"Object {key} is not in bucket `{bucket.name}`", code="object_not_found", key=key)
-        limit = PACK_BYTES_MAX if pack_id_of(key) is not None else _OBJECT_BYTES_MAX
-        if size_bytes > limit:
-            raise Corrupt(
-                f"Object {key} in bucket `{bucket.name}` has {size_bytes} bytes, more than one can have",
-                code="object_too_large",
-                hint="Run `skyhold repair`",
-                bucket=bucket.name,
-                key=key,
-            )
-        body = bucket.read(key)
+        body = self.read(bucket, key)
         self.check(key, body, bucket.name)
         return body
+
+    def read(self, bucket: Bucket, key: str) -> Buffer:
+        """The whole object, unchecked but for its length."""
+        return read_bounded(bucket, key, PACK_BYTES_MAX if pack_id_of(key) is not None else FRAME_BYTES_MAX)
 
     def merged(self, key: str, copies: Iterable[Buffer]) -> Buffer | None:
         """An intact pack put together from damaged copies, or None where a chunk is intact in none of them."""
@@ -150,7 +142,7 @@ def copy_object(key: str, sources: Collection[Bucket], target: Bucket, checker: 
         except Corrupt as error:
             errors.append(error)
             try:
-                damaged.append(source.read(key))
+                damaged.append(checker.read(source, key))
             except SkyholdError as failure:
                 errors.append(failure)
         except SkyholdError as error:

@@ -274,7 +274,12 @@ def check_pack(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -
     view = memoryview(pack)
     session = read_header(view, pack_id, store_id)
     start, length = footer_span(view[-_TRAILER.size :], len(view), pack_id)
-    for place in read_footer(view[start : start + length], PackRef(pack_id, session.salt), keys):
+    footer = view[start : start + length]
+    places = read_footer(footer, PackRef(pack_id, session.salt), keys)
+    # No code protects a pack's own header; its footer is a frame, written with the same seal and key, that is protected.
+    if view[5] != footer[6] & _SEALED or view[6:8] != footer[8:10]:
+        raise Corrupt(f"Header and footer of pack {pack_id.hex()} differ", code="pack_damaged", pack=pack_id.hex())
+    for place in places:
         yield place, _opens(view[place.offset : place.offset + place.record_length], place, session, keys)
 
 

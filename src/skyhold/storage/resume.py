@@ -20,4 +20,5 @@ def resume(space: PackSpace, catalogue: Catalogue) -> None:
             catalogue.arrived(known.pack.pack_id)
         else:
             gone.append(known.pack.pack_id)
-    catalogue.forget(gone)
+    if not space.replicas.lagging:  # else a bucket that could not be asked may hold them: the next push asks again
+        catalogue.forget(gone)
