@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -139,3 +140,30 @@ def test_help_of_a_verb_loads_only_click(words: str) -> None:
     """A verb's own module imports the registry only when it runs."""
     loaded = modules_loaded_by(*words.split(), "--help")
     assert {name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names) == OUTSIDE_THE_STANDARD_LIBRARY
+
+
+COMMAND_LINE = re.compile(r"(?:`|hint=f?\"|: )skyhold ((?:--?)?[a-z][^`\"\n]*)")
+
+
+def command_lines_in_the_source() -> list[tuple[str, str]]:
+    """Every command line that a message, hint or docstring of ours tells a person to use, with its file."""
+    return [
+        (str(path.relative_to(ROOT)), match[1])
+        for path in sorted((ROOT / "src").rglob("*.py"))
+        for match in COMMAND_LINE.finditer(path.read_text("utf-8"))
+    ]
+
+
+def test_every_command_that_a_message_names_exists() -> None:
+    found = command_lines_in_the_source()
+    assert len(found) > 50
+    for place, line in found:
+        words = [word for word in line.rstrip(".,;)").split() if word not in {"…", "--help"}]
+        if not words or words[0].startswith("-"):
+            continue
+        name = " ".join(words[:2]) if words[0] in GROUPS and len(words) > 1 else words[0]
+        assert name in {*VERB_WORDS, *GROUPS}, f"{place}: skyhold {line}"
+        command, context = find_command(name)
+        known = {flag for parameter in command.get_params(context) for flag in parameter.opts}
+        unknown = {word for word in words if word.startswith("--")} - known
+        assert not unknown, f"{place}: skyhold {line}"

@@ -108,7 +108,7 @@ def plan(snapshot: Snapshot, change: Change) -> Snapshot | None:
         raise NotFound(
             f"Repository {root.repository_id} was deleted at {root.deleted}",
             code="repository_deleted",
-            hint="Bring it back with `skyhold undelete`",
+            hint="Bring it back with `skyhold repository undelete`",
         )
     if change.gc_epoch is not None and change.gc_epoch != root.gc_epoch:
         raise Conflict(

@@ -118,6 +118,6 @@ def _broken(snapshot: Snapshot, sequence: int, why: str) -> NoReturn:
     raise Corrupt(
         f"The history of repository {snapshot.root.repository_id} is broken at move {sequence}: {why}",
         code="history_broken",
-        hint="Compare with the checkpoints: `skyhold recover --dry-run`",
+        hint="Take the refs from the checkpoints in the buckets: `skyhold recover URL`",
         move=sequence,
     )
