@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from skyhold.buckets.check import BucketReport, check_bucket
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.errors import InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
@@ -32,6 +32,9 @@ from skyhold.storage.configuration import Configuration
 from skyhold.storage.policy import Policy, check_possible
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from skyhold.buckets.check import BucketReport
 
 __all__ = ["RecoverReport", "SearchHit", "Store", "connect", "init", "open", "recover"]
 
@@ -208,6 +211,8 @@ class Store:
 
     def check_bucket(self, name: str) -> BucketReport:
         """Try, measure and ask a bucket, from this machine."""
+        from skyhold.buckets.check import check_bucket
+
         location = self._connection.settings.locate(self.configuration.bucket(name).location)
         return check_bucket(self._connection.bucket(name), location)
 
