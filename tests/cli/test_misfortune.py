@@ -146,6 +146,10 @@ def test_passphrase_is_asked_for_twice_and_not_shown(
     )
     assert made.status == 0, made.out
     assert "correct" not in made.out
+    skyhold("list", status=6)
+    asked = run_on_terminal("list", answers=[("Passphrase of the store:", "correct horse")])
+    assert asked.status == 0, asked.out
+    assert run_on_terminal("list", answers=[("Passphrase of the store:", "wrong")]).status == 6
     monkeypatch.setenv("SKYHOLD_PASSPHRASE", "wrong")
     assert "does not open with the passphrase" in skyhold("list", status=6).err
     monkeypatch.setenv("SKYHOLD_PASSPHRASE", "correct horse")

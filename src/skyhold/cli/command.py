@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeVar
 
 import click
 
 from skyhold.cli.exits import MEANINGS
 from skyhold.cli.output import Output
-from skyhold.errors import InvalidInput
+from skyhold.errors import InvalidInput, PermissionDenied
 
 if TYPE_CHECKING:
     from skyhold.registry.store import Store
     from skyhold.storage.progress import Progress
     from skyhold.storage.settings import Settings
 
-Parameters = ParamSpec("Parameters")
+Opened = TypeVar("Opened")
 
 COMMON: Final = ("store_url", "config_file", "verbose", "as_json", "quiet")
 
@@ -44,7 +45,20 @@ class Session:
         from skyhold.registry import store
 
         settings = self.settings()
-        return store.open(self.store_url or settings.store or _only_known_url(), settings=settings)
+        url = self.store_url or settings.store or _only_known_url()
+        return self.unseal(settings, lambda settings: store.open(url, settings=settings))
+
+    def unseal(self, settings: Settings, opening: Callable[[Settings], Opened]) -> Opened:
+        """Open a store, and where its passphrase is missing and somebody sits at the terminal, ask for it once."""
+        try:
+            return opening(settings)
+        except PermissionDenied as error:
+            wraps = error.fields.get("wraps")
+            askable = sys.stdin.isatty() and sys.stderr.isatty() and not self.output.json
+            if not (error.code == "key_needed" and isinstance(wraps, list) and "passphrase" in wraps and askable):
+                raise
+        passphrase = click.prompt("Passphrase of the store", hide_input=True, err=True)
+        return opening(replace(settings, passphrase=passphrase))
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

@@ -60,7 +60,8 @@ def _run(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each wa
     except SkyholdError as error:
         return _fail(error, arguments)
     except OSError as error:
-        print(flush=True)  # raises again where stdout was what failed
+        if error.filename is None:
+            print(flush=True)  # raises again where stdout was what failed
         return _fail(_defect(error), arguments)
     except Exception as error:  # noqa: BLE001 - the outermost frame: a defect is told like any other error
         return _fail(_defect(error), arguments)

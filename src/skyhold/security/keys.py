@@ -211,11 +211,12 @@ def _open_data_key(wraps: list[Wrap], associated: bytes, sealed: bool, keks: Seq
                     return data_key
     if denied is not None:
         raise denied
-    kinds = ", ".join(sorted({str(wrap.get("kind")) for wrap in wraps}))
+    kinds = sorted({str(wrap.get("kind")) for wrap in wraps})
     raise PermissionDenied(
-        f"The store is sealed and none of the given keys opens it (it is wrapped by: {kinds})",
+        f"The store is sealed and none of the given keys opens it (it is wrapped by: {', '.join(kinds)})",
         code="key_needed",
         hint="Set SKYHOLD_KEY_FILE to the key file, or SKYHOLD_PASSPHRASE",
+        wraps=kinds,
     )
 
 

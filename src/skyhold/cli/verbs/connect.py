@@ -22,7 +22,7 @@ def command(session: Session, *, url: str) -> None:
     from skyhold.cli.render import line, marked
     from skyhold.registry import store
 
-    with store.connect(url, settings=session.settings()) as joined:
+    with session.unseal(session.settings(), lambda settings: store.connect(url, settings=settings)) as joined:
         names = joined.bucket_names
         session.output.show(
             {"store": joined.id, "sealed": joined.sealed, "engine": joined.engine, "bucket_names": names},

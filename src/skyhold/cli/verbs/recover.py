@@ -34,7 +34,9 @@ def command(session: Session, *, url: str, minority: bool, yes: bool) -> None:
     from skyhold.registry import store
 
     confirm("Take this store over on this machine, and shut its former machine out?", yes=yes)
-    recovered, report = store.recover(url, settings=session.settings(), minority=minority)
+    recovered, report = session.unseal(
+        session.settings(), lambda settings: store.recover(url, settings=settings, minority=minority)
+    )
     with recovered:
         session.output.show(report.to_json(), quiet=[recovered.id], human=lambda: _tell(report))
         session.output.next_step("skyhold verify")
