@@ -14,9 +14,9 @@ from typing import Final, NoReturn
 
 from blake3 import blake3
 
-from skyhold.codec.frame import FRAME_BYTES_OVER_BODY_MAX, FrameKeys, Kind, decode_frame, encode_frame
+from skyhold.codec.frame import FRAME_BYTES_OVER_BODY_MAX, HEADER_BYTES, FrameKeys, Kind, decode_frame, encode_frame
 from skyhold.codec.seal import TAG_BYTES, open_sealed, seal
-from skyhold.errors import Corrupt
+from skyhold.errors import Corrupt, PermissionDenied
 from skyhold.units import MIB
 
 Buffer = bytes | bytearray | memoryview
@@ -275,10 +275,10 @@ def check_pack(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -
     session = read_header(view, pack_id, store_id)
     start, length = footer_span(view[-_TRAILER.size :], len(view), pack_id)
     footer = view[start : start + length]
-    places = read_footer(footer, PackRef(pack_id, session.salt), keys)
     # No code protects a pack's own header; its footer is a frame, written with the same seal and key, that is protected.
-    if view[5] != footer[6] & _SEALED or view[6:8] != footer[8:10]:
+    if length < HEADER_BYTES or view[5] != footer[6] & _SEALED or view[6:8] != footer[8:10]:
         raise Corrupt(f"Header and footer of pack {pack_id.hex()} differ", code="pack_damaged", pack=pack_id.hex())
+    places = read_footer(footer, PackRef(pack_id, session.salt), keys)
     for place in places:
         yield place, _opens(view[place.offset : place.offset + place.record_length], place, session, keys)
 
@@ -310,7 +310,7 @@ def merge_packs(copies: list[Buffer], pack_id: bytes, store_id: bytes, keys: Fra
 def _opens(record: Buffer, place: Place, session: Session, keys: FrameKeys) -> bool:
     try:
         open_record(record, place, session, keys)
-    except Corrupt:
+    except (Corrupt, PermissionDenied):  # of a record the number of a key that is not there is damage: its pack's is
         return False
     return True
 
