@@ -29,7 +29,7 @@ LENGTHS = st.integers(1, 4 << 20)
 @st.composite
 def places(draw: st.DrawFn, pack: PackRef, base_id: bytes | None = None) -> Place:
     raw = draw(LENGTHS)
-    chunk_id = draw(st.binary(min_size=32, max_size=32))
+    chunk_id = b"\x01" + draw(st.binary(min_size=31, max_size=31))  # zeros name no chunk
     offset = draw(st.integers(64, 64 << 20))
     return Place(chunk_id, pack, offset, draw(st.integers(1, raw + 1024)), raw, draw(st.integers(0, 255)), base_id)
 

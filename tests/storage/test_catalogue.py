@@ -1,0 +1,77 @@
+"""The catalogue under several processes, forks and pushes that died."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+from skyhold.storage.catalogue import Catalogue, KnownPack
+from skyhold.storage.pack import PackRef, Place
+
+CLASS = "00" * 8
+
+
+def entered(catalogue: Catalogue, *, seed: bytes = b"p") -> Place:
+    pack = PackRef(seed * 16, b"s" * 16)
+    place = Place(seed * 32, pack, 64, 30, 20, 0, None)
+    catalogue.enter(KnownPack(pack, CLASS, 1000), [place])
+    return place
+
+
+def test_a_pack_that_another_push_is_sending_is_not_reused_before_it_arrived(tmp_path: Path) -> None:
+    ours, theirs = Catalogue(tmp_path), Catalogue(tmp_path)
+    place = entered(ours)
+    assert ours.find(place.chunk_id, CLASS) == place
+    assert theirs.find(place.chunk_id, CLASS) is None
+    assert theirs.abandoned(CLASS) == [], "its push still runs"
+    ours.arrived(place.pack_id)
+    assert theirs.find(place.chunk_id, CLASS) == place
+    assert theirs.find(place.chunk_id, "11" * 8) is None, "another class"
+    ours.close()
+    theirs.close()
+
+
+def test_the_packs_of_a_push_that_died_are_abandoned(tmp_path: Path) -> None:
+    def die() -> None:
+        entered(Catalogue(tmp_path))
+        os._exit(9)
+
+    process = multiprocessing.get_context("fork").Process(target=die)
+    process.start()
+    process.join(20)
+    catalogue = Catalogue(tmp_path)
+    (known,) = catalogue.abandoned(CLASS)
+    catalogue.forget([known.pack.pack_id])
+    assert catalogue.abandoned(CLASS) == []
+    assert catalogue.size_bytes(known.pack.pack_id) is None
+    catalogue.close()
+
+
+def test_a_forked_child_has_a_session_of_its_own_and_leaves_its_parents(tmp_path: Path) -> None:
+    catalogue = Catalogue(tmp_path)
+    place = entered(catalogue)
+
+    def child() -> None:
+        fine = catalogue.find(place.chunk_id, CLASS) is None and catalogue.abandoned(CLASS) == []
+        catalogue.close()
+        os._exit(0 if fine else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(20)
+    assert process.exitcode == 0
+    other = Catalogue(tmp_path)
+    assert other.abandoned(CLASS) == [], "the parent still lives"
+    catalogue.arrived(place.pack_id)
+    other.close()
+    catalogue.close()
+
+
+def test_a_whole_chunk_is_found_rather_than_a_delta(tmp_path: Path) -> None:
+    catalogue = Catalogue(tmp_path)
+    whole = entered(catalogue)
+    pack = PackRef(b"q" * 16, b"s" * 16)
+    catalogue.enter(KnownPack(pack, CLASS, 1000), [Place(whole.chunk_id, pack, 64, 9, 20, 0x21, b"b" * 32)])
+    assert catalogue.find(whole.chunk_id, CLASS) == whole
+    catalogue.close()
