@@ -33,8 +33,8 @@ def test_there_are_golden_repositories_of_format_1() -> None:
 
 @contextmanager
 def recovered(store: str, machine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[skyhold.Store]:
-    """A golden store on a machine that knows nothing of it. Its buckets are of memory, filled with copies of its objects,
-    because the store's configuration says where they are, which no folder of a checkout can be."""
+    """A golden store on a machine that knows nothing of it. Its buckets are of memory, filled with copies of its
+    objects: the store's configuration says where they are, which no folder of a checkout can be."""
     machine.mkdir()
     monkeypatch.setenv("SKYHOLD_STATE", str(machine / "state"))
     monkeypatch.setenv("SKYHOLD_CACHE", str(machine / "cache"))

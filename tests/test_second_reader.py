@@ -1,0 +1,169 @@
+"""`docs/format.md` says everything: a reader that shares no code with us restores what we store, byte for byte."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import skyhold
+from skyhold.security.keys import KeyFile, Passphrase
+from skyhold.storage import layout
+from skyhold.storage.settings import load_settings
+from tests.second_reading import READER, hashes, read_again
+
+PASSPHRASE = "a passphrase of the tests"
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SKYHOLD_STORE", "SKYHOLD_CONFIG", "SKYHOLD_KEY_FILE", "SKYHOLD_PASSPHRASE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SKYHOLD_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("SKYHOLD_CACHE", str(tmp_path / "cache"))
+
+
+def write_model(folder: Path, random: np.random.Generator, *, tuned: float = 0.0, elements: int = 300_000) -> None:
+    """A model of random sizes in bf16 and f32, and the bytes around it; `tuned` moves every weight of the folder's."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "model.safetensors"
+    if tuned:
+        from safetensors.numpy import load_file
+
+        weights = {
+            name: (values.astype(np.float32) * (1 + tuned * random.normal(size=values.shape))).astype(values.dtype)
+            for name, values in load_file(path).items()
+        }
+    else:
+        weights = {
+            f"layer.{index}.weight": random.normal(size=int(random.integers(1, elements))).astype(dtype)
+            for index, dtype in enumerate([ml_dtypes.bfloat16, np.float32, ml_dtypes.bfloat16, np.float32])
+        }
+    save_file(weights, path)
+    (folder / "tokens.json").write_text(json.dumps({str(number): number for number in range(3000)}))
+    (folder / "noise").write_bytes(random.bytes(int(random.integers(0, 5000))))
+    (folder / "empty").touch()
+
+
+def push_versions(
+    store: skyhold.Store, model: Path, *, seed: int, elements: int = 300_000
+) -> dict[str, dict[str, str]]:
+    """A base and two fine-tunes of it; returns the SHA-256 of their files, by version."""
+    random = np.random.default_rng(seed)
+    repository = store.repository("team/model", create=True)
+    found = {}
+    for number, tuned in enumerate((0.0, 0.001, 0.003)):
+        write_model(model, random, tuned=tuned, elements=elements)
+        pushed = repository.push(model, message=f"Number {number}", metrics={"loss": 0.1 + 1 / 3**number})
+        assert tuned == 0 or pushed.delta_bytes > 0
+        found[pushed.version] = hashes(model)
+    return found
+
+
+def keys_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[KeyFile | Passphrase]:
+    monkeypatch.setenv("SKYHOLD_KEY_FILE", str(tmp_path / "test.key"))
+    return [KeyFile.generate(tmp_path / "test.key"), Passphrase(PASSPHRASE)]
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["clear", "sealed"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_we_store_is_restored_identically(
+    sealed: bool, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "PAGE_BYTES_MAX", 500)  # layouts of many pages
+    keks = keys_of(tmp_path, monkeypatch) if sealed else []
+    buckets = [tmp_path / name for name in ("aws", "gcp", "azure")]
+    with skyhold.init(list(map(str, buckets)), settings=load_settings(), encrypt_with=keks) as store:
+        wanted = push_versions(store, tmp_path / "model", seed=seed)
+    run = read_again(buckets, output=tmp_path / "out", passphrase=PASSPHRASE if sealed else None)
+    assert run.returncode == 0, run.stdout + run.stderr
+    restored = {path.name: hashes(path) for path in (tmp_path / "out" / "team" / "model").iterdir()}
+    assert restored == {version[:40]: files for version, files in wanted.items()}
+    if sealed:
+        assert read_again(buckets[1:], key_file=tmp_path / "test.key").returncode == 0
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["clear", "sealed"])
+def test_a_flipped_byte_in_any_object_is_found_by_both(
+    sealed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keks = keys_of(tmp_path, monkeypatch)[:1] if sealed else []
+    bucket = tmp_path / "only"
+    random = np.random.default_rng(7)
+    with skyhold.init([str(bucket)], settings=load_settings(), encrypt_with=keks) as store:
+        push_versions(store, tmp_path / "model", seed=3, elements=6000)
+    objects = [path for path in sorted(bucket.rglob("*")) if path.is_file() and ".skyhold" not in path.parts]
+    folders = {path.relative_to(bucket).parts[0] for path in objects}
+    assert folders >= {"store.json", "packs", "indexes", "versions", "layouts", "tensors", "checkpoints"}
+    key_file = tmp_path / "test.key" if sealed else None
+    assert read_again([bucket], key_file=key_file).returncode == 0
+    for path in objects:
+        intact = path.read_bytes()
+        damaged = bytearray(intact)
+        damaged[random.integers(len(damaged))] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged)
+        key = path.relative_to(bucket).as_posix()
+        run = read_again([bucket], key_file=key_file)
+        assert run.returncode != 0, f"{key}: {run.stdout}"
+        assert key in run.stderr
+        assert key in named_by_verify(bucket), key
+        path.write_bytes(intact)
+
+
+def named_by_verify(bucket: Path) -> str:
+    """What our own deep verification says of a store, or the error that keeps it from beginning."""
+    try:
+        with skyhold.open(str(bucket)) as store:
+            return json.dumps(store.verify(deep=True).to_json())
+    except skyhold.SkyholdError as error:
+        return str(error)
+
+
+def test_a_damaged_copy_is_found_behind_an_intact_one(tmp_path: Path) -> None:
+    buckets = [tmp_path / "a", tmp_path / "b"]
+    with skyhold.init(list(map(str, buckets)), settings=load_settings()) as store:
+        push_versions(store, tmp_path / "model", seed=4, elements=6000)
+    pack = next((buckets[1] / "packs").rglob("*/*"))
+    os.truncate(pack, pack.stat().st_size - 1)
+    run = read_again(buckets)
+    assert run.returncode == 1
+    assert f"{buckets[1]}: packs/" in run.stderr
+
+
+def test_a_folder_that_is_no_bucket_is_an_error(tmp_path: Path) -> None:
+    run = read_again([tmp_path])
+    assert run.returncode == 2
+    assert "is no bucket" in run.stderr
+
+
+def test_buckets_of_two_stores_are_refused(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        skyhold.init([str(tmp_path / name)], settings=load_settings()).close()
+    run = read_again([tmp_path / "one", tmp_path / "other"])
+    assert run.returncode == 2
+    assert "another store" in run.stderr
+
+
+def test_a_missing_pack_is_found(tmp_path: Path) -> None:
+    with skyhold.init([str(tmp_path / "a")], settings=load_settings()) as store:
+        push_versions(store, tmp_path / "model", seed=5, elements=6000)
+    shutil.rmtree(tmp_path / "a" / "packs")
+    run = read_again([tmp_path / "a"])
+    assert run.returncode == 1
+    assert "is missing" in run.stderr
+
+
+def test_it_shares_no_code_with_us() -> None:
+    tree = ast.parse(READER.read_text("utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    rooms = {name.split(".")[0] for name in imported}
+    assert rooms - set(sys.stdlib_module_names) == {"blake3", "cryptography", "numpy", "zstandard"}
