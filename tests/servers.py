@@ -2,44 +2,67 @@
 
 `tools/servers/build` brings the programs into `${SKYHOLD_SERVERS:-~/.cache/skyhold-servers}/bin`. Each test process
 (each pytest-xdist worker) starts a server when it first asks for it, on a free loopback port and an empty folder, and
-ends it by its process id when it exits.
+ends it by its process id when it exits; on Linux the kernel ends it too where that process was killed.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import requests
+from azure.core.exceptions import ResourceExistsError
+from azure.storage.blob import ContainerClient
 
 ACCESS_KEY = "skyhold-tests"
 SECRET_KEY = "only-for-the-tests-of-skyhold"
+AZURITE_ACCOUNT = "devstoreaccount1"
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""Azurite's own public account (https://learn.microsoft.com/azure/storage/common/storage-use-azurite)."""
+WRONG_AZURE_KEY = "YSBzZWNyZXQga2V5IG9mIGFuIGFjY291bnQ="
 PROGRAMS = Path(os.environ.get("SKYHOLD_SERVERS") or Path.home() / ".cache" / "skyhold-servers").expanduser() / "bin"
 READY_S_MAX = 60.0
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers at `http://127.0.0.1:port` and keeps its things in `folder`."""
+    """A server that answers at `http://127.0.0.1:port`; `make_bucket` makes a bucket that may be there already."""
 
     port: int
-    folder: Path
     make_bucket: Callable[[str], None]
+    scheme: str = "http"
+    _buckets: set[str] = field(default_factory=set)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    def with_bucket(self, name: str) -> Server:
+        """This server, once it has that bucket."""
+        if name not in self._buckets:
+            self.make_bucket(name)
+            self._buckets.add(name)
+        return self
+
+
+class MissingServer(pytest.skip.Exception):
+    """The program of a server is not there: the one reason to skip that no test needs to declare."""
 
 
 def program(name: str) -> Path:
@@ -49,7 +72,7 @@ def program(name: str) -> Path:
         reason = f"{name} is not built: run tools/servers/build"
         if os.environ.get("SKYHOLD_REQUIRE_ALL") == "1":
             pytest.fail(reason)
-        pytest.skip(reason)
+        raise MissingServer(reason)
     return path
 
 
@@ -72,6 +95,7 @@ def start(command: list[str | Path], port: int, folder: Path, environment: Mappi
             stdout=output,
             stderr=subprocess.STDOUT,
             env=os.environ | dict(environment or {}),
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - calls one function of libc, which takes no lock
         )
     owner = os.getpid()
 
@@ -83,6 +107,13 @@ def start(command: list[str | Path], port: int, folder: Path, environment: Mappi
 
     atexit.register(end)
     wait_until(lambda: answers(port), lambda: f"{command[0]} is not ready: {log.read_text(errors='replace')[-2000:]}")
+
+
+def end_with_parent() -> None:
+    """In a child before its program begins: let the kernel kill it when the process that made it ends, however."""
+    if sys.platform == "linux":
+        parent_death_signal = 1  # PR_SET_PDEATHSIG in <sys/prctl.h>
+        ctypes.CDLL(None, use_errno=True).prctl(parent_death_signal, signal.SIGKILL)
 
 
 def wait_until(ready: Callable[[], bool], complaint: Callable[[], str]) -> None:
@@ -112,14 +143,16 @@ def new_folder(name: str) -> Path:
 
 
 @functools.cache
-def versitygw() -> Server:
-    """An S3 server over a folder. It has no bucket yet."""
+def versitygw(access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY, certificate: Path | None = None) -> Server:
+    """An S3 server over a folder, a process for each set of arguments. `certificate` is the PEM file of a chain and its
+    key: then it speaks TLS. It has no bucket yet."""
     path, folder, port = program("versitygw"), new_folder("versitygw"), free_port()
     data = folder / "data"
     data.mkdir()
-    keys = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
-    start([path, "--port", f"127.0.0.1:{port}", "posix", data], port, folder, keys)
-    return Server(port, folder, lambda name: (data / name).mkdir(exist_ok=True))
+    keys = {"ROOT_ACCESS_KEY": access_key, "ROOT_SECRET_KEY": secret_key}
+    tls: list[str | Path] = ["--cert", certificate, "--key", certificate] if certificate else []
+    start([path, "--port", f"127.0.0.1:{port}", *tls, "posix", data], port, folder, keys)
+    return Server(port, lambda name: (data / name).mkdir(exist_ok=True), "https" if certificate else "http")
 
 
 @functools.cache
@@ -148,7 +181,7 @@ def seaweedfs() -> Server:
     def make_bucket(name: str) -> None:
         wait_until(lambda: _filer_made(filer, name), lambda: complaint)
 
-    return Server(port, folder, make_bucket)
+    return Server(port, make_bucket)
 
 
 def _filer_made(filer: int, bucket: str) -> bool:
@@ -160,3 +193,32 @@ def _filer_made(filer: int, bucket: str) -> bool:
         return False
     finally:
         connection.close()
+
+
+@functools.cache
+def fake_gcs_server() -> Server:
+    """fake-gcs-server, which keeps objects in memory and asks for no credentials. It has no bucket yet."""
+    path, folder, port = program("fake-gcs-server"), new_folder("fake-gcs-server"), free_port()
+    at = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-public-host", f"127.0.0.1:{port}"]
+    start([path, *at, "-backend", "memory"], port, folder)
+
+    def make_bucket(name: str) -> None:
+        reply = requests.post(f"http://127.0.0.1:{port}/storage/v1/b", json={"name": name}, timeout=10)
+        assert reply.status_code in {200, 409}, reply.text
+
+    return Server(port, make_bucket)
+
+
+@functools.cache
+def azurite() -> Server:
+    """Azurite's blob service, for `AZURITE_ACCOUNT`. It has no container yet."""
+    path, folder, port = program("azurite-blob"), new_folder("azurite"), free_port()
+    at = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", folder / "data"]
+    start([path, *at, "--skipApiVersionCheck", "--silent", "--disableTelemetry"], port, folder)
+
+    def make_bucket(name: str) -> None:
+        account = f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}"
+        with ContainerClient(account, name, credential=AZURITE_KEY) as container, suppress(ResourceExistsError):
+            container.create_container()
+
+    return Server(port, make_bucket)

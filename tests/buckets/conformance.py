@@ -1,7 +1,7 @@
 """The conformance suite of the `Bucket` port: every driver passes it, against a real server where there is one.
 
-A driver's tests are a subclass with the fixture `location`. What a store cannot do is declared: by `Capabilities`, or,
-where only an emulator falls short of the real store, by name in `exempt`. Nothing else may skip.
+A driver's tests are a subclass with the fixture `location`. What a store or its emulator cannot show is declared by
+name in `exemptions.py`, and nothing else may skip.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import pytest
 
+from skyhold.buckets.admission import admit
 from skyhold.buckets.bucket import Bucket, Capabilities
+from skyhold.buckets.check import check_bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
 from skyhold.buckets.retry import RetryPolicy
+from skyhold.buckets.rules import TellsRules, TellsTime
 from skyhold.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
 
 QUICK = RetryPolicy(attempts_max=4, total_s=5.0, first_delay_s=0.02, delay_s_max=0.1, stall_timeout_s=10.0)
@@ -31,8 +34,6 @@ CHILD_S_MAX = 20
 
 
 class BucketConformance(ABC):
-    exempt: ClassVar[Mapping[str, str]] = {}
-    """Test name: why the emulator cannot show it, and what does instead."""
     list_keys: ClassVar[int] = PAGE_KEYS + 7
     contenders: ClassVar[int] = 8
 
@@ -55,14 +56,6 @@ class BucketConformance(ABC):
     def bucket(self, location: BucketLocation) -> Iterator[Bucket]:
         with open_bucket(location, QUICK) as bucket:
             yield bucket
-
-    @pytest.fixture(autouse=True)
-    def _declared_exemptions(self, request: pytest.FixtureRequest) -> None:
-        name = request.node.originalname
-        unknown = [exempted for exempted in self.exempt if not hasattr(self, exempted)]
-        assert not unknown, f"exempt names no test: {unknown}"
-        if name in self.exempt:
-            pytest.skip(f"declared: {self.exempt[name]}")
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -101,7 +94,7 @@ class BucketConformance(ABC):
         bucket.write("empty", b"")
         assert bytes(bucket.read("empty")) == b""
         assert b"".join(bucket.read_stream("empty")) == b""
-        assert bucket.stat("empty").size_bytes == 0
+        assert [info.size_bytes for info in bucket.list("empty")] == [0]
         tagged = bucket.read_tagged("empty")
         assert tagged is not None
         assert bytes(tagged.body) == b""
@@ -126,9 +119,9 @@ class BucketConformance(ABC):
             stream = bucket.read_stream("k", part_bytes=64 << 10)
             assert len(next(stream)) > 0
             stream.close()  # type: ignore[attr-defined]
-        assert bucket.stat("k").size_bytes == 8 << 20
+        assert bytes(bucket.read("k", (8 << 20) - 1)) == b"\0"
 
-    @pytest.mark.parametrize("call", ["read", "read_stream", "read_tagged", "stat"])
+    @pytest.mark.parametrize("call", ["read", "read_stream", "read_tagged"])
     def test_missing_object_is_not_found(self, bucket: Bucket, call: str) -> None:
         bucket.write("there", b"x")
         with pytest.raises(NotFound) as caught:
@@ -141,7 +134,7 @@ class BucketConformance(ABC):
         bucket.write("k", b"first, and longer")
         bucket.write("k", b"second")
         assert bytes(bucket.read("k")) == b"second"
-        assert bucket.stat("k").size_bytes == 6
+        assert [info.size_bytes for info in bucket.list()] == [6]
 
     def test_deleted_object_is_gone_and_may_be_deleted_again(self, bucket: Bucket) -> None:
         bucket.write("k/a", b"x")
@@ -161,7 +154,6 @@ class BucketConformance(ABC):
     def test_odd_key_holds_an_object(self, bucket: Bucket, key: str) -> None:
         bucket.write(key, key.encode())
         assert bytes(bucket.read(key)) == key.encode()
-        assert bucket.stat(key).key == key
         assert [info.key for info in bucket.list()] == [key]
         bucket.delete(key)
         assert list(bucket.list()) == []
@@ -176,7 +168,6 @@ class BucketConformance(ABC):
             lambda: bucket.read(key),
             lambda: list(bucket.read_stream(key)),
             lambda: bucket.read_tagged(key),
-            lambda: bucket.stat(key),
             lambda: bucket.write(key, b"x"),
             lambda: bucket.write_if(key, b"x", expected_tag=None),
             lambda: bucket.delete(key),
@@ -225,29 +216,25 @@ class BucketConformance(ABC):
     def test_listed_objects_say_when_they_were_written(self, bucket: Bucket) -> None:
         bucket.write("k", b"x")
         (info,) = bucket.list()
-        assert info.tag in {"", bucket.stat("k").tag}
-        if bucket.capabilities.modified_times:
-            assert info.modified_at is not None
-            assert abs(info.modified_at.timestamp() - time.time()) < 60
+        assert info.tag in {"", tag_of(bucket, "k")}
+        assert info.modified_at is not None
+        assert abs(info.modified_at.timestamp() - time.time()) < 60
 
     # -- tags and conditional puts -------------------------------------------------------------------------------
 
     def test_tag_changes_with_the_bytes_and_is_the_same_everywhere(self, bucket: Bucket) -> None:
         bucket.write("k", b"one")
-        first = bucket.stat("k").tag
-        tagged = bucket.read_tagged("k")
-        assert tagged is not None
-        assert tagged.tag == first
+        first = tag_of(bucket, "k")
         assert bucket.read_tagged("k", unless_tag=first) is None
         bucket.write("k", b"two")
         second = bucket.read_tagged("k", unless_tag=first)
         assert second is not None
         assert bytes(second.body) == b"two"
-        assert second.tag == bucket.stat("k").tag != first
+        assert second.tag == tag_of(bucket, "k") != first
 
     def test_conditional_create_makes_an_object_once(self, bucket: Bucket) -> None:
         tag = bucket.write_if("k", b"one", expected_tag=None)
-        assert tag == bucket.stat("k").tag
+        assert tag == tag_of(bucket, "k")
         with pytest.raises(Conflict):
             bucket.write_if("k", b"two", expected_tag=None)
         assert bytes(bucket.read("k")) == b"one"
@@ -296,8 +283,6 @@ class BucketConformance(ABC):
     # -- failures ------------------------------------------------------------------------------------------------
 
     def test_gone_bucket_is_named_by_every_call(self, bucket: Bucket, request: pytest.FixtureRequest) -> None:
-        if not bucket.capabilities.external:
-            pytest.skip("declared: the bucket lives in this process and cannot be gone")
         with open_bucket(request.getfixturevalue("gone"), QUICK) as gone:
             for call in every_call(gone):
                 with pytest.raises(NotFound) as caught:
@@ -305,8 +290,6 @@ class BucketConformance(ABC):
                 assert caught.value.code == "bucket_not_found"
 
     def test_wrong_credentials_are_permission_denied(self, bucket: Bucket, request: pytest.FixtureRequest) -> None:
-        if not bucket.capabilities.credentials:
-            pytest.skip("declared: the bucket takes no credentials")
         bucket.write("k", b"x")
         with open_bucket(request.getfixturevalue("denied"), QUICK) as denied:
             for call in every_call(denied):
@@ -322,7 +305,6 @@ class BucketConformance(ABC):
             bucket.write(f"t/{index}", body)
             assert bytes(bucket.read(f"t/{index}")) == body
             assert b"".join(bucket.read_stream(f"t/{index}", part_bytes=500)) == body
-            assert bucket.stat(f"t/{index}").size_bytes == len(body)
             bucket.delete(f"t/{index}")
 
         with ThreadPoolExecutor(32) as pool:
@@ -338,11 +320,33 @@ class BucketConformance(ABC):
             assert [info.key for info in bucket.list()] == ["c", "k"]
 
         assert run_in_child(in_child) == 0
-        if bucket.capabilities.external:
-            assert bytes(bucket.read("c")) == b"from the child"
         assert bytes(bucket.read("k")) == b"from the parent"
 
-    def test_capabilities_are_declared(self, bucket: Bucket, location: BucketLocation) -> None:
+    def test_what_a_forked_child_wrote_is_seen_by_its_parent(self, bucket: Bucket) -> None:
+        assert run_in_child(lambda: bucket.write("c", b"from the child")) == 0
+        assert bytes(bucket.read("c")) == b"from the child"
+
+    # -- what a voter and an owner must know ---------------------------------------------------------------------
+
+    def test_bucket_is_admitted_as_voter(self, bucket: Bucket) -> None:
+        verdict = admit(bucket, rounds=10, clients=16, seed=3)
+        assert verdict.admitted, verdict
+        assert verdict.wins == 10
+
+    def test_check_finds_a_sound_bucket(self, bucket: Bucket, location: BucketLocation) -> None:
+        report = check_bucket(bucket, location, contend=False, throughput_bytes=1 << 16)
+        assert report.problems == ()
+        assert (report.clock_skew_s is not None) == isinstance(bucket, TellsTime)
+        assert abs(report.clock_skew_s or 0.0) < 5
+        assert list(bucket.list(".skyhold-check/")) == []
+
+    def test_rules_of_the_bucket_are_told_where_there_are_any(self, bucket: Bucket) -> None:
+        if isinstance(bucket, TellsRules):
+            assert bucket.rules().retention.verdict == "absent"
+        else:
+            assert bucket.url.startswith(("file:", "memory:"))
+
+    def test_name_url_and_capabilities_are_told(self, bucket: Bucket, location: BucketLocation) -> None:
         assert isinstance(bucket.capabilities, Capabilities)
         assert bucket.name == location.name
         assert bucket.url == location.url
@@ -360,12 +364,17 @@ def every_call(bucket: Bucket) -> list[Callable[[], object]]:
         lambda: bucket.read("k"),
         lambda: list(bucket.read_stream("k")),
         lambda: bucket.read_tagged("k"),
-        lambda: bucket.stat("k"),
         lambda: bucket.write("k", b"y"),
         lambda: bucket.write_if("new", b"y", expected_tag=None),
         lambda: list(bucket.list()),
         lambda: bucket.delete("k"),
     ]
+
+
+def tag_of(bucket: Bucket, key: str) -> str:
+    tagged = bucket.read_tagged(key)
+    assert tagged is not None, "only a read under `unless_tag` may answer None"
+    return tagged.tag
 
 
 def run_in_child(work: Callable[[], None]) -> int:

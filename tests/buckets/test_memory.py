@@ -10,7 +10,7 @@ from skyhold.buckets.location import BucketLocation, parse_location
 from tests.buckets.conformance import BucketConformance
 
 
-class TestMemoryBucket(BucketConformance):
+class TestMemory(BucketConformance):
     @pytest.fixture
     def location(self) -> BucketLocation:
         return parse_location(f"memory://{uuid.uuid4().hex}")

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["answer", "drop", "lose_reply", "truncate", "stall", "stall_body", "delay", "corrupt_request"]
+Kind = Literal["answer", "drop", "lose_reply", "truncate", "stall", "stall_body", "delay", "trickle", "corrupt_request"]
 READS = frozenset({"GET", "HEAD"})
 WRITES = frozenset({"PUT", "POST", "PATCH", "DELETE"})
 ANY = READS | WRITES
@@ -29,7 +29,8 @@ class Fault:
     `answer`: our `status`, without asking the server. `drop`: the connection closes, the server never sees it.
     `lose_reply`: the server answers, the connection closes. `truncate`: half of the reply's body, then closed.
     `stall`: silence, the server never sees it. `stall_body`: half of the reply's body, then silence.
-    `delay`: passed on after `delay_s`. `corrupt_request`: the last byte of the body is another one.
+    `delay`: passed on after `delay_s`. `trickle`: the reply, a byte each `delay_s`. `corrupt_request`: the middle byte of
+    the body is another one.
     """
 
     kind: Kind
@@ -105,7 +106,7 @@ class FaultProxy:
             with self._lock:
                 self.connections -= 1
 
-    def _serve_one(self, client: socket.socket, requests: object) -> bool:
+    def _serve_one(self, client: socket.socket, requests: object) -> bool:  # noqa: PLR0911 - one for each fault
         """Serve one request; whether the connection goes on."""
         head = _read_head(requests)
         method, target = head.split(b" ", 2)[:2]
@@ -128,7 +129,8 @@ class FaultProxy:
         if fault and kind == "delay":
             self._closing.wait(fault.delay_s)
         if kind == "corrupt_request" and body:
-            body = body[:-1] + bytes([body[-1] ^ 1])
+            middle = len(body) // 2
+            body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
         reply_head, reply_body = self._ask(head, body, method)
         if kind == "lose_reply":
             return False
@@ -136,6 +138,9 @@ class FaultProxy:
             self._send(client, reply_head + reply_body[: len(reply_body) // 2])
             if kind == "stall_body":
                 self._silence(client)
+            return False
+        if fault and kind == "trickle":
+            self._trickle(client, reply_head + reply_body, fault.delay_s)
             return False
         self._send(client, reply_head + reply_body)
         return not re.search(rb"\r\nconnection: *close", reply_head, re.IGNORECASE)
@@ -165,6 +170,12 @@ class FaultProxy:
             client.sendall(piece)
             with self._lock:
                 self.sent_bytes += len(piece)
+
+    def _trickle(self, client: socket.socket, data: bytes, delay_s: float) -> None:
+        for byte in data:
+            self._send(client, bytes([byte]))
+            if self._closing.wait(delay_s):
+                return
 
     def _silence(self, client: socket.socket) -> None:
         """Say nothing until the client gives up or the proxy closes."""

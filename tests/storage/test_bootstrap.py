@@ -86,7 +86,7 @@ def test_creating_again_is_no_error_but_another_store_or_foreign_objects_are() -
     with pytest.raises(AlreadyExists, match="photos/cat"):
         create_store_document(foreign, DOCUMENT, KEYS)
     with pytest.raises(NotFound):
-        foreign.stat("store.json")
+        foreign.read("store.json")
 
 
 class Unconditional(MemoryBucket):

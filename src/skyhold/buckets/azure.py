@@ -14,8 +14,11 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Final
 
+import requests
+import urllib3
 from azure.core import MatchConditions
-from azure.core.exceptions import AzureError
+from azure.core.exceptions import AzureError, ServiceResponseError
+from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
 from skyhold.buckets.azure_credentials import credentials_of
@@ -34,8 +37,8 @@ from skyhold.buckets.bucket import (
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, azure_rules
-from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated
-from skyhold.errors import Conflict, NotFound, PermissionDenied, SkyholdError
+from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated, within
+from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied, SkyholdError
 
 PUT_BYTES_MAX: Final = 5000 << 20
 """The largest Put Blob (https://learn.microsoft.com/rest/api/storageservices/put-blob)."""
@@ -72,30 +75,25 @@ class AzureBucket(Bucket):
         self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
     ) -> Iterator[Buffer]:
         """One request a part: the SDK has no reply that is read while it comes. All are of one state of the object."""
-        if length == 0:
-            return iter(())
-        info = self.stat(key)
-        end = check_range(key, info.size_bytes, start, length)
-        unchanged: dict[str, Any] = {"etag": info.tag, "match_condition": MatchConditions.IfNotModified}
+        check_key(key)
+        return iter(()) if length == 0 else self._parts(key, start, length, part_bytes)
 
-        def attempt(done_bytes: int) -> Iterator[Buffer]:
-            for position in range(start + done_bytes, end, part_bytes):
+    def _parts(self, key: str, start: int, length: int | None, part_bytes: int) -> Iterator[Buffer]:
+        first_bytes = part_bytes if length is None else min(part_bytes, length)
+        first, whole_bytes = retrying(self._policy, lambda: self._first_part(key, start, first_bytes))
+        end = check_range(key, whole_bytes, start, length)
+        unchanged = {"etag": first.tag, "match_condition": MatchConditions.IfNotModified}
+
+        def rest(done_bytes: int) -> Iterator[Buffer]:
+            for position in range(start + len(first.body) + done_bytes, end, part_bytes):
                 yield self._get(key, position, min(part_bytes, end - position), **unchanged).body
 
-        return resuming(self._policy, attempt)
+        if first.body:
+            yield first.body
+        yield from resuming(self._policy, rest)
 
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
         return retrying(self._policy, lambda: self._get_unless(key, unless_tag))
-
-    def stat(self, key: str) -> ObjectInfo:
-        def attempt() -> ObjectInfo:
-            try:
-                properties = self._opened().get_blob_client(self._blob(key)).get_blob_properties(**self._patience())
-            except AzureError as error:
-                raise translated(error, self.name, key) from error
-            return ObjectInfo(key, properties.size, _tag(properties.etag), properties.last_modified)
-
-        return retrying(self._policy, attempt)
 
     def write(self, key: str, body: Buffer) -> None:
         send_s = self._policy.upload_timeout_s(len(memoryview(body).cast("B")))
@@ -111,8 +109,10 @@ class AzureBucket(Bucket):
         condition: dict[str, Any] = {"overwrite": False}
         if expected_tag is not None:
             condition = {"overwrite": True, "etag": expected_tag, "match_condition": MatchConditions.IfNotModified}
-        half_s = deadline_s / 2  # one to connect and send, one to wait for the reply
-        return self._put(key, body, condition, conditional=True, connection_timeout=half_s, read_timeout=half_s)
+        check_key(key)
+        sent = bytes(body)  # the caller may go on before we do
+        wait = {"connection_timeout": min(self._policy.connect_timeout_s, deadline_s), "read_timeout": deadline_s}
+        return within(deadline_s, lambda: self._put(key, sent, condition, conditional=True, **wait), self.name, key)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """Azure sorts by name but cannot begin after one, so `after` skips on our side."""
@@ -205,6 +205,21 @@ class AzureBucket(Bucket):
 
     def _get(self, key: str, start: int = 0, length: int | None = None, **condition: Any) -> Tagged:
         """One Get Blob of `[start, start + length)`, under an `etag` and a `match_condition` where they are given."""
+        tagged, whole_bytes = self._get_part(key, start, length, **condition)
+        check_range(key, whole_bytes, start, length)
+        return tagged
+
+    def _first_part(self, key: str, start: int, length: int) -> tuple[Tagged, int]:
+        """As `_get_part`; an empty object has no range at all, so it is asked for whole."""
+        try:
+            return self._get_part(key, start, length)
+        except InvalidInput:
+            if start:
+                raise
+            return self._get_part(key, 0, None)
+
+    def _get_part(self, key: str, start: int, length: int | None, **condition: Any) -> tuple[Tagged, int]:
+        """One Get Blob of what the object has of `[start, start + length)`, and the object's size in bytes."""
         if start < 0 or (length or 0) < 0:
             raise range_not_satisfiable(key, start, length)
         first = None if not start and length is None else start
@@ -220,9 +235,10 @@ class AzureBucket(Bucket):
         except AzureError as error:
             raise translated(error, self.name, key) from error
         whole_bytes = int((reply.properties.content_range or "").rpartition("/")[2]) if body else 0
-        if len(body) != check_range(key, whole_bytes, start, length) - start:
+        end = whole_bytes if length is None else min(whole_bytes, start + length)
+        if len(body) != max(0, end - start):
             raise truncated(self.name, key)
-        return Tagged(body, _tag(reply.properties.etag))
+        return Tagged(body, _tag(reply.properties.etag)), whole_bytes
 
     def _get_unless(self, key: str, unless_tag: str | None) -> Tagged | None:
         if unless_tag is None:
@@ -262,7 +278,7 @@ class AzureBucket(Bucket):
                 max_single_put_size=PUT_BYTES_MAX,
                 max_single_get_size=GET_BYTES_MAX,
                 connection_data_block_size=1 << 20,
-                connection_verify=location.ca_file or True,
+                transport=_WholeReplies(connection_verify=location.ca_file or True),
             )
             self._client, self._process_id = client, os.getpid()
         return client
@@ -272,6 +288,18 @@ class AzureBucket(Bucket):
 
     def _blob(self, key: str) -> str:
         return self._prefix + check_key(key)
+
+
+class _WholeReplies(RequestsTransport):  # type: ignore[misc]  # azure.core is typed in part
+    """Takes each reply's body before the SDK does: that would ask for a broken one up to three times by itself."""
+
+    def send(self, request: Any, **options: Any) -> Any:
+        response = super().send(request, **options)
+        try:
+            _ = response.internal_response.content  # which the SDK finds read already
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise ServiceResponseError(str(error), error=error) from error
+        return response
 
 
 def _tag(etag: str) -> str:

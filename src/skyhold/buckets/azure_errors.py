@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, IncompleteReadError
+import requests
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
 from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated
 from skyhold.errors import (
@@ -79,7 +80,7 @@ def translated(error: AzureError, bucket: str, key: str = "", *, conditional: bo
     if "MD5 mismatch" in str(error.message):  # the SDK's own comparison
         return checksum_refused(bucket, key)
     cause = error.inner_exception
-    if isinstance(cause, IncompleteReadError):
+    if isinstance(cause, requests.exceptions.ChunkedEncodingError) and not conditional:
         return truncated(bucket, key)
     return error_of_no_reply(cause or error, bucket, key, conditional=conditional)
 

@@ -28,8 +28,7 @@ WRITE_IF_DEADLINE_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a driver's store can do. A capability that is absent is declared here, and its conformance tests are
-    exempted by this declaration and by nothing else."""
+    """What a driver's store can do; callers ask before they rely on it."""
 
     conditional_create: bool = True
     """`write_if(expected_tag=None)` creates only where nothing is."""
@@ -37,17 +36,11 @@ class Capabilities:
     """`write_if(expected_tag=tag)` replaces only what has that tag."""
     confirms_checksum: bool = True
     """A `write` that returned was checked by the store against a checksum of what we sent."""
-    modified_times: bool = True
-    """`ObjectInfo.modified_at` is set."""
-    credentials: bool = True
-    """Access needs credentials of the store's own, so that they can be wrong."""
-    external: bool = True
-    """The objects live outside this process: they can be gone, and a forked process shares them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a listing or a `stat` tells of one object. `tag` changes whenever the object's bytes change (ETag,
+    """What a listing tells of one object. `tag` changes whenever the object's bytes change (ETag,
     generation); it is comparable for equality only, and is empty where a listing does not tell it."""
 
     key: str
@@ -136,10 +129,6 @@ class Bucket(ABC):
 
         Raises `NotFound`.
         """
-
-    @abstractmethod
-    def stat(self, key: str) -> ObjectInfo:
-        """Size and tag of an object. Raises `NotFound`."""
 
     @abstractmethod
     def write(self, key: str, body: Buffer) -> None:

@@ -146,9 +146,14 @@ def _try_operations(bucket: Bucket, location: BucketLocation, key: str) -> list[
         if found != body:
             raise Corrupt(f"Bucket `{bucket.name}` returned other bytes than were written", bucket=bucket.name)
 
+    def replace_probe() -> None:
+        tagged = bucket.read_tagged(key)
+        assert tagged is not None, "a read without a condition returns the object"  # noqa: S101 - our own mistake
+        bucket.write_if(key, body, expected_tag=tagged.tag)
+
     trials.append(_try(location, "read", read))
     if written and trials[-1].works and bucket.capabilities.conditional_replace:
-        trials.append(_try(location, "replace", lambda: bucket.write_if(key, body, expected_tag=bucket.stat(key).tag)))
+        trials.append(_try(location, "replace", replace_probe))
     return trials
 
 

@@ -79,7 +79,7 @@ def create_folder_bucket(path: Path) -> None:
 class FolderBucket(Bucket):
     """See the module. Raises `NotFound` code `bucket_not_found` while the marker is not there."""
 
-    capabilities = Capabilities(credentials=False)
+    capabilities = Capabilities()
 
     def __init__(self, location: BucketLocation, policy: RetryPolicy | None = None) -> None:
         self.name, self.url = location.name, location.url
@@ -230,8 +230,9 @@ class FolderBucket(Bucket):
         returned = bytearray(min(COMPARE_BYTES, len(body)))
         for offset in range(0, len(body), COMPARE_BYTES):
             expected = body[offset : offset + COMPARE_BYTES]
-            count = os.preadv(file, [memoryview(returned)[: len(expected)]], offset)
-            if count != len(expected) or memoryview(returned)[:count] != expected:
+            del returned[len(expected) :]
+            count = os.preadv(file, [returned], offset)
+            if count != len(expected) or returned != expected:  # a bytearray compares by memcmp, a view by element
                 raise Corrupt(
                     f"Bucket `{self.name}` gave back other bytes than were written",
                     code="checksum_refused",

@@ -41,7 +41,7 @@ from skyhold.buckets.google_upload import MultipartForm, crc32c_base64
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, google_rules
-from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated
+from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated, within
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied, SkyholdError, Unavailable
 
 CONNECTIONS_MAX: Final = 64
@@ -111,19 +111,15 @@ class GoogleBucket(Bucket):
 
         return retrying(self._policy, attempt)
 
-    def stat(self, key: str) -> ObjectInfo:
-        fields = {"fields": "name,size,generation,updated"}
-        response = retrying(self._policy, lambda: self._call("GET", self._object_path(key), fields, key=key))
-        return self._info(response.json())
-
     def write(self, key: str, body: Buffer) -> None:
         retrying(self._policy, lambda: self._upload(key, body, {}, None))
 
     def write_if(
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
     ) -> str:
-        condition = {"ifGenerationMatch": expected_tag or "0"}
-        return self._upload(key, body, condition, deadline_s)
+        check_key(key)
+        condition, sent = {"ifGenerationMatch": expected_tag or "0"}, bytes(body)  # the caller may go on before we do
+        return within(deadline_s, lambda: self._upload(key, sent, condition, deadline_s), self.name, key)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         query = {
@@ -237,7 +233,7 @@ class GoogleBucket(Bucket):
         `deadline_s` it is the conditional put."""
         conditional, policy = deadline_s is not None, self._policy
         limit_s = deadline_s or policy.stall_timeout_s
-        timeout = urllib3.Timeout(total=deadline_s, connect=min(policy.connect_timeout_s, limit_s), read=limit_s)
+        timeout = (min(policy.connect_timeout_s, limit_s), limit_s)
         try:
             response: requests.Response = self._opened().request(  # type: ignore[no-untyped-call]
                 method,

@@ -95,6 +95,11 @@ class BucketLocation:
         segments = urlsplit(self.url).path.split("/")[1:]
         return "/".join(segments[1:] if self.scheme == "az" else segments)
 
+    @property
+    def place(self) -> str:
+        """What tells this place from all others: the URL, with the endpoint where one is given."""
+        return f"{self.endpoint.rstrip('/')} {self.url}" if self.endpoint else self.url
+
     def to_json(self) -> dict[str, object]:
         """The location as a JSON object, without the settings that are at their defaults."""
         defaults = {field.name: field.default for field in fields(self)}

@@ -47,7 +47,7 @@ _SHARED_LOCK: Final = threading.Lock()
 class MemoryBucket(Bucket):
     """See the module. `policy` is accepted as every driver's is; nothing here ever needs a second attempt."""
 
-    capabilities = Capabilities(credentials=False, external=False)
+    capabilities = Capabilities()
 
     def __init__(self, location: BucketLocation, policy: RetryPolicy | None = None) -> None:  # noqa: ARG002
         self.name, self.url = location.name, location.url
@@ -70,9 +70,6 @@ class MemoryBucket(Bucket):
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
         stored = self._stored(key)
         return None if stored.tag == unless_tag else Tagged(stored.body, stored.tag)
-
-    def stat(self, key: str) -> ObjectInfo:
-        return _info(key, self._stored(key))
 
     def write(self, key: str, body: Buffer) -> None:
         check_key(key)

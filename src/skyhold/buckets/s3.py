@@ -102,19 +102,6 @@ class S3Bucket(Bucket):
 
         return retrying(self._policy, attempt)
 
-    def stat(self, key: str) -> ObjectInfo:
-        request = Request(self.name, check_key(key))
-
-        def attempt() -> ObjectInfo:
-            try:
-                meta = self._call(request, lambda: obstore_here().head(self._store(READ_LIMIT_S), self._prefix + key))
-            except NotFound:
-                self._explain_absence()
-                raise
-            return self._info(meta)
-
-        return retrying(self._policy, attempt)
-
     def write(self, key: str, body: Buffer) -> None:
         check_key(key)
         limit_s = 2.0 ** math.ceil(math.log2(self._policy.upload_timeout_s(len(body))))
@@ -245,10 +232,6 @@ class S3Bucket(Bucket):
         request = Request(self.name, "", listing=True)
         return [self._info(meta) for meta in self._call(request, lambda: next(stream, None)) or ()]
 
-    def _explain_absence(self) -> None:
-        """A HEAD's 404 has no body: ask in a way that tells a missing object from a missing bucket or user."""
-        self._next_batch(self._list_stream(".skyhold-absent/", ""))
-
     def _info(self, meta: Any) -> ObjectInfo:
         return ObjectInfo(meta["path"][len(self._prefix) :], meta["size"], meta["e_tag"] or "", meta["last_modified"])
 
@@ -278,7 +261,7 @@ class S3Bucket(Bucket):
             raise to_error(failure, request) from error
 
 
-class _NotModified(Exception):  # noqa: N818 - an answer, not an error
+class _NotModified(Exception):
     """The conditional GET found the tag that the caller has."""
 
 

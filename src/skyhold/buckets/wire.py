@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import requests
 import urllib3
 
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
+
+
+def within(deadline_s: float, put: Callable[[], str], bucket: str, key: str) -> str:
+    """The result of `put`, the one attempt of a conditional put, or `OutcomeUnknown` once `deadline_s` has passed.
+
+    The time limits of `requests` are for each wait on a socket (and none covers a name's resolution or a token's
+    renewal), so a reply that trickles would outlive any of them. The attempt is left to a thread, which ends by those.
+    """
+    done: Future[str] = Future()
+
+    def attempt() -> None:
+        try:
+            done.set_result(put())
+        except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
+            done.set_exception(error)
+
+    threading.Thread(target=attempt, name=f"conditional put to {bucket}", daemon=True).start()
+    try:
+        return done.result(timeout=deadline_s)
+    except TimeoutError as error:
+        if done.done():
+            raise
+        raise OutcomeUnknown(
+            f"Bucket `{bucket}` did not confirm the conditional put of `{key}` within {deadline_s:g} s",
+            hint="Read the object back before you decide",
+            bucket=bucket,
+            key=key,
+        ) from error
 
 
 def error_of_no_reply(error: BaseException, bucket: str, key: str, *, conditional: bool) -> SkyholdError:

@@ -109,8 +109,8 @@ def replace_store_document(
 def _read_tagged(bucket: Bucket) -> Tagged:
     """The document with its tag; its size is asked first, so that a huge one is not taken into memory."""
     try:
-        size_bytes = bucket.stat(STORE_DOCUMENT).size_bytes
-        if size_bytes > DOCUMENT_BYTES_MAX:
+        size_bytes = _size_bytes(bucket)
+        if size_bytes is not None and size_bytes > DOCUMENT_BYTES_MAX:
             raise Corrupt(
                 f"The {STORE_DOCUMENT} of {bucket.url} is malformed: it is larger than 1 MiB ({size_bytes} bytes)",
                 code="store_document_malformed",
@@ -148,11 +148,16 @@ def _is_vacant(bucket: Bucket, body: bytes) -> bool:
 
 def _holds(bucket: Bucket, body: bytes) -> bool:
     try:
-        return bucket.stat(STORE_DOCUMENT).size_bytes == len(body) and bytes(bucket.read(STORE_DOCUMENT)) == body
+        return _size_bytes(bucket) == len(body) and bytes(bucket.read(STORE_DOCUMENT)) == body
     except NotFound as error:
         if error.code == "bucket_not_found":
             raise
         return False
+
+
+def _size_bytes(bucket: Bucket) -> int | None:
+    """How large the document is, or None where there is none."""
+    return next((info.size_bytes for info in bucket.list(STORE_DOCUMENT) if info.key == STORE_DOCUMENT), None)
 
 
 def _refuse_taken(bucket: Bucket) -> NoReturn:
