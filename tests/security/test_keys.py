@@ -1,4 +1,4 @@
-"""Wrapped keys: the right key opens, every other is refused by name, and no store.json talks a client out of sealing."""
+"""Wrapped keys: the right key opens, every other is refused, and no store.json talks a client out of sealing."""
 
 from __future__ import annotations
 

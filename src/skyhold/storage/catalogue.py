@@ -57,8 +57,8 @@ class Catalogue:
     def _open(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self.session = secrets.token_hex(8)
-        self._session_file = _lock_session(self._sessions, self.session)
+        self._session = secrets.token_hex(8)
+        self._session_file = _lock_session(self._sessions, self._session)
         with _translated(self._path):
             self._database = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -66,10 +66,16 @@ class Catalogue:
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.executescript(_SCHEMA)
 
+    @property
+    def session(self) -> str:
+        """What the packs that this process is sending are marked with."""
+        self._follow_fork()
+        return self._session
+
     def close(self) -> None:
         if self._pid == os.getpid():  # else all of it is the parent's
             self._database.close()
-            (self._sessions / self.session).unlink(missing_ok=True)
+            (self._sessions / self._session).unlink(missing_ok=True)
             self._session_file.close()
 
     def find(self, chunk_id: bytes, placement_class: str) -> Place | None:
@@ -214,11 +220,14 @@ class Catalogue:
     @contextmanager
     def _here(self) -> Iterator[sqlite3.Connection]:
         """The connection of this process, for one thread at a time."""
+        self._follow_fork()
+        with self._lock, _translated(self._path):
+            yield self._database
+
+    def _follow_fork(self) -> None:
         if self._pid != os.getpid():
             _inherited.append((self._database, self._session_file))  # to close them would be the parent's to do
             self._open()
-        with self._lock, _translated(self._path):
-            yield self._database
 
 
 _inherited: list[object] = []
