@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -66,7 +67,8 @@ def command(
         session.output.show(document, quiet=[made.id], human=lambda: _tell(made.id, made.bucket_names, losses))
         for advice in keys.advice:
             session.output.next_step(advice)
-        session.output.next_step(f"export SKYHOLD_STORE={buckets[0].url}")
+        place = urls[0] if "://" in urls[0] else buckets[0].url  # what was typed has the endpoint, too
+        session.output.next_step(f"export SKYHOLD_STORE={shlex.quote(place)}")
         session.output.next_step("skyhold push team/model PATH")
 
 
