@@ -16,7 +16,7 @@ import pytest
 from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, Buffer, ObjectInfo, Tagged
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
-from skyhold.registry import connection, opening
+from skyhold.registry import connection, founding, membership, opening
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def insert_fuse(fuse: Fuse) -> None:
     def opened(location: BucketLocation) -> Bucket:
         return FusedBucket(open_bucket(location), fuse)
 
-    connection.open_bucket = opening.open_bucket = opened  # type: ignore[assignment, attr-defined]
+    for module in (connection, founding, membership, opening):
+        vars(module)["open_bucket"] = opened
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from skyhold.buckets.location import parse_location
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, QuotaExceeded
 from skyhold.storage.state import Acquaintance, cache_folder, clear_errors, open_state
 
@@ -37,7 +38,7 @@ def test_folders_are_private_whatever_the_umask(tmp_path: Path) -> None:
     try:
         state = open_state(environ(tmp_path / "s"))
         store = state.store(STORE)
-        store.remember(Acquaintance(("memory://a",), True, "c" * 16))
+        store.remember(Acquaintance((parse_location("memory://a"),), True, "c" * 16))
     finally:
         os.umask(old)
     for path in (state.folder, store.folder.parent, store.folder, store.journal):
@@ -60,8 +61,8 @@ def test_stores_are_remembered(tmp_path: Path) -> None:
     assert state.stores() == ()
     store = state.store(STORE)
     assert store.recall() is None
-    for urls in (("memory://a",), ("memory://b", "s3://c")):
-        met = Acquaintance(urls, False, "c" * 16)
+    for urls in (("memory://a",), ("memory://b", "s3://c?endpoint=https://minio.lab&region=lab&credentials=env:LAB")):
+        met = Acquaintance(tuple(map(parse_location, urls)), False, "c" * 16)
         store.remember(met)
         assert store.recall() == met
     assert state.stores() == (store,)

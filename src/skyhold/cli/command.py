@@ -101,14 +101,15 @@ def _only_known_url() -> str | None:
     """A URL of the store that this machine made or joined, where it is one. Raises `InvalidInput` for several."""
     from skyhold.storage.state import open_state
 
-    met = [acquaintance for state in open_state().stores() if (acquaintance := state.recall()) is not None]
+    recalled = [state.recall() for state in open_state().stores()]
+    met = [known.locations[0] for known in recalled if known is not None and known.locations]
     if len(met) > 1:
         raise InvalidInput(
             f"No store is named, and this machine knows {len(met)}",
             code="no_store",
-            hint="Add --store with one of " + ", ".join(acquaintance.urls[0] for acquaintance in met),
+            hint="Add --store with one of " + ", ".join(location.url for location in met),
         )
-    return met[0].urls[0] if met else None
+    return met[0].url if met else None
 
 
 def verb(

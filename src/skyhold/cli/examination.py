@@ -85,7 +85,8 @@ def _settings(settings: Settings) -> Iterator[Sign]:
 def _folders(settings: Settings) -> Iterator[Sign]:
     try:
         state: StateFolder = open_state()
-        known = [url for store in state.stores() if (met := store.recall()) is not None for url in met.urls[:1]]
+        met = [store.recall() for store in state.stores()]
+        known = [known.locations[0].url for known in met if known is not None and known.locations]
     except SkyholdError as error:
         yield _failed("state", error)
     else:

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,7 +27,7 @@ from skyhold.codec.frame import DataKey, FrameKeys
 from skyhold.consensus.checkpoint import CheckpointedRegisters
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.sqlite import SqliteRegisters
-from skyhold.errors import Corrupt, SkyholdError, Unavailable
+from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
 from skyhold.registry.time import format_time
 from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase, StoreKeys
 from skyhold.storage.blobs import BucketBlobs
@@ -163,7 +164,8 @@ class Connection:
 
     @cached_property
     def registers(self) -> CheckpointedRegisters:
-        """The registers; what a crash left without a checkpoint is completed first, as far as the buckets allow."""
+        """The registers; what a crash left without a checkpoint is completed first, as far as the buckets allow: where
+        they do not, reading goes on, and the next change of such a register completes it or says that it cannot."""
         locations = self.configuration.locations
         registers = CheckpointedRegisters(
             self._framed,
@@ -177,7 +179,8 @@ class Connection:
             read_term=lambda bucket: inspect_store_document(bucket, self.store_keys).engine.term,
         )
         if self._engine.pending_checkpoints():
-            registers.flush()
+            with suppress(OutcomeUnknown):
+                registers.flush()
         return registers
 
     # ---- objects

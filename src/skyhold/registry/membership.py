@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.consensus.checkpoint import open_checkpoint, parse_checkpoint_key
-from skyhold.errors import Conflict, Corrupt, NotFound, PermissionDenied, SkyholdError
+from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, PermissionDenied, SkyholdError
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import CONFIG, Connection, key_encryption_keys, new_operation_id
 from skyhold.registry.opening import document_for, remember
@@ -25,16 +26,18 @@ from skyhold.storage.configuration import (
     remove_bucket,
     replace_bucket,
 )
-from skyhold.storage.names import CHECKPOINTS
+from skyhold.storage.names import CHECKPOINTS, STORE_DOCUMENT
 from skyhold.storage.policy import Policy
+from skyhold.storage.store_document import DOCUMENT_BYTES_MAX, encode_store_document
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """How a bucket stands to the store. `vacant`: it can be reached and is empty, so that it may be admitted again."""
+    """How a bucket stands to the store. `readmissible`: it is empty, or it is ours with a `store.json` that is damaged
+    or gone, so that a repair admits it again."""
 
     reachable: bool
-    vacant: bool
+    readmissible: bool
     error: SkyholdError | None
 
 
@@ -52,7 +55,12 @@ def _examine(connection: Connection, configured: ConfiguredBucket) -> Membership
         document = inspect_store_document(bucket, connection.store_keys)
     except NotFound as error:
         vacant = _is_empty(bucket, connection.settings.locate(configured.location), error)
-        return Membership(vacant or error.code != "bucket_not_found", vacant, _lost(name, error))
+        ours = not vacant and error.code == "store_not_found" and _is_ours(connection, bucket)
+        lost = _undocumented(name, error) if ours else _lost(name, error)
+        return Membership(vacant or error.code != "bucket_not_found", vacant or ours, lost)
+    except Corrupt as error:
+        ours = _names_store(bucket) in {None, connection.document.store} and _is_ours(connection, bucket)
+        return Membership(True, ours, _undocumented(name, error) if ours else error)
     except SkyholdError as error:
         return Membership(not error.retryable, False, error)
     if document.incarnation != configured.incarnation or document.store != connection.document.store:
@@ -63,9 +71,26 @@ def _examine(connection: Connection, configured: ConfiguredBucket) -> Membership
 
 
 def admit_again(connection: Connection, name: str) -> None:
-    """Make an emptied bucket a member again, under a fresh incarnation; its objects are then brought by a repair."""
+    """Make a bucket a member again that was emptied or lost its `store.json`, under a fresh incarnation; what else it
+    lacks is then brought by a repair."""
     configured = replace(connection.configuration.bucket(name), incarnation=secrets.token_hex(16))
-    _admit(connection, configured, lambda known: replace_bucket(known, configured))
+
+    def change(known: Configuration) -> Configuration:
+        return replace_bucket(known, configured)
+
+    bucket = connection.bucket(name)
+    if not _is_ours(connection, bucket):
+        _admit(connection, configured, change)
+        return
+    document = document_for(connection.document, change(connection.configuration), configured)
+    body = encode_store_document(document, connection.store_keys)
+    bucket.delete(STORE_DOCUMENT)
+    if bucket.capabilities.conditional_create:
+        bucket.write_if(STORE_DOCUMENT, body, expected_tag=None)
+    else:
+        bucket.write(STORE_DOCUMENT, body)
+    _reconfigure(connection, change)
+    _spread(connection)
 
 
 def join_bucket(connection: Connection, location: BucketLocation) -> None:
@@ -140,9 +165,14 @@ def _reconfigure(connection: Connection, change: Callable[[Configuration], Confi
     if value is None:
         raise Corrupt("The store has no configuration", code="registers_missing")
     after = change(decode_configuration(value.data))
-    connection.registers.compare_and_set(CONFIG, value.version, encode_configuration(after), new_operation_id())
+    try:
+        connection.registers.compare_and_set(CONFIG, value.version, encode_configuration(after), new_operation_id())
+    except OutcomeUnknown as error:
+        if error.code != "checkpoint_pending":
+            raise
     connection.reconfigured()
     remember(connection)
+    connection.registers.flush()  # where buckets leave that are lost for good, a majority of those that stay suffices
 
 
 def _spread(connection: Connection) -> None:
@@ -170,11 +200,46 @@ def _is_empty(bucket: Bucket, location: BucketLocation, error: NotFound) -> bool
         return False
 
 
+def _is_ours(connection: Connection, bucket: Bucket) -> bool:
+    """Whether a bucket holds a checkpoint that opens under the store's keys: nobody else could have put it there."""
+    try:
+        for info in bucket.list(f"{CHECKPOINTS}/"):
+            try:
+                open_checkpoint(bucket.read(info.key), info.key, connection.keys, connection.store_keys.name_key())
+            except (Corrupt, PermissionDenied):
+                continue
+            return True
+    except SkyholdError:
+        return False
+    return False
+
+
+def _names_store(bucket: Bucket) -> str | None:
+    """The store that a `store.json` names which cannot be trusted, or None where it names none."""
+    try:
+        sizes = {info.key: info.size_bytes for info in bucket.list(STORE_DOCUMENT)}
+        if sizes.get(STORE_DOCUMENT, 0) > DOCUMENT_BYTES_MAX:
+            return None
+        named = json.loads(bytes(bucket.read(STORE_DOCUMENT))).get("store")
+    except (SkyholdError, ValueError, AttributeError):
+        return None
+    return named if isinstance(named, str) else None
+
+
 def _lost(name: str, error: NotFound) -> SkyholdError:
     return NotFound(
         f"Bucket `{name}` is empty or away: {error.message}",
         code="bucket_lost",
         hint="Bring it back, empty or as it was, then run `skyhold repair`",
+        bucket=name,
+    )
+
+
+def _undocumented(name: str, error: SkyholdError) -> SkyholdError:
+    return Corrupt(
+        f"Bucket `{name}` holds objects of the store, but its store.json is damaged or gone: {error.message}",
+        code="store_document_damaged",
+        hint="Run `skyhold repair`",
         bucket=name,
     )
 

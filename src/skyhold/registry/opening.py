@@ -1,32 +1,38 @@
-"""Making a store, opening it, joining it, and recovering it from its buckets."""
+"""Opening a store, joining it, and recovering it from its buckets."""
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation, parse_location
-from skyhold.buckets.open import create_bucket, open_bucket
+from skyhold.buckets.open import open_bucket
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.recovery import DamagedCheckpoint, Recovery, recover_registers
 from skyhold.consensus.sqlite import SqliteRegisters
-from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound, SkyholdError, Unavailable
+from skyhold.errors import (
+    AlreadyExists,
+    Conflict,
+    Corrupt,
+    InvalidInput,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    SkyholdError,
+    Unavailable,
+)
 from skyhold.registry.connection import (
     CONFIG,
     Connection,
     frame_keys,
     key_encryption_keys,
-    new_operation_id,
     unreachable,
 )
-from skyhold.security.keys import KeyEncryptionKey, StoreKeys, new_keys
-from skyhold.storage.bootstrap import create_store_document, read_store_document, replace_store_document
-from skyhold.storage.configuration import Configuration, ConfiguredBucket, decode_configuration, encode_configuration
-from skyhold.storage.names import STORE_DOCUMENT
-from skyhold.storage.policy import Policy
+from skyhold.security.keys import KeyEncryptionKey, StoreKeys
+from skyhold.storage.bootstrap import read_store_document, replace_store_document
+from skyhold.storage.configuration import Configuration, ConfiguredBucket, decode_configuration
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import Acquaintance, StateFolder, StoreState, open_state
 from skyhold.storage.store_document import Engine, StoreDocument, check_machine
@@ -56,83 +62,41 @@ class RecoverReport:
         }
 
 
-def found_store(
-    locations: Sequence[BucketLocation],
-    settings: Settings,
-    *,
-    encrypt_with: Sequence[KeyEncryptionKey] = (),
-    policy: Policy | None = None,
-) -> Connection:
-    """Make a store of these buckets, its registers on this machine.
-
-    Every bucket must be reachable and empty; where one is not, those that were written are left as they were before.
-    """
-    state_folder = open_state()
-    store_id = secrets.token_hex(16)
-    buckets = tuple(ConfiguredBucket(location, secrets.token_hex(16)) for location in locations)
-    configuration = Configuration(buckets, policy or Policy())
-    keys, wrapped = new_keys(store_id, encrypt_with)
-    document = StoreDocument(
-        store=store_id,
-        bucket=buckets[0].location.name,
-        incarnation=buckets[0].incarnation,
-        sealed=keys.sealed,
-        engine=Engine(machine=state_folder.machine_id, term=1),
-        hints=(),
-        keys=tuple(wrapped),
-    )
-    written: list[Bucket] = []
-    try:
-        for configured in buckets:
-            create_bucket(settings.locate(configured.location))
-            bucket = open_bucket(settings.locate(configured.location))
-            create_store_document(bucket, document_for(document, configuration, configured), keys)
-            written.append(bucket)
-    except BaseException:
-        for bucket in written:
-            with contextlib.suppress(SkyholdError):
-                bucket.delete(STORE_DOCUMENT)
-        raise
-    connection = Connection(document, keys, state_folder.store(store_id), settings)
-    connection._framed.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())
-    connection.registers.flush()
-    remember(connection)
-    return connection
-
-
 def document_for(document: StoreDocument, configuration: Configuration, configured: ConfiguredBucket) -> StoreDocument:
     """The `store.json` of one bucket of a store."""
     hints = [other.location for other in configuration.buckets if other is not configured]
     return document.for_bucket(configured.location.name, configured.incarnation, hints)
 
 
-def open_store(url: str, settings: Settings) -> Connection:
-    """Open the store that a bucket's URL names. Where that bucket is away, another one that this machine has met opens
-    it as well. Raises `PermissionDenied` code `other_machine` where the registers live elsewhere."""
+def open_store(url: str, settings: Settings, *, meet: bool = False) -> Connection:
+    """Open the store that a bucket's URL names. Where that bucket is away, damaged or closed to us, another one that
+    this machine has met opens it as well. `meet` takes the bucket's own word for which store it is, as `connect` does.
+
+    Raises `PermissionDenied` code `other_machine` where the registers live elsewhere.
+    """
     state_folder = open_state()
     location = parse_location(url)
-    state, met = _acquaintance(state_folder, location.url)
+    state, met = (None, None) if meet else _acquaintance(state_folder, location)
     errors: dict[str, SkyholdError] = {}
     keks = key_encryption_keys(settings)
     for candidate in _candidates(location, met):
-        bucket = open_bucket(settings.locate(candidate))
         try:
-            document, keys = read_store_document(
-                bucket, keks, expected_store=state.store_id if state is not None else None, known=met
-            )
-        except (Unavailable, NotFound) as error:
-            if isinstance(error, NotFound) and met is None:
-                raise
+            with open_bucket(settings.locate(candidate)) as bucket:
+                document, keys = read_store_document(
+                    bucket, keks, expected_store=None if state is None else state.store_id, known=met
+                )
+                check_machine(document, state_folder.machine_id, url)
+                if met is None:  # the bucket's own word is taken, but not against what is known of that store
+                    known = state_folder.store(document.store).recall()
+                    read_store_document(bucket, keks, known=known)
+        except (Unavailable, NotFound, Corrupt, PermissionDenied) as error:
             errors[candidate.url] = error
-        else:
-            check_machine(document, state_folder.machine_id, url)
-            connection = Connection(document, keys, state_folder.store(document.store), settings)
-            if met is None:
-                remember(connection)
-            return connection
-        finally:
-            bucket.close()
-    raise unreachable(errors)
+            continue
+        connection = Connection(document, keys, state_folder.store(document.store), settings)
+        if met is None:
+            remember(connection)
+        return connection
+    raise next(iter(errors.values())) if len({error.code for error in errors.values()}) == 1 else unreachable(errors)
 
 
 def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tuple[Connection, RecoverReport]:
@@ -144,13 +108,13 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
     """
     state_folder = open_state()
     keks = key_encryption_keys(settings)
-    first = open_bucket(settings.locate(parse_location(url)))
-    document, keys = read_store_document(first, keks)
-    locations = (
-        settings.locate(replace_name(parse_location(url), document.bucket)),
-        *map(settings.locate, document.hints),
-    )
-    buckets = [open_bucket(location) for location in locations]
+    location = parse_location(url)
+    _, met = _acquaintance(state_folder, location)
+    location = _candidates(location, met)[0]
+    with open_bucket(settings.locate(location)) as first:
+        document, keys = read_store_document(first, keks)
+    locations = (replace(location, name=document.bucket), *document.hints)
+    buckets = [open_bucket(settings.locate(location)) for location in locations]
     term = _raise_term(buckets, keys, keks, state_folder.machine_id, minority=minority)
     recovery = recover_registers(buckets, frame_keys(keys), keys.name_key())
     if CONFIG not in recovery.checkpoints:
@@ -166,9 +130,10 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
     connection = Connection(replace(document, engine=engine), keys, state, settings)
     for bucket in buckets:
         bucket.close()
-    connection.registers.flush()
     remember(connection)
     majority = len(recovery.answered) > len(configuration.buckets) // 2
+    with suppress(OutcomeUnknown) if minority else nullcontext():
+        connection.registers.flush()
     failed = {name: error.message for name, error in recovery.failed.items()}
     return connection, RecoverReport(
         document.store,
@@ -182,10 +147,20 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
 
 
 def remember(connection: Connection) -> None:
-    """Note on this machine where the store's buckets are, and what it is, so that no bucket can say otherwise."""
-    urls = tuple(location.url for location in connection.configuration.locations)
+    """Note on this machine where the store's buckets are, and what it is, so that no bucket can say otherwise.
+
+    A place holds one store: another one that this machine met there before is not looked for there any more.
+    """
+    locations = connection.configuration.locations
     sealed, check = connection.store_keys.sealed, connection.store_keys.check
-    connection.state.remember(Acquaintance(urls, sealed, check))
+    places = {location.place for location in locations}
+    for other in open_state().stores():
+        met = other.recall()
+        if other.store_id != connection.state.store_id and met is not None:
+            left = tuple(location for location in met.locations if location.place not in places)
+            if left != met.locations:
+                other.remember(replace(met, locations=left))
+    connection.state.remember(Acquaintance(locations, sealed, check))
 
 
 def replace_name(location: BucketLocation, name: str) -> BucketLocation:
@@ -208,17 +183,28 @@ def named_locations(urls: Iterable[str | BucketLocation], names: Sequence[str] |
     return locations
 
 
-def _acquaintance(folder: StateFolder, url: str) -> tuple[StoreState | None, Acquaintance | None]:
-    for state in folder.stores():
-        met = state.recall()
-        if met is not None and url in met.urls:
+def _acquaintance(folder: StateFolder, location: BucketLocation) -> tuple[StoreState | None, Acquaintance | None]:
+    """The store that this machine met at a location; one written without an endpoint may mean a place that has one."""
+    known = [(state, met) for state in folder.stores() if (met := state.recall()) is not None]
+    for state, met in known:
+        if location.place in {other.place for other in met.locations}:
+            return state, met
+    for state, met in known:
+        if location.endpoint is None and location.url in {other.url for other in met.locations}:
             return state, met
     return None, None
 
 
 def _candidates(location: BucketLocation, met: Acquaintance | None) -> list[BucketLocation]:
-    others = [parse_location(url) for url in (met.urls if met is not None else ()) if url != location.url]
-    return [location, *others]
+    """Where to look for the store: first at the location, as it is known in full, then at its other buckets."""
+    known = sorted(
+        () if met is None else met.locations,
+        key=lambda other: (other.place != location.place, other.url != location.url),
+    )
+    if not known or known[0].url != location.url:
+        return [location, *known]
+    written = {name: value for name, value in location.to_json().items() if name not in {"name", "url", "provider"}}
+    return [replace(known[0], **written), *known[1:]]  # type: ignore[arg-type]
 
 
 def _raise_term(

@@ -11,9 +11,10 @@ from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.errors import InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
+from skyhold.registry.founding import found_store
 from skyhold.registry.membership import join_bucket, leave_bucket
 from skyhold.registry.names import RefKind
-from skyhold.registry.opening import RecoverReport, found_store, named_locations, open_store, recover_store, remember
+from skyhold.registry.opening import RecoverReport, named_locations, open_store, recover_store
 from skyhold.registry.repository import Repository
 from skyhold.registry.search import parse_query, search
 from skyhold.registry.snapshot import Snapshot
@@ -282,9 +283,7 @@ def open(url: str | None = None, *, settings: Settings | None = None) -> Store:
 
 def connect(url: str, *, settings: Settings | None = None) -> Store:
     """Join a store that exists, and remember it on this machine."""
-    store = Store(open_store(url, settings or load_settings()))
-    remember(store._connection)
-    return store
+    return Store(open_store(url, settings or load_settings(), meet=True))
 
 
 def recover(url: str, *, settings: Settings | None = None, minority: bool = False) -> tuple[Store, RecoverReport]:

@@ -175,13 +175,13 @@ def verify_store(connection: Connection, *, deep: bool, repository: str | None, 
 def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress: Progress) -> RepairReport:
     """Mend whatever a verification finds (deep), or bring over what is missing (shallow, `sync`).
 
-    A bucket that was emptied is admitted again first, with a fresh incarnation. Every object is checked before it is
-    written and after.
+    A bucket that was emptied, or whose `store.json` is damaged, is admitted again first, with a fresh incarnation.
+    Every object is checked before it is written and after.
     """
     report = RepairReport(dry_run)
     members = examine(connection)
     for name, member in members.items():
-        if member.vacant:
+        if member.readmissible:
             report.readmitted.append(name)
             if not dry_run:
                 admit_again(connection, name)
@@ -228,7 +228,7 @@ def _survey(
     buckets = {
         name: bucket
         for name, bucket in connection.buckets().items()
-        if members[name].error is None or (include_vacant and members[name].vacant and members[name].reachable)
+        if members[name].error is None or (include_vacant and members[name].readmissible)
     }
     return survey(buckets, inventory.expected, connection.checker, progress, deep=deep)
 

@@ -63,7 +63,7 @@ class Configuration:
         if not self.buckets:
             raise InvalidInput("A store has at least one bucket", code="configuration_invalid")
         _refuse_repeated("name", [bucket.location.name for bucket in self.buckets])
-        _refuse_repeated("place", [_place(bucket.location) for bucket in self.buckets])
+        _refuse_repeated("place", [bucket.location.place for bucket in self.buckets])
         _refuse_repeated("incarnation", [bucket.incarnation for bucket in self.buckets])
         check_possible(self.policy, self.locations)
 
@@ -175,10 +175,6 @@ def _bucket(value: object) -> ConfiguredBucket:
     if not isinstance(incarnation, str) or not isinstance(role, str):
         raise InvalidInput("a bucket's incarnation or role is no text", code="configuration_invalid")
     return ConfiguredBucket(BucketLocation.from_json(value["location"]), incarnation, cast(Role, role))
-
-
-def _place(location: BucketLocation) -> str:
-    return f"{location.endpoint.rstrip('/')} {location.url}" if location.endpoint else location.url
 
 
 def _refuse_repeated(what: str, values: Sequence[str]) -> None:

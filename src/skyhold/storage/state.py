@@ -21,6 +21,7 @@ from typing import Final
 
 import platformdirs
 
+from skyhold.buckets.location import BucketLocation
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -31,9 +32,10 @@ _NO_ACCESS: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 @dataclass(frozen=True, slots=True)
 class Acquaintance:
     """What this machine remembers of a store that it has opened: where its buckets are, so that a person need not
-    say it again; whether it is sealed and under which key (`StoreKeys.check`), so that no bucket can say otherwise."""
+    say it again (whole, without secrets: a location has none); whether it is sealed and under which key
+    (`StoreKeys.check`), so that no bucket can say otherwise."""
 
-    urls: tuple[str, ...]
+    locations: tuple[BucketLocation, ...]
     sealed: bool
     key_check: str
 
@@ -62,7 +64,8 @@ class StoreState:
 
     def remember(self, met: Acquaintance) -> None:
         """Note what the store was found to be. Replaces what was noted."""
-        note = {"urls": list(met.urls), "sealed": met.sealed, "key_check": met.key_check}
+        locations = [location.to_json() for location in met.locations]
+        note = {"locations": locations, "sealed": met.sealed, "key_check": met.key_check}
         with clear_errors(self.folder):
             _write_durably(self.folder / "store.json", json.dumps(note).encode())
 
@@ -72,18 +75,19 @@ class StoreState:
         try:
             with clear_errors(self.folder):
                 note = json.loads(path.read_bytes())
-            urls, sealed, key_check = note["urls"], note["sealed"], note["key_check"]
-            if not (isinstance(urls, list) and isinstance(sealed, bool) and isinstance(key_check, str)):
+            locations = tuple(BucketLocation.from_json(location) for location in note["locations"])
+            sealed, key_check = note["sealed"], note["key_check"]
+            if not (isinstance(sealed, bool) and isinstance(key_check, str)):
                 raise TypeError("a field has another type")  # noqa: TRY301 - one damage, one message
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, InvalidInput) as error:
             raise Corrupt(
                 f"File {path} is damaged",
                 code="state_damaged",
                 hint="Delete it and run `skyhold connect URL`, with a URL that you trust",
             ) from error
-        return Acquaintance(tuple(urls), sealed, key_check)
+        return Acquaintance(locations, sealed, key_check)
 
 
 @dataclass(frozen=True, slots=True)

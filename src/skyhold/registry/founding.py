@@ -1,0 +1,162 @@
+"""Making a store. An `init` that dies half-way is undone by the next one that names one of its buckets.
+
+What it is about to write is noted in the state folder first, under a lock that lasts as long as its process: a note
+whose lock is free was left by an `init` that died, so what it describes is nobody's store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.open import create_bucket, open_bucket
+from skyhold.errors import NotFound, SkyholdError
+from skyhold.registry.connection import CONFIG, Connection, new_operation_id
+from skyhold.registry.opening import document_for, remember
+from skyhold.security.keys import KeyEncryptionKey, StoreKeys, new_keys
+from skyhold.storage.bootstrap import create_store_document
+from skyhold.storage.configuration import Configuration, ConfiguredBucket, encode_configuration
+from skyhold.storage.names import CHECKPOINTS, STORE_DOCUMENT
+from skyhold.storage.policy import Policy
+from skyhold.storage.settings import Settings
+from skyhold.storage.state import StateFolder, clear_errors, open_state
+from skyhold.storage.store_document import Engine, StoreDocument, encode_store_document
+
+
+def found_store(
+    locations: Sequence[BucketLocation],
+    settings: Settings,
+    *,
+    encrypt_with: Sequence[KeyEncryptionKey] = (),
+    policy: Policy | None = None,
+) -> Connection:
+    """Make a store of these buckets, its registers on this machine.
+
+    Every bucket must be reachable and empty; where one is not, those that were written are left as they were before.
+    """
+    state_folder = open_state()
+    store_id = secrets.token_hex(16)
+    configured = tuple(ConfiguredBucket(location, secrets.token_hex(16)) for location in locations)
+    configuration = Configuration(configured, policy or Policy())
+    keys, wrapped = new_keys(store_id, encrypt_with)
+    first = StoreDocument(
+        store=store_id,
+        bucket=configured[0].location.name,
+        incarnation=configured[0].incarnation,
+        sealed=keys.sealed,
+        engine=Engine(machine=state_folder.machine_id, term=1),
+        hints=(),
+        keys=tuple(wrapped),
+    )
+    documents = [document_for(first, configuration, bucket) for bucket in configured]
+    _undo_dead(state_folder, locations, settings)
+    with _noted(state_folder, store_id, _marks(locations, documents, keys)):
+        written: list[tuple[Bucket, StoreDocument]] = []
+        try:
+            for location, document in zip(locations, documents, strict=True):
+                create_bucket(settings.locate(location))
+                bucket = open_bucket(settings.locate(location))
+                create_store_document(bucket, document, keys)
+                written.append((bucket, document))
+            connection = Connection(first, keys, state_folder.store(store_id), settings)
+            connection._framed.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())
+            connection.registers.flush()
+        except BaseException:
+            for bucket, document in written:
+                with suppress(SkyholdError):
+                    _undo(bucket, _digest(document, keys))
+            raise
+    remember(connection)
+    return connection
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A bucket that an `init` is about to write: its place, and the SHA-256 of its `store.json`."""
+
+    place: str
+    digest: str
+
+
+def _marks(
+    locations: Sequence[BucketLocation], documents: Sequence[StoreDocument], keys: StoreKeys
+) -> tuple[_Mark, ...]:
+    return tuple(
+        _Mark(location.place, _digest(document, keys)) for location, document in zip(locations, documents, strict=True)
+    )
+
+
+def _digest(document: StoreDocument, keys: StoreKeys) -> str:
+    return hashlib.sha256(encode_store_document(document, keys)).hexdigest()
+
+
+@contextmanager
+def _noted(state_folder: StateFolder, store_id: str, marks: Sequence[_Mark]) -> Iterator[None]:
+    """Keep the note of an `init` while the block runs; its lock ends with this process at the latest."""
+    path = _notes(state_folder) / store_id
+    draft = path.with_suffix(".part")  # locked and whole before anybody can find it
+    with clear_errors(path):
+        file = draft.open("x")
+    with file:
+        try:
+            with clear_errors(path):
+                fcntl.flock(file, fcntl.LOCK_EX)
+                json.dump([[mark.place, mark.digest] for mark in marks], file)
+                file.flush()
+                os.fsync(file.fileno())
+                draft.rename(path)
+            yield
+        finally:
+            draft.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def _undo_dead(state_folder: StateFolder, locations: Sequence[BucketLocation], settings: Settings) -> None:
+    """Take out of these buckets what an `init` that died left in them."""
+    by_place = {location.place: location for location in locations}
+    for path in sorted(_notes(state_folder).glob("?" * 32)):
+        marks = _dead(path)
+        for mark in marks:
+            if mark.place in by_place:
+                with open_bucket(settings.locate(by_place[mark.place])) as bucket:
+                    _undo(bucket, mark.digest)
+        if marks and all(mark.place in by_place for mark in marks):
+            path.unlink(missing_ok=True)
+
+
+def _dead(path: Path) -> list[_Mark]:
+    """What the note says whose `init` has died; nothing while it lives, or once it has ended."""
+    try:
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return [_Mark(place, digest) for place, digest in json.load(file)]
+    except (FileNotFoundError, BlockingIOError):
+        return []
+
+
+def _undo(bucket: Bucket, digest: str) -> None:
+    """Take the store out of a bucket that holds this very `store.json`, which goes last."""
+    try:
+        if hashlib.sha256(bytes(bucket.read(STORE_DOCUMENT))).hexdigest() != digest:
+            return
+    except NotFound:
+        return
+    for info in list(bucket.list(f"{CHECKPOINTS}/")):
+        bucket.delete(info.key)
+    bucket.delete(STORE_DOCUMENT)
+
+
+def _notes(state_folder: StateFolder) -> Path:
+    folder = state_folder.folder / "founding"
+    with clear_errors(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import skyhold
+from skyhold.registry.store import Store
+from tests.cli.models import write_model
+from tests.endtoend.machines import Scene
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """Three empty clouds-to-be, and a machine at work that knows nothing."""
+    made = Scene(tmp_path / "scene")
+    made.place.mkdir()
+    with made.machine.at_work():
+        yield made
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "model", rows=64)
+
+
+@pytest.fixture
+def store(scene: Scene, model: Path) -> Iterator[Store]:
+    """A store of three clouds; `fraud/scorer` has one version, on which `main`, `champion` and `v1` stand."""
+    with skyhold.init(scene.clouds()) as made:
+        made.repository("fraud/scorer", create=True).push(model, message="One", aliases=["champion"], tags=["v1"])
+        yield made

@@ -1,0 +1,232 @@
+"""Making a store, meeting it again, and taking it over: what dies half-way, moves, or is away."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+import skyhold
+from skyhold.buckets.location import parse_location
+from skyhold.errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidInput,
+    OutcomeUnknown,
+    PermissionDenied,
+    SkyholdError,
+    Unavailable,
+)
+from skyhold.registry import opening
+from skyhold.registry.store import Store
+from skyhold.security.keys import Passphrase
+from skyhold.storage.settings import BucketSettings, Settings
+from skyhold.storage.state import Acquaintance, open_state
+from tests.cli.models import contents, write_model
+from tests.endtoend.killing import Fuse, in_child, insert_fuse
+from tests.endtoend.machines import Machine, Scene
+
+
+def init_in_child(scene: Scene, kill_at: int | None) -> int | None:
+    """Calls that making the store takes, or None where it was killed."""
+
+    def init() -> int:
+        fuse = Fuse(kill_at)
+        insert_fuse(fuse)
+        with skyhold.init(scene.clouds()):
+            return len(fuse.calls)
+
+    ended = in_child(init)
+    assert ended.signal in {0, signal.SIGKILL}
+    return None if ended.signal else int(ended.result)
+
+
+def test_init_killed_at_any_bucket_call_can_be_run_again(scene: Scene) -> None:
+    scene.keep("fresh")
+    calls = init_in_child(scene, None)
+    assert calls is not None
+    for number in range(1, calls + 1):
+        scene.put_back("fresh")
+        assert init_in_child(scene, number) is None
+        with skyhold.init(scene.clouds()) as made:
+            assert made.verify(deep=True).sound
+        with skyhold.open(scene.clouds()[1]) as opened:
+            assert opened.id == made.id
+        assert list((scene.machine.folder / "state" / "founding").iterdir()) == []
+
+
+def test_killed_init_is_undone_bucket_by_bucket_in_whatever_stores_they_go(scene: Scene) -> None:
+    calls = init_in_child(scene, None)
+    assert calls is not None
+    shutil.rmtree(scene.place / "clouds")
+    assert init_in_child(scene, calls) is None
+    a, b, c = scene.clouds()
+    skyhold.init([a]).close()
+    skyhold.init([c, b]).close()
+
+
+def test_init_that_runs_elsewhere_on_this_machine_is_not_undone(scene: Scene) -> None:
+    def init_again() -> str:
+        with pytest.raises(AlreadyExists) as refused:
+            skyhold.init(scene.clouds())
+        return refused.value.code
+
+    def founding(*_: object) -> None:
+        codes.append(in_child(init_again).result)
+
+    codes: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skyhold.registry.founding.encode_configuration", _before(founding))
+        skyhold.init(scene.clouds()).close()
+    assert codes == ["store_exists"]
+
+
+def _before(action: object) -> object:
+    from skyhold.storage.configuration import encode_configuration
+
+    def wrapped(configuration: object) -> bytes:
+        action()  # type: ignore[operator]
+        return encode_configuration(configuration)  # type: ignore[arg-type]
+
+    return wrapped
+
+
+def test_refused_init_leaves_nothing_behind(scene: Scene) -> None:
+    scene.cloud("c").mkdir(parents=True)
+    (scene.cloud("c") / "diary.txt").write_text("mine")
+    with pytest.raises(InvalidInput) as refused:
+        skyhold.init(scene.clouds())
+    assert refused.value.code == "folder_not_empty"
+    for name in "ab":
+        assert [key for key in contents(scene.cloud(name)) if not key.startswith(".skyhold/")] == []
+    skyhold.init(scene.clouds()[:2]).close()
+
+
+def test_store_made_anew_in_the_same_places_is_met_as_the_new_one(scene: Scene) -> None:
+    for _ in range(3):  # ids are random, and so is which note is found first
+        shutil.rmtree(scene.place / "clouds", ignore_errors=True)
+        with skyhold.init(scene.clouds()) as made:
+            pass
+        for url in scene.clouds():
+            with skyhold.open(url) as opened:
+                assert opened.id == made.id
+
+
+def test_other_store_in_a_known_place_is_refused_until_it_is_connected(scene: Scene, store: Store) -> None:
+    with Machine(scene.place / "other").at_work():
+        shutil.rmtree(scene.cloud("a"))
+        with skyhold.init([scene.clouds()[0]]) as foreign:
+            pass
+    with pytest.raises(InvalidInput) as refused:
+        skyhold.open(scene.clouds()[0])
+    assert refused.value.code == "other_store"
+    with pytest.raises(PermissionDenied) as elsewhere:
+        skyhold.connect(scene.clouds()[0])
+    assert elsewhere.value.code == "other_machine"
+    assert foreign.id != store.id
+
+
+def test_store_is_opened_by_the_url_of_a_bucket_that_is_away(scene: Scene, store: Store) -> None:
+    scene.lose("a")
+    with skyhold.open(scene.clouds()[0]) as opened:
+        assert opened.id == store.id
+
+
+@pytest.mark.parametrize("damage", ["flipped", "emptied", "huge"])
+def test_store_is_opened_by_the_url_of_a_bucket_whose_document_is_damaged(
+    damage: str, scene: Scene, store: Store
+) -> None:
+    document = scene.cloud("a") / "store.json"
+    body = bytearray(document.read_bytes())
+    body[len(body) // 2] ^= 1
+    document.write_bytes({"flipped": bytes(body), "emptied": b"", "huge": b" " * (2 << 20)}[damage])
+    with skyhold.open(scene.clouds()[0]) as opened:
+        assert opened.id == store.id
+        report = opened.verify()
+        assert not report.sound
+        assert list(report.unreachable) == ["a"]
+        assert opened.status().buckets[0].error is not None
+        assert opened.repair().sound
+        assert opened.verify(deep=True).sound
+
+
+def test_whole_locations_are_remembered_and_used_to_find_the_other_buckets(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket of a lab's own S3 server is found again, with what this machine's settings say of it by its name."""
+    lab = parse_location("s3://models?endpoint=https://minio.lab&region=lab&credentials=env:LAB&name=lab")
+    away = parse_location("s3://models?name=public")
+    open_state().store("5" * 32).remember(Acquaintance((away, lab), False, "c" * 16))
+    asked = []
+
+    def opened(location: object) -> object:
+        asked.append(location)
+        raise Unavailable("away")
+
+    monkeypatch.setattr(opening, "open_bucket", opened)
+    settings = Settings(buckets={"lab": BucketSettings(credentials="env:MINE")})
+    with pytest.raises(SkyholdError):
+        skyhold.open("s3://models", settings=settings)
+    mine = parse_location("s3://models?endpoint=https://minio.lab&region=lab&credentials=env:MINE&name=lab")
+    assert asked == [away, mine]
+    asked.clear()
+    with pytest.raises(SkyholdError):
+        skyhold.open("s3://models?endpoint=https://minio.lab", settings=settings)
+    assert asked == [mine, away]
+
+
+def test_recovered_store_refuses_the_machine_that_had_it(scene: Scene, store: Store, model: Path) -> None:
+    with Machine(scene.place / "other").at_work():
+        recovered, report = skyhold.recover(scene.clouds()[1])
+        with recovered:
+            assert (report.term, report.majority, report.failed) == (2, True, {})
+            recovered.repository("fraud/scorer").push(model, message="On the other machine")
+    with pytest.raises(Conflict) as refused:
+        store.repository("fraud/scorer").push(model, message="On the old one")
+    assert refused.value.code == "store_recovered_elsewhere"
+    with pytest.raises(PermissionDenied) as closed:
+        skyhold.open(scene.clouds()[0])
+    assert closed.value.code == "other_machine"
+    with Machine(scene.place / "other").at_work(), skyhold.open(scene.clouds()[0]) as opened:
+        messages = [entry.message for entry in opened.repository("fraud/scorer").log()]
+        assert messages == ["On the other machine", "One"]
+
+
+def test_minority_recovers_only_where_that_is_allowed(scene: Scene, store: Store, model: Path) -> None:
+    scene.lose("b")
+    scene.lose("c")
+    with Machine(scene.place / "other").at_work():
+        before = contents(scene.cloud("a"))
+        with pytest.raises(Unavailable) as refused:
+            skyhold.recover(scene.clouds()[0])
+        assert refused.value.code == "minority"
+        assert contents(scene.cloud("a")) == before
+        recovered, report = skyhold.recover(scene.clouds()[0], minority=True)
+        with recovered:
+            assert not report.majority
+            assert [view.name for view in recovered.repository("fraud/scorer").refs()] == [
+                "alias/champion", "branch/main", "tag/v1"
+            ]  # fmt: skip
+            with pytest.raises(OutcomeUnknown):  # one of the two that are left is lost, too
+                recovered.remove_bucket("b", force=True)
+            recovered.remove_bucket("c", force=True)
+            recovered.repository("fraud/scorer").push(model, message="Alone")
+            assert recovered.verify(deep=True).sound
+        with skyhold.open(scene.clouds()[0]) as opened:
+            assert opened.repository("fraud/scorer").log()[0].message == "Alone"
+
+
+def test_sealed_store_recovers_with_its_passphrase_and_not_without(scene: Scene, tmp_path: Path) -> None:
+    settings = Settings(passphrase="correct horse")
+    with skyhold.init(scene.clouds(), settings=settings, encrypt_with=[Passphrase("correct horse")]) as made:
+        made.repository("fraud/scorer", create=True).push(write_model(tmp_path / "model", rows=64))
+    with Machine(scene.place / "other").at_work():
+        for wrong in (Settings(), Settings(passphrase="battery staple")):
+            with pytest.raises(PermissionDenied):
+                skyhold.recover(scene.clouds()[2], settings=wrong)
+        recovered, _ = skyhold.recover(scene.clouds()[2], settings=settings)
+        with recovered:
+            recovered.repository("fraud/scorer").pull("main", tmp_path / "pulled")
+    assert contents(tmp_path / "pulled") == contents(tmp_path / "model")
