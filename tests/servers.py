@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -85,7 +86,14 @@ def free_port() -> int:
         return port
 
 
-def start(command: list[str | Path], port: int, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+def start(
+    command: list[str | Path],
+    port: int,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    tls: bool = False,
+) -> None:
     """Run a server until this process exits, and wait until its port answers."""
     log = folder / "server.log"
     with log.open("wb") as output:
@@ -106,7 +114,9 @@ def start(command: list[str | Path], port: int, folder: Path, environment: Mappi
         process.wait(10)
 
     atexit.register(end)
-    wait_until(lambda: answers(port), lambda: f"{command[0]} is not ready: {log.read_text(errors='replace')[-2000:]}")
+    wait_until(
+        lambda: answers(port, tls=tls), lambda: f"{command[0]} is not ready: {log.read_text(errors='replace')[-2000:]}"
+    )
 
 
 def end_with_parent() -> None:
@@ -124,11 +134,14 @@ def wait_until(ready: Callable[[], bool], complaint: Callable[[], str]) -> None:
         time.sleep(0.05)
 
 
-def answers(port: int, path: str = "/") -> bool:
-    """Whether something speaks HTTP there, whatever it says."""
+def answers(port: int, *, tls: bool) -> bool:
+    """Whether something speaks HTTP there, whatever it says and whoever certifies it."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    if tls:
+        context = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
     try:
-        connection.request("GET", path)
+        connection.request("GET", "/")
         return connection.getresponse().status < 500
     except OSError:
         return False
@@ -150,8 +163,9 @@ def versitygw(access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY, certif
     data = folder / "data"
     data.mkdir()
     keys = {"ROOT_ACCESS_KEY": access_key, "ROOT_SECRET_KEY": secret_key}
-    tls: list[str | Path] = ["--cert", certificate, "--key", certificate] if certificate else []
-    start([path, "--port", f"127.0.0.1:{port}", *tls, "posix", data], port, folder, keys)
+    pair: list[str | Path] = ["--cert", certificate, "--key", certificate] if certificate else []
+    command = [path, "--port", f"127.0.0.1:{port}", *pair, "posix", data]
+    start(command, port, folder, keys, tls=certificate is not None)
     return Server(port, lambda name: (data / name).mkdir(exist_ok=True), "https" if certificate else "http")
 
 

@@ -260,7 +260,7 @@ class BucketConformance(ABC):
 
     @pytest.mark.parametrize("operation", ["create", "replace"])
     def test_contended_conditional_put_has_exactly_one_winner(self, bucket: Bucket, operation: str) -> None:
-        for round_ in range(5):
+        for round_ in range(2):
             key = f"contended/{round_}"
             tag = None if operation == "create" else bucket.write_if(key, b"start", expected_tag=None)
             start = threading.Barrier(self.contenders)

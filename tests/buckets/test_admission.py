@@ -175,8 +175,29 @@ def test_put_past_its_deadline_counts_as_hung() -> None:
             time.sleep(deadline_s)
             raise OutcomeUnknown("no reply in time")
 
-    verdict = admit(fresh(Hangs), rounds=2, clients=2, deadline_s=0.02)
-    assert (verdict.hangs, verdict.unknowns, verdict.admitted) == (4, 4, False)
+    verdict = admit(fresh(Hangs), rounds=20, clients=2, deadline_s=0.02)
+    assert (verdict.hangs, verdict.unknowns, verdict.admitted) == (2, 2, False)
+    assert verdict.rounds == 1, "it is known after one round: the others are left out"
+
+
+@pytest.mark.parametrize(("hung", "admitted"), [(1, True), (2, False)])
+def test_store_is_no_voter_where_more_than_one_put_in_a_hundred_hangs(hung: int, admitted: bool) -> None:
+    class HangsNowAndThen(MemoryBucket):
+        left = hung
+
+        def write_if(
+            self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
+        ) -> str:
+            tag = super().write_if(key, body, expected_tag=expected_tag, deadline_s=deadline_s)
+            if self.left:  # the winner's own: no two are at this line in one round
+                self.left -= 1
+                time.sleep(deadline_s)
+                raise OutcomeUnknown("no reply in time")
+            return tag
+
+    verdict = admit(fresh(HangsNowAndThen), rounds=25, clients=4, deadline_s=0.05)
+    assert (verdict.hangs, verdict.admitted) == (hung, admitted)
+    assert any("had no answer within 0.05 s" in reason for reason in verdict.reasons) != admitted
 
 
 def test_late_put_of_an_earlier_round_is_no_fault() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from skyhold.buckets.admission import admit
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.check import check_bucket
 from skyhold.buckets.location import BucketLocation
@@ -38,16 +39,21 @@ class TestVersitygw(VersitygwPlace, S3Conformance):
     pass
 
 
-@pytest.mark.xdist_group("seaweedfs")
 class TestSeaweedFS(SeaweedPlace, S3Conformance):
-    """In one worker: SeaweedFS takes eight seconds to start."""
-
     def test_listing_out_of_order_is_refused_rather_than_cut(self, bucket: Bucket) -> None:
         for key in ["a-b", "a/b", "b"]:
             bucket.write(key, b"x")
         with pytest.raises(Corrupt) as caught:
             list(bucket.list())
         assert caught.value.code == "listing_out_of_order"
+
+    def test_store_that_keeps_contenders_waiting_is_atomic_but_no_voter(self, bucket: Bucket) -> None:
+        """Its filer's lock on a key is polled once a second (measured, also without a kept connection: only conditional
+        puts to one key wait, and for whole seconds), so most of 16 contenders have no answer within one."""
+        verdict = admit(bucket, rounds=20, clients=16, deadline_s=1.0)
+        assert not verdict.admitted
+        assert verdict.hangs > 0
+        assert all("had no answer within 1 s" in reason for reason in verdict.reasons), verdict
 
 
 class TestVersitygwFaults(ThroughProxy, VersitygwPlace, BucketFaults):

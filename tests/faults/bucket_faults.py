@@ -26,7 +26,7 @@ POLICY = RetryPolicy(
     first_delay_s=0.01,
     delay_s_max=0.05,
     connect_timeout_s=1.0,
-    stall_timeout_s=0.5,
+    stall_timeout_s=0.4,
     upload_bytes_per_s_min=8 << 20,
 )
 BOUND_S = 8.0

@@ -29,8 +29,8 @@ class Fault:
     `answer`: our `status`, without asking the server. `drop`: the connection closes, the server never sees it.
     `lose_reply`: the server answers, the connection closes. `truncate`: half of the reply's body, then closed.
     `stall`: silence, the server never sees it. `stall_body`: half of the reply's body, then silence.
-    `delay`: passed on after `delay_s`. `trickle`: the reply, a byte each `delay_s`. `corrupt_request`: the middle byte of
-    the body is another one.
+    `delay`: passed on after `delay_s`. `trickle`: the reply, a byte each `delay_s`. `corrupt_request`: the middle byte
+    of the body is another one.
     """
 
     kind: Kind

@@ -21,15 +21,19 @@ PROBE_PREFIX: Final = ".skyhold-check"
 CLIENTS_MAX: Final = 64
 DEADLINE_S: Final = 10.0
 REASONS_MAX: Final = 8
-HANG_SHARE: Final = 0.4
-"""A put of unknown fate that took this share of its deadline hung: drivers divide it between sending and waiting."""
+HANG_SHARE: Final = 0.8
+"""A put of unknown fate that took this share of its deadline hung: drivers may round the deadline down a little."""
+HANGS_SHARE_MAX: Final = 0.01
+"""Of all puts, so many may hang. A store that hangs more often is safe but no voter: every change of a contended
+register would wait for its deadline. (SeaweedFS: contenders poll a lock once a second; one of 16 waits up to 10 s.)"""
 
 Outcome = Literal["won", "lost", "unknown", "unavailable"]
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionVerdict:
-    """What `rounds` of contention showed. A put that ran into its deadline counts in `hangs` and in `unknowns`.
+    """What `rounds` of contention showed, as many as were done. A put that ran into its deadline counts in `hangs` and
+    in `unknowns`.
 
     `reasons` says, a sentence each, what speaks against the bucket; `admitted` is whether nothing does.
     """
@@ -77,7 +81,8 @@ def admit(
     that the puts meet in different ways. The keys are deleted at the end.
 
     A lost reply proves nothing against a store; two winners, a winner whose bytes are not there, a change that no
-    client made and losers without a winner do. Admission also needs a known winner in at least half of the rounds.
+    client made and losers without a winner do. Admission also needs a known winner in at least half of the rounds, and
+    at most `HANGS_SHARE_MAX` of the puts to hang; once more did, the remaining rounds are left out.
 
     Raises `InvalidInput` (the driver lacks conditional puts, or the numbers are out of range), and what the bucket
     raises where the probe key cannot be put or read at all.
@@ -105,23 +110,27 @@ def admit(
                 reasons += [f"Round {number}: {fault}" for fault in faults_of(puts, before, after, may_land)]
                 attempts += puts
                 before = after
+                if _hangs(attempts, deadline_s) > HANGS_SHARE_MAX * rounds * clients:
+                    break
     finally:
         for key in keys:
             bucket.delete(key)
-    wins = _count(attempts, "won")
-    if wins * 2 < rounds:
-        reasons.append(f"Only {wins} of {rounds} rounds had a client that knew it had won")
+    wins, hangs, done = _count(attempts, "won"), _hangs(attempts, deadline_s), number + 1
+    if wins * 2 < done:
+        reasons.append(f"Only {wins} of {done} rounds had a client that knew it had won")
+    if hangs > HANGS_SHARE_MAX * rounds * clients:
+        reasons.append(f"{hangs} of {len(attempts)} contended puts had no answer within {deadline_s:g} s")
     return AdmissionVerdict(
         admitted=not reasons,
         reasons=tuple(reasons[:REASONS_MAX]),
-        rounds=rounds,
+        rounds=done,
         clients=clients,
         seed=seed,
         wins=wins,
         losses=_count(attempts, "lost"),
         unknowns=_count(attempts, "unknown"),
         unavailable=_count(attempts, "unavailable"),
-        hangs=sum(put.outcome == "unknown" and put.elapsed_s >= HANG_SHARE * deadline_s for put in attempts),
+        hangs=hangs,
         duration_s=time.monotonic() - started_s,
     )
 
@@ -184,6 +193,10 @@ def _state(bucket: Bucket, key: str) -> State:
         return State()
     assert tagged is not None, "only a read under `unless_tag` may answer None"  # noqa: S101
     return State(bytes(tagged.body), tagged.tag)
+
+
+def _hangs(attempts: Sequence[Attempt], deadline_s: float) -> int:
+    return sum(put.outcome == "unknown" and put.elapsed_s >= HANG_SHARE * deadline_s for put in attempts)
 
 
 def _count(attempts: Sequence[Attempt], outcome: Outcome) -> int:
