@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from skyhold.buckets.bucket import Bucket
+from skyhold.consensus.checkpoint import parse_checkpoint_key
 from skyhold.errors import SkyholdError
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection, Session
 from skyhold.registry.pushing import open_version
 from skyhold.registry.snapshot import Snapshot
-from skyhold.storage.names import INDEXES, blob_key, pack_key
+from skyhold.storage.names import INDEXES, blob_key, blob_name_of, pack_id_of, pack_key
 from skyhold.storage.policy import Policy, allowed
 
 
@@ -41,8 +42,13 @@ class Inventory:
         return tuple(sentence for repository in self.repositories for sentence in repository.damage)
 
 
-def take_inventory(connection: Connection, session: Session, repository: str | None = None) -> Inventory:
+def take_inventory(
+    connection: Connection, session: Session, repository: str | None = None, *, held: bool = False
+) -> Inventory:
     """Walk all registers, or that of one repository by name. Deleted repositories count: they can come back.
+
+    With `held`, what the registers do not reach is expected where it lies: checkpoints, and the older states that a
+    recovery may need them for.
 
     A version whose document or layout no bucket gives is named in `damage`, and the walk goes on.
     """
@@ -64,7 +70,13 @@ def take_inventory(connection: Connection, session: Session, repository: str | N
             expected[key] = expected.get(key, frozenset()) | places
     if repository is None:
         for bucket in connection.buckets().values():
-            expected.update(dict.fromkeys(_segments(bucket), everywhere))
+            expected.update(dict.fromkeys(_listed(bucket, f"{INDEXES}/"), everywhere))
+    if held and repository is None:
+        reached = frozenset(expected)
+        for name, bucket in connection.buckets().items():
+            for key in _listed(bucket):
+                if key not in reached and (blob_name_of(key) or pack_id_of(key) or parse_checkpoint_key(key)):
+                    expected[key] = expected.get(key, frozenset()) | {name}
     return Inventory(tuple(found), expected)
 
 
@@ -89,10 +101,10 @@ def _repository(session: Session, name: str, snapshot: Snapshot) -> RepositoryIn
     )
 
 
-def _segments(bucket: Bucket) -> Iterator[str]:
-    """Keys of the index segments that a bucket holds: what one bucket has, all shall have."""
+def _listed(bucket: Bucket, prefix: str = "") -> Iterator[str]:
+    """Keys of what a bucket holds. (Of index segments, what one bucket has all shall have.)"""
     try:
-        for info in bucket.list(f"{INDEXES}/"):
+        for info in bucket.list(prefix):
             yield info.key
     except SkyholdError:
         return  # the survey names a bucket that does not answer

@@ -164,7 +164,7 @@ def verify_store(connection: Connection, *, deep: bool, repository: str | None, 
     """Compare all buckets with what the registers reach. Changes nothing."""
     members = examine(connection)
     with connection.session(Policy()) as session:
-        inventory = take_inventory(connection, session, repository)
+        inventory = take_inventory(connection, session, repository, held=deep)
     found = _survey(connection, inventory, members, progress, deep=deep)
     return VerifyReport(
         deep, sum(bucket.held for bucket in found.buckets.values()), found.checked_bytes, tuple(found.findings),
@@ -188,7 +188,7 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
     if report.readmitted and not dry_run:
         members = examine(connection)
     with connection.session(Policy()) as session:
-        inventory = take_inventory(connection, session)
+        inventory = take_inventory(connection, session, held=deep)
     found = _survey(connection, inventory, members, progress, deep=deep, include_vacant=dry_run)
     report.damage, report.unreachable = inventory.damage, _unreachable(found, members)
     if dry_run:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys
-from skyhold.errors import Corrupt, InvalidInput, SkyholdError, Unavailable
+from skyhold.consensus.checkpoint import open_checkpoint, parse_checkpoint_key
+from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, SkyholdError, Unavailable
 from skyhold.storage.blobs import check_blob
 from skyhold.storage.bounded import read_bounded
 from skyhold.storage.names import blob_name_of, pack_id_of
@@ -30,6 +31,18 @@ class ObjectChecker:
 
     def check(self, key: str, body: Buffer, bucket: str) -> None:
         """Raise `Corrupt` naming key and bucket unless the object is intact in every byte that a reader may need."""
+        try:
+            self._check(key, body, bucket)
+        except PermissionDenied as error:  # the store's keys are all open: a number that is none of them was flipped
+            raise Corrupt(
+                f"Object {key} in bucket `{bucket}` is damaged: {error.message}",
+                code="key_number_damaged",
+                hint="Run `skyhold repair`",
+                bucket=bucket,
+                key=key,
+            ) from error
+
+    def _check(self, key: str, body: Buffer, bucket: str) -> None:
         pack_id = pack_id_of(key)
         if pack_id is not None:
             damaged = [place for place, intact in check_pack(body, pack_id, self.store_id, self.keys) if not intact]
@@ -43,9 +56,12 @@ class ObjectChecker:
                     chunks=len(damaged),
                 )
             return
+        if parse_checkpoint_key(key) is not None:
+            open_checkpoint(body, key, self.keys, self.name_key)
+            return
         name = blob_name_of(key)
         if name is None:
-            raise InvalidInput(f"{key} is neither a pack nor a blob", code="invalid_key", key=key)
+            raise InvalidInput(f"{key} is neither a pack nor a blob nor a checkpoint", code="invalid_key", key=key)
         check_blob(body, key, name, self.name_key, bucket)
 
     def read_checked(self, bucket: Bucket, key: str) -> Buffer:

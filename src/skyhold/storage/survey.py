@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from skyhold.buckets.bucket import Bucket
+from skyhold.consensus.checkpoint import parse_checkpoint_key
 from skyhold.errors import Corrupt, NotFound, SkyholdError
 from skyhold.storage.objects import ObjectChecker, copy_object
 from skyhold.storage.progress import Progress
@@ -80,7 +81,8 @@ def survey(
                 continue
             size = sizes[name].get(key)
             if size is None:
-                result.findings.append(Finding(name, key, "missing", "it is not there"))
+                if not _may_go(key):
+                    result.findings.append(Finding(name, key, "missing", "it is not there"))
                 continue
             status.held += 1
             status.held_bytes += size
@@ -140,6 +142,11 @@ def _list(bucket: Bucket, expected: Mapping[str, frozenset[str]], status: Bucket
     return held
 
 
+def _may_go(key: str) -> bool:
+    """Whether it is no loss that an object vanishes while we look: a later change deletes old checkpoints."""
+    return parse_checkpoint_key(key) is not None
+
+
 def _usual_sizes(sizes: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     counts: dict[str, Counter[int]] = {}
     for held in sizes.values():
@@ -165,7 +172,8 @@ def _read_back(
         except Corrupt as error:
             finding = Finding(name, key, "damaged", error.message)
         except NotFound as error:
-            finding = Finding(name, key, "missing", error.message)
+            if not _may_go(key):
+                finding = Finding(name, key, "missing", error.message)
         except SkyholdError as error:
             with lock:
                 result.buckets[name].error = result.buckets[name].error or error
