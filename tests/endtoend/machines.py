@@ -63,7 +63,7 @@ class Scene:
 
     def empty(self, name: str) -> None:
         """The cloud is there, with nothing in it."""
-        self.lose(name)
+        shutil.rmtree(self.cloud(name), ignore_errors=True)
         self.cloud(name).mkdir()
 
     def keep(self, name: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skyhold.buckets.location import BucketLocation, parse_location
-from skyhold.errors import InvalidInput, NotFound
+from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
 from skyhold.registry.founding import found_store
@@ -128,12 +128,17 @@ class Store:
 
     def repository(self, name: str, *, create: bool = False) -> Repository:
         """The repository of this name, made where it is missing if `create`. Raises `NotFound`."""
-        with self._catalogue() as (catalogue, _):
-            found = catalogue.read().find(name)
+        found = self._find(name)
         if found is not None:
-            return Repository(self._connection, found, name)
+            return found
         if create:
-            return self.create_repository(name)
+            try:
+                return self.create_repository(name)
+            except AlreadyExists:  # by somebody else, a moment ago
+                found = self._find(name)
+                if found is not None:
+                    return found
+                raise
         raise NotFound(
             f"There is no repository `{name}`",
             code="repository_not_found",
@@ -235,6 +240,11 @@ class Store:
     def sync(self, *, dry_run: bool = False, progress: Progress | None = None) -> SyncReport:
         """Bring over what is missing, as listings tell."""
         return repair_store(self._connection, deep=False, dry_run=dry_run, progress=progress or Silence())
+
+    def _find(self, name: str) -> Repository | None:
+        with self._catalogue() as (catalogue, _):
+            found = catalogue.read().find(name)
+        return None if found is None else Repository(self._connection, found, name)
 
     def _catalogue(self) -> _CatalogueSession:
         return _CatalogueSession(self._connection)

@@ -1,0 +1,347 @@
+"""Clouds that are lost, emptied, put back as they were, read-only or damaged: reading goes on, the damage is named, and
+a repair mends it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import skyhold
+from skyhold.consensus.checkpoint import parse_checkpoint_key
+from skyhold.errors import Conflict, Corrupt, Unavailable
+from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.connection import new_operation_id, pause
+from skyhold.registry.store import Store
+from skyhold.storage.canonical import canonical
+from skyhold.storage.names import pack_id_of
+from skyhold.storage.policy import Policy
+from tests.cli.models import contents, write_model
+from tests.endtoend.machines import CLOUDS, Machine, Scene
+
+KINDS = ("packs", "indexes", "versions", "layouts", "tensors", "nodes")
+
+
+@pytest.fixture(autouse=True)
+def without_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read shall come out of the clouds."""
+    monkeypatch.setattr("skyhold.storage.cache.PackCache.get", lambda *_: None)
+
+
+@pytest.fixture
+def many_moves(store: Store) -> Store:
+    """With so many moves that the map of the repository has nodes."""
+    repository = store.repository("fraud/scorer")
+    repository.set_refs({f"alias/name-{number:04}-{'x' * 40}": "main" for number in range(60)})
+    return store
+
+
+def objects(scene: Scene, cloud: str, kind: str) -> list[Path]:
+    return sorted(path for path in (scene.cloud(cloud) / kind).rglob("*") if path.is_file())
+
+
+def flip(path: Path, at: float = 0.5) -> None:
+    """Flip a bit of a file, at a share of its length."""
+    body = bytearray(path.read_bytes())
+    body[int(len(body) * at)] ^= 1
+    path.write_bytes(body)
+
+
+def pulls(store: Store, model: Path, to: Path) -> bool:
+    shutil.rmtree(to, ignore_errors=True)
+    store.repository("fraud/scorer").pull("champion", to)
+    return contents(to) == contents(model)
+
+
+def test_every_kind_of_object_is_there_to_be_damaged(scene: Scene, many_moves: Store) -> None:
+    assert [kind for kind in KINDS if not objects(scene, "a", kind)] == []
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut short", "swapped", "gone"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_object_is_read_elsewhere_named_and_mended(
+    kind: str, damage: str, scene: Scene, many_moves: Store, model: Path, tmp_path: Path
+) -> None:
+    path = objects(scene, "a", kind)[0]
+    key = str(path.relative_to(scene.cloud("a")))
+    body = path.read_bytes()
+    if damage == "flipped":
+        flip(path)
+    elif damage == "cut short":
+        path.write_bytes(body[: len(body) // 2])
+    elif damage == "swapped":  # with another intact object of the store
+        other = next(path for kind in KINDS for path in objects(scene, "a", kind) if path.read_bytes() != body)
+        path.write_bytes(other.read_bytes())
+    else:
+        path.unlink()
+    with skyhold.open(scene.clouds()[0]) as store:
+        assert pulls(store, model, tmp_path / "pulled")
+        report = store.verify(deep=True)
+        problem = "missing" if damage == "gone" else "damaged"
+        assert [(f.bucket, f.key, f.problem) for f in report.findings] == [("a", key, problem)]
+        repaired = store.repair()
+        assert repaired.sound
+        assert [finding.key for finding in repaired.mended] == [key]
+        assert store.verify(deep=True).sound
+    assert path.read_bytes() == body
+
+
+def test_pack_damaged_differently_in_every_bucket_is_merged(
+    scene: Scene, store: Store, model: Path, tmp_path: Path
+) -> None:
+    packs = [objects(scene, cloud, "packs")[0] for cloud in CLOUDS]
+    intact = packs[0].read_bytes()
+    flip(packs[0], 0.3)  # the embedding, which is most of the pack
+    flip(packs[1], 0.99)  # its end
+    packs[2].unlink()
+    assert {finding.bucket for finding in store.verify(deep=True).findings} == set(CLOUDS)
+    assert store.repair().sound
+    assert store.verify(deep=True).sound
+    assert [pack.read_bytes() for pack in packs] == [intact] * 3
+    assert pulls(store, model, tmp_path / "pulled")
+
+
+def test_damage_that_no_bucket_can_mend_is_named_and_not_returned(scene: Scene, store: Store, tmp_path: Path) -> None:
+    for cloud in CLOUDS:
+        flip(objects(scene, cloud, "packs")[0], 0.2)
+    with pytest.raises(Corrupt):
+        store.repository("fraud/scorer").pull("champion", tmp_path / "pulled")
+    assert [path for path in contents(tmp_path / "pulled") if path.endswith(".safetensors")] == []
+    report = store.repair()
+    assert not report.sound
+    assert {finding.key for finding, _ in report.failed} == {
+        str(objects(scene, "a", "packs")[0].relative_to(scene.cloud("a")))
+    }
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_damaged_checkpoints_are_named_and_missing_ones_brought_back(
+    damage: str, scene: Scene, store: Store, tmp_path: Path
+) -> None:
+    """Of every register, the newest checkpoint in one bucket."""
+    newest: dict[str, Path] = {}
+    for path in objects(scene, "a", "checkpoints"):
+        newest[path.parent.name] = path
+    keys = {str(path.relative_to(scene.cloud("a"))) for path in newest.values()}
+    assert all(parse_checkpoint_key(key) for key in keys)
+    assert len(keys) == 3  # config, names, and the repository's
+    for path in newest.values():
+        if damage == "flipped":
+            flip(path)
+        else:
+            path.unlink()
+    named = {(finding.bucket, finding.key) for finding in store.verify(deep=True).findings}
+    assert named == ({("a", key) for key in keys} if damage == "flipped" else set())  # a majority suffices
+    repaired = store.repair()
+    assert repaired.sound
+    assert len(repaired.mended) + repaired.checkpoints == len(keys)
+    assert store.verify(deep=True).sound
+    scene.lose("b")
+    scene.lose("c")
+    with Machine(scene.place / "other").at_work():
+        recovered, report_of = skyhold.recover(scene.clouds()[0], minority=True)
+        with recovered:
+            assert report_of.damaged == ()
+            assert len(recovered.repository("fraud/scorer").log()) == 1
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_lost_cloud_is_not_noticed_and_is_filled_when_it_comes_back_empty(
+    cloud: str, scene: Scene, store: Store, model: Path, tmp_path: Path
+) -> None:
+    scene.lose(cloud)
+    assert pulls(store, model, tmp_path / "pulled")
+    tuned = write_model(tmp_path / "tuned", rows=64, noise=0.001)
+    result = store.repository("fraud/scorer").push(tuned, message="Two", aliases=["champion"])
+    assert list(result.lagging) == [cloud]
+    assert list(store.verify().unreachable) == [cloud]
+    scene.cloud(cloud).mkdir()
+    report = store.repair()
+    assert report.readmitted == [cloud]
+    assert report.sound
+    assert store.verify(deep=True).sound
+    for other in set(CLOUDS) - {cloud}:
+        scene.lose(other)
+    assert pulls(store, tuned, tmp_path / "pulled")
+
+
+def test_cloud_put_back_as_it_was_is_brought_up_to_date(scene: Scene, store: Store, tmp_path: Path) -> None:
+    scene.keep("before")
+    tuned = write_model(tmp_path / "tuned", rows=64, noise=0.001)
+    store.repository("fraud/scorer").push(tuned, message="Two", aliases=["champion"])
+    scene.put_back("before", cloud="b")
+    status = {bucket.name: bucket.missing for bucket in store.status().buckets}
+    assert status["b"] > 0
+    assert status["a"] == status["c"] == 0
+    assert pulls(store, tuned, tmp_path / "pulled")
+    assert store.sync().sound
+    assert store.verify(deep=True).sound
+
+
+def test_cloud_put_back_as_it_was_before_it_was_readmitted_is_refused(scene: Scene, store: Store) -> None:
+    scene.keep("before")
+    scene.empty("b")
+    assert store.repair().readmitted == ["b"]
+    scene.put_back("before", cloud="b")
+    report = store.verify()
+    assert "not the one that was admitted" in report.unreachable["b"]
+    assert not store.repair().sound
+    scene.empty("b")
+    assert store.repair().sound
+
+
+def test_read_only_cloud_lags_and_reading_goes_on(
+    scene: Scene, store: Store, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skyhold.buckets.folder import FolderBucket
+    from skyhold.errors import PermissionDenied
+
+    write = FolderBucket.write
+
+    def refuse(bucket: FolderBucket, key: str, body: bytes) -> None:
+        if bucket.name == "b":
+            raise PermissionDenied("bucket `b` is read-only", code="read_only")
+        write(bucket, key, body)
+
+    monkeypatch.setattr(FolderBucket, "write", refuse)
+    tuned = write_model(tmp_path / "tuned", rows=64, noise=0.001)
+    result = store.repository("fraud/scorer").push(tuned, message="Two", aliases=["champion"])
+    assert list(result.lagging) == ["b"]
+    assert pulls(store, tuned, tmp_path / "pulled")
+    monkeypatch.undo()
+    assert store.sync().sound
+    assert store.verify(deep=True).sound
+
+
+def test_missing_store_document_is_found_and_mended(scene: Scene, store: Store) -> None:
+    (scene.cloud("c") / "store.json").unlink()
+    assert "store.json" in store.verify().unreachable["c"]
+    assert {bucket.name for bucket in store.status().buckets if bucket.error} == {"c"}
+    assert store.repair().readmitted == ["c"]
+    assert store.verify(deep=True).sound
+    with Machine(scene.place / "other").at_work():
+        recovered, report = skyhold.recover(scene.clouds()[2])
+        recovered.close()
+        assert sorted(report.answered) == list(CLOUDS)
+
+
+def test_foreign_store_in_a_bucket_is_never_written_to(scene: Scene, store: Store) -> None:
+    scene.lose("c")
+    with Machine(scene.place / "other").at_work():
+        skyhold.init([scene.clouds()[2]]).close()
+    before = contents(scene.cloud("c"))
+    report = store.repair()
+    assert list(report.unreachable) == ["c"]
+    assert contents(scene.cloud("c")) == before
+
+
+# ---- the fence of garbage collection (format.md, 12); gc itself comes later
+
+
+def collect(store: Store, packs: list[bytes]) -> None:
+    """What a gc does before it deletes: tombstones, the epoch in the names, the epoch in every register."""
+    connection = store._connection
+    with connection.session(Policy()) as session:
+        catalogue = Catalogue(connection.registers, session.blobs)
+        names = catalogue.read()
+        epoch = names.gc_epoch + 1
+        body = canonical({"tombstones": 1, "epoch": epoch, "packs": [pack.hex() for pack in packs], "blobs": []})
+        marked = session.blobs.write("tombstones", body)
+        after = type(names)(names.version + 1, epoch, (*names.tombstones, marked), names.map)
+        connection.registers.compare_and_set("names", names.version, after.encode(), new_operation_id())
+        for key in names.registers():
+            if key.startswith("repository/"):
+                register = catalogue.repository(key.removeprefix("repository/"))
+                register.raise_gc_epoch(epoch, new_operation_id(), pause=pause)
+
+
+def pack_ids(scene: Scene) -> list[bytes]:
+    keys = [str(path.relative_to(scene.cloud("a"))) for path in objects(scene, "a", "packs")]
+    return [pack_id for key in keys if (pack_id := pack_id_of(key)) is not None]
+
+
+def test_push_after_a_collection_sends_again_what_is_tombstoned(
+    scene: Scene, store: Store, model: Path, tmp_path: Path
+) -> None:
+    doomed = pack_ids(scene)
+    collect(store, doomed)
+    result = store.repository("fraud/scorer").push(model, message="Two", branch="other")
+    assert result.reused_bytes == 0
+    assert result.stored_bytes > 0
+    delete_packs(scene, doomed)
+    store.repository("fraud/scorer").pull("other", tmp_path / "pulled")
+    assert contents(tmp_path / "pulled") == contents(model)
+
+
+def test_collection_during_a_push_makes_it_send_again_what_it_meant_to_reuse(
+    scene: Scene, store: Store, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doomed = pack_ids(scene)
+    raced = collect_once(store, doomed)
+    monkeypatch.setattr("skyhold.registry.pushing.write_segments", raced)
+    result = store.repository("fraud/scorer").push(model, message="Two", branch="other")
+    assert result.stored_bytes > 0
+    delete_packs(scene, doomed)
+    store.repository("fraud/scorer").pull("other", tmp_path / "pulled")
+    assert contents(tmp_path / "pulled") == contents(model)
+
+
+def collect_once(store: Store, doomed: list[bytes]) -> Callable[..., None]:
+    """`write_segments`, before whose first call a whole gc happens."""
+    from skyhold.storage.index import write_segments
+
+    waiting = [doomed]
+
+    def wrapped(*arguments: object) -> None:
+        if waiting:
+            collect(store, waiting.pop())
+        write_segments(*arguments)  # type: ignore[arg-type]
+
+    return wrapped
+
+
+def delete_packs(scene: Scene, doomed: list[bytes]) -> None:
+    for cloud in CLOUDS:
+        for path in objects(scene, cloud, "packs"):
+            if bytes.fromhex(path.name) in doomed:
+                path.unlink()
+
+
+def test_collection_during_every_attempt_is_told(store: Store, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from skyhold.storage.index import write_segments
+
+    def wrapped(*arguments: object) -> None:
+        collect(store, [])
+        write_segments(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("skyhold.registry.pushing.write_segments", wrapped)
+    with pytest.raises(Conflict) as refused:
+        store.repository("fraud/scorer").push(model, message="Two", branch="other")
+    assert refused.value.code == "gc_epoch_risen"
+    assert [view.name for view in store.repository("fraud/scorer").refs()] == [
+        "alias/champion", "branch/main", "tag/v1"
+    ]  # fmt: skip
+
+
+def test_pack_that_vanished_without_a_collection_is_sent_again(
+    scene: Scene, store: Store, model: Path, tmp_path: Path
+) -> None:
+    delete_packs(scene, pack_ids(scene))
+    result = store.repository("fraud/scorer").push(model, message="Two", branch="other")
+    assert result.stored_bytes > 0
+    store.repository("fraud/scorer").pull("other", tmp_path / "pulled")
+    assert contents(tmp_path / "pulled") == contents(model)
+
+
+def test_push_that_too_few_clouds_take_moves_no_ref(scene: Scene, store: Store, tmp_path: Path) -> None:
+    scene.lose("a")
+    scene.lose("b")
+    tuned = write_model(tmp_path / "tuned", rows=64, seed=5)
+    before = contents(scene.cloud("c"))
+    with pytest.raises(skyhold.SkyholdError) as refused:
+        store.repository("fraud/scorer").push(tuned, message="Two")
+    assert refused.value.exit_status in {Unavailable.exit_status, 3}
+    assert {key for key in contents(scene.cloud("c")).keys() - before.keys() if key.startswith("checkpoints/")} == set()
+    assert len(store.repository("fraud/scorer").log()) == 1
