@@ -2,7 +2,7 @@
 
 >>> import skyhold
 >>> with skyhold.open() as store:                                        # doctest: +SKIP
-...     store.repository("team/model").pull("champion", "./model")
+...     pulled = store.repository("team/model").pull("champion", "./model")
 """
 
 from __future__ import annotations

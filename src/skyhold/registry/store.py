@@ -225,6 +225,7 @@ class Store:
     # ---- upkeep
 
     def status(self) -> StoreStatus:
+        """What every bucket holds and lacks, and how durable each repository is, as listings tell."""
         return status_of(self._connection)
 
     def verify(
