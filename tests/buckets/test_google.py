@@ -39,11 +39,21 @@ SECRET = "MIIEsecretkeymaterial"
 def test_malformed_key_file_is_refused_without_quoting_it(tmp_path: Path, content: str) -> None:
     path = tmp_path / "key.json"
     path.write_text(content)
+    path.chmod(0o600)
     bucket = GoogleBucket(parse_location("gs://models", credentials=f"file:{path}"), QUICK)
     with pytest.raises(InvalidInput) as caught:
         bucket.read("key")
     assert caught.value.code == "invalid_credentials"
     assert SECRET not in str(caught.value) + repr(caught.value.__cause__) + repr(bucket)
+
+
+def test_key_file_that_every_user_can_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "key.json"
+    path.write_text("{}")
+    path.chmod(0o644)
+    with pytest.raises(PermissionDenied) as caught:
+        GoogleBucket(parse_location("gs://models", credentials=f"file:{path}"), QUICK).read("key")
+    assert caught.value.code == "credentials_exposed"
 
 
 def test_unset_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,3 +142,11 @@ def test_missing_extra_names_the_command_that_brings_it(monkeypatch: pytest.Monk
         open_bucket(parse_location("s3://b"))
     assert caught.value.code == "extra_missing"
     assert caught.value.hint == "pip install 'skyhold[s3]'"
+
+
+@pytest.mark.parametrize("url", ["az://account/container", "gs://bucket", "/srv/models"])
+def test_profile_is_for_s3_only(url: str) -> None:
+    assert parse_location("s3://bucket", credentials="profile:lab").credentials == "profile:lab"
+    with pytest.raises(InvalidInput) as caught:
+        parse_location(url, credentials="profile:lab")
+    assert caught.value.code == "invalid_credentials_reference"

@@ -27,7 +27,7 @@ POLICY = RetryPolicy(
     delay_s_max=0.05,
     connect_timeout_s=1.0,
     stall_timeout_s=0.4,
-    upload_bytes_per_s_min=8 << 20,
+    upload_bytes_per_s_min=16 << 20,
 )
 BOUND_S = 8.0
 """Attempts that stall, the delays between them, and room for a busy machine."""

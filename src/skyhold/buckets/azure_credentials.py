@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, cast
 
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
 
+from skyhold.buckets.credentials_file import read_credentials_file
 from skyhold.errors import InvalidInput, PermissionDenied
 
 Credential = AzureNamedKeyCredential | AzureSasCredential | TokenCredential
@@ -31,7 +31,7 @@ CHAIN_VARIABLES: Final = {
 def credentials_of(reference: str, account: str, bucket_name: str) -> Credential:
     """Credentials for `chain` (the Azure CLI's `AZURE_STORAGE_*` variables, then `DefaultAzureCredential`),
     `env:PREFIX` (variables `PREFIX_ACCOUNT_KEY` and so on) or `file:PATH` (a JSON object with these names in lower
-    case, readable by nobody else).
+    case; see `credentials_file`).
 
     Raises `PermissionDenied` where there are none, `InvalidInput` where the reference or what it names is malformed.
     """
@@ -46,7 +46,7 @@ def credentials_of(reference: str, account: str, bucket_name: str) -> Credential
             variables = {name: os.environ.get(f"{value}_{name}", "") for name in NAMES}
             return _credential(variables, account, bucket_name)
         case "file":
-            return _credential(_file(Path(value).expanduser(), bucket_name), account, bucket_name)
+            return _credential(_file(value, bucket_name), account, bucket_name)
     raise InvalidInput(
         f"Bucket `{bucket_name}` names its Azure credentials as {kind!r}, which is not one of chain, env and file",
         code="invalid_credentials_reference",
@@ -60,19 +60,11 @@ def _default() -> Credential:
     return cast(Credential, DefaultAzureCredential())
 
 
-def _file(path: Path, bucket_name: str) -> Mapping[str, str]:
+def _file(path: str, bucket_name: str) -> Mapping[str, str]:
+    text = read_credentials_file(path, bucket_name)
     try:
-        if path.stat().st_mode & 0o077:
-            raise PermissionDenied(
-                f"Bucket `{bucket_name}`: others can read the credentials in {path}",
-                code="credentials_exposed",
-                hint=f"chmod 600 {path}",
-                bucket=bucket_name,
-            )
-        document = json.loads(path.read_text())
+        document = json.loads(text)
         return {str(name).upper(): str(value) for name, value in document.items()}
-    except OSError as error:
-        raise _missing(bucket_name, f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, AttributeError):  # the cause is left out: it may quote the file
         raise InvalidInput(
             f"Bucket `{bucket_name}`: {path} does not hold a JSON object of credentials",

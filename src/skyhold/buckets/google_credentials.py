@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Final
 
 import google.auth
@@ -12,6 +11,7 @@ from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import GoogleAuthError
 from google.oauth2.service_account import Credentials as ServiceAccount
 
+from skyhold.buckets.credentials_file import read_credentials_file
 from skyhold.errors import InvalidInput, PermissionDenied
 
 SCOPES: Final = ("https://www.googleapis.com/auth/devstorage.read_write",)
@@ -35,11 +35,7 @@ def credentials_of(reference: str, bucket_name: str, *, anonymous_chain: bool) -
                 raise _missing(bucket_name, f"the environment variable {value} is not set")
             return _service_account(text, reference, bucket_name)
         case "file" if value:
-            try:
-                text = Path(value).expanduser().read_text()
-            except OSError as error:
-                raise _missing(bucket_name, f"{value} cannot be read ({error.strerror})") from error
-            return _service_account(text, reference, bucket_name)
+            return _service_account(read_credentials_file(value, bucket_name), reference, bucket_name)
     raise InvalidInput(
         f"Bucket `{bucket_name}` names its Google credentials as {kind!r}, which is not one of chain, env and file",
         code="invalid_credentials_reference",

@@ -9,9 +9,11 @@ stored `url` is always the bare form. Credentials references, which each machine
 
 - `chain` — the vendor's own chain; for S3 the standard `AWS_*` variables, the shared files in `~/.aws`, web identity,
   container and instance roles. Only this reference looks at process-wide variables.
-- `env:PREFIX` — variables `PREFIX_ACCESS_KEY_ID` and so on; `skyhold.buckets.credentials` lists the names.
-- `file:PATH` — a JSON or INI file with the same names in lower case, readable by nobody else.
-- `profile:NAME` — a profile of the vendor's shared configuration (S3: `~/.aws`).
+- `env:PREFIX` — variables `PREFIX_ACCESS_KEY_ID` (S3), `PREFIX_ACCOUNT_KEY` (Azure) and so on; `s3_credentials` and
+  `azure_credentials` list the names. Google: the variable `PREFIX` itself, which holds a service account's JSON key.
+- `file:PATH` — a JSON object with the same names in lower case (S3: an INI file too), or Google's JSON key. It must not
+  be accessible to every user.
+- `profile:NAME` — S3 only: a profile of `~/.aws`.
 """
 
 from __future__ import annotations
@@ -65,6 +67,13 @@ class BucketLocation:
                 bucket=self.name,
             )
         _check_url(self.url, self.name)
+        if self.credentials.startswith("profile:") and self.scheme != "s3":
+            raise InvalidInput(
+                f"Bucket `{self.name}`: only S3 has profiles",
+                code="invalid_credentials_reference",
+                hint="Use `chain`, `env:NAME` or `file:PATH`",
+                bucket=self.name,
+            )
         if self.endpoint is not None:
             _check_endpoint(self.endpoint, self.name, allow_http=self.allow_http)
 

@@ -3,7 +3,7 @@ or file of ours holds them.
 
 - `env:PREFIX`: `PREFIX_ACCESS_KEY_ID`, `PREFIX_SECRET_ACCESS_KEY` and, for temporary ones, `PREFIX_SESSION_TOKEN`.
 - `file:PATH`: a JSON object with `access_key_id`, `secret_access_key` and perhaps `session_token`, or an INI file with
-  these names in its section `default` (with or without `aws_` before them). It must not be accessible to others.
+  these names in its section `default` (with or without `aws_` before them). It must not be accessible to every user.
 - `profile:NAME`: of `AWS_SHARED_CREDENTIALS_FILE` and `AWS_CONFIG_FILE` (`~/.aws/…`): static keys or
   `credential_process`. For SSO and assumed roles the AWS CLI can serve as that process.
 - `chain`: `AWS_ACCESS_KEY_ID` and its like; else the profile `AWS_PROFILE` or `default`; else obstore's own chain
@@ -18,13 +18,13 @@ import configparser
 import json
 import os
 import shlex
-import stat
 import subprocess
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from skyhold.buckets.credentials_file import read_credentials_file
 from skyhold.buckets.location import BucketLocation
 from skyhold.errors import InvalidInput, PermissionDenied
 
@@ -51,7 +51,7 @@ def credential_provider(location: BucketLocation) -> Callable[[], Credential] | 
     elif kind == "env":
         found = lambda: _from_environment(location, rest)  # noqa: E731
     elif kind == "file":
-        found = lambda: _from_file(location, Path(rest).expanduser())  # noqa: E731
+        found = lambda: _from_file(location, rest)  # noqa: E731
     else:
         found = lambda: _from_profile(location, rest)  # noqa: E731
     found()
@@ -85,19 +85,8 @@ def _from_environment(location: BucketLocation, prefix: str) -> Mapping[str, str
     return _checked(location, {name.lower(): os.environ.get(f"{prefix}_{name}", "") for name in names}, f"{prefix}_*")
 
 
-def _from_file(location: BucketLocation, path: Path) -> Mapping[str, str]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            if os.fstat(file.fileno()).st_mode & stat.S_IRWXO:
-                raise PermissionDenied(
-                    f"The credentials file of bucket `{location.name}` is accessible to every user: {path}",
-                    code="credentials_exposed",
-                    hint=f"chmod 600 {shlex.quote(str(path))}",
-                    bucket=location.name,
-                )
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _missing(location, f"the file {path} cannot be read") from error
+def _from_file(location: BucketLocation, path: str) -> Mapping[str, str]:
+    text = read_credentials_file(path, location.name)
     try:
         if text.lstrip().startswith("{"):
             found: dict[str, object] = json.loads(text)
@@ -108,7 +97,7 @@ def _from_file(location: BucketLocation, path: Path) -> Mapping[str, str]:
     except (ValueError, configparser.Error):
         # No cause: these errors quote the line that they did not understand, and it may hold the secret.
         raise _missing(location, f"the file {path} is neither JSON nor INI with a section [default]") from None
-    return _checked(location, {name.removeprefix("aws_"): str(value) for name, value in found.items()}, str(path))
+    return _checked(location, {name.removeprefix("aws_"): str(value) for name, value in found.items()}, path)
 
 
 def _from_profile(location: BucketLocation, name: str) -> Mapping[str, str]:
