@@ -36,6 +36,7 @@ from skyhold.buckets.bucket import (
     check_key,
     check_range,
 )
+from skyhold.buckets.folder_drafts import INCOMING, Drafts, sync
 from skyhold.buckets.folder_errors import bucket_gone, key_is_folder, object_missing, translated
 from skyhold.buckets.folder_listing import walk
 from skyhold.buckets.location import BucketLocation
@@ -45,9 +46,6 @@ from skyhold.errors import Conflict, Corrupt, InvalidInput, NotFound, OutcomeUnk
 OWN_FOLDER: Final = ".skyhold"
 MARKER: Final = "bucket.json"
 LOCKS: Final = 64
-COMPARE_BYTES: Final = 1 << 20
-INCOMING_AGE_S_MAX: Final = 24 * 3600.0
-"""A file in `incoming/` that is older than this, and that nobody has locked, was left by a process that died."""
 
 
 def create_folder_bucket(path: Path) -> None:
@@ -66,14 +64,14 @@ def create_folder_bucket(path: Path) -> None:
                 code="folder_not_empty",
                 hint="Name an empty or new folder",
             )
-        for folder in (own, own / "incoming", own / "locks"):
+        for folder in (own, own / INCOMING, own / "locks"):
             folder.mkdir(exist_ok=True)
         draft = own / f"{MARKER}.{secrets.token_hex(8)}"
         draft.write_text(json.dumps({"format": 1, "kind": "skyhold folder bucket"}) + "\n")
-        _sync(draft)
+        sync(draft)
         draft.rename(own / MARKER)
         for folder in (own, path, path.parent):
-            _sync(folder)
+            sync(folder)
 
 
 class FolderBucket(Bucket):
@@ -86,7 +84,7 @@ class FolderBucket(Bucket):
         self._root = location.path
         self._own = self._root / OWN_FOLDER
         self._policy = policy or RetryPolicy()
-        self._cleaned = False
+        self._drafts = Drafts(self._own / INCOMING, self.name)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
         with self._opened(key) as file:
@@ -106,16 +104,11 @@ class FolderBucket(Bucket):
         tag = _tag(body)
         return None if tag == unless_tag else Tagged(body, tag)
 
-    def stat(self, key: str) -> ObjectInfo:
-        """As the port says. The tag costs a read of the whole file; where only the size matters, list."""
-        with self._opened(key) as file:
-            return self._info_of(key, file)
-
     def write(self, key: str, body: Buffer) -> None:
         path = self._path(key)
 
         def attempt() -> None:
-            with translated(self.name, key), self._incoming(body) as draft, self._locked(key, self._policy.total_s):
+            with self._drafted(key, body, self._policy.total_s) as draft:
                 self._publish(draft, path, key)
 
         retrying(self._policy, attempt)
@@ -124,10 +117,9 @@ class FolderBucket(Bucket):
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
     ) -> str:
         path = self._path(key)
-        with translated(self.name, key), self._incoming(body) as draft, self._locked(key, deadline_s):
+        with self._drafted(key, body, deadline_s) as draft:
             try:
-                with self._opened(key) as file:
-                    found: str | None = self._info_of(key, file).tag
+                found: str | None = _tag(self.read(key))
             except NotFound as error:
                 if error.code != "object_not_found":
                     raise
@@ -152,7 +144,7 @@ class FolderBucket(Bucket):
             self._check_there()
             with self._locked(key, self._policy.total_s), suppress(FileNotFoundError, NotADirectoryError):
                 path.unlink()
-                _sync(path.parent)
+                sync(path.parent)
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
@@ -196,49 +188,13 @@ class FolderBucket(Bucket):
             filled += count
         return body
 
-    def _info_of(self, key: str, file: int) -> ObjectInfo:
-        status = os.fstat(file)
-        hasher = blake3()
-        for offset in range(0, status.st_size, COMPARE_BYTES):
-            hasher.update(self._read_range(key, file, offset, min(status.st_size, offset + COMPARE_BYTES)))
-        return ObjectInfo(key, status.st_size, hasher.hexdigest(32), _time(status))
-
     @contextmanager
-    def _incoming(self, body: Buffer) -> Iterator[Path]:
-        """The body as a durable, compared file that is no object yet; removed when it did not become one."""
-        self._check_there()
-        self._clean_incoming()
-        draft = self._own / "incoming" / secrets.token_hex(16)
-        file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)  # tells `_clean_incoming` that somebody lives
-            view, written = memoryview(body).cast("B"), 0
-            while written < len(view):
-                written += os.write(file, view[written:])
-            os.fsync(file)
-            self._compare(file, view)
-            yield draft
-        finally:
-            os.close(file)
-            draft.unlink(missing_ok=True)
-
-    def _compare(self, file: int, body: memoryview) -> None:
-        """What `confirms_checksum` promises: the bytes come back. Their pages are dropped first where the system can,
-        so that the device answers and not the memory that we have just filled."""
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        returned = bytearray(min(COMPARE_BYTES, len(body)))
-        for offset in range(0, len(body), COMPARE_BYTES):
-            expected = body[offset : offset + COMPARE_BYTES]
-            del returned[len(expected) :]
-            count = os.preadv(file, [returned], offset)
-            if count != len(expected) or returned != expected:  # a bytearray compares by memcmp, a view by element
-                raise Corrupt(
-                    f"Bucket `{self.name}` gave back other bytes than were written",
-                    code="checksum_refused",
-                    hint="The disk or file system is failing: check it before you trust it",
-                    bucket=self.name,
-                )
+    def _drafted(self, key: str, body: Buffer, deadline_s: float) -> Iterator[Path]:
+        """The body as a draft, while other writers of this key are excluded."""
+        with translated(self.name, key):
+            self._check_there()
+            with self._drafts.of(body) as draft, self._locked(key, deadline_s):
+                yield draft
 
     def _publish(self, draft: Path, path: Path, key: str) -> None:
         """Make the draft the object. Folders are made below the root only: `mkdir(parents=True)` would quietly put a
@@ -258,7 +214,7 @@ class FolderBucket(Bucket):
         draft.rename(path)
         try:
             for folder in {path.parent, *(made_folder.parent for made_folder in made)}:
-                _sync(folder)
+                sync(folder)
         except OSError as error:
             raise OutcomeUnknown(
                 f"Object `{key}` was put into bucket `{self.name}`, but the disk did not confirm that it will stay",
@@ -293,25 +249,6 @@ class FolderBucket(Bucket):
         finally:
             os.close(file)
 
-    def _clean_incoming(self) -> None:
-        """Once per opened bucket, remove what dead writers left. Age alone would not do (a slow writer), nor would the
-        lock alone (a writer is without it for an instant after it made its file)."""
-        if self._cleaned:
-            return
-        self._cleaned = True
-        oldest_s = time.time() - INCOMING_AGE_S_MAX
-        for entry in os.scandir(self._own / "incoming"):
-            with suppress(FileNotFoundError):
-                if entry.stat(follow_symlinks=False).st_mtime < oldest_s:
-                    file = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-                    try:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        Path(entry.path).unlink()
-                    except BlockingIOError:
-                        continue
-                    finally:
-                        os.close(file)
-
 
 def _tag(body: Buffer) -> str:
     return blake3(body).hexdigest(32)
@@ -319,11 +256,3 @@ def _tag(body: Buffer) -> str:
 
 def _time(status: os.stat_result) -> datetime:
     return datetime.fromtimestamp(status.st_mtime, UTC)
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
