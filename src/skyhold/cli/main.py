@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import click
 
 from skyhold.cli.exits import CLOSED_PIPE, INTERRUPTED
 from skyhold.cli.group import skyhold
+from skyhold.cli.interrupt import Interruption
 from skyhold.cli.output import color, printable, write_json
 from skyhold.errors import InvalidInput, SkyholdError
 
@@ -18,15 +20,24 @@ COMPLETION_VARIABLE = "_SKYHOLD_COMPLETE"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `skyhold` with `arguments` (the process's own by default) and return the exit status."""
+    """Run `skyhold` with `arguments` and return the exit status. By default they are the process's own, and then the
+    process is ours: Ctrl-C ends it (`Interruption.watch`)."""
+    whole_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # numpy's linear algebra is not used here, yet its threads would start with it and spin for work on the cores.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Imports make many objects and no garbage: collecting it at the usual pace is a tenth of a short command's time.
+    gc.set_threshold(100_000, 50, 100)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a locale that lacks a character must not end a command half-way
             stream.reconfigure(errors="backslashreplace")
     if COMPLETION_VARIABLE in os.environ:
         skyhold.main(arguments, prog_name=PROGRAM, complete_var=COMPLETION_VARIABLE)
+    interruption = Interruption(lambda: _interrupted("--json" in arguments))
+    if whole_process:
+        interruption.watch()
     try:
-        status = _run(arguments)
+        status = _run(arguments, interruption)
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
@@ -43,14 +54,14 @@ def _discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _run(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each way in which a command ends
+def _run(arguments: list[str], interruption: Interruption) -> int:  # noqa: PLR0911 - one return for each way in which a command ends
     try:
         with skyhold.make_context(PROGRAM, arguments) as context:
             skyhold.invoke(context)
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except (KeyboardInterrupt, EOFError, click.Abort):
-        _interrupted("--json" in arguments)
+        interruption.say_farewell()
         return INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as help_text:
         help_text.show()
