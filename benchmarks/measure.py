@@ -46,6 +46,8 @@ def run(command: Command, timeout_s: float = 300.0) -> Sample:
     env = {**os.environ, **command.env}
     # Endpoints here are plain http or of our own; rclone and restic refuse a bundle that is not theirs.
     env.pop("AWS_CA_BUNDLE", None)
+    # An installed program has its bytecode beside it; a shell that forbids Python to write it measures the compiler.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile() as output:
         begin_s = time.perf_counter()
         process = subprocess.Popen(
