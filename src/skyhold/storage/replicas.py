@@ -28,6 +28,7 @@ STALL_S_MAX: Final = 60.0
 stall), is also asked of the next bucket; the first answer wins."""
 
 READ_DEADLINE_S: Final = 120.0
+"""The most that one read may take in all. (A range has at most 8 MiB: slower links than 70 KiB/s do not serve.)"""
 
 PATIENCE_S: Final = 20.0
 PATIENCE_FACTOR: Final = 3.0
@@ -200,13 +201,12 @@ class Replicas:
         `STALL_S` gets company by the next one.
 
         `action` raises `SkyholdError` for a bucket that does not serve; a `Corrupt` of all, or `NotFound` of all, is
-        raised as such, anything mixed as `Unavailable` (or `Corrupt`, where one was).
+        raised as such, anything mixed as `Unavailable` (or `Corrupt`, where one was). After `READ_DEADLINE_S` without
+        an answer it is `Unavailable`, however many buckets there are.
         """
         chosen = None if only is None else set(only)
         with self._changed:
             names = [name for name in self._order if chosen is None or name in chosen]
-        if len(names) == 1:
-            return action(self.buckets[names[0]])
         errors: dict[str, SkyholdError] = {}
         running: dict[Future[T], str] = {}
         started_s = time.monotonic()
@@ -280,6 +280,8 @@ def write_verified(bucket: Bucket, key: str, body: Buffer) -> None:
 
 
 def _no_bucket_serves(what: str, names: Sequence[str], errors: dict[str, SkyholdError]) -> SkyholdError:
+    if len(names) == 1 and errors:
+        return errors[names[0]]
     kinds = {type(error) for error in errors.values()}
     reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(errors.items())) or "no answer in time"
     if len(kinds) == 1 and len(errors) == len(names):

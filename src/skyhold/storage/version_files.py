@@ -50,6 +50,7 @@ class VersionFiles:
         self._runs: dict[int, list[Run]] = {}
         for run in self.head.runs:
             self._runs.setdefault(run.file, []).append(run)
+        self._check_runs()
         self._page = lru_cache(maxsize=4)(self._read_page)
         self._starts = lru_cache(maxsize=4)(self._starts_of)
         self._tensors: Tensors | None = None
@@ -101,12 +102,14 @@ class VersionFiles:
         return list(accumulate(lengths, initial=run.start))
 
     def pack_ids(self) -> set[bytes]:
-        """Ids of all packs that the version needs, those of delta bases included."""
+        """Ids of all packs that the version needs, those of delta bases included. Reads every page, and raises
+        `Corrupt` where the runs do not cover the files exactly."""
         found: set[bytes] = set()
-        for page in range(len(self.head.pages) + 1):
-            content = self._page(page)
-            found.update(place.pack_id for place in content.places)
-            found.update(place.pack_id for place in content.bases.values())
+        for file in range(len(self.files)):
+            for chunk in self.chunks(file):
+                found.add(chunk.place.pack_id)
+                if chunk.base is not None:
+                    found.add(chunk.base.pack_id)
         return found
 
     def blobs(self) -> list[tuple[str, str]]:
@@ -114,11 +117,21 @@ class VersionFiles:
         tensors = [] if self.head.tensors is None else [("tensors", self.head.tensors)]
         return [("layouts", self._name), *(("pages", name) for name in self.head.pages), *tensors]
 
+    def _check_runs(self) -> None:
+        """Raise `Corrupt` unless the runs, as far as the head tells, cover every file exactly and in order. (`chunks`
+        checks the lengths, which lie in the pages.)"""
+        last = (-1, 0)
+        for run in self.head.runs:
+            follows = (run.file, run.start) > last and (run.file == last[0]) == (run.start > 0)
+            if not follows or run.count == 0 or run.page > len(self.head.pages):
+                raise self._damaged()
+            last = (run.file, run.start)
+        if self._runs.keys() != {index for index, file in enumerate(self.files) if file.size_bytes}:
+            raise self._damaged()
+
     def _read_page(self, page: int) -> Page:
         if page == 0:
             return self.head.first_page
-        if page > len(self.head.pages):
-            raise self._damaged()
         name = self.head.pages[page - 1]
         return decode_page(self._blobs.read("pages", name), name)
 
