@@ -16,7 +16,7 @@ DOCUMENTS: Final = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT 
 
 _BLOCK: Final = re.compile(r"^```(sh|python) (run|fails (\d+))\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
-_ANY_BLOCK: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_CODE: Final = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,5 +50,5 @@ def script_of(blocks: list[Block]) -> str:
 
 def links_of(page: Path) -> list[str]:
     """Where a page's links to files of the project point, as written."""
-    prose = _ANY_BLOCK.sub("", page.read_text("utf-8"))
+    prose = _CODE.sub("", page.read_text("utf-8"))
     return [link for link in _LINK.findall(prose) if "://" not in link and not link.startswith("mailto:")]
