@@ -30,6 +30,7 @@ from skyhold.buckets.obstore_process import abandon, obstore_here
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, unknown_rules
 from skyhold.buckets.s3_errors import Request, failure_of, to_error
+from skyhold.buckets.s3_listing import Listing
 from skyhold.buckets.s3_options import StoreOptions
 from skyhold.buckets.s3_subresources import ask_rules, ask_time
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
@@ -126,40 +127,19 @@ class S3Bucket(Bucket):
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """As the port says. Raises `Corrupt` code `listing_out_of_order` where a store that keeps objects in folders
         (SeaweedFS) lists `a/b` before `a-b`: to go on would pass over objects."""
-        last = after
-        finished = False
-        while not finished:  # bounded: each round yields an object, or ends, or `retrying` raises
-
-            def begin(last: str = last) -> tuple[Any, Sequence[ObjectInfo]]:
-                fresh = self._list_stream(prefix, last)
-                return fresh, self._next_batch(fresh)
-
-            stream, found = retrying(self._policy, begin)
-            previous = ""
+        listing = Listing(self.name, prefix, after)
+        while True:  # bounded: each round yields an object, or ends, or `retrying` raises
+            stream, found = retrying(self._policy, lambda: self._begin(listing))
             while found:
-                for info in found:
-                    previous = self._check_order(previous, info.key)
-                    if info.key.startswith(prefix) and info.key > last:
-                        last = info.key
-                        yield info
-                    elif _is_past(info.key, prefix):
-                        return
+                yield from listing.wanted(found)
+                if listing.ended:
+                    return
                 try:
                     found = self._next_batch(stream)
                 except SkyholdError:
-                    break  # take it up after `last`, with a budget of its own
-            finished = not found
-
-    def _check_order(self, previous: str, key: str) -> str:
-        if key <= previous:
-            raise Corrupt(
-                f"Bucket `{self.name}` lists `{key}` after `{previous}`: its listings are not in the order of S3",
-                code="listing_out_of_order",
-                hint="Use another store or prefix; names that differ in `-`, `.` and `/` only cannot be listed there",
-                bucket=self.name,
-                key=key,
-            )
-        return key
+                    break  # take it up after the last object, with a budget of its own
+            else:
+                return
 
     def delete(self, key: str) -> None:
         request = Request(self.name, check_key(key))
@@ -217,16 +197,16 @@ class S3Bucket(Bucket):
         )
         return str(result["e_tag"])
 
-    def _list_stream(self, prefix: str, after: str) -> Any:
-        """obstore lists whole folders only: list the one around `prefix`, from just before the first match."""
-        folder = (self._prefix + prefix).rpartition("/")[0]
-        offset = max(after, _just_before(prefix))
-        return obstore_here().list(
+    def _begin(self, listing: Listing) -> tuple[Any, Sequence[ObjectInfo]]:
+        """The stream of what is left of a listing, and its first batch."""
+        folder, offset = listing.begin()
+        stream = obstore_here().list(
             self._store(READ_LIMIT_S),
-            prefix=folder or None,
+            prefix=(self._prefix + folder).rstrip("/") or None,
             offset=self._prefix + offset if offset else None,
             chunk_size=LIST_BATCH,
         )
+        return stream, self._next_batch(stream)
 
     def _next_batch(self, stream: Any) -> Sequence[ObjectInfo]:
         request = Request(self.name, "", listing=True)
@@ -282,14 +262,3 @@ def _truncated(request: Request) -> Corrupt:
         bucket=request.bucket,
         key=request.key,
     )
-
-
-def _just_before(prefix: str) -> str:
-    """A name that sorts before every key with this prefix and after nearly all others: `~` sorts after every key
-    character, and the character before the last one's is below it."""
-    return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}~" if prefix else ""
-
-
-def _is_past(key: str, prefix: str) -> bool:
-    """Whether no key with `prefix` can follow `key`, in the order of bytes and in that of folders."""
-    return not key.startswith(prefix) and key > prefix and key.replace("/", "\0") > prefix.replace("/", "\0")
