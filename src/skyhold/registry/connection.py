@@ -42,6 +42,7 @@ from skyhold.storage.replicas import Replicas
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import StoreState, cache_folder
 from skyhold.storage.store_document import StoreDocument
+from skyhold.storage.version_files import VersionFiles
 
 CONFIG: Final = "config"
 PAUSE_S_MAX: Final = 0.5
@@ -194,12 +195,24 @@ class Connection:
         return Session(blobs, replicas, lagging, [replicas])
 
     def pack_space(self, policy: Policy, session: Session) -> PackSpace:
-        """The packs of a policy's placement class, for one operation."""
-        replicas = self._replicas(policy, allowed(policy, self.configuration.locations), session.lagging)
+        """The packs of a policy's placement class, for one operation that may write."""
+        places = allowed(policy, self.configuration.locations)
+        return self._space(placement_class(policy), self._replicas(policy, places, session.lagging), session)
+
+    def version_space(self, version: VersionFiles, policy: Policy, session: Session) -> PackSpace:
+        """The packs of a version, to read them. They were sealed for the class of its layout and may lie in any bucket,
+        since the policy, which says where to look first, may have changed after they were written."""
+        first = allowed(policy, self.configuration.locations)
+        others = [location for location in self.configuration.locations if location not in first]
+        everywhere = replace(policy, regions=())
+        replicas = self._replicas(everywhere, [*first, *others], session.lagging)
+        return self._space(version.head.placement_class, replicas, session)
+
+    def _space(self, of_class: str, replicas: Replicas, session: Session) -> PackSpace:
         session.closing.append(replicas)
         return PackSpace(
             bytes.fromhex(self.document.store),
-            bytes.fromhex(placement_class(policy)),
+            bytes.fromhex(of_class),
             self.keys,
             self.store_keys.chunk_id_key(),
             replicas,

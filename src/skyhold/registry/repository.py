@@ -121,7 +121,7 @@ class Repository:
         with self._reading() as (session, snapshot):
             digest = self._resolve(snapshot, reference)
             _, version = open_version(session, snapshot, digest)
-            space = self._connection.pack_space(Policy.from_json(snapshot.root.policy), session)
+            space = self._connection.version_space(version, Policy.from_json(snapshot.root.policy), session)
             root, watcher = Path(destination), progress or Silence()
             if tensors:
                 taken = pull_tensors(version, tensors, root, ChunkReader(space), watcher)
@@ -140,7 +140,9 @@ class Repository:
             text = None
             if card is not None:
                 policy = Policy.from_json(snapshot.root.policy)
-                stored = StoredFile(version, card, ChunkReader(self._connection.pack_space(policy, session)))
+                stored = StoredFile(
+                    version, card, ChunkReader(self._connection.version_space(version, policy, session))
+                )
                 text = stored.read(0, min(stored.size_bytes, MODEL_CARD_BYTES_MAX)).decode("utf-8", "replace")
             return Version(
                 repository=self.name,
@@ -319,6 +321,6 @@ class Repository:
     def _side(self, session: Session, snapshot: Snapshot, reference: str) -> DiffSide:
         digest = self._resolve(snapshot, reference)
         document, version = open_version(session, snapshot, digest)
-        reader = ChunkReader(self._connection.pack_space(Policy.from_json(snapshot.root.policy), session))
+        reader = ChunkReader(self._connection.version_space(version, Policy.from_json(snapshot.root.policy), session))
         files = [StoredFile(version, index, reader) for index in range(len(version.files))]
         return DiffSide(files, snapshot.metrics(digest), document.parameters)

@@ -106,13 +106,15 @@ def repair(
 ) -> Iterator[tuple[Finding, int | SkyholdError]]:
     """Mend the findings of a survey, one by one: each with the bytes written, or with the error that prevented it.
 
-    The sources of a copy are the other buckets that shall hold the object, and last the damaged one itself, whose
-    intact records may complete another's.
+    The sources of a copy are the other buckets, first those that shall hold the object, and last the damaged one
+    itself, whose intact records may complete another's.
     """
     progress.begin("repair", None)
     try:
         for finding in found.findings:
-            names = sorted(expected[finding.key] & set(buckets) - {finding.bucket})
+            others = sorted(set(buckets) - {finding.bucket})
+            # A bucket that the policy no longer allows may hold the only copy; it may be read, never written to.
+            names = sorted(others, key=lambda name: name not in expected[finding.key])
             names = [name for name in names if found.buckets[name].error is None]
             if finding.problem == "damaged":
                 names.append(finding.bucket)
