@@ -47,6 +47,8 @@ def translated(path: Path, *, committing: bool = False) -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
         what = f"Register file {path}"
+        if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the file of the shared memory could not be made larger
+            code = sqlite3.SQLITE_FULL
         if code is not None and code & 0xFF in _ERRORS:
             class_, our_code, says, hint = _ERRORS[code & 0xFF]
             raise class_(f"{what} {says}: {error}", code=our_code, hint=hint, path=str(path)) from error

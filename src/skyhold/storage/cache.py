@@ -30,7 +30,8 @@ class PackCache:
         self._limit_bytes = limit_bytes
         self._since_eviction_bytes = _EVICT_EVERY_BYTES
         if limit_bytes:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with contextlib.suppress(OSError):  # a cache that cannot be written is no error, see `put`
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def get(self, pack_id: bytes, places: Sequence[Place]) -> Buffer | None:
         """The bytes from the first to the last of `places` (of one pack), or None where not all are cached."""

@@ -32,7 +32,8 @@ class Target:
         self._part = _part_of(self._path, entry)
         self._descriptor, self._old = -1, -1
         _make_folders(root, self._path.parent)
-        _refuse_special(self._path)
+        with named(self._path):
+            _refuse_special(self._path)
         self._hash = hashlib.sha256()
         try:
             with named(self._path):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @verb(
     repository_argument(),
-    click.Argument(["path"], type=click.Path(path_type=Path)),
+    click.Argument(["path"], type=click.Path(path_type=Path, readable=False)),
     click.Option(["-m", "--message"], default="", metavar="TEXT", help="What this version is."),
     click.Option(["--branch"], default="main", show_default=True, metavar="NAME", help="Branch that moves to it."),
     click.Option(["--tag", "tags"], multiple=True, metavar="NAME", help="Name it for ever; may be repeated."),

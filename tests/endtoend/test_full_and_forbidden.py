@@ -1,0 +1,240 @@
+"""Disks that are full and folders that are closed to us: a clear error with its exit status, nothing lost, and the same
+command succeeds once the cause is gone."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import skyhold
+from skyhold.cli.main import main
+from tests.cli.models import contents, write_model
+from tests.cli.running import Run
+from tests.endtoend.killing import in_child
+from tests.endtoend.machines import CLOUDS, Scene
+
+NOBODY = 65534
+OF_CLOUDS = tuple(f"skyhold.buckets.{name}" for name in ("azure", "google", "s3", "obstore"))
+DISK_BYTES = 8 << 20
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk or become somebody else")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def everything_is_imported() -> None:
+    """Nobody may not be able to read where our modules are."""
+    for module in pkgutil.walk_packages(skyhold.__path__, "skyhold."):
+        if not module.name.endswith("__main__") and not module.name.startswith(OF_CLOUDS):
+            importlib.import_module(module.name)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A scene with a store of one version, worked with through the command line."""
+
+    scene: Scene
+    model: Path
+    target: Path
+
+    def __call__(self, *arguments: object, status: int = 0, user: int | None = None) -> Run:
+        """Run a command in a process of its own, perhaps as another user, and check how it ends."""
+        out, err = self.scene.place / "out.txt", self.scene.place / "err.txt"
+
+        def command() -> int:
+            sys.stdout, sys.stderr = out.open("w"), err.open("w")
+            os.dup2(sys.stdout.fileno(), 1)
+            os.dup2(sys.stderr.fileno(), 2)
+            if user is not None:
+                os.setgroups([])
+                os.setgid(user)
+                os.setuid(user)
+            os.chdir(self.scene.place)
+            status = main([str(argument) for argument in arguments])
+            sys.stdout.flush()
+            sys.stderr.flush()
+            return status
+
+        ended = Run(in_child(command).result, out.read_text(), err.read_text())
+        assert ended.status == status, f"{arguments}: status {ended.status}\n{ended.out}\n{ended.err}"
+        assert "Traceback" not in ended.err
+        if status:
+            assert "error: " in ended.err, ended.err
+        return ended
+
+    def push(self, status: int = 0, user: int | None = None) -> Run:
+        return self("push", "fraud/scorer", self.model, "-m", "Two", "--alias", "champion", status=status, user=user)
+
+    def pull(self, status: int = 0, user: int | None = None) -> Run:
+        return self("pull", "fraud/scorer@champion", self.target, status=status, user=user)
+
+    def whole(self) -> bool:
+        """Whether `champion` is the model of the last push, and the store is sound."""
+        self.pull()
+        self("sync")
+        self("verify", "--deep")
+        return contents(self.target) == contents(self.model)
+
+
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """Not below pytest's folder, which every pytest that starts closes to others anew."""
+    root = Path(tempfile.mkdtemp(prefix="skyhold-shop-"))
+    root.chmod(0o755)
+    scene = Scene(root / "scene")
+    scene.place.mkdir()
+    with scene.machine.at_work():
+        with skyhold.init(scene.clouds()) as store:
+            old = write_model(root / "old", rows=64)
+            store.repository("fraud/scorer", create=True).push(old, message="One", aliases=["champion"])
+        monkeypatch.setenv("SKYHOLD_STORE", scene.clouds()[0])
+        yield Shop(scene, write_model(root / "model", rows=1024, seed=3), scene.place / "target")
+    shutil.rmtree(root)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[], None]]:
+    """Move a folder onto a small disk of its own, which is full; what is yielded frees it."""
+    folder.mkdir(exist_ok=True)
+    aside = folder.with_name(f"{folder.name}-aside")
+    subprocess.run(["cp", "-a", folder, aside], check=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "tmpfs", folder], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.decode()}")
+    try:
+        subprocess.run(["cp", "-a", f"{aside}/.", folder], check=True)
+        ballast = folder / ".ballast"
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)):
+                    pass
+            except OSError:
+                pass
+        yield ballast.unlink
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@needs_root
+def test_full_disks_of_all_clouds_refuse_a_push_that_succeeds_later(shop: Shop) -> None:
+    (shop.scene.place / "clouds").chmod(0o700)
+    before = {cloud: contents(shop.scene.cloud(cloud)) for cloud in CLOUDS}
+    with small_disk(shop.scene.place / "clouds") as free:
+        told = shop.push(status=7)
+        assert "no space left" in told.err
+        for cloud in CLOUDS:
+            assert before[cloud].items() <= contents(shop.scene.cloud(cloud)).items()
+        assert shop("log", "fraud/scorer").out.count("One") == 1
+        free()
+        shop.push()
+        assert shop.whole()
+
+
+@needs_root
+def test_full_disk_of_one_cloud_makes_it_lag(shop: Shop) -> None:
+    with small_disk(shop.scene.cloud("b")) as free:
+        told = shop.push()
+        assert "lagging: b" in told.out
+        shop.pull()
+        free()
+        assert shop.whole()
+
+
+@needs_root
+def test_full_disk_of_the_state_folder_refuses_a_push_that_succeeds_later(shop: Shop) -> None:
+    with small_disk(shop.scene.machine.folder / "state") as free:
+        told = shop.push(status=7)
+        assert "hint: " in told.err
+        free()
+        shop.push()
+        assert shop.whole()
+
+
+@needs_root
+def test_full_disk_of_the_cache_is_not_noticed(shop: Shop) -> None:
+    with small_disk(shop.scene.machine.folder / "cache"):
+        shop.push()
+        assert shop.whole()
+
+
+@needs_root
+def test_full_disk_of_the_target_refuses_a_pull_that_succeeds_later(shop: Shop) -> None:
+    shop.push()
+    with small_disk(shop.target) as free:
+        told = shop.pull(status=7)
+        assert "disk" in told.err or "space" in told.err
+        assert [path for path in contents(shop.target) if path.endswith(".safetensors")] == []
+        free()
+        shop.pull()
+        assert contents(shop.target) == contents(shop.model)
+
+
+@pytest.fixture
+def for_nobody(shop: Shop) -> Shop:
+    """Everything of the scene belongs to nobody."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    for path in (shop.scene.place, *shop.scene.place.rglob("*"), shop.model, *shop.model.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    return shop
+
+
+@pytest.mark.parametrize(
+    ("closed", "command", "status", "named"),
+    [
+        ("clouds", "push", 6, "Bucket `a`"),
+        ("machine/state", "push", 6, "machine/state"),
+        ("machine/state/stores", "push", 6, "machine/state/stores"),
+        ("machine/cache", "push", 0, ""),
+        ("machine/cache", "pull", 0, ""),
+        ("target", "pull", 6, "target"),
+        ("../model/model.safetensors", "push", 2, "model.safetensors"),
+        ("../model", "push", 6, "model"),
+        ("skyhold.toml", "push", 6, "skyhold.toml"),
+    ],
+)
+def test_closed_folder_or_file_is_named_and_the_command_succeeds_once_it_is_open(
+    closed: str, command: str, status: int, named: str, for_nobody: Shop
+) -> None:
+    shop = for_nobody
+    path = shop.scene.place / closed
+    if closed in {"target", "machine/cache"}:
+        path.mkdir(exist_ok=True)
+    if closed == "skyhold.toml":
+        path.write_text("")
+    os.chown(path, NOBODY, NOBODY)
+    if command == "pull":
+        shop.push(user=NOBODY)
+    mode = path.stat().st_mode
+    path.chmod(0o000)
+    told = getattr(shop, command)(status=status, user=NOBODY)
+    assert named in told.err
+    path.chmod(mode)
+    getattr(shop, command)(user=NOBODY)
+    shop.pull(user=NOBODY)
+    assert contents(shop.target) == contents(shop.model)
+    shop("sync", user=NOBODY)
+    shop("verify", "--deep", user=NOBODY)
+
+
+def test_one_cloud_that_is_closed_to_us_lags_and_reading_goes_on(for_nobody: Shop) -> None:
+    shop = for_nobody
+    shop.scene.cloud("a").chmod(0o000)
+    assert "lagging: a" in shop.push(user=NOBODY).out
+    shop.pull(user=NOBODY)
+    assert contents(shop.target) == contents(shop.model)
+    shop.scene.cloud("a").chmod(0o755)
+    shop("sync", user=NOBODY)
+    shop("verify", "--deep", user=NOBODY)
