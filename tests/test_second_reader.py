@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_what_we_store_is_restored_identically(
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["clear", "sealed"])
 def test_a_flipped_byte_in_any_object_is_found_by_both(
-    sealed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sealed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keks = keys_of(tmp_path, monkeypatch)[:1] if sealed else []
     bucket = tmp_path / "only"
@@ -103,18 +104,23 @@ def test_a_flipped_byte_in_any_object_is_found_by_both(
     objects = [path for path in sorted(bucket.rglob("*")) if path.is_file() and ".skyhold" not in path.parts]
     folders = {path.relative_to(bucket).parts[0] for path in objects}
     assert folders >= {"store.json", "packs", "indexes", "versions", "layouts", "tensors", "checkpoints"}
-    key_file = tmp_path / "test.key" if sealed else None
-    assert read_again([bucket], key_file=key_file).returncode == 0
+    reader = runpy.run_path(str(READER))["main"]  # in this process: a new one for each object takes long
+    monkeypatch.setattr(sys, "argv", ["second_reader", "--verify", str(bucket)])
+    assert reader() == 0
     for path in objects:
         intact = path.read_bytes()
         damaged = bytearray(intact)
         damaged[random.integers(len(damaged))] ^= 1 << int(random.integers(8))
         path.write_bytes(damaged)
         key = path.relative_to(bucket).as_posix()
-        run = read_again([bucket], key_file=key_file)
-        assert run.returncode != 0, f"{key}: {run.stdout}"
-        assert key in run.stderr
-        assert key in named_by_verify(bucket), key
+        capsys.readouterr()
+        assert reader() != 0, key
+        said = named_by_verify(bucket)
+        if key == "store.json":  # a flip may also make it that of a newer format, or of another key
+            assert '"sound": true' not in said
+        else:
+            assert key in capsys.readouterr().err
+            assert key in said
         path.write_bytes(intact)
 
 
