@@ -24,7 +24,7 @@ SOCKET_TIMEOUT_S = 60.0
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests of these methods.
+    """What happens to the next `times` requests of these methods, to targets that contain `target`.
 
     `answer`: our `status`, without asking the server. `drop`: the connection closes, the server never sees it.
     `lose_reply`: the server answers, the connection closes. `truncate`: half of the reply's body, then closed.
@@ -40,6 +40,7 @@ class Fault:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     delay_s: float = 0.0
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class FaultProxy:
 
     def _fault_for(self, method: str, target: str) -> Fault | None:
         with self._lock:
-            fault = next((f for f in self._faults if f.times > 0 and method in f.methods), None)
+            fault = next((f for f in self._faults if f.times > 0 and method in f.methods and f.target in target), None)
             if fault:
                 fault.times -= 1
             self.seen.append(Seen(method, target, fault.kind if fault else ""))

@@ -232,7 +232,8 @@ class GoogleBucket(Bucket):
         """One request on the wire; a second one only after a 401, which changed nothing, with a fresh token. With a
         `deadline_s` it is the conditional put."""
         conditional, policy = deadline_s is not None, self._policy
-        limit_s = deadline_s or policy.stall_timeout_s
+        patience_s = policy.stall_timeout_s if body is None else policy.upload_timeout_s(len(body))
+        limit_s = deadline_s or patience_s
         timeout = (min(policy.connect_timeout_s, limit_s), limit_s)
         try:
             response: requests.Response = self._opened().request(  # type: ignore[no-untyped-call]
