@@ -112,7 +112,7 @@ def repair(
     progress.begin("repair", None)
     try:
         for finding in found.findings:
-            others = sorted(set(buckets) - {finding.bucket})
+            others = sorted(set(found.buckets) - {finding.bucket})
             # A bucket that the policy no longer allows may hold the only copy; it may be read, never written to.
             names = sorted(others, key=lambda name: name not in expected[finding.key])
             names = [name for name in names if found.buckets[name].error is None]
