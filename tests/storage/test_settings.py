@@ -102,7 +102,7 @@ def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path) -> None
 
 def test_this_machine_overrides_how_a_bucket_is_reached(tmp_path: Path) -> None:
     settings = load(tmp_path, WHOLE)
-    location = parse_location("gs://models", name="gcs-eu", credentials="profile:x", region="eu")
+    location = parse_location("gs://models", name="gcs-eu", credentials="env:THEIRS", region="eu")
     reached = settings.locate(location)
     assert (reached.credentials, reached.endpoint, reached.region) == ("env:GCS", "https://gcs.internal", "eu")
     other = parse_location("gs://models", name="other")

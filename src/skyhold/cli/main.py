@@ -54,7 +54,7 @@ def _discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _run(arguments: list[str], interruption: Interruption) -> int:  # noqa: PLR0911 - one return for each way in which a command ends
+def _run(arguments: list[str], interruption: Interruption) -> int:  # noqa: PLR0911 - one return for each ending
     try:
         with skyhold.make_context(PROGRAM, arguments) as context:
             skyhold.invoke(context)

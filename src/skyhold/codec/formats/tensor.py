@@ -23,7 +23,7 @@ _WIDTH_BITS = {
 }  # fmt: skip
 
 
-class Malformed(Exception):  # noqa: N818 - it never leaves the room: `read_tensors` answers None
+class Malformed(Exception):
     """The header is not what its format says. The file is then stored as bytes."""
 
 
