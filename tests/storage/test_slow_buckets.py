@@ -1,0 +1,115 @@
+"""Buckets that stall: passed over by a push once the others suffice, and given up by a read in the end."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from skyhold.errors import NotFound, Unavailable
+from skyhold.storage import packing
+from skyhold.storage import replicas as replicas_module
+from skyhold.storage.names import pack_key
+from skyhold.storage.pack import PACK_BYTES_TARGET
+from skyhold.storage.replicas import Replicas
+from tests.storage.fixtures import FlakyBucket, Stand
+from tests.storage.test_push_pull import write_tree
+
+
+@pytest.fixture
+def released() -> Iterator[threading.Event]:
+    """Stalls end when it is set, at the end of the test at the latest."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas_module, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(replicas_module, "_SLOWNESS_CHECK_S", 0.05)
+    monkeypatch.setattr(packing, "_SLOWNESS_CHECK_S", 0.05)
+
+
+def stalling(released: threading.Event) -> Callable[[str], None]:
+    def stall(_key: str) -> None:
+        released.wait(60)
+
+    return stall
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_bucket_that_stalls_is_passed_over_once_the_others_suffice(tmp_path: Path, released: threading.Event) -> None:
+    buckets = [FlakyBucket(name) for name in "abc"]
+    buckets[2].on_write = stalling(released)
+    stand = Stand(tmp_path / "state", buckets, copies=2)
+    stand.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
+    assert not released.is_set()
+    assert stand.replicas.lagging["c"].code == "bucket_slow"
+    assert buckets[2].keys() == []
+    assert buckets[0].keys() == buckets[1].keys()
+    released.set()
+    stand.close()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_push_that_waits_for_buffers_passes_over_who_holds_them(tmp_path: Path, released: threading.Event) -> None:
+    """All buffers are lent to packs that one bucket does not take; they come back when its driver gives up."""
+    buckets = [FlakyBucket(name) for name in "ab"]
+    buckets[1].on_write = stalling(released)
+    stand = Stand(tmp_path / "state", buckets)
+    data = random.Random(1).randbytes(4 * PACK_BYTES_TARGET)
+    pushing = ThreadPoolExecutor(1).submit(stand.push, write_tree(tmp_path / "in", {"x": data}))
+    deadline_s = time.monotonic() + 20
+    while "b" not in stand.replicas.lagging and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert stand.replicas.lagging["b"].code == "bucket_slow"
+    assert not pushing.done()
+    released.set()
+    _, pushed = pushing.result(timeout=20)
+    assert set(buckets[0].keys("packs/")) == {pack_key(pack) for pack in pushed.packs_sent}
+    assert len(buckets[1].keys("packs/")) <= 2, "packs were begun in a bucket that had been passed over"
+    stand.close()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_bucket_that_the_policy_needs_is_not_passed_over(tmp_path: Path, released: threading.Event) -> None:
+    buckets = [FlakyBucket(name) for name in "ab"]
+    buckets[1].on_write = stalling(released)
+    stand = Stand(tmp_path / "state", buckets, copies=2)
+    threading.Timer(1.0, released.set).start()
+    stand.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
+    assert stand.replicas.lagging == {}
+    assert buckets[0].keys() == buckets[1].keys()
+    stand.close()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_read_that_no_bucket_answers_ends_at_its_deadline(
+    count: int, monkeypatch: pytest.MonkeyPatch, released: threading.Event
+) -> None:
+    monkeypatch.setattr(replicas_module, "STALL_S", 0.05)
+    monkeypatch.setattr(replicas_module, "READ_DEADLINE_S", 0.3)
+    buckets = [FlakyBucket(name) for name in "ab"[:count]]
+    for bucket in buckets:
+        bucket.on_read = stalling(released)
+    replicas = Replicas(buckets, bool)
+    begun_s = time.monotonic()
+    with pytest.raises(Unavailable, match="no answer in time"):
+        replicas.read("k")
+    assert 0.25 < time.monotonic() - begun_s < 2.0
+    released.set()
+    replicas.close()
+
+
+def test_the_error_of_an_only_bucket_is_raised_as_it_is() -> None:
+    replicas = Replicas([FlakyBucket("a")], bool)
+    with pytest.raises(NotFound, match="k") as caught:
+        replicas.read("k")
+    assert "No bucket gives" not in caught.value.message
+    replicas.close()
