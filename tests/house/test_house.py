@@ -13,6 +13,7 @@ def test_rooms_import_only_from_lower_floors_and_drivers_alone_know_their_sdk() 
     run = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
         cwd=ROOT,
+        check=False,
         capture_output=True,
         text=True,
         timeout=120,

@@ -147,6 +147,8 @@ def parse_location(
 
     Keyword arguments win over the URL's query. Raises `InvalidInput`, whose message never holds what a query said.
     """
+    if not url.strip():
+        raise InvalidInput("Expected the URL of a bucket but got an empty one", code="invalid_location")
     if "://" not in url:
         bare, query = Path(url).expanduser().absolute().as_uri(), ""
         bare = "file://" + quote(os.path.normpath(unquote(urlsplit(bare).path)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from skyhold.consensus.register import Registers, check_register_key
-from skyhold.errors import AlreadyExists, Conflict, NotFound, Unavailable
+from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable
 from skyhold.registry.map import Map
 from skyhold.registry.names import check_repository_id, check_repository_name
 from skyhold.registry.refs import ATTEMPTS_MAX, Pause, RepositoryRegister, no_pause
@@ -148,6 +148,8 @@ class Catalogue:
     def rename(self, name: str, new_name: str, operation_id: str, *, pause: Pause = no_pause) -> Names:
         """Give a repository another name; the old one is free from then on."""
         check_repository_name(new_name)
+        if new_name == name:
+            raise InvalidInput(f"`{name}` is the repository's name already", code="name_unchanged", repository=name)
 
         def renamed(names: Names) -> Map:
             repository_id = names.resolve(name)

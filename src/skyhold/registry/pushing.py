@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from skyhold.errors import Conflict, Corrupt, Unavailable
+from skyhold.errors import Conflict, Corrupt, NotFound, Unavailable
 from skyhold.registry.catalogue import Catalogue, Names
 from skyhold.registry.change import Attachment, Change, RefUpdate
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
 from skyhold.registry.names import Ref, RefKind
+from skyhold.registry.root import Root
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import FileEntry, Lineage, VersionDocument
 from skyhold.registry.views import PushResult
@@ -107,8 +108,7 @@ class _Attempt:
         with connection.session(policy) as session:
             catalogue = Catalogue(connection.registers, session.blobs)
             names = catalogue.read()
-            register = catalogue.repository(self._id)
-            snapshot = register.read()
+            snapshot = self._snapshot(session)
             parent = self._parent(snapshot)
             space = connection.pack_space(policy, session)
             if not request.dry_run:
@@ -137,8 +137,17 @@ class _Attempt:
 
     def _policy(self) -> Policy:
         with self._connection.session(Policy()) as session:
-            snapshot = Catalogue(self._connection.registers, session.blobs).repository(self._id).read()
-        return Policy.from_json(snapshot.root.policy)
+            return Policy.from_json(self._snapshot(session).root.policy)
+
+    def _snapshot(self, session: Session) -> Snapshot:
+        """The repository as it is; for a dry run into one that does not exist, as it would begin."""
+        try:
+            return Catalogue(self._connection.registers, session.blobs).repository(self._id).read()
+        except NotFound:
+            if not self._request.dry_run:
+                raise
+            policy = self._connection.configuration.policy.to_json()
+            return Snapshot(Root.first(self._id, gc_epoch=0, policy=policy), 0, session.blobs)
 
     def _parent(self, snapshot: Snapshot) -> str | None:
         state = snapshot.ref_state(Ref(RefKind.BRANCH, self._request.branch))

@@ -126,11 +126,16 @@ class Store:
             catalogue.create(name, repository_id, policy=chosen.to_json(), operation_id=new_operation_id(), pause=pause)
         return Repository(self._connection, repository_id, name)
 
-    def repository(self, name: str, *, create: bool = False) -> Repository:
-        """The repository of this name, made where it is missing if `create`. Raises `NotFound`."""
+    def repository(self, name: str, *, create: bool = False, dry_run: bool = False) -> Repository:
+        """The repository of this name, made where it is missing if `create`. Raises `NotFound`.
+
+        With `dry_run` a missing one is not made: what is returned is good for `push(…, dry_run=True)` alone.
+        """
         found = self._find(name)
         if found is not None:
             return found
+        if dry_run:
+            return Repository(self._connection, secrets.token_hex(16), name)
         if create:
             try:
                 return self.create_repository(name)

@@ -159,7 +159,8 @@ class PushResult:
         return self.version[:PUBLIC_ID_CHARACTERS]
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self) | {"id": self.id, "ignored": list(self.ignored)}
+        named: dict[str, object] = {"version": None, "id": None} if self.dry_run else {"id": self.id}
+        return asdict(self) | named | {"ignored": list(self.ignored)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,9 +132,9 @@ def _is_vacant(bucket: Bucket, body: bytes) -> bool:
     """True for an empty bucket, False where our own document is there already; all else is refused."""
     if _holds(bucket, body):
         return False
+    if _size_bytes(bucket) is not None:
+        _refuse_taken(bucket)
     for info in bucket.list():
-        if info.key == STORE_DOCUMENT:
-            _refuse_taken(bucket)
         if not info.key.startswith(SCRATCH):
             raise AlreadyExists(
                 f"{bucket.url} holds other objects, such as `{info.key}`; nothing was written",

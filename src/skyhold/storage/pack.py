@@ -275,7 +275,7 @@ def check_pack(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -
     session = read_header(view, pack_id, store_id)
     start, length = footer_span(view[-_TRAILER.size :], len(view), pack_id)
     footer = view[start : start + length]
-    # No code protects a pack's own header; its footer is a frame, written with the same seal and key, that is protected.
+    # No code protects a pack's own header; its footer, written with the same seal and key, is a frame and protected.
     if length < HEADER_BYTES or view[5] != footer[6] & _SEALED or view[6:8] != footer[8:10]:
         raise Corrupt(f"Header and footer of pack {pack_id.hex()} differ", code="pack_damaged", pack=pack_id.hex())
     places = read_footer(footer, PackRef(pack_id, session.salt), keys)

@@ -126,9 +126,14 @@ def open_state(environ: Mapping[str, str] = os.environ) -> StateFolder:
     given = environ.get("SKYHOLD_STATE")
     folder = Path(given).expanduser().absolute() if given else Path(platformdirs.user_state_path("skyhold"))
     with clear_errors(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _refuse_foreign(folder)
-        return StateFolder(folder, _machine_id(folder))
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_foreign(folder)
+            return StateFolder(folder, _machine_id(folder))
+        except FileNotFoundError as error:  # a file system, such as /proc, where nobody makes files
+            raise PermissionDenied(
+                f"Folder {folder} cannot be used", code="state_unwritable", hint="Name another folder in SKYHOLD_STATE"
+            ) from error
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:

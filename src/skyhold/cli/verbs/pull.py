@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 @verb(
     reference_argument(),
-    click.Argument(["destination"], required=False, type=click.Path(path_type=Path, readable=False), metavar="[DEST]", default=Path()),
+    click.Argument(
+        ["destination"],
+        required=False,
+        type=click.Path(path_type=Path, readable=False),
+        metavar="[DEST]",
+        default=Path(),
+    ),
     click.Option(["--include"], multiple=True, metavar="GLOB", help="Only files that match; may be repeated."),
     click.Option(
         ["--tensor", "tensors"],

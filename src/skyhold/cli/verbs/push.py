@@ -51,7 +51,7 @@ def command(session: Session, *, repository: str, path: Path, dry_run: bool, **g
     Files that match .skyholdignore (patterns as in .gitignore) are left out.
     """
     with session.store() as store, session.progress() as progress:
-        opened = store.repository(repository, create=not dry_run)
+        opened = store.repository(repository, create=True, dry_run=dry_run)
         result = opened.push(path, dry_run=dry_run, progress=progress, **given)
     session.output.show(result.to_json(), quiet=[] if dry_run else [result.id], human=lambda: _tell(result))
     if not dry_run:
