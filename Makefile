@@ -29,10 +29,10 @@ demo-read: $(STAMP) ## Restore what the demo stored with the second reader, whic
 	$(BIN)/python tools/second_reader.py --verify demo-output/clouds/*
 
 test: $(STAMP) ## Run the tests; those that need a server that is missing skip and name it
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 test-all: $(STAMP) servers ## Run the tests with every real server; a skip fails
-	SKYHOLD_REQUIRE_ALL=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	SKYHOLD_REQUIRE_ALL=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 servers: ## Build the real servers of the tests into a cache folder outside the checkout
 	tools/servers/build

@@ -48,7 +48,7 @@ class ObjectChecker:
             damaged = [place for place, intact in check_pack(body, pack_id, self.store_id, self.keys) if not intact]
             if damaged:
                 raise Corrupt(
-                    f"Pack {key} in bucket `{bucket}` has {len(damaged)} damaged chunks",
+                    f"Pack {key} in bucket `{bucket}` has damaged chunks: {len(damaged)}",
                     code="pack_damaged",
                     hint="Run `skyhold repair`",
                     bucket=bucket,
