@@ -150,3 +150,12 @@ def test_profile_is_for_s3_only(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         parse_location(url, credentials="profile:lab")
     assert caught.value.code == "invalid_credentials_reference"
+
+
+def test_settings_may_follow_a_folder_as_they_follow_a_url(tmp_path: Path) -> None:
+    location = parse_location(f"{tmp_path}/cloud?region=eu-west&provider=lab")
+    assert (location.path, location.region, location.provider) == (tmp_path / "cloud", "eu-west", "lab")
+
+
+def test_a_question_mark_in_the_name_of_a_folder_stays_there(tmp_path: Path) -> None:
+    assert parse_location(f"{tmp_path}/what?").path == tmp_path / "what?"

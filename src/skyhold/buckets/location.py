@@ -150,7 +150,8 @@ def parse_location(
     if not url.strip():
         raise InvalidInput("Expected the URL of a bucket but got an empty one", code="invalid_location")
     if "://" not in url:
-        bare, query = Path(url).expanduser().absolute().as_uri(), ""
+        path, query = _split_settings(url)
+        bare = Path(path).expanduser().absolute().as_uri()
         bare = "file://" + quote(os.path.normpath(unquote(urlsplit(bare).path)))
     else:
         parts = urlsplit(url)
@@ -265,6 +266,12 @@ def _check_type(name: str, value: object) -> None:
         valid = value is None or (isinstance(value, str) and value != "")
     if not valid:
         raise InvalidInput(f"Bucket location: {name!r} has the wrong type", code="invalid_location")
+
+
+def _split_settings(path: str) -> tuple[str, str]:
+    """A folder and the settings after it, as in `./cloud?region=eu`; a `?` that no setting follows belongs to the name."""
+    name, _, query = path.partition("?")
+    return (name, query) if re.match(r"[a-z_]+=", query) else (path, "")
 
 
 def _default_name(url: str) -> str:
