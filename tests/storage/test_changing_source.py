@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skyhold.errors import Conflict, InvalidInput, SkyholdError
+from skyhold.errors import Conflict, SkyholdError
 from skyhold.storage import pieces
 from tests.storage.fixtures import FlakyBucket, Stand
 from tests.storage.test_push_pull import tree_of, write_tree
@@ -42,7 +42,7 @@ def replace(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error"), [(grow, Conflict), (shorten, InvalidInput), (overwrite, Conflict), (replace, Conflict)]
+    ("change", "error"), [(grow, Conflict), (shorten, Conflict), (overwrite, Conflict), (replace, Conflict)]
 )
 @pytest.mark.parametrize("at_read", [1, 2])
 def test_a_file_that_changes_while_it_is_read_is_refused(

@@ -10,7 +10,7 @@ from typing import Final
 
 from skyhold.codec.cut import CDC_BYTES_MAX, TENSOR_CHUNK_BYTES, Region, cut_bytes, regions
 from skyhold.codec.tensors import Tensor
-from skyhold.errors import InvalidInput, Unavailable
+from skyhold.errors import Conflict, Unavailable
 
 WINDOW_BYTES: Final = 2 * CDC_BYTES_MAX
 
@@ -43,7 +43,7 @@ class PieceReader:
     def pieces(
         self, descriptor: int, path: str, size_bytes: int, tensors: tuple[Tensor, ...] | None
     ) -> Iterator[Piece]:
-        """The pieces of an open file of `size_bytes`, in order. Raises `InvalidInput` where it has become shorter."""
+        """The pieces of an open file of `size_bytes`, in order. Raises `Conflict` where it has become shorter."""
         for region in regions(size_bytes, tensors):
             if region.tensor is None:
                 yield from self._by_content(descriptor, path, region)
@@ -75,7 +75,7 @@ class PieceReader:
 
 
 def read_into(descriptor: int, path: str, view: memoryview, start: int) -> None:
-    """Fill `view` from the file at `start`. Raises `InvalidInput` (the file became shorter) and `Unavailable`."""
+    """Fill `view` from the file at `start`. Raises `Conflict` (the file became shorter) and `Unavailable`."""
     done = 0
     while done < len(view):
         try:
@@ -83,7 +83,7 @@ def read_into(descriptor: int, path: str, view: memoryview, start: int) -> None:
         except OSError as error:
             raise Unavailable(f"File {path} cannot be read: {error.strerror}", code="source_unreadable") from error
         if count == 0:
-            raise InvalidInput(
+            raise Conflict(
                 f"File {path} became shorter while it was read; nothing was changed",
                 code="source_changed",
                 hint="Wait until its writer is done, then push again",

@@ -116,7 +116,7 @@ class Push:
     def run(self, files: Sequence[SourceFile]) -> Pushed:
         """Push the files, in order. Returns once every pack that was sent is durable to the policy.
 
-        Raises `InvalidInput` code `source_changed` where a file changes meanwhile, and what `Replicas` raises.
+        Raises `Conflict` code `source_changed` where a file changes meanwhile, and what `Replicas` raises.
         """
         found = find_tensors(files)
         for index, source in enumerate(files):
