@@ -32,7 +32,6 @@ from skyhold.buckets.rules import BucketRules, unknown_rules
 from skyhold.buckets.s3_errors import Request, failure_of, to_error
 from skyhold.buckets.s3_listing import Listing
 from skyhold.buckets.s3_options import StoreOptions
-from skyhold.buckets.s3_subresources import ask_rules, ask_time
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 
 T = TypeVar("T")
@@ -155,11 +154,15 @@ class S3Bucket(Bucket):
 
     def rules(self) -> BucketRules:
         """What `?lifecycle`, `?versioning` and `?object-lock` tell."""
+        from skyhold.buckets.s3_subresources import ask_rules
+
         signed = StoreOptions(self._location).signed_bucket()
         return ask_rules(signed) if signed else unknown_rules("Only obstore's own chain has this bucket's credentials")
 
     def server_time(self) -> datetime | None:
         """The clock of the store, from the Date of a reply."""
+        from skyhold.buckets.s3_subresources import ask_time
+
         signed = StoreOptions(self._location).signed_bucket()
         return ask_time(signed) if signed else None
 

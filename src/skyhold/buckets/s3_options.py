@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.obstore_process import obstore_here
 from skyhold.buckets.retry import RetryPolicy
 from skyhold.buckets.s3_credentials import credential_provider, profile_settings
-from skyhold.buckets.s3_subresources import SignedBucket
 from skyhold.errors import InvalidInput, SkyholdError
+
+if TYPE_CHECKING:
+    from skyhold.buckets.s3_subresources import SignedBucket
 
 DEFAULT_REGION: Final = "us-east-1"
 
@@ -73,6 +75,8 @@ class StoreOptions:
 
     def signed_bucket(self) -> SignedBucket | None:
         """What signs requests that obstore does not have, or None where only obstore's own chain has credentials."""
+        from skyhold.buckets.s3_subresources import SignedBucket
+
         if self._provider is None:
             return None
         found = self._provider()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING
 
 from skyhold.errors import Corrupt
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 Buffer = bytes | bytearray | memoryview
 
@@ -21,6 +22,8 @@ def seal(key: bytes, nonce: bytes, plain: Buffer, associated: bytes) -> bytes:
 
 def open_sealed(key: bytes, nonce: bytes, sealed: Buffer, associated: bytes, what: str) -> bytes:
     """The plaintext of `sealed`. Raises `Corrupt` naming `what` where a bit of anything differs."""
+    from cryptography.exceptions import InvalidTag
+
     try:
         return _cipher(key).decrypt(nonce, sealed, associated)
     except InvalidTag:
@@ -34,4 +37,6 @@ def open_sealed(key: bytes, nonce: bytes, sealed: Buffer, associated: bytes, wha
 
 @lru_cache(maxsize=64)
 def _cipher(key: bytes) -> AESGCM:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # 22 ms that an open store need not spend
+
     return AESGCM(key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -284,3 +285,11 @@ def _check_length(text: str, what: str, bytes_max: int) -> None:
         raise InvalidInput(
             f"Expected {what} of at most {bytes_max} bytes but got {len(text.encode())}", code="too_long"
         )
+
+
+def attachments(digest: str, metrics: Mapping[str, float], notes: Sequence[str]) -> list[Attachment]:
+    """Metrics and notes as they are attached to a version."""
+    return [
+        *(Attachment(digest, "metric", name, value) for name, value in metrics.items()),
+        *(Attachment(digest, "note", "note", text) for text in notes),
+    ]

@@ -9,9 +9,10 @@ from typing import Final
 
 from skyhold.errors import Conflict, Corrupt, NotFound, Unavailable
 from skyhold.registry.catalogue import Catalogue, Names
-from skyhold.registry.change import Attachment, Change, RefUpdate
+from skyhold.registry.change import Change, RefUpdate, attachments
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
 from skyhold.registry.names import Ref, RefKind
+from skyhold.registry.reading import open_document, open_version
 from skyhold.registry.root import Root
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import FileEntry, Lineage, VersionDocument
@@ -27,7 +28,6 @@ from skyhold.storage.progress import Progress
 from skyhold.storage.push import Push, Pushed, PushOptions
 from skyhold.storage.resume import resume
 from skyhold.storage.source import Source, find_source
-from skyhold.storage.version_files import FileEntry as StoredEntry
 from skyhold.storage.version_files import VersionFiles
 
 ATTEMPTS_MAX: Final = 3
@@ -271,26 +271,6 @@ class _Attempt:
             dry_run=self._request.dry_run,
             ignored=self._source.ignored,
         )
-
-
-def attachments(digest: str, metrics: Mapping[str, float], notes: Sequence[str]) -> list[Attachment]:
-    """Metrics and notes as they are attached to a version."""
-    return [
-        *(Attachment(digest, "metric", name, value) for name, value in metrics.items()),
-        *(Attachment(digest, "note", "note", text) for text in notes),
-    ]
-
-
-def open_document(session: Session, snapshot: Snapshot, digest: str) -> VersionDocument:
-    """The document of a version. Raises `NotFound`, `Corrupt`."""
-    return VersionDocument.decode(session.blobs.read("versions", snapshot.version(digest).document), digest)
-
-
-def open_version(session: Session, snapshot: Snapshot, digest: str) -> tuple[VersionDocument, VersionFiles]:
-    """The document and the files of a version. Raises `NotFound`, `Corrupt`."""
-    document = open_document(session, snapshot, digest)
-    files = [StoredEntry(file.path, file.size_bytes, file.sha256, file.executable) for file in document.files]
-    return document, VersionFiles(session.blobs, snapshot.version(digest).layout, digest, files)
 
 
 def _same_content(new: VersionDocument, old: VersionDocument) -> bool:

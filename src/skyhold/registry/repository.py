@@ -10,13 +10,13 @@ from typing import Final
 
 from skyhold.errors import InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.change import ANY, Change, RefUpdate
+from skyhold.registry.change import ANY, Change, RefUpdate, attachments
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
 from skyhold.registry.diff import DiffSide, VersionDiff, diff_versions
 from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
 from skyhold.registry.names import Ref, RefKind, parse_reference
-from skyhold.registry.pushing import PushRequest, attachments, open_document, open_version, push_version
+from skyhold.registry.reading import open_document, open_version
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.views import LogEntry, MoveView, PullResult, PushResult, RefView, Version, move_view
@@ -84,6 +84,8 @@ class Repository:
         the lineage, and the new weights are stored as differences to it where that helps. Run again after any failure:
         what had arrived is not sent again. Raises `Conflict` where another push moved the branch first.
         """
+        from skyhold.registry.pushing import PushRequest, push_version  # loads what cuts and encodes
+
         request = PushRequest(
             path=Path(path),
             message=message,

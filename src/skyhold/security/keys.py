@@ -12,13 +12,14 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from blake3 import blake3
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from skyhold.errors import Corrupt, InvalidInput, NotFound, PermissionDenied
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES: Final = 32
 SCRYPT_N: Final = 1 << 17
@@ -117,7 +118,7 @@ class KeyFile:
 
     def wrap(self, data_key: bytes, associated: bytes) -> Wrap:
         nonce = os.urandom(12)
-        sealed = AESGCM(self._key).encrypt(nonce, data_key, associated + b"file")
+        sealed = _cipher(self._key).encrypt(nonce, data_key, associated + b"file")
         return {"kind": "file", "kek": self.key_id, "nonce": nonce.hex(), "sealed": sealed.hex()}
 
     def unwrap(self, wrap: Wrap, associated: bytes) -> bytes | None:
@@ -140,7 +141,7 @@ class Passphrase:
     def wrap(self, data_key: bytes, associated: bytes) -> Wrap:
         salt, nonce = os.urandom(16), os.urandom(12)
         key = _stretch(self._passphrase, salt, SCRYPT_N, 8, 1)
-        sealed = AESGCM(key).encrypt(nonce, data_key, associated + b"passphrase")
+        sealed = _cipher(key).encrypt(nonce, data_key, associated + b"passphrase")
         return {
             "kind": "passphrase", "kdf": "scrypt", "n": SCRYPT_N, "r": 8, "p": 1,
             "salt": salt.hex(), "nonce": nonce.hex(), "sealed": sealed.hex(),
@@ -221,8 +222,10 @@ def _open_data_key(wraps: list[Wrap], associated: bytes, sealed: bool, keks: Seq
 
 
 def _open_wrap(key: bytes, wrap: Wrap, associated: bytes, what: str) -> bytes:
+    from cryptography.exceptions import InvalidTag
+
     try:
-        return AESGCM(key).decrypt(_hex(wrap, "nonce", 12), _hex(wrap, "sealed", KEY_BYTES + 16), associated)
+        return _cipher(key).decrypt(_hex(wrap, "nonce", 12), _hex(wrap, "sealed", KEY_BYTES + 16), associated)
     except InvalidTag:
         raise PermissionDenied(
             f"The store does not open with {what}", code="key_wrong", hint="Check which key this store uses"
@@ -237,6 +240,12 @@ def _hex(wrap: Wrap, name: str, length: int) -> bytes:
     if len(value) != length:
         raise Corrupt(f"Field `{name}` of a key in store.json is malformed", code="wrap_malformed")
     return value
+
+
+def _cipher(key: bytes) -> AESGCM:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # 22 ms that an open store need not spend
+
+    return AESGCM(key)
 
 
 def _stretch(passphrase: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
