@@ -147,10 +147,10 @@ class Pull:
                 needed.append(chunk.base)
         records = self._reader.fetch(needed) if needed else {}
         for target, chunk, view in missing:
-            base = None
-            if chunk.base is not None:
-                base = self._reader.decode(chunk.base, records[chunk.base], None, self._base_room(len(view)))
-            self._reader.decode(chunk.place, records[chunk.place], base, view)
+            if chunk.base is None:
+                self._reader.decode(chunk.place, records[chunk.place], None, view)
+            else:
+                self._reader.decode_delta(chunk.place, chunk.base, records, self._base_room(len(view)), view)
             target.write(chunk.start, view)
         return _Restored(tuple(views), sum(len(record) for record in records.values()), kept)
 
