@@ -197,10 +197,11 @@ def unwrap(wrap: dict, associated: bytes, sealed: bool, key_file: bytes | None, 
         n, r, p = wrap.get("n"), wrap.get("r"), wrap.get("p")
         check(is_count(n) and is_count(r) and is_count(p), "a wrap has no parameters")
         check(
-            n > 1 and n & (n - 1) == 0 and r > 0 and 1 <= p <= 16 and 128 * n * r <= 512 * MIB, "scrypt asks too much"
+            n > 1 and n & (n - 1) == 0 and r > 0 and 1 <= p <= 16 and 128 * r * (n + p + 2) <= 512 * MIB,
+            "scrypt asks too much",
         )
         text, salt = unicodedata.normalize("NFC", passphrase).encode(), bytes.fromhex(wrap["salt"])
-        kek = hashlib.scrypt(text, salt=salt, n=n, r=r, p=p, maxmem=128 * r * (n + p) + MIB, dklen=32)
+        kek = hashlib.scrypt(text, salt=salt, n=n, r=r, p=p, maxmem=memory_bytes, dklen=32)
     else:
         return None
     try:

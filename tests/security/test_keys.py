@@ -80,7 +80,7 @@ def test_malformed_keys_are_corrupt(keys: object) -> None:
 @pytest.mark.parametrize(
     "change",
     [{"n": 3}, {"n": 0}, {"n": "16"}, {"n": 1 << 40}, {"r": 0}, {"p": 17}, {"kdf": "md5"}, {"salt": "00"},
-     {"nonce": "zz"}, {"sealed": "00"}],
+     {"n": 2, "r": 1 << 19, "p": 16}, {"n": 1 << 16, "r": 1}, {"nonce": "zz"}, {"sealed": "00"}],
 )  # fmt: skip
 def test_a_malformed_passphrase_wrap_is_corrupt_before_work_is_done(change: dict[str, object]) -> None:
     _, stored = new_keys(STORE, [Passphrase("right")])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 KEY_BYTES: Final = 32
 SCRYPT_N: Final = 1 << 17
-SCRYPT_MEMORY_BYTES_MAX: Final = 512 << 20
+SCRYPT_BYTES_MAX: Final = 512 << 20
 _KEY_FILE_PREFIX: Final = "skyhold-key-1:"
 
 Wrap = dict[str, object]
@@ -153,7 +153,7 @@ class Passphrase:
         n, r, p = (wrap.get(name) for name in ("n", "r", "p"))
         if not (isinstance(n, int) and isinstance(r, int) and isinstance(p, int)) or wrap.get("kdf") != "scrypt":
             raise Corrupt("A passphrase wrap in store.json is malformed", code="wrap_malformed")
-        if not (n > 1 and r > 0 and 0 < p <= 16 and 128 * n * r <= SCRYPT_MEMORY_BYTES_MAX and n & (n - 1) == 0):
+        if not (n > 1 and n & (n - 1) == 0 and r > 0 and 0 < p <= 16 and _stretch_bytes(n, r, p) <= SCRYPT_BYTES_MAX):
             raise Corrupt(
                 "A passphrase wrap in store.json asks for unreasonable work", code="wrap_malformed", n=n, r=r, p=p
             )
@@ -249,8 +249,15 @@ def _cipher(key: bytes) -> AESGCM:
 
 
 def _stretch(passphrase: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
-    memory_bytes = 128 * n * r + 128 * r * p + (1 << 20)
-    return hashlib.scrypt(passphrase, salt=salt, n=n, r=r, p=p, maxmem=memory_bytes, dklen=KEY_BYTES)
+    try:
+        return hashlib.scrypt(passphrase, salt=salt, n=n, r=r, p=p, maxmem=_stretch_bytes(n, r, p), dklen=KEY_BYTES)
+    except ValueError as error:  # RFC 7914 ties n to r
+        raise Corrupt(f"A passphrase wrap in store.json is malformed: {error}", code="wrap_malformed") from error
+
+
+def _stretch_bytes(n: int, r: int, p: int) -> int:
+    """The memory that scrypt takes: its table, its blocks, and two more of OpenSSL's."""
+    return 128 * r * (n + p + 2)
 
 
 def _associated(store_id: str, number: int) -> bytes:
