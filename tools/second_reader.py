@@ -196,10 +196,9 @@ def unwrap(wrap: dict, associated: bytes, sealed: bool, key_file: bytes | None, 
     elif kind == "passphrase" and passphrase is not None and wrap.get("kdf") == "scrypt":
         n, r, p = wrap.get("n"), wrap.get("r"), wrap.get("p")
         check(is_count(n) and is_count(r) and is_count(p), "a wrap has no parameters")
-        check(
-            n > 1 and n & (n - 1) == 0 and r > 0 and 1 <= p <= 16 and 128 * r * (n + p + 2) <= 512 * MIB,
-            "scrypt asks too much",
-        )
+        memory_bytes = 128 * r * (n + p + 2)
+        check(n > 1 and n & (n - 1) == 0 and r > 0 and 1 <= p <= 16, "scrypt is asked for what it cannot do")
+        check(memory_bytes <= 512 * MIB, "scrypt asks too much")
         text, salt = unicodedata.normalize("NFC", passphrase).encode(), bytes.fromhex(wrap["salt"])
         kek = hashlib.scrypt(text, salt=salt, n=n, r=r, p=p, maxmem=memory_bytes, dklen=32)
     else:
