@@ -12,7 +12,7 @@ from skyhold.registry.catalogue import Catalogue, Names
 from skyhold.registry.change import Change, RefUpdate, attachments
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
 from skyhold.registry.names import Ref, RefKind
-from skyhold.registry.reading import open_document, open_version
+from skyhold.registry.reading import open_version
 from skyhold.registry.root import Root
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import FileEntry, Lineage, VersionDocument
@@ -66,14 +66,16 @@ def push_version(
     to be gone; what was sent is found again. Raises what storage raises, and `Conflict` where the branch moved.
     """
     source = find_source(request.path, without_optimizer=request.without_optimizer)
+    vanished: set[bytes] = set()
     for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
-            return _Attempt(connection, repository_id, name, request, source, progress).run()
+            return _Attempt(connection, repository_id, name, request, source, progress, frozenset(vanished)).run()
         except Conflict as error:
             if error.code != "gc_epoch_risen" or attempt == ATTEMPTS_MAX:
                 raise
         except _Vanished as error:
             connection.catalogue.forget(error.packs)
+            vanished.update(error.packs)  # delta bases are found by layouts, and may still open from the cache
     raise Unavailable(
         f"Objects that this push reuses vanished during each of {ATTEMPTS_MAX} attempts; no ref was moved",
         code="objects_vanish",
@@ -98,9 +100,11 @@ class _Attempt:
         request: PushRequest,
         source: Source,
         progress: Progress,
+        vanished: frozenset[bytes],
     ) -> None:
         self._connection, self._id, self._name = connection, repository_id, name
         self._request, self._source, self._progress = request, source, progress
+        self._vanished = vanished
 
     def run(self) -> PushResult:
         connection, request = self._connection, self._request
@@ -171,8 +175,8 @@ class _Attempt:
         return PushOptions(memory_bytes, settings.push_threads, policy.delta, self._request.dry_run)
 
     def _dead(self, session: Session, names: Names) -> frozenset[bytes]:
-        """Packs that a gc may delete: never to be reused, whatever the catalogue knows of them."""
-        dead: set[bytes] = set()
+        """Packs that a gc may delete, or that have vanished: never to be reused, whoever still knows of them."""
+        dead = set(self._vanished)
         for name in names.tombstones:
             document = decode(session.blobs.read("tombstones", name), "tombstones")
             packs = document.get("packs")
@@ -209,7 +213,7 @@ class _Attempt:
             raise _Vanished([bytes.fromhex(key.rsplit("/", 1)[1]) for key in vanished])
         document = self._document(pushed, parent)
         versions: tuple[VersionEntry, ...] = ()
-        if parent is not None and _same_content(document, open_document(session, snapshot, parent)):
+        if parent is not None and self._stands(document, parent, pushed, session, space, snapshot):
             digest = parent
         else:
             digest = document.digest
@@ -227,6 +231,24 @@ class _Attempt:
         )
         catalogue.repository(self._id).apply(change, new_operation_id(), pause=pause)
         return digest
+
+    def _stands(
+        self,
+        document: VersionDocument,
+        parent: str,
+        pushed: Pushed,
+        session: Session,
+        space: PackSpace,
+        snapshot: Snapshot,
+    ) -> bool:
+        """Whether the branch's version says all of `document` and lies, durably, where the policy wants it now: its
+        own layout may name other packs than those in which this push has found or laid the same chunks."""
+        stored, files = open_version(session, snapshot, parent)
+        if not _same_content(document, stored) or files.head.placement_class != space.placement_class.hex():
+            return False
+        unchecked = files.pack_ids() - pushed.packs_reused
+        sizes = {pack_key(pack): self._connection.catalogue.size_bytes(pack) for pack in unchecked}
+        return not ensure_durable(space.replicas, self._connection.checker, sizes)
 
     def _document(self, pushed: Pushed, parent: str | None) -> VersionDocument:
         request = self._request

@@ -1,0 +1,68 @@
+"""A push that is repeated: after objects have vanished from the buckets, and after the policy has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import skyhold
+from skyhold.storage.settings import load_settings
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[skyhold.Store]:
+    monkeypatch.setenv("SKYHOLD_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("SKYHOLD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SKYHOLD_KEY_FILE", raising=False)
+    monkeypatch.delenv("SKYHOLD_PASSPHRASE", raising=False)
+    with skyhold.init([str(tmp_path / name) for name in ("a", "b")], settings=load_settings()) as opened:
+        yield opened
+
+
+def write_model(folder: Path, noise: float = 0.0) -> Path:
+    folder.mkdir()
+    generator = np.random.default_rng(1)
+    weights = generator.normal(0, 0.02, (300, 400)).astype(np.float32)
+    weights += (noise * generator.normal(0, 0.02, weights.shape)).astype(np.float32)
+    save_file({"w": weights}, folder / "model.safetensors")
+    return folder
+
+
+def lose_packs(root: Path) -> None:
+    for name in ("a", "b"):
+        for pack in list((root / name / "packs").rglob("*")):
+            if pack.is_file():
+                pack.unlink()
+
+
+def test_a_delta_base_that_only_the_cache_still_has_is_no_base(store: skyhold.Store, tmp_path: Path) -> None:
+    """Its records open from the cache, but no bucket holds it: every attempt would build upon it anew."""
+    repository = store.create_repository("team/model")
+    repository.push(write_model(tmp_path / "base"))
+    lose_packs(tmp_path)
+    pushed = repository.push(write_model(tmp_path / "tuned", noise=0.001))
+    assert pushed.delta_bytes == 0
+    repository.pull(pushed.version, tmp_path / "out")
+    expected = (tmp_path / "tuned" / "model.safetensors").read_bytes()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
+
+
+def test_a_push_of_the_same_content_restores_a_version_whose_packs_vanished(
+    store: skyhold.Store, tmp_path: Path
+) -> None:
+    repository = store.create_repository("team/model")
+    path = write_model(tmp_path / "in")
+    repository.push(path)
+    lose_packs(tmp_path)
+    again = repository.push(path)
+    store_cache = tmp_path / "cache"
+    for file in list(store_cache.rglob("*")):
+        if file.is_file():
+            file.unlink()
+    repository.pull(again.version, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (path / "model.safetensors").read_bytes()
+    assert store.verify(deep=True) is not None
