@@ -189,8 +189,11 @@ class Connection:
     def session(self, policy: Policy) -> Session:
         """The beginning of one operation under a policy."""
         lagging: dict[str, SkyholdError] = {}
-        everywhere = replace(policy, regions=())  # blobs have no placement class
-        replicas = self._replicas(everywhere, self.configuration.locations, lagging)
+        locations = self.configuration.locations
+        # Blobs have no placement class, and are never in fewer buckets than the registers that name them.
+        copies = max(copies_wanted(policy, locations), copies_wanted(Policy(), locations))
+        everywhere = replace(policy, regions=(), copies=copies)
+        replicas = self._replicas(everywhere, locations, lagging)
         blobs = BucketBlobs(replicas, self.keys, self.store_keys.name_key())
         return Session(blobs, replicas, lagging, [replicas])
 
