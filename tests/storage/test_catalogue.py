@@ -75,3 +75,19 @@ def test_a_whole_chunk_is_found_rather_than_a_delta(tmp_path: Path) -> None:
     catalogue.enter(KnownPack(pack, CLASS, 1000), [Place(whole.chunk_id, pack, 64, 9, 20, 0x21, b"b" * 32)])
     assert catalogue.find(whole.chunk_id, CLASS) == whole
     catalogue.close()
+
+
+def test_a_segment_counts_as_replaced_also_where_it_is_read_after_its_replacer(tmp_path: Path) -> None:
+    """Segments are listed by the hash of their bytes, so either may come first."""
+    for number, order in enumerate((["old", "new"], ["new", "old"])):
+        catalogue = Catalogue(tmp_path / str(number))
+        place = entered(catalogue)
+        pack = KnownPack(place.pack, CLASS, 1000)
+        replaces = {"old": set[str](), "new": {"old"}}
+        for name in order:
+            assert name not in catalogue.segments(CLASS), "it is still to be read"
+            catalogue.add_segment(name, CLASS, [pack], [place], replaces[name])
+        assert catalogue.segments(CLASS) == {"old", "new"}
+        assert catalogue.small_segments(CLASS, 10) == {"new"}
+        assert catalogue.packs_in({"new"}) == [pack]
+        catalogue.close()

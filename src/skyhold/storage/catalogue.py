@@ -164,13 +164,23 @@ class Catalogue:
     ) -> None:
         """Note that a segment of this name lists these packs, in place of the segments that it replaces."""
         with self._transaction() as connection:
-            connection.executemany(
-                "UPDATE packs SET segment = ?, session = NULL WHERE id = ?", [(name, pack_id) for pack_id in pack_ids]
-            )
             connection.execute(
-                "INSERT OR IGNORE INTO segments(name, class, chunks) VALUES (?, ?, ?)", (name, placement_class, chunks)
+                "INSERT INTO segments(name, class, chunks) VALUES (?, ?, ?)"
+                " ON CONFLICT(name) DO UPDATE SET class = excluded.class, chunks = excluded.chunks",
+                (name, placement_class, chunks),
             )
-            connection.executemany("UPDATE segments SET replaced = 1 WHERE name = ?", [(old,) for old in replaces])
+            # A replaced segment may be read after its replacer: until then it has a row without a class.
+            connection.executemany(
+                "INSERT INTO segments(name, class, chunks, replaced) VALUES (?, '', 0, 1)"
+                " ON CONFLICT(name) DO UPDATE SET replaced = 1",
+                [(old,) for old in replaces],
+            )
+            (replaced,) = connection.execute("SELECT replaced FROM segments WHERE name = ?", (name,)).fetchone()
+            connection.executemany(
+                "UPDATE packs SET segment = CASE WHEN ? THEN coalesce(segment, ?) ELSE ? END, session = NULL"
+                " WHERE id = ?",
+                [(replaced, name, name, pack_id) for pack_id in pack_ids],
+            )
 
     def forget(self, pack_ids: Iterable[bytes]) -> None:
         """Drop packs that no bucket holds any more (or yet)."""

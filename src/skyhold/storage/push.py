@@ -109,9 +109,9 @@ class Push:
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
         self._encoders.shutdown(wait=True, cancel_futures=True)
         self._hasher.shutdown(wait=True, cancel_futures=True)
+        self._pages.close()
         if kind is not None:
             self._packer.abandon()
-            self._pages.close()
 
     def run(self, files: Sequence[SourceFile]) -> Pushed:
         """Push the files, in order. Returns once every pack that was sent is durable to the policy.
@@ -133,7 +133,6 @@ class Push:
         first = next(bodies)
         pages = [blobs.write("pages", body) for body in bodies]
         tensors = blobs.write("tensors", encode_tensors(self.pushed.tensors)) if self.pushed.tensors else None
-        self._pages.close()
         return blobs.write("layouts", encode_head(version, self._class, self.pushed.runs, pages, tensors, first))
 
     def _push_file(self, index: int, source: SourceFile, tensors: tuple[Tensor, ...] | None) -> None:
