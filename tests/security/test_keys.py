@@ -129,3 +129,16 @@ def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
 def test_a_passphrase_that_cannot_be_one_is_refused(given: str) -> None:
     with pytest.raises(InvalidInput):
         Passphrase(given)
+
+
+def test_a_key_file_that_cannot_be_written_whole_is_no_key_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InvalidInput) as caught:
+        KeyFile.generate(tmp_path / "key")
+    assert caught.value.code == "key_file_unwritable"
+    assert not (tmp_path / "key").exists()

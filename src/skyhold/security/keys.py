@@ -94,10 +94,16 @@ class KeyFile:
             raise InvalidInput(
                 f"Key file {path} cannot be written: {error.strerror}", code="key_file_unwritable"
             ) from error
-        with os.fdopen(descriptor, "w") as file:
-            file.write(_KEY_FILE_PREFIX + key.hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(_KEY_FILE_PREFIX + key.hex() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            path.unlink(missing_ok=True)  # half a key opens nothing, and would stand in the way of the next try
+            raise InvalidInput(
+                f"Key file {path} cannot be written: {error.strerror}", code="key_file_unwritable"
+            ) from error
         return cls(key)
 
     @classmethod
