@@ -187,6 +187,7 @@ def test_cloud_put_back_as_it_was_before_it_was_readmitted_is_refused(scene: Sce
     scene.put_back("before", cloud="b")
     report = store.verify()
     assert "not the one that was admitted" in report.unreachable["b"]
+    assert "Empty it, then run `skyhold repair`" in report.unreachable["b"]
     assert not store.repair().sound
     scene.empty("b")
     assert store.repair().sound

@@ -66,7 +66,8 @@ class StoreStatus:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What a verification found. `unreachable` maps buckets to the reason why they could not be looked at."""
+    """What a verification found. `unreachable` maps buckets to the reason why they could not be looked at and
+    what to do."""
 
     deep: bool
     objects: int
@@ -236,7 +237,11 @@ def _survey(
 def _unreachable(found: Survey, members: dict[str, Membership]) -> dict[str, str]:
     errors = {name: bucket.error for name, bucket in found.buckets.items() if bucket.error is not None}
     errors |= {name: member.error for name, member in members.items() if member.error is not None}
-    return {name: error.message for name, error in sorted(errors.items())}
+    return {name: _with_way_out(error) for name, error in sorted(errors.items())}
+
+
+def _with_way_out(error: SkyholdError) -> str:
+    return f"{error.message}. {error.hint}" if error.hint else error.message
 
 
 def _repository_status(
