@@ -66,3 +66,18 @@ def test_a_push_of_the_same_content_restores_a_version_whose_packs_vanished(
     repository.pull(again.version, tmp_path / "out")
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (path / "model.safetensors").read_bytes()
     assert store.verify(deep=True) is not None
+
+
+@pytest.mark.parametrize("lost", ["layouts", "tensors", "versions"])
+def test_a_branch_can_be_pushed_to_after_its_version_was_lost(store: skyhold.Store, tmp_path: Path, lost: str) -> None:
+    repository = store.create_repository("team/model")
+    first = repository.push(write_model(tmp_path / "one")).version
+    for name in ("a", "b"):
+        for blob in (tmp_path / name / lost).rglob("*"):
+            if blob.is_file():
+                blob.unlink()
+    second = repository.push(write_model(tmp_path / "two", noise=0.001))
+    assert second.version != first
+    repository.pull("main", tmp_path / "out")
+    expected = (tmp_path / "two" / "model.safetensors").read_bytes()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected

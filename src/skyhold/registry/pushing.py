@@ -188,7 +188,13 @@ class _Attempt:
     def _base_versions(self, session: Session, snapshot: Snapshot, parent: str | None) -> list[VersionFiles]:
         found = []
         if parent is not None:
-            found.append(open_version(session, snapshot, parent)[1])
+            try:
+                version = open_version(session, snapshot, parent)[1]
+                version.tensors  # noqa: B018  read here, where losing them only costs savings
+            except (Corrupt, NotFound) as error:  # a branch must not be stuck behind a version that was lost
+                self._progress.note(f"Nothing is stored as a difference to version {parent[:10]}: {error.message}")
+            else:
+                found.append(version)
         catalogue = Catalogue(self._connection.registers, session.blobs)
         for repository_id, digest in self._request.bases:
             found.append(open_version(session, catalogue.repository(repository_id).read(), digest)[1])
@@ -243,7 +249,10 @@ class _Attempt:
     ) -> bool:
         """Whether the branch's version says all of `document` and lies, durably, where the policy wants it now: its
         own layout may name other packs than those in which this push has found or laid the same chunks."""
-        stored, files = open_version(session, snapshot, parent)
+        try:
+            stored, files = open_version(session, snapshot, parent)
+        except (Corrupt, NotFound):
+            return False
         if not _same_content(document, stored) or files.head.placement_class != space.placement_class.hex():
             return False
         unchecked = files.pack_ids() - pushed.packs_reused

@@ -18,8 +18,8 @@ from skyhold.storage.names import INDEXES, blob_name_of
 from skyhold.storage.pack import NO_BASE, PackRef, Place
 from skyhold.storage.replicas import Replicas
 
-SEGMENT_CHUNKS_MAX: Final = 100_000
-"""Chunks of one segment: 8 MiB of entries, so that merging and reading one stay small."""
+SEGMENT_CHUNKS_MAX: Final = 50_000
+"""Chunks of one segment: 4 MiB of entries, so that merging and reading one stay small."""
 
 SEGMENTS_UNMERGED_MAX: Final = 16
 """More small segments than this are merged by the next push."""
