@@ -193,6 +193,15 @@ def test_emptied_bucket_is_filled_again(skyhold: Shell, pushed: str, store: list
     assert "Nothing to do" in skyhold("sync").out
 
 
+def test_checkpoint_that_a_bucket_lacked_is_told_when_it_is_brought_back(
+    skyhold: Shell, pushed: str, store: list[Path]
+) -> None:
+    register = next((store[2] / "checkpoints").iterdir())
+    max(register.iterdir()).unlink()
+    assert "1 checkpoint of registers" in skyhold("sync").out
+    assert "Nothing to do" in skyhold("sync").out
+
+
 def test_all_copies_damaged_is_told_and_not_returned(skyhold: Shell, pushed: str, store: list[Path]) -> None:
     for bucket in store:
         damage(bucket)

@@ -59,15 +59,17 @@ def refuse_unsound(problems: int, unreachable: Mapping[str, str], damage: Sequen
 
 def tell_mended(report: RepairReport, done: str) -> None:
     """What was mended and what was not; `done` is the verb for it, in the past tense."""
-    if not (report.mended or report.failed or report.readmitted):
+    if not (report.mended or report.failed or report.readmitted or report.checkpoints):
         line("Nothing to do" if report.sound else "Nothing could be done")
     elif report.dry_run:
         line("Would mend; nothing was changed:")
         tell_findings(report.mended)
-    else:
+    elif report.mended or not report.checkpoints:
         line(
             f"{done} {counted(len(report.mended), 'object')}, {format_bytes(report.written_bytes)} written and verified"
         )
+    if report.checkpoints:
+        line(f"{done} {counted(report.checkpoints, 'checkpoint')} of registers")
     for name in report.readmitted:
         again = "would be admitted again" if report.dry_run else "was admitted again"
         line(marked("empty: ", "warn"), f"bucket {name} had lost its store.json and {again}")
