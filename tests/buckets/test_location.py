@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from skyhold.buckets.location import BucketLocation, check_bucket_name, parse_location
@@ -114,6 +114,7 @@ def test_other_json_is_refused(document: object) -> None:
         BucketLocation.from_json(document)
 
 
+@example("~0")
 @given(st.text(max_size=80))
 def test_any_text_is_a_location_or_refused(text: str) -> None:
     try:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -151,7 +151,12 @@ def parse_location(
         raise InvalidInput("Expected the URL of a bucket but got an empty one", code="invalid_location")
     if "://" not in url:
         path, query = _split_settings(url)
-        bare = Path(path).expanduser().absolute().as_uri()
+        try:
+            bare = Path(path).expanduser().absolute().as_uri()
+        except RuntimeError as error:  # `~somebody` who is nobody here
+            raise InvalidInput(
+                "Expected a folder but got one of a user who does not exist", code="invalid_location"
+            ) from error
         bare = "file://" + quote(os.path.normpath(unquote(urlsplit(bare).path)))
     else:
         parts = urlsplit(url)
@@ -170,11 +175,6 @@ def parse_location(
     if isinstance(settings.get("ca_file"), str):
         settings["ca_file"] = str(Path(str(settings["ca_file"])).expanduser().absolute())
     return BucketLocation.from_json({"url": bare, **settings})
-
-
-def with_credentials(location: BucketLocation, reference: str) -> BucketLocation:
-    """The same bucket under this machine's own credentials reference."""
-    return replace(location, credentials=reference)
 
 
 def check_bucket_name(name: str) -> str:

@@ -135,11 +135,6 @@ def decode_frame(data: Buffer, *, kind: Kind, context: str, keys: FrameKeys) -> 
     return bytes(plain)
 
 
-def frame_kind(data: Buffer) -> int | None:
-    """The kind that a frame declares (not authenticated), or None for what is no frame."""
-    return data[5] if len(data) >= HEADER_BYTES and bytes(data[:4]) == _MAGIC else None
-
-
 def _frame_key(key: DataKey, salt: bytes) -> bytes:
     return blake3(b"frame" + salt, key=key.seal_key).digest()
 

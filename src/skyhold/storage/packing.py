@@ -56,7 +56,7 @@ class Packer:
         self.sent = Sent()
 
     def append(self, record: Record, base: Place | None) -> Place:
-        """Lay a record into the current pack; a full pack is sent first. Raises as `Replicas.wait_enough` does."""
+        """Lay a record into the current pack; a full pack is sent first. Raises as `Replicas.wait_settled` does."""
         if self._builder is not None and not self._builder.fits(record):
             self.flush()
         if self._builder is None:

@@ -75,7 +75,6 @@ class Pushed:
     stored_bytes: int = 0
     reused_bytes: int = 0
     delta_bytes: int = 0
-    chunks: int = 0
 
 
 class Push:
@@ -240,7 +239,6 @@ class Push:
 
     def _note(self, file: int, start: int, place: Place, base: Place | None, stored_bytes: int) -> None:
         pushed = self.pushed
-        pushed.chunks += 1
         pushed.read_bytes += place.raw_length
         if stored_bytes == 0:
             pushed.reused_bytes += place.raw_length
