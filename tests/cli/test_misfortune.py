@@ -120,6 +120,42 @@ def test_mistake_is_named_with_its_exit_status(
     assert skyhold(*arguments, "--json", status=status).error["message"]
 
 
+NOBODY = "~nobody-of-this-name/file"
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "setting"),
+    [
+        ({"SKYHOLD_STATE": NOBODY}, ["list"], "SKYHOLD_STATE"),
+        ({"SKYHOLD_CACHE": NOBODY}, ["list"], "SKYHOLD_CACHE"),
+        ({"SKYHOLD_KEY_FILE": NOBODY}, ["list"], "SKYHOLD_KEY_FILE"),
+        ({"SKYHOLD_CONFIG": NOBODY}, ["list"], "SKYHOLD_CONFIG"),
+        ({}, ["list", "--config", "own.toml"], "own.toml, `key_file`"),
+        ({}, ["init", "x", "--key-file", NOBODY], "--key-file"),
+        ({}, ["init", NOBODY], "Bucket URL"),
+        ({}, ["init", f"s3://models?region=eu&ca_file={NOBODY}"], "ca_file"),
+        ({}, ["init", f"s3://models?region=eu&credentials=file:{NOBODY}"], "Credentials file of bucket `models`"),
+        ({"AWS_CONFIG_FILE": NOBODY}, ["init", "s3://models?credentials=profile:x"], "AWS_CONFIG_FILE"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_home_of_nobody_is_refused_naming_the_setting(
+    variables: dict[str, str],
+    arguments: list[str],
+    setting: str,
+    skyhold: Shell,
+    own_machine: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (own_machine / "own.toml").write_text(f"key_file = {json.dumps(NOBODY)}\n")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    error = skyhold(*arguments, "--json", status=2).error
+    assert (error["class"], error["code"]) == ("InvalidInput", "unknown_home")
+    assert setting in error["message"]
+    assert "`~nobody-of-this-name`" in error["message"]
+
+
 def test_sealed_store_needs_its_key(
     skyhold: Shell, own_machine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from pathlib import Path
 
+from skyhold.buckets.user_path import expand_user
 from skyhold.errors import PermissionDenied
 
 
 def read_credentials_file(path: str, bucket: str) -> str:
     """The text of the file. Raises `PermissionDenied` code `credentials_exposed` where every user of the machine can
-    reach it (its group may: that is how a cluster mounts secrets), or code `credentials_missing`."""
-    file_path = Path(path).expanduser()
+    reach it (its group may: that is how a cluster mounts secrets), or code `credentials_missing`;
+    `InvalidInput` code `unknown_home` for a `~somebody` who is nobody here."""
+    file_path = expand_user(path, f"Credentials file of bucket `{bucket}`")
     try:
         with file_path.open(encoding="utf-8") as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IRWXO:

@@ -26,6 +26,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from skyhold.buckets.bucket import check_key
+from skyhold.buckets.user_path import expand_user
 from skyhold.errors import InvalidInput
 
 PROVIDERS: Final = {"file": "folder", "memory": "memory", "s3": "aws", "gs": "google", "az": "azure"}
@@ -151,12 +152,7 @@ def parse_location(
         raise InvalidInput("Expected the URL of a bucket but got an empty one", code="invalid_location")
     if "://" not in url:
         path, query = _split_settings(url)
-        try:
-            bare = Path(path).expanduser().absolute().as_uri()
-        except RuntimeError as error:  # `~somebody` who is nobody here
-            raise InvalidInput(
-                "Expected a folder but got one of a user who does not exist", code="invalid_location"
-            ) from error
+        bare = expand_user(path, "Bucket URL").absolute().as_uri()
         bare = "file://" + quote(os.path.normpath(unquote(urlsplit(bare).path)))
     else:
         parts = urlsplit(url)
@@ -172,8 +168,9 @@ def parse_location(
     settings.update({key: value for key, value in given.items() if value is not None})
     settings.setdefault("name", _default_name(bare))
     settings.setdefault("provider", PROVIDERS[urlsplit(bare).scheme])
-    if isinstance(settings.get("ca_file"), str):
-        settings["ca_file"] = str(Path(str(settings["ca_file"])).expanduser().absolute())
+    certificates = settings.get("ca_file")
+    if isinstance(certificates, str):
+        settings["ca_file"] = str(expand_user(certificates, "ca_file").absolute())
     return BucketLocation.from_json({"url": bare, **settings})
 
 

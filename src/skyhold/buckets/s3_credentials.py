@@ -21,11 +21,11 @@ import shlex
 import subprocess
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final
 
 from skyhold.buckets.credentials_file import read_credentials_file
 from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.user_path import expand_user
 from skyhold.errors import InvalidInput, PermissionDenied
 
 REREAD_S: Final = 300.0
@@ -72,7 +72,7 @@ def profile_settings(name: str) -> dict[str, str]:
     ):
         parser = configparser.RawConfigParser()
         try:
-            parser.read(Path(os.environ.get(variable) or default).expanduser(), encoding="utf-8")
+            parser.read(expand_user(os.environ.get(variable) or default, variable), encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError) as error:
             raise InvalidInput(f"The file of {variable} is no INI file", code="invalid_credentials") from error
         if parser.has_section(section):

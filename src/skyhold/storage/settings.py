@@ -28,6 +28,7 @@ from typing import Final, NoReturn
 import platformdirs
 
 from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.user_path import expand_user
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied
 from skyhold.units import GIB, MIB, format_bytes, parse_size_bytes
 
@@ -115,7 +116,7 @@ def find_file(environ: Mapping[str, str], working_folder: Path) -> Path | None:
     """The one configuration file that holds, or None. Raises `NotFound` where `SKYHOLD_CONFIG` names none."""
     named = environ.get("SKYHOLD_CONFIG")
     if named:
-        path = Path(named).expanduser().absolute()
+        path = expand_user(named, "SKYHOLD_CONFIG").absolute()
         if not path.is_file():
             raise NotFound(f"Configuration file {path} (SKYHOLD_CONFIG) does not exist", code="settings_missing")
         return path
@@ -149,7 +150,7 @@ class _Given:
     def path(self) -> Path:
         if not isinstance(self.value, str) or not self.value:
             self.refuse("a path")
-        return Path(os.path.normpath(self.folder / Path(self.value).expanduser()))
+        return Path(os.path.normpath(self.folder / expand_user(self.value, f"{self.origin}, `{self.name}`")))
 
     def size_bytes(self, least: int) -> int:
         try:

@@ -22,6 +22,7 @@ from typing import Final
 import platformdirs
 
 from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.user_path import expand_user
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -124,7 +125,7 @@ def open_state(environ: Mapping[str, str] = os.environ) -> StateFolder:
     `QuotaExceeded` for a full disk; `Corrupt` code `machine_id_damaged`.
     """
     given = environ.get("SKYHOLD_STATE")
-    folder = Path(given).expanduser().absolute() if given else Path(platformdirs.user_state_path("skyhold"))
+    folder = expand_user(given, "SKYHOLD_STATE").absolute() if given else platformdirs.user_state_path("skyhold")
     with clear_errors(folder):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -139,7 +140,7 @@ def open_state(environ: Mapping[str, str] = os.environ) -> StateFolder:
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """The folder of the cache (`SKYHOLD_CACHE`, or the platform's); it is not made here, and may be deleted."""
     given = environ.get("SKYHOLD_CACHE")
-    return Path(given).expanduser().absolute() if given else Path(platformdirs.user_cache_path("skyhold"))
+    return expand_user(given, "SKYHOLD_CACHE").absolute() if given else platformdirs.user_cache_path("skyhold")
 
 
 @contextmanager

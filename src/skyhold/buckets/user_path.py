@@ -1,0 +1,22 @@
+"""A path as a person wrote it, which may begin with `~` or `~somebody`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from skyhold.errors import InvalidInput
+
+
+def expand_user(path: str | Path, setting: str) -> Path:
+    """`path` with the home folder in the place of `~` or `~somebody`. Raises `InvalidInput` code `unknown_home`, which
+    names `setting`, where there is no such user here; of the path it repeats the user only."""
+    written = Path(path)
+    try:
+        return written.expanduser()
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"{setting}: the path begins with `{written.parts[0]}`, and this machine knows no such home folder",
+            code="unknown_home",
+            hint="Write the whole path; a folder that really has this name as `./~name`",
+            setting=setting,
+        ) from error
