@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from tests.cli.models import contents, write_model
 from tests.cli.running import Shell, run_on_terminal
@@ -115,6 +116,55 @@ def test_diff_names_files_tensors_metrics_and_parameters(skyhold: Shell, pushed:
     assert {file["path"] for file in found["files"]} == {"config.json", "model.safetensors"}
     same = skyhold("diff", "fraud/scorer@v1", f"fraud/scorer@{pushed[0]}")
     assert "have the same files, metrics and parameters" in same.out
+
+
+def test_diff_takes_a_second_ref_of_the_same_repository(skyhold: Shell, pushed: list[str]) -> None:
+    skyhold("branch", "create", "fraud/scorer@v2", "feature/x")
+    for typed in ("v2", "@v2", "@feature/x", "main~1", pushed[1][:8], "fraud/scorer@v2"):
+        found = skyhold("diff", "fraud/scorer@v1", typed, "--json").document
+        assert found["to"].startswith("fraud/scorer@")
+        assert [parameter["new"] for parameter in found["parameters"]] == [2], typed
+    assert skyhold("diff", "fraud/scorer@v1", "fraud/scorer", "--json").document["to"] == "fraud/scorer@main"
+    assert "v9" in skyhold("diff", "fraud/scorer@v1", "v9", status=3).err
+    assert "feature/x" in skyhold("diff", "fraud/scorer@v1", "feature/x", status=3).err
+
+
+def write_layers(folder: Path, count: int, seed: int) -> Path:
+    """A model of many small tensors."""
+    folder.mkdir(exist_ok=True)
+    values = np.random.default_rng(seed).normal(size=(count, 4)).astype(np.float32)
+    save_file({f"layer.{number:03}": row.copy() for number, row in enumerate(values)}, folder / "model.safetensors")
+    return folder
+
+
+def test_diff_of_many_tensors_says_how_many_more_there_are(skyhold: Shell, store: list[Path]) -> None:
+    for seed in (1, 2):
+        skyhold("push", "fraud/scorer", write_layers(Path("layers"), 45, seed))
+    told = skyhold("diff", "fraud/scorer@main~1", "main", "--limit", "3").out
+    assert [f"layer.{number:03}" in told for number in range(5)] == [True, True, True, False, False]
+    assert "and 42 more" in told
+    assert "and 5 more" in run_on_terminal("diff", "fraud/scorer@main~1", "main").out
+    assert "more" not in run_on_terminal("diff", "fraud/scorer@main~1", "main", "--limit", "45").out
+    piped = skyhold("diff", "fraud/scorer@main~1", "main").out
+    assert "layer.044" in piped
+    assert "more" not in piped
+    assert len(skyhold("diff", "fraud/scorer@main~1", "main", "--limit", "3", "--json").document["tensors"]) == 45
+
+
+def test_diff_without_tensors_reads_no_weights(
+    skyhold: Shell, pushed: list[str], store: list[Path], own_machine: Path
+) -> None:
+    for cloud in store:
+        shutil.rmtree(cloud / "packs")
+    shutil.rmtree(os.environ["SKYHOLD_CACHE"], ignore_errors=True)
+    told = skyhold("diff", "fraud/scorer@v1", "v2", "--no-tensors").out
+    assert "model.safetensors" in told
+    assert "accuracy" in told
+    assert "embedding" not in told
+    found = skyhold("diff", "fraud/scorer@v1", "v2", "--no-tensors", "--json").document
+    assert (found["tensors"], found["tensors_unchanged"]) == (None, None)
+    assert skyhold("diff", "fraud/scorer@v1", "v2", "-q").out.split() == ["config.json", "model.safetensors"]
+    skyhold("diff", "fraud/scorer@v1", "v2", status=3)
 
 
 def test_rollback_moves_the_alias_back_and_the_history_keeps_it(skyhold: Shell, pushed: list[str]) -> None:

@@ -41,6 +41,14 @@ class ReferenceType(click.ParamType):  # type: ignore[type-arg]  # generic in th
         return Reference(parsed.repository, str(value).partition("@")[2] or "main", parsed.ref is not None)
 
 
+def read_other_reference(text: str, repository: str) -> Reference:
+    """The second of two references: `REF` or `@REF` means one of `repository`, which the first has named. A name with
+    a slash and no `@` is a repository's, as everywhere. Raises `InvalidInput`."""
+    if text.startswith("@") or ("/" not in text and "@" not in text):
+        text = f"{repository}@{text.removeprefix('@')}"
+    return ReferenceType().convert(text, None, None)
+
+
 class PairType(click.ParamType):  # type: ignore[type-arg]  # generic in the newest Click only
     """`NAME=VALUE`, the value read by `read`, which raises `ValueError`."""
 

@@ -88,13 +88,14 @@ class ValueDiff:
 
 @dataclass(frozen=True, slots=True)
 class VersionDiff:
-    """The differences from one version to another, each list in order of path or name."""
+    """The differences from one version to another, each list in order of path or name. What regards tensors is None
+    where they were not compared."""
 
     files: tuple[FileDiff, ...]
-    tensors: tuple[TensorDiff, ...]
+    tensors: tuple[TensorDiff, ...] | None
     metrics: tuple[ValueDiff, ...]
     parameters: tuple[ValueDiff, ...]
-    tensors_unchanged: int
+    tensors_unchanged: int | None
 
     @property
     def is_empty(self) -> bool:
@@ -111,12 +112,12 @@ def json_ready(document: dict[str, object]) -> dict[str, object]:
     return ready
 
 
-def diff_versions(a: DiffSide, b: DiffSide) -> VersionDiff:
-    """What changed from `a` to `b`. Errors of the files' `read` pass through."""
-    tensors, unchanged = _diff_tensors(a.files, b.files)
+def diff_versions(a: DiffSide, b: DiffSide, *, tensors: bool = True) -> VersionDiff:
+    """What changed from `a` to `b`; without `tensors` nothing is read. Errors of the files' `read` pass through."""
+    changed, unchanged = _diff_tensors(a.files, b.files) if tensors else (None, None)
     return VersionDiff(
         files=_diff_files(a.files, b.files),
-        tensors=tensors,
+        tensors=changed,
         metrics=_diff_values(a.metrics, b.metrics),
         parameters=_diff_values(a.parameters, b.parameters),
         tensors_unchanged=unchanged,

@@ -269,15 +269,24 @@ class Repository:
             change = Change(author=self._author(author), time=now(), attachments=found)
             self._register(session).apply(change, new_operation_id(), pause=pause)
 
-    def diff(self, a: str, b: str, *, other: Repository | None = None, progress: Progress | None = None) -> VersionDiff:
-        """What differs between version `a` of this repository and `b` of this one, or of `other`."""
+    def diff(
+        self,
+        a: str,
+        b: str,
+        *,
+        other: Repository | None = None,
+        tensors: bool = True,
+        progress: Progress | None = None,
+    ) -> VersionDiff:
+        """What differs between version `a` of this repository and `b` of this one, or of `other`. Without `tensors` no
+        weights are read, and only files, metrics and parameters are compared."""
         with self._reading() as (session_a, snapshot_a), (other or self)._reading() as (session_b, snapshot_b):
             side_a = self._side(session_a, snapshot_a, a)
             side_b = (other or self)._side(session_b, snapshot_b, b)
             watcher = progress or Silence()
             watcher.begin("diff", None)
             try:
-                return diff_versions(side_a, side_b)
+                return diff_versions(side_a, side_b, tensors=tensors)
             finally:
                 watcher.end()
 

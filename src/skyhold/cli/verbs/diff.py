@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from skyhold.cli.arguments import Reference, ReferenceType
+from skyhold.cli.arguments import Reference, ReferenceType, read_other_reference
 from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
 
@@ -18,27 +19,48 @@ if TYPE_CHECKING:
     from skyhold.registry.diff import FileDiff, TensorDiff, ValueDiff, VersionDiff
 
 
+TENSORS_ON_A_TERMINAL: Final = 40
+
+
 @verb(
     click.Argument(["before"], metavar="TEAM/NAME[@A]", type=ReferenceType()),
-    click.Argument(["after"], metavar="TEAM/NAME[@B]", type=ReferenceType()),
+    click.Argument(["after"], metavar="B|TEAM/NAME[@B]"),
+    click.Option(["--no-tensors"], is_flag=True, help="Compare no tensors: quick, since no weights are read."),
+    click.Option(
+        ["--limit"],
+        type=click.IntRange(1),
+        metavar="N",
+        help=f"Show at most so many tensors ({TENSORS_ON_A_TERMINAL} on a terminal, else all; --json has all).",
+    ),
     examples=(
-        "skyhold diff fraud/scorer@v1 fraud/scorer@champion",
-        "skyhold diff fraud/scorer@main~1 fraud/scorer@main --json",
-        "skyhold diff meta/llama@v3 fraud/scorer@champion",
+        "skyhold diff fraud/scorer@v1 champion",
+        "skyhold diff fraud/scorer@main~1 main --json",
+        "skyhold diff meta/llama@v3 fraud/scorer@champion --no-tensors",
     ),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, *, before: Reference, after: Reference) -> None:
+def command(session: Session, *, before: Reference, after: str, no_tensors: bool, limit: int | None) -> None:
     """Compare two versions, from A to B, of one repository or of two.
 
     It shows files, tensors (added, removed, other shape or type, the share of values that changed and the norm of the
-    difference relative to A's), metrics with their difference, and parameters. Without @ it is the branch `main`.
+    difference relative to A's), metrics with their difference, and parameters.
+
+    B alone is a ref of the same repository (`@feature/x`, where it has a slash). A repository without @ means its
+    branch `main`.
     """
+    other = read_other_reference(after, before.repository)
     with session.store() as store, session.progress() as progress:
-        other = store.repository(after.repository)
-        found = store.repository(before.repository).diff(before.ref, after.ref, other=other, progress=progress)
-    document = {"from": str(before), "to": str(after), **found.to_json()}
-    session.output.show(document, quiet=_names(found), human=lambda: _tell(before, after, found))
+        found = store.repository(before.repository).diff(
+            before.ref,
+            other.ref,
+            other=store.repository(other.repository),
+            tensors=not no_tensors and (session.output.json or not session.output.quiet),  # --quiet names files only
+            progress=progress,
+        )
+    if limit is None and sys.stdout.isatty():
+        limit = TENSORS_ON_A_TERMINAL
+    document = {"from": str(before), "to": str(other), **found.to_json()}
+    session.output.show(document, quiet=_names(found), human=lambda: _tell(before, other, found, limit))
 
 
 def _names(found: VersionDiff) -> list[str]:
@@ -46,7 +68,7 @@ def _names(found: VersionDiff) -> list[str]:
     return [file.path or file.old_path or "" for file in found.files]
 
 
-def _tell(before: Reference, after: Reference, found: VersionDiff) -> None:
+def _tell(before: Reference, after: Reference, found: VersionDiff, limit: int | None) -> None:
     from skyhold.cli.render import line, table
 
     if found.is_empty:
@@ -57,7 +79,9 @@ def _tell(before: Reference, after: Reference, found: VersionDiff) -> None:
     if found.tensors:
         line()
         headers = ["tensors", "", "type and shape", "changed", "relative norm"]
-        table(headers, _tensors(found.tensors), right=("changed", "relative norm"))
+        table(headers, _tensors(found.tensors[:limit]), right=("changed", "relative norm"))
+        if limit is not None and len(found.tensors) > limit:
+            line(f"and {len(found.tensors) - limit} more; a larger --limit shows them, --json has them all")
     if found.tensors_unchanged:
         line(f"{counted(found.tensors_unchanged, 'tensor')} equal")
     for title, values in (("metrics", found.metrics), ("parameters", found.parameters)):
