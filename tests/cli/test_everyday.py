@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from skyhold.storage.targets import _part_of
+from skyhold.storage.version_files import FileEntry
 from tests.cli.models import contents, write_model
 from tests.cli.running import Shell, run_on_terminal
 
@@ -83,6 +86,74 @@ def test_tensors_and_files_are_pulled_alone(skyhold: Shell, pushed: list[str]) -
     assert np.array_equal(fetched["head.weight"], load_file("all/model.safetensors")["head.weight"])
     skyhold("pull", "fraud/scorer@v1", "some", "--include", "*.json")
     assert list(contents(Path("some"))) == ["config.json"]
+
+
+def test_dry_run_of_a_pull_says_what_comes_from_where_and_fetches_nothing(
+    skyhold: Shell, pushed: list[str], store: list[Path]
+) -> None:
+    cache = Path(os.environ["SKYHOLD_CACHE"])
+    planned = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json").document
+    assert planned["sources"]["cached_bytes"] == planned["fetched_bytes"] > 0  # the push has left them there
+    shutil.rmtree(cache)
+    shutil.rmtree(store[0])
+    planned = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json").document
+    assert not Path("out").exists()
+    assert not any(path.is_file() for path in cache.rglob("*"))
+    assert planned["sources"]["unreachable"].keys() == {"a"}
+    told = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run").out
+    assert "Would pull fraud/scorer@v1" in told
+    assert "from bucket b" in told
+    assert "not looked at: bucket a" in told
+    pulled = skyhold("pull", "fraud/scorer@v1", "out", "--json").document
+    assert planned["sources"]["bucket_bytes"] == {"b": pulled["fetched_bytes"]}
+    assert {name: planned[name] for name in ("files", "total_bytes", "kept_bytes", "version")} == {
+        name: pulled[name] for name in ("files", "total_bytes", "kept_bytes", "version")
+    }
+    assert (planned["dry_run"], pulled["dry_run"], pulled["sources"]) == (True, False, None)
+
+
+def test_dry_run_of_a_pull_counts_what_the_folder_has(skyhold: Shell, pushed: list[str]) -> None:
+    skyhold("pull", "fraud/scorer@v1", "out")
+    again = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json").document
+    assert (again["kept_bytes"], again["fetched_bytes"]) == (again["total_bytes"], 0)
+    assert "nothing" in skyhold("pull", "fraud/scorer@v1", "out", "--dry-run").out
+    before = contents(Path("out"))
+    weights = Path("out/model.safetensors")
+    entry = FileEntry(weights.name, weights.stat().st_size, hashlib.sha256(weights.read_bytes()).hexdigest())
+    part = weights.rename(_part_of(weights, entry))  # as an interrupted pull leaves it
+    interrupted = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json").document
+    assert (interrupted["kept_bytes"], interrupted["fetched_bytes"]) == (again["total_bytes"], 0)
+    part.rename(weights)
+    newer = skyhold("pull", "fraud/scorer@v3", "out", "--dry-run", "--json").document
+    assert contents(Path("out")) == before
+    done = skyhold("pull", "fraud/scorer@v3", "out", "--json").document
+    assert 0 < newer["kept_bytes"] == done["kept_bytes"] < done["total_bytes"]
+    assert newer["fetched_bytes"] == done["fetched_bytes"] > 0
+
+
+def test_dry_run_of_a_pull_of_tensors_and_globs_plans_these_alone(skyhold: Shell, pushed: list[str]) -> None:
+    whole = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json").document
+    head = skyhold("pull", "fraud/scorer@v1", "out", "--tensor", "head.*", "--dry-run", "--json").document
+    assert head["tensors"] == ["head.weight"]
+    assert 0 < head["fetched_bytes"] < whole["fetched_bytes"]
+    assert (
+        head["total_bytes"]
+        == skyhold("pull", "fraud/scorer@v1", "x", "--tensor", "head.*", "--json").document["total_bytes"]
+    )
+    assert (
+        skyhold("pull", "fraud/scorer@v1", "out", "--include", "*.json", "--dry-run", "--json").document["files"] == 1
+    )
+    skyhold("pull", "fraud/scorer@v1", "out", "--include", "*.onnx", "--dry-run", status=3)
+    assert not Path("out").exists()
+
+
+def test_dry_run_of_a_pull_names_what_no_bucket_has(skyhold: Shell, pushed: list[str], store: list[Path]) -> None:
+    shutil.rmtree(os.environ["SKYHOLD_CACHE"])
+    for cloud in store:
+        shutil.rmtree(cloud / "packs")
+    run = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json").document
+    assert run["sources"]["absent_bytes"] == run["fetched_bytes"] > 0
+    assert "missing: " in skyhold("pull", "fraud/scorer@v1", "out", "--dry-run").out
 
 
 def test_log_shows_the_versions_newest_first_with_their_refs(skyhold: Shell, pushed: list[str]) -> None:
@@ -227,6 +298,64 @@ def test_search_finds_by_metric_tag_and_name(skyhold: Shell, pushed: list[str]) 
     assert pushed[0][:10] in skyhold("search", "tag:v1").out
     assert "Nothing" in skyhold("search", "accuracy>0.99").out
     assert skyhold("search", "accuracy>", status=2).err.startswith("error: ")
+
+
+def test_dry_run_of_adding_a_bucket_checks_it_and_changes_nothing(
+    skyhold: Shell, pushed: list[str], store: list[Path]
+) -> None:
+    before = [contents(cloud) for cloud in store]
+    told = skyhold("bucket", "add", "d", "clouds/d", "--dry-run")
+    assert "Would add bucket d" in told.out
+    assert f"would make   {Path('clouds/d').absolute()}" in told.out
+    assert "tell that of a, b, c" in told.out
+    assert "4 buckets" in told.out
+    assert told.err == ""
+    assert not Path("clouds").exists()
+    planned = skyhold("bucket", "add", "d", "clouds/d", "--dry-run", "--json").document
+    assert skyhold("bucket", "list", "-q").out.split() == list(CLOUDS)
+    assert [contents(cloud) for cloud in store] == before
+    added = skyhold("bucket", "add", "d", "clouds/d", "--json").document
+    assert planned == {**added, "dry_run": True}
+    assert (planned["makes_folder"], planned["told"]) == (True, list(CLOUDS))
+    assert skyhold("bucket", "list", "-q").out.split() == [*CLOUDS, "d"]
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["for real", "dry run"])
+def test_bucket_that_cannot_join_is_refused_in_a_dry_run_too(
+    dry_run: list[str], skyhold: Shell, store: list[Path]
+) -> None:
+    Path("full").mkdir()
+    Path("full/mine.txt").write_text("mine")
+    before = contents(store[0])
+    assert "`a` already" in skyhold("bucket", "add", "a", "new", *dry_run, status=4).err
+    assert "place" in skyhold("bucket", "add", "d", store[1], *dry_run, status=2).err
+    assert "holds files" in skyhold("bucket", "add", "d", "full", *dry_run, status=2).err
+    assert "mine.txt is no folder" in skyhold("bucket", "add", "d", "full/mine.txt", *dry_run, status=2).err
+    assert "mine.txt is no folder" in skyhold("bucket", "add", "d", "full/mine.txt/d", *dry_run, status=2).err
+    skyhold("init", "other", "--name", "other")
+    refused = skyhold("bucket", "add", "d", "other", "--store", store[0], *dry_run, status=4)
+    assert "belongs to another Skyhold store" in refused.err
+    assert not Path("new").exists()
+    assert contents(store[0]) == before
+
+
+def test_buckets_are_listed_with_place_and_credentials(skyhold: Shell, store: list[Path]) -> None:
+    skyhold("bucket", "add", "nas", "nas", "--region", "eu-1", "--provider", "lab")
+    listed = skyhold("bucket", "list", "--json").document["buckets"]
+    assert [(bucket["name"], bucket["url"], bucket["role"]) for bucket in listed] == [
+        *((name, place.as_uri(), "voter") for name, place in zip(CLOUDS, store, strict=True)),
+        ("nas", Path("nas").absolute().as_uri(), "voter"),
+    ]
+    assert (listed[-1]["region"], listed[-1]["provider"]) == ("eu-1", "lab")
+    rows = [line.split() for line in skyhold("bucket", "list").out.splitlines()]
+    assert rows[0] == ["bucket", "role", "provider", "region", "url", "credentials"]
+    assert rows[-1] == ["nas", "voter", "lab", "eu-1", Path("nas").absolute().as_uri(), "chain"]
+
+
+def test_folder_says_that_it_has_no_rules(skyhold: Shell, store: list[Path]) -> None:
+    rules = skyhold("bucket", "check", "a", "--json").document["rules"]
+    assert {rule["verdict"] for rule in rules.values()} == {"absent"}
+    assert "unknown" not in skyhold("bucket", "check", "a").out
 
 
 def test_lost_cloud_is_not_noticed_and_comes_back(skyhold: Shell, pushed: list[str], store: list[Path]) -> None:

@@ -37,10 +37,18 @@ from skyhold.buckets.bucket import (
     check_range,
 )
 from skyhold.buckets.folder_drafts import INCOMING, Drafts, sync
-from skyhold.buckets.folder_errors import bucket_gone, key_is_folder, object_missing, translated
+from skyhold.buckets.folder_errors import (
+    bucket_gone,
+    folder_not_made,
+    key_is_folder,
+    not_a_folder,
+    object_missing,
+    translated,
+)
 from skyhold.buckets.folder_listing import walk
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, retrying
+from skyhold.buckets.rules import BucketRules, no_rules
 from skyhold.errors import Conflict, Corrupt, InvalidInput, NotFound, OutcomeUnknown, Unavailable
 
 OWN_FOLDER: Final = ".skyhold"
@@ -51,19 +59,15 @@ LOCKS: Final = 64
 def create_folder_bucket(path: Path) -> None:
     """Make `path` a bucket, with its parents; a folder that is one already is left as it is.
 
-    Raises `InvalidInput` code `folder_not_empty` where other files are: they might be taken for objects.
+    Raises `InvalidInput` code `folder_not_empty` where other files are, which might be taken for objects, or
+    `not_a_folder`; `PermissionDenied` code `folder_not_made`.
     """
     with translated(path.name, str(path)):
-        path.mkdir(parents=True, exist_ok=True)
+        _make_folder(path)
         own = path / OWN_FOLDER
         if (own / MARKER).exists():
             return
-        if any(entry.name != OWN_FOLDER for entry in os.scandir(path)):
-            raise InvalidInput(
-                f"Folder {path} holds files and is not a bucket",
-                code="folder_not_empty",
-                hint="Name an empty or new folder",
-            )
+        _refuse_files(path)
         for folder in (own, own / INCOMING, own / "locks"):
             folder.mkdir(exist_ok=True)
         draft = own / f"{MARKER}.{secrets.token_hex(8)}"
@@ -72,6 +76,40 @@ def create_folder_bucket(path: Path) -> None:
         draft.rename(own / MARKER)
         for folder in (own, path, path.parent):
             sync(folder)
+
+
+def would_create_folder_bucket(path: Path) -> bool:
+    """Whether `create_folder_bucket` would make `path` a bucket, or it is one. Changes nothing, and raises as that
+    does, as far as can be foreseen."""
+    with translated(path.name, str(path)):
+        if (path / OWN_FOLDER / MARKER).exists():
+            return False
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        if not there.is_dir():
+            raise not_a_folder(there)
+        if there == path:
+            _refuse_files(path)
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise folder_not_made(path, f"{there} does not let us in")
+        return True
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise not_a_folder(next(folder for folder in (path, *path.parents) if folder.exists())) from error
+    except FileNotFoundError as error:  # a file system such as /proc, where nobody makes folders
+        raise folder_not_made(path, "its file system takes no new folders") from error
+
+
+def _refuse_files(path: Path) -> None:
+    if any(entry.name != OWN_FOLDER for entry in os.scandir(path)):
+        raise InvalidInput(
+            f"Folder {path} holds files and is not a bucket",
+            code="folder_not_empty",
+            hint="Name an empty or new folder",
+        )
 
 
 class FolderBucket(Bucket):
@@ -145,6 +183,9 @@ class FolderBucket(Bucket):
             with self._locked(key, self._policy.total_s), suppress(FileNotFoundError, NotADirectoryError):
                 path.unlink()
                 sync(path.parent)
+
+    def rules(self) -> BucketRules:
+        return no_rules("A folder has none")
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)

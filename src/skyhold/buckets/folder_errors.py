@@ -47,6 +47,22 @@ def bucket_gone(bucket: str, root: Path) -> NotFound:
     )
 
 
+def not_a_folder(path: Path) -> InvalidInput:
+    return InvalidInput(
+        f"{path} is no folder, so it cannot be a bucket nor hold one",
+        code="not_a_folder",
+        hint="Name an empty or new folder",
+    )
+
+
+def folder_not_made(path: Path, why: str) -> PermissionDenied:
+    return PermissionDenied(
+        f"Folder {path} cannot be made: {why}",
+        code="folder_not_made",
+        hint="Name a folder on a disk that you may write",
+    )
+
+
 def object_missing(bucket: str, key: str) -> NotFound:
     return NotFound(f"Bucket `{bucket}` has no object `{key}`", code="object_not_found", bucket=bucket, key=key)
 

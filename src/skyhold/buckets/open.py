@@ -51,3 +51,13 @@ def create_bucket(location: BucketLocation) -> None:
         from skyhold.buckets.folder import create_folder_bucket
 
         create_folder_bucket(location.path)
+
+
+def would_create(location: BucketLocation) -> bool:
+    """Whether `create_bucket` would make the bucket, told without making it. Raises as it does, as far as can be
+    foreseen."""
+    if location.scheme != "file":
+        return False
+    from skyhold.buckets.folder import would_create_folder_bucket
+
+    return would_create_folder_bucket(location.path)

@@ -54,6 +54,11 @@ NO_VERSIONING: Final = Rule("absent", "Deleted bytes are gone at once")
 NO_RETENTION: Final = Rule("absent", "No retention rule")
 
 
+def no_rules(why: str) -> BucketRules:
+    """No rule of any kind can be there, for the one reason `why`."""
+    return BucketRules(*(Rule("absent", why) for _ in range(3)))
+
+
 def unknown_rules(why: str) -> BucketRules:
     """All rules unknown, for the one reason `why`."""
     return BucketRules(*(Rule("unknown", why) for _ in range(3)))

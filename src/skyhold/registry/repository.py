@@ -16,6 +16,7 @@ from skyhold.registry.diff import DiffSide, VersionDiff, diff_versions
 from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
 from skyhold.registry.names import Ref, RefKind, parse_reference
+from skyhold.registry.pulling import PullRequest, pull_version
 from skyhold.registry.reading import open_document, open_version
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
@@ -23,8 +24,6 @@ from skyhold.registry.views import LogEntry, MoveView, PullResult, PushResult, R
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.policy import Policy, check_possible
 from skyhold.storage.progress import Progress, Silence
-from skyhold.storage.pull import pull_files
-from skyhold.storage.tensor_pull import pull_tensors
 from skyhold.storage.version_files import StoredFile
 
 MODEL_CARD: Final = "README.md"
@@ -113,25 +112,21 @@ class Repository:
         *,
         include: Sequence[str] = (),
         tensors: Sequence[str] = (),
+        dry_run: bool = False,
         progress: Progress | None = None,
     ) -> PullResult:
         """Restore a version, or the files that match one of the globs in `include`, into a folder.
 
         With `tensors` (names or globs) only these are fetched, into `tensors.safetensors`. Every byte is checked before
-        a file appears under its name. Raises `NotFound` where a glob matches nothing.
+        a file appears under its name. A `dry_run` fetches and writes nothing, and says what would come from where.
+        Raises `NotFound` where a glob matches nothing.
         """
         with self._reading() as (session, snapshot):
             digest = self._resolve(snapshot, reference)
             _, version = open_version(session, snapshot, digest)
             space = self._connection.version_space(version, Policy.from_json(snapshot.root.policy), session)
-            root, watcher = Path(destination), progress or Silence()
-            if tensors:
-                taken = pull_tensors(version, tensors, root, ChunkReader(space), watcher)
-                return PullResult(self.name, digest, str(root), 1, taken.size_bytes, 0, taken.size_bytes, taken.names)
-            pulled = pull_files(version, include, root, space, watcher)
-            return PullResult(
-                self.name, digest, str(root), pulled.files, pulled.total_bytes, pulled.kept_bytes, pulled.fetched_bytes
-            )
+            request = PullRequest(Path(destination), tuple(include), tuple(tensors), dry_run)
+            return pull_version(self.name, digest, version, space, request, progress or Silence())
 
     def show(self, reference: str = "main") -> Version:
         """A version with its files, parameters, lineage, metrics, notes, refs and model card."""

@@ -12,6 +12,7 @@ from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
 from skyhold.registry.founding import found_store
+from skyhold.registry.joining import Joining, plan_join
 from skyhold.registry.membership import join_bucket, leave_bucket
 from skyhold.registry.names import RefKind
 from skyhold.registry.opening import RecoverReport, named_locations, open_store, recover_store
@@ -203,9 +204,14 @@ class Store:
 
     # ---- buckets
 
-    def add_bucket(self, name: str, url: str, **options: object) -> None:
-        """Add a bucket (`region`, `provider`, `endpoint`, `credentials`, …). What the store holds comes by `sync`."""
-        join_bucket(self._connection, parse_location(url, name=name, **options))  # type: ignore[arg-type]
+    def add_bucket(self, name: str, url: str, *, dry_run: bool = False, **options: object) -> Joining:
+        """Add a bucket (`region`, `provider`, `endpoint`, `credentials`, …), or with `dry_run` only check that it could
+        join. What the store holds comes by `sync`."""
+        location = parse_location(url, name=name, **options)  # type: ignore[arg-type]
+        joining = plan_join(self._connection, location)
+        if not dry_run:
+            join_bucket(self._connection, location)
+        return joining
 
     def remove_bucket(self, name: str, *, force: bool = False) -> None:
         """Take a bucket out of the store. Refused where the others do not hold everything, unless `force`."""

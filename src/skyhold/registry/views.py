@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from skyhold.registry.history import Move
 from skyhold.registry.names import Ref
 from skyhold.registry.snapshot import Attached
 from skyhold.registry.version import PUBLIC_ID_CHARACTERS, FileEntry, VersionDocument
 from skyhold.storage.policy import Policy
+
+if TYPE_CHECKING:
+    from skyhold.storage.pull_plan import PullSources
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +169,8 @@ class PushResult:
 
 @dataclass(frozen=True, slots=True)
 class PullResult:
-    """What a pull did. `kept_bytes` were in the target folder already, `fetched_bytes` came from cache or buckets."""
+    """What a pull did, or in a dry run would do. `kept_bytes` were in the target folder already, `fetched_bytes` came
+    from cache or buckets; a dry run says in `sources` from which."""
 
     repository: str
     version: str
@@ -175,6 +180,8 @@ class PullResult:
     kept_bytes: int
     fetched_bytes: int
     tensors: tuple[str, ...] = ()
+    dry_run: bool = False
+    sources: PullSources | None = None
 
     @property
     def id(self) -> str:

@@ -132,6 +132,12 @@ def _is_vacant(bucket: Bucket, body: bytes) -> bool:
     """True for an empty bucket, False where our own document is there already; all else is refused."""
     if _holds(bucket, body):
         return False
+    refuse_occupied(bucket)
+    return True
+
+
+def refuse_occupied(bucket: Bucket) -> None:
+    """Raise `AlreadyExists` code `store_exists` or `bucket_not_empty` unless the bucket is empty."""
     if _size_bytes(bucket) is not None:
         _refuse_taken(bucket)
     for info in bucket.list():
@@ -143,7 +149,6 @@ def _is_vacant(bucket: Bucket, body: bytes) -> bool:
                 bucket=bucket.name,
                 key=info.key,
             )
-    return True
 
 
 def _holds(bucket: Bucket, body: bytes) -> bool:

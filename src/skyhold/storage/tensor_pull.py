@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -44,28 +44,18 @@ def pull_tensors(
     Raises `NotFound` where a pattern matches none, and `InvalidInput` where two files have a tensor of one name, or a
     type that safetensors cannot hold.
     """
-    chosen = _choose(version, patterns)
-    header: dict[str, object] = {}
-    position = 0
-    for tensor in chosen:
-        length = tensor.end - tensor.start
-        header[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [position, position + length],
-        }
-        position += length
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    check_space(root, position + len(text) + 8)
+    chosen = choose_tensors(version, patterns)
+    head, payload_bytes = safetensors_head(chosen)
+    size_bytes = len(head) + payload_bytes
+    check_space(root, size_bytes)
     path = root / TENSORS_FILE
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.skyhold-part")
-    progress.begin("pull", position)
+    progress.begin("pull", payload_bytes)
     with named(path):
         root.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("xb") as file:
-                file.write(len(text).to_bytes(8, "little") + text)
+                file.write(head)
                 for tensor, index in chosen.items():
                     stored = StoredFile(version, index, reader)
                     for start in range(tensor.start, tensor.end, _STEP_BYTES):
@@ -76,11 +66,25 @@ def pull_tensors(
         finally:
             part.unlink(missing_ok=True)
             progress.end()
-    return PulledTensors(path, tuple(tensor.name for tensor in chosen), position + len(text) + 8)
+    return PulledTensors(path, tuple(tensor.name for tensor in chosen), size_bytes)
 
 
-def _choose(version: VersionFiles, patterns: Sequence[str]) -> dict[Tensor, int]:
-    """The tensors that match, each with the index of its file, in order of files and offsets."""
+def safetensors_head(tensors: Iterable[Tensor]) -> tuple[bytes, int]:
+    """What a safetensors file of these tensors begins with, and the length of what follows."""
+    header: dict[str, object] = {}
+    position = 0
+    for tensor in tensors:
+        end = position + tensor.end - tensor.start
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, position
+
+
+def choose_tensors(version: VersionFiles, patterns: Sequence[str]) -> dict[Tensor, int]:
+    """The tensors that match, each with the index of its file, in order of files and offsets. Raises as `pull_tensors`
+    does."""
     indices = {entry.path: index for index, entry in enumerate(version.files)}
     known = [(tensor, indices[path]) for path, tensors in sorted(version.tensors.items()) for tensor in tensors]
     for pattern in patterns:

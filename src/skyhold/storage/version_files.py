@@ -5,11 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import accumulate
 
 from skyhold.codec.tensors import Tensor
-from skyhold.errors import Corrupt, InvalidInput
+from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.layout import LayoutHead, Page, Run, Tensors, decode_head, decode_page, decode_tensors
@@ -62,6 +63,23 @@ class VersionFiles:
             name = self.head.tensors
             self._tensors = {} if name is None else decode_tensors(self._blobs.read("tensors", name), name)
         return self._tensors
+
+    def matching(self, include: Sequence[str]) -> list[int]:
+        """Indices of the files whose paths match one of these globs, or of all. Raises `NotFound` where a glob matches
+        none."""
+        for pattern in include:
+            if not any(fnmatchcase(file.path, pattern) for file in self.files):
+                raise NotFound(
+                    f"No file of the version matches `{pattern}`",
+                    code="file_not_found",
+                    hint="List them with `skyhold show`",
+                    pattern=pattern,
+                )
+        return [
+            index
+            for index, file in enumerate(self.files)
+            if not include or any(fnmatchcase(file.path, pattern) for pattern in include)
+        ]
 
     def chunks(self, file: int) -> Iterator[ChunkAt]:
         """The chunks of a file in order. Raises `Corrupt` where they do not cover it exactly."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from skyhold.cli.command import Session, verb
+
+if TYPE_CHECKING:
+    from skyhold.registry.joining import Joining
 
 
 @verb(
@@ -19,21 +24,46 @@ from skyhold.cli.command import Session, verb
     click.Option(
         ["--allow-http"], is_flag=True, default=None, help="Permit a plain-HTTP endpoint in a trusted network."
     ),
+    click.Option(
+        ["--dry-run"], is_flag=True, help="Check that it could join and say what would change; change nothing."
+    ),
     examples=(
         "skyhold bucket add gcs-eu gs://models-eu/skyhold --region europe-west4",
         "skyhold bucket add lab s3://models --endpoint https://minio.lab --provider minio --credentials env:LAB",
+        "skyhold bucket add nas /mnt/nas/skyhold --dry-run",
     ),
     exits=(2, 3, 4, 5, 6, 8, 9),
 )
-def command(session: Session, *, name: str, url: str, **options: object) -> None:
-    """Add a bucket to the store. What the store holds already comes to it by `skyhold sync`."""
+def command(session: Session, *, name: str, url: str, dry_run: bool, **options: object) -> None:
+    """Add a bucket to the store. It must be empty, and a folder is made where it is missing. What the store holds
+    already comes to it by `skyhold sync`."""
     given = {option: value for option, value in options.items() if value is not None}
     with session.store() as store:
-        store.add_bucket(name, url, **given)
-        buckets = store.configuration.locations
+        joining = store.add_bucket(name, url, dry_run=dry_run, **given)
     session.output.show(
-        {"bucket": next(bucket.to_json() for bucket in buckets if bucket.name == name)},
+        {"dry_run": dry_run, **joining.to_json()},
         quiet=[name],
-        human=lambda: click.echo(f"Added bucket {name}; the store has {len(buckets)} now"),
+        human=lambda: _tell_plan(joining) if dry_run else _tell(joining),
     )
-    session.output.next_step("skyhold sync   # bring it up to date")
+    if not dry_run:
+        session.output.next_step("skyhold sync   # bring it up to date")
+
+
+def _tell(joining: Joining) -> None:
+    click.echo(f"Added bucket {joining.location.name}; the store has {len(joining.told) + 1} now")
+
+
+def _tell_plan(joining: Joining) -> None:
+    from skyhold.cli.render import line, marked, properties
+
+    location = joining.location
+    line("Would add bucket ", marked(location.name, "name"), f" at {location.url}; nothing was changed")
+    properties(
+        [
+            ("checked", "its name and place are free" if joining.makes_folder else "it can be reached, and is empty"),
+            ("would make", str(location.path) if joining.makes_folder else ""),
+            ("would write", f"store.json, and tell that of {', '.join(joining.told)}"),
+        ]
+    )
+    for sentence in joining.losses:
+        line(f"  {sentence}")

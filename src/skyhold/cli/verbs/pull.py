@@ -12,6 +12,7 @@ from skyhold.cli.command import Session, verb
 
 if TYPE_CHECKING:
     from skyhold.registry.views import PullResult
+    from skyhold.storage.pull_plan import PullSources
 
 
 @verb(
@@ -30,15 +31,23 @@ if TYPE_CHECKING:
         metavar="NAME",
         help="Only tensors of this name or glob, into tensors.safetensors; may be repeated.",
     ),
+    click.Option(["--dry-run"], is_flag=True, help="Say what would be fetched from where; fetch and write nothing."),
     examples=(
         "skyhold pull fraud/scorer@champion ./restored",
         "skyhold pull fraud/scorer@v1.2 . --include '*.json' --include 'tokenizer/*'",
         "skyhold pull meta/llama@main ./one --tensor model.embed_tokens.weight",
+        "skyhold pull fraud/scorer@champion ./restored --dry-run",
     ),
     exits=(2, 3, 6, 7, 8, 10),
 )
 def command(
-    session: Session, *, reference: Reference, destination: Path, include: tuple[str, ...], tensors: tuple[str, ...]
+    session: Session,
+    *,
+    reference: Reference,
+    destination: Path,
+    include: tuple[str, ...],
+    tensors: tuple[str, ...],
+    dry_run: bool,
 ) -> None:
     """Fetch a version into the folder DEST (the current one, where none is given).
 
@@ -48,7 +57,7 @@ def command(
     """
     with session.store() as store, session.progress() as progress:
         result = store.repository(reference.repository).pull(
-            reference.ref, destination, include=include, tensors=tensors, progress=progress
+            reference.ref, destination, include=include, tensors=tensors, dry_run=dry_run, progress=progress
         )
     session.output.show(result.to_json(), quiet=[result.id], human=lambda: _tell(reference, result))
 
@@ -57,6 +66,9 @@ def _tell(reference: Reference, result: PullResult) -> None:
     from skyhold.cli.render import line, marked, properties, short
     from skyhold.units import format_bytes
 
+    if result.sources is not None:
+        _tell_plan(reference, result, result.sources)
+        return
     line("Pulled ", marked(str(reference), "name"), ": version ", marked(short(result.version), "id"))
     kept = f", {format_bytes(result.kept_bytes)} were there already" if result.kept_bytes else ""
     properties(
@@ -67,3 +79,30 @@ def _tell(reference: Reference, result: PullResult) -> None:
             ("tensors", ", ".join(result.tensors)),
         ]
     )
+
+
+def _tell_plan(reference: Reference, result: PullResult, sources: PullSources) -> None:
+    from skyhold.cli.render import line, marked, properties, short
+    from skyhold.units import format_bytes
+
+    version = marked(short(result.version), "id")
+    line("Would pull ", marked(str(reference), "name"), ": version ", version, "; nothing was fetched")
+    places = {f"bucket {name}": size for name, size in sources.bucket_bytes.items()}
+    if sources.cached_bytes:
+        places["the cache"] = sources.cached_bytes
+    properties(
+        [
+            ("into", result.destination),
+            ("files", f"{result.files}, {format_bytes(result.total_bytes)}"),
+            ("there already", format_bytes(result.kept_bytes) if result.kept_bytes else ""),
+            (
+                "to fetch",
+                ", ".join(f"{format_bytes(size)} from {place}" for place, size in places.items()) or "nothing",
+            ),
+            ("tensors", ", ".join(result.tensors)),
+        ]
+    )
+    for name, reason in sources.unreachable.items():
+        line(marked("not looked at: ", "warn"), f"bucket {name} ({reason})")
+    if sources.absent_bytes:
+        line(marked("missing: ", "bad"), f"{format_bytes(sources.absent_bytes)} are in no bucket that answered")

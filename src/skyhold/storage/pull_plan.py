@@ -1,0 +1,166 @@
+"""What a pull would fetch and from where, found out without fetching a chunk.
+
+Layouts tell which records are needed, the target folder and the cache are read for what they have, and listings of
+the buckets tell which has the packs of the rest. What changes or fails afterwards is not foreseen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from blake3 import blake3
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.errors import SkyholdError
+from skyhold.storage.chunks import PackSpace, spans
+from skyhold.storage.names import pack_id_of, pack_key
+from skyhold.storage.targets import _part_of, check_space, is_current, missing_bytes
+from skyhold.storage.tensor_pull import choose_tensors, safetensors_head
+from skyhold.storage.version_files import ChunkAt, FileEntry, VersionFiles
+
+LISTERS: Final = 8
+_STEP_CHUNKS: Final = 128
+
+
+@dataclass(slots=True)
+class PullSources:
+    """Where the records that a pull needs would come from, in stored bytes: the cache, and by its name the first bucket
+    that has their pack. `absent_bytes` are in no bucket that answered; `unreachable` says why one did not."""
+
+    cached_bytes: int = 0
+    bucket_bytes: dict[str, int] = field(default_factory=dict)
+    absent_bytes: int = 0
+    unreachable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def total_bytes(self) -> int:
+        return self.cached_bytes + sum(self.bucket_bytes.values()) + self.absent_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlan:
+    """What a pull would do; `kept_bytes` of its `total_bytes` are in the target folder already."""
+
+    files: int
+    total_bytes: int
+    kept_bytes: int
+    sources: PullSources
+    tensors: tuple[str, ...] = ()
+
+
+def plan_files(version: VersionFiles, include: Sequence[str], root: Path, space: PackSpace) -> PullPlan:
+    """What `pull_files` would do. Raises as it does before it writes: `NotFound`, `QuotaExceeded`."""
+    indices = version.matching(include)
+    entries = [version.files[index] for index in indices]
+    wanted = [index for index, entry in zip(indices, entries, strict=True) if not is_current(root, entry)]
+    check_space(root, sum(missing_bytes(root, version.files[index]) for index in wanted))
+
+    def missing() -> Iterator[ChunkAt]:
+        for index in wanted:
+            yield from _not_here(version, index, root, space.chunk_id_key)
+
+    missed_bytes, sources = _find_sources(missing(), space)
+    total_bytes = sum(entry.size_bytes for entry in entries)
+    return PullPlan(len(entries), total_bytes, total_bytes - missed_bytes, sources)
+
+
+def plan_tensors(version: VersionFiles, patterns: Sequence[str], root: Path, space: PackSpace) -> PullPlan:
+    """What `pull_tensors` would do. Raises as it does before it writes."""
+    chosen = choose_tensors(version, patterns)
+    head, payload_bytes = safetensors_head(chosen)
+    total_bytes = len(head) + payload_bytes
+    check_space(root, total_bytes)
+
+    def needed() -> Iterator[ChunkAt]:
+        for index in sorted(set(chosen.values())):
+            ranges = [(tensor.start, tensor.end) for tensor, file in chosen.items() if file == index]
+            for chunk in version.chunks(index):
+                end = chunk.start + chunk.place.raw_length
+                if any(start < end and chunk.start < stop for start, stop in ranges):
+                    yield chunk
+
+    _, sources = _find_sources(needed(), space)
+    return PullPlan(1, total_bytes, 0, sources, tuple(tensor.name for tensor in chosen))
+
+
+def _not_here(version: VersionFiles, index: int, root: Path, chunk_id_key: bytes) -> Iterator[ChunkAt]:
+    """The chunks of a file that neither the file in the target folder nor the part of an interrupted pull has."""
+    entry = version.files[index]
+    with ExitStack() as opened:
+        here = [_opened(path, opened) for path in _candidates(root, entry)]
+        for chunk in version.chunks(index):
+            length = chunk.place.raw_length
+            if not any(
+                descriptor >= 0
+                and blake3(os.pread(descriptor, length, chunk.start), key=chunk_id_key).digest() == chunk.place.chunk_id
+                for descriptor in here
+            ):
+                yield chunk
+
+
+def _candidates(root: Path, entry: FileEntry) -> tuple[Path, Path]:
+    path = root.joinpath(*entry.path.split("/"))
+    return path, _part_of(path, entry)
+
+
+def _opened(path: Path, opened: ExitStack) -> int:
+    """A descriptor for reading, or -1 where there is nothing to read."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        opened.callback(os.close, descriptor)
+        return descriptor
+    return -1
+
+
+def _find_sources(chunks: Iterable[ChunkAt], space: PackSpace) -> tuple[int, PullSources]:
+    """The size of `chunks`, and where their records and those of their bases would come from, each counted once."""
+    sources = PullSources()
+    seen: set[tuple[bytes, int]] = set()
+    wanted: Counter[bytes] = Counter()
+    raw_bytes = 0
+    left = iter(chunks)
+    while step := list(islice(left, _STEP_CHUNKS)):
+        raw_bytes += sum(chunk.place.raw_length for chunk in step)
+        places = [place for chunk in step for place in (chunk.place, chunk.base) if place is not None]
+        for span in spans(place for place in places if (place.pack_id, place.offset) not in seen):
+            pack_id = span.places[0].pack_id
+            seen.update((pack_id, place.offset) for place in span.places)
+            length = sum(place.record_length for place in span.places)
+            if space.cache.get(pack_id, span.places) is not None:
+                sources.cached_bytes += length
+            else:
+                wanted[pack_id] += length
+    _find_packs(sources, wanted, list(space.replicas.buckets.values()))
+    return raw_bytes, sources
+
+
+def _find_packs(sources: PullSources, wanted: Counter[bytes], buckets: Sequence[Bucket]) -> None:
+    """Ask one bucket after the other which of the packs it lists, until all are found."""
+    left = dict(wanted)
+    with ThreadPoolExecutor(LISTERS, thread_name_prefix="list") as listers:
+        for bucket in buckets:
+            if not left:
+                return
+            try:
+                folders = sorted({pack_key(pack_id).rpartition("/")[0] + "/" for pack_id in left})
+                listed = set().union(*listers.map(partial(_packs_below, bucket), folders))
+            except SkyholdError as error:
+                sources.unreachable[bucket.name] = error.message
+                continue
+            found = listed & left.keys()
+            if found:
+                sources.bucket_bytes[bucket.name] = sum(left.pop(pack_id) for pack_id in found)
+    sources.absent_bytes = sum(left.values())
+
+
+def _packs_below(bucket: Bucket, folder: str) -> set[bytes]:
+    return {pack_id for info in bucket.list(folder) if (pack_id := pack_id_of(info.key)) is not None}
