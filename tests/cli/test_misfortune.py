@@ -156,13 +156,6 @@ def test_home_of_nobody_is_refused_naming_the_setting(
     assert "`~nobody-of-this-name`" in error["message"]
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
-def test_store_where_nobody_makes_folders_is_refused(skyhold: Shell) -> None:
-    run = skyhold("init", "/proc/nope", status=6)
-    assert "Folder /proc/nope cannot be made: its file system takes no new folders" in run.err
-    assert "hint: Name a folder" in run.err
-
-
 def test_sealed_store_needs_its_key(
     skyhold: Shell, own_machine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -241,7 +234,19 @@ def test_checkpoint_that_a_bucket_lacked_is_told_when_it_is_brought_back(
 ) -> None:
     register = next((store[2] / "checkpoints").iterdir())
     max(register.iterdir()).unlink()
-    assert "1 checkpoint of registers" in skyhold("sync").out
+    assert "missing  c       checkpoints/" in skyhold("verify", status=10).out
+    assert "Brought over 1 object" in skyhold("sync").out
+    assert "Nothing to do" in skyhold("sync").out
+
+
+def test_checkpoint_that_no_bucket_had_is_told_when_it_is_written_again(
+    skyhold: Shell, pushed: str, store: list[Path]
+) -> None:
+    for cloud in store:
+        for register in (cloud / "checkpoints").iterdir():
+            max(register.iterdir()).unlink()
+    assert "No bucket holds the newest checkpoint of fraud/scorer" in skyhold("verify", status=10).out
+    assert "Wrote 3 checkpoints from this machine's registers" in skyhold("sync").out
     assert "Nothing to do" in skyhold("sync").out
 
 

@@ -4,12 +4,13 @@ a repair mends it."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import skyhold
+from skyhold.buckets.bucket import ObjectInfo
 from skyhold.consensus.checkpoint import parse_checkpoint_key
 from skyhold.errors import Conflict, Corrupt, Unavailable
 from skyhold.registry.catalogue import Catalogue
@@ -116,27 +117,31 @@ def test_damage_that_no_bucket_can_mend_is_named_and_not_returned(scene: Scene, 
     }
 
 
+def newest_checkpoints(scene: Scene, cloud: str) -> dict[str, Path]:
+    """The newest checkpoint of every register in a cloud, by key."""
+    newest = {path.parent.name: path for path in objects(scene, cloud, "checkpoints")}
+    found = {str(path.relative_to(scene.cloud(cloud))): path for path in newest.values()}
+    assert all(parse_checkpoint_key(key) for key in found)
+    assert len(found) == 3  # config, names, and the repository's
+    return found
+
+
 @pytest.mark.parametrize("damage", ["flipped", "gone"])
-def test_damaged_checkpoints_are_named_and_missing_ones_brought_back(
-    damage: str, scene: Scene, store: Store, tmp_path: Path
-) -> None:
-    """Of every register, the newest checkpoint in one bucket."""
-    newest: dict[str, Path] = {}
-    for path in objects(scene, "a", "checkpoints"):
-        newest[path.parent.name] = path
-    keys = {str(path.relative_to(scene.cloud("a"))) for path in newest.values()}
-    assert all(parse_checkpoint_key(key) for key in keys)
-    assert len(keys) == 3  # config, names, and the repository's
+def test_damaged_and_missing_checkpoints_are_named_and_mended(damage: str, scene: Scene, store: Store) -> None:
+    newest = newest_checkpoints(scene, "a")
     for path in newest.values():
         if damage == "flipped":
             flip(path)
         else:
             path.unlink()
-    named = {(finding.bucket, finding.key) for finding in store.verify(deep=True).findings}
-    assert named == ({("a", key) for key in keys} if damage == "flipped" else set())  # a majority suffices
+    problem = "damaged" if damage == "flipped" else "missing"
+    findings = store.verify(deep=True).findings
+    assert {(finding.bucket, finding.key, finding.problem) for finding in findings} == {
+        ("a", key, problem) for key in newest
+    }
     repaired = store.repair()
     assert repaired.sound
-    assert len(repaired.mended) + repaired.checkpoints == len(keys)
+    assert {finding.key for finding in repaired.mended} == set(newest)
     assert store.verify(deep=True).sound
     scene.lose("b")
     scene.lose("c")
@@ -145,6 +150,72 @@ def test_damaged_checkpoints_are_named_and_missing_ones_brought_back(
         with recovered:
             assert report_of.damaged == ()
             assert len(recovered.repository("fraud/scorer").log()) == 1
+
+
+def test_missing_checkpoint_is_seen_by_listings_and_brought_by_sync(scene: Scene, store: Store) -> None:
+    newest = newest_checkpoints(scene, "b")
+    for path in newest.values():
+        path.unlink()
+    assert {bucket.name: bucket.missing for bucket in store.status().buckets} == {"a": 0, "b": 3, "c": 0}
+    assert {(finding.bucket, finding.key) for finding in store.verify().findings} == {("b", key) for key in newest}
+    one = store.verify(repository="fraud/scorer").findings
+    assert len(one) == 1
+    assert {finding.key for finding in one} < set(newest)
+    assert {finding.key for finding in store.sync().mended} == set(newest)
+    assert newest_checkpoints(scene, "b").keys() == newest.keys()
+    assert store.verify(deep=True).sound
+
+
+def test_checkpoint_that_no_bucket_has_is_told_and_written_from_the_registers(scene: Scene, store: Store) -> None:
+    for cloud in CLOUDS:
+        for path in newest_checkpoints(scene, cloud).values():
+            path.unlink()
+    damage = store.verify().damage
+    assert {sentence.split(" of ")[1].split(";")[0] for sentence in damage} == {
+        "register config", "register names", "fraud/scorer"
+    }  # fmt: skip
+    assert store.status().damage == damage
+    planned = store.repair(dry_run=True)
+    assert (planned.checkpoints, planned.damage) == (0, damage)
+    repaired = store.repair()
+    assert (repaired.checkpoints, repaired.sound) == (3, True)
+    assert store.verify(deep=True).sound
+    with Machine(scene.place / "other").at_work():
+        recovered, _ = skyhold.recover(scene.clouds()[0])
+        with recovered:
+            assert len(recovered.repository("fraud/scorer").log()) == 1
+
+
+@pytest.mark.parametrize("changes", [1, 20])
+def test_refs_that_move_while_checkpoints_are_listed_are_no_damage(
+    changes: int, scene: Scene, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By so many changes, too, that the checkpoint of the one before is deleted."""
+    from skyhold.buckets.folder import FolderBucket
+
+    list_objects, waiting = FolderBucket.list, [True]
+
+    def move_first(bucket: FolderBucket, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        if prefix == "checkpoints/" and waiting:
+            waiting.clear()
+            for number in range(changes):
+                store.repository("fraud/scorer").set_refs({f"alias/name-{number}": "main"})
+        return list_objects(bucket, prefix, after=after)
+
+    with skyhold.open(scene.clouds()[0]) as looking:
+        monkeypatch.setattr(FolderBucket, "list", move_first)
+        assert looking.verify().sound
+    assert not waiting
+
+
+def test_lost_cloud_leaves_it_open_whether_a_checkpoint_is_lost(scene: Scene, store: Store) -> None:
+    for path in newest_checkpoints(scene, "a").values():
+        path.unlink()
+    for cloud in "bc":
+        scene.lose(cloud)
+    report = store.verify()
+    assert (report.damage, sorted(report.unreachable)) == ((), ["b", "c"])
+    assert store.repair().checkpoints == 0
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)

@@ -64,6 +64,39 @@ def test_a_missing_object_is_found_by_a_listing_and_brought_back(held: Held) -> 
     assert held.survey(deep=True).sound
 
 
+CHANGE = f"checkpoints/{'0' * 32}/00000001-{{:016x}}-{'f' * 32}"
+
+
+@pytest.mark.parametrize(("later", "problems"), [(False, ["missing"]), (True, [])])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_checkpoint_may_be_absent_only_where_a_later_change_followed(
+    held: Held, deep: bool, later: bool, problems: list[str]
+) -> None:
+    held.expected[CHANGE.format(4)] = frozenset("b")
+    held.buckets["b"].write(CHANGE.format(3), b"an older one")
+    held.buckets["b"].write(CHANGE.format(9).replace("0" * 32, "1" * 32), b"of another register")
+    if later:
+        held.buckets["b"].write(CHANGE.format(12), b"of a register that went on")
+    assert [finding.problem for finding in held.survey(deep=deep).findings] == problems
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_checkpoint_that_goes_while_it_is_looked_at_is_missing_unless_one_followed(held: Held, later: bool) -> None:
+    bucket, key = held.buckets["b"], CHANGE.format(4)
+    held.expected[key] = frozenset("b")
+    bucket.write(key, b"the newest")
+
+    def go_on(read: str) -> None:
+        if read == key:
+            bucket.delete(key)
+            if later:
+                bucket.write(CHANGE.format(12), b"")
+
+    bucket.on_read = go_on
+    found = held.survey(deep=True)
+    assert [(finding.key, finding.problem) for finding in found.findings] == ([] if later else [(key, "missing")])
+
+
 def test_a_flipped_byte_is_found_deep_only_and_mended(held: Held) -> None:
     whole = bytes(held.buckets["a"].read(held.pack))
     for key in held.expected:

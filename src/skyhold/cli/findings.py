@@ -64,12 +64,12 @@ def tell_mended(report: RepairReport, done: str) -> None:
     elif report.dry_run:
         line("Would mend; nothing was changed:")
         tell_findings(report.mended)
-    elif report.mended or not report.checkpoints:
+    else:
         line(
             f"{done} {counted(len(report.mended), 'object')}, {format_bytes(report.written_bytes)} written and verified"
         )
     if report.checkpoints:
-        line(f"{done} {counted(report.checkpoints, 'checkpoint')} of registers")
+        line(f"Wrote {counted(report.checkpoints, 'checkpoint')} from this machine's registers: no bucket held them")
     for name in report.readmitted:
         again = "would be admitted again" if report.dry_run else "was admitted again"
         line(marked("empty: ", "warn"), f"bucket {name} had lost its store.json and {again}")

@@ -161,14 +161,24 @@ class CheckpointedRegisters(Registers):
             self._settle(key)
         return pending
 
+    def checkpointed_version(self, key: str) -> int | None:
+        """Version of the newest change of a register whose checkpoint is known to have reached its buckets."""
+        noted = self._log.last_checkpoint(key)
+        return None if noted is None else noted[0]
+
+    def checkpoint_again(self, key: str) -> None:
+        """Write the checkpoint of a register's newest change once more: the buckets have lost it. Raises as a change
+        does."""
+        self._settle(key, again=True)
+
     def close(self) -> None:
         self._registers.close()
 
-    def _settle(self, key: str) -> None:
+    def _settle(self, key: str, *, again: bool = False) -> None:
         """Write the checkpoint of a register's newest change, unless it is noted. It stands for all changes before."""
         value = self._registers.read(key)
         noted = self._log.last_checkpoint(key)
-        if value is None or (noted is not None and noted[0] >= value.version):
+        if value is None or (noted is not None and noted[0] >= value.version and not again):
             return
         checkpoint = Checkpoint(key, self._term, value, self._machine, noted[1] if noted else None)
         body = checkpoint.encode()

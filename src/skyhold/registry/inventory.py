@@ -9,8 +9,10 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.checkpoint import parse_checkpoint_key
 from skyhold.errors import SkyholdError
 from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.checkpoints import newest_checkpoints
 from skyhold.registry.connection import Connection, Session
 from skyhold.registry.reading import open_version
+from skyhold.registry.root import register_key
 from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.names import INDEXES, blob_key, blob_name_of, pack_id_of, pack_key
 from skyhold.storage.policy import Policy, allowed
@@ -32,14 +34,23 @@ class RepositoryInventory:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The objects of a store. `expected` maps each key to the names of the buckets that shall hold it."""
+    """The objects of a store. `expected` maps each key to the names of the buckets that shall hold it; `lost_registers`
+    have no checkpoint of their newest change in any bucket."""
 
     repositories: tuple[RepositoryInventory, ...]
     expected: dict[str, frozenset[str]]
+    lost_registers: tuple[str, ...]
 
     @property
     def damage(self) -> tuple[str, ...]:
-        return tuple(sentence for repository in self.repositories for sentence in repository.damage)
+        found = [sentence for repository in self.repositories for sentence in repository.damage]
+        names = {register_key(repository.id): repository.name for repository in self.repositories}
+        for key in self.lost_registers:
+            what = names.get(key, f"register {key}")
+            found.append(
+                f"No bucket holds the newest checkpoint of {what}; only this machine knows where its refs stand"
+            )
+        return tuple(found)
 
 
 def take_inventory(
@@ -47,8 +58,8 @@ def take_inventory(
 ) -> Inventory:
     """Walk all registers, or that of one repository by name. Deleted repositories count: they can come back.
 
-    With `held`, what the registers do not reach is expected where it lies: checkpoints, and the older states that a
-    recovery may need them for.
+    The newest checkpoint of each register is expected in every bucket. With `held`, what the registers do not reach is
+    expected where it lies: older checkpoints, and the older states that a recovery may need them for.
 
     A version whose document or layout no bucket gives is named in `damage`, and the walk goes on.
     """
@@ -68,6 +79,8 @@ def take_inventory(
             expected[key] = everywhere
         for key in taken.packs:  # a pack of one class may serve several repositories
             expected[key] = expected.get(key, frozenset()) | places
+    newest = newest_checkpoints(connection, None if repository is None else [register_key(item.id) for item in found])
+    expected.update(dict.fromkeys(newest.objects, everywhere))
     if repository is None:
         for bucket in connection.buckets().values():
             expected.update(dict.fromkeys(_listed(bucket, f"{INDEXES}/"), everywhere))
@@ -77,7 +90,7 @@ def take_inventory(
             for key in _listed(bucket):
                 if key not in reached and (blob_name_of(key) or pack_id_of(key) or parse_checkpoint_key(key)):
                     expected[key] = expected.get(key, frozenset()) | {name}
-    return Inventory(tuple(found), expected)
+    return Inventory(tuple(found), expected, newest.lost)
 
 
 def _repository(session: Session, name: str, snapshot: Snapshot) -> RepositoryInventory:

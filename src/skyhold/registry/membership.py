@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
-from skyhold.consensus.checkpoint import open_checkpoint, parse_checkpoint_key
+from skyhold.consensus.checkpoint import open_checkpoint
 from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, PermissionDenied, SkyholdError
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import CONFIG, Connection, key_encryption_keys, new_operation_id
@@ -110,42 +110,6 @@ def leave_bucket(connection: Connection, name: str) -> None:
         ]
     _reconfigure(connection, lambda known: remove_bucket(known, name, policies))
     _spread(connection)
-
-
-def copy_checkpoints(connection: Connection, names: Sequence[str]) -> int:
-    """Bring the newest checkpoint of each register to the buckets that lack it; returns how many were copied."""
-    buckets = [connection.bucket(name) for name in names]
-    newest: dict[str, tuple[tuple[int, int], str]] = {}
-    holding: dict[str, set[str]] = {}
-    for bucket in buckets:
-        for info in bucket.list(f"{CHECKPOINTS}/"):
-            parsed = parse_checkpoint_key(info.key)
-            if parsed is not None:
-                folder, place = parsed[0], parsed[1:]
-                holding.setdefault(info.key, set()).add(bucket.name)
-                if folder not in newest or (place, info.key) > newest[folder]:
-                    newest[folder] = (place, info.key)
-    copied = 0
-    for _, key in newest.values():
-        lacking = [bucket for bucket in buckets if bucket.name not in holding[key]]
-        sources = [bucket for bucket in buckets if bucket.name in holding[key]]
-        if lacking:
-            stored = _intact_checkpoint(connection, key, sources)
-            for bucket in lacking:
-                bucket.write(key, stored)
-                copied += 1
-    return copied
-
-
-def _intact_checkpoint(connection: Connection, key: str, sources: Sequence[Bucket]) -> bytes:
-    for bucket in sources:
-        stored = bytes(bucket.read(key))
-        try:
-            open_checkpoint(stored, key, connection.keys, connection.store_keys.name_key())
-        except (Corrupt, PermissionDenied):
-            continue
-        return stored
-    raise Corrupt(f"No bucket has an intact checkpoint {key}", code="checkpoint_damaged", key=key)
 
 
 def _admit(

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from skyhold.errors import SkyholdError
+from skyhold.registry.checkpoints import write_lost_checkpoints
 from skyhold.registry.connection import Connection
 from skyhold.registry.inventory import Inventory, RepositoryInventory, take_inventory
-from skyhold.registry.membership import Membership, admit_again, copy_checkpoints, examine
+from skyhold.registry.membership import Membership, admit_again, examine
 from skyhold.storage.policy import Policy, durability
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.survey import Finding, Survey, repair, survey
@@ -94,7 +95,8 @@ class VerifyReport:
 
 @dataclass(slots=True)
 class RepairReport:
-    """What a repair (or sync) mended, and what not. `readmitted` are buckets that had lost their store.json."""
+    """What a repair (or sync) mended, and what not. `readmitted` are buckets that had lost their store.json;
+    `checkpoints` counts those that no bucket held any more, and that were written from this machine's registers."""
 
     dry_run: bool
     mended: list[Finding] = field(default_factory=list)
@@ -188,6 +190,8 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
                 admit_again(connection, name)
     if report.readmitted and not dry_run:
         members = examine(connection)
+    if not dry_run:
+        report.checkpoints = write_lost_checkpoints(connection)
     with connection.session(Policy()) as session:
         inventory = take_inventory(connection, session, held=deep)
     found = _survey(connection, inventory, members, progress, deep=deep, include_vacant=dry_run)
@@ -204,7 +208,6 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
             report.written_bytes += result
     if report.damage and report.mended:  # what was mended may have made the rest readable
         return _again(report, connection, deep=deep, progress=progress)
-    report.checkpoints = copy_checkpoints(connection, [name for name in buckets if members[name].error is None])
     return report
 
 
@@ -212,6 +215,7 @@ def _again(before: RepairReport, connection: Connection, *, deep: bool, progress
     after = repair_store(connection, deep=deep, dry_run=False, progress=progress)
     after.mended = before.mended + after.mended
     after.written_bytes += before.written_bytes
+    after.checkpoints += before.checkpoints
     after.readmitted = before.readmitted + after.readmitted
     return after
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
@@ -71,6 +71,7 @@ def survey(
     """
     result = Survey(deep, {name: BucketSurvey() for name in buckets})
     sizes = {name: _list(bucket, expected, result.buckets[name]) for name, bucket in buckets.items()}
+    newest = {name: _newest_checkpoints(held) for name, held in sizes.items()}
     usual = _usual_sizes(sizes)
     to_read: list[tuple[str, str]] = []
     for key, names in sorted(expected.items()):
@@ -81,7 +82,7 @@ def survey(
                 continue
             size = sizes[name].get(key)
             if size is None:
-                if not _may_go(key):
+                if not _is_followed(key, newest[name]):
                     result.findings.append(Finding(name, key, "missing", "it is not there"))
                 continue
             status.held += 1
@@ -132,21 +133,43 @@ def repair(
 
 
 def _list(bucket: Bucket, expected: Mapping[str, frozenset[str]], status: BucketSurvey) -> dict[str, int]:
-    """Sizes of the expected objects that a bucket holds, by key."""
+    """Sizes by key of the expected objects that a bucket holds, and of all its checkpoints."""
     held: dict[str, int] = {}
     try:
         for folder in sorted({key.split("/", 1)[0] for key in expected}):
             for info in bucket.list(f"{folder}/"):
-                if info.key in expected:
+                if info.key in expected or parse_checkpoint_key(info.key):
                     held[info.key] = info.size_bytes
     except SkyholdError as error:
         status.error = error
     return held
 
 
-def _may_go(key: str) -> bool:
-    """Whether it is no loss that an object vanishes while we look: a later change deletes old checkpoints."""
-    return parse_checkpoint_key(key) is not None
+def _newest_checkpoints(keys: Iterable[str]) -> dict[str, str]:
+    """Of each register that has checkpoints among the keys, that of its newest change, by folder."""
+    newest: dict[str, str] = {}
+    for key in keys:
+        if parse_checkpoint_key(key) is not None:
+            folder = key.rpartition("/")[0]
+            newest[folder] = max(newest.get(folder, key), key)
+    return newest
+
+
+def _is_followed(key: str, newest: Mapping[str, str]) -> bool:
+    """Whether it is no loss that an object is absent: a register goes on while we look, and a later change deletes old
+    checkpoints."""
+    return newest.get(key.rpartition("/")[0], "") > key
+
+
+def _went_on(bucket: Bucket, key: str) -> bool:
+    """As `_is_followed`, by what the bucket holds now."""
+    if parse_checkpoint_key(key) is None:
+        return False
+    try:
+        folder = key.rpartition("/")[0]
+        return _is_followed(key, _newest_checkpoints(info.key for info in bucket.list(f"{folder}/")))
+    except SkyholdError:
+        return False
 
 
 def _usual_sizes(sizes: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
@@ -174,7 +197,7 @@ def _read_back(
         except Corrupt as error:
             finding = Finding(name, key, "damaged", error.message)
         except NotFound as error:
-            if not _may_go(key):
+            if not _went_on(buckets[name], key):
                 finding = Finding(name, key, "missing", error.message)
         except SkyholdError as error:
             with lock:
