@@ -16,10 +16,11 @@ from skyhold.errors import SkyholdError
 from skyhold.security.keys import StoreKeys
 from skyhold.storage.bases import DeltaBases
 from skyhold.storage.blobs import BucketBlobs
-from skyhold.storage.cache import PackCache
+from skyhold.storage.cache import CacheFolder, PackCache
 from skyhold.storage.catalogue import Catalogue
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.index import write_segments
+from skyhold.storage.linked_files import LinkedFiles
 from skyhold.storage.objects import ObjectChecker
 from skyhold.storage.progress import Silence
 from skyhold.storage.pull import Pull, Pulled
@@ -93,8 +94,9 @@ class Stand:
         frames = FrameKeys({0: DataKey(self.keys.mac_key(0), self.keys.seal_key(0))}, 0, sealed)
         folder.mkdir(parents=True, exist_ok=True)
         self.replicas = Replicas(buckets, lambda names: len(names) >= copies)
-        self.cache = PackCache(folder / "cache", cache_bytes)
-        self.space = PackSpace(store, CLASS, frames, self.keys.chunk_id_key(), self.replicas, self.cache)
+        cache = CacheFolder(folder / "cache", cache_bytes)
+        files = LinkedFiles(cache, sealed=sealed)
+        self.space = PackSpace(store, CLASS, frames, self.keys.chunk_id_key(), self.replicas, PackCache(cache), files)
         self.catalogue = Catalogue(folder)
         self.blobs = BucketBlobs(self.replicas, frames, self.keys.name_key())
         self.checker = ObjectChecker(store, frames, self.keys.name_key())
@@ -107,7 +109,8 @@ class Stand:
         bases = DeltaBases([] if parent is None else [parent], CLASS.hex(), ChunkReader(self.space))
         with Push(self.space, self.catalogue, bases, options or PushOptions(), Silence()) as push:
             pushed = push.run(find_source(path).files)
-            write_segments(self.catalogue, self.blobs, CLASS.hex())
+            if not (options and options.dry_run):
+                write_segments(self.catalogue, self.blobs, CLASS.hex(), pushed.packs_sent.keys() | pushed.packs_reused)
             version = secrets.token_hex(32)
             return VersionFiles(self.blobs, push.write_layout(self.blobs, version), version, pushed.files), pushed
 

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from skyhold.storage.cache import PackCache
+from skyhold.storage.cache import CacheFolder, PackCache
 from tests.endtoend.killing import in_child
 from tests.storage.fixtures import FlakyBucket, Stand
 from tests.storage.test_push_pull import AWAY, refusing, tree_of, write_tree
@@ -24,7 +24,7 @@ def used_at(folder: Path, pack: int, seconds_ago: float) -> None:
 
 
 def test_the_pack_that_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
-    cache = PackCache(tmp_path, 400 * KIB)
+    cache = PackCache(CacheFolder(tmp_path, 400 * KIB))
     for pack in range(3):
         cache.put(bytes([pack] * 16), 0, os.urandom(100 * KIB))
     for pack, seconds_ago in ((0, 10), (1, 5000), (2, 1000)):
@@ -50,7 +50,7 @@ def test_two_processes_that_fill_one_cache_keep_it_within_its_limit(tmp_path: Pa
     limit_bytes = 400 * KIB
 
     def fill(first: int) -> None:
-        cache = PackCache(tmp_path, limit_bytes)
+        cache = PackCache(CacheFolder(tmp_path, limit_bytes))
         for pack in range(first, first + 100):
             cache.put(bytes([pack] * 16), 0, os.urandom(50 * KIB))
 

@@ -32,10 +32,11 @@ from skyhold.registry.time import format_time
 from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase, StoreKeys
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.bootstrap import inspect_store_document
-from skyhold.storage.cache import PackCache
+from skyhold.storage.cache import CacheFolder, PackCache
 from skyhold.storage.catalogue import Catalogue
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.configuration import Configuration, decode_configuration
+from skyhold.storage.linked_files import LinkedFiles
 from skyhold.storage.objects import ObjectChecker
 from skyhold.storage.policy import Policy, allowed, copies_wanted, durability, placement_class
 from skyhold.storage.replicas import Replicas
@@ -219,7 +220,8 @@ class Connection:
             self.keys,
             self.store_keys.chunk_id_key(),
             replicas,
-            self.cache,
+            PackCache(self.cache),
+            LinkedFiles(self.cache, sealed=self.keys.sealed),
         )
 
     @cached_property
@@ -227,9 +229,9 @@ class Connection:
         return Catalogue(self.state.folder)
 
     @cached_property
-    def cache(self) -> PackCache:
+    def cache(self) -> CacheFolder:
         folder = self.settings.cache_folder or cache_folder()
-        return PackCache(Path(folder) / self.document.store, self.settings.cache_size_bytes)
+        return CacheFolder(Path(folder) / self.document.store, self.settings.cache_size_bytes)
 
     @property
     def checker(self) -> ObjectChecker:

@@ -22,20 +22,49 @@ _EVICT_EVERY_BYTES: Final = 256 << 20
 _TOUCH_AFTER_S: Final = 3600.0
 
 
-class PackCache:
-    """Cached packs of one store in `folder`, at most `limit_bytes` on disk (0: no cache)."""
+class CacheFolder:
+    """The folder of one store's cache, kept within `limit_bytes` on disk (0: no cache) by deleting what is oldest."""
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
-        self._folder = folder
-        self._limit_bytes = limit_bytes
+    def __init__(self, path: Path, limit_bytes: int) -> None:
+        self.path = path
+        self.limit_bytes = limit_bytes
         self._since_eviction_bytes = _EVICT_EVERY_BYTES
         if limit_bytes:
-            with contextlib.suppress(OSError):  # a cache that cannot be written is no error, see `put`
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with contextlib.suppress(OSError):  # a cache that cannot be written is no error, see `PackCache.put`
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def has_grown(self, count_bytes: int) -> None:
+        """Tell of bytes that came into the folder; now and then they push out others."""
+        self._since_eviction_bytes += count_bytes
+        if self._since_eviction_bytes >= min(_EVICT_EVERY_BYTES, self.limit_bytes // 4):
+            self._since_eviction_bytes = 0
+            self._evict()
+
+    def _evict(self) -> None:
+        entries = []
+        for entry in os.scandir(self.path):
+            with contextlib.suppress(FileNotFoundError):  # another process evicts, too
+                stat = entry.stat()
+                if stat.st_nlink == 1:  # a file that has another name elsewhere takes nothing here
+                    entries.append((stat.st_mtime, stat.st_blocks * 512, entry.path))
+        used = sum(entry[1] for entry in entries)
+        for _, size, path in sorted(entries):
+            if used <= self.limit_bytes:
+                return
+            with contextlib.suppress(FileNotFoundError):
+                Path(path).unlink()
+            used -= size
+
+
+class PackCache:
+    """Cached packs of one store."""
+
+    def __init__(self, folder: CacheFolder) -> None:
+        self._folder = folder
 
     def get(self, pack_id: bytes, places: Sequence[Place]) -> Buffer | None:
         """The bytes from the first to the last of `places` (of one pack), or None where not all are cached."""
-        if not self._limit_bytes:
+        if not self._folder.limit_bytes:
             return None
         start = places[0].offset
         length = places[-1].offset + places[-1].record_length - start
@@ -55,7 +84,7 @@ class PackCache:
 
     def put(self, pack_id: bytes, start: int, data: Buffer) -> None:
         """Keep bytes of a pack. A cache that cannot be written is no error: it is only a cache."""
-        if not self._limit_bytes or len(data) > self._limit_bytes:
+        if len(data) > self._folder.limit_bytes:
             return
         with contextlib.suppress(OSError):
             descriptor = os.open(self._path(pack_id), os.O_WRONLY | os.O_CREAT, 0o600)
@@ -63,31 +92,14 @@ class PackCache:
                 os.pwrite(descriptor, data, start)
             finally:
                 os.close(descriptor)
-            self._since_eviction_bytes += len(data)
-            if self._since_eviction_bytes >= min(_EVICT_EVERY_BYTES, self._limit_bytes // 4):
-                self._since_eviction_bytes = 0
-                self._evict()
-
-    def _evict(self) -> None:
-        entries = []
-        for entry in os.scandir(self._folder):
-            with contextlib.suppress(FileNotFoundError):  # another process evicts, too
-                stat = entry.stat()
-                entries.append((stat.st_mtime, stat.st_blocks * 512, entry.path))
-        used = sum(entry[1] for entry in entries)
-        for _, size, path in sorted(entries):
-            if used <= self._limit_bytes:
-                return
-            with contextlib.suppress(FileNotFoundError):
-                Path(path).unlink()
-            used -= size
+            self._folder.has_grown(len(data))
 
     def _touch(self, descriptor: int, pack_id: bytes) -> None:
         if time.time() - os.fstat(descriptor).st_mtime > _TOUCH_AFTER_S:
             os.utime(self._path(pack_id))
 
     def _path(self, pack_id: bytes) -> Path:
-        return self._folder / pack_id.hex()
+        return self._folder.path / pack_id.hex()
 
 
 def _holds(data: bytes, place: Place, start: int) -> bool:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
-from skyhold.codec.squeeze import Decoder
 from skyhold.errors import Corrupt
 from skyhold.storage.cache import PackCache
+from skyhold.storage.linked_files import LinkedFiles
 from skyhold.storage.names import pack_key
 from skyhold.storage.pack import Place, Session, open_record
 from skyhold.storage.replicas import Replicas
 from skyhold.units import KIB, MIB
+
+if TYPE_CHECKING:
+    from skyhold.codec.squeeze import Decoder
 
 Buffer = bytes | bytearray | memoryview
 
@@ -51,6 +54,7 @@ class PackSpace:
     chunk_id_key: bytes
     replicas: Replicas
     cache: PackCache
+    files: LinkedFiles
 
     def session(self, salt: bytes) -> Session:
         return Session(self.store_id, self.placement_class, salt)
@@ -78,11 +82,11 @@ class ChunkReader:
         self._space = space
         self._local = threading.local()
 
-    def fetch(self, places: Iterable[Place]) -> dict[Place, Buffer]:
-        """The records of places, from the cache or the buckets. They are not yet checked."""
+    def fetch(self, places: Iterable[Place], *, keep: bool = True) -> dict[Place, Buffer]:
+        """The records of places, from the cache or the buckets; `keep` those in the cache. They are not yet checked."""
         records: dict[Place, Buffer] = {}
         for span in spans(places):
-            data = self._fetch_span(span)
+            data = self._fetch_span(span, keep=keep)
             view = memoryview(data)
             for place in span.places:
                 at = place.offset - span.start
@@ -114,13 +118,19 @@ class ChunkReader:
     def decode_delta(
         self, place: Place, base: Place, records: Mapping[Place, Buffer], room: memoryview, out: memoryview
     ) -> memoryview:
-        """The chunk of a delta, into `out`; `room` takes its base. The base is checked only where the chunk turns out
-        wrong: a damaged base makes a chunk that does not match its id."""
+        """The chunk of a delta, into `out`; `room` takes its base, out of a linked file where `records` has no record
+        of it. The base is checked only where the chunk turns out wrong: a damaged base makes a chunk that does not
+        match its id."""
         try:
-            unchecked = self._decode_unchecked(base, records[base], None, room)
+            if base in records:
+                unchecked = self._decode_unchecked(base, records[base], None, room)
+            else:
+                unchecked = room
+                self._space.files.read(base, room)
             return self._decode_checked(place, records[place], unchecked, out)
         except Corrupt:
-            return self.decode(place, records[place], self.decode(base, records[base], None, room), out)
+            record = records[base] if base in records else self.fetch([base])[base]
+            return self.decode(place, records[place], self.decode(base, record, None, room), out)
 
     def read(self, place: Place, base: Place | None) -> memoryview:
         """One chunk with what it needs."""
@@ -128,13 +138,14 @@ class ChunkReader:
         base_chunk = None if base is None else self.decode(base, records[base], None)
         return self.decode(place, records[place], base_chunk)
 
-    def _fetch_span(self, span: Span) -> Buffer:
+    def _fetch_span(self, span: Span, *, keep: bool) -> Buffer:
         pack_id, space = span.places[0].pack_id, self._space
         cached = space.cache.get(pack_id, span.places)
         if cached is not None:
             return cached
         data = space.replicas.read(pack_key(pack_id), span.start, span.length)
-        space.cache.put(pack_id, span.start, data)
+        if keep:
+            space.cache.put(pack_id, span.start, data)
         return data
 
     def _decode_checked(self, place: Place, record: Buffer, base: Buffer | None, out: memoryview | None) -> memoryview:
@@ -159,5 +170,7 @@ class ChunkReader:
     def _decoder(self) -> Decoder:
         decoder: Decoder | None = getattr(self._local, "decoder", None)
         if decoder is None:
+            from skyhold.codec.squeeze import Decoder  # NumPy takes its time, in which records are being fetched
+
             decoder = self._local.decoder = Decoder()
         return decoder

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Final
 
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
+from skyhold.storage.linked_files import LinkedFiles
 from skyhold.storage.version_files import FileEntry
 
 _READ_BYTES: Final = 4 << 20
 
 
 class Target:
-    """One file being restored. `take` and `write` may be called from several threads; the rest from one."""
+    """One file being restored. `resume` and `reuse` may be called from several threads; the rest from one."""
 
     def __init__(self, root: Path, entry: FileEntry) -> None:
         self.entry = entry
@@ -57,15 +58,13 @@ class Target:
             raise Unavailable(f"Another pull is writing {self._path}", code="target_busy", hint="Wait for it to end")
         os.ftruncate(self._descriptor, self.entry.size_bytes)
 
-    def take(self, start: int, room: memoryview, is_right: Callable[[memoryview], bool]) -> bool:
-        """Fill `room` with what the target folder has at `start`, where `is_right` says that it is what is wanted; it
-        then lies in the part, too."""
-        for descriptor in (self._descriptor if self._resumed else -1, self._old):
-            if descriptor >= 0 and _fill(descriptor, start, room) and is_right(room):
-                if descriptor == self._old:
-                    self.write(start, room)
-                return True
-        return False
+    def resume(self, start: int, room: memoryview, is_right: Callable[[memoryview], bool]) -> bool:
+        """Fill `room` with what the part of an interrupted pull has at `start`, if `is_right` says it is wanted."""
+        return self._resumed and _fill(self._descriptor, start, room) and is_right(room)
+
+    def reuse(self, start: int, room: memoryview, is_right: Callable[[memoryview], bool]) -> bool:
+        """Fill `room` with what the file that the target replaces has at `start`, if that is wanted."""
+        return self._old >= 0 and _fill(self._old, start, room) and is_right(room)
 
     def write(self, start: int, data: memoryview) -> None:
         with named(self._path):
@@ -77,8 +76,9 @@ class Target:
         """Feed the next bytes of the file, in order."""
         self._hash.update(data)
 
-    def finish(self) -> None:
-        """Make the part the file. Raises `Corrupt` where the whole does not match the version's digest."""
+    def finish(self, kept_in: LinkedFiles | None = None) -> None:
+        """Make the part the file, and keep it by a link. Raises `Corrupt` where the whole does not match the version's
+        digest."""
         if self._hash.hexdigest() != self.entry.sha256:
             self.close()
             self._part.unlink(missing_ok=True)
@@ -92,6 +92,8 @@ class Target:
             mode = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
             if self.entry.executable:
                 os.fchmod(self._descriptor, mode | (mode & 0o444) >> 2)
+            if kept_in is not None:
+                kept_in.keep(self._part, self.entry.sha256)
             self._part.rename(self._path)
         self.close()
 
