@@ -156,6 +156,13 @@ def test_home_of_nobody_is_refused_naming_the_setting(
     assert "`~nobody-of-this-name`" in error["message"]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_store_where_nobody_makes_folders_is_refused(skyhold: Shell) -> None:
+    run = skyhold("init", "/proc/nope", status=6)
+    assert "Folder /proc/nope cannot be made: its file system takes no new folders" in run.err
+    assert "hint: Name a folder" in run.err
+
+
 def test_sealed_store_needs_its_key(
     skyhold: Shell, own_machine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
