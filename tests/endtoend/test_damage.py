@@ -352,7 +352,7 @@ def test_collection_during_a_push_makes_it_send_again_what_it_meant_to_reuse(
 ) -> None:
     doomed = pack_ids(scene)
     raced = collect_once(store, doomed)
-    monkeypatch.setattr("skyhold.registry.pushing.write_segments", raced)
+    monkeypatch.setattr("skyhold.registry.committing.write_segments", raced)
     result = store.repository("fraud/scorer").push(model, message="Two", branch="other")
     assert result.stored_bytes > 0
     delete_packs(scene, doomed)
@@ -388,7 +388,7 @@ def test_collection_during_every_attempt_is_told(store: Store, model: Path, monk
         collect(store, [])
         write_segments(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("skyhold.registry.pushing.write_segments", wrapped)
+    monkeypatch.setattr("skyhold.registry.committing.write_segments", wrapped)
     with pytest.raises(Conflict) as refused:
         store.repository("fraud/scorer").push(model, message="Two", branch="other")
     assert refused.value.code == "gc_epoch_risen"

@@ -89,5 +89,5 @@ def test_a_segment_counts_as_replaced_also_where_it_is_read_after_its_replacer(t
             catalogue.add_segment(name, CLASS, [pack], [place], replaces[name])
         assert catalogue.segments(CLASS) == {"old", "new"}
         assert catalogue.small_segments(CLASS, 10) == {"new"}
-        assert catalogue.packs_in({"new"}) == [pack]
+        assert catalogue.packs_in("new") == [pack]
         catalogue.close()

@@ -75,7 +75,7 @@ class Change:
     """What takes effect together, by whom, when (RFC 3339, UTC) and why.
 
     `gc_epoch` is the epoch that was noted before the first look-up of what the versions are made of (format.md, 12);
-    a change that adds versions must give it.
+    a change that adds versions must give it. `policy` is that under which they are durable (None: whatever it is).
     """
 
     author: str
@@ -85,6 +85,7 @@ class Change:
     versions: tuple[VersionEntry, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     gc_epoch: int | None = None
+    policy: Json | None = None
 
     def __post_init__(self) -> None:
         check_time(self.time)
@@ -101,8 +102,9 @@ class Change:
 def plan(snapshot: Snapshot, change: Change) -> Snapshot | None:
     """The state after the change; its new map nodes and attachments are durable. None where nothing would change.
 
-    Raises `Conflict` (`gc_epoch_risen`, `ref_moved`, `not_fast_forward`, `tag_exists`, `ref_name_taken`), `NotFound`
-    (`repository_deleted`, `version_not_found`, `ref_not_found`), `InvalidInput`. Nothing has taken effect then.
+    Raises `Conflict` (`gc_epoch_risen`, `policy_changed`, `ref_moved`, `not_fast_forward`, `tag_exists`,
+    `ref_name_taken`), `NotFound` (`repository_deleted`, `version_not_found`, `ref_not_found`), `InvalidInput`. Nothing
+    has taken effect then.
     """
     root = snapshot.root
     if root.deleted is not None:
@@ -118,6 +120,12 @@ def plan(snapshot: Snapshot, change: Change) -> Snapshot | None:
             code="gc_epoch_risen",
             hint="Push again; what is still there is not sent twice",
             gc_epoch=root.gc_epoch,
+        )
+    if change.policy is not None and change.policy != root.policy:
+        raise Conflict(
+            f"The policy of repository {root.repository_id} was changed since this change began; nothing was changed",
+            code="policy_changed",
+            hint="Run the command again: it then follows the new policy, and sends nothing twice",
         )
     entries: dict[str, object | None] = {}
     added = _add_versions(snapshot, change, entries)

@@ -55,10 +55,8 @@ class RepositoryRegister:
 
     def read(self) -> Snapshot:
         """The newest state. Raises `NotFound` code `repository_not_found`."""
-        value = self._registers.read(self.key)
-        if value is None:
-            raise NotFound(f"There is no repository {self.repository_id}", code="repository_not_found")
-        return self._snapshot(value.version, value.data)
+        version, root = read_root(self._registers, self.repository_id)
+        return Snapshot(root, version, self._blobs)
 
     def apply(self, change: Change, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
         """Make the change, all of it or nothing; returns the state after it.
@@ -119,6 +117,15 @@ class RepositoryRegister:
 
     def _snapshot(self, version: int, data: bytes) -> Snapshot:
         return Snapshot(Root.decode(data, self.repository_id), version, self._blobs)
+
+
+def read_root(registers: Registers, repository_id: str) -> tuple[int, Root]:
+    """What the register of a repository itself holds, its policy above all, and at which version: nothing is read from
+    a bucket for it. Raises `NotFound` code `repository_not_found`."""
+    value = registers.read(register_key(repository_id))
+    if value is None:
+        raise NotFound(f"There is no repository {repository_id}", code="repository_not_found")
+    return value.version, Root.decode(value.data, repository_id)
 
 
 def _with_root(snapshot: Snapshot, **fields: object) -> Snapshot | None:

@@ -33,6 +33,8 @@ CREATE INDEX IF NOT EXISTS chunks_of_pack ON chunks(pack);
 CREATE TABLE IF NOT EXISTS segments(
     name TEXT PRIMARY KEY, class TEXT NOT NULL, chunks INTEGER NOT NULL,
     replaced INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS replacements(
+    segment TEXT NOT NULL, contains TEXT NOT NULL, PRIMARY KEY(segment, contains)) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
 
@@ -78,16 +80,16 @@ class Catalogue:
             (self._sessions / self._session).unlink(missing_ok=True)
             self._session_file.close()
 
-    def find(self, chunk_id: bytes, placement_class: str) -> Place | None:
-        """A place of the chunk in a pack of the class, a whole one rather than a delta. What another push is still
-        sending does not count: it may never arrive."""
+    def find(self, chunk_id: bytes, placement_class: str, dead: Collection[bytes] = ()) -> Place | None:
+        """A place of the chunk in a pack of the class that is not `dead`: a whole one rather than a delta, and the one
+        that was entered last. What another push is still sending does not count: it may never arrive."""
         rows = self._execute(
             "SELECT p.id, p.salt, c.place, c.stored, c.raw, c.codec, c.base FROM chunks c"
             " JOIN packs p ON p.number = c.pack WHERE c.id = ? AND p.class = ? AND (p.session IS NULL OR p.session = ?)"
-            " ORDER BY c.base IS NOT NULL LIMIT 1",
+            " ORDER BY c.base IS NOT NULL, p.number DESC",
             (chunk_id, placement_class, self.session),
         )
-        return next((Place(chunk_id, PackRef(row[0], row[1]), *row[2:]) for row in rows), None)
+        return next((Place(chunk_id, PackRef(row[0], row[1]), *row[2:]) for row in rows if row[0] not in dead), None)
 
     def enter(self, pack: KnownPack, places: Sequence[Place]) -> None:
         """Note a pack that this session is about to send."""
@@ -139,13 +141,20 @@ class Catalogue:
         )
         return {row[0] for row in rows}
 
-    def packs_in(self, segments: Iterable[str]) -> list[KnownPack]:
-        """The packs that these segments list."""
-        found = []
-        for name in sorted(segments):
-            rows = self._execute("SELECT id, salt, class, size FROM packs WHERE segment = ?", (name,))
-            found += [_known(row) for row in rows]
-        return found
+    def packs_in(self, segment: str) -> list[KnownPack]:
+        """The packs that this segment lists."""
+        rows = self._execute("SELECT id, salt, class, size FROM packs WHERE segment = ?", (segment,))
+        return [_known(row) for row in rows]
+
+    def contained_in(self, segment: str) -> set[str]:
+        """Names of the segments that this one contains, also at second hand."""
+        rows = self._execute(
+            "WITH RECURSIVE contained(name) AS (SELECT contains FROM replacements WHERE segment = ?"
+            " UNION SELECT r.contains FROM replacements r JOIN contained c ON r.segment = c.name)"
+            " SELECT name FROM contained",
+            (segment,),
+        )
+        return {row[0] for row in rows}
 
     def add_segment(
         self,
@@ -174,6 +183,9 @@ class Catalogue:
                 "INSERT INTO segments(name, class, chunks, replaced) VALUES (?, '', 0, 1)"
                 " ON CONFLICT(name) DO UPDATE SET replaced = 1",
                 [(old,) for old in replaces],
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO replacements VALUES (?, ?)", [(name, old) for old in replaces]
             )
             (replaced,) = connection.execute("SELECT replaced FROM segments WHERE name = ?", (name,)).fetchone()
             connection.executemany(

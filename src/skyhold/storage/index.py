@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,7 +30,7 @@ _ENTRY: Final = struct.Struct("<32s32sIIIB3xI")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What one segment lists. `replaces` names the segments that it contains."""
+    """What one segment lists. `replaces` names the segments that it contains, also at second hand."""
 
     placement_class: str
     packs: tuple[KnownPack, ...]
@@ -96,29 +96,34 @@ def learn_segments(catalogue: Catalogue, blobs: BucketBlobs, replicas: Replicas,
             catalogue.add_segment(name, placement_class, segment.packs, segment.places, segment.replaces)
 
 
-def write_segments(catalogue: Catalogue, blobs: BucketBlobs, placement_class: str) -> None:
-    """Write segments for the packs that arrived and are in none yet, merging small segments when there are many."""
-    packs = catalogue.unlisted(placement_class)
-    if not packs:
+def write_segments(catalogue: Catalogue, blobs: BucketBlobs, placement_class: str, durable: Collection[bytes]) -> None:
+    """Write segments for those of the packs of these ids that are in none yet, merging small segments when there are
+    many. A segment names no pack that is not durable: what a push that was killed had sent is listed by who reuses it.
+    """
+    unlisted = [known for known in catalogue.unlisted(placement_class) if known.pack.pack_id in durable]
+    if not unlisted:
         return
-    replaces = catalogue.small_segments(placement_class, SEGMENT_CHUNKS_MAX // SEGMENTS_UNMERGED_MAX)
-    if len(replaces) < SEGMENTS_UNMERGED_MAX:
-        replaces = set()
-    packs += catalogue.packs_in(replaces)
+    small = catalogue.small_segments(placement_class, SEGMENT_CHUNKS_MAX // SEGMENTS_UNMERGED_MAX)
+    merged = sorted(small) if len(small) >= SEGMENTS_UNMERGED_MAX else []
+    # A segment is merged whole into one other, which can then say that it contains it.
+    parts = [(catalogue.packs_in(name), {name} | catalogue.contained_in(name)) for name in merged]
+    parts += [([known], set()) for known in unlisted]
     folder = f"{INDEXES}/{placement_class}"
     group: list[KnownPack] = []
     places: list[Place] = []
+    contains: set[str] = set()
 
-    def flush(contains: set[str]) -> None:
+    def flush() -> None:
         name = blobs.write(folder, encode_segment(placement_class, group, places, contains))
         catalogue.list_in(name, placement_class, [known.pack.pack_id for known in group], contains, len(places))
-        group.clear()
-        places.clear()
+        for collected in (group, places, contains):
+            collected.clear()
 
-    for known in packs:
-        found = catalogue.places(known.pack)
+    for packs, names in parts:
+        found = [place for known in packs for place in catalogue.places(known.pack)]
         if group and len(places) + len(found) > SEGMENT_CHUNKS_MAX:
-            flush(set())
-        group.append(known)
-        places.extend(found)
-    flush(replaces)
+            flush()
+        group += packs
+        places += found
+        contains |= names
+    flush()

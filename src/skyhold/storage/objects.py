@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from skyhold.buckets.bucket import Bucket
@@ -14,11 +13,9 @@ from skyhold.storage.blobs import check_blob
 from skyhold.storage.bounded import read_bounded
 from skyhold.storage.names import blob_name_of, pack_id_of
 from skyhold.storage.pack import PACK_BYTES_MAX, check_pack, merge_packs
-from skyhold.storage.replicas import Replicas, write_verified
+from skyhold.storage.replicas import write_verified
 
 Buffer = bytes | bytearray | memoryview
-
-_LISTED_SINGLY_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,81 +77,24 @@ class ObjectChecker:
         return None if pack_id is None else merge_packs(list(copies), pack_id, self.store_id, self.keys)
 
 
-def holders(replicas: Replicas, sizes: Mapping[str, int | None]) -> dict[str, set[str]]:
-    """Which buckets hold each object (of the size given, where one is): asked of every bucket that answers.
-
-    A bucket that cannot be asked holds nothing for this purpose, and lags from now on.
-    """
-    found: dict[str, set[str]] = {key: set() for key in sizes}
-
-    def ask(name: str) -> None:
-        if name in replicas.lagging:
-            return
-        try:
-            for key, size_bytes in sizes_in(replicas.buckets[name], sizes):
-                if sizes[key] in (None, size_bytes):
-                    found[key].add(name)
-        except SkyholdError as error:
-            replicas.pass_over(name, error)
-
-    if replicas.buckets:
-        with ThreadPoolExecutor(len(replicas.buckets), thread_name_prefix="stat") as pool:
-            list(pool.map(ask, replicas.buckets))
-    return found
-
-
-def sizes_in(bucket: Bucket, keys: Collection[str]) -> Iterator[tuple[str, int]]:
-    """Keys and sizes of those of `keys` that a bucket holds, by listings: one for each of a few keys, one per folder
-    for many. (A `stat` also gives the tag, for which a folder bucket reads the whole object.)"""
-    wanted = set(keys)
-    prefixes = wanted if len(wanted) <= _LISTED_SINGLY_MAX else {key.split("/", 1)[0] + "/" for key in wanted}
-    for prefix in sorted(prefixes):
-        for info in bucket.list(prefix):
-            if info.key in wanted:
-                yield info.key, info.size_bytes
-
-
-def ensure_durable(replicas: Replicas, checker: ObjectChecker, sizes: Mapping[str, int | None]) -> list[str]:
-    """Make objects that were written earlier durable to the policy, copying them where they are missing.
-
-    Returns the keys that no bucket holds any more. Raises `Unavailable` where a copy that the policy needs fails.
-    """
-    vanished = []
-    for key, holding in holders(replicas, sizes).items():
-        if not holding:
-            vanished.append(key)
-            continue
-        for name in sorted(set(replicas.buckets) - holding - set(replicas.lagging)):
-            try:
-                copy_object(
-                    key, [replicas.buckets[source] for source in sorted(holding)], replicas.buckets[name], checker
-                )
-            except SkyholdError as error:
-                replicas.pass_over(name, error)
-            else:
-                holding.add(name)
-        if not replicas.enough(frozenset(holding)):
-            raise Unavailable(
-                f"Too few buckets hold {key}, which this version needs too; nothing was changed",
-                code="not_durable",
-                hint="Bring a bucket back, then run the same command again: it continues",
-                key=key,
-                buckets=sorted(holding),
-            )
-    return vanished
-
-
 def copy_object(key: str, sources: Collection[Bucket], target: Bucket, checker: ObjectChecker) -> int:
-    """Write an object, intact, to `target` from the first of `sources` that has it so; returns its bytes.
+    """Write an object, intact, to `target`; returns its bytes. Raises as `read_intact`, and what the drivers raise."""
+    body = read_intact(key, sources, checker)
+    write_verified(target, key, body)
+    return len(body)
 
-    Where none has it whole, a pack is put together from what is intact in each. Raises `Corrupt` where that fails, and
-    what the drivers raise.
+
+def read_intact(key: str, sources: Collection[Bucket], checker: ObjectChecker) -> Buffer:
+    """An object from the first of `sources` that has it whole.
+
+    Where none has, a pack is put together from what is intact in each. Raises `Corrupt` where that fails, and
+    `Unavailable` where no source gives it.
     """
     damaged: list[Buffer] = []
     errors: list[SkyholdError] = []
     for source in sources:
         try:
-            body = checker.read_checked(source, key)
+            return checker.read_checked(source, key)
         except Corrupt as error:
             errors.append(error)
             try:
@@ -163,13 +103,9 @@ def copy_object(key: str, sources: Collection[Bucket], target: Bucket, checker: 
                 errors.append(failure)
         except SkyholdError as error:
             errors.append(error)
-        else:
-            write_verified(target, key, body)
-            return len(body)
     merged = checker.merged(key, damaged) if damaged else None
     if merged is not None:
-        write_verified(target, key, merged)
-        return len(merged)
+        return merged
     reasons = "; ".join(error.message for error in errors)
     kind = Corrupt if any(isinstance(error, Corrupt) for error in errors) else Unavailable
     raise kind(

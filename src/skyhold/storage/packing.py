@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import queue
+import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from skyhold.storage.catalogue import Catalogue, KnownPack
@@ -41,8 +43,9 @@ class Packer:
 
     def __init__(self, space: PackSpace, catalogue: Catalogue, *, buffers: int, dry_run: bool = False) -> None:
         self._space = space
-        self._catalogue = catalogue
-        self._dry_run = dry_run
+        self._scratch = tempfile.TemporaryDirectory(prefix="skyhold-dry-run-") if dry_run else None
+        # What a dry run would have stored is noted where it goes with it: 1 TB has a million chunks.
+        self._catalogue = catalogue if self._scratch is None else Catalogue(Path(self._scratch.name))
         self._session = space.session(os.urandom(16))
         self.sealer = RecordSealer(space.keys, self._session)
         self._buffers: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
@@ -51,9 +54,17 @@ class Packer:
         self._buffer = bytearray()
         self._flights: dict[bytes, Written | None] = {}
         """Packs that the catalogue expects to arrive, by id; None for the instant before one is sent."""
-        self.placed: dict[bytes, Laid] = {}
+        self._placed: dict[bytes, Laid] = {}
         """The chunks of the pack that is being filled, which the catalogue does not know yet."""
         self.sent = Sent()
+
+    def find(self, chunk_id: bytes) -> Laid | None:
+        """Where this packer laid a chunk that the store's catalogue does not know (yet). Encoders' threads ask, too."""
+        laid = self._placed.get(chunk_id)
+        if laid is not None or self._scratch is None:
+            return laid
+        place = self._catalogue.find(chunk_id, self._space.placement_class.hex())
+        return None if place is None else Laid(place, None)
 
     def append(self, record: Record, base: Place | None) -> Place:
         """Lay a record into the current pack; a full pack is sent first. Raises as `Replicas.wait_settled` does."""
@@ -63,7 +74,7 @@ class Packer:
             self._buffer = self._free_buffer()
             self._builder = PackBuilder(self._buffer, self._session, self._space.keys)
         place = self._builder.append(record)
-        self.placed[place.chunk_id] = Laid(place, base)
+        self._placed[place.chunk_id] = Laid(place, base)
         return place
 
     def flush(self) -> None:
@@ -74,24 +85,35 @@ class Packer:
         body, pack_id = builder.finish(), builder.pack.pack_id
         self.sent.packs[pack_id] = len(body)
         self.sent.stored_bytes += len(body)
-        if self._dry_run:
-            self._buffers.put(buffer)  # and `placed` grows: nothing else knows what would have been stored
-            return
+        buffers = self._buffers
         self._flights[pack_id] = None
         self._catalogue.enter(KnownPack(builder.pack, self._space.placement_class.hex(), len(body)), builder.places)
-        self.placed = {}
+        self._placed = {}
+        if self._scratch is not None:
+            buffers.put(buffer)
+            return
         self._space.cache.put(pack_id, 0, body)
         self._flights[pack_id] = self._space.replicas.begin_write(
-            pack_key(pack_id), body, lambda _written: self._buffers.put(buffer)
+            pack_key(pack_id), body, lambda _written: buffers.put(buffer)
         )
         self._settle()
 
     def finish(self) -> None:
-        """Send the last pack and return once every pack is durable to the policy, in every bucket that does not lag."""
+        """Send the last pack and return once every pack is durable to the policy, in every bucket that does not lag.
+
+        The buffers are free then, but for those that a bucket which was passed over still takes its time with.
+        """
         self.flush()
+        self._buffer, self._buffers, self._buffers_unmade = bytearray(), queue.SimpleQueue(), 0
         for pack_id, written in self._under_way():
             self._space.replicas.wait_settled(written)
             self._arrived(pack_id)
+
+    def close(self) -> None:
+        """Remove what a dry run has noted."""
+        if self._scratch is not None:
+            self._catalogue.close()
+            self._scratch.cleanup()
 
     def abandon(self) -> None:
         """Give up: nothing more is sent. What has arrived stays known to the catalogue, the rest is forgotten."""

@@ -111,6 +111,7 @@ class Push:
         self._pages.close()
         if kind is not None:
             self._packer.abandon()
+        self._packer.close()
 
     def run(self, files: Sequence[SourceFile]) -> Pushed:
         """Push the files, in order. Returns once every pack that was sent is durable to the policy.
@@ -120,6 +121,8 @@ class Push:
         found = find_tensors(files)
         for index, source in enumerate(files):
             self._push_file(index, source, found.get(source.path))
+        self._encoders.shutdown()
+        self._hasher.shutdown()
         self._packer.finish()
         self.pushed.packs_sent = self._packer.sent.packs
         self.pushed.stored_bytes = self._packer.sent.stored_bytes
@@ -128,7 +131,7 @@ class Push:
 
     def write_layout(self, blobs: Blobs, version: str) -> str:
         """Write the layout of the pushed files as that of `version` (a digest); returns the head's name."""
-        bodies = self._pages.finish()
+        bodies = self._pages.bodies()
         first = next(bodies)
         pages = [blobs.write("pages", body) for body in bodies]
         tensors = blobs.write("tensors", encode_tensors(self.pushed.tensors)) if self.pushed.tensors else None
@@ -193,7 +196,9 @@ class Push:
         if piece.tensor is None or self._options.delta == "off":
             return None
         place = self._bases.find(piece.tensor, piece.tensor_offset, len(piece.data))
-        return None if place is None or place.pack_id in self._lost_packs else self._alive(place)
+        if place is None or place.pack_id in self._lost_packs or place.pack_id in self._dead_packs:
+            return None
+        return place
 
     def _read_base(self, place: Place, ahead: Sequence[Place], out: memoryview) -> memoryview | None:
         """A delta base, or None where no bucket gives it: the chunk is then stored whole."""
@@ -207,17 +212,14 @@ class Push:
 
     def _known(self, chunk_id: bytes) -> Laid | None:
         """Where the chunk lies already, with its delta base, as far as both may be reused."""
-        laid = self._packer.placed.get(chunk_id)
+        laid = self._packer.find(chunk_id)
         if laid is not None:
             return laid
-        place = self._alive(self._catalogue.find(chunk_id, self._class))
+        place = self._catalogue.find(chunk_id, self._class, self._dead_packs)
         if place is None or place.base_id is None:
             return None if place is None else Laid(place, None)
-        base = self._alive(self._catalogue.find(place.base_id, self._class))
+        base = self._catalogue.find(place.base_id, self._class, self._dead_packs)
         return None if base is None or base.base_id is not None else Laid(place, base)
-
-    def _alive(self, place: Place | None) -> Place | None:
-        return None if place is None or place.pack_id in self._dead_packs else place
 
     def _collect(self, file: int) -> None:
         """Lay the oldest piece's record into a pack, in file order, and note its place."""
@@ -226,7 +228,7 @@ class Push:
             result = encoding.result()
             stored_bytes = 0
             if isinstance(result, _Encoded):
-                laid = self._packer.placed.get(result.record.chunk_id)  # the same chunk, encoded at the same time
+                laid = self._known(result.record.chunk_id)  # laid since: the same chunk, encoded at the same time
                 if laid is None:
                     laid = Laid(self._packer.append(result.record, result.base), result.base)
                     stored_bytes = result.record.stored_length
@@ -287,9 +289,11 @@ class _PageSpool:
         self._builder.append(place, base)
         return len(self._lengths), len(self._builder.chunks) - 1
 
-    def finish(self) -> Iterator[bytes]:
-        """The bodies of the pages in order; the next is read only when it is asked for."""
-        self._flush()
+    def bodies(self) -> Iterator[bytes]:
+        """The bodies of the pages in order; the next is read only when it is asked for. At the end of a push, and again
+        where its layout has to be written again."""
+        if self._builder.chunks or not self._lengths:
+            self._flush()
         self._file.seek(0)
         return (self._file.read(length) for length in self._lengths)
 

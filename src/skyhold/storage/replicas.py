@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from blake3 import blake3
 
@@ -34,6 +34,9 @@ PATIENCE_S: Final = 20.0
 PATIENCE_FACTOR: Final = 3.0
 """A bucket is passed over where it has not finished a write `PATIENCE_S` and `PATIENCE_FACTOR` times as long after its
 begin as those buckets took that suffice: the uplink that all of them share may be slow, one of them may not."""
+
+CLOSE_S: Final = 5.0
+"""How long `close` waits for calls that are under way."""
 
 _SLOWNESS_CHECK_S: Final = 1.0
 _READERS_PER_BUCKET: Final = 8
@@ -78,6 +81,7 @@ class Replicas:
         }
         self._readers = ThreadPoolExecutor(_READERS_PER_BUCKET * max(1, len(self.buckets)), thread_name_prefix="read")
         self._longest_read_s = 0.0
+        self._calls: set[Future[Any]] = set()
         self._stopped = False
 
     def stop(self) -> None:
@@ -85,9 +89,18 @@ class Replicas:
         self._stopped = True
 
     def close(self) -> None:
+        """End the threads. A call that hangs in a driver is waited for `CLOSE_S` at most: it ends when its driver gives
+        it up (every driver bounds its calls), and a process that ends before waits for it, as Python does."""
         self.stop()
         for pool in (*self._writers.values(), self._readers):
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+        wait(self._calls.copy(), timeout=CLOSE_S)
+
+    def _begin(self, pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: object) -> Future[T]:
+        future = pool.submit(call, *arguments)
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+        return future
 
     # ---- writing
 
@@ -97,13 +110,20 @@ class Replicas:
         written = Written(key, len(body))
         with self._changed:
             written.failed.update(self.lagging)
-            written.pending.update(name for name in self.buckets if name not in self.lagging)
-            targets = sorted(written.pending)
+            targets = sorted(name for name in self.buckets if name not in self.lagging)
         if not targets and done is not None:
             done(written)
-        for name in targets:
-            self._writers[name].submit(self._write_one, name, body, written, done)
+        self.send(written, body, targets, done)
         return written
+
+    def send(
+        self, written: Written, body: Buffer, names: Sequence[str], done: Callable[[Written], None] | None = None
+    ) -> None:
+        """Start writing an object to these buckets as well."""
+        with self._changed:
+            written.pending.update(names)
+        for name in names:
+            self._begin(self._writers[name], self._write_one, name, body, written, done)
 
     def wait_settled(self, written: Written) -> None:
         """Return once the object is durable to the policy and no replica is pending; a bucket that is much slower than
@@ -117,6 +137,19 @@ class Replicas:
             raise self._not_durable(written)
         self.pass_over_slow(written)
         return written.pending <= self.lagging.keys() and self.enough(frozenset(written.verified))
+
+    def wait_enough(self, written: Written) -> bool:
+        """Whether the object is durable to the policy, waiting for what is pending: until that is so, until it can no
+        longer become so, or for `PATIENCE_S`."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self.enough(frozenset(written.verified))
+                    or not self.enough(frozenset(written.verified | written.pending))
+                ),
+                PATIENCE_S,
+            )
+            return self.enough(frozenset(written.verified))
 
     def wait_all(self, written: Written, *, timeout_s: float) -> None:
         """Return once no replica of the object is pending, or the time is over."""
@@ -133,10 +166,9 @@ class Replicas:
         with self._changed:
             if written.enough_after_s is None:
                 return
-            elapsed_s = time.monotonic() - written.started_s
-            if elapsed_s > PATIENCE_S + PATIENCE_FACTOR * written.enough_after_s:
+            if is_outpaced(time.monotonic() - written.started_s, written.enough_after_s):
                 for name in sorted(written.pending):
-                    self.pass_over(name, _too_slow(name))
+                    self.pass_over(name, too_slow(name))
 
     def write(self, items: Sequence[tuple[str, Buffer]]) -> None:
         """Write small objects, all at once, durable to the policy when this returns; slower replicas are waited for
@@ -148,7 +180,6 @@ class Replicas:
     def _write_one(self, name: str, body: Buffer, written: Written, done: Callable[[Written], None] | None) -> None:
         error = self._try_write(name, body, written.key)
         with self._changed:
-            written.pending.discard(name)
             if error is None:
                 written.verified.add(name)
                 if written.enough_after_s is None and self.enough(frozenset(written.verified)):
@@ -157,6 +188,7 @@ class Replicas:
                 written.failed[name] = error
                 if not self._stopped:
                     self.lagging.setdefault(name, error)
+            written.pending.discard(name)
             last = not written.pending
             self._changed.notify_all()
         if last and done is not None:
@@ -214,7 +246,7 @@ class Replicas:
         while queue or running:
             if queue:
                 name = queue.pop(0)
-                running[self._readers.submit(action, self.buckets[name])] = name
+                running[self._begin(self._readers, action, self.buckets[name])] = name
             left_s = started_s + READ_DEADLINE_S - time.monotonic()
             finished, _ = wait(
                 running,
@@ -250,7 +282,12 @@ class Replicas:
                 self._order.append(name)
 
 
-def _too_slow(name: str) -> SkyholdError:
+def is_outpaced(elapsed_s: float, enough_after_s: float) -> bool:
+    """Whether what still runs after `elapsed_s` is not waited for, where others sufficed after `enough_after_s`."""
+    return elapsed_s > PATIENCE_S + PATIENCE_FACTOR * enough_after_s
+
+
+def too_slow(name: str) -> SkyholdError:
     return Unavailable(
         f"Bucket `{name}` is too slow; it follows later",
         code="bucket_slow",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from skyhold.storage.catalogue import Catalogue
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.names import pack_key
-from skyhold.storage.objects import holders
+from skyhold.storage.reuse import find_holders
 
 
 def resume(space: PackSpace, catalogue: Catalogue) -> None:
@@ -13,12 +13,13 @@ def resume(space: PackSpace, catalogue: Catalogue) -> None:
     abandoned = catalogue.abandoned(space.placement_class.hex())
     if not abandoned:
         return
-    found = holders(space.replicas, {pack_key(known.pack.pack_id): known.size_bytes for known in abandoned})
+    sizes = {pack_key(known.pack.pack_id): known.size_bytes for known in abandoned}
+    holders = find_holders(space.replicas, sizes)
     gone = []
     for known in abandoned:
-        if found[pack_key(known.pack.pack_id)]:
+        if holders.of[pack_key(known.pack.pack_id)]:
             catalogue.arrived(known.pack.pack_id)
         else:
             gone.append(known.pack.pack_id)
-    if not space.replicas.lagging:  # else a bucket that could not be asked may hold them: the next push asks again
+    if not holders.silent:  # else a bucket that could not be asked may hold them: the next push asks again
         catalogue.forget(gone)
