@@ -221,22 +221,26 @@ def test_completion_script_calls_back_for_the_words(shell: str, skyhold: Shell) 
 )
 def test_completion_offers_commands_without_loading_them(typed: str, offered: set[str], own_machine: Path) -> None:
     program = (
-        "import sys, atexit; from skyhold.cli.main import main\n"
-        "atexit.register(lambda: print([name for name in sys.modules if '.verbs.' in name], file=sys.stderr))\n"
+        "import os, sys; from skyhold.cli.main import main\n"
+        "ending = os._exit\n"
+        "def tell(status):\n"
+        "    print('loaded', [name for name in sys.modules if '.verbs.' in name], flush=True)\n"
+        "    ending(status)\n"
+        "os._exit = tell\n"
         "main()"
     )
-    words = typed.split(" ")
-    environ = {
-        **os.environ,
-        "_SKYHOLD_COMPLETE": "bash_complete",
-        "COMP_WORDS": typed,
-        "COMP_CWORD": str(len(words) - 1),
-    }
     run = subprocess.run(
-        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", program],
+        env={**os.environ, "_SKYHOLD_COMPLETE": "bash_complete", "COMP_LINE": typed},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
-    assert {line.partition(",")[2] for line in run.stdout.splitlines()} == offered
-    assert run.stderr.strip() == "[]"
+    *found, loaded = run.stdout.splitlines()
+    assert {line.partition(",")[2] for line in found} == offered
+    assert loaded == "loaded []"
+    assert run.stderr == ""
 
 
 def test_broken_configuration_is_an_error_that_names_the_file(skyhold: Shell, own_machine: Path) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from skyhold.cli import candidates
+
 if TYPE_CHECKING:
     from skyhold.storage.policy import Policy
 
@@ -106,7 +108,7 @@ def metrics_option() -> click.Option:
 
 
 def repository_argument() -> click.Argument:
-    return click.Argument(["repository"], metavar="TEAM/NAME")
+    return click.Argument(["repository"], metavar="TEAM/NAME", shell_complete=candidates.repositories)
 
 
 def reference_argument(*, ref_needed: bool = False) -> click.Argument:
@@ -114,7 +116,12 @@ def reference_argument(*, ref_needed: bool = False) -> click.Argument:
         ["reference"],
         metavar="TEAM/NAME@REF" if ref_needed else "TEAM/NAME[@REF]",
         type=ReferenceType(ref_needed=ref_needed),
+        shell_complete=candidates.references,
     )
+
+
+def bucket_argument() -> click.Argument:
+    return click.Argument(["name"], shell_complete=candidates.buckets)
 
 
 def author_option() -> click.Option:

@@ -45,8 +45,12 @@ class Session:
         from skyhold.registry import store
 
         settings = self.settings()
-        url = self.store_url or settings.store or _only_known_url()
+        url = self.url(settings)
         return self.unseal(settings, lambda settings: store.open(url, settings=settings))
+
+    def url(self, settings: Settings) -> str | None:
+        """Where that store is, or None where nobody says it."""
+        return self.store_url or settings.store or _only_known_url()
 
     def unseal(self, settings: Settings, opening: Callable[[Settings], Opened]) -> Opened:
         """Open a store, and where its passphrase is missing and somebody sits at the terminal, ask for it once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,6 +13,11 @@ from skyhold.cli.verbs import GROUPS, VERBS, Verb
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+
+PROGRAM: Final = "skyhold"
+COMPLETION_VARIABLE: Final = "_SKYHOLD_COMPLETE"
+"""Set by a shell that asks for candidates."""
 
 
 class LazyGroup(click.Group):
@@ -102,7 +107,7 @@ Begin:
 """
 
 skyhold = LazyGroup(
-    name="skyhold",
+    name=PROGRAM,
     help=HELP,
     no_args_is_help=True,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},

@@ -10,13 +10,10 @@ from collections.abc import Sequence
 import click
 
 from skyhold.cli.exits import CLOSED_PIPE, INTERRUPTED
-from skyhold.cli.group import skyhold
+from skyhold.cli.group import COMPLETION_VARIABLE, PROGRAM, skyhold
 from skyhold.cli.interrupt import Interruption
 from skyhold.cli.output import color, printable, write_json
 from skyhold.errors import InvalidInput, SkyholdError
-
-PROGRAM = "skyhold"
-COMPLETION_VARIABLE = "_SKYHOLD_COMPLETE"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a locale that lacks a character must not end a command half-way
             stream.reconfigure(errors="backslashreplace")
     if COMPLETION_VARIABLE in os.environ:
-        skyhold.main(arguments, prog_name=PROGRAM, complete_var=COMPLETION_VARIABLE)
+        from skyhold.cli.completion import answer_shell
+
+        answer_shell()
     interruption = Interruption(lambda: _interrupted("--json" in arguments))
     if whole_process:
         interruption.watch()

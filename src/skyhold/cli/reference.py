@@ -8,8 +8,7 @@ from typing import Final
 import click
 
 from skyhold.cli.exits import MEANINGS
-from skyhold.cli.group import skyhold
-from skyhold.cli.main import PROGRAM
+from skyhold.cli.group import PROGRAM, skyhold
 from skyhold.cli.verbs import GROUPS, VERBS
 
 HELP_COLUMNS: Final = 80

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from skyhold.errors import InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import ANY, Change, RefUpdate, attachments
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
-from skyhold.registry.diff import DiffSide, VersionDiff, diff_versions
 from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
 from skyhold.registry.names import Ref, RefKind, parse_reference
@@ -25,6 +24,9 @@ from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.policy import Policy, check_possible
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.version_files import StoredFile
+
+if TYPE_CHECKING:
+    from skyhold.registry.diff import DiffSide, VersionDiff
 
 MODEL_CARD: Final = "README.md"
 MODEL_CARD_BYTES_MAX: Final = 1 << 20
@@ -185,6 +187,11 @@ class Repository:
                 views.append(RefView(str(state.ref), digest, document.time, document.message))
             return views
 
+    def ref_names(self) -> list[str]:
+        """The names alone, such as `branch/main`, by kind and name: no version is read."""
+        with self._reading() as (_, snapshot):
+            return [str(state.ref) for state in snapshot.refs()]
+
     def set_refs(
         self,
         changes: Mapping[str, str | None],
@@ -275,6 +282,8 @@ class Repository:
     ) -> VersionDiff:
         """What differs between version `a` of this repository and `b` of this one, or of `other`. Without `tensors` no
         weights are read, and only files, metrics and parameters are compared."""
+        from skyhold.registry.diff import diff_versions  # loads NumPy, for which pull and push need not wait
+
         with self._reading() as (session_a, snapshot_a), (other or self)._reading() as (session_b, snapshot_b):
             side_a = self._side(session_a, snapshot_a, a)
             side_b = (other or self)._side(session_b, snapshot_b, b)
@@ -325,6 +334,8 @@ class Repository:
             return register.repository_id, digest
 
     def _side(self, session: Session, snapshot: Snapshot, reference: str) -> DiffSide:
+        from skyhold.registry.diff import DiffSide
+
         digest = self._resolve(snapshot, reference)
         document, version = open_version(session, snapshot, digest)
         reader = ChunkReader(self._connection.version_space(version, Policy.from_json(snapshot.root.policy), session))

@@ -117,6 +117,11 @@ class Store:
                 _info(name, catalogue.repository(repository_id).read()) for name, repository_id in names.repositories()
             ]
 
+    def repository_names(self) -> list[str]:
+        """The names alone, sorted: nothing of the repositories is read."""
+        with self._catalogue() as (catalogue, _):
+            return [name for name, _ in catalogue.read().repositories()]
+
     def create_repository(self, name: str, *, policy: Policy | None = None) -> Repository:
         """Make an empty repository `team/name`. Raises `AlreadyExists`, and `InvalidInput` for a policy that the
         store's buckets cannot meet."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from skyhold.cli import candidates
 from skyhold.cli.arguments import author_option, confirm, reason_option, repository_argument, yes_option
 from skyhold.cli.command import Session, verb
 
 
 @verb(
     repository_argument(),
-    click.Argument(["name"]),
+    click.Argument(["name"], shell_complete=candidates.branches),
     reason_option(),
     author_option(),
     yes_option(),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from skyhold.cli.arguments import bucket_argument
 from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
 from skyhold.errors import SkyholdError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @verb(
-    click.Argument(["name"]),
+    bucket_argument(),
     click.Option(
         ["--policy", "role"],
         type=click.Choice(["reader", "writer", "voter"]),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from skyhold.cli.arguments import confirm, yes_option
+from skyhold.cli.arguments import bucket_argument, confirm, yes_option
 from skyhold.cli.command import Session, verb
 
 
 @verb(
-    click.Argument(["name"]),
+    bucket_argument(),
     click.Option(["--force"], is_flag=True, help="Also where versions are then less durable than their policy says."),
     yes_option(),
     examples=("skyhold bucket remove gcs-eu", "skyhold bucket remove lost-cloud --force --yes"),

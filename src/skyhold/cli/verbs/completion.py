@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 import click
 
 from skyhold.cli.command import Session, verb
-
-if TYPE_CHECKING:
-    from click.shell_completion import ShellComplete
 
 
 @verb(
@@ -23,12 +18,11 @@ if TYPE_CHECKING:
     answers=False,
 )
 def command(session: Session, *, shell: str) -> None:
-    """Print the script that makes a shell complete commands and options of skyhold."""
-    from click.shell_completion import get_completion_class
+    """Print the script that makes a shell complete commands, options, repositories, refs and buckets.
 
-    from skyhold.cli.group import skyhold
-    from skyhold.cli.main import COMPLETION_VARIABLE, PROGRAM
+    Names come from the store that the settings or `--store` name; where it does not answer at once, none are offered.
+    """
+    from skyhold.cli.completion import script
 
-    completion = cast("type[ShellComplete]", get_completion_class(shell))
     del session
-    click.echo(completion(skyhold, {}, PROGRAM, COMPLETION_VARIABLE).source())
+    click.echo(script(shell))

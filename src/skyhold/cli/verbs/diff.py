@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from skyhold.cli import candidates
 from skyhold.cli.arguments import Reference, ReferenceType, read_other_reference
 from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
@@ -23,8 +24,8 @@ TENSORS_ON_A_TERMINAL: Final = 40
 
 
 @verb(
-    click.Argument(["before"], metavar="TEAM/NAME[@A]", type=ReferenceType()),
-    click.Argument(["after"], metavar="B|TEAM/NAME[@B]"),
+    click.Argument(["before"], metavar="TEAM/NAME[@A]", type=ReferenceType(), shell_complete=candidates.references),
+    click.Argument(["after"], metavar="B|TEAM/NAME[@B]", shell_complete=candidates.other_references),
     click.Option(["--no-tensors"], is_flag=True, help="Compare no tensors: quick, since no weights are read."),
     click.Option(
         ["--limit"],

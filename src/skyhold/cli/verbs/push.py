@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skyhold.cli import candidates
 from skyhold.cli.arguments import author_option, metrics_option, pairs_option, repository_argument
 from skyhold.cli.command import Session, verb
 
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     click.Option(["--data"], multiple=True, metavar="URI", help="Data it was made from; may be repeated."),
     click.Option(["--code"], multiple=True, metavar="URI", help="Code it was made by; may be repeated."),
     click.Option(
-        ["--base"], metavar="TEAM/NAME@REF", help="Model it was derived from: lineage, and the base for deltas."
+        ["--base"],
+        metavar="TEAM/NAME@REF",
+        shell_complete=candidates.references,
+        help="Model it was derived from: lineage, and the base for deltas.",
     ),
     click.Option(["--expected-parent"], metavar="ID", help="Refuse unless the branch stands at this version."),
     click.Option(["--without-optimizer"], is_flag=True, help="Leave out the states of optimizers."),

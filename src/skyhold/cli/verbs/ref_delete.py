@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from skyhold.cli import candidates
 from skyhold.cli.arguments import author_option, confirm, reason_option, repository_argument, yes_option
 from skyhold.cli.command import Session, verb
 
 
 @verb(
     repository_argument(),
-    click.Argument(["refs"], nargs=-1, required=True, metavar="KIND/NAME…"),
+    click.Argument(["refs"], nargs=-1, required=True, metavar="KIND/NAME…", shell_complete=candidates.refs),
     reason_option(),
     author_option(),
     yes_option(),

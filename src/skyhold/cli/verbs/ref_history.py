@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from skyhold.cli.arguments import Reference, ReferenceType
+from skyhold.cli.arguments import Reference, reference_argument
 from skyhold.cli.command import Session, verb
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @verb(
-    click.Argument(["reference"], metavar="TEAM/NAME[@REF]", type=ReferenceType()),
+    reference_argument(),
     click.Option(["-n", "--limit"], type=click.IntRange(1), metavar="N", help="At most so many moves."),
     examples=("skyhold ref history fraud/scorer", "skyhold ref history fraud/scorer@champion --json"),
     exits=(2, 3, 6, 8, 10),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from skyhold.cli import candidates
 from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
 
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 
 @verb(
     click.Option(["--deep"], is_flag=True, help="Read every byte back, instead of asking for presence and sizes."),
-    click.Option(["--repository"], metavar="TEAM/NAME", help="Only the versions of this repository."),
+    click.Option(
+        ["--repository"],
+        metavar="TEAM/NAME",
+        shell_complete=candidates.repositories,
+        help="Only the versions of this repository.",
+    ),
     examples=("skyhold verify", "skyhold verify --deep --repository fraud/scorer", "skyhold verify --deep --json"),
     exits=(2, 3, 6, 8, 10),
 )

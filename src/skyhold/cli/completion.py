@@ -1,0 +1,89 @@
+"""Talking to a shell that completes a command line: quickly, and with nothing but candidates.
+
+Whatever happens, the shell gets its prompt back: after `DEADLINE_S` this process ends, where it stands. That is safe,
+because nothing that completion does must be finished.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from contextlib import suppress
+from typing import Any, Final, NoReturn, cast
+
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    ShellComplete,
+    add_completion_class,
+    get_completion_class,
+    shell_complete,
+    split_arg_string,
+)
+
+from skyhold.cli.group import COMPLETION_VARIABLE, PROGRAM, skyhold
+
+DEADLINE_S: Final = 1.5
+
+_BASH: Final = """\
+%(complete_func)s() {
+    local IFS=$'\\n' answer kind value
+    answer=$(env COMP_LINE="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS" \\
+        %(complete_var)s=bash_complete "$1")
+    COMPREPLY=()
+    while IFS=',' read -r kind value; do
+        case $kind in
+            dir) compopt -o dirnames ;;
+            file) compopt -o default ;;
+            plain) COMPREPLY+=("$value") ;;
+        esac
+    done <<< "$answer"
+}
+
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+class BashWords(BashComplete):
+    """Bash, whose readline breaks words at `@` and `=` and puts a candidate in the place of the last piece. So the line
+    is split into words here, and of a candidate only that piece is given."""
+
+    source_template = _BASH
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        line, breaks = os.environ["COMP_LINE"], os.environ.get("COMP_WORDBREAKS", "")
+        words = split_arg_string(line)[1:]
+        incomplete = words.pop() if words and not line[-1].isspace() else ""
+        option, equals, value = incomplete.partition("=")
+        if equals and option.startswith("--"):
+            words, incomplete = [*words, option], value
+        at = max((incomplete.rfind(mark) for mark in breaks), default=-1)
+        self._kept = at if incomplete[at : at + 1] == "@" else at + 1  # readline counts `@` to the piece it begins
+        return words, incomplete
+
+    def format_completion(self, item: CompletionItem[Any]) -> str:
+        return f"{item.type},{item.value[self._kept :]}"
+
+
+add_completion_class(BashWords)
+
+
+def script(shell: str) -> str:
+    """What a shell (bash, zsh or fish) must read to complete command lines of this program."""
+    completion = cast("type[ShellComplete]", get_completion_class(shell))
+    return completion(skyhold, {}, PROGRAM, COMPLETION_VARIABLE).source()
+
+
+def answer_shell() -> NoReturn:
+    """Answer what the environment asks, and end this process. The terminal is neither read nor written."""
+    deadline = threading.Timer(DEADLINE_S, os._exit, (0,))
+    deadline.daemon = True
+    deadline.start()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 2):
+        os.dup2(nothing, stream)
+    with suppress(BaseException):  # Ctrl-C, a command that does not exist, a shell that is gone
+        shell_complete(skyhold, {}, PROGRAM, COMPLETION_VARIABLE, os.environ[COMPLETION_VARIABLE])
+        sys.stdout.flush()
+    os._exit(0)  # threads that still wait for a bucket are not waited for
