@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from skyhold import open as open_store
 from tests.cli.models import contents, write_model
 from tests.cli.running import PROGRAM, Shell, run_on_terminal
+from tests.endtoend.tampering import change_move
 
 
 @pytest.fixture
@@ -255,6 +257,38 @@ def test_checkpoint_that_no_bucket_had_is_told_when_it_is_written_again(
     assert "No bucket holds the newest checkpoint of fraud/scorer" in skyhold("verify", status=10).out
     assert "Wrote 3 checkpoints from this machine's registers" in skyhold("sync").out
     assert "Nothing to do" in skyhold("sync").out
+
+
+def test_bucket_that_was_restored_is_told_with_the_way_out(
+    skyhold: Shell, pushed: str, store: list[Path], tmp_path: Path
+) -> None:
+    shutil.copytree(store[1], tmp_path / "backup")
+    shutil.rmtree(store[1])
+    store[1].mkdir()
+    skyhold("repair")
+    shutil.rmtree(store[1])
+    shutil.copytree(tmp_path / "backup", store[1])
+    way_out = "Empty it, then run `skyhold repair`; or take it out: skyhold bucket remove b"
+    assert f"hint: bucket b: {way_out}" in skyhold("status").out
+    told = {bucket["name"]: bucket["hint"] for bucket in skyhold("status", "--json").document["buckets"]}
+    assert told == {"a": None, "b": way_out, "c": None}
+    assert way_out in skyhold("doctor", status=1).out
+    shutil.rmtree(store[1])
+    store[1].mkdir()
+    assert "was admitted again" in skyhold("repair").out
+    assert "hint" not in skyhold("status").out
+
+
+def test_broken_history_ends_verify_with_the_status_of_damage(skyhold: Shell, pushed: str, store: list[Path]) -> None:
+    with open_store(str(store[0])) as opened:
+        change_move(opened, "fraud/scorer", 1, reason="as if it had been so")
+    told = "In fraud/scorer: The history of repository "
+    assert f"damage: {told}" in skyhold("verify", status=10).out
+    found = skyhold("verify", "--json", status=10)
+    (sentence,) = found.document["damage"]
+    assert sentence.startswith(told)
+    assert "is broken at move 1 of " in sentence
+    assert (found.document["sound"], found.error["class"]) == (False, "Corrupt")
 
 
 def test_all_copies_damaged_is_told_and_not_returned(skyhold: Shell, pushed: str, store: list[Path]) -> None:

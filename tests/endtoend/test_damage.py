@@ -21,6 +21,7 @@ from skyhold.storage.names import pack_id_of
 from skyhold.storage.policy import Policy
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import CLOUDS, Machine, Scene
+from tests.endtoend.tampering import change_move
 
 KINDS = ("packs", "indexes", "versions", "layouts", "tensors", "nodes")
 
@@ -259,6 +260,9 @@ def test_cloud_put_back_as_it_was_before_it_was_readmitted_is_refused(scene: Sce
     report = store.verify()
     assert "not the one that was admitted" in report.unreachable["b"]
     assert "Empty it, then run `skyhold repair`" in report.unreachable["b"]
+    hints = {bucket.name: bucket.hint for bucket in store.status().buckets}
+    assert (hints["a"], hints["c"]) == (None, None)
+    assert "Empty it, then run `skyhold repair`" in str(hints["b"])
     assert not store.repair().sound
     scene.empty("b")
     assert store.repair().sound
@@ -307,6 +311,26 @@ def test_foreign_store_in_a_bucket_is_never_written_to(scene: Scene, store: Stor
     report = store.repair()
     assert list(report.unreachable) == ["c"]
     assert contents(scene.cloud("c")) == before
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_rewritten_history_of_a_ref_is_named_by_repository_and_ref(store: Store, model: Path, deleted: bool) -> None:
+    repository = store.repository("fraud/scorer")
+    store.repository("fraud/other", create=True).push(model)
+    repository.set_refs({"alias/champion": "main", "alias/next": "v1"}, reason="asked for")
+    assert store.verify().sound
+    (move,) = repository.history("alias/next")
+    change_move(store, "fraud/scorer", move.sequence, author="Eve <eve@example.org>")
+    if deleted:
+        store.delete_repository("fraud/scorer")
+    (sentence,) = store.verify().damage
+    assert sentence.startswith("In fraud/scorer: ")
+    assert f"is broken at move {move.sequence} of alias/next: its hash does not follow" in sentence
+    assert store.verify(deep=True).damage == store.status().damage == (sentence,)
+    assert not store.repair().sound
+    if not deleted:
+        assert store.verify(repository="fraud/other").sound
+        assert not store.verify(repository="fraud/scorer").sound
 
 
 # ---- the fence of garbage collection (format.md, 12); gc itself comes later

@@ -118,7 +118,7 @@ def _store(open_store: Callable[[], Store]) -> Iterator[Sign]:
     for bucket in status.buckets:
         topic = f"bucket {bucket.name}"
         if bucket.error is not None:
-            yield Sign(topic, "problem", bucket.error, f"skyhold bucket check {bucket.name}")
+            yield Sign(topic, "problem", bucket.error, bucket.hint or f"skyhold bucket check {bucket.name}")
         elif bucket.missing:
             yield Sign(topic, "warning", f"lacks {bucket.missing} objects", "skyhold sync")
         else:

@@ -35,7 +35,7 @@ def ref_history(snapshot: Snapshot, ref: Ref) -> Iterator[Move]:
     while sequence is not None:
         move = _move(sequence, _record(snapshot, sequence))
         if move.ref != ref or (move.previous is not None and move.previous >= sequence):
-            _broken(snapshot, sequence, "it is not a move of the ref that links to it")
+            _broken(snapshot, sequence, "it is not a move of the ref that links to it", ref)
         yield move
         sequence = move.previous
 
@@ -56,7 +56,7 @@ def verify_chain(snapshot: Snapshot) -> int:
     """Check the whole history: the hash chain over all moves up to the root, the links between a ref's moves, and that
     every ref stands where its last move left it. Returns the number of moves.
 
-    Raises `Corrupt` code `history_broken` naming the first move that is wrong.
+    Raises `Corrupt` code `history_broken` naming the first move that is wrong, and its ref where it is known.
     """
     chain = first_chain(snapshot.root.repository_id)
     last: dict[Ref, tuple[int, str | None]] = {}
@@ -69,19 +69,20 @@ def verify_chain(snapshot: Snapshot) -> int:
             _broken(snapshot, count, "it is missing")
         chain = next_chain(chain, value)
         if value.get("chain") != chain:
-            _broken(snapshot, count, "its hash does not follow from the moves before it")
+            _broken(snapshot, count, "its hash does not follow from the moves before it", move.ref)
         if last.get(move.ref, (None, None)) != (move.previous, move.old):
-            _broken(snapshot, count, "it does not begin where the ref's move before ended")
+            _broken(snapshot, count, "it does not begin where the ref's move before ended", move.ref)
         last[move.ref] = (count, move.new)
     if count != snapshot.root.moves or chain != snapshot.root.chain:
         _broken(snapshot, count, f"the root counts {snapshot.root.moves} moves, or ends in another hash")
     for ref, (sequence, version) in last.items():
         state = snapshot.ref_state(ref)
         if state is None or (state.move, state.version) != (sequence, version):
-            _broken(snapshot, sequence, f"{ref} does not stand where it left it")
-    refs_count = sum(1 for _ in snapshot.map.scan("ref/"))
-    if refs_count != len(last):
-        _broken(snapshot, count, "a ref has no move")
+            _broken(snapshot, sequence, "the ref does not stand where it left it", ref)
+    for key, _ in snapshot.map.scan("ref/"):
+        ref = Ref.parse(key.removeprefix("ref/"))
+        if ref not in last:
+            _broken(snapshot, count, "the ref has no move", ref)
     return count
 
 
@@ -114,10 +115,12 @@ def _move(sequence: int, value: object) -> Move:
     return Move(sequence, Ref.parse(str(ref)), old, new, str(author), str(time), str(reason), previous)
 
 
-def _broken(snapshot: Snapshot, sequence: int, why: str) -> NoReturn:
+def _broken(snapshot: Snapshot, sequence: int, why: str, ref: Ref | None = None) -> NoReturn:
+    place = f"move {sequence}" if ref is None else f"move {sequence} of {ref}"
     raise Corrupt(
-        f"The history of repository {snapshot.root.repository_id} is broken at move {sequence}: {why}",
+        f"The history of repository {snapshot.root.repository_id} is broken at {place}: {why}",
         code="history_broken",
-        hint="Take the refs from the checkpoints in the buckets: `skyhold recover URL`",
+        hint="No copy is better: a defect, or somebody who has the store's keys, wrote it so. Check where the refs stand",
         move=sequence,
+        ref=None if ref is None else str(ref),
     )

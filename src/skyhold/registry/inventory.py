@@ -11,6 +11,7 @@ from skyhold.errors import SkyholdError
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.checkpoints import newest_checkpoints
 from skyhold.registry.connection import Connection, Session
+from skyhold.registry.history import verify_chain
 from skyhold.registry.reading import open_version
 from skyhold.registry.root import register_key
 from skyhold.registry.snapshot import Snapshot
@@ -61,7 +62,8 @@ def take_inventory(
     The newest checkpoint of each register is expected in every bucket. With `held`, what the registers do not reach is
     expected where it lies: older checkpoints, and the older states that a recovery may need them for.
 
-    A version whose document or layout no bucket gives is named in `damage`, and the walk goes on.
+    A version whose document or layout no bucket gives is named in `damage`, and the walk goes on; so is a history of
+    refs whose chain is broken.
     """
     catalogue = Catalogue(connection.registers, session.blobs)
     names = catalogue.read()
@@ -108,6 +110,10 @@ def _repository(session: Session, name: str, snapshot: Snapshot) -> RepositoryIn
             packs |= {pack_key(pack) for pack in version.pack_ids()}
         except SkyholdError as error:
             damage.append(f"Version {entry.public_id[:10]} of {name} cannot be read: {error.message}")
+    try:
+        verify_chain(snapshot)
+    except SkyholdError as error:
+        damage.append(f"In {name}: {error.message}" + (f". {error.hint}" if error.hint else ""))
     policy = Policy.from_json(snapshot.root.policy)
     return RepositoryInventory(
         name, snapshot.root.repository_id, policy, versions, frozenset(blobs), frozenset(packs), tuple(damage)

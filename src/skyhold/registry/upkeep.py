@@ -18,7 +18,8 @@ from skyhold.storage.survey import Finding, Survey, repair, survey
 
 @dataclass(frozen=True, slots=True)
 class BucketStatus:
-    """One bucket. `missing` counts objects that it lacks; `error` says why it cannot be asked, or is not a member."""
+    """One bucket. `missing` counts objects that it lacks; `error` says why it cannot be asked, or is not a member, and
+    `hint` what to do then."""
 
     name: str
     url: str
@@ -30,6 +31,7 @@ class BucketStatus:
     missing: int
     held_bytes: int
     error: str | None
+    hint: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ def status_of(connection: Connection) -> StoreStatus:
                 missing=missing[location.name],
                 held_bytes=0 if state is None else state.held_bytes,
                 error=None if error is None else error.message,
+                hint=None if error is None else error.hint,
             )
         )
     repositories = tuple(_repository_status(connection, item, found, members) for item in inventory.repositories)

@@ -15,6 +15,9 @@ from skyhold.cli.command import Session, verb
 def command(session: Session, *, dry_run: bool) -> None:
     """Replace damaged and missing replicas by good ones from other buckets, verified before and after.
 
+    To find damage it reads every byte of every bucket, also for --dry-run. Where listings are enough, `skyhold sync`
+    brings over what is missing and reads only that.
+
     Where no good copy is left it names what is lost, leaves it untouched, and ends with status 10.
     """
     from skyhold.cli.findings import refuse_unsound, tell_mended

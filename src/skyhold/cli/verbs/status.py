@@ -44,6 +44,9 @@ def _tell(status: StoreStatus) -> None:
     ]
     numbers = ("objects", "bytes", "missing")
     table(["bucket", "provider", "region", *numbers, "state"], buckets, right=numbers)
+    for bucket in status.buckets:
+        if bucket.hint is not None:
+            line(marked("hint: ", "warn"), f"bucket {bucket.name}: {bucket.hint}")
     if status.repositories:
         line()
         rows = [

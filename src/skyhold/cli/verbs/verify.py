@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     exits=(2, 3, 6, 8, 10),
 )
 def command(session: Session, *, deep: bool, repository: str | None) -> None:
-    """Check that every bucket holds what it should, and with --deep that every byte is what was stored.
+    """Check that every bucket holds what it should, and with --deep that every byte is what was stored; and that the
+    chain of all moves of every ref is unbroken.
 
     It changes nothing. Where damage or a loss is found it names each object and bucket and ends with status 10.
     """
