@@ -131,6 +131,20 @@ def test_dry_run_of_a_pull_counts_what_the_folder_has(skyhold: Shell, pushed: li
     assert newer["fetched_bytes"] == done["fetched_bytes"] > 0
 
 
+def test_dry_run_of_a_pull_counts_what_the_cache_has_linked(skyhold: Shell, store: list[Path]) -> None:
+    for noise in (0.0, 0.001):
+        skyhold("push", "fraud/scorer", write_model(Path("model"), rows=2048, noise=noise), "--quiet")
+    shutil.rmtree(os.environ["SKYHOLD_CACHE"])
+    skyhold("pull", "fraud/scorer@main~1", "old")
+    planned = skyhold("pull", "fraud/scorer", "new", "--dry-run", "--json").document
+    pulled = skyhold("pull", "fraud/scorer", "new", "--json").document
+    assert 0 < planned["fetched_bytes"] == pulled["fetched_bytes"] < planned["total_bytes"]
+    assert planned["kept_bytes"] == pulled["kept_bytes"]
+    elsewhere = skyhold("pull", "fraud/scorer", "elsewhere", "--dry-run", "--json").document
+    again = skyhold("pull", "fraud/scorer", "elsewhere", "--json").document
+    assert (elsewhere["kept_bytes"], elsewhere["fetched_bytes"]) == (again["kept_bytes"], again["fetched_bytes"])
+
+
 def test_dry_run_of_a_pull_of_tensors_and_globs_plans_these_alone(skyhold: Shell, pushed: list[str]) -> None:
     whole = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json").document
     head = skyhold("pull", "fraud/scorer@v1", "out", "--tensor", "head.*", "--dry-run", "--json").document

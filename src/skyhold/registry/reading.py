@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from skyhold.registry.connection import Session
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.version import VersionDocument
-from skyhold.storage.version_files import FileEntry, VersionFiles
+from skyhold.storage.chunks import ChunkReader, PackSpace
+from skyhold.storage.version_files import FileEntry, StoredFile, VersionFiles
+
+MODEL_CARD: Final = "README.md"
+MODEL_CARD_BYTES_MAX: Final = 1 << 20
 
 
 def open_document(session: Session, snapshot: Snapshot, digest: str) -> VersionDocument:
@@ -18,3 +24,12 @@ def open_version(session: Session, snapshot: Snapshot, digest: str) -> tuple[Ver
     document = open_document(session, snapshot, digest)
     files = [FileEntry(file.path, file.size_bytes, file.sha256, file.executable) for file in document.files]
     return document, VersionFiles(session.blobs, snapshot.version(digest).layout, digest, files)
+
+
+def read_model_card(version: VersionFiles, space: PackSpace) -> str | None:
+    """The text of the version's README.md, the first MiB of it, or None where it has none."""
+    for index, file in enumerate(version.files):
+        if file.path == MODEL_CARD:
+            stored = StoredFile(version, index, ChunkReader(space))
+            return stored.read(0, min(stored.size_bytes, MODEL_CARD_BYTES_MAX)).decode("utf-8", "replace")
+    return None

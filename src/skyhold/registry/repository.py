@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from skyhold.errors import InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
@@ -16,7 +16,7 @@ from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
 from skyhold.registry.names import Ref, RefKind, parse_reference
 from skyhold.registry.pulling import PullRequest, pull_version
-from skyhold.registry.reading import open_document, open_version
+from skyhold.registry.reading import open_document, open_version, read_model_card
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.views import LogEntry, MoveView, PullResult, PushResult, RefView, Version, move_view
@@ -27,9 +27,6 @@ from skyhold.storage.version_files import StoredFile
 
 if TYPE_CHECKING:
     from skyhold.registry.diff import DiffSide, VersionDiff
-
-MODEL_CARD: Final = "README.md"
-MODEL_CARD_BYTES_MAX: Final = 1 << 20
 
 
 class Repository:
@@ -135,21 +132,14 @@ class Repository:
         with self._reading() as (session, snapshot):
             digest = self._resolve(snapshot, reference)
             document, version = open_version(session, snapshot, digest)
-            card = next((i for i, file in enumerate(version.files) if file.path == MODEL_CARD), None)
-            text = None
-            if card is not None:
-                policy = Policy.from_json(snapshot.root.policy)
-                stored = StoredFile(
-                    version, card, ChunkReader(self._connection.version_space(version, policy, session))
-                )
-                text = stored.read(0, min(stored.size_bytes, MODEL_CARD_BYTES_MAX)).decode("utf-8", "replace")
+            space = self._connection.version_space(version, Policy.from_json(snapshot.root.policy), session)
             return Version(
                 repository=self.name,
                 digest=digest,
                 document=document,
                 attached=tuple(snapshot.attached(digest)),
                 refs=tuple(str(state.ref) for state in snapshot.refs() if state.version == digest),
-                model_card=text,
+                model_card=read_model_card(version, space),
                 size_bytes=sum(file.size_bytes for file in version.files),
                 tensors=sum(len(tensors) for tensors in version.tensors.values()),
             )

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,10 +19,11 @@ from typing import Final
 
 from blake3 import blake3
 
-from skyhold.buckets.bucket import Bucket
+from skyhold.buckets.bucket import Bucket, Buffer
 from skyhold.errors import SkyholdError
 from skyhold.storage.chunks import PackSpace, spans
 from skyhold.storage.names import pack_id_of, pack_key
+from skyhold.storage.pack import CHUNK_BYTES_MAX
 from skyhold.storage.targets import _part_of, check_space, is_current, missing_bytes
 from skyhold.storage.tensor_pull import choose_tensors, safetensors_head
 from skyhold.storage.version_files import ChunkAt, FileEntry, VersionFiles
@@ -66,7 +67,7 @@ def plan_files(version: VersionFiles, include: Sequence[str], root: Path, space:
 
     def missing() -> Iterator[ChunkAt]:
         for index in wanted:
-            yield from _not_here(version, index, root, space.chunk_id_key)
+            yield from _not_here(version, index, root, space)
 
     missed_bytes, sources = _find_sources(missing(), space)
     total_bytes = sum(entry.size_bytes for entry in entries)
@@ -92,19 +93,24 @@ def plan_tensors(version: VersionFiles, patterns: Sequence[str], root: Path, spa
     return PullPlan(1, total_bytes, 0, sources, tuple(tensor.name for tensor in chosen))
 
 
-def _not_here(version: VersionFiles, index: int, root: Path, chunk_id_key: bytes) -> Iterator[ChunkAt]:
-    """The chunks of a file that neither the file in the target folder nor the part of an interrupted pull has."""
-    entry = version.files[index]
+def _not_here(version: VersionFiles, index: int, root: Path, space: PackSpace) -> Iterator[ChunkAt]:
+    """The chunks of a file that no file of this machine has: neither the one in the target folder, nor the part of an
+    interrupted pull, nor one that the cache has linked. Bases that such a file has are left out, too."""
+    entry, room = version.files[index], memoryview(bytearray(CHUNK_BYTES_MAX))
     with ExitStack() as opened:
         here = [_opened(path, opened) for path in _candidates(root, entry)]
+
+        def found(chunk: ChunkAt) -> Iterator[Buffer]:
+            view = room[: chunk.place.raw_length]
+            yield from (os.pread(descriptor, len(view), chunk.start) for descriptor in here if descriptor >= 0)
+            if space.files.read(chunk.place, view):
+                yield view
+
         for chunk in version.chunks(index):
-            length = chunk.place.raw_length
-            if not any(
-                descriptor >= 0
-                and blake3(os.pread(descriptor, length, chunk.start), key=chunk_id_key).digest() == chunk.place.chunk_id
-                for descriptor in here
-            ):
-                yield chunk
+            wanted = chunk.place.chunk_id
+            if any(blake3(data, key=space.chunk_id_key).digest() == wanted for data in found(chunk)):
+                continue
+            yield replace(chunk, base=None) if chunk.base is not None and space.files.has(chunk.base) else chunk
 
 
 def _candidates(root: Path, entry: FileEntry) -> tuple[Path, Path]:
