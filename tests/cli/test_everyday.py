@@ -310,6 +310,8 @@ def test_search_finds_by_metric_tag_and_name(skyhold: Shell, pushed: list[str]) 
     found = skyhold("search", "accuracy>0.915", "--quiet").out.split()
     assert sorted(found) == sorted(f"fraud/scorer@{version}" for version in pushed[1:])
     assert pushed[0][:10] in skyhold("search", "tag:v1").out
+    assert skyhold("search", "champion", "--quiet").out.split() == [f"fraud/scorer@{pushed[2]}"]
+    assert skyhold("search", "scorer", "v2", "-q").out.split() == [f"fraud/scorer@{pushed[1]}"]
     assert "Nothing" in skyhold("search", "accuracy>0.99").out
     assert skyhold("search", "accuracy>", status=2).err.startswith("error: ")
 

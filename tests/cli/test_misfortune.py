@@ -230,7 +230,13 @@ def test_damage_is_found_named_and_repaired(skyhold: Shell, pushed: str, store: 
 def test_emptied_bucket_is_filled_again(skyhold: Shell, pushed: str, store: list[Path]) -> None:
     before = contents(store[2] / "packs")
     shutil.rmtree(store[2])
-    skyhold("verify", status=8)
+    run = skyhold("verify", status=8)
+    assert run.err.splitlines()[-2:] == ["error: Not all buckets could be looked at: c", "hint: skyhold status"]
+    for dry_run in ("sync", "repair"):
+        assert "next: skyhold status" in skyhold(dry_run, "--dry-run").err
+    damaged = damage(store[1])
+    assert "`skyhold status`" in skyhold("verify", "--deep", status=10).err.splitlines()[-1]
+    shutil.copy(store[0] / damaged.relative_to(store[1]), damaged)
     store[2].mkdir()
     assert "Would mend" in skyhold("sync", "--dry-run").out
     assert "was admitted again" in skyhold("sync").out

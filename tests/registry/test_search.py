@@ -28,7 +28,8 @@ CANDIDATE = Candidate(
 @pytest.mark.parametrize(
     "query",
     [
-        "bert", "BERT", "name:bert", "name:nlp/*", "nlp/bert", "tag:v1.2", "tag:v1*", "alias:champion", "ref:v1.2",
+        "bert", "BERT", "champion", "v1.2", "v1*", "alias/champion", "bert champion",
+        "name:bert", "name:nlp/*", "nlp/bert", "tag:v1.2", "tag:v1*", "alias:champion", "ref:v1.2",
         "author:ann", 'author:"ann bee"', "id:abab", "accuracy>0.9", "accuracy>=0.93", "accuracy<=0.93", "loss<1e-2",
         "accuracy=0.93", "accuracy!=0.5", "metric.accuracy==0.93", "val/f1=0.5", "param.lr<=0.01",
         "param.optimizer.beta>0.8", "param.optimizer.name=adam", "param.optimizer.name!=sgd", "param.dotted.name=3",
@@ -42,7 +43,8 @@ def test_version_is_found(query: str) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "gpt", "name:bert*", "tag:v1", "tag:champion", "branch:champion", "author:bob", "id:ba", "accuracy>0.93",
+        "gpt", "champ", "v1", "branch/champion", "gpt champion", "name:champion",
+        "name:bert*", "tag:v1", "tag:champion", "branch:champion", "author:bob", "id:ba", "accuracy>0.93",
         "accuracy<0.9", "absent>0", "absent!=1", "param.accuracy>0", "lr<=0.01", "param.optimizer.name=sgd",
         "param.optimizer.name>1", "param.lr=adam", "bert accuracy>0.99",
     ],

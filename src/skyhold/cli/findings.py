@@ -45,6 +45,8 @@ def refuse_unsound(problems: int, unreachable: Mapping[str, str], damage: Sequen
     not be looked at."""
     error: SkyholdError | None = None
     if problems or damage:
+        if unreachable:
+            hint = f"{hint}; and `skyhold status`, as not all buckets could be looked at"
         error = Corrupt(
             f"{counted(problems + len(damage), 'problem')} found and not mended", code="store_unsound", hint=hint
         )

@@ -3,7 +3,7 @@
 A query is a list of terms, all of which must hold. Terms with `:` match text: `name`, `ref`, `branch`, `tag`, `alias`,
 `author`, `id`; with `*` or `?` as a glob of the whole, else as a part of it (a ref's name: as the whole). Terms with
 `= != < <= > >=` compare a metric (`accuracy`, `metric.accuracy`) or a parameter (`param.lr`, `param.optimizer.lr`). A
-bare word is a part of the repository's name. Quotes keep spaces together, as in a shell.
+bare word is a part of the repository's name, or the name of a ref. Quotes keep spaces together, as in a shell.
 """
 
 from __future__ import annotations
@@ -49,12 +49,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class TextTerm:
-    """`field:pattern`."""
+    """`field:pattern`, or a bare word (`field` is empty)."""
 
     field: str
     pattern: str
 
     def holds(self, candidate: Candidate) -> bool:
+        if not self.field:
+            return self._in(candidate.repository) or any(
+                fnmatchcase(name, self.pattern) for ref in candidate.refs for name in (ref.name, str(ref))
+            )
         if self.field == "name":
             return self._in(candidate.repository)
         if self.field == "author":
@@ -167,7 +171,7 @@ def _parse_term(word: str) -> TextTerm | ComparisonTerm:
         return _comparison(word, comparison["field"], comparison["operator"], comparison["value"])
     if any(character in word for character in "<>=!:"):
         _refuse(word, "a name, an operator and a value belong together without spaces")
-    return TextTerm("name", word)
+    return TextTerm("", word)
 
 
 def _comparison(word: str, field: str, operator_: str, text: str) -> ComparisonTerm:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @verb(
     click.Argument(["query"], nargs=-1, required=True, metavar="QUERY…"),
     examples=(
-        "skyhold search fraud",
+        "skyhold search fraud champion",
         "skyhold search 'accuracy>0.9' alias:champion",
         "skyhold search 'tag:v1*' --json",
     ),
@@ -27,6 +27,7 @@ def command(session: Session, *, query: tuple[str, ...]) -> None:
 
     \b
     bert                    repositories with this in their name
+    champion                versions that carry a ref of this name
     tag:v1* alias:champion  refs by name or glob (also ref:, branch:)
     author:ada id:3f2a      author; beginning of a version's id
     accuracy>0.9            a metric (= != < <= > >=; quote it for the shell)

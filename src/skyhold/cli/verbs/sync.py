@@ -22,3 +22,5 @@ def command(session: Session, *, dry_run: bool) -> None:
     session.output.show(report.to_json(), quiet=[], human=lambda: tell_mended(report, "Brought over"))
     if not dry_run:
         refuse_unsound(len(report.failed), report.unreachable, report.damage, hint="skyhold verify")
+    elif report.unreachable:
+        session.output.next_step("skyhold status   # not all buckets could be looked at")
