@@ -186,6 +186,22 @@ def test_show_tells_everything_of_a_version(skyhold: Shell, pushed: list[str]) -
         assert part in shown
 
 
+def test_show_tells_what_a_version_was_made_from(skyhold: Shell, pushed: list[str]) -> None:
+    data = ["s3://data/november.parquet", "doi:10.5281/zenodo.1"]
+    code = ["https://git.example.org/fraud/training@3f2a9c0"]
+    given = [word for flag, uris in (("--data", data), ("--code", code)) for uri in uris for word in (flag, uri)]
+    model = write_model(Path("tuned"), noise=0.01)
+    skyhold("push", "fraud/tuned", model, *given, "--base", "fraud/scorer@v1", "--meta", "owner=ada")
+    shown = skyhold("show", "fraud/tuned").out
+    for part in ("s3://data/november.parquet, doi:10.5281/zenodo.1", code[0], pushed[0][:10], 'owner="ada"'):
+        assert part in shown
+    document = skyhold("show", "fraud/tuned", "--json").document
+    lineage = document["lineage"]
+    assert (lineage["data"], lineage["code"]) == (data, code)
+    assert [base[:40] for base in lineage["base"]] == [pushed[0]]
+    assert document["metadata"] == {"owner": "ada"}
+
+
 def test_diff_names_files_tensors_metrics_and_parameters(skyhold: Shell, pushed: list[str]) -> None:
     told = skyhold("diff", "fraud/scorer@v1", "fraud/scorer@v2").out
     assert "embedding.weight" in told
