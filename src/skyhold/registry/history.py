@@ -120,7 +120,7 @@ def _broken(snapshot: Snapshot, sequence: int, why: str, ref: Ref | None = None)
     raise Corrupt(
         f"The history of repository {snapshot.root.repository_id} is broken at {place}: {why}",
         code="history_broken",
-        hint="No copy is better: a defect, or somebody who has the store's keys, wrote it so. Check where the refs stand",
+        hint="A defect, or somebody who has the store's keys, wrote it so. Check where the refs stand",
         move=sequence,
         ref=None if ref is None else str(ref),
     )
