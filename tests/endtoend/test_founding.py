@@ -209,13 +209,29 @@ def test_minority_recovers_only_where_that_is_allowed(scene: Scene, store: Store
             assert [view.name for view in recovered.repository("fraud/scorer").refs()] == [
                 "alias/champion", "branch/main", "tag/v1"
             ]  # fmt: skip
-            with pytest.raises(OutcomeUnknown):  # one of the two that are left is lost, too
-                recovered.remove_bucket("b", force=True)
-            recovered.remove_bucket("c", force=True)
+            recovered.remove_bucket("b", "c", force=True)
             recovered.repository("fraud/scorer").push(model, message="Alone")
             assert recovered.verify(deep=True).sound
         with skyhold.open(scene.clouds()[0]) as opened:
             assert opened.repository("fraud/scorer").log()[0].message == "Alone"
+
+
+def test_a_lost_bucket_that_leaves_alone_says_who_has_to_leave_with_it(scene: Scene, store: Store) -> None:
+    """Of the two buckets that stay, the one that is lost, too, cannot take the change."""
+    scene.lose("b")
+    scene.lose("c")
+    with Machine(scene.place / "other").at_work():
+        recovered, _ = skyhold.recover(scene.clouds()[0], minority=True)
+        with recovered:
+            with pytest.raises(OutcomeUnknown) as pending:
+                recovered.remove_bucket("b", force=True)
+            assert pending.value.code == "checkpoint_pending"
+            assert "a, c" in str(pending.value.hint)
+            assert "bucket remove" in str(pending.value.hint)
+            recovered.remove_bucket("c", force=True)
+            assert recovered.bucket_names == ["a"]
+        with skyhold.open(scene.clouds()[0]) as opened:
+            assert opened.bucket_names == ["a"]
 
 
 def test_sealed_store_recovers_with_its_passphrase_and_not_without(scene: Scene, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from skyhold.storage.configuration import (
     add_bucket,
     decode_configuration,
     encode_configuration,
-    remove_bucket,
+    remove_buckets,
     replace_bucket,
 )
 from skyhold.storage.policy import Policy
@@ -58,24 +58,29 @@ def test_a_configuration_that_a_store_cannot_live_with_is_refused() -> None:
 def test_buckets_are_added_replaced_and_removed() -> None:
     three = add_bucket(TWO, bucket("c", 3))
     assert [location.name for location in three.locations] == ["a", "b", "c"]
-    assert remove_bucket(three, "c") == TWO
+    assert remove_buckets(three, ["c"]) == TWO
+    with pytest.raises(NotFound, match="`x`"):
+        remove_buckets(three, ["c", "x"])
     assert replace_bucket(TWO, bucket("b", 9)).bucket("b").incarnation == f"{9:032x}"
     with pytest.raises(AlreadyExists):
         add_bucket(TWO, bucket("a", 3))
-    for change in (lambda: remove_bucket(TWO, "x"), lambda: replace_bucket(TWO, bucket("x", 3))):
+    for change in (lambda: remove_buckets(TWO, ["x"]), lambda: replace_bucket(TWO, bucket("x", 3))):
         with pytest.raises(NotFound, match="`x`"):
             change()
 
 
 def test_a_bucket_that_a_policy_needs_stays() -> None:
     with pytest.raises(InvalidInput, match="2 copies"):
-        remove_bucket(TWO, "b")
+        remove_buckets(TWO, ["b"])
     three = add_bucket(TWO, bucket("c", 3))
     with pytest.raises(InvalidInput, match="3 copies"):
-        remove_bucket(three, "c", [Policy(), Policy(copies=3)])
+        remove_buckets(three, ["c"], [Policy(), Policy(copies=3)])
     with pytest.raises(InvalidInput) as last:
-        remove_bucket(Configuration((bucket("a", 1),)), "a")
+        remove_buckets(Configuration((bucket("a", 1),)), ["a"])
     assert last.value.code == "last_bucket"
+    with pytest.raises(InvalidInput) as all_of_them:
+        remove_buckets(three, ["a", "b", "c"])
+    assert all_of_them.value.code == "last_bucket"
 
 
 def test_a_configuration_too_large_for_its_register_is_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from skyhold.buckets.bucket import Bucket
@@ -23,7 +23,7 @@ from skyhold.storage.configuration import (
     add_bucket,
     decode_configuration,
     encode_configuration,
-    remove_bucket,
+    remove_buckets,
     replace_bucket,
 )
 from skyhold.storage.names import CHECKPOINTS, STORE_DOCUMENT
@@ -100,15 +100,28 @@ def join_bucket(connection: Connection, location: BucketLocation) -> None:
     _admit(connection, configured, lambda known: add_bucket(known, configured))
 
 
-def leave_bucket(connection: Connection, name: str) -> None:
-    """Take a bucket out of the store; what lies in it stays there."""
+def leave_buckets(connection: Connection, names: Collection[str]) -> None:
+    """Take buckets out of the store, as one change; what lies in them stays there.
+
+    The buckets that stay have to take the change: where too few of them answer it is `OutcomeUnknown` code
+    `checkpoint_pending`. So lost buckets leave together, since none of them could take the change that another leaves.
+    """
     with connection.session(Policy()) as session:
         catalogue = Catalogue(connection.registers, session.blobs)
         policies = [
             Policy.from_json(catalogue.repository(repository_id).read().root.policy)
             for _, repository_id in catalogue.read().repositories()
         ]
-    _reconfigure(connection, lambda known: remove_bucket(known, name, policies))
+    try:
+        _reconfigure(connection, lambda known: remove_buckets(known, names, policies))
+    except OutcomeUnknown as error:
+        if error.code == "checkpoint_pending":
+            left = ", ".join(location.name for location in connection.configuration.locations)
+            error.hint = (
+                f"The store has {left} now, as far as this machine knows. If some of these are lost for good too, take "
+                "them out together: skyhold bucket remove NAME… --force"
+            )
+        raise
     _spread(connection)
 
 

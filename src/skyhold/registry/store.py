@@ -13,7 +13,7 @@ from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
 from skyhold.registry.founding import found_store
 from skyhold.registry.joining import Joining, plan_join
-from skyhold.registry.membership import join_bucket, leave_bucket
+from skyhold.registry.membership import join_bucket, leave_buckets
 from skyhold.registry.names import RefKind
 from skyhold.registry.opening import RecoverReport, named_locations, open_store, recover_store
 from skyhold.registry.repository import Repository
@@ -218,18 +218,21 @@ class Store:
             join_bucket(self._connection, location)
         return joining
 
-    def remove_bucket(self, name: str, *, force: bool = False) -> None:
-        """Take a bucket out of the store. Refused where the others do not hold everything, unless `force`."""
+    def remove_bucket(self, name: str, *others: str, force: bool = False) -> None:
+        """Take a bucket out of the store, or several as one change: those that are lost for good have to leave
+        together. Refused where the others do not hold everything, unless `force`."""
+        leaving = (name, *others)
         if not force:
-            others = [bucket for bucket in self.status().buckets if bucket.name != name]
-            lacking = [bucket.name for bucket in others if bucket.error is not None or bucket.missing]
+            staying = [bucket for bucket in self.status().buckets if bucket.name not in leaving]
+            lacking = [bucket.name for bucket in staying if bucket.error is not None or bucket.missing]
             if lacking:
                 raise InvalidInput(
-                    f"Buckets {', '.join(f'`{other}`' for other in lacking)} do not hold everything; `{name}` stays",
+                    f"Buckets {', '.join(f'`{bucket}`' for bucket in lacking)} do not hold everything; "
+                    "nothing was changed",
                     code="bucket_needed",
                     hint="Run `skyhold sync` first; or, knowing what may be lost, use --force",
                 )
-        leave_bucket(self._connection, name)
+        leave_buckets(self._connection, leaving)
 
     def check_bucket(self, name: str) -> BucketReport:
         """Try, measure and ask a bucket, from this machine."""

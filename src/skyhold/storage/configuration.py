@@ -7,7 +7,7 @@ a configuration that exists is one that the store can live with.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast
 
@@ -137,18 +137,23 @@ def add_bucket(configuration: Configuration, bucket: ConfiguredBucket) -> Config
     return replace(configuration, buckets=(*configuration.buckets, bucket))
 
 
-def remove_bucket(configuration: Configuration, name: str, policies: Sequence[Policy] = ()) -> Configuration:
-    """The configuration without a bucket.
+def remove_buckets(
+    configuration: Configuration, names: Collection[str], policies: Sequence[Policy] = ()
+) -> Configuration:
+    """The configuration without these buckets.
 
-    Raises `NotFound`, and `InvalidInput` for the last bucket, or where the default policy or one of `policies` (those
-    of the repositories) could then never be met.
+    Raises `NotFound`, and `InvalidInput` where none would be left, or where the default policy or one of `policies`
+    (those of the repositories) could then never be met.
     """
-    configuration.bucket(name)
-    if len(configuration.buckets) == 1:
+    for name in names:
+        configuration.bucket(name)
+    left = tuple(bucket for bucket in configuration.buckets if bucket.location.name not in names)
+    if not left:
         raise InvalidInput(
-            f"Bucket `{name}` is the store's only one and stays", code="last_bucket", hint="Add another bucket first"
+            f"The store has no other bucket than {', '.join(f'`{name}`' for name in names)}; nothing was changed",
+            code="last_bucket",
+            hint="Add another bucket first",
         )
-    left = tuple(bucket for bucket in configuration.buckets if bucket.location.name != name)
     for policy in policies:
         check_possible(policy, tuple(bucket.location for bucket in left))
     return replace(configuration, buckets=left)

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import click
 
-from skyhold.cli.arguments import bucket_argument, confirm, yes_option
+from skyhold.cli import candidates
+from skyhold.cli.arguments import confirm, yes_option
 from skyhold.cli.command import Session, verb
+from skyhold.cli.output import counted
 
 
 @verb(
-    bucket_argument(),
+    click.Argument(["names"], nargs=-1, required=True, metavar="NAME...", shell_complete=candidates.buckets),
     click.Option(["--force"], is_flag=True, help="Also where versions are then less durable than their policy says."),
     yes_option(),
-    examples=("skyhold bucket remove gcs-eu", "skyhold bucket remove lost-cloud --force --yes"),
+    examples=("skyhold bucket remove gcs-eu", "skyhold bucket remove lost-cloud lost-too --force --yes"),
     exits=(2, 3, 5, 6, 8, 9),
 )
-def command(session: Session, *, name: str, force: bool, yes: bool) -> None:
-    """Take a bucket out of the store. What lies in it is left there."""
-    confirm(f"Take bucket {name} out of the store?", yes=yes)
+def command(session: Session, *, names: tuple[str, ...], force: bool, yes: bool) -> None:
+    """Take buckets out of the store. What lies in them is left there.
+
+    Several leave as one change. Where some are lost for good, name them all: the buckets that stay have to take the
+    change, and a lost one cannot.
+    """
+    leaving = ", ".join(names)
+    confirm(f"Take {leaving} out of the store?", yes=yes)
     with session.store() as store:
-        store.remove_bucket(name, force=force)
-        names = store.bucket_names
+        store.remove_bucket(*names, force=force)
+        left = store.bucket_names
     session.output.show(
-        {"bucket": name, "removed": True, "bucket_names": names},
-        quiet=[name],
-        human=lambda: click.echo(f"Removed bucket {name}; the store has {len(names)} now: {', '.join(names)}"),
+        {"removed": list(names), "bucket_names": left},
+        quiet=names,
+        human=lambda: click.echo(
+            f"Removed {leaving}; the store has {counted(len(left), 'bucket')} now: {', '.join(left)}"
+        ),
     )
     session.output.next_step("skyhold status")
