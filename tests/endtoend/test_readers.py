@@ -69,5 +69,5 @@ def test_file_is_whole_for_who_has_it_open_and_who_opens_it_during_a_pull(scene:
     assert set(seen["held"]) == {digests["v1"]}
     assert set(seen["opened"]) == {digests["v1"], digests["v2"]}
     assert (seen["opened"][0], seen["opened"][-1]) == (digests["v1"], digests["v2"])
-    assert len(seen["opened"]) > 10
+    assert len(seen["opened"]) > 4
     assert sorted(path.name for path in served.iterdir()) == ["README.md", "config.json", "model.safetensors"]
