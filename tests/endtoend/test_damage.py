@@ -23,7 +23,7 @@ from tests.cli.models import contents, write_model
 from tests.endtoend.machines import CLOUDS, Machine, Scene
 from tests.endtoend.tampering import change_move
 
-KINDS = ("packs", "indexes", "versions", "layouts", "tensors", "nodes")
+KINDS = ("packs", "indexes", "versions", "layouts", "pages", "tensors", "nodes")
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +33,17 @@ def without_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def many_moves(store: Store) -> Store:
-    """With so many moves that the map of the repository has nodes."""
+def many_objects(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """With so many moves that the map of the repository has nodes, and a version of so many chunks, in pages of a few
+    places, that its layout has pages of its own."""
     repository = store.repository("fraud/scorer")
+    long = tmp_path / "long"
+    long.mkdir()
+    for number in range(50):
+        (long / f"part-{number:02}").write_text(f"{number} is a number\n" * 200)
+    with monkeypatch.context() as small_pages:
+        small_pages.setattr("skyhold.storage.layout.PAGE_BYTES_MAX", 1000)
+        repository.push(long, branch="long")
     repository.set_refs({f"alias/name-{number:04}-{'x' * 40}": "main" for number in range(60)})
     return store
 
@@ -57,14 +65,14 @@ def pulls(store: Store, model: Path, to: Path) -> bool:
     return contents(to) == contents(model)
 
 
-def test_every_kind_of_object_is_there_to_be_damaged(scene: Scene, many_moves: Store) -> None:
+def test_every_kind_of_object_is_there_to_be_damaged(scene: Scene, many_objects: Store) -> None:
     assert [kind for kind in KINDS if not objects(scene, "a", kind)] == []
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut short", "swapped", "gone"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_object_is_read_elsewhere_named_and_mended(
-    kind: str, damage: str, scene: Scene, many_moves: Store, model: Path, tmp_path: Path
+    kind: str, damage: str, scene: Scene, many_objects: Store, model: Path, tmp_path: Path
 ) -> None:
     path = objects(scene, "a", kind)[0]
     key = str(path.relative_to(scene.cloud("a")))
@@ -80,6 +88,8 @@ def test_damaged_object_is_read_elsewhere_named_and_mended(
         path.unlink()
     with skyhold.open(scene.clouds()[0]) as store:
         assert pulls(store, model, tmp_path / "pulled")
+        store.repository("fraud/scorer").pull("long", tmp_path / "pulled-long")
+        assert contents(tmp_path / "pulled-long") == contents(tmp_path / "long")
         report = store.verify(deep=True)
         problem = "missing" if damage == "gone" else "damaged"
         assert [(f.bucket, f.key, f.problem) for f in report.findings] == [("a", key, problem)]
