@@ -227,7 +227,7 @@ def test_diff_takes_a_second_ref_of_the_same_repository(skyhold: Shell, pushed: 
         assert [parameter["new"] for parameter in found["parameters"]] == [2], typed
     assert skyhold("diff", "fraud/scorer@v1", "fraud/scorer", "--json").document["to"] == "fraud/scorer@main"
     assert "v9" in skyhold("diff", "fraud/scorer@v1", "v9", status=3).err
-    assert "feature/x" in skyhold("diff", "fraud/scorer@v1", "feature/x", status=3).err
+    assert "write @feature/x" in skyhold("diff", "fraud/scorer@v1", "feature/x", status=3).err
 
 
 def write_layers(folder: Path, count: int, seed: int) -> Path:
@@ -339,7 +339,7 @@ def test_dry_run_of_adding_a_bucket_checks_it_and_changes_nothing(
     told = skyhold("bucket", "add", "d", "clouds/d", "--dry-run")
     assert "Would add bucket d" in told.out
     assert f"would make   {Path('clouds/d').absolute()}" in told.out
-    assert "tell that of a, b, c" in told.out
+    assert "store.json in d, and the list of buckets in a, b, c" in told.out
     assert "4 buckets" in told.out
     assert told.err == ""
     assert not Path("clouds").exists()

@@ -14,9 +14,10 @@ def expand_user(path: str | Path, setting: str) -> Path:
     try:
         return written.expanduser()
     except RuntimeError as error:
+        home = written.parts[0]
         raise InvalidInput(
-            f"{setting}: the path begins with `{written.parts[0]}`, and this machine knows no such home folder",
+            f"{setting}: the path begins with `{home}`, and this machine knows no such home folder",
             code="unknown_home",
-            hint="Write the whole path; a folder that really has this name as `./~name`",
+            hint=f"Write the whole path, or `./{home}` for a folder that is really named so",
             setting=setting,
         ) from error

@@ -120,10 +120,6 @@ def reference_argument(*, ref_needed: bool = False) -> click.Argument:
     )
 
 
-def bucket_argument() -> click.Argument:
-    return click.Argument(["name"], shell_complete=candidates.buckets)
-
-
 def author_option() -> click.Option:
     return click.Option(["--author"], metavar="NAME", help="Who does this (SKYHOLD_AUTHOR, else the user's name).")
 

@@ -62,7 +62,7 @@ def _tell_plan(joining: Joining) -> None:
         [
             ("checked", "its name and place are free" if joining.makes_folder else "it can be reached, and is empty"),
             ("would make", str(location.path) if joining.makes_folder else ""),
-            ("would write", f"store.json, and tell that of {', '.join(joining.told)}"),
+            ("would write", f"store.json in {location.name}, and the list of buckets in {', '.join(joining.told)}"),
         ]
     )
     for sentence in joining.losses:

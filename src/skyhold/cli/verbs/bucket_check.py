@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from skyhold.cli.arguments import bucket_argument
+from skyhold.cli import candidates
 from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
 from skyhold.errors import SkyholdError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @verb(
-    bucket_argument(),
+    click.Argument(["name"], shell_complete=candidates.buckets),
     click.Option(
         ["--policy", "role"],
         type=click.Choice(["reader", "writer", "voter"]),

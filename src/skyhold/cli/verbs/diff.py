@@ -11,6 +11,7 @@ from skyhold.cli import candidates
 from skyhold.cli.arguments import Reference, ReferenceType, read_other_reference
 from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
+from skyhold.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from skyhold.registry.diff import FileDiff, TensorDiff, ValueDiff, VersionDiff
+    from skyhold.registry.repository import Repository
+    from skyhold.registry.store import Store
 
 
 TENSORS_ON_A_TERMINAL: Final = 40
@@ -54,7 +57,7 @@ def command(session: Session, *, before: Reference, after: str, no_tensors: bool
         found = store.repository(before.repository).diff(
             before.ref,
             other.ref,
-            other=store.repository(other.repository),
+            other=_other(store, before, other),
             tensors=not no_tensors and (session.output.json or not session.output.quiet),  # --quiet names files only
             progress=progress,
         )
@@ -62,6 +65,16 @@ def command(session: Session, *, before: Reference, after: str, no_tensors: bool
         limit = TENSORS_ON_A_TERMINAL
     document = {"from": str(before), "to": str(other), **found.to_json()}
     session.output.show(document, quiet=_names(found), human=lambda: _tell(before, other, found, limit))
+
+
+def _other(store: Store, before: Reference, other: Reference) -> Repository:
+    """The repository of the second reference, with a word about what may have been meant where there is none."""
+    try:
+        return store.repository(other.repository)
+    except NotFound as error:
+        if not other.given:
+            error.hint = f"See `skyhold list`; or, for a ref of {before.repository}, write @{other.repository}"
+        raise
 
 
 def _names(found: VersionDiff) -> list[str]:
