@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import socket
@@ -56,7 +57,7 @@ def store(skyhold: Shell, own_machine: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 class Terminal:
-    """An interactive shell on a terminal, and everything that it has printed."""
+    """An interactive shell on a terminal; `printed` is what it printed since a key was pressed last."""
 
     def __init__(self, *command: str) -> None:
         self._parent, child = pty.openpty()
@@ -68,16 +69,15 @@ class Terminal:
         self.printed = ""
 
     def type(self, keys: str, *, until: str, timeout_s: float = 30) -> str:
-        """Press keys, and return what is printed up to `until`."""
+        """Press keys, and return what is printed once the pattern `until` is in it."""
         os.write(self._parent, keys.encode())
+        self.printed = ""
         deadline_s = time.monotonic() + timeout_s
-        new = ""
-        while until not in new:
+        while not re.search(until, self.printed):
             assert time.monotonic() < deadline_s, f"no {until!r} in {self.printed!r}"
             if select.select([self._parent], [], [], 0.1)[0]:
-                read = os.read(self._parent, 65536).decode(errors="replace")
-                new, self.printed = new + read, self.printed + read
-        return new
+                self.printed += os.read(self._parent, 65536).decode(errors="replace")
+        return self.printed
 
     def close(self) -> None:
         self._process.kill()
@@ -124,10 +124,10 @@ def terminal(request: pytest.FixtureRequest, store: Path) -> Iterator[Terminal]:
 )
 def test_tab_completes_names_of_the_store(terminal: Terminal, typed: str, called: str) -> None:
     before, tab, after = typed.partition("\t")
-    terminal.type(before, until=before[-1])
+    terminal.type(before, until=re.escape(before[-1]))
     time.sleep(0.1)  # a shell that is still drawing takes a Tab for pasted text
-    terminal.type(tab, until=called.removesuffix(after)[-1])
-    told = terminal.type(f"{after}\n", until="called<") + terminal.type("", until=">")
+    terminal.type(tab, until=re.escape(called.removesuffix(after).rstrip()[-1]))
+    told = terminal.type(f"{after}\n", until=r"called<.*>\r")
     assert f"called<{called}>" in told
 
 

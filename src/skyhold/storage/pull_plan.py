@@ -7,13 +7,14 @@ the buckets tell which has the packs of the rest. What changes or fails afterwar
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +50,7 @@ class PullSources:
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """What a pull would do; `kept_bytes` of its `total_bytes` are in the target folder already."""
+    """What a pull would do; `kept_bytes` of its `total_bytes` are in files of this machine already."""
 
     files: int
     total_bytes: int
@@ -83,10 +84,12 @@ def plan_tensors(version: VersionFiles, patterns: Sequence[str], root: Path, spa
 
     def needed() -> Iterator[ChunkAt]:
         for index in sorted(set(chosen.values())):
-            ranges = [(tensor.start, tensor.end) for tensor, file in chosen.items() if file == index]
+            ranges = sorted((tensor.start, tensor.end) for tensor, file in chosen.items() if file == index)
+            starts = [start for start, end in ranges if end > start]
+            reached = list(accumulate((end for start, end in ranges if end > start), max))
             for chunk in version.chunks(index):
-                end = chunk.start + chunk.place.raw_length
-                if any(start < end and chunk.start < stop for start, stop in ranges):
+                begun = bisect_left(starts, chunk.start + chunk.place.raw_length)
+                if begun and reached[begun - 1] > chunk.start:
                     yield chunk
 
     _, sources = _find_sources(needed(), space)
