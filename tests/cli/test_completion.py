@@ -119,6 +119,8 @@ def terminal(request: pytest.FixtureRequest, store: Path) -> Iterator[Terminal]:
         ("skyhold ref delete fraud/scorer tag/\t", "ref delete fraud/scorer tag/v1.2"),
         ("skyhold branch delete fraud/scorer f\t", "branch delete fraud/scorer feature/x"),
         ("skyhold verify --repository n\t", "verify --repository nlp/bert"),
+        ("skyhold verify --repository=n\t", "verify --repository=nlp/bert"),
+        ("skyhold push x/y model/con\t", "push x/y model/config.json"),
         ("skyhold --store b show n\t", "--store b show nlp/bert"),
     ],
 )
@@ -145,6 +147,7 @@ def test_tab_completes_names_of_the_store(terminal: Terminal, typed: str, called
         ("skyhold show nowhere/", []),
         ("skyhold show --store nowhere fraud/", []),
         ("skyhold bucket check ", ["a", "b", "c"]),
+        ("skyhold verify --repository=n", ["--repository=nlp/bert"]),
         ("skyhold nonsense ", []),
     ],
 )

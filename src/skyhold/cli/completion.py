@@ -15,7 +15,9 @@ from typing import Any, Final, NoReturn, cast
 from click.shell_completion import (
     BashComplete,
     CompletionItem,
+    FishComplete,
     ShellComplete,
+    ZshComplete,
     add_completion_class,
     get_completion_class,
     shell_complete,
@@ -45,7 +47,18 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 """
 
 
-class BashWords(BashComplete):
+class _OptionWithValue(ShellComplete):
+    """`--option=beginning` is one word to a shell, and what takes its place must be the whole of it."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[Any]]:
+        option, equals, value = incomplete.partition("=")
+        if not equals or not option.startswith("--"):
+            return super().get_completions(args, incomplete)
+        found = super().get_completions([*args, option], value)
+        return [CompletionItem(f"{option}={item.value}", item.type, item.help) for item in found]
+
+
+class BashWords(_OptionWithValue, BashComplete):
     """Bash, whose readline breaks words at `@` and `=` and puts a candidate in the place of the last piece. So the line
     is split into words here, and of a candidate only that piece is given."""
 
@@ -55,9 +68,6 @@ class BashWords(BashComplete):
         line, breaks = os.environ["COMP_LINE"], os.environ.get("COMP_WORDBREAKS", "")
         words = split_arg_string(line)[1:]
         incomplete = words.pop() if words and not line[-1].isspace() else ""
-        option, equals, value = incomplete.partition("=")
-        if equals and option.startswith("--"):
-            words, incomplete = [*words, option], value
         at = max((incomplete.rfind(mark) for mark in breaks), default=-1)
         self._kept = at if incomplete[at : at + 1] == "@" else at + 1  # readline counts `@` to the piece it begins
         return words, incomplete
@@ -66,7 +76,16 @@ class BashWords(BashComplete):
         return f"{item.type},{item.value[self._kept :]}"
 
 
-add_completion_class(BashWords)
+class ZshWords(_OptionWithValue, ZshComplete):
+    """Zsh."""
+
+
+class FishWords(_OptionWithValue, FishComplete):
+    """Fish."""
+
+
+for _shell in (BashWords, ZshWords, FishWords):
+    add_completion_class(_shell)
 
 
 def script(shell: str) -> str:
