@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from skyhold.consensus.checkpoint import CHECKPOINTS_KEPT, parse_checkpoint_key
+from skyhold.consensus.checkpoint import CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, parse_checkpoint_key
 from skyhold.consensus.framed import FRAMED_DATA_BYTES_MAX
 from skyhold.consensus.recovery import recover_registers, restore
 from skyhold.consensus.register import Registers, Versioned
@@ -150,6 +151,40 @@ def test_damaged_checkpoint_is_named_and_another_copy_taken(path: Path, buckets:
         assert recovery.checkpoints[KEY].value == Versioned(2, b"two")
         assert [(copy.bucket, copy.key) for copy in recovery.damaged] == [("cloud-0", damaged)]
     assert newest([buckets[0]]) == {KEY: Versioned(1, b"one")}
+
+
+def test_an_object_that_is_too_long_for_a_checkpoint_is_not_read_into_memory(
+    path: Path, buckets: list[FlakyBucket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can write to one bucket could else fill the memory of the machine that recovers."""
+    registers = checkpointed(path, buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    key = checkpoint_keys(buckets[0])[0]
+    taken_bytes = 0
+    read_stream = FlakyBucket.read_stream
+
+    def endless(bucket: FlakyBucket, object_key: str, **options: int) -> Iterator[bytes | bytearray | memoryview]:
+        nonlocal taken_bytes
+        if bucket is not buckets[0]:
+            yield from read_stream(bucket, object_key, **options)
+            return
+        for _ in range(1000):
+            taken_bytes += 10_000
+            yield bytes(10_000)
+
+    monkeypatch.setattr(FlakyBucket, "read_stream", endless)
+    recovery = recover_registers(buckets, KEYS, NAME_KEY)
+    assert recovery.checkpoints[KEY].value == Versioned(1, b"one")
+    assert [(copy.bucket, copy.key) for copy in recovery.damaged] == [("cloud-0", key)]
+    assert taken_bytes <= CHECKPOINT_BYTES_MAX + 20_000
+
+
+def test_the_largest_register_has_a_checkpoint_that_is_read(path: Path, buckets: list[FlakyBucket]) -> None:
+    registers = checkpointed(path, buckets)
+    data = os.urandom(FRAMED_DATA_BYTES_MAX)
+    registers.compare_and_set(KEY, 0, data, "a")
+    registers.seal(KEY, 1, os.urandom(FRAMED_DATA_BYTES_MAX))
+    assert newest(buckets)[KEY].data == data
 
 
 def test_checkpoint_under_the_name_of_another_change_is_damaged(path: Path, buckets: list[FlakyBucket]) -> None:

@@ -142,3 +142,17 @@ def test_a_key_file_that_cannot_be_written_whole_is_no_key_file(
         KeyFile.generate(tmp_path / "key")
     assert caught.value.code == "key_file_unwritable"
     assert not (tmp_path / "key").exists()
+
+
+def test_a_new_key_file_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes are made durable, and then its name in the folder."""
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    KeyFile.generate(tmp_path / "key")
+    assert synced == [(tmp_path / "key").stat().st_ino, tmp_path.stat().st_ino]

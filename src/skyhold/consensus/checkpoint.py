@@ -21,14 +21,19 @@ from typing import Final, Protocol
 import rfc8785
 from blake3 import blake3
 
+from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
 from skyhold.consensus.register import Registers, Resync, Versioned
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, SkyholdError
+from skyhold.units import KIB
 
 CHECKPOINTS_KEPT: Final = 8
 STRAGGLER_GRACE_S: Final = 2.0
 TERM_MAX: Final = 2**32 - 1
+CHECKPOINT_BYTES_MAX: Final = 64 * KIB
+"""Twice `DATA_BYTES_MAX` in base64 (the data, and the configuration after a seal), with the frame and other fields."""
+
 _FOLDER: Final = "checkpoints"
 _OBJECT: Final = re.compile(r"checkpoints/([0-9a-f]{32})/([0-9a-f]{8})-([0-9a-f]{16})-[0-9a-f]{32}")
 
@@ -221,6 +226,12 @@ def parse_checkpoint_key(object_key: str) -> tuple[str, int, int] | None:
     """Folder, term and version in the key of a checkpoint, or None for another key."""
     match = _OBJECT.fullmatch(object_key)
     return (match[1], int(match[2], 16), int(match[3], 16)) if match else None
+
+
+def read_checkpoint(bucket: Bucket, object_key: str) -> bytearray:
+    """The object of a checkpoint as a bucket holds it. Raises `Corrupt` where it is longer than one can be, before it
+    is taken into memory, and what a driver raises."""
+    return read_bounded(bucket, object_key, CHECKPOINT_BYTES_MAX)
 
 
 def open_checkpoint(

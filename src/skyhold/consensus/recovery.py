@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
-from skyhold.consensus.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint_key
+from skyhold.consensus.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint_key, read_checkpoint
 from skyhold.consensus.register import Registers
 from skyhold.errors import Corrupt, PermissionDenied, SkyholdError
 
@@ -108,7 +108,10 @@ def _read(
 ) -> Checkpoint | None:
     for bucket in holders:
         try:
-            stored = bucket.read(object_key)
+            stored = read_checkpoint(bucket, object_key)
+        except Corrupt as error:
+            recovery.damaged.append(DamagedCheckpoint(bucket.name, object_key, error.message))
+            continue
         except SkyholdError as error:
             recovery.failed[bucket.name] = error
             continue

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
-from skyhold.consensus.checkpoint import open_checkpoint
+from skyhold.consensus.checkpoint import open_checkpoint, read_checkpoint
 from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, PermissionDenied, SkyholdError
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import CONFIG, Connection, key_encryption_keys, new_operation_id
@@ -182,7 +182,8 @@ def _is_ours(connection: Connection, bucket: Bucket) -> bool:
     try:
         for info in bucket.list(f"{CHECKPOINTS}/"):
             try:
-                open_checkpoint(bucket.read(info.key), info.key, connection.keys, connection.store_keys.name_key())
+                stored = read_checkpoint(bucket, info.key)
+                open_checkpoint(stored, info.key, connection.keys, connection.store_keys.name_key())
             except (Corrupt, PermissionDenied):
                 continue
             return True

@@ -99,6 +99,7 @@ class KeyFile:
                 file.write(_KEY_FILE_PREFIX + key.hex() + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+            _sync_folder(path.parent)  # what it wraps outlives a power cut, so the file's name has to, too
         except OSError as error:
             path.unlink(missing_ok=True)  # half a key opens nothing, and would stand in the way of the next try
             raise InvalidInput(
@@ -264,6 +265,15 @@ def _stretch(passphrase: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
 def _stretch_bytes(n: int, r: int, p: int) -> int:
     """The memory that scrypt takes: its table, its blocks, and two more of OpenSSL's."""
     return 128 * r * (n + p + 2)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _associated(store_id: str, number: int) -> bytes:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import Final, Protocol
 
+from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys, decode_frame, encode_frame
 from skyhold.errors import Corrupt, NotFound
-from skyhold.storage.bounded import read_bounded
 from skyhold.storage.names import blob_key, blob_name, kind_of_folder
 from skyhold.storage.replicas import Replicas
 

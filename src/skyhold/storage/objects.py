@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys
-from skyhold.consensus.checkpoint import open_checkpoint, parse_checkpoint_key
+from skyhold.consensus.checkpoint import open_checkpoint, parse_checkpoint_key, read_checkpoint
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, SkyholdError, Unavailable
 from skyhold.storage.blobs import check_blob
-from skyhold.storage.bounded import read_bounded
 from skyhold.storage.names import blob_name_of, pack_id_of
 from skyhold.storage.pack import PACK_BYTES_MAX, check_pack, merge_packs
 from skyhold.storage.replicas import write_verified
@@ -69,6 +69,8 @@ class ObjectChecker:
 
     def read(self, bucket: Bucket, key: str) -> Buffer:
         """The whole object, unchecked but for its length."""
+        if parse_checkpoint_key(key) is not None:
+            return read_checkpoint(bucket, key)
         return read_bounded(bucket, key, PACK_BYTES_MAX if pack_id_of(key) is not None else FRAME_BYTES_MAX)
 
     def merged(self, key: str, copies: Iterable[Buffer]) -> Buffer | None:
