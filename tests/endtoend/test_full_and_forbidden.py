@@ -127,6 +127,57 @@ def small_disk(folder: Path) -> Iterator[Callable[[], None]]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
+@contextmanager
+def read_only(folder: Path) -> Iterator[Callable[[], None]]:
+    """Mount a folder onto itself, read-only as the kernel means it: also for root. What is yielded opens it again."""
+    mount = ["mount", "--bind", folder, folder]
+    mounted = subprocess.run(mount, check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.decode()}")
+
+    def remount(mode: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,bind,{mode}", folder], check=True)
+
+    try:
+        remount("ro")
+        yield lambda: remount("rw")
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@needs_root
+def test_cloud_mounted_read_only_lags_is_named_and_is_filled_later(shop: Shop) -> None:
+    before = contents(shop.scene.cloud("b"))
+    with read_only(shop.scene.cloud("b")) as open_again:
+        with pytest.raises(OSError, match="Read-only file system"):
+            (shop.scene.cloud("b") / "mine").write_text("x")
+        told = shop.push()
+        assert "lagging: b" in told.out
+        assert contents(shop.scene.cloud("b")) == before
+        assert " b  " in shop("verify", status=10).out
+        refused = shop("sync", status=10)
+        assert "Not mended:" in refused.out
+        assert "read-only" in refused.out.lower()
+        shop.pull()
+        assert contents(shop.target) == contents(shop.model)
+        open_again()
+        assert shop.whole()
+        assert contents(shop.scene.cloud("b")).keys() > before.keys()
+
+
+@needs_root
+def test_clouds_mounted_read_only_refuse_a_push_that_succeeds_later(shop: Shop) -> None:
+    before = contents(shop.scene.place / "clouds")
+    with read_only(shop.scene.place / "clouds") as open_again:
+        assert "read-only" in shop.push(status=6).err.lower()
+        assert contents(shop.scene.place / "clouds") == before
+        shop.pull()
+        assert contents(shop.target) == contents(shop.scene.place.with_name("old"))
+        open_again()
+        shop.push()
+        assert shop.whole()
+
+
 @needs_root
 def test_full_disks_of_all_clouds_refuse_a_push_that_succeeds_later(shop: Shop) -> None:
     (shop.scene.place / "clouds").chmod(0o700)
