@@ -64,7 +64,11 @@ class PushOptions:
 
 @dataclass(slots=True)
 class Pushed:
-    """What a push stored. Sizes in bytes; `packs` are all packs that the files need, by id, own and reused."""
+    """What a push stored. Sizes in bytes; `packs` are all packs that the files need, by id, own and reused.
+
+    These ids are what is kept in memory to the end: with what else a push holds then, under 1 KiB per pack, hence under
+    60 MB per TB (`tracemalloc`, pushes of 12 and of 34 packs compared; a dry run: 1.5 KiB). Chunks are kept on disk.
+    """
 
     files: list[FileEntry] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
