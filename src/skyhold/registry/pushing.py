@@ -39,8 +39,8 @@ def push_version(
     """Push, and move the refs once the version is durable to the repository's policy.
 
     Begins again, a few times, where garbage collection ran meanwhile, where the policy now wants the bytes elsewhere,
-    or where objects that it meant to reuse are not to be had any more; what was sent is found again. Raises what storage
-    raises, and `Conflict` where the branch moved.
+    or where objects that it meant to reuse are not to be had any more; what was sent is found again. Raises what
+    storage raises, and `Conflict` where the branch moved.
     """
     source = find_source(request.path, without_optimizer=request.without_optimizer)
     lost: set[bytes] = set()

@@ -122,11 +122,11 @@ class ChunkReader:
         of it. The base is checked only where the chunk turns out wrong: a damaged base makes a chunk that does not
         match its id."""
         try:
+            unchecked: Buffer | None
             if base in records:
                 unchecked = self._decode_unchecked(base, records[base], None, room)
             else:
-                unchecked = room
-                self._space.files.read(base, room)
+                unchecked = self._space.files.read(base)
             return self._decode_checked(place, records[place], unchecked, out)
         except Corrupt:
             record = records[base] if base in records else self.fetch([base])[base]

@@ -47,18 +47,19 @@ class LinkedFiles:
         except OSError:
             return False
 
-    def read(self, place: Place, room: memoryview) -> bool:
-        """Fill `room` with what a file has where the chunk of `place` was. It is not yet checked."""
+    def read(self, place: Place) -> bytes | None:
+        """What a file has where the chunk of `place` was, unchecked; None where none has it."""
         for digest, start, length in self._places(place.pack_id).get(place.chunk_id, ()):
-            if length == len(room):
+            if length == place.raw_length:
                 with contextlib.suppress(OSError):
                     descriptor = os.open(self._link(digest), os.O_RDONLY | os.O_CLOEXEC)
                     try:
-                        if os.preadv(descriptor, [room], start) == length:
-                            return True
+                        found = read_exactly(descriptor, start, length)
                     finally:
                         os.close(descriptor)
-        return False
+                    if found is not None:
+                        return found
+        return None
 
     def has(self, place: Place) -> bool:
         """Whether some file may hold the chunk of `place`; only reading it tells."""
@@ -106,3 +107,12 @@ class LinkedFiles:
 
     def _list(self, pack_id: bytes) -> Path:
         return self._folder.path / f"{pack_id.hex()}.files"
+
+
+def read_exactly(descriptor: int, start: int, length: int) -> bytes | None:
+    """Bytes of an open file, or None where it has fewer or cannot be read."""
+    with contextlib.suppress(OSError):
+        data = os.pread(descriptor, length, start)
+        if len(data) == length:
+            return data
+    return None

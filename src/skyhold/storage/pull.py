@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -23,7 +21,6 @@ from typing import Final
 
 from blake3 import blake3
 
-from skyhold.errors import NotFound
 from skyhold.storage.chunks import Buffer, ChunkReader, PackSpace
 from skyhold.storage.pack import CHUNK_BYTES_MAX, Place
 from skyhold.storage.progress import Progress
@@ -31,17 +28,21 @@ from skyhold.storage.targets import Target, check_space, is_current, missing_byt
 from skyhold.storage.version_files import ChunkAt, VersionFiles
 from skyhold.units import MIB
 
-BATCH_BYTES: Final = 4 * MIB
+BATCH_BYTES: Final = 6 * MIB
+"""Large, because a request costs a server milliseconds, whatever it brings."""
+
 BATCH_CHUNKS_MAX: Final = 128
 BATCH_FILES_MAX: Final = 16
 """Bounds the files that are open at once, where they are tiny: ten batches of two descriptors each stay below 400."""
 
-FETCHERS: Final = 6
-"""Batches that are fetched at once: enough for a link of long round trips, before decoding wants them."""
+FETCHERS: Final = 4
+"""Batches that are fetched at once, ahead of decoding."""
 
 DECODERS: Final = 2
-BATCHES_UNDER_WAY: Final = FETCHERS + DECODERS + 2
-"""Each has a buffer. The last two are being written, and waiting for that."""
+ROOMS: Final = DECODERS + 2
+"""Buffers for decoded batches. The last two are being written, and waiting for that."""
+
+BATCHES_UNDER_WAY: Final = FETCHERS + ROOMS
 
 
 @dataclass(slots=True)
@@ -68,21 +69,22 @@ class _Fetched:
     """A batch with what decoding it needs."""
 
     batch: _Batch
-    views: list[memoryview]
-    """Views into the room that was lent to the batch, one for each chunk."""
-    missing: list[int]
-    """Numbers of the chunks that are to be decoded; the others' bytes are there."""
+    chunks: list[Buffer | None]
+    """The chunks of the batch that this machine had, and None for those that are to be decoded."""
     unwritten: list[int]
     """Numbers of the chunks that do not lie in the part file yet."""
     records: dict[Place, Buffer]
 
-    @property
-    def fetched_bytes(self) -> int:
-        return sum(len(record) for record in self.records.values())
 
-    @property
-    def kept_bytes(self) -> int:
-        return self.batch.length - sum(len(self.views[number]) for number in self.missing)
+@dataclass(frozen=True, slots=True)
+class _Restored:
+    """A batch whose chunks are all there, and right. Those that were decoded lie in the room lent to it."""
+
+    batch: _Batch
+    chunks: list[Buffer]
+    unwritten: list[int]
+    fetched_bytes: int
+    kept_bytes: int
 
 
 def _room() -> mmap.mmap:
@@ -103,8 +105,10 @@ class Pull:
         self._progress = progress
         self._fetchers = ThreadPoolExecutor(FETCHERS, thread_name_prefix="pull-fetch")
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pull-decode")
-        self._rooms = [_room() for _ in range(BATCHES_UNDER_WAY)]
+        self._rooms = [_room() for _ in range(ROOMS)]
         self._local = threading.local()
+        self._fetching: deque[Future[_Fetched]] = deque()
+        self._decoding: deque[tuple[mmap.mmap, Future[_Restored]]] = deque()
         self._open: list[Target] = []
         self._kept: set[Target] = set()
         """Files that the cache will hold whole, so that their records need not be there."""
@@ -133,15 +137,14 @@ class Pull:
             else:
                 wanted.append(index)
         check_space(root, sum(missing_bytes(root, version.files[index]) for index in wanted))
-        running: deque[tuple[mmap.mmap, Future[_Fetched]]] = deque()
         for batch in self._batches(version, wanted, root):
-            if not self._rooms:
-                self._complete(*running.popleft())
-            room = self._rooms.pop()
-            fetching = self._fetchers.submit(self._fetch, batch, room)
-            running.append((room, self._decoders.submit(self._decode, fetching)))
-        while running:
-            self._complete(*running.popleft())
+            self._fetching.append(self._fetchers.submit(self._fetch, batch))
+            if len(self._fetching) > FETCHERS:
+                self._begin_decoding()
+        while self._fetching:
+            self._begin_decoding()
+        while self._decoding:
+            self._complete_first()
         return self.pulled
 
     def _batches(self, version: VersionFiles, indices: Sequence[int], root: Path) -> Iterator[_Batch]:
@@ -166,40 +169,57 @@ class Pull:
         if chunks or ended:
             yield _Batch(tuple(chunks), length, tuple(ended))
 
-    def _fetch(self, batch: _Batch, buffer: mmap.mmap) -> _Fetched:
-        """On a fetcher's thread: what the target folder has of the batch, and the records of the rest."""
-        files, room, position = self._space.files, memoryview(buffer), 0
-        fetched = _Fetched(batch, [], [], [], {})
+    def _fetch(self, batch: _Batch) -> _Fetched:
+        """On a fetcher's thread: what this machine has of the batch, and the records of the rest."""
+        files = self._space.files
+        fetched = _Fetched(batch, [], [], {})
         kept: list[Place] = []
         passing: list[Place] = []
         for number, (target, chunk) in enumerate(batch.chunks):
-            view = room[position : position + chunk.place.raw_length]
-            position += len(view)
-            fetched.views.append(view)
-            is_right = partial(self._is, chunk.place.chunk_id)
-            if target.resume(chunk.start, view, is_right):
-                continue
-            fetched.unwritten.append(number)
-            if target.reuse(chunk.start, view, is_right) or (files.read(chunk.place, view) and is_right(view)):
-                continue
-            fetched.missing.append(number)
-            (passing if target in self._kept else kept).append(chunk.place)
-            if chunk.base is not None and not files.has(chunk.base):
-                kept.append(chunk.base)
+            place = chunk.place
+            found = self._checked(place, target.resume(chunk.start, place.raw_length))
+            if found is None:
+                fetched.unwritten.append(number)
+                found = self._checked(place, target.reuse(chunk.start, place.raw_length))
+            if found is None:
+                found = self._checked(place, files.read(place))
+            if found is None:
+                (passing if target in self._kept else kept).append(place)
+                if chunk.base is not None and not files.has(chunk.base):
+                    kept.append(chunk.base)
+            fetched.chunks.append(found)
         fetched.records = self._reader.fetch(kept) | self._reader.fetch(passing, keep=False)
         return fetched
 
-    def _decode(self, fetching: Future[_Fetched]) -> _Fetched:
+    def _checked(self, place: Place, found: bytes | None) -> bytes | None:
+        if found is None or blake3(found, key=self._space.chunk_id_key).digest() != place.chunk_id:
+            return None
+        return found
+
+    def _begin_decoding(self) -> None:
+        if not self._rooms:
+            self._complete_first()
+        room = self._rooms.pop()
+        self._decoding.append((room, self._decoders.submit(self._decode, self._fetching.popleft(), room)))
+
+    def _decode(self, fetching: Future[_Fetched], buffer: mmap.mmap) -> _Restored:
         """On a decoder's thread: every chunk of the batch, checked."""
         fetched = fetching.result()
-        records = fetched.records
-        for number in fetched.missing:
-            chunk, view = fetched.batch.chunks[number][1], fetched.views[number]
+        room, records, position = memoryview(buffer), fetched.records, 0
+        chunks: list[Buffer] = []
+        for (_, chunk), found in zip(fetched.batch.chunks, fetched.chunks, strict=True):
+            if found is not None:
+                chunks.append(found)
+                continue
+            out = room[position : position + chunk.place.raw_length]
+            position += len(out)
+            chunks.append(out)
             if chunk.base is None:
-                self._reader.decode(chunk.place, records[chunk.place], None, view)
+                self._reader.decode(chunk.place, records[chunk.place], None, out)
             else:
-                self._reader.decode_delta(chunk.place, chunk.base, records, self._base_room(len(view)), view)
-        return fetched
+                self._reader.decode_delta(chunk.place, chunk.base, records, self._base_room(len(out)), out)
+        fetched_bytes = sum(map(len, records.values()))
+        return _Restored(fetched.batch, chunks, fetched.unwritten, fetched_bytes, fetched.batch.length - position)
 
     def _base_room(self, length: int) -> memoryview:
         """A buffer of this thread for the delta base of the chunk at hand."""
@@ -208,27 +228,27 @@ class Pull:
         room: memoryview = self._local.base[:length]
         return room
 
-    def _is(self, chunk_id: bytes, data: memoryview) -> bool:
-        return blake3(data, key=self._space.chunk_id_key).digest() == chunk_id
-
-    def _complete(self, room: mmap.mmap, decoding: Future[_Fetched]) -> None:
-        fetched = decoding.result()
-        for number in fetched.unwritten:
-            target, chunk = fetched.batch.chunks[number]
-            target.write(chunk.start, fetched.views[number])
-        for (target, _), view in zip(fetched.batch.chunks, fetched.views, strict=True):
-            target.hash(view)
+    def _complete_first(self) -> None:
+        """Write and hash what was decoded of the batch that comes first, and finish the files that end with it."""
+        room, decoding = self._decoding.popleft()
+        restored = decoding.result()
+        batch = restored.batch
+        for number in restored.unwritten:
+            target, chunk = batch.chunks[number]
+            target.write(chunk.start, restored.chunks[number])
+        for (target, _), data in zip(batch.chunks, restored.chunks, strict=True):
+            target.hash(data)
         self._rooms.append(room)
-        for target, chunks in groupby(fetched.batch.chunks, itemgetter(0)):
+        for target, chunks in groupby(batch.chunks, itemgetter(0)):
             if target in self._kept:
                 self._space.files.note(target.entry.sha256, ((chunk.start, chunk.place) for _, chunk in chunks))
-        for target in fetched.batch.last_of:
+        for target in batch.last_of:
             target.finish(self._space.files if target in self._kept else None)
             self._open.remove(target)
             self._kept.discard(target)
-        self.pulled.fetched_bytes += fetched.fetched_bytes
-        self.pulled.kept_bytes += fetched.kept_bytes
-        self._progress.advance(fetched.batch.length, stored_bytes=fetched.fetched_bytes)
+        self.pulled.fetched_bytes += restored.fetched_bytes
+        self.pulled.kept_bytes += restored.kept_bytes
+        self._progress.advance(batch.length, stored_bytes=restored.fetched_bytes)
 
 
 def pull_files(
@@ -238,19 +258,7 @@ def pull_files(
 
     Raises `NotFound` where a glob matches none.
     """
-    for pattern in include:
-        if not any(fnmatchcase(file.path, pattern) for file in version.files):
-            raise NotFound(
-                f"No file of the version matches `{pattern}`",
-                code="file_not_found",
-                hint="List them with `skyhold show`",
-                pattern=pattern,
-            )
-    indices = [
-        index
-        for index, file in enumerate(version.files)
-        if not include or any(fnmatchcase(file.path, pattern) for pattern in include)
-    ]
+    indices = version.matching(include)
     progress.begin("pull", sum(version.files[index].size_bytes for index in indices))
     try:
         with Pull(space, progress) as pull:

@@ -24,8 +24,7 @@ from skyhold.buckets.bucket import Bucket, Buffer
 from skyhold.errors import SkyholdError
 from skyhold.storage.chunks import PackSpace, spans
 from skyhold.storage.names import pack_id_of, pack_key
-from skyhold.storage.pack import CHUNK_BYTES_MAX
-from skyhold.storage.targets import _part_of, check_space, is_current, missing_bytes
+from skyhold.storage.targets import check_space, is_current, missing_bytes, part_of
 from skyhold.storage.tensor_pull import choose_tensors, safetensors_head
 from skyhold.storage.version_files import ChunkAt, FileEntry, VersionFiles
 
@@ -99,15 +98,16 @@ def plan_tensors(version: VersionFiles, patterns: Sequence[str], root: Path, spa
 def _not_here(version: VersionFiles, index: int, root: Path, space: PackSpace) -> Iterator[ChunkAt]:
     """The chunks of a file that no file of this machine has: neither the one in the target folder, nor the part of an
     interrupted pull, nor one that the cache has linked. Bases that such a file has are left out, too."""
-    entry, room = version.files[index], memoryview(bytearray(CHUNK_BYTES_MAX))
+    entry = version.files[index]
     with ExitStack() as opened:
         here = [_opened(path, opened) for path in _candidates(root, entry)]
 
         def found(chunk: ChunkAt) -> Iterator[Buffer]:
-            view = room[: chunk.place.raw_length]
-            yield from (os.pread(descriptor, len(view), chunk.start) for descriptor in here if descriptor >= 0)
-            if space.files.read(chunk.place, view):
-                yield view
+            length = chunk.place.raw_length
+            yield from (os.pread(descriptor, length, chunk.start) for descriptor in here if descriptor >= 0)
+            linked = space.files.read(chunk.place)
+            if linked is not None:
+                yield linked
 
         for chunk in version.chunks(index):
             wanted = chunk.place.chunk_id
@@ -118,7 +118,7 @@ def _not_here(version: VersionFiles, index: int, root: Path, space: PackSpace) -
 
 def _candidates(root: Path, entry: FileEntry) -> tuple[Path, Path]:
     path = root.joinpath(*entry.path.split("/"))
-    return path, _part_of(path, entry)
+    return path, part_of(path, entry)
 
 
 def _opened(path: Path, opened: ExitStack) -> int:

@@ -13,13 +13,14 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
-from skyhold.storage.linked_files import LinkedFiles
+from skyhold.storage.linked_files import LinkedFiles, read_exactly
 from skyhold.storage.version_files import FileEntry
+
+Buffer = bytes | bytearray | memoryview
 
 _READ_BYTES: Final = 4 << 20
 
@@ -30,7 +31,7 @@ class Target:
     def __init__(self, root: Path, entry: FileEntry) -> None:
         self.entry = entry
         self._path = root.joinpath(*entry.path.split("/"))
-        self._part = _part_of(self._path, entry)
+        self._part = part_of(self._path, entry)
         self._descriptor, self._old = -1, -1
         _make_folders(root, self._path.parent)
         with named(self._path):
@@ -58,21 +59,22 @@ class Target:
             raise Unavailable(f"Another pull is writing {self._path}", code="target_busy", hint="Wait for it to end")
         os.ftruncate(self._descriptor, self.entry.size_bytes)
 
-    def resume(self, start: int, room: memoryview, is_right: Callable[[memoryview], bool]) -> bool:
-        """Fill `room` with what the part of an interrupted pull has at `start`, if `is_right` says it is wanted."""
-        return self._resumed and _fill(self._descriptor, start, room) and is_right(room)
+    def resume(self, start: int, length: int) -> bytes | None:
+        """What the part of an interrupted pull has at `start`, unchecked; None where it has nothing there."""
+        return read_exactly(self._descriptor, start, length) if self._resumed else None
 
-    def reuse(self, start: int, room: memoryview, is_right: Callable[[memoryview], bool]) -> bool:
-        """Fill `room` with what the file that the target replaces has at `start`, if that is wanted."""
-        return self._old >= 0 and _fill(self._old, start, room) and is_right(room)
+    def reuse(self, start: int, length: int) -> bytes | None:
+        """What the file that the target replaces has at `start`, unchecked; None where it has nothing there."""
+        return read_exactly(self._old, start, length) if self._old >= 0 else None
 
-    def write(self, start: int, data: memoryview) -> None:
+    def write(self, start: int, data: Buffer) -> None:
+        view = memoryview(data)
         with named(self._path):
             done = 0
-            while done < len(data):
-                done += os.pwrite(self._descriptor, data[done:], start + done)
+            while done < len(view):
+                done += os.pwrite(self._descriptor, view[done:], start + done)
 
-    def hash(self, data: memoryview) -> None:
+    def hash(self, data: Buffer) -> None:
         """Feed the next bytes of the file, in order."""
         self._hash.update(data)
 
@@ -126,7 +128,7 @@ def is_current(root: Path, entry: FileEntry) -> bool:
 def missing_bytes(root: Path, entry: FileEntry) -> int:
     """How much a file still needs on disk, what the part of an interrupted pull occupies taken off."""
     with contextlib.suppress(OSError):
-        part = _part_of(root.joinpath(*entry.path.split("/")), entry)
+        part = part_of(root.joinpath(*entry.path.split("/")), entry)
         return max(0, entry.size_bytes - part.stat(follow_symlinks=False).st_blocks * 512)
     return entry.size_bytes
 
@@ -173,18 +175,9 @@ def _refuse_special(path: Path) -> None:
         )
 
 
-def _part_of(path: Path, entry: FileEntry) -> Path:
+def part_of(path: Path, entry: FileEntry) -> Path:
     """The part beside a file. Hashed, because a name may already be as long as names can be."""
     return path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}-{entry.sha256[:16]}.skyhold-part")
-
-
-def _fill(descriptor: int, start: int, room: memoryview) -> bool:
-    """Whether `room` could be filled from an open file; one that cannot be read has nothing to give."""
-    done = 0
-    with contextlib.suppress(OSError):
-        while done < len(room) and (count := os.preadv(descriptor, [room[done:]], start + done)):
-            done += count
-    return done == len(room)
 
 
 class named:  # noqa: N801  reads as a verb at its place of use
