@@ -31,7 +31,7 @@ def without_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read shall come out of the clouds."""
     monkeypatch.setattr("skyhold.storage.cache.PackCache.get", lambda *_: None)
     monkeypatch.setattr("skyhold.storage.linked_files.LinkedFiles.has", lambda *_: False)
-    monkeypatch.setattr("skyhold.storage.linked_files.LinkedFiles.read", lambda *_: False)
+    monkeypatch.setattr("skyhold.storage.linked_files.LinkedFiles.read", lambda *_: None)
 
 
 @pytest.fixture

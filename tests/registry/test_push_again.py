@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import skyhold
+from skyhold.buckets.bucket import Bucket
 from skyhold.storage.settings import load_settings
 
 
@@ -81,3 +82,41 @@ def test_a_branch_can_be_pushed_to_after_its_version_was_lost(store: skyhold.Sto
     repository.pull("main", tmp_path / "out")
     expected = (tmp_path / "two" / "model.safetensors").read_bytes()
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
+
+
+def test_a_push_of_the_same_content_after_the_regions_changed_brings_it_where_they_want_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its packs are of another placement class: it is sent anew, as another version; the next push sends nothing."""
+    monkeypatch.setenv("SKYHOLD_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("SKYHOLD_CACHE", str(tmp_path / "cache"))
+    urls = {region: f"memory://{tmp_path.name}-{region}?region={region}" for region in ("eu-1", "us-1")}
+    path = write_model(tmp_path / "in")
+    size_bytes = (path / "model.safetensors").stat().st_size
+    with skyhold.init(list(urls.values()), settings=load_settings()) as store:
+        repository = store.create_repository("team/model", policy=skyhold.Policy(copies=1, regions=("eu-*",)))
+        first = repository.push(path)
+        repository.set_policy(skyhold.Policy(copies=1, regions=("us-*",)))
+        packs = {name: {info.key for info in bucket.list("packs/")} for name, bucket in buckets_of(store).items()}
+        assert [len(held) for held in packs.values()] == [1, 0]
+
+        moved = repository.push(path)
+        assert (moved.reused_bytes, moved.unchanged) == (0, False)
+        after = {name: {info.key for info in bucket.list("packs/")} for name, bucket in buckets_of(store).items()}
+        europe, america = after.values()
+        assert europe == packs[f"{tmp_path.name}-eu-1"], "nothing more goes where it may not"
+        assert len(america) == 1
+        assert america.isdisjoint(europe)
+        assert {finding.key for finding in store.verify().findings} == europe, "which the first version still needs"
+
+        again = repository.push(path)
+        assert (again.version, again.unchanged, again.stored_bytes) == (moved.version, True, 0)
+        assert again.reused_bytes >= size_bytes
+        repository.pull("main", tmp_path / "out")
+        repository.pull(first.version, tmp_path / "first")
+    assert (tmp_path / "first" / "model.safetensors").read_bytes() == (path / "model.safetensors").read_bytes()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (path / "model.safetensors").read_bytes()
+
+
+def buckets_of(store: skyhold.Store) -> dict[str, Bucket]:
+    return store._connection.buckets()
