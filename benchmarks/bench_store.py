@@ -74,7 +74,7 @@ def environment(tools: list[str], rounds: int) -> dict[str, str]:
         "Machine": f"{os.cpu_count()} cores ({model}), Linux {platform.release()}, Python {platform.python_version()}",
         "Tools": ", ".join(versions),
         "Server": f"{server.split()[0]} {server.split()[1]}, data on the same disk as the client's",
-        "Runs": f"{rounds}, tools in turn; files in the page cache, disk at rest before every run",
+        "Runs": f"{rounds}, tools in turn; before each the machine is brought to rest (`benchmarks/rest.py`)",
     }
 
 
@@ -83,15 +83,6 @@ def make_inputs(group: str, folder: Path) -> dict[str, Path]:
     maker = [str(HERE.parent / "demo" / "models.py"), "network"] if group == "real" else [str(HERE / "family.py")]
     made = subprocess.run([sys.executable, *maker, str(folder)], check=True, stdout=subprocess.PIPE, text=True)
     return {label: Path(path) for label, path in json.loads(made.stdout).items()}
-
-
-def warm_up(folders: dict[str, Path]) -> None:
-    """Read all files once, so that they are in the page cache."""
-    for folder in folders.values():
-        for name in scenarios.regular_files(folder):
-            with (folder / name).open("rb") as file:
-                while file.read(1 << 22):
-                    pass
 
 
 def end_in_order(signal_number: int, _frame: FrameType | None) -> NoReturn:
@@ -115,7 +106,6 @@ def main() -> int:
     try:
         for group in groups:
             folders = make_inputs(group, chosen.folder)
-            warm_up(folders)
             GROUPS[group](Bench(work / group, chosen.tools, chosen.rounds, results), folders)
     except (CommandError, MismatchError) as error:
         print(f"error: {error}", file=sys.stderr)

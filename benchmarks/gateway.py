@@ -46,6 +46,10 @@ class Gateway:
         """Forget a bucket and free its disk."""
         shutil.rmtree(self.folder / name, ignore_errors=True)
 
+    def folder_of(self, endpoint: Endpoint) -> Path:
+        """Where a bucket's objects lie."""
+        return self.folder / endpoint.bucket
+
     def stored_bytes(self, name: str) -> int:
         """The sizes of all files that the bucket holds now, unfinished uploads included."""
         return sum(file.stat().st_size for file in (self.folder / name).rglob("*") if file.is_file())

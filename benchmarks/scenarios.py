@@ -1,13 +1,13 @@
 """What is measured: each scenario runs the tools in turn (A B C A B C), never one tool's runs in a block.
 
-Before every timed command the disk is brought to rest (`sync`), so that no tool pays for another's dirty pages. The
-files that are pushed are in the page cache. Every pull is compared with what was pushed, after the clock has stopped.
+Before every timed command the machine is brought to rest (`rest`). What the command reads (the files that are pushed
+or the server's data) and the tool's own state are in the page cache. Every pull is compared with what was pushed, after
+the clock has stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from contestants import Contestant, Rclone, RcloneStreams, Restic, Skyhold
 from gateway import Gateway, running_gateway
 from link import SERVER_ADDRESS, shaped_link, why_not_possible
 from measure import Command, Sample, run, total
+from rest import bring_to_rest
 from results import Results
 
 Folders = Mapping[str, Path]
@@ -62,22 +63,25 @@ class Bench:
                 gateway.drop_bucket(endpoint.bucket)
             shutil.rmtree(contestant.state)
 
-    def timed(self, group: str, row: str, contestant: Contestant, commands: Sequence[Command]) -> Sample:
-        """Run commands as one row's sample."""
-        os.sync()
+    def timed(
+        self, group: str, row: str, contestant: Contestant, commands: Sequence[Command], read: Sequence[Path]
+    ) -> Sample:
+        """Run commands, which read these folders, as one row's sample."""
+        bring_to_rest([contestant.state, *read])
         sample = total([run(command) for command in commands])
         self.results.add(group, row, contestant.name, sample)
         print(f"  {group:8} {row:28} {contestant.name:18} {sample.wall_s:7.2f} s", file=sys.stderr, flush=True)
         return sample
 
     def timed_pull(
-        self, group: str, row: str, contestant: Contestant, source: Path, command: Callable[[Path], Command]
-    ) -> None:
-        """Pull into a new folder as one row's sample, then compare every byte."""
+        self, group: str, row: str, contestant: Contestant, gateway: Gateway, source: Path,
+        command: Callable[[Path], Command],
+    ) -> None:  # fmt: skip
+        """Pull from a server into a new folder as one row's sample, then compare every byte."""
         target = self.work / "pulled"
         target.mkdir()
         try:
-            self.timed(group, row, contestant, [command(target)])
+            self.timed(group, row, contestant, [command(target)], [gateway.folder_of(contestant.endpoints[0])])
             check_same_files(source, contestant.pulled_folder(source, target))
         finally:
             shutil.rmtree(target)
@@ -94,7 +98,9 @@ def push_family(bench: Bench, folders: Folders) -> None:
             for label, folder in folders.items():
                 for contestant in contestants:
                     before_s = gateway.cpu_s()
-                    sample = bench.timed("family", f"push {label}", contestant, contestant.push(label, folder))
+                    sample = bench.timed(
+                        "family", f"push {label}", contestant, contestant.push(label, folder), [folder]
+                    )
                     server_s[contestant.name] += gateway.cpu_s() - before_s
                     spent[contestant.name].append(sample)
             for contestant in contestants:
@@ -115,19 +121,19 @@ def pull_versions(bench: Bench, folders: Folders) -> None:
                 for command in contestant.push(label, folders[label]):
                     run(command)
         for _ in range(bench.rounds):
-            pull_round(bench, "pull", contestants, folders)
+            pull_round(bench, "pull", contestants, gateway, folders)
 
 
-def pull_round(bench: Bench, group: str, contestants: Sequence[Contestant], folders: Folders) -> None:
+def pull_round(bench: Bench, group: str, contestants: Sequence[Contestant], gateway: Gateway, folders: Folders) -> None:
     """Every tool pulls every version once. The base last, so that ours then has it in its cache."""
     for label in reversed(PULLED):
         for contestant in contestants:
             pull = partial(contestant.pull, label)
-            bench.timed_pull(group, f"pull {label}", contestant, folders[label], pull)
+            bench.timed_pull(group, f"pull {label}", contestant, gateway, folders[label], pull)
     for contestant in contestants:
         if isinstance(contestant, Skyhold):
             pull = partial(contestant.pull_with_cache, "finetune")
-            bench.timed_pull(group, "pull finetune, base cached", contestant, folders["finetune"], pull)
+            bench.timed_pull(group, "pull finetune, base cached", contestant, gateway, folders["finetune"], pull)
 
 
 def over_shaped_link(bench: Bench, folders: Folders) -> None:
@@ -145,8 +151,8 @@ def over_shaped_link(bench: Bench, folders: Folders) -> None:
                 for label in PULLED:
                     for contestant in contestants:
                         push = contestant.push(label, folders[label])
-                        bench.timed("shaped", f"push {label}", contestant, push)
-                pull_round(bench, "shaped", contestants, folders)
+                        bench.timed("shaped", f"push {label}", contestant, push, [folders[label]])
+                pull_round(bench, "shaped", contestants, gateway, folders)
                 bench.retire(contestants, [gateway])
 
 
@@ -159,7 +165,7 @@ def to_three_buckets(bench: Bench, folders: Folders) -> None:
             contestants = bench.contestants([Skyhold, Rclone], gateways)
             for contestant in contestants:
                 commands = contestant.push("base", folders["base"])
-                bench.timed("three", "push base to all three", contestant, commands)
+                bench.timed("three", "push base to all three", contestant, commands, [folders["base"]])
                 stored = [
                     gateway.stored_bytes(endpoint.bucket)
                     for gateway, endpoint in zip(gateways, contestant.endpoints, strict=True)
@@ -178,11 +184,11 @@ def real_weights(bench: Bench, folders: Folders) -> None:
             contestants = bench.contestants([Skyhold, Restic, Rclone], [gateway])
             for label, folder in folders.items():
                 for contestant in contestants:
-                    bench.timed("real", f"push {label}", contestant, contestant.push(label, folder))
+                    bench.timed("real", f"push {label}", contestant, contestant.push(label, folder), [folder])
             for label, folder in folders.items():
                 for contestant in contestants:
                     pull = partial(contestant.pull, label)
-                    bench.timed_pull("real", f"pull {label}", contestant, folder, pull)
+                    bench.timed_pull("real", f"pull {label}", contestant, gateway, folder, pull)
             for contestant in contestants:
                 stored = gateway.stored_bytes(contestant.endpoints[0].bucket)
                 bench.results.add_stored("real", contestant.name, stored)
