@@ -428,8 +428,7 @@ def decode_chunk(codec: int, payload: bytes, raw: int, base: bytes | None) -> by
     if codec in DELTA:
         check(base is not None and len(base) == raw, "a delta needs a base of its own length")
         against = np.frombuffer(base, f"<u{width}", count)
-        one = words.dtype.type(1)
-        words = against + ((words >> one) ^ (np.zeros_like(words) - (words & one)))
+        words = against + words - words.dtype.type(int.from_bytes(b"\x80" * width, "little"))
     return words.tobytes() + payload[at:]
 
 

@@ -152,11 +152,11 @@ def test_a_wrong_output_buffer_is_refused() -> None:
         (0x11, "02000000 02000000 0103 0204 ff", None, "01020304ff"),
         (0x12, "02000000 02000000 02000000 02000000 0105 0206 0307 0408 fefd", None, "0102030405060708fefd"),
         (0x13, "01000000" * 8 + "0102030405060708", None, "0102030405060708"),
-        # elements 0x00ff, 0x0100 against 0x0100, 0x00ff: differences -1, +1 are zigzag 1, 2; then a tail
-        (0x21, "02000000 02000000 0102 0000 aa", "0001ff00bb", "ff000001aa"),
-        (0x20, "03000000 00 01 02", "0000ff", "00ff00"),
-        (0x22, "01000000" * 4 + "ffffffff", "00000000", "00000080"),
-        (0x23, "01000000" * 8 + "0300000000000000", "0000000000000000", "feffffffffffffff"),
+        # elements 0x00ff, 0x0100 against 0x0100, 0x00ff: differences -1, +1 are 0x807f, 0x8081; then a tail
+        (0x21, "02000000 02000000 7f81 8080 aa", "0001ff00bb", "ff000001aa"),
+        (0x20, "03000000 80 7f 81", "0000ff", "00ff00"),
+        (0x22, "01000000" * 4 + "80808000", "00000000", "00000080"),
+        (0x23, "01000000" * 8 + "7e80808080808080", "0000000000000000", "feffffffffffffff"),
         # frames of zstd 1.5.7: "abc" 100 times; a plane of 64 zeros after a raw plane
         (0x01, "28b52ffd602c0055000018616263010026aa6e08", None, "616263" * 100),
         (0x11, "40000000 11000000" + "81" * 64 + "28b52ffd20404500001000000100930016", None, "8100" * 64),
@@ -170,19 +170,19 @@ def test_golden_payloads_decode(codec: int, payload: str, base: str | None, plai
 
 
 def test_a_golden_difference_is_encoded_to_these_bytes() -> None:
-    """Every plane but the lowest is empty, so the payload is raw bytes and frames of zeros, found by their lengths."""
+    """Every plane but the lowest says nothing, so the payload is raw bytes and a frame of one byte, again and again."""
     generator = np.random.default_rng(7)
     base = generator.integers(0, 1 << 16, 4096, dtype="<u2")
     steps = generator.integers(-128, 128, 4096)
     chunk = (base + steps).astype("<u2").tobytes() + b"t"
     encoded = ENCODER.encode(chunk, dtype="BF16", base=base.tobytes() + b"?")
     payload = bytes(encoded.payload)
-    zigzag = np.where(steps >= 0, 2 * steps, -2 * steps - 1).astype(np.uint8)
+    centred = (steps + 128).astype(np.uint8)
     upper_length = int.from_bytes(payload[4:8], "little")
     assert encoded.codec == 0x21
     assert payload[:4] == (4096).to_bytes(4, "little")
-    assert payload[8 : 8 + 4096] == zigzag.tobytes()
-    assert zstandard.ZstdDecompressor().decompress(payload[8 + 4096 : -1]) == bytes(4096)
+    assert payload[8 : 8 + 4096] == centred.tobytes()
+    assert zstandard.ZstdDecompressor().decompress(payload[8 + 4096 : -1]) == b"\x80" * 4096
     assert upper_length == len(payload) - 8 - 4096 - 1
     assert payload[-1:] == b"t"
 

@@ -2,8 +2,8 @@
 
 Weights compress badly as bytes: the exponents of a tensor are few, its mantissas are noise. Split into planes (byte
 `k` of every element), the exponent plane is entropy-coded and the rest kept as it is. A fine-tuned tensor differs
-little from its base, so the integer difference of the bit patterns has empty upper planes. Which codec serves is
-decided on a sample of the chunk; settings and measurements: `docs/decisions/010-codec.md`.
+little from its base, so the upper planes of the integer difference of the bit patterns say next to nothing. Which
+codec serves is decided on a sample of the chunk; settings and measurements: `docs/decisions/010-codec.md`.
 """
 
 from __future__ import annotations
@@ -88,7 +88,6 @@ class Encoder:
         self._general = zstandard.ZstdCompressor(level=_GENERAL_LEVEL)
         self._planes = np.empty(CHUNK_BYTES_MAX, np.uint8)
         self._difference = np.empty(CHUNK_BYTES_MAX, np.uint8)
-        self._scratch = np.empty(CHUNK_BYTES_MAX, np.uint8)
 
     def encode(self, data: Buffer, *, dtype: str | None, base: Buffer | None = None) -> Encoded:
         """Encode one chunk of at most `CHUNK_BYTES_MAX` bytes.
@@ -169,16 +168,15 @@ class Encoder:
 
     def _differences(self, words: Words, base: Words) -> Words:
         out = words_of(self._difference[: words.nbytes], words.itemsize)
-        difference(words, base, out, words_of(self._scratch[: words.nbytes], words.itemsize))
+        difference(words, base, out)
         return out
 
 
 class Decoder:
-    """Decodes chunks. Has buffers of its own: one per thread."""
+    """Decodes chunks. One per thread, as its decompressor is."""
 
     def __init__(self) -> None:
         self._zstd = zstandard.ZstdDecompressor()
-        self._scratch = np.empty(CHUNK_BYTES_MAX, np.uint8)
 
     def decode(
         self, codec: int, payload: Buffer, raw_length: int, base: Buffer | None, out: memoryview | None = None
@@ -219,13 +217,12 @@ class Decoder:
         width = _WIDTH[codec]
         raw = np.frombuffer(out, np.uint8)
         words = words_of(raw, width)
-        scratch = words_of(self._scratch[: words.nbytes], width)
         planes, tail = self._planes_of(np.frombuffer(payload, np.uint8), width, len(words))
         if len(tail) != len(raw) - words.nbytes:
             _malformed(f"{len(tail)} bytes follow the planes of a chunk of {len(raw)}")
         merge(planes, words)
         if base is not None:
-            undo_difference(words, words_of(base, width), scratch)
+            undo_difference(words, words_of(base, width))
         np.copyto(raw[words.nbytes :], tail)
 
     def _planes_of(self, payload: Bytes, width: int, count: int) -> tuple[list[Bytes], Bytes]:

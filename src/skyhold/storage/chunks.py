@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Buffer = bytes | bytearray | memoryview
 
-SPAN_BYTES_MAX: Final = 8 * MIB
+SPAN_BYTES_MAX: Final = 12 * MIB
 SPAN_GAP_BYTES_MAX: Final = 64 * KIB
 """Bytes between two records that are fetched and thrown away rather than paid for by another request."""
 

@@ -1,8 +1,9 @@
-"""Pulling files: batches of chunks are fetched ahead, decoded side by side, then hashed and written in order.
+"""Pulling files: chunks are fetched ahead, decoded side by side, then hashed and written in order.
 
-A batch is a few MiB of one or several files. Its records come by coalesced ranged reads (from the cache, or from the
-next bucket when one fails or stalls), every chunk is checked by its id, and every whole file by the version's SHA-256
-before it appears under its name. One thread alone writes: two that write to one file wait for each other's lock.
+Two units: a *load* is what is fetched at once, and a *batch*, a few MiB of one or several files, what a thread decodes.
+Records come by coalesced ranged reads (from the cache, or from the next bucket when one fails or stalls), every chunk
+is checked by its id, and every whole file by the version's SHA-256 before it appears under its name. One thread alone
+writes: two that write to one file wait for each other's lock.
 """
 
 from __future__ import annotations
@@ -28,21 +29,23 @@ from skyhold.storage.targets import Target, check_space, is_current, missing_byt
 from skyhold.storage.version_files import ChunkAt, VersionFiles
 from skyhold.units import MIB
 
-BATCH_BYTES: Final = 6 * MIB
+LOAD_BYTES: Final = 12 * MIB
 """Large, because a request costs a server milliseconds, whatever it brings."""
 
+BATCH_BYTES: Final = 4 * MIB
 BATCH_CHUNKS_MAX: Final = 128
-BATCH_FILES_MAX: Final = 16
-"""Bounds the files that are open at once, where they are tiny: ten batches of two descriptors each stay below 400."""
+FILES_MAX: Final = 16
+"""Of a load. Bounds the files that are open at once, where they are tiny: ten loads of two descriptors each stay below
+400."""
 
-FETCHERS: Final = 4
-"""Batches that are fetched at once, ahead of decoding."""
+FETCHERS: Final = 3
+"""Loads that are fetched at once, ahead of decoding."""
 
 DECODERS: Final = 2
 ROOMS: Final = DECODERS + 2
 """Buffers for decoded batches. The last two are being written, and waiting for that."""
 
-BATCHES_UNDER_WAY: Final = FETCHERS + ROOMS
+BYTES_UNDER_WAY: Final = (FETCHERS + 1) * LOAD_BYTES + ROOMS * BATCH_BYTES
 
 
 @dataclass(slots=True)
@@ -65,14 +68,20 @@ class _Batch:
 
 
 @dataclass(slots=True)
-class _Fetched:
-    """A batch with what decoding it needs."""
+class _Found:
+    """What this machine had of a batch."""
 
-    batch: _Batch
     chunks: list[Buffer | None]
-    """The chunks of the batch that this machine had, and None for those that are to be decoded."""
+    """The chunks of the batch, None for those that are to be decoded."""
     unwritten: list[int]
     """Numbers of the chunks that do not lie in the part file yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What decoding the batches of a load needs."""
+
+    found: list[_Found]
     records: dict[Place, Buffer]
 
 
@@ -107,7 +116,7 @@ class Pull:
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pull-decode")
         self._rooms = [_room() for _ in range(ROOMS)]
         self._local = threading.local()
-        self._fetching: deque[Future[_Fetched]] = deque()
+        self._fetching: deque[tuple[list[_Batch], Future[_Load]]] = deque()
         self._decoding: deque[tuple[mmap.mmap, Future[_Restored]]] = deque()
         self._open: list[Target] = []
         self._kept: set[Target] = set()
@@ -137,8 +146,8 @@ class Pull:
             else:
                 wanted.append(index)
         check_space(root, sum(missing_bytes(root, version.files[index]) for index in wanted))
-        for batch in self._batches(version, wanted, root):
-            self._fetching.append(self._fetchers.submit(self._fetch, batch))
+        for batches in self._loads(version, wanted, root):
+            self._fetching.append((batches, self._fetchers.submit(self._fetch, batches)))
             if len(self._fetching) > FETCHERS:
                 self._begin_decoding()
         while self._fetching:
@@ -146,6 +155,19 @@ class Pull:
         while self._decoding:
             self._complete_first()
         return self.pulled
+
+    def _loads(self, version: VersionFiles, indices: Sequence[int], root: Path) -> Iterator[list[_Batch]]:
+        load: list[_Batch] = []
+        length = files = 0
+        for batch in self._batches(version, indices, root):
+            if load and (length + batch.length > LOAD_BYTES or files + len(batch.last_of) > FILES_MAX):
+                yield load
+                load, length, files = [], 0, 0
+            load.append(batch)
+            length += batch.length
+            files += len(batch.last_of)
+        if load:
+            yield load
 
     def _batches(self, version: VersionFiles, indices: Sequence[int], root: Path) -> Iterator[_Batch]:
         chunks: list[tuple[Target, ChunkAt]] = []
@@ -163,23 +185,29 @@ class Pull:
                 chunks.append((target, chunk))
                 length += chunk.place.raw_length
             ended.append(target)
-            if len(ended) == BATCH_FILES_MAX:
+            if len(ended) == FILES_MAX:
                 yield _Batch(tuple(chunks), length, tuple(ended))
                 chunks, ended, length = [], [], 0
         if chunks or ended:
             yield _Batch(tuple(chunks), length, tuple(ended))
 
-    def _fetch(self, batch: _Batch) -> _Fetched:
-        """On a fetcher's thread: what this machine has of the batch, and the records of the rest."""
-        files = self._space.files
-        fetched = _Fetched(batch, [], [], {})
+    def _fetch(self, batches: Sequence[_Batch]) -> _Load:
+        """On a fetcher's thread: what this machine has of the batches, and the records of the rest."""
         kept: list[Place] = []
         passing: list[Place] = []
+        found = [self._find(batch, kept, passing) for batch in batches]
+        return _Load(found, self._reader.fetch(kept) | self._reader.fetch(passing, keep=False))
+
+    def _find(self, batch: _Batch, kept: list[Place], passing: list[Place]) -> _Found:
+        """What this machine has of a batch; what it lacks is added to the records that the cache shall keep, and to
+        those that it need not."""
+        files = self._space.files
+        result = _Found([], [])
         for number, (target, chunk) in enumerate(batch.chunks):
             place = chunk.place
             found = self._checked(place, target.resume(chunk.start, place.raw_length))
             if found is None:
-                fetched.unwritten.append(number)
+                result.unwritten.append(number)
                 found = self._checked(place, target.reuse(chunk.start, place.raw_length))
             if found is None:
                 found = self._checked(place, files.read(place))
@@ -187,9 +215,8 @@ class Pull:
                 (passing if target in self._kept else kept).append(place)
                 if chunk.base is not None and not files.has(chunk.base):
                     kept.append(chunk.base)
-            fetched.chunks.append(found)
-        fetched.records = self._reader.fetch(kept) | self._reader.fetch(passing, keep=False)
-        return fetched
+            result.chunks.append(found)
+        return result
 
     def _checked(self, place: Place, found: bytes | None) -> bytes | None:
         if found is None or blake3(found, key=self._space.chunk_id_key).digest() != place.chunk_id:
@@ -197,29 +224,34 @@ class Pull:
         return found
 
     def _begin_decoding(self) -> None:
-        if not self._rooms:
-            self._complete_first()
-        room = self._rooms.pop()
-        self._decoding.append((room, self._decoders.submit(self._decode, self._fetching.popleft(), room)))
+        """Hand the batches of the load that comes first to the decoders."""
+        batches, fetching = self._fetching.popleft()
+        for number, batch in enumerate(batches):
+            if not self._rooms:
+                self._complete_first()
+            room = self._rooms.pop()
+            self._decoding.append((room, self._decoders.submit(self._decode, batch, number, fetching, room)))
 
-    def _decode(self, fetching: Future[_Fetched], buffer: mmap.mmap) -> _Restored:
-        """On a decoder's thread: every chunk of the batch, checked."""
-        fetched = fetching.result()
-        room, records, position = memoryview(buffer), fetched.records, 0
+    def _decode(self, batch: _Batch, number: int, fetching: Future[_Load], buffer: mmap.mmap) -> _Restored:
+        """On a decoder's thread: every chunk of a batch, checked."""
+        load = fetching.result()
+        found, records = load.found[number], load.records
+        room, position, fetched_bytes = memoryview(buffer), 0, 0
         chunks: list[Buffer] = []
-        for (_, chunk), found in zip(fetched.batch.chunks, fetched.chunks, strict=True):
-            if found is not None:
-                chunks.append(found)
+        for (_, chunk), here in zip(batch.chunks, found.chunks, strict=True):
+            if here is not None:
+                chunks.append(here)
                 continue
             out = room[position : position + chunk.place.raw_length]
             position += len(out)
             chunks.append(out)
+            fetched_bytes += len(records[chunk.place])
             if chunk.base is None:
                 self._reader.decode(chunk.place, records[chunk.place], None, out)
             else:
+                fetched_bytes += len(records.get(chunk.base, b""))
                 self._reader.decode_delta(chunk.place, chunk.base, records, self._base_room(len(out)), out)
-        fetched_bytes = sum(map(len, records.values()))
-        return _Restored(fetched.batch, chunks, fetched.unwritten, fetched_bytes, fetched.batch.length - position)
+        return _Restored(batch, chunks, found.unwritten, fetched_bytes, batch.length - position)
 
     def _base_room(self, length: int) -> memoryview:
         """A buffer of this thread for the delta base of the chunk at hand."""
