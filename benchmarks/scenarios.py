@@ -67,7 +67,7 @@ class Bench:
         self, group: str, row: str, contestant: Contestant, commands: Sequence[Command], read: Sequence[Path]
     ) -> Sample:
         """Run commands, which read these folders, as one row's sample."""
-        bring_to_rest([contestant.state, *read])
+        bring_to_rest([contestant.state, *read], self.work)
         sample = total([run(command) for command in commands])
         self.results.add(group, row, contestant.name, sample)
         print(f"  {group:8} {row:28} {contestant.name:18} {sample.wall_s:7.2f} s", file=sys.stderr, flush=True)

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save as save_safetensors
 
 from skyhold.codec.formats import safetensors
-from skyhold.codec.tensors import Tensor, element_width_bytes, read_external_tensors, read_tensors
+from skyhold.codec.formats.onnx import read_external_tensors
+from skyhold.codec.tensors import Tensor, element_width_bytes, read_tensors
 
 SAFETENSORS_TYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from skyhold.codec.formats import gguf, numpy, onnx, safetensors
-from skyhold.codec.formats.onnx import read_external_tensors
 from skyhold.codec.formats.tensor import Malformed, Read, Tensor, element_width_bytes
 
-__all__ = ["Tensor", "element_width_bytes", "read_external_tensors", "read_tensors"]
+__all__ = ["Tensor", "element_width_bytes", "read_tensors"]
 
 _HEAD_BYTES = 16
 
@@ -18,6 +16,8 @@ def read_tensors(path: str, size_bytes: int, read: Read) -> tuple[Tensor, ...] |
     the format is unknown or the header malformed: such a file is stored as bytes. The format is told by content;
     only ONNX, which has no magic number, by the name ending in `.onnx`. Errors of `read` pass through.
     """
+    from skyhold.codec.formats import gguf, numpy, onnx, safetensors  # readers of `Tensor` need none of them
+
     head = read(0, min(_HEAD_BYTES, size_bytes))
     try:
         if safetensors.matches(head):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -121,9 +120,9 @@ class Connection:
         if self.settings.author is not None:
             return self.settings.author
         try:
-            return f"{getpass.getuser()}@{socket.gethostname()}"
+            return f"{getpass.getuser()}@{os.uname().nodename}"
         except (KeyError, OSError):  # a user id without a name, as in a container
-            return socket.gethostname()
+            return os.uname().nodename
 
     # ---- configuration and buckets
 

@@ -1,4 +1,5 @@
-"""Pulling a version: whole files or single tensors, for real or as a plan."""
+"""Pulling a version: whole files or single tensors, for real or as a plan. The usual way waits for no import of the
+others."""
 
 from __future__ import annotations
 
@@ -9,7 +10,6 @@ from skyhold.registry.views import PullResult
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.progress import Progress
 from skyhold.storage.pull import pull_files
-from skyhold.storage.tensor_pull import pull_tensors
 from skyhold.storage.version_files import VersionFiles
 
 
@@ -32,6 +32,8 @@ def pull_version(
     if request.dry_run:
         return _planned(name, digest, version, space, request)
     if request.tensors:
+        from skyhold.storage.tensor_pull import pull_tensors
+
         taken = pull_tensors(version, request.tensors, root, ChunkReader(space), progress)
         return PullResult(name, digest, str(root), 1, taken.size_bytes, 0, taken.size_bytes, taken.names)
     pulled = pull_files(version, request.include, root, space, progress)
@@ -41,7 +43,7 @@ def pull_version(
 
 
 def _planned(name: str, digest: str, version: VersionFiles, space: PackSpace, request: PullRequest) -> PullResult:
-    from skyhold.storage.pull_plan import plan_files, plan_tensors  # a pull need not wait for it
+    from skyhold.storage.pull_plan import plan_files, plan_tensors
 
     if request.tensors:
         plan = plan_tensors(version, request.tensors, request.root, space)

@@ -1,4 +1,8 @@
-"""`Store`, and the four ways to one: `init`, `open`, `connect` and `recover`."""
+"""`Store`, and the four ways to one: `init`, `open`, `connect` and `recover`.
+
+What single methods need is imported there: to make a dataclass takes Python half a millisecond, and every command
+waits for what this module imports.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,10 @@ from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
-from skyhold.registry.founding import found_store
-from skyhold.registry.joining import Joining, plan_join
-from skyhold.registry.membership import join_bucket, leave_buckets
 from skyhold.registry.names import RefKind
 from skyhold.registry.opening import RecoverReport, named_locations, open_store, recover_store
 from skyhold.registry.repository import Repository
-from skyhold.registry.search import parse_query, search
 from skyhold.registry.snapshot import Snapshot
-from skyhold.registry.upkeep import (
-    RepairReport,
-    StoreStatus,
-    SyncReport,
-    VerifyReport,
-    repair_store,
-    status_of,
-    verify_store,
-)
 from skyhold.registry.views import RepositoryInfo
 from skyhold.security.keys import KeyEncryptionKey
 from skyhold.storage.configuration import Configuration
@@ -37,6 +28,8 @@ from skyhold.storage.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from skyhold.buckets.check import BucketReport
+    from skyhold.registry.joining import Joining
+    from skyhold.registry.upkeep import RepairReport, StoreStatus, SyncReport, VerifyReport
 
 __all__ = ["RecoverReport", "SearchHit", "Store", "connect", "init", "open", "recover"]
 
@@ -182,6 +175,8 @@ class Store:
 
     def search(self, query: str) -> list[SearchHit]:
         """Versions by name, ref, author, metric or parameter: `name:bert tag:v1* accuracy>0.9 param.lr<=0.01`."""
+        from skyhold.registry.search import parse_query, search
+
         parsed = parse_query(query)
         with self._catalogue() as (catalogue, _):
             listed = (
@@ -212,6 +207,9 @@ class Store:
     def add_bucket(self, name: str, url: str, *, dry_run: bool = False, **options: object) -> Joining:
         """Add a bucket (`region`, `provider`, `endpoint`, `credentials`, …), or with `dry_run` only check that it could
         join. What the store holds comes by `sync`."""
+        from skyhold.registry.joining import plan_join
+        from skyhold.registry.membership import join_bucket
+
         location = parse_location(url, name=name, **options)  # type: ignore[arg-type]
         joining = plan_join(self._connection, location)
         if not dry_run:
@@ -221,6 +219,8 @@ class Store:
     def remove_bucket(self, name: str, *others: str, force: bool = False) -> None:
         """Take a bucket out of the store, or several as one change: those that are lost for good have to leave
         together. Refused where the others do not hold everything, unless `force`."""
+        from skyhold.registry.membership import leave_buckets
+
         leaving = (name, *others)
         if not force:
             staying = [bucket for bucket in self.status().buckets if bucket.name not in leaving]
@@ -245,20 +245,28 @@ class Store:
 
     def status(self) -> StoreStatus:
         """What every bucket holds and lacks, and how durable each repository is, as listings tell."""
+        from skyhold.registry.upkeep import status_of
+
         return status_of(self._connection)
 
     def verify(
         self, *, deep: bool = False, repository: str | None = None, progress: Progress | None = None
     ) -> VerifyReport:
         """Compare every bucket with what it shall hold; `deep` reads every byte back."""
+        from skyhold.registry.upkeep import verify_store
+
         return verify_store(self._connection, deep=deep, repository=repository, progress=progress or Silence())
 
     def repair(self, *, dry_run: bool = False, progress: Progress | None = None) -> RepairReport:
         """Find damage by reading everything back, and mend it from other buckets."""
+        from skyhold.registry.upkeep import repair_store
+
         return repair_store(self._connection, deep=True, dry_run=dry_run, progress=progress or Silence())
 
     def sync(self, *, dry_run: bool = False, progress: Progress | None = None) -> SyncReport:
         """Bring over what is missing, as listings tell."""
+        from skyhold.registry.upkeep import repair_store
+
         return repair_store(self._connection, deep=False, dry_run=dry_run, progress=progress or Silence())
 
     def _find(self, name: str) -> Repository | None:
@@ -291,6 +299,8 @@ def init(
     policy: Policy | None = None,
 ) -> Store:
     """Make a store of these buckets (URLs, folders, or locations)."""
+    from skyhold.registry.founding import found_store
+
     return Store(
         found_store(
             named_locations(locations, names), settings or load_settings(), encrypt_with=encrypt_with, policy=policy

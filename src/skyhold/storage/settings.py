@@ -17,7 +17,6 @@ platform's configuration folder of the user. Paths in it are relative to it.
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -238,6 +237,8 @@ def _place(table: dict[str, object], path: Path) -> _Tables:
 def _refuse_unknown(names: Iterable[str], known: Collection[str], path: Path, section: str) -> None:
     for name in names:
         if name not in known:
+            import difflib
+
             near = difflib.get_close_matches(name, known, 1)
             prefix = f"{section}." if section else ""
             raise InvalidInput(

@@ -6,7 +6,8 @@ import os
 import posixpath
 from collections.abc import Sequence
 
-from skyhold.codec.tensors import Tensor, read_external_tensors, read_tensors
+from skyhold.codec.formats.onnx import read_external_tensors
+from skyhold.codec.tensors import Tensor, read_tensors
 from skyhold.storage.source import SourceFile, open_source
 
 
