@@ -1,10 +1,13 @@
-"""Sizes and durations as people write them, in one place for configuration, options and output."""
+"""Sizes and durations as people write them, in one place for configuration, options and output; and what bytes are."""
 
 from __future__ import annotations
 
 import re
 
 from skyhold.errors import InvalidInput
+
+Buffer = bytes | bytearray | memoryview
+"""Bytes in memory, whoever holds them."""
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 import pytest
 
 from skyhold.buckets.admission import AdmissionVerdict, Attempt, State, admit, faults_of
-from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, Buffer, Capabilities
+from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, Capabilities
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown
+from skyhold.units import Buffer
 from tests.buckets.conformance import tag_of
 
 

@@ -6,12 +6,12 @@ import json
 import secrets
 from datetime import UTC, datetime, timedelta
 
-from skyhold.buckets.bucket import Buffer
 from skyhold.buckets.check import BucketReport, check_bucket
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.buckets.rules import BucketRules, google_rules
 from skyhold.errors import NotFound, PermissionDenied, Unavailable
+from skyhold.units import Buffer
 
 GOOGLE = parse_location("gs://models")
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from skyhold.buckets import retry
-from skyhold.buckets.bucket import Buffer
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
+from skyhold.units import Buffer
 
 
 class Clock:

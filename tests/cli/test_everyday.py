@@ -161,13 +161,17 @@ def test_dry_run_of_a_pull_of_tensors_and_globs_plans_these_alone(skyhold: Shell
     assert not Path("out").exists()
 
 
-def test_dry_run_of_a_pull_names_what_no_bucket_has(skyhold: Shell, pushed: list[str], store: list[Path]) -> None:
+def test_dry_run_of_a_pull_ends_as_the_pull_would_where_no_bucket_has_something(
+    skyhold: Shell, pushed: list[str], store: list[Path]
+) -> None:
     shutil.rmtree(os.environ["SKYHOLD_CACHE"])
     for cloud in store:
         shutil.rmtree(cloud / "packs")
-    run = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json").document
+    run = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json", status=3).document
     assert run["sources"]["absent_bytes"] == run["fetched_bytes"] > 0
-    assert "missing: " in skyhold("pull", "fraud/scorer@v1", "out", "--dry-run").out
+    assert "in no bucket that answered" in skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", status=3).err
+    shutil.rmtree(store[0])
+    skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", status=8)
 
 
 def test_log_shows_the_versions_newest_first_with_their_refs(skyhold: Shell, pushed: list[str]) -> None:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from skyhold.buckets.bucket import Bucket, Buffer
+from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.codec.frame import DataKey, FrameKeys
@@ -14,6 +14,7 @@ from skyhold.consensus.checkpoint import CheckpointedRegisters
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import Unavailable
+from skyhold.units import Buffer
 
 KEYS = FrameKeys({0: DataKey(b"m" * 32, b"s" * 32)}, 0, sealed=False)
 NAME_KEY = b"n" * 32

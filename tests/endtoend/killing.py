@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, Buffer, ObjectInfo, Tagged
+from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, ObjectInfo, Tagged
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
 from skyhold.registry import connection, founding, membership, opening
+from skyhold.units import Buffer
 
 
 @dataclass(frozen=True)

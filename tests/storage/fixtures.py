@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from skyhold.buckets.bucket import Bucket, Buffer
+from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.codec.frame import DataKey, FrameKeys
@@ -29,6 +29,7 @@ from skyhold.storage.replicas import Replicas
 from skyhold.storage.resume import resume
 from skyhold.storage.source import find_source
 from skyhold.storage.version_files import VersionFiles
+from skyhold.units import Buffer
 
 CLASS = bytes(8)
 

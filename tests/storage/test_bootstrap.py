@@ -11,7 +11,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyhold.buckets.bucket import Buffer, Capabilities
+from skyhold.buckets.bucket import Capabilities
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.errors import (
@@ -34,6 +34,7 @@ from skyhold.storage.store_document import (
     decode_store_document,
     encode_store_document,
 )
+from skyhold.units import Buffer
 
 MACHINE = "1" * 32
 KEK = KeyFile(b"k" * 32)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from skyhold.errors import Unavailable
 from skyhold.storage import replicas as replicas_module
+from skyhold.storage import written as written_module
 from skyhold.storage.names import pack_id_of, pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.resume import resume
@@ -33,7 +34,8 @@ def released() -> Iterator[threading.Event]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas_module, "PATIENCE_S", 0.2)
+    for module in (replicas_module, written_module):
+        monkeypatch.setattr(module, "PATIENCE_S", 0.2)
     monkeypatch.setattr(replicas_module, "CLOSE_S", 0.2)
     monkeypatch.setattr("skyhold.storage.reuse._SLOWNESS_CHECK_S", 0.05)
 

@@ -14,6 +14,7 @@ import pytest
 from skyhold.errors import NotFound, Unavailable
 from skyhold.storage import packing
 from skyhold.storage import replicas as replicas_module
+from skyhold.storage import written as written_module
 from skyhold.storage.names import pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.replicas import Replicas
@@ -31,7 +32,8 @@ def released() -> Iterator[threading.Event]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas_module, "PATIENCE_S", 0.2)
+    for module in (replicas_module, written_module):
+        monkeypatch.setattr(module, "PATIENCE_S", 0.2)
     monkeypatch.setattr(replicas_module, "_SLOWNESS_CHECK_S", 0.05)
     monkeypatch.setattr(packing, "_SLOWNESS_CHECK_S", 0.05)
 

@@ -26,7 +26,6 @@ from skyhold.buckets.azure_errors import translated
 from skyhold.buckets.bucket import (
     WRITE_IF_DEADLINE_S,
     Bucket,
-    Buffer,
     Capabilities,
     ObjectInfo,
     Tagged,
@@ -39,6 +38,7 @@ from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, azure_rules
 from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated, within
 from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied, SkyholdError
+from skyhold.units import Buffer
 
 PUT_BYTES_MAX: Final = 5000 << 20
 """The largest Put Blob (https://learn.microsoft.com/rest/api/storageservices/put-blob)."""

@@ -18,8 +18,7 @@ from datetime import datetime
 from typing import Final
 
 from skyhold.errors import InvalidInput
-
-Buffer = bytes | bytearray | memoryview
+from skyhold.units import Buffer
 
 KEY_BYTES_MAX: Final = 512
 KEY_PART_BYTES_MAX: Final = 255

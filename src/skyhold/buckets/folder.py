@@ -29,7 +29,6 @@ from blake3 import blake3
 from skyhold.buckets.bucket import (
     WRITE_IF_DEADLINE_S,
     Bucket,
-    Buffer,
     Capabilities,
     ObjectInfo,
     Tagged,
@@ -50,6 +49,7 @@ from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, retrying
 from skyhold.buckets.rules import BucketRules, no_rules
 from skyhold.errors import Conflict, Corrupt, InvalidInput, NotFound, OutcomeUnknown, Unavailable
+from skyhold.units import Buffer
 
 OWN_FOLDER: Final = ".skyhold"
 MARKER: Final = "bucket.json"

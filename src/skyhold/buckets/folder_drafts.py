@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from skyhold.buckets.bucket import Buffer
 from skyhold.errors import Corrupt
+from skyhold.units import Buffer
 
 INCOMING: Final = "incoming"
 """The folder of drafts, inside the bucket's own."""

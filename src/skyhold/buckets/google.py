@@ -24,7 +24,6 @@ from requests.adapters import HTTPAdapter
 from skyhold.buckets.bucket import (
     WRITE_IF_DEADLINE_S,
     Bucket,
-    Buffer,
     Capabilities,
     ObjectInfo,
     Tagged,
@@ -43,6 +42,7 @@ from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, google_rules
 from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated, within
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied, SkyholdError, Unavailable
+from skyhold.units import Buffer
 
 CONNECTIONS_MAX: Final = 64
 DEFAULT_POLICY: Final = RetryPolicy()

@@ -10,7 +10,7 @@ from typing import Final
 
 import google_crc32c
 
-from skyhold.buckets.bucket import Buffer
+from skyhold.units import Buffer
 
 PART_BYTES: Final = 256 << 10
 

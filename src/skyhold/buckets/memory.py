@@ -14,7 +14,6 @@ from typing import Final
 from skyhold.buckets.bucket import (
     WRITE_IF_DEADLINE_S,
     Bucket,
-    Buffer,
     Capabilities,
     ObjectInfo,
     Tagged,
@@ -24,6 +23,7 @@ from skyhold.buckets.bucket import (
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy
 from skyhold.errors import Conflict, NotFound
+from skyhold.units import Buffer
 
 
 @dataclass(frozen=True, slots=True)

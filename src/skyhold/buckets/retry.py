@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from skyhold.buckets.bucket import Buffer
 from skyhold.errors import Corrupt, SkyholdError, Unavailable
+from skyhold.units import Buffer
 
 T = TypeVar("T")
 

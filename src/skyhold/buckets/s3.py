@@ -18,7 +18,6 @@ from typing import Any, Final, TypeVar
 from skyhold.buckets.bucket import (
     WRITE_IF_DEADLINE_S,
     Bucket,
-    Buffer,
     Capabilities,
     ObjectInfo,
     Tagged,
@@ -33,6 +32,7 @@ from skyhold.buckets.s3_errors import Request, failure_of, to_error
 from skyhold.buckets.s3_listing import Listing
 from skyhold.buckets.s3_options import StoreOptions
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
+from skyhold.units import Buffer
 
 T = TypeVar("T")
 

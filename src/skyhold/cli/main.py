@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = _run(arguments, interruption)
         sys.stdout.flush()
+        if whole_process:
+            gc.freeze()  # Python would look through all objects once more before it ends: 30 ms
     except BrokenPipeError:
         _discard_stdout()
         return CLOSED_PIPE

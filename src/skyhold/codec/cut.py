@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pyfastcdc import FastCDC
 
 from skyhold.codec.tensors import Tensor
-
-Buffer = bytes | bytearray | memoryview
+from skyhold.units import Buffer
 
 TENSOR_CHUNK_BYTES = 1 << 20
 """Bytes of a chunk inside a tensor: a power of two, hence a multiple of every element's width."""

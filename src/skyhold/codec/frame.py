@@ -17,9 +17,7 @@ from blake3 import blake3
 
 from skyhold.codec.seal import open_sealed, seal
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied
-from skyhold.units import MIB
-
-Buffer = bytes | bytearray | memoryview
+from skyhold.units import MIB, Buffer
 
 BODY_BYTES_MAX: Final = 64 * MIB
 HEADER_BYTES: Final = 36

@@ -6,11 +6,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from skyhold.errors import Corrupt
+from skyhold.units import Buffer
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-Buffer = bytes | bytearray | memoryview
 
 TAG_BYTES = 16
 

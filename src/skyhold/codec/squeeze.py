@@ -18,8 +18,7 @@ import zstandard
 from skyhold.codec.formats.tensor import element_width_bytes
 from skyhold.codec.planes import WIDTHS, Bytes, Words, difference, merge, split, undo_difference, words_of
 from skyhold.errors import Corrupt, InvalidInput
-
-Buffer = bytes | bytearray | memoryview
+from skyhold.units import Buffer
 
 CHUNK_BYTES_MAX: Final = 4 << 20
 """The longest chunk, and so the most that a decoder allocates for one."""

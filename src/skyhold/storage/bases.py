@@ -11,11 +11,11 @@ from skyhold.codec.tensors import Tensor
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.pack import Place
 from skyhold.storage.version_files import VersionFiles
+from skyhold.units import Buffer
 
 _KEPT_BYTES: Final = 8 << 20
 _AHEAD_BYTES: Final = 4 << 20
 
-Buffer = bytes | bytearray | memoryview
 TensorKey = tuple[str, str, tuple[int, ...]]
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from skyhold.storage.pack import RECORD_HEADER_BYTES, Place
-
-Buffer = bytes | bytearray | memoryview
+from skyhold.units import Buffer
 
 _EVICT_EVERY_BYTES: Final = 256 << 20
 _TOUCH_AFTER_S: Final = 3600.0

@@ -9,11 +9,11 @@ from typing import Final, NoReturn
 import rfc8785
 
 from skyhold.errors import Corrupt, InvalidInput
+from skyhold.units import Buffer
 
 INTEGER_MAX: Final = 2**53 - 1
 NESTING_MAX: Final = 32
 
-Buffer = bytes | bytearray | memoryview
 Json = dict[str, object]
 
 

@@ -17,12 +17,11 @@ from skyhold.storage.linked_files import LinkedFiles
 from skyhold.storage.names import pack_key
 from skyhold.storage.pack import Place, Session, open_record
 from skyhold.storage.replicas import Replicas
-from skyhold.units import KIB, MIB
+from skyhold.units import KIB, MIB, Buffer
 
 if TYPE_CHECKING:
     from skyhold.codec.squeeze import Decoder
 
-Buffer = bytes | bytearray | memoryview
 
 SPAN_BYTES_MAX: Final = 12 * MIB
 SPAN_GAP_BYTES_MAX: Final = 64 * KIB

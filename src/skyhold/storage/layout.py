@@ -13,9 +13,8 @@ import rfc8785
 from skyhold.codec.tensors import Tensor
 from skyhold.errors import Corrupt
 from skyhold.storage.pack import CHUNK_BYTES_MAX, STORED_BYTES_OVER_RAW_MAX, PackRef, Place
-from skyhold.units import MIB
+from skyhold.units import MIB, Buffer
 
-Buffer = bytes | bytearray | memoryview
 Tensors = dict[str, tuple[Tensor, ...]]
 
 PAGE_BYTES_MAX: Final = MIB

@@ -13,9 +13,8 @@ from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, SkyholdError
 from skyhold.storage.blobs import check_blob
 from skyhold.storage.names import blob_name_of, pack_id_of
 from skyhold.storage.pack import PACK_BYTES_MAX, check_pack, merge_packs
-from skyhold.storage.replicas import write_verified
-
-Buffer = bytes | bytearray | memoryview
+from skyhold.storage.written import write_verified
+from skyhold.units import Buffer
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,7 @@ from blake3 import blake3
 from skyhold.codec.frame import FRAME_BYTES_OVER_BODY_MAX, HEADER_BYTES, FrameKeys, Kind, decode_frame, encode_frame
 from skyhold.codec.seal import TAG_BYTES, open_sealed, seal
 from skyhold.errors import Corrupt, PermissionDenied
-from skyhold.units import MIB
-
-Buffer = bytes | bytearray | memoryview
+from skyhold.units import MIB, Buffer
 
 PACK_BYTES_TARGET: Final = 16 * MIB
 """What a writer fills at most, footer included."""

@@ -14,7 +14,7 @@ from skyhold.storage.catalogue import Catalogue, KnownPack
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.names import pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder, Place, Record, RecordSealer
-from skyhold.storage.replicas import Written
+from skyhold.storage.written import Written
 
 _SLOWNESS_CHECK_S: Final = 1.0
 

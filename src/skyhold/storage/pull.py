@@ -1,6 +1,5 @@
 """Pulling files: chunks are fetched ahead, decoded side by side, then hashed and written in order.
 
-Two units: a *load* is what is fetched at once, and a *batch*, a few MiB of one or several files, what a thread decodes.
 Records come by coalesced ranged reads (from the cache, or from the next bucket when one fails or stalls), every chunk
 is checked by its id, and every whole file by the version's SHA-256 before it appears under its name. One thread alone
 writes: two that write to one file wait for each other's lock.
@@ -12,9 +11,10 @@ import contextlib
 import mmap
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -22,21 +22,13 @@ from typing import Final
 
 from blake3 import blake3
 
-from skyhold.storage.chunks import Buffer, ChunkReader, PackSpace
+from skyhold.storage.chunks import ChunkReader, PackSpace
+from skyhold.storage.loads import BATCH_BYTES, LOAD_BYTES, Batch, loads
 from skyhold.storage.pack import CHUNK_BYTES_MAX, Place
 from skyhold.storage.progress import Progress
 from skyhold.storage.targets import Target, check_space, is_current, missing_bytes
-from skyhold.storage.version_files import ChunkAt, VersionFiles
-from skyhold.units import MIB
-
-LOAD_BYTES: Final = 12 * MIB
-"""Large, because a request costs a server milliseconds, whatever it brings."""
-
-BATCH_BYTES: Final = 4 * MIB
-BATCH_CHUNKS_MAX: Final = 128
-FILES_MAX: Final = 16
-"""Of a load. Bounds the files that are open at once, where they are tiny: ten loads of two descriptors each stay below
-400."""
+from skyhold.storage.version_files import FileEntry, VersionFiles
+from skyhold.units import Buffer
 
 FETCHERS: Final = 3
 """Loads that are fetched at once, ahead of decoding."""
@@ -57,14 +49,6 @@ class Pulled:
     total_bytes: int = 0
     kept_bytes: int = 0
     fetched_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    chunks: tuple[tuple[Target, ChunkAt], ...]
-    length: int
-    last_of: tuple[Target, ...]
-    """Files that end with this batch."""
 
 
 @dataclass(slots=True)
@@ -89,7 +73,7 @@ class _Load:
 class _Restored:
     """A batch whose chunks are all there, and right. Those that were decoded lie in the room lent to it."""
 
-    batch: _Batch
+    batch: Batch
     chunks: list[Buffer]
     unwritten: list[int]
     fetched_bytes: int
@@ -116,7 +100,7 @@ class Pull:
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pull-decode")
         self._rooms = [_room() for _ in range(ROOMS)]
         self._local = threading.local()
-        self._fetching: deque[tuple[list[_Batch], Future[_Load]]] = deque()
+        self._fetching: deque[tuple[list[Batch], Future[_Load]]] = deque()
         self._decoding: deque[tuple[mmap.mmap, Future[_Restored]]] = deque()
         self._open: list[Target] = []
         self._kept: set[Target] = set()
@@ -146,7 +130,7 @@ class Pull:
             else:
                 wanted.append(index)
         check_space(root, sum(missing_bytes(root, version.files[index]) for index in wanted))
-        for batches in self._loads(version, wanted, root):
+        for batches in loads(version, wanted, partial(self._begin, root)):
             self._fetching.append((batches, self._fetchers.submit(self._fetch, batches)))
             if len(self._fetching) > FETCHERS:
                 self._begin_decoding()
@@ -156,49 +140,21 @@ class Pull:
             self._complete_first()
         return self.pulled
 
-    def _loads(self, version: VersionFiles, indices: Sequence[int], root: Path) -> Iterator[list[_Batch]]:
-        load: list[_Batch] = []
-        length = files = 0
-        for batch in self._batches(version, indices, root):
-            if load and (length + batch.length > LOAD_BYTES or files + len(batch.last_of) > FILES_MAX):
-                yield load
-                load, length, files = [], 0, 0
-            load.append(batch)
-            length += batch.length
-            files += len(batch.last_of)
-        if load:
-            yield load
+    def _begin(self, root: Path, entry: FileEntry) -> Target:
+        target = Target(root, entry)
+        self._open.append(target)
+        if self._space.files.accepts(root, entry.size_bytes):
+            self._kept.add(target)
+        return target
 
-    def _batches(self, version: VersionFiles, indices: Sequence[int], root: Path) -> Iterator[_Batch]:
-        chunks: list[tuple[Target, ChunkAt]] = []
-        ended: list[Target] = []
-        length = 0
-        for index in indices:
-            target = Target(root, version.files[index])
-            self._open.append(target)
-            if self._space.files.accepts(root, target.entry.size_bytes):
-                self._kept.add(target)
-            for chunk in version.chunks(index):
-                if chunks and (length + chunk.place.raw_length > BATCH_BYTES or len(chunks) == BATCH_CHUNKS_MAX):
-                    yield _Batch(tuple(chunks), length, tuple(ended))
-                    chunks, ended, length = [], [], 0
-                chunks.append((target, chunk))
-                length += chunk.place.raw_length
-            ended.append(target)
-            if len(ended) == FILES_MAX:
-                yield _Batch(tuple(chunks), length, tuple(ended))
-                chunks, ended, length = [], [], 0
-        if chunks or ended:
-            yield _Batch(tuple(chunks), length, tuple(ended))
-
-    def _fetch(self, batches: Sequence[_Batch]) -> _Load:
+    def _fetch(self, batches: Sequence[Batch]) -> _Load:
         """On a fetcher's thread: what this machine has of the batches, and the records of the rest."""
         kept: list[Place] = []
         passing: list[Place] = []
         found = [self._find(batch, kept, passing) for batch in batches]
         return _Load(found, self._reader.fetch(kept) | self._reader.fetch(passing, keep=False))
 
-    def _find(self, batch: _Batch, kept: list[Place], passing: list[Place]) -> _Found:
+    def _find(self, batch: Batch, kept: list[Place], passing: list[Place]) -> _Found:
         """What this machine has of a batch; what it lacks is added to the records that the cache shall keep, and to
         those that it need not."""
         files = self._space.files
@@ -232,7 +188,7 @@ class Pull:
             room = self._rooms.pop()
             self._decoding.append((room, self._decoders.submit(self._decode, batch, number, fetching, room)))
 
-    def _decode(self, batch: _Batch, number: int, fetching: Future[_Load], buffer: mmap.mmap) -> _Restored:
+    def _decode(self, batch: Batch, number: int, fetching: Future[_Load], buffer: mmap.mmap) -> _Restored:
         """On a decoder's thread: every chunk of a batch, checked."""
         load = fetching.result()
         found, records = load.found[number], load.records

@@ -20,13 +20,14 @@ from typing import Final
 
 from blake3 import blake3
 
-from skyhold.buckets.bucket import Bucket, Buffer
+from skyhold.buckets.bucket import Bucket
 from skyhold.errors import SkyholdError
 from skyhold.storage.chunks import PackSpace, spans
 from skyhold.storage.names import pack_id_of, pack_key
 from skyhold.storage.targets import check_space, is_current, missing_bytes, part_of
 from skyhold.storage.tensor_pull import choose_tensors, safetensors_head
 from skyhold.storage.version_files import ChunkAt, FileEntry, VersionFiles
+from skyhold.units import Buffer
 
 LISTERS: Final = 8
 _STEP_CHUNKS: Final = 128

@@ -10,15 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
-
-from blake3 import blake3
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
+from skyhold.storage.written import PATIENCE_S, Written, is_outpaced, not_durable, too_slow, write_verified
+from skyhold.units import Buffer
 
-Buffer = bytes | bytearray | memoryview
 T = TypeVar("T")
 
 STALL_S: Final = 8.0
@@ -28,12 +26,7 @@ STALL_S_MAX: Final = 60.0
 stall), is also asked of the next bucket; the first answer wins."""
 
 READ_DEADLINE_S: Final = 120.0
-"""The most that one read may take in all. (A range has at most 8 MiB: slower links than 70 KiB/s do not serve.)"""
-
-PATIENCE_S: Final = 20.0
-PATIENCE_FACTOR: Final = 3.0
-"""A bucket is passed over where it has not finished a write `PATIENCE_S` and `PATIENCE_FACTOR` times as long after its
-begin as those buckets took that suffice: the uplink that all of them share may be slow, one of them may not."""
+"""The most that one read may take in all. (A range has at most 12 MiB: slower links than 100 KiB/s do not serve.)"""
 
 CLOSE_S: Final = 5.0
 """How long `close` waits for calls that are under way."""
@@ -44,20 +37,6 @@ _READERS_PER_BUCKET: Final = 8
 
 Enough = Callable[[frozenset[str]], bool]
 """Whether verified replicas in the buckets of these names make an object durable to the policy."""
-
-
-@dataclass(slots=True)
-class Written:
-    """What became of one object's replicas; grows until `pending` is empty."""
-
-    key: str
-    size_bytes: int
-    verified: set[str] = field(default_factory=set)
-    failed: dict[str, SkyholdError] = field(default_factory=dict)
-    pending: set[str] = field(default_factory=set)
-    started_s: float = field(default_factory=time.monotonic)
-    enough_after_s: float | None = None
-    """How long it took until the verified replicas sufficed."""
 
 
 class Replicas:
@@ -134,7 +113,7 @@ class Replicas:
 
     def _is_settled(self, written: Written) -> bool:
         if not self.enough(frozenset(written.verified | written.pending)):
-            raise self._not_durable(written)
+            raise not_durable(written)
         self.pass_over_slow(written)
         return written.pending <= self.lagging.keys() and self.enough(frozenset(written.verified))
 
@@ -210,18 +189,6 @@ class Replicas:
             return error
         return None
 
-    def _not_durable(self, written: Written) -> SkyholdError:
-        reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(written.failed.items()))
-        reasons = reasons or "the policy asks for more buckets than there are"
-        kinds = {type(error) for error in written.failed.values()}
-        kind = kinds.pop() if len(kinds) == 1 else Unavailable
-        return kind(
-            f"Too few buckets took {written.key}; nothing was changed ({reasons})",
-            code="not_durable",
-            hint="Bring a bucket back, or ask for fewer copies, then run the same command again: it continues",
-            buckets=sorted(written.failed),
-        )
-
     # ---- reading
 
     def read(self, key: str, start: int = 0, length: int | None = None, *, only: Iterable[str] | None = None) -> Buffer:
@@ -280,40 +247,6 @@ class Replicas:
             if self._order[-1] != name:
                 self._order.remove(name)
                 self._order.append(name)
-
-
-def is_outpaced(elapsed_s: float, enough_after_s: float) -> bool:
-    """Whether what still runs after `elapsed_s` is not waited for, where others sufficed after `enough_after_s`."""
-    return elapsed_s > PATIENCE_S + PATIENCE_FACTOR * enough_after_s
-
-
-def too_slow(name: str) -> SkyholdError:
-    return Unavailable(
-        f"Bucket `{name}` is too slow; it follows later",
-        code="bucket_slow",
-        hint="Run `skyhold sync` to bring it up to date",
-        bucket=name,
-    )
-
-
-def write_verified(bucket: Bucket, key: str, body: Buffer) -> None:
-    """Write an object and return once its stored bytes are verified: by the provider's confirmed checksum, else by
-    reading them back. Raises `Corrupt` where they differ."""
-    bucket.write(key, body)
-    if bucket.capabilities.confirms_checksum:
-        return
-    hasher, length = blake3(), 0
-    for part in bucket.read_stream(key):
-        hasher.update(part)
-        length += len(part)
-    if length != len(body) or hasher.digest() != blake3(body).digest():
-        raise Corrupt(
-            f"Bucket `{bucket.name}` stored other bytes of {key} than were sent",
-            code="stored_differently",
-            hint=f"Run `skyhold bucket check {bucket.name}`",
-            bucket=bucket.name,
-            key=key,
-        )
 
 
 def _no_bucket_serves(what: str, names: Sequence[str], errors: dict[str, SkyholdError]) -> SkyholdError:

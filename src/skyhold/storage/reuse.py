@@ -13,7 +13,9 @@ from typing import Final
 from skyhold.buckets.bucket import Bucket
 from skyhold.errors import Corrupt, SkyholdError, Unavailable
 from skyhold.storage.objects import ObjectChecker, read_intact
-from skyhold.storage.replicas import Buffer, Enough, Replicas, Written, is_outpaced, too_slow
+from skyhold.storage.replicas import Enough, Replicas
+from skyhold.storage.written import Written, is_outpaced, too_slow
+from skyhold.units import Buffer
 
 COPIES_AT_ONCE: Final = 3
 """Objects under way together: their bytes take no more memory than the buffers of the packs of a push."""

@@ -19,8 +19,7 @@ from typing import Final
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
 from skyhold.storage.linked_files import LinkedFiles, read_exactly
 from skyhold.storage.version_files import FileEntry
-
-Buffer = bytes | bytearray | memoryview
+from skyhold.units import Buffer
 
 _READ_BYTES: Final = 4 << 20
 

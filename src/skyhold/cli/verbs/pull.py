@@ -60,6 +60,22 @@ def command(
             reference.ref, destination, include=include, tensors=tensors, dry_run=dry_run, progress=progress
         )
     session.output.show(result.to_json(), quiet=[result.id], human=lambda: _tell(reference, result))
+    if result.sources is not None and result.sources.absent_bytes:
+        _refuse_absent(result.sources)
+
+
+def _refuse_absent(sources: PullSources) -> None:
+    """End as the pull that was planned would end."""
+    from skyhold.errors import NotFound, Unavailable
+    from skyhold.units import format_bytes
+
+    kind = Unavailable if sources.unreachable else NotFound
+    raise kind(
+        f"The pull would fail: {format_bytes(sources.absent_bytes)} are in no bucket that answered",
+        code="no_replica",
+        hint="Run `skyhold status` to see what each bucket holds, then `skyhold repair`",
+        buckets=sorted(sources.unreachable),
+    )
 
 
 def _tell(reference: Reference, result: PullResult) -> None:
@@ -104,5 +120,3 @@ def _tell_plan(reference: Reference, result: PullResult, sources: PullSources) -
     )
     for name, reason in sources.unreachable.items():
         line(marked("not looked at: ", "warn"), f"bucket {name} ({reason})")
-    if sources.absent_bytes:
-        line(marked("missing: ", "bad"), f"{format_bytes(sources.absent_bytes)} are in no bucket that answered")

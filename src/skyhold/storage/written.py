@@ -1,0 +1,80 @@
+"""Writing one object to several buckets: what has become of each replica, and when a bucket is not waited for."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from blake3 import blake3
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.errors import Corrupt, SkyholdError, Unavailable
+from skyhold.units import Buffer
+
+PATIENCE_S: Final = 20.0
+PATIENCE_FACTOR: Final = 3.0
+"""A bucket is passed over where it has not finished a write `PATIENCE_S` and `PATIENCE_FACTOR` times as long after its
+begin as those buckets took that suffice: the uplink that all of them share may be slow, one of them may not."""
+
+
+@dataclass(slots=True)
+class Written:
+    """What became of one object's replicas; grows until `pending` is empty."""
+
+    key: str
+    size_bytes: int
+    verified: set[str] = field(default_factory=set)
+    failed: dict[str, SkyholdError] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)
+    started_s: float = field(default_factory=time.monotonic)
+    enough_after_s: float | None = None
+    """How long it took until the verified replicas sufficed."""
+
+
+def is_outpaced(elapsed_s: float, enough_after_s: float) -> bool:
+    """Whether what still runs after `elapsed_s` is not waited for, where others sufficed after `enough_after_s`."""
+    return elapsed_s > PATIENCE_S + PATIENCE_FACTOR * enough_after_s
+
+
+def too_slow(name: str) -> SkyholdError:
+    return Unavailable(
+        f"Bucket `{name}` is too slow; it follows later",
+        code="bucket_slow",
+        hint="Run `skyhold sync` to bring it up to date",
+        bucket=name,
+    )
+
+
+def write_verified(bucket: Bucket, key: str, body: Buffer) -> None:
+    """Write an object and return once its stored bytes are verified: by the provider's confirmed checksum, else by
+    reading them back. Raises `Corrupt` where they differ."""
+    bucket.write(key, body)
+    if bucket.capabilities.confirms_checksum:
+        return
+    hasher, length = blake3(), 0
+    for part in bucket.read_stream(key):
+        hasher.update(part)
+        length += len(part)
+    if length != len(body) or hasher.digest() != blake3(body).digest():
+        raise Corrupt(
+            f"Bucket `{bucket.name}` stored other bytes of {key} than were sent",
+            code="stored_differently",
+            hint=f"Run `skyhold bucket check {bucket.name}`",
+            bucket=bucket.name,
+            key=key,
+        )
+
+
+def not_durable(written: Written) -> SkyholdError:
+    """Why an object cannot become durable to its policy: what its buckets said, of one class where they agree."""
+    reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(written.failed.items()))
+    reasons = reasons or "the policy asks for more buckets than there are"
+    kinds = {type(error) for error in written.failed.values()}
+    kind = kinds.pop() if len(kinds) == 1 else Unavailable
+    return kind(
+        f"Too few buckets took {written.key}; nothing was changed ({reasons})",
+        code="not_durable",
+        hint="Bring a bucket back, or ask for fewer copies, then run the same command again: it continues",
+        buckets=sorted(written.failed),
+    )
