@@ -7,19 +7,16 @@ waits for what this module imports.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
-from skyhold.registry.names import RefKind
 from skyhold.registry.opening import RecoverReport, named_locations, open_store, recover_store
 from skyhold.registry.repository import Repository
-from skyhold.registry.snapshot import Snapshot
-from skyhold.registry.views import RepositoryInfo
+from skyhold.registry.views import RepositoryInfo, SearchHit
 from skyhold.security.keys import KeyEncryptionKey
 from skyhold.storage.configuration import Configuration
 from skyhold.storage.policy import Policy, check_possible
@@ -31,28 +28,7 @@ if TYPE_CHECKING:
     from skyhold.registry.joining import Joining
     from skyhold.registry.upkeep import RepairReport, StoreStatus, SyncReport, VerifyReport
 
-__all__ = ["RecoverReport", "SearchHit", "Store", "connect", "init", "open", "recover"]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchHit:
-    """A version that matched a query."""
-
-    repository: str
-    version: str
-    time: str
-    refs: tuple[str, ...]
-    metrics: dict[str, float]
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "repository": self.repository,
-            "id": self.version[:40],
-            "version": self.version,
-            "time": self.time,
-            "refs": list(self.refs),
-            "metrics": self.metrics,
-        }
+__all__ = ["RecoverReport", "Store", "connect", "init", "open", "recover"]
 
 
 class Store:
@@ -107,7 +83,8 @@ class Store:
             if deleted:
                 return [RepositoryInfo(d.name, d.repository_id, deleted=d.time) for d in names.deleted()]
             return [
-                _info(name, catalogue.repository(repository_id).read()) for name, repository_id in names.repositories()
+                RepositoryInfo.of(name, catalogue.repository(repository_id).read())
+                for name, repository_id in names.repositories()
             ]
 
     def repository_names(self) -> list[str]:
@@ -184,22 +161,9 @@ class Store:
                 for name, repository_id in catalogue.read().repositories()
                 if parsed.may_match(name)
             )
-            snapshots: dict[str, Snapshot] = {}
-
-            def remembered() -> Iterator[tuple[str, Snapshot]]:
-                for name, snapshot in listed:
-                    snapshots[name] = snapshot
-                    yield name, snapshot
-
             return [
-                SearchHit(
-                    hit.repository,
-                    hit.digest,
-                    hit.time,
-                    tuple(str(ref) for ref in hit.refs),
-                    snapshots[hit.repository].metrics(hit.digest),
-                )
-                for hit in search(parsed, remembered())
+                SearchHit(hit.repository, hit.digest, hit.time, tuple(map(str, hit.refs)), dict(hit.metrics or {}))
+                for hit in search(parsed, listed)
             ]
 
     # ---- buckets
@@ -330,17 +294,3 @@ def recover(url: str, *, settings: Settings | None = None, minority: bool = Fals
     """Bring a store's refs back from its buckets to this machine, whose registers were lost or lived elsewhere."""
     connection, report = recover_store(url, settings or load_settings(), minority=minority)
     return Store(connection), report
-
-
-def _info(name: str, snapshot: Snapshot) -> RepositoryInfo:
-    refs = list(snapshot.refs())
-    times = [entry.time for entry in snapshot.versions()]
-    return RepositoryInfo(
-        name=name,
-        id=snapshot.root.repository_id,
-        branches=sum(state.ref.kind is RefKind.BRANCH for state in refs),
-        tags=sum(state.ref.kind is RefKind.TAG for state in refs),
-        aliases={state.ref.name: str(state.version) for state in refs if state.ref.kind is RefKind.ALIAS},
-        versions=len(times),
-        updated=max(times, default=None),
-    )

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from skyhold.registry.history import Move
-from skyhold.registry.names import Ref
-from skyhold.registry.snapshot import Attached
+from skyhold.registry.names import Ref, RefKind
+from skyhold.registry.snapshot import Attached, Snapshot
 from skyhold.registry.version import PUBLIC_ID_CHARACTERS, FileEntry, VersionDocument
 from skyhold.storage.policy import Policy
 
@@ -28,8 +28,37 @@ class RepositoryInfo:
     updated: str | None = None
     deleted: str | None = None
 
+    @classmethod
+    def of(cls, name: str, snapshot: Snapshot) -> RepositoryInfo:
+        """What is told of a repository in this state."""
+        refs = list(snapshot.refs())
+        times = [entry.time for entry in snapshot.versions()]
+        return cls(
+            name=name,
+            id=snapshot.root.repository_id,
+            branches=sum(state.ref.kind is RefKind.BRANCH for state in refs),
+            tags=sum(state.ref.kind is RefKind.TAG for state in refs),
+            aliases={state.ref.name: str(state.version) for state in refs if state.ref.kind is RefKind.ALIAS},
+            versions=len(times),
+            updated=max(times, default=None),
+        )
+
     def to_json(self) -> dict[str, object]:
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """A version that matched a query."""
+
+    repository: str
+    version: str
+    time: str
+    refs: tuple[str, ...]
+    metrics: dict[str, float]
+
+    def to_json(self) -> dict[str, object]:
+        return {"id": self.version[:PUBLIC_ID_CHARACTERS], **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)

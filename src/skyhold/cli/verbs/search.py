@@ -10,7 +10,7 @@ import click
 from skyhold.cli.command import Session, verb
 
 if TYPE_CHECKING:
-    from skyhold.registry.store import SearchHit
+    from skyhold.registry.views import SearchHit
 
 
 @verb(
