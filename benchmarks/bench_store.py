@@ -52,7 +52,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "skyhold-bench",
                         help="where models and servers live; about 12 GB (default: %(default)s)")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here")
-    parser.add_argument("--markdown", action="store_true", help=f"write the tables to docs/{MARKDOWN.name}")
+    parser.add_argument("--markdown", action="store_true",
+                        help=f"write the tables to {MARKDOWN.relative_to(HERE.parent)}")  # fmt: skip
     chosen = parser.parse_args()
     chosen.tools = chosen.tools.split(",")
     if unknown := [tool for tool in chosen.tools if tool not in CONTESTANTS]:
