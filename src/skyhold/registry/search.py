@@ -13,7 +13,7 @@ import operator
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, NoReturn
 
@@ -43,8 +43,8 @@ class Candidate:
     time: str
     refs: tuple[Ref, ...] = ()
     author: str = ""
-    metrics: Mapping[str, float] | None = None
-    parameters: Mapping[str, object] | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,7 @@ class ComparisonTerm:
     parameter: bool
 
     def holds(self, candidate: Candidate) -> bool:
-        if self.parameter:
-            found = _descend(candidate.parameters or {}, self.field)
-        else:
-            found = (candidate.metrics or {}).get(self.field)
+        found = _descend(candidate.parameters, self.field) if self.parameter else candidate.metrics.get(self.field)
         if isinstance(found, bool):
             found = str(found).lower()
         if isinstance(self.value, str):
@@ -151,7 +148,7 @@ def _candidate(name: str, snapshot: Snapshot, entry: VersionEntry, refs: tuple[R
     cheap = [term for term in query.terms if isinstance(term, TextTerm) and term.field != "author"]
     if not all(term.holds(candidate) for term in cheap):
         return candidate
-    author, parameters = "", None
+    author, parameters = "", {}
     if query.needs_document:
         document = VersionDocument.decode(snapshot.blobs.read("versions", entry.document), entry.digest)
         author, parameters = document.author, document.parameters

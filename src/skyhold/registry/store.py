@@ -162,7 +162,7 @@ class Store:
                 if parsed.may_match(name)
             )
             return [
-                SearchHit(hit.repository, hit.digest, hit.time, tuple(map(str, hit.refs)), dict(hit.metrics or {}))
+                SearchHit(hit.repository, hit.digest, hit.time, tuple(map(str, hit.refs)), dict(hit.metrics))
                 for hit in search(parsed, listed)
             ]
 

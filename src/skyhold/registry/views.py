@@ -57,8 +57,12 @@ class SearchHit:
     refs: tuple[str, ...]
     metrics: dict[str, float]
 
+    @property
+    def id(self) -> str:
+        return self.version[:PUBLIC_ID_CHARACTERS]
+
     def to_json(self) -> dict[str, object]:
-        return {"id": self.version[:PUBLIC_ID_CHARACTERS], **asdict(self)}
+        return asdict(self) | {"id": self.id, "refs": list(self.refs)}
 
 
 @dataclass(frozen=True, slots=True)

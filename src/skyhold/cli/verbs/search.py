@@ -37,7 +37,7 @@ def command(session: Session, *, query: tuple[str, ...]) -> None:
         hits = store.search(" ".join(query))
     session.output.show(
         {"query": " ".join(query), "hits": [hit.to_json() for hit in hits]},
-        quiet=[f"{hit.repository}@{hit.version[:40]}" for hit in hits],
+        quiet=[f"{hit.repository}@{hit.id}" for hit in hits],
         human=lambda: _tell(hits),
     )
 
