@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from skyhold.consensus.memory import MemoryRegisters
-from skyhold.consensus.register import CHANGES_KEPT, Registers, Resync, Versioned
+from skyhold.consensus.register import CHANGES_KEPT, Change, Registers, Resync, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import Conflict
 
@@ -88,6 +88,12 @@ class RegistersMachine(RuleBasedStateMachine):
             assert got == Resync(history[-1])
         else:
             assert got == history[after_version:]
+
+    @rule(key=keys)
+    def changes(self, key: str) -> None:
+        operations = {value.version: operation for (of, operation), value in self.operations.items() if of == key}
+        wanted = [Change(value, operations.get(value.version)) for value in self.history.get(key, [])]
+        assert self.registers.changes(key) == wanted
 
     @invariant()
     def every_register_reads_as_the_model(self) -> None:

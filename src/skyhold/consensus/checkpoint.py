@@ -24,7 +24,7 @@ from blake3 import blake3
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
-from skyhold.consensus.register import Registers, Resync, Versioned
+from skyhold.consensus.register import Change, Registers, Resync, Versioned
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, SkyholdError
 from skyhold.units import KIB
 
@@ -147,6 +147,9 @@ class CheckpointedRegisters(Registers):
     def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:
         return self._registers.watch(key, after_version, timeout_s=timeout_s)
 
+    def changes(self, key: str) -> Sequence[Change]:
+        return self._registers.changes(key)
+
     def list(self, prefix: str = "") -> list[str]:
         return self._registers.list(prefix)
 
@@ -155,8 +158,8 @@ class CheckpointedRegisters(Registers):
         self._settle(key)
         return value
 
-    def restore(self, key: str, value: Versioned) -> None:
-        self._registers.restore(key, value)
+    def restore(self, key: str, changes: Sequence[Change]) -> None:
+        self._registers.restore(key, changes)
         self._settle(key)
 
     def flush(self) -> tuple[str, ...]:

@@ -7,7 +7,16 @@ from dataclasses import replace
 from typing import Final
 
 from skyhold.codec.frame import HEADER_BYTES, MAC_BYTES, FrameKeys, Kind, decode_frame, encode_frame
-from skyhold.consensus.register import DATA_BYTES_MAX, Registers, Resync, Versioned, check_data, check_register_key
+from skyhold.consensus.register import (
+    DATA_BYTES_MAX,
+    Change,
+    Registers,
+    Resync,
+    Versioned,
+    check_changes,
+    check_data,
+    check_register_key,
+)
 
 FRAMED_DATA_BYTES_MAX: Final = DATA_BYTES_MAX - HEADER_BYTES - MAC_BYTES
 """What fits into an engine's register whether it compresses or not."""
@@ -41,6 +50,9 @@ class FramedRegisters(Registers):
             return Resync(self._opened(key, changes.current))
         return [self._opened(key, value) for value in changes]
 
+    def changes(self, key: str) -> Sequence[Change]:
+        return [replace(change, value=self._opened(key, change.value)) for change in self._registers.changes(key)]
+
     def list(self, prefix: str = "") -> list[str]:
         return self._registers.list(prefix)
 
@@ -52,16 +64,11 @@ class FramedRegisters(Registers):
         sealed = self._registers.seal(key, expected_version, self._framed(key, next_configuration))
         return self._opened(key, sealed)
 
-    def restore(self, key: str, value: Versioned) -> None:
-        if self.read(key) == value:
+    def restore(self, key: str, changes: Sequence[Change]) -> None:
+        check_changes(key, changes)
+        if self.read(key) == changes[-1].value:
             return
-        next_configuration = value.next_configuration
-        framed = replace(
-            value,
-            data=self._framed(key, value.data) if value.data else b"",
-            next_configuration=self._framed(key, next_configuration) if next_configuration is not None else None,
-        )
-        self._registers.restore(key, framed)
+        self._registers.restore(key, [replace(change, value=self._closed(key, change.value)) for change in changes])
 
     def close(self) -> None:
         self._registers.close()
@@ -70,6 +77,14 @@ class FramedRegisters(Registers):
         check_register_key(key)
         check_data(key, data, FRAMED_DATA_BYTES_MAX)
         return encode_frame(Kind.REGISTER, data, context=f"register/{key}", keys=self._keys)
+
+    def _closed(self, key: str, value: Versioned) -> Versioned:
+        next_configuration = value.next_configuration
+        return replace(
+            value,
+            data=self._framed(key, value.data) if value.data else b"",
+            next_configuration=self._framed(key, next_configuration) if next_configuration is not None else None,
+        )
 
     def _opened(self, key: str, value: Versioned) -> Versioned:
         next_configuration = value.next_configuration

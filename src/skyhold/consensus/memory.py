@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 
 from skyhold.consensus.register import (
     CHANGES_KEPT,
+    Change,
     Registers,
     Resync,
     Versioned,
     check_change,
+    check_changes,
     check_data,
     check_expected_version,
     check_operation_id,
@@ -25,13 +27,13 @@ from skyhold.consensus.register import (
 
 @dataclass(slots=True)
 class _Register:
-    """The kept changes, oldest first, each with the id of its operation; the last is the current value."""
+    """The kept changes, oldest first; the last holds the current value."""
 
-    changes: deque[tuple[Versioned, str | None]] = field(default_factory=lambda: deque(maxlen=CHANGES_KEPT))
+    changes: deque[Change] = field(default_factory=lambda: deque(maxlen=CHANGES_KEPT))
 
     @property
     def current(self) -> Versioned:
-        return self.changes[-1][0]
+        return self.changes[-1].value
 
 
 class MemoryRegisters(Registers):
@@ -75,6 +77,12 @@ class MemoryRegisters(Registers):
                     return []
                 self._changed.wait(remaining_s)
 
+    def changes(self, key: str) -> Sequence[Change]:
+        check_register_key(key)
+        with self._changed:
+            register = self._registers.get(key)
+            return list(register.changes) if register else []
+
     def list(self, prefix: str = "") -> list[str]:
         with self._changed:
             return sorted(key for key in self._registers if key.startswith(prefix))
@@ -91,13 +99,14 @@ class MemoryRegisters(Registers):
             data = current.data if current else b""
             return self._append(key, Versioned(expected_version + 1, data, bytes(next_configuration)), None)
 
-    def restore(self, key: str, value: Versioned) -> None:
-        check_register_key(key)
+    def restore(self, key: str, changes: Sequence[Change]) -> None:
+        check_changes(key, changes)
         with self._changed:
             current = self._current(key)
             if current is None:
-                self._append(key, value, None)
-            elif current != value:
+                for change in changes:
+                    self._append(key, change.value, change.operation_id)
+            elif current != changes[-1].value:
                 raise register_changed(key, 0, current)
 
     def close(self) -> None:
@@ -110,7 +119,7 @@ class MemoryRegisters(Registers):
     def _outcome(self, key: str, operation_id: str) -> Versioned | None:
         register = self._registers.get(key)
         changes = register.changes if register else ()
-        return next((value for value, operation in changes if operation == operation_id), None)
+        return next((change.value for change in changes if change.operation_id == operation_id), None)
 
     def _check_open(self, key: str, expected_version: int) -> None:
         current = self._current(key)
@@ -120,13 +129,13 @@ class MemoryRegisters(Registers):
             raise register_changed(key, expected_version, current)
 
     def _append(self, key: str, value: Versioned, operation_id: str | None) -> Versioned:
-        self._registers.setdefault(key, _Register()).changes.append((value, operation_id))
+        self._registers.setdefault(key, _Register()).changes.append(Change(value, operation_id))
         self._changed.notify_all()
         return value
 
 
 def _after(register: _Register, after_version: int) -> Sequence[Versioned] | Resync:
-    changes = [value for value, _ in register.changes if value.version > after_version]
+    changes = [change.value for change in register.changes if change.value.version > after_version]
     if not changes or changes[0].version != after_version + 1:
         return Resync(register.current)
     return changes

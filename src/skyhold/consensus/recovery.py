@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint_key, read_checkpoint
-from skyhold.consensus.register import Registers
+from skyhold.consensus.register import Change, Registers
 from skyhold.errors import Corrupt, PermissionDenied, SkyholdError
 
 # Objects by (term, version), each with the buckets that list it.
@@ -70,7 +70,7 @@ def recover_registers(buckets: Sequence[Bucket], keys: FrameKeys, name_key: byte
 def restore(checkpoints: Mapping[str, Checkpoint], registers: Registers) -> None:
     """Create the recovered registers in a fresh engine, each at the version that it had reached."""
     for key in sorted(checkpoints):
-        registers.restore(key, checkpoints[key].value)
+        registers.restore(key, [Change(checkpoints[key].value, None)])
 
 
 def _list(bucket: Bucket) -> dict[str, tuple[str, int, int]] | SkyholdError:

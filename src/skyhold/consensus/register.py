@@ -44,6 +44,14 @@ class Versioned:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One change of a register: the value that it set, and the id of its operation (None: a seal, or not known)."""
+
+    value: Versioned
+    operation_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Resync:
     """The answer of `watch` where changes in between are no longer kept: go on from `current`."""
 
@@ -94,6 +102,13 @@ class Registers(ABC):
         """
 
     @abstractmethod
+    def changes(self, key: str) -> Sequence[Change]:
+        """The kept changes, oldest first; the last holds the newest value. Empty where the register was never created.
+
+        This is all that an engine knows of a register, so that `restore` can carry it to another.
+        """
+
+    @abstractmethod
     def list(self, prefix: str = "") -> list[str]:
         """The keys of all registers that start with `prefix`, sorted."""
 
@@ -107,10 +122,12 @@ class Registers(ABC):
         """
 
     @abstractmethod
-    def restore(self, key: str, value: Versioned) -> None:
-        """Create a register with a version that it reached elsewhere (another engine, epoch, or a checkpoint).
+    def restore(self, key: str, changes: Sequence[Change]) -> None:
+        """Create a register as it was elsewhere (another engine or epoch, or a checkpoint): with the last of its
+        changes, oldest first and without a gap.
 
-        Nothing happens if it has just this value already. Raises `Conflict` code `register_changed` if it has another.
+        Nothing happens if its newest value is that of the last of them already. Raises `Conflict` code
+        `register_changed` if it has another, and `InvalidInput` code `changes_malformed` for a gap or for none.
         """
 
     @abstractmethod
@@ -135,6 +152,18 @@ def check_change(key: str, expected_version: int, data: bytes, operation_id: str
     check_operation_id(operation_id)
     check_expected_version(expected_version)
     check_data(key, data)
+
+
+def check_changes(key: str, changes: Sequence[Change]) -> None:
+    """Raise `InvalidInput` unless the arguments of `restore` are well formed."""
+    check_register_key(key)
+    versions = [change.value.version for change in changes]
+    if not versions or versions[0] < 1 or versions != list(range(versions[0], versions[0] + len(versions))):
+        raise InvalidInput(
+            f"Expected changes of register {key} one after the other but got versions {versions}",
+            code="changes_malformed",
+            key=key,
+        )
 
 
 def check_operation_id(operation_id: str) -> None:

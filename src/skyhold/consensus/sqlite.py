@@ -20,10 +20,12 @@ from typing import Final
 
 from skyhold.consensus.register import (
     CHANGES_KEPT,
+    Change,
     Registers,
     Resync,
     Versioned,
     check_change,
+    check_changes,
     check_data,
     check_expected_version,
     check_operation_id,
@@ -49,6 +51,7 @@ _SCHEMA: Final = (
 )
 _NEWEST: Final = "SELECT version, data, next_configuration FROM changes WHERE key = ? ORDER BY version DESC LIMIT 1"
 _OUTCOME: Final = "SELECT version, data, next_configuration FROM changes WHERE key = ? AND operation_id = ?"
+_CHANGES: Final = "SELECT version, data, next_configuration, operation_id FROM changes WHERE key = ? ORDER BY version"
 _AFTER: Final = "SELECT version, data, next_configuration FROM changes WHERE key = ? AND version > ? ORDER BY version"
 
 
@@ -104,6 +107,12 @@ class SqliteRegisters(Registers):
             time.sleep(min(interval_s, remaining_s))
             interval_s = min(2 * interval_s, WATCH_INTERVAL_S_MAX)
 
+    def changes(self, key: str) -> Sequence[Change]:
+        check_register_key(key)
+        with self._open() as connection:
+            rows = connection.execute(_CHANGES, (key,)).fetchall()
+        return [Change(Versioned(*row[:3]), row[3]) for row in rows]
+
     def list(self, prefix: str = "") -> list[str]:
         with self._open() as connection:
             rows = connection.execute("SELECT DISTINCT key FROM changes ORDER BY key").fetchall()
@@ -121,13 +130,14 @@ class SqliteRegisters(Registers):
             data = current.data if current else b""
             return _append(connection, key, Versioned(expected_version + 1, data, bytes(next_configuration)), None)
 
-    def restore(self, key: str, value: Versioned) -> None:
-        check_register_key(key)
+    def restore(self, key: str, changes: Sequence[Change]) -> None:
+        check_changes(key, changes)
         with self._transaction() as connection:
             current = _value(connection.execute(_NEWEST, (key,)).fetchone())
             if current is None:
-                _append(connection, key, value, None)
-            elif current != value:
+                for change in changes:
+                    _append(connection, key, change.value, change.operation_id)
+            elif current != changes[-1].value:
                 raise register_changed(key, 0, current)
 
     def pending_checkpoints(self) -> tuple[str, ...]:

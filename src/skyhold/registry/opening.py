@@ -10,7 +10,7 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import open_bucket
 from skyhold.consensus.framed import FramedRegisters
-from skyhold.consensus.recovery import DamagedCheckpoint, Recovery, recover_registers
+from skyhold.consensus.recovery import DamagedCheckpoint, Recovery, recover_registers, restore
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import (
     AlreadyExists,
@@ -242,8 +242,7 @@ def _restore(recovery: Recovery, state: StoreState, keys: StoreKeys) -> None:
     engine = SqliteRegisters(path)
     try:
         framed = FramedRegisters(engine, frame_keys(keys))
-        for key in sorted(recovery.checkpoints):
-            framed.restore(key, recovery.checkpoints[key].value)
+        restore(recovery.checkpoints, framed)
     except Conflict as error:
         raise AlreadyExists(
             f"The registers in {path} were changed meanwhile", code="registers_exist", hint="Run recover again"
