@@ -6,13 +6,15 @@ import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from skyhold.buckets.bucket import Bucket
+from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, Tagged
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.codec.frame import DataKey, FrameKeys
+from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.checkpoint import CheckpointedRegisters
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.sqlite import SqliteRegisters
+from skyhold.consensus.voter import Voter
 from skyhold.errors import Unavailable
 from skyhold.units import Buffer
 
@@ -42,6 +44,16 @@ class FlakyBucket(MemoryBucket):
         self._check()
         return super().list(prefix, after=after)
 
+    def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
+        self._check()
+        return super().read_tagged(key, unless_tag=unless_tag)
+
+    def write_if(
+        self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
+    ) -> str:
+        self._check()
+        return super().write_if(key, body, expected_tag=expected_tag, deadline_s=deadline_s)
+
     def _check(self) -> None:
         if self.away:
             raise Unavailable(f"bucket {self.name} is away")
@@ -53,6 +65,12 @@ def new_buckets(count: int = 3) -> list[FlakyBucket]:
         FlakyBucket(BucketLocation(name=f"cloud-{n}", url=f"memory://{run}-{n}", provider="memory"))
         for n in range(count)
     ]
+
+
+def bucket_registers(buckets: Sequence[Bucket], *, epoch: int = 1, writer: str = "test") -> BucketRegisters:
+    """An engine on these buckets, as another process would have it."""
+    voters = [Voter(bucket, f"{number:032x}", verify=lambda: None) for number, bucket in enumerate(buckets)]
+    return BucketRegisters(voters, epoch, KEYS, writer=writer, deadline_s=20)
 
 
 def checkpointed(

@@ -13,6 +13,7 @@ from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import CHANGES_KEPT, Change, Registers, Resync, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import Conflict
+from tests.consensus.fixtures import bucket_registers, new_buckets
 
 keys = st.sampled_from(["config", "names", "repository/" + "0" * 32])
 data = st.binary(min_size=1, max_size=8)
@@ -128,9 +129,28 @@ class SqliteMachine(RegistersMachine):
         self.folder.cleanup()
 
 
+class BucketMachine(RegistersMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.buckets = new_buckets(3)
+        self.registers = bucket_registers(self.buckets)
+
+    @rule()
+    def another_process(self) -> None:
+        self.registers.close()
+        self.registers = bucket_registers(self.buckets)
+
+    @rule(gone=st.sampled_from([None, 0, 1, 2]))
+    def lose_a_cloud(self, gone: int | None) -> None:
+        for number, bucket in enumerate(self.buckets):
+            bucket.away = number == gone
+
+
 # Fewer steps than an engine keeps changes: the model never forgets an operation.
 STEPS = CHANGES_KEPT - 14
 TestMemory = MemoryMachine.TestCase
 TestMemory.settings = settings(max_examples=60, stateful_step_count=STEPS, deadline=None)
 TestSqlite = SqliteMachine.TestCase
 TestSqlite.settings = settings(max_examples=12, stateful_step_count=STEPS, deadline=None)
+TestBuckets = BucketMachine.TestCase
+TestBuckets.settings = settings(max_examples=20, stateful_step_count=STEPS, deadline=None)

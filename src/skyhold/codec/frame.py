@@ -49,6 +49,7 @@ class Kind(IntEnum):
     PACK_FOOTER = 9
     REGISTER = 10
     TENSORS = 11
+    ACCEPTOR = 12
 
 
 @dataclass(frozen=True, slots=True, repr=False)

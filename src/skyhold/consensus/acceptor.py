@@ -1,0 +1,69 @@
+"""CASPaxos over passive acceptors: what one acceptor may do, and what a majority of them shows. Pure.
+
+An acceptor is one object in one bucket, changed only by conditional puts: whoever read the object computes what the
+acceptor would answer, and the put takes effect only if nobody was faster. So a read followed by a put that succeeded is
+one atomic step of the acceptor of the paper. The proposer is in `paxos`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Generic, TypeVar
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ballot:
+    """Greater counters win; the proposer breaks a tie. One ballot is used for one attempt, of one proposer."""
+
+    counter: int
+    proposer: str
+
+
+NO_BALLOT: Final = Ballot(0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptorState(Generic[V]):
+    """What one acceptor has promised and accepted. An object that is not there is an acceptor in its first state."""
+
+    promised: Ballot = NO_BALLOT
+    accepted: Ballot = NO_BALLOT
+    value: V | None = None
+
+
+def promise(state: AcceptorState[V], ballot: Ballot) -> AcceptorState[V] | None:
+    """The acceptor's rule for a prepare: the state after it, or None where a greater ballot was promised."""
+    return replace(state, promised=ballot) if state.promised <= ballot else None
+
+
+def accept(state: AcceptorState[V], ballot: Ballot, value: V | None, following: Ballot) -> AcceptorState[V] | None:
+    """The acceptor's rule for a proposal: the state after it, or None where a greater ballot was promised.
+
+    The acceptor also promises the ballot `following` of the same proposer, so that its next change needs no prepare.
+    """
+    return AcceptorState(following, ballot, value) if state.promised <= ballot else None
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted(Generic[V]):
+    """The value that a prepared round must go on from (None: no value was chosen before). `chosen` where a majority
+    shows that it is chosen already, or that there is none: then it may be told without being proposed again."""
+
+    value: V | None
+    chosen: bool
+
+
+def unanimous(seen: Mapping[str, AcceptorState[V]], voters: int) -> Adopted[V] | None:
+    """The value that a read may return without a round of its own, or None: a majority of all `voters` shows one
+    accepted ballot. Its value was chosen then, and whatever was chosen before the read began would have shown in one of
+    them. A majority that has accepted nothing shows that nothing was chosen."""
+    by_ballot: dict[Ballot, list[AcceptorState[V]]] = {}
+    for state in seen.values():
+        by_ballot.setdefault(state.accepted, []).append(state)
+    for states in by_ballot.values():
+        if len(states) > voters // 2 and all(state.value == states[0].value for state in states):
+            return Adopted(states[0].value, chosen=True)
+    return None

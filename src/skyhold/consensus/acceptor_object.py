@@ -1,0 +1,173 @@
+"""The object of an acceptor: what one bucket holds of one register (format.md, 12). Pure.
+
+The ballots are inside the framed body, so the store's own tag of the object changes with them; a random nonce makes
+every body, and so every tag, unique: no put can be taken for another, however late it arrives.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
+from skyhold.consensus.acceptor import NO_BALLOT, AcceptorState, Ballot
+from skyhold.consensus.operation import Kept
+from skyhold.consensus.register import (
+    CHANGES_KEPT,
+    Change,
+    Versioned,
+    check_changes,
+    check_operation_id,
+    check_register_key,
+)
+from skyhold.errors import Corrupt, InvalidInput
+from skyhold.units import Buffer
+
+FOLDER: Final = "registers"
+COUNTER_MAX: Final = 2**53 - 1
+_PROPOSER: Final = re.compile(r"[0-9a-f]{32}")
+_OBJECT: Final = re.compile(r"registers/([0-9a-f]{8})/(?:(config|names)|repository-([0-9a-f]{32}))")
+_FIELDS: Final = frozenset({"key", "epoch", "promised", "accepted", "changes", "decided", "nonce", "writer", "time"})
+_CHANGE_FIELDS: Final = frozenset({"version", "data", "next_configuration", "operation"})
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptorObject:
+    """What an acceptor holds, and who wrote it.
+
+    `decided` is the version up to which the writer knew the register's changes to be chosen (0: of none). `writer` and
+    `time` (RFC 3339, the writer's clock) are told to people and decide nothing.
+    """
+
+    state: AcceptorState[Kept]
+    decided: int
+    writer: str
+    time: str
+
+
+def object_key(epoch: int, key: str) -> str:
+    """Where the acceptors of an epoch keep a register."""
+    return f"{FOLDER}/{epoch:08x}/{key.replace('/', '-')}"
+
+
+def parse_object_key(name: str) -> tuple[int, str] | None:
+    """Epoch and register of an object's key, or None for another key."""
+    match = _OBJECT.fullmatch(name)
+    if match is None:
+        return None
+    return int(match[1], 16), match[2] or f"repository/{match[3]}"
+
+
+def encode_acceptor(held: AcceptorObject, epoch: int, key: str, voter: str, keys: FrameKeys) -> bytes:
+    """The bytes of the object; `voter` is the incarnation id of the bucket, so that no bucket's copy passes for
+    another's."""
+    state = held.state
+    body = json.dumps(
+        {
+            "key": key,
+            "epoch": epoch,
+            "promised": _ballot(state.promised),
+            "accepted": _ballot(state.accepted),
+            "changes": [_change(change) for change in state.value or ()],
+            "decided": held.decided,
+            "nonce": secrets.token_hex(16),
+            "writer": held.writer,
+            "time": held.time,
+        },
+        separators=(",", ":"),
+    )
+    return encode_frame(Kind.ACCEPTOR, body.encode(), context=_context(epoch, key, voter), keys=keys)
+
+
+def decode_acceptor(stored: Buffer, epoch: int, key: str, voter: str, keys: FrameKeys) -> AcceptorObject:
+    """Raises `Corrupt` for anything but an intact object of this register, epoch and voter."""
+    what = object_key(epoch, key)
+    body = decode_frame(stored, kind=Kind.ACCEPTOR, context=_context(epoch, key, voter), keys=keys)
+    try:
+        fields = json.loads(body)
+        if fields.keys() != _FIELDS or (fields["key"], fields["epoch"]) != (key, epoch):
+            _malformed(what, "its fields are not those of this register")
+        promised, accepted = _parse_ballot(fields["promised"]), _parse_ballot(fields["accepted"])
+        value = tuple(_parse_change(change) for change in fields["changes"])
+        decided = fields["decided"]
+        if value:
+            check_changes(check_register_key(key), value)
+        newest = value[-1].value.version if value else 0
+        if accepted > promised or (accepted == NO_BALLOT and value) or len(value) > CHANGES_KEPT:
+            _malformed(what, "its ballots do not fit")
+        if type(decided) is not int or not 0 <= decided <= newest:
+            _malformed(what, "what it says to be decided is not what it holds")
+        return AcceptorObject(
+            AcceptorState(promised, accepted, value if accepted != NO_BALLOT else None),
+            decided,
+            str(fields["writer"]),
+            str(fields["time"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
+        raise _error(what, repr(error)) from error
+
+
+def _context(epoch: int, key: str, voter: str) -> str:
+    return f"acceptor/{voter}/{epoch}/{key}"
+
+
+def _ballot(ballot: Ballot) -> list[int | str]:
+    return [ballot.counter, ballot.proposer]
+
+
+def _parse_ballot(value: object) -> Ballot:
+    if value == _ballot(NO_BALLOT):
+        return NO_BALLOT
+    if not isinstance(value, list) or len(value) != 2:
+        raise TypeError(f"a ballot is {value!r}")
+    counter, proposer = value
+    if type(counter) is not int or not 0 < counter <= COUNTER_MAX or not _PROPOSER.fullmatch(proposer):
+        raise ValueError(f"a ballot is {value!r}")
+    return Ballot(counter, proposer)
+
+
+def _change(change: Change) -> dict[str, object]:
+    value = change.value
+    following = value.next_configuration
+    return {
+        "version": value.version,
+        "data": _base64(value.data),
+        "next_configuration": None if following is None else _base64(following),
+        "operation": change.operation_id,
+    }
+
+
+def _parse_change(fields: dict[str, object]) -> Change:
+    if fields.keys() != _CHANGE_FIELDS:
+        raise ValueError(f"a change has the fields {sorted(fields)}")
+    version, following, operation_id = fields["version"], fields["next_configuration"], fields["operation"]
+    if type(version) is not int or version < 1:
+        raise ValueError(f"a version is {version!r}")
+    if operation_id is not None:
+        check_operation_id(operation_id)  # type: ignore[arg-type]
+    return Change(
+        Versioned(version, _bytes(fields["data"]), None if following is None else _bytes(following)),
+        operation_id,  # type: ignore[arg-type]
+    )
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise TypeError(f"bytes are {value!r}")
+    return base64.b64decode(value, validate=True)
+
+
+def _error(what: str, why: str) -> Corrupt:
+    return Corrupt(f"The object {what} is malformed: {why}", code="acceptor_malformed", key=what)
+
+
+def _malformed(what: str, why: str) -> NoReturn:
+    raise _error(what, why)

@@ -1,0 +1,55 @@
+"""The errors of a register that cannot be decided now: they name the clouds, and say what still works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from skyhold.errors import OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
+
+
+def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, sent: bool) -> SkyholdError:
+    """`errors` says why each voter takes no part; `sent`: the change was sent to some voter and may take effect."""
+    reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(errors.items()))
+    message = (
+        f"Register {key} needs {voters // 2 + 1} of its {voters} voters, and {len(errors)} do not take part ({reasons})"
+    )
+    if sent:
+        return OutcomeUnknown(
+            f"{message}; the change was sent, and takes effect or not once they do",
+            code="no_majority",
+            hint="Run the command again when they answer: what took effect is not done twice",
+            key=key,
+            buckets=sorted(errors),
+        )
+    if all(isinstance(error, PermissionDenied) for error in errors.values()):
+        return PermissionDenied(
+            f"{message}; nothing was changed",
+            code="no_majority",
+            hint="Use credentials that may write to a majority of the voters: `skyhold doctor`",
+            key=key,
+            buckets=sorted(errors),
+        )
+    return Unavailable(
+        f"{message}; nothing was changed",
+        code="no_majority",
+        hint="Check them with `skyhold doctor`; what was pulled before stays readable",
+        key=key,
+        buckets=sorted(errors),
+    )
+
+
+def contended(key: str, *, sent: bool) -> SkyholdError:
+    """The error of a change that others were always faster than, until its time was over."""
+    message = f"Others changed register {key} again and again, so that this operation did not get its turn in time"
+    if sent:
+        return OutcomeUnknown(
+            f"{message}; it was sent, and may have taken effect",
+            code="register_contended",
+            hint="Run the command again: what took effect is not done twice",
+            key=key,
+        )
+    return Unavailable(f"{message}; nothing was changed", code="register_contended", hint="Try again", key=key)
+
+
+def did_not_answer(voter: str) -> SkyholdError:
+    return Unavailable(f"Bucket `{voter}` did not answer in time", code="voter_late", bucket=voter)

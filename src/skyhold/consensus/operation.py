@@ -1,0 +1,132 @@
+"""What can be done to the value of a register, as pure functions: an engine that agrees on whole values applies them.
+
+A value is the changes that are kept of a register, oldest first; the last holds what the register reads as. It carries
+the operation ids with it, so that an operation that is sent again, by whomever and through whichever bucket, is seen to
+have taken effect.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from skyhold.consensus.register import (
+    CHANGES_KEPT,
+    Change,
+    Resync,
+    Versioned,
+    register_changed,
+    register_sealed,
+)
+from skyhold.errors import OutcomeUnknown
+
+Kept = tuple[Change, ...]
+"""The changes that are kept of a register; empty where it was never created."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(ABC):
+    """One intent on the register `key`. Arguments are well formed; `check_change` and its like have seen to that."""
+
+    key: str
+
+    @abstractmethod
+    def apply(self, kept: Kept, *, repeated: bool) -> tuple[Kept, Versioned | None]:
+        """The value after the operation, and its result. `repeated`: an earlier attempt may have taken effect.
+
+        Raises `Conflict` where the register does not allow it, as the method of the port says.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class CompareAndSet(Operation):
+    expected_version: int
+    data: bytes
+    operation_id: str
+
+    def apply(self, kept: Kept, *, repeated: bool) -> tuple[Kept, Versioned | None]:
+        earlier = find(kept, self.operation_id)
+        if earlier is not None:
+            return kept, earlier
+        if repeated and kept and kept[0].value.version > self.expected_version + 1:
+            raise OutcomeUnknown(
+                f"So many others changed register {self.key} meanwhile that it no longer tells whether the change of "
+                f"version {self.expected_version} took effect",
+                code="outcome_forgotten",
+                hint="Read it, and look into its history",
+                key=self.key,
+                expected_version=self.expected_version,
+            )
+        _check_open(self.key, kept, self.expected_version)
+        value = Versioned(self.expected_version + 1, self.data)
+        return _appended(kept, Change(value, self.operation_id)), value
+
+
+@dataclass(frozen=True, slots=True)
+class Seal(Operation):
+    expected_version: int
+    next_configuration: bytes
+
+    def apply(self, kept: Kept, *, repeated: bool) -> tuple[Kept, Versioned | None]:  # noqa: ARG002
+        current = newest(kept)
+        if current is not None and current.next_configuration == self.next_configuration:
+            return kept, current
+        _check_open(self.key, kept, self.expected_version)
+        data = current.data if current else b""
+        value = Versioned(self.expected_version + 1, data, self.next_configuration)
+        return _appended(kept, Change(value, None)), value
+
+
+@dataclass(frozen=True, slots=True)
+class Restore(Operation):
+    changes: Kept
+
+    def apply(self, kept: Kept, *, repeated: bool) -> tuple[Kept, Versioned | None]:  # noqa: ARG002
+        current, wanted = newest(kept), self.changes[-1].value
+        if current is None:
+            return self.changes[-CHANGES_KEPT:], wanted
+        if current != wanted:
+            raise register_changed(self.key, 0, current)
+        return kept, current
+
+
+@dataclass(frozen=True, slots=True)
+class Settle(Operation):
+    """Changes nothing: once it is decided, whatever was under way before has taken effect or never will."""
+
+    def apply(self, kept: Kept, *, repeated: bool) -> tuple[Kept, Versioned | None]:  # noqa: ARG002
+        return kept, newest(kept)
+
+
+def newest(kept: Sequence[Change]) -> Versioned | None:
+    """What a register with these changes reads as."""
+    return kept[-1].value if kept else None
+
+
+def find(kept: Sequence[Change], operation_id: str) -> Versioned | None:
+    """The value that an operation set, if it is among the kept changes."""
+    return next((change.value for change in kept if change.operation_id == operation_id), None)
+
+
+def after(kept: Sequence[Change], version: int) -> Sequence[Versioned] | Resync:
+    """What `watch` answers at once: the changes after `version`, or `Resync` where one of them is no longer kept."""
+    current = newest(kept)
+    if current is None or current.version == version:
+        return []
+    changes = [change.value for change in kept if change.value.version > version]
+    if not changes or changes[0].version != version + 1:
+        return Resync(current)
+    return changes
+
+
+def _appended(kept: Kept, change: Change) -> Kept:
+    return (*kept, change)[-CHANGES_KEPT:]
+
+
+def _check_open(key: str, kept: Kept, expected_version: int) -> None:
+    current = newest(kept)
+    if current is not None and current.sealed:
+        raise register_sealed(key, current)
+    if (current.version if current else 0) != expected_version:
+        raise register_changed(key, expected_version, current)

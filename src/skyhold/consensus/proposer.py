@@ -1,0 +1,259 @@
+"""Changing one register of the bucket engine: who proposes, what is proposed together, and when to try again.
+
+All threads of a process that change one register share a `Slot`. One of them leads: it takes every operation that
+waits, makes them one proposal (group commit), and hands the lead on. So proposers meet only between processes; there
+each waits a random time before it tries again, which grows with the length of a round and with every attempt, so that
+two of them in far regions both finish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from skyhold.consensus.acceptor import Adopted, Ballot
+from skyhold.consensus.no_majority import contended, did_not_answer, no_majority
+from skyhold.consensus.operation import Kept, Operation, Settle, newest
+from skyhold.consensus.paxos import Effect, Get, Phase, Proposal, Put, Round, Seen, Silent, adopted, begin, step
+from skyhold.consensus.register import Versioned
+from skyhold.consensus.runtime import Mailbox, Runtime
+from skyhold.consensus.voter import Answer, VoterClient
+from skyhold.errors import SkyholdError
+
+ROUND_S_MIN: Final = 0.002
+BACK_OFF_DOUBLINGS_MAX: Final = 5
+UNREACHABLE_ATTEMPTS: Final = 3
+
+
+class _Told(Enum):
+    DONE = auto()
+    LEAD = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A task failed with something that is no error of a bucket: a mistake of ours."""
+
+    voter: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The result of an operation, and the value of the register right after it."""
+
+    result: Versioned | None
+    kept: Kept
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """An operation that waits. `exposed`: a value with it was sent to some voter, so it may take effect."""
+
+    operation: Operation
+    told: Mailbox[_Told]
+    exposed: bool = False
+    decided: Decided | None = None
+    error: Exception | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """What the proposers of one process share of one register."""
+
+    key: str
+    lock: AbstractContextManager[object]
+    answers: Mailbox[Answer | Fault]
+    waiting: list[Ticket] = field(default_factory=list)
+    led: bool = False
+    known: dict[str, Seen[Kept]] = field(default_factory=dict)
+    busy: set[str] = field(default_factory=set)
+    counter: int = 0
+    following: Ballot | None = None
+    decided: int = 0
+    round_s: float = ROUND_S_MIN
+
+    def note(self, answer: Answer | Fault) -> Answer:
+        """Take note of what a voter answered, in whichever round."""
+        self.busy.discard(answer.voter)
+        if isinstance(answer, Fault):
+            raise answer.error
+        if isinstance(answer, Seen):
+            self.known[answer.voter] = answer
+            self.counter = max(self.counter, answer.state.promised.counter)
+        else:
+            self.known.pop(answer.voter, None)
+        return answer
+
+
+class Proposer:
+    """Decides operations at a majority of `voters`. Thread-safe."""
+
+    def __init__(self, voters: Mapping[str, VoterClient], runtime: Runtime, deadline_s: float) -> None:
+        self._voters = voters
+        self._runtime = runtime
+        self._deadline_s = deadline_s
+        self._id = runtime.random_id()
+
+    def slot(self, key: str) -> Slot:
+        """The shared state of one register, which the caller keeps."""
+        return Slot(key, self._runtime.lock(), self._runtime.mailbox())
+
+    def decide(self, slot: Slot, operation: Operation) -> Decided:
+        """Have an operation decided, together with those that wait beside it.
+
+        Raises what the operation raises, and `Unavailable` or `OutcomeUnknown` where no majority decides in time.
+        """
+        ticket = Ticket(operation, self._runtime.mailbox())
+        with slot.lock:
+            slot.waiting.append(ticket)
+            lead, slot.led = not slot.led, True
+        if not lead:
+            lead = self._wait(slot, ticket) is _Told.LEAD
+        if lead:
+            self._lead(slot)
+        if ticket.decided is None:
+            raise ticket.error or AssertionError(f"{operation} was neither decided nor refused")
+        return ticket.decided
+
+    def _wait(self, slot: Slot, ticket: Ticket) -> _Told:
+        try:
+            while (told := ticket.told.get(self._deadline_s)) is None:
+                pass  # whoever leads ends by its own deadline
+        except BaseException:  # an interrupt: nobody may wait for us to lead
+            with slot.lock:
+                if ticket in slot.waiting:
+                    slot.waiting.remove(ticket)
+                if ticket.told.get(0) is _Told.LEAD:
+                    self._hand_on(slot)
+            raise
+        return told
+
+    def _lead(self, slot: Slot) -> None:
+        with slot.lock:
+            batch, slot.waiting = slot.waiting, []
+        try:
+            self._decide_all(slot, batch)
+        except BaseException as error:
+            for ticket in batch:
+                ticket.error = error if isinstance(error, Exception) else contended(slot.key, sent=True)
+            raise
+        finally:
+            with slot.lock:
+                self._hand_on(slot)
+            for ticket in batch:
+                ticket.told.put(_Told.DONE)
+
+    def _hand_on(self, slot: Slot) -> None:
+        slot.led = bool(slot.waiting)
+        if slot.waiting:
+            slot.waiting[0].told.put(_Told.LEAD)
+
+    def _decide_all(self, slot: Slot, batch: Sequence[Ticket]) -> None:
+        deadline_s = self._runtime.monotonic() + self._deadline_s
+        attempt = unreachable = 0
+        while True:
+            started_s = self._runtime.monotonic()
+            round_ = self._attempt(slot, batch, deadline_s)
+            if round_.phase in {Phase.DECIDED, Phase.PREPARED}:
+                slot.round_s = max(self._runtime.monotonic() - started_s, ROUND_S_MIN)
+                return
+            for ticket in batch:
+                ticket.exposed |= bool(round_.exposed)
+            attempt += 1
+            unreachable += round_.phase is Phase.UNREACHABLE
+            slot.counter = max(slot.counter, round_.greatest.counter)
+            took_s = max(self._runtime.monotonic() - started_s, slot.round_s)
+            wait_s = self._runtime.random() * took_s * 2 ** min(attempt, BACK_OFF_DOUBLINGS_MAX)
+            if unreachable >= UNREACHABLE_ATTEMPTS or self._runtime.monotonic() + wait_s >= deadline_s:
+                self._fail(slot, batch, round_)
+                return
+            self._runtime.sleep(wait_s)
+
+    def _attempt(self, slot: Slot, batch: Sequence[Ticket], deadline_s: float) -> Round[Kept]:
+        """One ballot. The results of the batch are in its tickets where it ended as decided, or as prepared where
+        nothing had to be proposed."""
+        while (late := slot.answers.get(0)) is not None:
+            slot.note(late)
+        settles = any(isinstance(ticket.operation, Settle) for ticket in batch)
+        ballot, warm = self._ballot(slot, fresh=settles)
+        plain = len(self._voters) == 1 and not settles
+        known = {voter: slot.known.get(voter) if warm or not plain else None for voter in self._voters}
+        round_, effects = begin(ballot, Ballot(ballot.counter + 1, self._id), known, slot.busy, plain=plain)
+        while True:
+            self._send(slot, effects)
+            if round_.phase is Phase.PREPARED:
+                found = adopted(round_)
+                value = _applied(found, batch)
+                if value == (found.value or ()) and found.chosen and not warm:
+                    self._note_decided(slot, value)
+                    return round_
+                round_, effects = step(round_, Proposal(value))
+                continue
+            if round_.phase is Phase.DECIDED:
+                slot.following = round_.following
+                self._note_decided(slot, round_.value or ())
+                return round_
+            if round_.phase not in {Phase.PREPARE, Phase.PROPOSE}:
+                return round_
+            answer = slot.answers.get(deadline_s - self._runtime.monotonic())
+            if answer is None:
+                return self._out_of_time(round_)
+            round_, effects = step(round_, slot.note(answer))
+
+    def _ballot(self, slot: Slot, *, fresh: bool) -> tuple[Ballot, bool]:
+        """The ballot of the next attempt, and whether a majority has promised it already."""
+        following, slot.following = slot.following, None
+        promised = [seen for seen in slot.known.values() if seen.state.promised == following]
+        if following is not None and not fresh and len(promised) > len(self._voters) // 2:
+            slot.counter = following.counter
+            return following, True
+        slot.counter += 1
+        return Ballot(slot.counter, self._id), False
+
+    def _send(self, slot: Slot, effects: Sequence[Effect[Kept]]) -> None:
+        for effect in effects:
+            slot.busy.add(effect.voter)
+            self._runtime.start(lambda effect=effect: self._perform(slot, effect))  # type: ignore[misc]
+
+    def _perform(self, slot: Slot, effect: Get | Put[Kept]) -> None:
+        try:
+            slot.answers.put(self._voters[effect.voter].perform(slot.key, effect, slot.decided))
+        except BaseException as error:  # noqa: BLE001 - a fault of ours is raised by the leader, not lost in a thread
+            slot.answers.put(Fault(effect.voter, error))
+
+    def _note_decided(self, slot: Slot, value: Kept) -> None:
+        current = newest(value)
+        slot.decided = max(slot.decided, current.version if current else 0)
+
+    def _out_of_time(self, round_: Round[Kept]) -> Round[Kept]:
+        for voter, seat in round_.seats.items():
+            if seat.asked:
+                round_, _ = step(round_, Silent(voter, did_not_answer(voter)))
+        return round_
+
+    def _fail(self, slot: Slot, batch: Sequence[Ticket], round_: Round[Kept]) -> None:
+        errors = {voter: seat.error for voter, seat in round_.seats.items() if seat.error}
+        for ticket in batch:
+            ticket.decided = None
+            if round_.phase is Phase.UNREACHABLE:
+                ticket.error = no_majority(slot.key, len(self._voters), errors, sent=ticket.exposed)
+            else:
+                ticket.error = contended(slot.key, sent=ticket.exposed)
+
+
+def _applied(found: Adopted[Kept], batch: Sequence[Ticket]) -> Kept:
+    """The adopted value after the operations, one after the other; their results, as they will be told if it is
+    chosen, go into the tickets."""
+    value = found.value or ()
+    for ticket in batch:
+        ticket.decided = ticket.error = None
+        try:
+            value, result = ticket.operation.apply(value, repeated=ticket.exposed)
+            ticket.decided = Decided(result, value)
+        except SkyholdError as error:
+            ticket.error = error
+    return value

@@ -1,0 +1,141 @@
+"""One voter as the bucket engine reaches it: its objects read and put, and its answers told as events of a round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.codec.frame import FrameKeys
+from skyhold.consensus.acceptor import NO_BALLOT, AcceptorState, Ballot
+from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, object_key
+from skyhold.consensus.operation import Kept, newest
+from skyhold.consensus.paxos import Get, Lost, Put, Refused, Seen, Silent
+from skyhold.consensus.runtime import Runtime
+from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, SkyholdError
+
+Answer = Seen[Kept] | Refused | Lost | Silent
+
+
+@dataclass(frozen=True, slots=True)
+class Voter:
+    """A bucket that takes part. `incarnation` is its id in the configuration; `verify` raises unless the bucket says
+    the same of itself: one that was emptied, restored or exchanged has forgotten what it promised, and must be admitted
+    again. `write_interval_s` is the least time between two puts of one object (a limit of some clouds: 1 s)."""
+
+    bucket: Bucket
+    incarnation: str
+    verify: Callable[[], None]
+    write_interval_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.bucket.name
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    tag: str | None
+    held: AcceptorObject
+
+
+_NOTHING = _Held(None, AcceptorObject(AcceptorState(), 0, "", ""))
+
+
+class VoterClient:
+    """Thread-safe: every method works on what it reads, and what is remembered only ever grows."""
+
+    def __init__(self, voter: Voter, epoch: int, keys: FrameKeys, runtime: Runtime, writer: str) -> None:
+        self.voter = voter
+        self._epoch = epoch
+        self._keys = keys
+        self._runtime = runtime
+        self._writer = writer
+        self._verified = False
+        self._held: dict[str, _Held] = {}
+        self._promised: dict[str, Ballot] = {}
+        self._last_put_s: dict[str, float] = {}
+
+    def get(self, key: str) -> Seen[Kept] | Silent:
+        """What the acceptor of a register holds."""
+        try:
+            if not self._verified:
+                self.voter.verify()
+                self._verified = True
+            before = self._promised.get(key, NO_BALLOT)  # of another thread's read that ends first nothing follows
+            found = self._read(key)
+            self._refuse_older(key, before, found.held.state.promised)
+        except SkyholdError as error:
+            return Silent(self.voter.name, error)
+        self._held[key] = found
+        return Seen(self.voter.name, found.tag, found.held.state)
+
+    def perform(self, key: str, effect: Get | Put[Kept], decided: int) -> Answer:
+        """Carry out an effect of a round. `decided` is the version known to be chosen."""
+        if isinstance(effect, Get):
+            return self.get(key)
+        name = self.voter.name
+        if not self._verified:
+            seen = self.get(key)
+            if isinstance(seen, Silent):
+                return Silent(name, seen.error, unsent=True)
+        version = newest(effect.state.value or ())
+        held = AcceptorObject(
+            effect.state,
+            min(decided, version.version if version else 0),
+            self._writer,
+            self._runtime.now().isoformat(timespec="milliseconds"),
+        )
+        body = encode_acceptor(held, self._epoch, key, self.voter.incarnation, self._keys)
+        self._pace(key)
+        try:
+            tag = self.voter.bucket.write_if(object_key(self._epoch, key), body, expected_tag=effect.tag)
+        except Conflict:
+            return Refused(name)
+        except OutcomeUnknown:
+            return Lost(name)
+        except SkyholdError as error:
+            return Silent(name, error, unsent=True)
+        self._promised[key] = max(self._promised.get(key, NO_BALLOT), effect.state.promised)
+        self._held[key] = _Held(tag, held)
+        return Seen(name, tag, effect.state)
+
+    def held(self, key: str) -> AcceptorObject | None:
+        """What was last seen there."""
+        found = self._held.get(key)
+        return found.held if found else None
+
+    def _read(self, key: str) -> _Held:
+        known = self._held.get(key, _NOTHING)
+        try:
+            tagged = self.voter.bucket.read_tagged(object_key(self._epoch, key), unless_tag=known.tag)
+        except NotFound as error:
+            if error.code != "object_not_found":
+                raise
+            # A missing object is an acceptor in its first state only in the bucket that was admitted.
+            self.voter.verify()
+            return _NOTHING
+        if tagged is None:
+            return known
+        held = decode_acceptor(tagged.body, self._epoch, key, self.voter.incarnation, self._keys)
+        return _Held(tagged.tag, held)
+
+    def _refuse_older(self, key: str, before: Ballot, promised: Ballot) -> None:
+        if promised < before:
+            raise Corrupt(
+                f"Bucket `{self.voter.name}` shows an older state of register {key} than it did before: it was "
+                "restored or answers from a stale copy",
+                code="voter_went_back",
+                hint=f"Replace it as a voter, or find out why: `skyhold bucket check {self.voter.name}`",
+                bucket=self.voter.name,
+                key=key,
+            )
+        self._promised[key] = max(promised, self._promised.get(key, NO_BALLOT))
+
+    def _pace(self, key: str) -> None:
+        interval_s = self.voter.write_interval_s
+        if interval_s > 0:
+            wait_s = self._last_put_s.get(key, -interval_s) + interval_s - self._runtime.monotonic()
+            if wait_s > 0:
+                self._runtime.sleep(wait_s)
+            self._last_put_s[key] = self._runtime.monotonic()
