@@ -46,13 +46,14 @@ class Phase(Enum):
 class Seat(Generic[V]):
     """One acceptor as the round knows it. `tag` and `state` are what it held last, None before it was heard; `error`
     is why it takes no further part. `asked`: it has an answer to give, and is asked nothing more before. `unsure`: a
-    put of the value may still be on its way there."""
+    put of the value may still be on its way there. `late`: what it answers was asked before this round began."""
 
     tag: str | None = None
     state: AcceptorState[V] | None = None
     asked: bool = False
     rereads: int = 0
     unsure: bool = False
+    late: bool = False
     error: SkyholdError | None = None
 
 
@@ -156,7 +157,9 @@ def begin(
     Where a majority is known to have promised the ballot already, the round is prepared at once.
     """
     seats: dict[str, Seat[V]] = {
-        voter: Seat(seen.tag, seen.state) if seen and voter not in busy else Seat(asked=voter in busy)
+        voter: Seat(seen.tag, seen.state)
+        if seen and voter not in busy
+        else Seat(asked=voter in busy, late=voter in busy)
         for voter, seen in known.items()
     }
     return _asking(_concluded(Round(ballot, following, seats, plain=plain)), list(seats))
@@ -168,9 +171,11 @@ def step(round_: Round[V], event: Event[V]) -> tuple[Round[V], tuple[Effect[V], 
         if round_.phase is not Phase.PREPARED:
             raise ValueError(f"a proposal in phase {round_.phase}")
         return _asking(replace(round_, phase=Phase.PROPOSE, value=event.value), list(round_.seats))
-    seat = replace(round_.seats[event.voter], asked=False)
+    late = round_.seats[event.voter].late
+    seat = replace(round_.seats[event.voter], asked=False, late=False)
     if isinstance(event, Seen):
-        seat = replace(seat, tag=event.tag, state=event.state)
+        # Where no promise confirms it, an answer of before is no answer.
+        seat = replace(seat, tag=event.tag, state=None if late and round_.plain else event.state)
     elif isinstance(event, Silent):
         seat = replace(seat, error=event.error)
     else:

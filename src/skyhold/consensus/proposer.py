@@ -209,10 +209,12 @@ class Proposer:
         following, slot.following = slot.following, None
         promised = [seen for seen in slot.known.values() if seen.state.promised == following]
         if following is not None and not fresh and len(promised) > len(self._voters) // 2:
-            slot.counter = following.counter
+            slot.counter = following.counter + 1
             return following, True
-        slot.counter += 1
-        return Ballot(slot.counter, self._id), False
+        # The ballot after it belongs to the round too: an accept promises it. Were it used afresh, an acknowledgment
+        # that comes late would count as a promise of now, and an old value be told as the newest.
+        slot.counter += 2
+        return Ballot(slot.counter - 1, self._id), False
 
     def _send(self, slot: Slot, effects: Sequence[Effect[Kept]]) -> None:
         for effect in effects:

@@ -59,11 +59,14 @@ class VoterClient:
     def get(self, key: str) -> Seen[Kept] | Silent:
         """What the acceptor of a register holds."""
         try:
-            if not self._verified:
-                self.voter.verify()
-                self._verified = True
             before = self._promised.get(key, NO_BALLOT)  # of another thread's read that ends first nothing follows
             found = self._read(key)
+            if not self._verified or found.tag is None:
+                # A missing object is an acceptor in its first state only in the bucket that was admitted. Asked after
+                # the object, so that one that is being emptied cannot answer both.
+                self._verified = False
+                self.voter.verify()
+                self._verified = True
             self._refuse_older(key, before, found.held.state.promised)
         except SkyholdError as error:
             return Silent(self.voter.name, error)
@@ -75,10 +78,6 @@ class VoterClient:
         if isinstance(effect, Get):
             return self.get(key)
         name = self.voter.name
-        if not self._verified:
-            seen = self.get(key)
-            if isinstance(seen, Silent):
-                return Silent(name, seen.error, unsent=True)
         version = newest(effect.state.value or ())
         held = AcceptorObject(
             effect.state,
@@ -88,6 +87,9 @@ class VoterClient:
         )
         body = encode_acceptor(held, self._epoch, key, self.voter.incarnation, self._keys)
         self._pace(key)
+        if effect.tag is None:
+            # The bucket may be emptied after we found nothing there, and then takes what it must not take.
+            self._verified = False
         try:
             tag = self.voter.bucket.write_if(object_key(self._epoch, key), body, expected_tag=effect.tag)
         except Conflict:
@@ -96,6 +98,8 @@ class VoterClient:
             return Lost(name)
         except SkyholdError as error:
             return Silent(name, error, unsent=True)
+        if effect.tag is None:
+            return self.get(key)
         self._promised[key] = max(self._promised.get(key, NO_BALLOT), effect.state.promised)
         self._held[key] = _Held(tag, held)
         return Seen(name, tag, effect.state)
@@ -112,8 +116,6 @@ class VoterClient:
         except NotFound as error:
             if error.code != "object_not_found":
                 raise
-            # A missing object is an acceptor in its first state only in the bucket that was admitted.
-            self.voter.verify()
             return _NOTHING
         if tagged is None:
             return known

@@ -1,0 +1,204 @@
+"""Passive buckets behind a network that loses, delays, repeats and tears; what was injected where is counted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from greenlet import getcurrent
+
+from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, Capabilities, ObjectInfo, Tagged
+from skyhold.consensus.acceptor_object import decode_acceptor, parse_object_key
+from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, Unavailable
+from skyhold.units import Buffer
+from tests.consensus.fixtures import KEYS
+from tests.consensus.simulation.world import Process, World
+
+TIMEOUT_S = 3.0
+PUT_FAULTS = (
+    "request lost",
+    "reply lost",
+    "arrives late",
+    "late duplicate",
+    "503 after apply",
+    "409 in flight",
+    "429 throttled",
+)
+GET_FAULTS = ("request lost", "reply lost", "429 throttled", "torn reply")
+
+
+@dataclass(eq=False)
+class Cloud:
+    """One object store. Its tags are digests of the body, as those of S3 are."""
+
+    world: World
+    name: str
+    incarnation: str
+    far_s: float
+    objects: dict[str, bytes] = field(default_factory=dict)
+    admitted: bool = True
+    away: bool = False
+    emptied: int = 0
+
+    def empty(self) -> None:
+        """An operator's mistake: everything is deleted, `store.json` with it. What was on its way there is lost."""
+        self.objects.clear()
+        self.admitted = False
+        self.emptied += 1
+
+    def get(self, key: str) -> Tagged | NotFound:
+        body = self.objects.get(key)
+        if body is None:
+            return NotFound(f"no object {key}", code="object_not_found")
+        return Tagged(body, _tag(body))
+
+    def put_if(self, key: str, body: bytes, expected_tag: str | None) -> str | Conflict:
+        stored = self.objects.get(key)
+        if (None if stored is None else _tag(stored)) != expected_tag:
+            return Conflict(f"object {key} is not what was expected")
+        self.objects[key] = body
+        return _tag(body)
+
+
+def _tag(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+@dataclass(eq=False)
+class Network:
+    """`fault_rate` of the requests meet a fault; `cut` are the pairs of process and cloud that do not hear each
+    other. `injected` counts the faults by name and phase."""
+
+    world: World
+    fault_rate: float
+    injected: Counter[tuple[str, str]]
+    cut: set[tuple[str, str]] = field(default_factory=set)
+    requests: int = 0
+
+    def fault(self, kinds: tuple[str, ...], phase: Callable[[], str]) -> str | None:
+        self.requests += 1
+        if self.world.random.random() >= self.fault_rate:
+            return None
+        kind = self.world.random.choice(kinds)
+        self.injected[kind, phase()] += 1
+        return kind
+
+
+class SimulatedBucket(Bucket):
+    """A cloud as one process reaches it."""
+
+    capabilities = Capabilities()
+
+    def __init__(self, cloud: Cloud, network: Network, process: Process) -> None:
+        self.name, self.url = cloud.name, f"sim://{cloud.name}"
+        self._cloud, self._network, self._process = cloud, network, process
+
+    def verify(self) -> None:
+        """Read `store.json`: whether this is still the bucket that was admitted."""
+        if not self._request(lambda: self._cloud.admitted, None):
+            raise Corrupt(f"bucket {self.name} is not the one that was admitted", code="voter_not_admitted")
+
+    def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
+        fault = self._network.fault(GET_FAULTS, lambda: "read")
+        found = self._request(lambda: self._cloud.get(key), fault)
+        if fault == "torn reply":
+            raise Corrupt(f"the reply of {self.name} was cut short", code="truncated_reply")
+        if isinstance(found, NotFound):
+            raise found
+        return None if found.tag == unless_tag else found
+
+    def write_if(
+        self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
+    ) -> str:
+        stored = bytes(body)
+        fault = self._network.fault(PUT_FAULTS, lambda: self._phase(key, stored))
+        if fault == "429 throttled":
+            self._process.sleep(self._far())
+            raise Unavailable("throttled")
+
+        emptied = self._cloud.emptied
+
+        def apply() -> str | Conflict:
+            if self._cloud.emptied != emptied:
+                return Conflict("the bucket that this was sent to is no more")
+            return self._cloud.put_if(key, stored, expected_tag)
+
+        if fault == "409 in flight":
+            self._process.sleep(self._far())
+            raise OutcomeUnknown("a conflicting request is in flight")
+        if fault == "late duplicate":
+            self._network.world.at(self._network.world.random.random() * 20, apply)
+        if fault == "arrives late":
+            self._network.world.at(TIMEOUT_S * self._network.world.random.random() * 4, apply)
+            self._process.sleep(TIMEOUT_S)
+            raise OutcomeUnknown("no reply in time")
+        try:
+            result = self._request(apply, fault)
+        except Unavailable as error:
+            raise OutcomeUnknown(error.message) from error
+        if fault == "503 after apply":
+            raise OutcomeUnknown("503")
+        if isinstance(result, Conflict):
+            raise result
+        return result
+
+    def _request(self, serve: Callable[[], Any], fault: str | None) -> Any:
+        """A request and its reply; what the server does, it does whether or not the client still lives."""
+        world, process = self._network.world, self._process
+        if self._cloud.away or (process.name, self.name) in self._network.cut:
+            process.sleep(TIMEOUT_S)
+            raise Unavailable(f"bucket {self.name} does not answer")
+        if fault == "429 throttled":
+            process.sleep(self._far())
+            raise Unavailable("throttled")
+        if fault == "request lost":
+            process.sleep(TIMEOUT_S)
+            raise Unavailable("no reply in time")
+        thread = getcurrent()
+
+        def arrive() -> None:
+            result = serve()
+            if fault != "reply lost":
+                world.at(self._far(), lambda: process.resume(thread, result))
+
+        world.at(self._far(), arrive)
+        if fault == "reply lost":
+            process.sleep(TIMEOUT_S)
+            raise Unavailable("no reply in time")
+        return world.wait()
+
+    def _far(self) -> float:
+        """Half a round trip, with a long tail."""
+        random = self._network.world.random
+        return self._cloud.far_s * (0.5 + random.random() * (8 if random.random() < 0.05 else 1))
+
+    def _phase(self, name: str, body: bytes) -> str:
+        place = parse_object_key(name)
+        assert place is not None
+        epoch, key = place
+        state = decode_acceptor(body, epoch, key, self._cloud.incarnation, KEYS).state
+        # A prepare leaves a promise above what is accepted, by more than the promise that an accept carries.
+        stored = self._cloud.objects.get(name)
+        before = decode_acceptor(stored, epoch, key, self._cloud.incarnation, KEYS).state if stored else None
+        return "prepare" if state.accepted == (before.accepted if before else type(state)().accepted) else "propose"
+
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        found = self._request(lambda: sorted(self._cloud.objects), None)
+        return (ObjectInfo(key, 0, "", None) for key in found if key.startswith(prefix) and key > after)
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
+        raise NotImplementedError
+
+    def read_stream(
+        self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
+    ) -> Iterator[Buffer]:
+        raise NotImplementedError
+
+    def write(self, key: str, body: Buffer) -> None:
+        raise NotImplementedError
+
+    def delete(self, key: str) -> None:
+        raise NotImplementedError

@@ -1,0 +1,238 @@
+"""One run of the simulation: processes that use two registers over three or five clouds while everything fails."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.voter import Voter
+from skyhold.errors import Conflict, OutcomeUnknown, SkyholdError
+from tests.consensus.fixtures import KEYS
+from tests.consensus.simulation.clouds import Cloud, Network, SimulatedBucket
+from tests.consensus.simulation.judge import FOREVER, Done, violation
+from tests.consensus.simulation.world import Process, SimulatedRuntime, World
+
+KEY_NAMES = ("names", "config")
+OPERATIONS = 10
+FAULTS_END_S = 90.0
+
+
+@dataclass
+class Report:
+    """What happened in one run. `injected` counts faults by name and phase."""
+
+    seed: int
+    violation: str | None = None
+    operations: Counter[str] = field(default_factory=Counter)
+    injected: Counter[tuple[str, str]] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    requests: int = 0
+
+
+class Run:
+    def __init__(self, seed: int, *, operations: int = OPERATIONS) -> None:
+        self.world = World(seed)
+        self.dice = self.world.random
+        self.report = Report(seed)
+        self.operations = operations
+        voters = self.dice.choice([1, 3, 3, 3, 3, 5])
+        self.clouds = [
+            Cloud(self.world, f"cloud-{n}", f"{n:032x}", self.dice.choice([0.01, 0.04, 0.09])) for n in range(voters)
+        ]
+        self.network = Network(self.world, self.dice.choice([0.0, 0.02, 0.05, 0.15]), self.report.injected)
+        self.history: dict[str, list[Done]] = {key: [] for key in KEY_NAMES}
+        self.seen: dict[str, int] = dict.fromkeys(KEY_NAMES, 0)
+        self.processes: list[Process] = []
+        self.writes = 0
+
+    def execute(self) -> Report:
+        for number in range(self.dice.choice([2, 2, 3])):
+            self._process(number, self.operations)
+        if self.network.fault_rate:
+            for _ in range(self.dice.randrange(5)):
+                self.world.at(self.dice.random() * 8, self._misfortune)
+        self.world.at(FAULTS_END_S, self._heal)
+        self.world.run()
+        for key, history in self.history.items():
+            found = violation(history)
+            if found is not None:
+                self.report.violation = f"seed {self.report.seed}, register {key}: {found}"
+        self.report.requests = self.network.requests
+        return self.report
+
+    # ---- processes
+
+    def _process(self, number: int, operations: int) -> None:
+        process = Process(self.world, f"process-{number}-{len(self.processes)}")
+        self.processes.append(process)
+        registers = self._open(process)
+        for thread in range(self.dice.choice([1, 1, 2])):
+            client = f"{process.name}.{thread}"
+            process.start(lambda client=client: self._work(process, registers, client, operations))  # type: ignore[misc]
+
+    def _open(self, process: Process) -> BucketRegisters:
+        voters = []
+        for cloud in self.clouds:
+            bucket = SimulatedBucket(cloud, self.network, process)
+            voters.append(Voter(bucket, cloud.incarnation, bucket.verify))
+        return BucketRegisters(voters, 1, KEYS, writer=process.name, deadline_s=20, runtime=SimulatedRuntime(process))
+
+    def _work(self, process: Process, registers: BucketRegisters, client: str, operations: int) -> None:
+        unsure: tuple[str, int, bytes, str, int] | None = None
+        for _ in range(operations):
+            process.sleep(self.dice.random() * self.dice.choice([0.01, 0.3, 1.0]))
+            key = self.dice.choice(KEY_NAMES)
+            if unsure is not None:
+                unsure = self._ask(registers, client, unsure)
+            elif self.dice.random() < 0.35:
+                self._read(registers, client, key)
+            else:
+                unsure = self._change(registers, client, key)
+
+    def _read(self, registers: BucketRegisters, client: str, key: str) -> None:
+        called = self.world.now_s
+        try:
+            value = registers.read(key)
+        except SkyholdError as error:
+            self._failed("read", error)
+            return
+        self.report.operations["read"] += 1
+        version = value.version if value else 0
+        self.seen[key] = max(self.seen[key], version)
+        self.history[key].append(Done(client, "read", called, self.world.now_s, version, value.data if value else b""))
+
+    def _change(self, registers: BucketRegisters, client: str, key: str) -> tuple[str, int, bytes, str, int] | None:
+        self.writes += 1
+        data, operation_id = b"%s-%d" % (client.encode(), self.writes), f"op-{self.writes}"
+        expected = max(self.seen[key] - (self.dice.random() < 0.1), 0)
+        index = len(self.history[key])
+        self.history[key].append(Done(client, "compare_and_set", self.world.now_s, FOREVER, None, data, fate="unknown"))
+        return self._send(registers, (key, expected, data, operation_id, index))
+
+    def _send(
+        self, registers: BucketRegisters, change: tuple[str, int, bytes, str, int]
+    ) -> tuple[str, int, bytes, str, int] | None:
+        key, expected, data, operation_id, index = change
+        pending = self.history[key][index]
+        called = self.world.now_s
+        self.report.operations["compare_and_set"] += 1
+        try:
+            value = registers.compare_and_set(key, expected, data, operation_id)
+        except OutcomeUnknown as error:
+            self._failed("compare_and_set", error)
+            return change
+        except Conflict as error:
+            version = error.fields["current_version"]
+            assert isinstance(version, int)
+            self.seen[key] = max(self.seen[key], version)
+            self.history[key][index] = replace(pending, fate="never")
+            self.history[key].append(Done(pending.client, "conflict", called, self.world.now_s, version))
+            return None
+        except SkyholdError as error:
+            self._failed("compare_and_set", error)
+            # What was sent before may still take effect; a first attempt that says so must not.
+            fate = "never" if called == pending.called else "unknown"
+            self.history[key][index] = replace(pending, fate=fate)
+            return None
+        self.seen[key] = max(self.seen[key], value.version)
+        self.history[key][index] = replace(
+            pending, returned=self.world.now_s, saw=value.version, changes=True, fate="known"
+        )
+        assert value.data == data
+        return None
+
+    def _ask(
+        self, registers: BucketRegisters, client: str, change: tuple[str, int, bytes, str, int]
+    ) -> tuple[str, int, bytes, str, int] | None:
+        """Find out what became of an operation: ask, or send it again."""
+        if self.dice.random() < 0.5:
+            return self._send(registers, change)
+        key, _, _, operation_id, index = change
+        self.report.operations["outcome"] += 1
+        try:
+            value = registers.outcome(key, operation_id)
+        except SkyholdError as error:
+            self._failed("outcome", error)
+            return change
+        pending = self.history[key][index]
+        if value is None:
+            self.history[key][index] = replace(pending, fate="never")
+        else:
+            self.history[key][index] = replace(
+                pending, returned=self.world.now_s, saw=value.version, changes=True, fate="known"
+            )
+        return None
+
+    def _failed(self, what: str, error: SkyholdError) -> None:
+        self.report.errors[f"{what}: {type(error).__name__} {error.code}"] += 1
+
+    # ---- misfortunes
+
+    def _misfortune(self) -> None:
+        what = self.dice.choice([self._kill, self._pause, self._jump, self._cut, self._lose, self._empty])
+        what()
+
+    def _note(self, what: str) -> None:
+        self.report.injected[what, "any"] += 1
+
+    def _kill(self) -> None:
+        process = self.dice.choice(self.processes)
+        if process.alive:
+            process.alive = False
+            self._note("kill")
+            self._process(len(self.processes), self.operations // 2)
+
+    def _pause(self) -> None:
+        self.dice.choice(self.processes).paused_until_s = self.world.now_s + self.dice.choice([1, 5, 30])
+        self._note("pause")
+
+    def _jump(self) -> None:
+        self.dice.choice(self.processes).clock_s += self.dice.choice([5, 100])
+        self._note("clock jump")
+
+    def _cut(self) -> None:
+        pair = (self.dice.choice(self.processes).name, self.dice.choice(self.clouds).name)
+        self.network.cut.add(pair)
+        self.world.at(self.dice.random() * 20, lambda: self.network.cut.discard(pair))
+        self._note("cut")
+
+    def _lose(self) -> None:
+        cloud = self.dice.choice(self.clouds)
+        cloud.away = True
+        self.world.at(self.dice.random() * 20, lambda: setattr(cloud, "away", False))
+        self._note("cloud away")
+
+    def _empty(self) -> None:
+        """At most a minority is lost for good: more is no promise of any majority."""
+        if sum(not cloud.admitted for cloud in self.clouds) < (len(self.clouds) - 1) // 2:
+            self.dice.choice([cloud for cloud in self.clouds if cloud.admitted]).empty()
+            self._note("cloud emptied")
+
+    def _heal(self) -> None:
+        """From here on nothing fails, and every register can be read by somebody new."""
+        self.network.fault_rate = 0.0
+        self.network.cut.clear()
+        for cloud in self.clouds:
+            cloud.away = False
+        process = Process(self.world, "last")
+        registers = self._open(process)
+
+        def look() -> None:
+            for key in KEY_NAMES:
+                called = self.world.now_s
+                value = registers.read(key)
+                version = value.version if value else 0
+                data = value.data if value else b""
+                self.history[key].append(Done("last", "read", called, self.world.now_s, version, data))
+
+        process.start(look)
+
+
+def simulate(seed: int, *, operations: int = OPERATIONS, prepare: Callable[[Run], None] | None = None) -> Report:
+    """The report of one seed."""
+    run = Run(seed, operations=operations)
+    if prepare is not None:
+        prepare(run)
+    return run.execute()

@@ -1,0 +1,150 @@
+"""A world in which time, chance and threads are ours: the shipped driver runs in it, and one seed is one run.
+
+Threads are greenlets: they switch only where the driver waits, in the order that the seed draws.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+from skyhold.consensus.runtime import Mailbox, Runtime
+
+T = TypeVar("T")
+STEPS_MAX = 400_000
+
+
+class World:
+    """The clock, the dice, and what happens when."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.now_s = 0.0
+        self._events: list[tuple[float, float, int, Callable[[], object]]] = []
+        self._count = 0
+        self._hub = getcurrent()
+
+    def at(self, delay_s: float, event: Callable[[], object]) -> None:
+        """What happens at one time happens in a drawn order."""
+        self._count += 1
+        heapq.heappush(self._events, (self.now_s + max(delay_s, 0), self.random.random(), self._count, event))
+
+    def run(self) -> None:
+        """Until nothing is left to happen."""
+        self._hub = getcurrent()
+        steps = 0
+        while self._events:
+            steps += 1
+            if steps > STEPS_MAX:
+                raise AssertionError(f"the world does not come to rest at {self.now_s:.1f} s")
+            self.now_s, _, _, event = heapq.heappop(self._events)
+            event()
+
+    def wait(self) -> Any:
+        """Leave the running greenlet until somebody switches to it."""
+        return self._hub.switch()
+
+
+@dataclass(eq=False)
+class Process:
+    """A process of a machine: it can be paused, killed, and have its clock jump."""
+
+    world: World
+    name: str
+    alive: bool = True
+    paused_until_s: float = 0.0
+    clock_s: float = 0.0
+
+    def resume(self, thread: greenlet, *values: object) -> None:
+        if not self.alive:
+            return
+        if self.paused_until_s > self.world.now_s:
+            self.world.at(self.paused_until_s - self.world.now_s, lambda: self.resume(thread, *values))
+            return
+        thread.switch(*values)
+
+    def start(self, task: Callable[[], object], delay_s: float = 0.0) -> None:
+        thread = greenlet(task, parent=self.world._hub)
+        self.world.at(delay_s, lambda: self.resume(thread))
+
+    def sleep(self, seconds: float) -> None:
+        thread = getcurrent()
+        self.world.at(seconds, lambda: self.resume(thread))
+        self.world.wait()
+
+
+class _SimulatedMailbox(Mailbox[T]):
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._items: deque[T] = deque()
+        self._waiting: dict[int, greenlet] = {}
+        self._waits = 0
+
+    def put(self, item: T) -> None:
+        self._items.append(item)
+        if self._waiting:
+            self._wake(next(iter(self._waiting)))
+
+    def get(self, timeout_s: float) -> T | None:
+        if not self._items and timeout_s > 0:
+            self._waits += 1
+            number = self._waits
+            self._waiting[number] = getcurrent()
+            self._process.world.at(timeout_s, lambda: self._wake(number))
+            self._process.world.wait()
+        return self._items.popleft() if self._items else None
+
+    def _wake(self, number: int) -> None:
+        thread = self._waiting.pop(number, None)
+        if thread is not None:
+            self._process.world.at(0, lambda: self._process.resume(thread))
+
+
+class SimulatedRuntime(Runtime):
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.world = process.world
+
+    def monotonic(self) -> float:
+        return self.world.now_s + self.process.clock_s
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(1_800_000_000 + self.monotonic(), UTC)
+
+    def sleep(self, seconds: float) -> None:
+        self.process.sleep(seconds)
+
+    def random(self) -> float:
+        return self.world.random.random()
+
+    def random_id(self) -> str:
+        return f"{self.world.random.getrandbits(128):032x}"
+
+    def start(self, task: Callable[[], None]) -> None:
+        self.process.start(task)
+
+    def lock(self) -> AbstractContextManager[object]:
+        return _lock()  # nothing under a lock waits, so nobody else runs
+
+    def mailbox(self) -> Mailbox[T]:
+        return _SimulatedMailbox(self.process)
+
+
+class _Lock:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_exc: object) -> None:
+        pass
+
+
+def _lock() -> AbstractContextManager[object]:
+    return _Lock()
