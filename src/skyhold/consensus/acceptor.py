@@ -47,17 +47,8 @@ def accept(state: AcceptorState[V], ballot: Ballot, value: V | None, following: 
     return AcceptorState(following, ballot, value) if state.promised <= ballot else None
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted(Generic[V]):
-    """The value that a prepared round must go on from (None: no value was chosen before). `chosen` where a majority
-    shows that it is chosen already, or that there is none: then it may be told without being proposed again."""
-
-    value: V | None
-    chosen: bool
-
-
-def unanimous(seen: Mapping[str, AcceptorState[V]], voters: int) -> Adopted[V] | None:
-    """The value that a read may return without a round of its own, or None: a majority of all `voters` shows one
+def unanimous(seen: Mapping[str, AcceptorState[V]], voters: int) -> AcceptorState[V] | None:
+    """A state whose value a read may return without a round of its own, or None: a majority of all `voters` shows its
     accepted ballot. Its value was chosen then, and whatever was chosen before the read began would have shown in one of
     them. A majority that has accepted nothing shows that nothing was chosen."""
     by_ballot: dict[Ballot, list[AcceptorState[V]]] = {}
@@ -65,5 +56,5 @@ def unanimous(seen: Mapping[str, AcceptorState[V]], voters: int) -> Adopted[V] |
         by_ballot.setdefault(state.accepted, []).append(state)
     for states in by_ballot.values():
         if len(states) > voters // 2 and all(state.value == states[0].value for state in states):
-            return Adopted(states[0].value, chosen=True)
+            return states[0]
     return None

@@ -93,7 +93,7 @@ class Restore(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Settle(Operation):
-    """Changes nothing: once it is decided, whatever was under way before has taken effect or never will."""
+    """Changes nothing: once it is decided, what was under way before has taken effect or never will."""
 
     def apply(self, kept: Kept, *, repeated: bool) -> tuple[Kept, Versioned | None]:  # noqa: ARG002
         return kept, newest(kept)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final, Generic
 
-from skyhold.consensus.acceptor import AcceptorState, Adopted, Ballot, V, accept, promise
+from skyhold.consensus.acceptor import AcceptorState, Ballot, V, accept, promise
 from skyhold.errors import Corrupt, SkyholdError
 
 REREADS_MAX: Final = 16
@@ -191,9 +191,12 @@ def step(round_: Round[V], event: Event[V]) -> tuple[Round[V], tuple[Effect[V], 
     return _asking(round_, [event.voter])
 
 
-def adopted(round_: Round[V]) -> Adopted[V]:
-    """What a prepared round goes on from. Raises `Corrupt` code `ballot_shared` where one ballot carries two values:
-    two proposers work under one id, as copies of one virtual machine would."""
+def adopted(round_: Round[V]) -> V | None:
+    """The value that a prepared round goes on from; None where nothing was chosen before.
+
+    Raises `Corrupt` code `ballot_shared` where one ballot carries two values: two proposers work under one id, as
+    copies of one virtual machine would.
+    """
     states = [seat.state for seat in round_.seats.values() if seat.state and seat.state.promised == round_.ballot]
     if round_.plain:  # the put is conditional on what was read, so no promise is needed
         states = [seat.state for seat in round_.seats.values() if seat.state]
@@ -205,7 +208,7 @@ def adopted(round_: Round[V]) -> Adopted[V]:
             code="ballot_shared",
             hint="End all copies of a virtual machine that was cloned while it used the store, and ask for help",
         )
-    return Adopted(highest.value, len(agreeing) >= round_.majority)
+    return highest.value
 
 
 def _asking(round_: Round[V], voters: list[str]) -> tuple[Round[V], tuple[Effect[V], ...]]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from skyhold.consensus.acceptor import Adopted, Ballot
+from skyhold.consensus.acceptor import Ballot
 from skyhold.consensus.no_majority import contended, did_not_answer, no_majority
-from skyhold.consensus.operation import Kept, Operation, Settle, newest
+from skyhold.consensus.operation import Kept, Operation, newest
 from skyhold.consensus.paxos import Effect, Get, Phase, Proposal, Put, Round, Seen, Silent, adopted, begin, step
 from skyhold.consensus.register import Versioned
 from skyhold.consensus.runtime import Mailbox, Runtime
@@ -158,7 +158,7 @@ class Proposer:
         while True:
             started_s = self._runtime.monotonic()
             round_ = self._attempt(slot, batch, deadline_s)
-            if round_.phase in {Phase.DECIDED, Phase.PREPARED}:
+            if round_.phase is Phase.DECIDED:
                 slot.round_s = max(self._runtime.monotonic() - started_s, ROUND_S_MIN)
                 return
             for ticket in batch:
@@ -174,24 +174,19 @@ class Proposer:
             self._runtime.sleep(wait_s)
 
     def _attempt(self, slot: Slot, batch: Sequence[Ticket], deadline_s: float) -> Round[Kept]:
-        """One ballot. The results of the batch are in its tickets where it ended as decided, or as prepared where
-        nothing had to be proposed."""
+        """One ballot. Where it ended as decided, the results of the batch are in its tickets."""
         while (late := slot.answers.get(0)) is not None:
             slot.note(late)
-        settles = any(isinstance(ticket.operation, Settle) for ticket in batch)
-        ballot, warm = self._ballot(slot, fresh=settles)
-        plain = len(self._voters) == 1 and not settles
+        ballot, warm = self._ballot(slot)
+        plain = len(self._voters) == 1
         known = {voter: slot.known.get(voter) if warm or not plain else None for voter in self._voters}
         round_, effects = begin(ballot, Ballot(ballot.counter + 1, self._id), known, slot.busy, plain=plain)
         while True:
             self._send(slot, effects)
             if round_.phase is Phase.PREPARED:
-                found = adopted(round_)
-                value = _applied(found, batch)
-                if value == (found.value or ()) and found.chosen and not warm:
-                    self._note_decided(slot, value)
-                    return round_
-                round_, effects = step(round_, Proposal(value))
+                # Also what changes nothing is proposed: an answer that were told before its value is chosen under this
+                # ballot could be undone by a change that some minority has accepted under a lower one.
+                round_, effects = step(round_, Proposal(_applied(adopted(round_) or (), batch)))
                 continue
             if round_.phase is Phase.DECIDED:
                 slot.following = round_.following
@@ -204,15 +199,14 @@ class Proposer:
                 return self._out_of_time(round_)
             round_, effects = step(round_, slot.note(answer))
 
-    def _ballot(self, slot: Slot, *, fresh: bool) -> tuple[Ballot, bool]:
+    def _ballot(self, slot: Slot) -> tuple[Ballot, bool]:
         """The ballot of the next attempt, and whether a majority has promised it already."""
         following, slot.following = slot.following, None
         promised = [seen for seen in slot.known.values() if seen.state.promised == following]
-        if following is not None and not fresh and len(promised) > len(self._voters) // 2:
+        if following is not None and len(promised) > len(self._voters) // 2:
             slot.counter = following.counter + 1
             return following, True
-        # The ballot after it belongs to the round too: an accept promises it. Were it used afresh, an acknowledgment
-        # that comes late would count as a promise of now, and an old value be told as the newest.
+        # The ballot after it belongs to this round too: its accepts promise it.
         slot.counter += 2
         return Ballot(slot.counter - 1, self._id), False
 
@@ -247,10 +241,9 @@ class Proposer:
                 ticket.error = contended(slot.key, sent=ticket.exposed)
 
 
-def _applied(found: Adopted[Kept], batch: Sequence[Ticket]) -> Kept:
+def _applied(value: Kept, batch: Sequence[Ticket]) -> Kept:
     """The adopted value after the operations, one after the other; their results, as they will be told if it is
     chosen, go into the tickets."""
-    value = found.value or ()
     for ticket in batch:
         ticket.decided = ticket.error = None
         try:

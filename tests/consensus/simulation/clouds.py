@@ -53,18 +53,17 @@ class Cloud:
         body = self.objects.get(key)
         if body is None:
             return NotFound(f"no object {key}", code="object_not_found")
-        return Tagged(body, _tag(body))
+        return Tagged(body, self.tag(key, body))
 
     def put_if(self, key: str, body: bytes, expected_tag: str | None) -> str | Conflict:
         stored = self.objects.get(key)
-        if (None if stored is None else _tag(stored)) != expected_tag:
+        if (None if stored is None else self.tag(key, stored)) != expected_tag:
             return Conflict(f"object {key} is not what was expected")
         self.objects[key] = body
-        return _tag(body)
+        return self.tag(key, body)
 
-
-def _tag(body: bytes) -> str:
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
+    def tag(self, key: str, body: bytes) -> str:
+        return hashlib.blake2b(body, digest_size=16).hexdigest()
 
 
 @dataclass(eq=False)

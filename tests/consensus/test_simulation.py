@@ -1,0 +1,132 @@
+"""The shipped driver of the bucket engine in a simulated world. A violation names its seed, which repeats it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from skyhold.consensus.acceptor_object import decode_acceptor, parse_object_key
+from skyhold.errors import Conflict
+from tests.consensus.fixtures import KEYS
+from tests.consensus.simulation.clouds import GET_FAULTS, PUT_FAULTS, Cloud
+from tests.consensus.simulation.judge import FOREVER, Done, violation
+from tests.consensus.simulation.mutants import MUTANTS, killed
+from tests.consensus.simulation.run import Run, simulate
+
+SEEDS = int(os.environ.get("SKYHOLD_SIMULATION_SEEDS", "1000"))
+CHUNKS = 4
+UNKNOWN_SHARE_MAX = 0.1
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_registers_are_linearizable_under_every_fault(chunk: int, capsys: pytest.CaptureFixture[str]) -> None:
+    injected: Counter[tuple[str, str]] = Counter()
+    operations: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    for seed in range(chunk, SEEDS, CHUNKS):
+        report = simulate(seed)
+        assert report.violation is None
+        injected += report.injected
+        operations += report.operations
+        errors += report.errors
+    cells = [(fault, phase) for fault in PUT_FAULTS for phase in ("prepare", "propose")]
+    cells += [(fault, "read") for fault in GET_FAULTS]
+    cells += [(fault, "any") for fault in ("kill", "pause", "clock jump", "cut", "cloud away", "cloud emptied")]
+    with capsys.disabled():
+        print(f"\nseeds {chunk}, {chunk + CHUNKS} .. {SEEDS - 1}: {sum(operations.values())} operations, 0 violations")
+        for fault, phase in cells:
+            print(f"  {fault:16} {phase:8} {injected[fault, phase]:7}")
+    assert [cell for cell in cells if not injected[cell]] == []
+    unknown = sum(count for error, count in errors.items() if "OutcomeUnknown" in error)
+    assert unknown < UNKNOWN_SHARE_MAX * sum(operations.values())
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_pitfall_is_found_out_when(name: str) -> None:
+    assert killed(name) is not None
+
+
+def _not_atomic(run: Run) -> None:
+    """Clouds that check the condition of a put, and write a little later."""
+    for cloud in run.clouds:
+        put_if = cloud.put_if
+
+        def racy(
+            key: str, body: bytes, expected_tag: str | None, cloud: Cloud = cloud, put_if: _Put = put_if
+        ) -> str | Conflict:
+            before = dict(cloud.objects)
+            result = put_if(key, body, expected_tag)
+            if not isinstance(result, Conflict):
+                cloud.objects.clear()
+                cloud.objects.update(before)
+                run.world.at(0.03, lambda: cloud.objects.__setitem__(key, body))
+            return result
+
+        cloud.put_if = racy  # type: ignore[method-assign]
+
+
+def _ballots_outside_the_tag(run: Run) -> None:
+    """Clouds whose tag tells of the value alone, as where the ballots were kept in the object's metadata."""
+    for cloud in run.clouds:
+
+        def tag(name: str, body: bytes, cloud: Cloud = cloud) -> str:
+            place = parse_object_key(name)
+            assert place is not None
+            return repr(decode_acceptor(body, *place, cloud.incarnation, KEYS).state.value)
+
+        cloud.tag = tag  # type: ignore[method-assign]
+
+
+_Put = Callable[[str, bytes, str | None], str | Conflict]
+
+
+@pytest.mark.parametrize("broken", [_not_atomic, _ballots_outside_the_tag])
+def test_cloud_that_breaks_the_rules_is_found_out(broken: Callable[[Run], None]) -> None:
+    assert any(simulate(seed, prepare=broken).violation is not None for seed in range(300))
+
+
+def test_one_seed_is_one_run() -> None:
+    assert simulate(11) == simulate(11)
+    assert simulate(11) != simulate(12)
+
+
+ONE = Done("a", "compare_and_set", 0, 1, 1, b"one", changes=True)
+TWO = Done("a", "compare_and_set", 2, 3, 2, b"two", changes=True)
+
+
+@pytest.mark.parametrize(
+    ("history", "why"),
+    [
+        ([ONE, TWO, Done("b", "read", 4, 5, 1, b"one")], "stands after it"),
+        ([ONE, Done("b", "read", 4, 5, 0)], "stands after it"),
+        ([ONE, Done("b", "conflict", 4, 5, 0)], "stands after it"),
+        ([ONE, replace(TWO, saw=1)], "two values"),
+        ([ONE, Done("b", "read", 4, 5, 2, b"one")], "took effect twice"),
+        ([ONE, Done("b", "read", 4, 5, 2, b"made up")], "nobody wrote"),
+        ([replace(ONE, fate="never", saw=None), Done("b", "read", 4, 5, 1, b"one")], "without effect"),
+        ([Done("b", "read", 0, 1, 1, b"one"), replace(ONE, called=2, returned=3)], "stands after it"),
+        ([ONE, TWO, Done("b", "read", 2.1, 2.2, 2, b"two"), Done("c", "read", 2.3, 2.4, 1, b"one")], "stands after it"),
+    ],
+)
+def test_history_that_is_not_linearizable_is_rejected(history: list[Done], why: str) -> None:
+    found = violation(history)
+    assert found is not None
+    assert why in found
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [],
+        [ONE, TWO, Done("b", "read", 2.5, 5, 1, b"one"), Done("b", "read", 5, 6, 2, b"two")],
+        [replace(ONE, fate="unknown", saw=None, returned=FOREVER), Done("b", "read", 90, 91, 1, b"one")],
+        [replace(ONE, fate="unknown", saw=None, returned=FOREVER), Done("b", "read", 90, 91, 0)],
+        [ONE, replace(TWO, fate="never", saw=None), Done("b", "conflict", 2, 3, 1)],
+    ],
+)
+def test_history_that_is_linearizable_is_accepted(history: list[Done]) -> None:
+    assert violation(history) is None
