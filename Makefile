@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml requirements.txt
 	touch $(STAMP)
 
 
-.PHONY: help setup demo demo-read test test-all check format types contracts lint golden reference servers bench clean
+.PHONY: help setup demo demo-read test test-all check format types contracts lint golden reference servers sim bench clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ contracts: $(STAMP) ## The floors of the house
 
 golden: $(STAMP) ## Write the golden help texts and the CLI reference anew; read the difference before you commit
 	$(BIN)/python tools/golden
+
+sim: $(STAMP) ## Run the simulation of the bucket registers over SEEDS seeds (100000 by default)
+	SKYHOLD_SIMULATION_SEEDS=$(or $(SEEDS),100000) $(BIN)/python -m pytest -n 2 -q -o timeout=0 tests/consensus/test_simulation.py -k linearizable_under
 
 bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone); takes a while
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

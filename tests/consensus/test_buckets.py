@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+import base64
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import create_bucket, open_bucket
-from skyhold.consensus.register import Registers
-from tests.consensus.conformance import RegistersConformance
-from tests.consensus.fixtures import bucket_registers, new_buckets
+from skyhold.consensus.acceptor_object import object_key
+from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.register import Registers, Versioned
+from skyhold.consensus.runtime import ThreadRuntime
+from skyhold.consensus.voter import Voter
+from skyhold.errors import Conflict, Corrupt, Unavailable
+from tests.consensus.conformance import KEY, RegistersConformance
+from tests.consensus.fixtures import KEYS, bucket_registers, new_buckets
 
 
 class TestBucketRegistersOnOneVoter(RegistersConformance):
@@ -45,3 +57,188 @@ class TestBucketRegistersOnFolders(RegistersConformance):
         registers = bucket_registers([open_bucket(location) for location in locations])
         yield registers
         registers.close()
+
+
+INCREMENT = """
+import sys
+from skyhold.buckets.location import parse_location
+from skyhold.buckets.open import open_bucket
+from skyhold.errors import Conflict
+from tests.consensus.fixtures import bucket_registers
+
+racer, increments, folders = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+registers = bucket_registers([open_bucket(parse_location(f, name=f"cloud-{n}")) for n, f in enumerate(folders)])
+for increment in range(increments):
+    while True:
+        current = registers.read("names")
+        version, count = (current.version, int(current.data)) if current else (0, 0)
+        try:
+            registers.compare_and_set("names", version, b"%d" % (count + 1), f"{racer}-{increment}")
+            break
+        except Conflict:
+            pass
+"""
+
+
+def test_processes_that_race_lose_no_update(tmp_path: Path) -> None:
+    folders = [str(tmp_path / f"cloud-{n}") for n in range(3)]
+    for folder in folders:
+        create_bucket(parse_location(folder))
+    processes = [
+        subprocess.Popen([sys.executable, "-c", INCREMENT, f"racer-{racer}", "15", *folders]) for racer in range(3)
+    ]
+    assert [process.wait(120) for process in processes] == [0] * 3
+    locations = [parse_location(folder, name=f"cloud-{n}") for n, folder in enumerate(folders)]
+    assert bucket_registers([open_bucket(location) for location in locations]).read("names") == Versioned(45, b"45")
+
+
+def test_threads_of_one_process_commit_together() -> None:
+    registers = bucket_registers(new_buckets(3))
+    waits = threading.Barrier(8)
+
+    def create(number: int) -> None:
+        waits.wait(20)
+        with suppress(Conflict):
+            registers.compare_and_set(KEY, 0, b"%d" % number, f"o{number}")
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    value = registers.read(KEY)
+    assert value is not None
+    assert value.version == 1
+
+
+def test_minority_of_the_clouds_may_be_gone() -> None:
+    buckets = new_buckets(5)
+    buckets[0].away = buckets[3].away = True
+    registers = bucket_registers(buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    buckets[0].away, buckets[1].away = False, True
+    assert bucket_registers(buckets).read(KEY) == Versioned(1, b"one")
+    assert bucket_registers(buckets).compare_and_set(KEY, 1, b"two", "b") == Versioned(2, b"two")
+
+
+def test_lost_majority_is_an_error_that_names_the_clouds_and_changes_nothing() -> None:
+    buckets = new_buckets(3)
+    registers = bucket_registers(buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    registers.close()
+    buckets[0].away = buckets[2].away = True
+    other = bucket_registers(buckets)
+    for failing in (lambda: other.read(KEY), lambda: other.compare_and_set(KEY, 1, b"two", "b"), other.list):
+        with pytest.raises(Unavailable) as caught:
+            failing()
+        assert caught.value.code == "no_majority"
+        assert caught.value.fields["buckets"] == ["cloud-0", "cloud-2"]
+    buckets[0].away = buckets[2].away = False
+    assert other.read(KEY) == Versioned(1, b"one")
+
+
+def test_damaged_object_is_no_vote_and_is_not_overwritten() -> None:
+    buckets = new_buckets(3)
+    bucket_registers(buckets).compare_and_set(KEY, 0, b"one", "a")
+    name = object_key(1, KEY)
+    damaged = bytes(buckets[1].read(name))[:-1] + b"x"
+    buckets[1].write(name, damaged)
+    registers = bucket_registers(buckets)
+    assert registers.read(KEY) == Versioned(1, b"one")
+    assert registers.compare_and_set(KEY, 1, b"two", "b").version == 2
+    assert bytes(buckets[1].read(name)) == damaged
+
+
+def test_object_of_another_register_or_bucket_is_refused() -> None:
+    buckets = new_buckets(3)
+    registers = bucket_registers(buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    registers.close()
+    for bucket in buckets[:2]:
+        bucket.write(object_key(1, "names"), bucket.read(object_key(1, KEY)))
+        bucket.write(object_key(1, "config"), buckets[2].read(object_key(1, KEY)))
+    for key in ("names", "config"):
+        with pytest.raises(Unavailable, match="damaged"):
+            bucket_registers(buckets).read(key)
+
+
+def test_bucket_that_is_not_the_one_that_was_admitted_has_no_vote() -> None:
+    buckets = new_buckets(3)
+    first = bucket_registers(buckets)
+    first.compare_and_set(KEY, 0, b"one", "a")
+    first.close()
+    for bucket in buckets[1:]:
+        bucket.delete(object_key(1, KEY))
+
+    def emptied() -> None:
+        raise Corrupt("its store.json is gone", code="voter_not_admitted")
+
+    voters = [Voter(bucket, f"{n:032x}", verify=emptied if n else lambda: None) for n, bucket in enumerate(buckets)]
+    with pytest.raises(Unavailable, match=r"store\.json is gone"):
+        BucketRegisters(voters, 1, KEYS, writer="test").read(KEY)
+
+
+def test_bucket_that_went_back_to_an_older_state_has_no_vote() -> None:
+    buckets = new_buckets(3)
+    registers = bucket_registers(buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    registers.close()
+    name = object_key(1, KEY)
+    old = [bytes(bucket.read(name)) for bucket in buckets]
+    registers.compare_and_set(KEY, 1, b"two", "b")
+    registers.close()
+    for bucket, body in zip(buckets[:2], old, strict=False):
+        bucket.write(name, body)
+    with pytest.raises(Unavailable, match="older state"):
+        registers.read(KEY)
+
+
+def test_registers_are_used_on_both_sides_of_a_fork() -> None:
+    buckets = new_buckets(3)
+    registers = bucket_registers(buckets)
+    registers.compare_and_set(KEY, 0, b"one", "parent")
+    proposer = registers._proposer._id
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            changed = registers.compare_and_set(KEY, 1, b"two", "child")  # in the child's own copy of the memory
+            status = int(changed.version != 2 or registers._proposer._id == proposer)
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert registers.compare_and_set(KEY, 1, b"two", "parent-again").version == 2
+
+
+def test_sealed_store_shows_nothing_in_its_acceptors() -> None:
+    buckets = new_buckets(3)
+    voters = [Voter(bucket, f"{n:032x}", verify=lambda: None) for n, bucket in enumerate(buckets)]
+    sealed = replace(KEYS, sealed=True)
+    registers = BucketRegisters(voters, 1, sealed, writer="a-laptop")
+    registers.compare_and_set(KEY, 0, b"plain text here", "a")
+    registers.close()
+    stored = bytes(buckets[0].read(object_key(1, KEY)))
+    assert b"a-laptop" not in stored
+    assert base64.b64encode(b"plain text here") not in stored
+    assert BucketRegisters(voters, 1, sealed, writer="b").read(KEY) == Versioned(1, b"plain text here")
+
+
+def test_cloud_that_takes_one_write_a_second_does_not_slow_the_others() -> None:
+    slept: list[float] = []
+
+    class Patient(ThreadRuntime):
+        def sleep(self, seconds: float) -> None:
+            slept.append(seconds)
+            super().sleep(min(seconds, 0.01))
+
+    buckets = new_buckets(3)
+    voters = [
+        Voter(bucket, f"{n:032x}", verify=lambda: None, write_interval_s=0.0 if n else 60.0)
+        for n, bucket in enumerate(buckets)
+    ]
+    registers = BucketRegisters(voters, 1, KEYS, writer="test", runtime=Patient())
+    for version in range(3):
+        registers.compare_and_set(KEY, version, b"%d" % version, f"o{version}")
+    registers.close()
+    assert any(seconds > 50 for seconds in slept)
+    assert registers.read(KEY) == Versioned(3, b"2")

@@ -16,7 +16,7 @@ from typing import Final
 
 from skyhold.consensus.acceptor import Ballot
 from skyhold.consensus.no_majority import contended, did_not_answer, no_majority
-from skyhold.consensus.operation import Kept, Operation, newest
+from skyhold.consensus.operation import Kept, Operation, Settle, newest
 from skyhold.consensus.paxos import Effect, Get, Phase, Proposal, Put, Round, Seen, Silent, adopted, begin, step
 from skyhold.consensus.register import Versioned
 from skyhold.consensus.runtime import Mailbox, Runtime
@@ -235,10 +235,11 @@ class Proposer:
         errors = {voter: seat.error for voter, seat in round_.seats.items() if seat.error}
         for ticket in batch:
             ticket.decided = None
+            sent = ticket.exposed and not isinstance(ticket.operation, Settle)  # which changes nothing in any case
             if round_.phase is Phase.UNREACHABLE:
-                ticket.error = no_majority(slot.key, len(self._voters), errors, sent=ticket.exposed)
+                ticket.error = no_majority(slot.key, len(self._voters), errors, sent=sent)
             else:
-                ticket.error = contended(slot.key, sent=ticket.exposed)
+                ticket.error = contended(slot.key, sent=sent)
 
 
 def _applied(value: Kept, batch: Sequence[Ticket]) -> Kept:

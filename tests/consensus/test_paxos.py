@@ -1,0 +1,167 @@
+"""The rules of the bucket engine, without input or output."""
+
+from __future__ import annotations
+
+import pytest
+
+from skyhold.consensus.acceptor import AcceptorState, Ballot, accept, promise, unanimous
+from skyhold.consensus.paxos import (
+    REREADS_MAX,
+    Get,
+    Lost,
+    Phase,
+    Proposal,
+    Put,
+    Refused,
+    Round,
+    Seen,
+    Silent,
+    adopted,
+    begin,
+    step,
+)
+from skyhold.errors import Corrupt, Unavailable
+
+ONE, TWO, THREE = Ballot(1, "a"), Ballot(2, "a"), Ballot(3, "b")
+EMPTY: AcceptorState[str] = AcceptorState()
+
+
+def prepared(voters: str = "ABC") -> Round[str]:
+    """A round at ballot TWO that A and B have promised."""
+    round_, _ = begin(TWO, THREE, dict.fromkeys(voters))
+    for voter in voters[: len(voters) // 2 + 1]:
+        round_, _ = step(round_, Seen(voter, "t", AcceptorState(TWO)))
+    assert round_.phase is Phase.PREPARED
+    return round_
+
+
+def test_acceptor_promises_and_accepts_nothing_below_its_promise() -> None:
+    promised = promise(EMPTY, TWO)
+    assert promised == AcceptorState(TWO)
+    assert promise(promised, ONE) is None
+    assert accept(promised, ONE, "x", TWO) is None
+    assert accept(promised, TWO, "x", THREE) == AcceptorState(THREE, TWO, "x")
+
+
+def test_greater_counter_wins_and_the_proposer_breaks_a_tie() -> None:
+    assert Ballot(2, "a") > Ballot(1, "b") > Ballot(1, "a")
+
+
+def test_round_reads_prepares_proposes_and_decides() -> None:
+    round_, effects = begin(TWO, THREE, dict.fromkeys("ABC"))
+    assert effects == (Get("A"), Get("B"), Get("C"))
+    round_, effects = step(round_, Seen("A", None, EMPTY))
+    assert effects == (Put("A", None, AcceptorState(TWO)),)
+    round_, effects = step(round_, Seen("A", "1", AcceptorState(TWO)))
+    assert (round_.phase, effects) == (Phase.PREPARE, ())
+    round_, _ = step(round_, Seen("B", "7", AcceptorState(ONE, ONE, "old")))
+    round_, _ = step(round_, Seen("B", "8", AcceptorState(TWO, ONE, "old")))
+    assert round_.phase is Phase.PREPARED
+    assert adopted(round_) == "old"
+    round_, effects = step(round_, Proposal("new"))
+    wanted = AcceptorState(THREE, TWO, "new")
+    assert effects == (Put("A", "1", wanted), Put("B", "8", wanted))
+    round_, _ = step(round_, Seen("A", "2", wanted))
+    assert round_.phase is Phase.PROPOSE
+    round_, _ = step(round_, Seen("B", "9", wanted))
+    assert round_.phase is Phase.DECIDED
+
+
+def test_round_whose_ballot_a_majority_has_promised_begins_prepared() -> None:
+    known = {
+        "A": Seen("A", "1", AcceptorState(TWO, ONE, "v")),
+        "B": Seen("B", "1", AcceptorState(TWO, ONE, "v")),
+        "C": None,
+    }
+    round_, effects = begin(TWO, THREE, known)
+    assert (round_.phase, effects) == (Phase.PREPARED, ())
+    assert adopted(round_) == "v"
+
+
+def test_round_is_preempted_when_no_majority_is_left_below_a_greater_promise() -> None:
+    round_, _ = begin(TWO, THREE, dict.fromkeys("ABC"))
+    round_, _ = step(round_, Seen("A", "1", AcceptorState(THREE)))
+    assert round_.phase is Phase.PREPARE
+    round_, _ = step(round_, Seen("B", "1", AcceptorState(THREE)))
+    assert round_.phase is Phase.PREEMPTED
+    assert round_.greatest == THREE
+
+
+def test_lost_reply_is_no_vote_until_it_is_read_back() -> None:
+    round_, _ = step(prepared(), Proposal("new"))
+    round_, effects = step(round_, Lost("A"))
+    assert effects == (Get("A"),)
+    assert round_.phase is Phase.PROPOSE
+    round_, effects = step(round_, Seen("A", "2", AcceptorState(THREE, TWO, "new")))
+    round_, _ = step(round_, Seen("B", "2", AcceptorState(THREE, TWO, "new")))
+    assert round_.phase is Phase.DECIDED
+
+
+def test_value_that_every_voter_provably_refused_can_never_be_chosen() -> None:
+    round_, _ = step(prepared(), Proposal("new"))
+    assert round_.exposed == {"A", "B"}
+    round_, _ = step(round_, Refused("A"))
+    round_, _ = step(round_, Silent("B", Unavailable("throttled"), unsent=True))
+    assert round_.exposed == set()
+
+
+@pytest.mark.parametrize("later", [Refused("A"), Silent("A", Unavailable("away"), unsent=True)])
+def test_value_whose_put_was_lost_stays_exposed_whatever_a_second_put_meets(later: Refused | Silent) -> None:
+    round_, _ = step(prepared(), Proposal("new"))
+    round_, _ = step(round_, Lost("A"))
+    round_, effects = step(round_, Seen("A", "t", AcceptorState(TWO)))
+    assert [type(effect) for effect in effects] == [Put]
+    round_, _ = step(round_, later)
+    assert "A" in round_.exposed
+
+
+def test_another_value_under_our_ballot_is_not_our_vote() -> None:
+    round_, _ = step(prepared(), Proposal("new"))
+    for voter in "AB":
+        round_, _ = step(round_, Seen(voter, "2", AcceptorState(THREE, TWO, "of a twin")))
+    assert round_.phase is Phase.PREEMPTED
+
+
+def test_two_values_under_one_ballot_are_an_error() -> None:
+    round_, _ = begin(TWO, THREE, dict.fromkeys("ABC"))
+    round_, _ = step(round_, Seen("A", "1", AcceptorState(TWO, ONE, "x")))
+    round_, _ = step(round_, Seen("B", "1", AcceptorState(TWO, ONE, "y")))
+    with pytest.raises(Corrupt) as caught:
+        adopted(round_)
+    assert caught.value.code == "ballot_shared"
+
+
+def test_one_voter_is_a_plain_compare_and_set() -> None:
+    round_, _ = begin(TWO, THREE, {"A": None}, plain=True)
+    round_, effects = step(round_, Seen("A", "1", AcceptorState(ONE, ONE, "old")))
+    assert (round_.phase, effects) == (Phase.PREPARED, ())
+    assert adopted(round_) == "old"
+    round_, effects = step(round_, Proposal("new"))
+    assert effects == (Put("A", "1", AcceptorState(THREE, TWO, "new")),)
+    round_, _ = step(round_, Refused("A"))
+    assert round_.phase is Phase.PREEMPTED
+
+
+def test_with_one_voter_an_answer_of_before_the_round_is_read_again() -> None:
+    round_, effects = begin(TWO, THREE, {"A": None}, busy={"A"}, plain=True)
+    assert effects == ()
+    round_, effects = step(round_, Seen("A", "1", EMPTY))
+    assert (round_.phase, effects) == (Phase.PREPARE, (Get("A"),))
+
+
+def test_bucket_that_refuses_every_put_takes_no_further_part() -> None:
+    round_, _ = begin(TWO, THREE, dict.fromkeys("ABC"))
+    for _ in range(REREADS_MAX + 1):
+        round_, effects = step(round_, Seen("A", "1", EMPTY))
+        assert effects == (Put("A", "1", AcceptorState(TWO)),)
+        round_, effects = step(round_, Refused("A"))
+    assert effects == ()
+    assert round_.seats["A"].error is not None
+
+
+def test_read_needs_one_ballot_at_a_majority() -> None:
+    new, old = AcceptorState(TWO, TWO, "new"), AcceptorState(TWO, ONE, "old")
+    assert unanimous({"A": new, "B": new, "C": old}, 3) == new
+    assert unanimous({"A": new, "B": old}, 3) is None
+    assert unanimous({"A": new}, 3) is None
+    assert unanimous({"A": AcceptorState(TWO), "B": EMPTY}, 3) is not None
