@@ -57,7 +57,7 @@ golden: $(STAMP) ## Write the golden help texts and the CLI reference anew; read
 	$(BIN)/python tools/golden
 
 sim: $(STAMP) ## Run the simulation of the bucket registers over SEEDS seeds (100000 by default)
-	SKYHOLD_SIMULATION_SEEDS=$(or $(SEEDS),100000) $(BIN)/python -m pytest -n 2 -q -o timeout=0 tests/consensus/test_simulation.py -k linearizable_under
+	SKYHOLD_SIMULATION_SEEDS=$(or $(SEEDS),100000) $(BIN)/python -m pytest -n 0 -q -o timeout=0 tests/consensus/test_simulation.py -k linearizable_under
 
 bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone); takes a while
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -29,10 +29,12 @@ def newest_checkpoints(connection: Connection, registers: Iterable[str] | None =
     A change may have several, from attempts that too few buckets took: then the one that most of them hold. Nothing
     counts as lost while a bucket does not answer, or where a later change has followed since.
     """
+    if connection.shared:
+        return NewestCheckpoints(frozenset(), ())
     name_key, term = connection.store_keys.name_key(), connection.document.engine.term
     changes = {}  # noted before the buckets are listed: a change that is made meanwhile has later checkpoints
     for key in connection.registers.list() if registers is None else registers:
-        version = connection.registers.checkpointed_version(key)
+        version = connection.checkpoints.checkpointed_version(key)
         if version is not None:
             changes[key] = checkpoint_prefix(key, term, version, name_key)
     holders: dict[str, Counter[str]] = {}  # by change, then by object
@@ -60,7 +62,7 @@ def write_lost_checkpoints(connection: Connection) -> int:
     """
     lost = newest_checkpoints(connection).lost
     for key in lost:
-        connection.registers.checkpoint_again(key)
+        connection.checkpoints.checkpoint_again(key)
     return len(lost)
 
 

@@ -25,9 +25,11 @@ from skyhold.buckets.open import open_bucket
 from skyhold.codec.frame import DataKey, FrameKeys
 from skyhold.consensus.checkpoint import CheckpointedRegisters
 from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.register import Registers
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
 from skyhold.registry.time import format_time
+from skyhold.registry.voters import open_voters
 from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase, StoreKeys
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.bootstrap import inspect_store_document
@@ -41,7 +43,7 @@ from skyhold.storage.policy import Policy, allowed, copies_wanted, durability, p
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import StoreState, cache_folder
-from skyhold.storage.store_document import StoreDocument
+from skyhold.storage.store_document import BUCKETS, StoreDocument
 from skyhold.storage.version_files import VersionFiles
 
 CONFIG: Final = "config"
@@ -102,17 +104,30 @@ class Session:
 class Connection:
     """See the module. Thread-safe."""
 
-    def __init__(self, document: StoreDocument, keys: StoreKeys, state: StoreState, settings: Settings) -> None:
+    def __init__(
+        self,
+        document: StoreDocument,
+        keys: StoreKeys,
+        state: StoreState,
+        settings: Settings,
+        places: Iterable[BucketLocation] = (),
+    ) -> None:
+        """`places` are the store's buckets as far as they are known before its configuration is read."""
         self.document = document
         self.store_keys = keys
         self.keys = frame_keys(keys)
         self.state = state
         self.settings = settings
-        self._engine = SqliteRegisters(state.registers)
-        self._framed = FramedRegisters(self._engine, self.keys)
+        self._engine = None if self.shared else SqliteRegisters(state.registers)
+        self._places = {location.name: location for location in (*document.hints, *places)}
         self._lock = threading.RLock()
         self._buckets: dict[str, Bucket] = {}
         self._buckets_pid = os.getpid()
+
+    @property
+    def shared(self) -> bool:
+        """Whether the registers live in the buckets, for every machine, and not on this one."""
+        return self.document.engine.kind == BUCKETS
 
     @property
     def author(self) -> str:
@@ -128,7 +143,13 @@ class Connection:
 
     @cached_property
     def configuration(self) -> Configuration:
-        value = self._framed.read(CONFIG)
+        value = self.bare_registers.read(CONFIG)
+        if value is None and self.shared:
+            raise Corrupt(
+                f"Store {self.document.store} has no configuration: it was not made to its end, or belongs to nobody",
+                code="registers_missing",
+                hint="Make it again: skyhold init URL…",
+            )
         if value is None:
             raise Corrupt(
                 f"The registers of store {self.document.store} on this machine are empty",
@@ -159,17 +180,32 @@ class Connection:
     def reconfigured(self) -> None:
         """Read the configuration anew when it is needed next."""
         self.__dict__.pop("configuration", None)
-        self.__dict__.pop("registers", None)
+        self.__dict__.pop("checkpoints", None)
 
     # ---- registers
 
     @cached_property
-    def registers(self) -> CheckpointedRegisters:
-        """The registers; what a crash left without a checkpoint is completed first, as far as the buckets allow: where
-        they do not, reading goes on, and the next change of such a register completes it or says that it cannot."""
+    def bare_registers(self) -> Registers:
+        """The registers without checkpoints: what is needed to read the configuration, or to write the first."""
+        if self._engine is not None:
+            return FramedRegisters(self._engine, self.keys)
+        return open_voters(self.document, self.store_keys, self.keys, self.settings, self._places, self.author)
+
+    @property
+    def registers(self) -> Registers:
+        """The registers of the store: its own where it has checkpoints, else those in the voters."""
+        return self.bare_registers if self.shared else self.checkpoints
+
+    @cached_property
+    def checkpoints(self) -> CheckpointedRegisters:
+        """The registers of this machine; what a crash left without a checkpoint is completed first, as far as the
+        buckets allow: where they do not, reading goes on, and the next change of such a register completes it or says
+        that it cannot. Not for an engine that is `shared`, whose changes are in the buckets already."""
+        if self._engine is None:
+            raise AssertionError("a shared engine has no checkpoints")
         locations = self.configuration.locations
         registers = CheckpointedRegisters(
-            self._framed,
+            self.bare_registers,
             self._engine,
             list(self.buckets().values()),
             self.keys,
@@ -255,7 +291,10 @@ class Connection:
             self._buckets.clear()
             if "catalogue" in self.__dict__:
                 self.catalogue.close()
-            self._engine.close()
+            if "bare_registers" in self.__dict__:
+                self.bare_registers.close()
+            elif self._engine is not None:
+                self._engine.close()
 
 
 def unreachable(errors: Mapping[str, SkyholdError]) -> Unavailable:

@@ -19,17 +19,17 @@ from pathlib import Path
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
-from skyhold.errors import NotFound, SkyholdError
+from skyhold.errors import InvalidInput, NotFound, SkyholdError
 from skyhold.registry.connection import CONFIG, Connection, new_operation_id
 from skyhold.registry.opening import document_for, remember
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys, new_keys
 from skyhold.storage.bootstrap import create_store_document
 from skyhold.storage.configuration import Configuration, ConfiguredBucket, encode_configuration
-from skyhold.storage.names import CHECKPOINTS, STORE_DOCUMENT
+from skyhold.storage.names import CHECKPOINTS, REGISTERS, STORE_DOCUMENT
 from skyhold.storage.policy import Policy
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import StateFolder, clear_errors, open_state
-from skyhold.storage.store_document import Engine, StoreDocument, encode_store_document
+from skyhold.storage.store_document import BUCKETS, SQLITE, VOTERS_MAX, Engine, StoreDocument, encode_store_document
 
 
 def found_store(
@@ -38,8 +38,9 @@ def found_store(
     *,
     encrypt_with: Sequence[KeyEncryptionKey] = (),
     policy: Policy | None = None,
+    engine: str = SQLITE,
 ) -> Connection:
-    """Make a store of these buckets, its registers on this machine.
+    """Make a store of these buckets, its registers on this machine (`sqlite`) or in the buckets themselves (`buckets`).
 
     Every bucket must be reachable and empty; where one is not, those that were written are left as they were before.
     """
@@ -53,7 +54,7 @@ def found_store(
         bucket=configured[0].location.name,
         incarnation=configured[0].incarnation,
         sealed=keys.sealed,
-        engine=Engine(machine=state_folder.machine_id, term=1),
+        engine=_new_engine(engine, state_folder.machine_id, configured),
         hints=(),
         keys=tuple(wrapped),
     )
@@ -67,9 +68,11 @@ def found_store(
                 bucket = open_bucket(settings.locate(location))
                 create_store_document(bucket, document, keys)
                 written.append((bucket, document))
-            connection = Connection(first, keys, state_folder.store(store_id), settings)
-            connection._framed.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())
-            connection.registers.flush()
+            connection = Connection(first, keys, state_folder.store(store_id), settings, configuration.locations)
+            body = encode_configuration(configuration)
+            connection.bare_registers.compare_and_set(CONFIG, 0, body, new_operation_id())
+            if not connection.shared:
+                connection.checkpoints.flush()
         except BaseException:
             for bucket, document in written:
                 with suppress(SkyholdError):
@@ -77,6 +80,19 @@ def found_store(
             raise
     remember(connection)
     return connection
+
+
+def _new_engine(kind: str, machine: str, buckets: Sequence[ConfiguredBucket]) -> Engine:
+    if kind == SQLITE:
+        return Engine(machine, term=1)
+    if kind != BUCKETS:
+        raise InvalidInput(f"Expected engine `{SQLITE}` or `{BUCKETS}` but got {kind!r}", code="engine_unknown")
+    if len(buckets) > VOTERS_MAX:
+        raise InvalidInput(
+            f"With engine `{BUCKETS}` a store is made of at most {VOTERS_MAX} buckets, and {len(buckets)} were given",
+            code="too_many_voters",
+        )
+    return Engine("", 1, BUCKETS, tuple((bucket.location.name, bucket.incarnation) for bucket in buckets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +166,9 @@ def _undo(bucket: Bucket, digest: str) -> None:
             return
     except NotFound:
         return
-    for info in list(bucket.list(f"{CHECKPOINTS}/")):
-        bucket.delete(info.key)
+    for folder in (CHECKPOINTS, REGISTERS):
+        for info in list(bucket.list(f"{folder}/")):
+            bucket.delete(info.key)
     bucket.delete(STORE_DOCUMENT)
 
 

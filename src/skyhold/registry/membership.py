@@ -16,6 +16,7 @@ from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, Permissi
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import CONFIG, Connection, key_encryption_keys, new_operation_id
 from skyhold.registry.opening import document_for, remember
+from skyhold.registry.voters import refuse_fixed_voters
 from skyhold.storage.bootstrap import create_store_document, inspect_store_document, replace_store_document
 from skyhold.storage.configuration import (
     Configuration,
@@ -57,10 +58,11 @@ def _examine(connection: Connection, configured: ConfiguredBucket) -> Membership
         vacant = _is_empty(bucket, connection.settings.locate(configured.location), error)
         ours = not vacant and error.code == "store_not_found" and _is_ours(connection, bucket)
         lost = _undocumented(name, error) if ours else _lost(name, error)
-        return Membership(vacant or error.code != "bucket_not_found", vacant or ours, lost)
+        again = (vacant or ours) and not connection.shared
+        return Membership(vacant or error.code != "bucket_not_found", again, lost)
     except Corrupt as error:
         ours = _names_store(bucket) in {None, connection.document.store} and _is_ours(connection, bucket)
-        return Membership(True, ours, _undocumented(name, error) if ours else error)
+        return Membership(True, ours and not connection.shared, _undocumented(name, error) if ours else error)
     except SkyholdError as error:
         return Membership(not error.retryable, False, error)
     if document.incarnation != configured.incarnation or document.store != connection.document.store:
@@ -95,6 +97,7 @@ def admit_again(connection: Connection, name: str) -> None:
 
 def join_bucket(connection: Connection, location: BucketLocation) -> None:
     """Add a bucket to the store. Raises `AlreadyExists` where its name is taken or it is not empty."""
+    refuse_fixed_voters(connection.document)
     configured = ConfiguredBucket(location, secrets.token_hex(16))
     add_bucket(connection.configuration, configured)  # refuses before anything is written
     _admit(connection, configured, lambda known: add_bucket(known, configured))
@@ -106,6 +109,7 @@ def leave_buckets(connection: Connection, names: Collection[str]) -> None:
     The buckets that stay have to take the change: where too few of them answer it is `OutcomeUnknown` code
     `checkpoint_pending`. So lost buckets leave together, since none of them could take the change that another leaves.
     """
+    refuse_fixed_voters(connection.document)
     with connection.session(Policy()) as session:
         catalogue = Catalogue(connection.registers, session.blobs)
         policies = [
@@ -149,7 +153,7 @@ def _reconfigure(connection: Connection, change: Callable[[Configuration], Confi
             raise
     connection.reconfigured()
     remember(connection)
-    connection.registers.flush()  # where buckets leave that are lost for good, a majority of those that stay suffices
+    connection.checkpoints.flush()  # where buckets leave that are lost for good, a majority of those that stay suffices
 
 
 def _spread(connection: Connection) -> None:

@@ -35,7 +35,7 @@ from skyhold.storage.bootstrap import read_store_document, replace_store_documen
 from skyhold.storage.configuration import Configuration, ConfiguredBucket, decode_configuration
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import Acquaintance, StateFolder, StoreState, open_state
-from skyhold.storage.store_document import Engine, StoreDocument, check_machine
+from skyhold.storage.store_document import SQLITE, Engine, StoreDocument, check_machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,8 @@ def open_store(url: str, settings: Settings, *, meet: bool = False) -> Connectio
         except (Unavailable, NotFound, Corrupt, PermissionDenied) as error:
             errors[candidate.url] = error
             continue
-        connection = Connection(document, keys, state_folder.store(document.store), settings)
+        places = (replace(candidate, name=document.bucket), *(met.locations if met is not None else ()))
+        connection = Connection(document, keys, state_folder.store(document.store), settings, places)
         if met is None:
             remember(connection)
         return connection
@@ -113,6 +114,12 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
     location = _candidates(location, met)[0]
     with open_bucket(settings.locate(location)) as first:
         document, keys = read_store_document(first, keks)
+    if document.engine.kind != SQLITE:
+        raise InvalidInput(
+            f"The registers of store {document.store} live in its buckets: there is nothing to recover",
+            code="nothing_to_recover",
+            hint=f"skyhold connect {url}",
+        )
     locations = (replace(location, name=document.bucket), *document.hints)
     buckets = [open_bucket(settings.locate(location)) for location in locations]
     term = _raise_term(buckets, keys, keks, state_folder.machine_id, minority=minority)
@@ -133,7 +140,7 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
     remember(connection)
     majority = len(recovery.answered) > len(configuration.buckets) // 2
     with suppress(OutcomeUnknown) if minority else nullcontext():
-        connection.registers.flush()
+        connection.checkpoints.flush()
     failed = {name: error.message for name, error in recovery.failed.items()}
     return connection, RecoverReport(
         document.store,

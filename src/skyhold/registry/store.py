@@ -63,7 +63,7 @@ class Store:
 
     @property
     def engine(self) -> str:
-        """Where the registers live: `sqlite`."""
+        """Where the registers live: `sqlite` (one machine), or `buckets`."""
         return self._connection.document.engine.kind
 
     @property
@@ -261,13 +261,19 @@ def init(
     settings: Settings | None = None,
     encrypt_with: Sequence[KeyEncryptionKey] = (),
     policy: Policy | None = None,
+    engine: str = "sqlite",
 ) -> Store:
-    """Make a store of these buckets (URLs, folders, or locations)."""
+    """Make a store of these buckets (URLs, folders, or locations), its registers on this machine (`sqlite`) or in the
+    buckets (`buckets`), where every machine that connects may change them."""
     from skyhold.registry.founding import found_store
 
     return Store(
         found_store(
-            named_locations(locations, names), settings or load_settings(), encrypt_with=encrypt_with, policy=policy
+            named_locations(locations, names),
+            settings or load_settings(),
+            encrypt_with=encrypt_with,
+            policy=policy,
+            engine=engine,
         )
     )
 

@@ -13,6 +13,7 @@ STORE_DOCUMENT: Final = "store.json"
 PACKS: Final = "packs"
 INDEXES: Final = "indexes"
 CHECKPOINTS: Final = "checkpoints"
+REGISTERS: Final = "registers"
 
 KIND_OF_FOLDER: Final = {
     "versions": Kind.VERSION,

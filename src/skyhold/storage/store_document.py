@@ -24,6 +24,10 @@ FORMAT: Final = 1
 FEATURES: Final[frozenset[str]] = frozenset()
 DOCUMENT_BYTES_MAX: Final = 1 * MIB
 
+SQLITE: Final = "sqlite"
+BUCKETS: Final = "buckets"
+VOTERS_MAX: Final = 7
+
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _MAC: Final = re.compile(r"[0-9a-f]{64}")
 _HINT_FIELDS: Final = ("name", "url", "provider", "region", "endpoint", "path_style", "allow_http")
@@ -34,11 +38,13 @@ _FIELDS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Where the registers live. `term` grows with every `recover`."""
+    """Where the registers live: on one `machine` (`sqlite`), or in the buckets of `voters` (`buckets`), each with the
+    incarnation id that it had when it was admitted. `term` grows with every `recover`; of voters it is the epoch."""
 
     machine: str
     term: int
-    kind: str = "sqlite"
+    kind: str = SQLITE
+    voters: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ def encode_store_document(document: StoreDocument, keys: StoreKeys) -> bytes:
         "bucket": document.bucket,
         "incarnation": document.incarnation,
         "sealed": document.sealed,
-        "engine": {"kind": document.engine.kind, "machine": document.engine.machine, "term": document.engine.term},
+        "engine": _engine_fields(document.engine),
         "hints": [_hint(location) for location in document.hints],
         "keys": list(document.keys),
     }
@@ -110,10 +116,10 @@ def decode_store_document(
 
 def check_machine(document: StoreDocument, machine_id: str, url: str) -> None:
     """Raises `PermissionDenied` code `other_machine` where the registers live on another machine than this."""
-    if document.engine.machine != machine_id:
+    if document.engine.kind == SQLITE and document.engine.machine != machine_id:
         raise PermissionDenied(
             f"The registers of this store live on machine {document.engine.machine} (engine {document.engine.kind}), "
-            f"and this is machine {machine_id}; until the shared engines exist, one machine changes and reads refs",
+            f"and this is machine {machine_id}; with this engine one machine changes and reads refs",
             code="other_machine",
             hint=f"Run there; or, if that machine is lost for good: skyhold recover {url}",
             machine=document.engine.machine,
@@ -168,19 +174,46 @@ def _parse(fields: dict[str, object], what: str) -> StoreDocument:
     )
 
 
+def _engine_fields(engine: Engine) -> dict[str, object]:
+    if engine.kind == SQLITE:
+        return {"kind": engine.kind, "machine": engine.machine, "term": engine.term}
+    return {"kind": engine.kind, "term": engine.term, "voters": [list(voter) for voter in engine.voters]}
+
+
 def _engine(value: object, what: str) -> Engine:
-    if not isinstance(value, dict) or value.keys() != {"kind", "machine", "term"}:
+    if not isinstance(value, dict) or "kind" not in value:
         _malformed(what, "`engine` is malformed")
-    kind, term = value["kind"], value["term"]
-    if kind != "sqlite":
+    kind = value["kind"]
+    if kind not in {SQLITE, BUCKETS}:
         raise InvalidInput(
             f"The registers of the store are kept by engine {kind!r}, which this Skyhold does not know",
             code="feature_unknown",
             hint="Upgrade: pip install --upgrade skyhold",
         )
+    if value.keys() != {"kind", "term", "machine" if kind == SQLITE else "voters"}:
+        _malformed(what, "`engine` is malformed")
+    term = value["term"]
     if type(term) is not int or not 0 <= term < 1 << 32:
         _malformed(what, "its term is no number of 32 bits")
-    return Engine(_id(value["machine"], "machine", what), term)
+    if kind == SQLITE:
+        return Engine(_id(value["machine"], "machine", what), term)
+    return Engine("", term, BUCKETS, _voters(value["voters"], what))
+
+
+def _voters(value: object, what: str) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, list) or not 1 <= len(value) <= VOTERS_MAX:
+        _malformed(what, f"`voters` is no list of 1 to {VOTERS_MAX}")
+    voters: list[tuple[str, str]] = []
+    for voter in value:
+        if not isinstance(voter, list) or len(voter) != 2 or not isinstance(voter[0], str):
+            _malformed(what, "a voter is no pair of a bucket's name and its incarnation")
+        try:
+            voters.append((check_bucket_name(voter[0]), _id(voter[1], "voters", what)))
+        except InvalidInput as error:
+            _malformed(what, error.message)
+    if len({name for name, _ in voters}) != len(voters):
+        _malformed(what, "a voter is named twice")
+    return tuple(voters)
 
 
 def _hint(location: BucketLocation) -> dict[str, object]:

@@ -22,9 +22,17 @@ from skyhold.cli.output import counted
         help="Seal everything under this key file, which is made where it is missing.",
     ),
     click.Option(["--passphrase"], is_flag=True, help="Seal under SKYHOLD_PASSPHRASE, or one that is asked for."),
+    click.Option(
+        ["--engine"],
+        type=click.Choice(["sqlite", "buckets"]),
+        default="sqlite",
+        show_default=True,
+        help="Where the refs live: with this machine, or in the buckets, for every machine that connects.",
+    ),
     *policy_options(),
     examples=(
         "skyhold init ./cloud-a ./cloud-b ./cloud-c",
+        "skyhold init s3://models-eu/skyhold s3://models-us/skyhold gs://models/skyhold --engine buckets",
         "skyhold init s3://models-eu/skyhold gs://models-eu/skyhold az://account/models --providers 2",
         "skyhold init 's3://models?endpoint=https://minio.lab&region=lab' --key-file ~/keys/team.key",
     ),
@@ -38,6 +46,7 @@ def command(
     encrypt: bool,
     key_file: Path | None,
     passphrase: bool,
+    engine: str,
     copies: str | None,
     providers: int | None,
     regions: tuple[str, ...],
@@ -59,7 +68,8 @@ def command(
     settings = session.settings()
     policy = policy_of(Policy(), copies=copies, providers=providers, regions=regions, delta=delta)
     keys = choose_keys(settings, encrypt=encrypt, key_file=key_file, passphrase=passphrase)
-    with store.init(urls, names=names or None, settings=settings, encrypt_with=keys.keks, policy=policy) as made:
+    named = names or None
+    with store.init(urls, names=named, settings=settings, encrypt_with=keys.keks, policy=policy, engine=engine) as made:
         buckets = made.configuration.locations
         losses = loss_report(buckets, made.configuration.policy)
         document = {"store": made.id, "sealed": made.sealed, "engine": made.engine, "losses": losses}
