@@ -21,7 +21,7 @@ from skyhold.consensus.runtime import ThreadRuntime
 from skyhold.consensus.voter import Voter
 from skyhold.errors import Conflict, Corrupt, Unavailable
 from tests.consensus.conformance import KEY, RegistersConformance
-from tests.consensus.fixtures import KEYS, bucket_registers, new_buckets
+from tests.consensus.fixtures import KEYS, FlakyBucket, bucket_registers, new_buckets
 
 
 class TestBucketRegistersOnOneVoter(RegistersConformance):
@@ -191,6 +191,29 @@ def test_bucket_that_went_back_to_an_older_state_has_no_vote() -> None:
         bucket.write(name, body)
     with pytest.raises(Unavailable, match="older state"):
         registers.read(KEY)
+
+
+def test_close_waits_for_what_a_slow_cloud_was_sent_and_then_closes_the_buckets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    buckets = new_buckets(3)
+    release = threading.Event()
+    closed: list[str] = []
+    write_if = FlakyBucket.write_if
+
+    def slow(bucket: FlakyBucket, key: str, body: bytes, **options: str) -> str:
+        if bucket is buckets[2]:
+            release.wait(20)
+        return write_if(bucket, key, body, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FlakyBucket, "write_if", slow)
+    monkeypatch.setattr(FlakyBucket, "close", lambda bucket: closed.append(bucket.name))
+    registers = bucket_registers(buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    release.set()
+    registers.close()
+    assert buckets[2].read(object_key(1, KEY))
+    assert closed == ["cloud-0", "cloud-1", "cloud-2"]
 
 
 def test_registers_are_used_on_both_sides_of_a_fork() -> None:

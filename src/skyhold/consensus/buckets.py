@@ -141,13 +141,15 @@ class BucketRegisters(Registers):
         self._decide(Restore(key, tuple(changes)))
 
     def close(self) -> None:
-        """Let the voters that lag take the last changes, for a short while; the buckets stay open."""
+        """Let the voters that lag take the last changes, for a short while; then close the buckets."""
         deadline_s = self._runtime.monotonic() + STRAGGLER_GRACE_S
         for slot in list(self._slots.values()):
             while slot.busy and (remaining_s := deadline_s - self._runtime.monotonic()) > 0:
                 answer = slot.answers.get(remaining_s)
                 if answer is not None:
                     slot.note(answer)
+        for voter in self._voters:
+            voter.bucket.close()
 
     # ---- deciding
 
