@@ -9,10 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import CHANGES_KEPT, Change, Registers, Resync, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import Conflict
+from tests.consensus.epochs import REPOSITORY, Epochs
 from tests.consensus.fixtures import bucket_registers, new_buckets
 
 keys = st.sampled_from(["config", "names", "repository/" + "0" * 32])
@@ -146,6 +148,46 @@ class BucketMachine(RegistersMachine):
             bucket.away = number == gone
 
 
+class EpochMachine(RegistersMachine):
+    """From epoch to epoch and engine to engine: each move is a change of every register that leaves its data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs = Epochs()
+        self.registers: EpochRegisters = self.epochs.process()
+        self.compare_and_set("config", 0, b"first", "first")
+
+    @rule()
+    def move(self) -> None:
+        self.moved(self.registers.advance(lambda _: self.epochs.next()))
+
+    @rule(sealed=st.integers(1, 3))
+    def move_that_died(self, sealed: int) -> None:
+        """It stopped after some of its seals; whoever meets one finishes it."""
+        following = self.epochs.next()
+        for key in ["config", "names", REPOSITORY][:sealed]:
+            current = self.newest(key)
+            self.registers.current.seal(key, current.version if current else 0, following)
+        self.moved(following)
+
+    @rule()
+    def another_process(self) -> None:
+        """It knows the first epoch alone."""
+        self.registers.close()
+        self.registers = self.epochs.process()
+
+    def moved(self, following: bytes) -> None:
+        for key, history in self.history.items():
+            data = b"epoch " + following if key == "config" else history[-1].data
+            history.append(Versioned(len(history) + 1, data))
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.epochs.close()
+
+    seal = None  # a move alone seals
+
+
 # Fewer steps than an engine keeps changes: the model never forgets an operation.
 STEPS = CHANGES_KEPT - 14
 TestMemory = MemoryMachine.TestCase
@@ -154,3 +196,5 @@ TestSqlite = SqliteMachine.TestCase
 TestSqlite.settings = settings(max_examples=12, stateful_step_count=STEPS, deadline=None)
 TestBuckets = BucketMachine.TestCase
 TestBuckets.settings = settings(max_examples=20, stateful_step_count=STEPS, deadline=None)
+TestEpochs = EpochMachine.TestCase
+TestEpochs.settings = settings(max_examples=30, stateful_step_count=STEPS, deadline=None)

@@ -1,0 +1,329 @@
+"""The registers of a store from one epoch to the next: other voters, or another engine.
+
+An epoch is one engine with one membership. It ends by seals, which are decided values like any other:
+
+    1. `config` is sealed with the configuration that follows: of several who want a change, one is decided
+    2. `names` is sealed: the keys of all registers of this epoch are known from then on
+    3. every register that it lists is sealed, and restored in the next epoch with all of its kept changes
+    4. `names` is restored, and at last `config`, with the new configuration: the next epoch begins
+
+Whoever meets a seal while step 4 is not done does what is left, so a change that died half-way holds nobody up. No
+change is lost: a seal is the last change of its register, decided by a majority of the old voters, and nobody works in
+the next epoch before all of them are there. (The same idea, for one log: L. Lamport, D. Malkhi, L. Zhou, "Reconfiguring
+a state machine", 2010, with the wedge as a command of the log.)
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from skyhold.consensus.register import Change, Registers, Resync, Versioned, register_sealed
+from skyhold.errors import Conflict, Corrupt, PermissionDenied, SkyholdError, Unavailable
+
+CONFIG: Final = "config"
+NAMES: Final = "names"
+SEAL_ATTEMPTS_MAX: Final = 64
+EPOCHS_MAX: Final = 1_000
+"""How many epochs one call follows: more is a chain of seals that leads nowhere."""
+CARRIERS: Final = 16
+UNFINISHED: Final = "epoch_unfinished"
+WATCH_SLICE_S_MAX: Final = 5.0
+
+T = TypeVar("T")
+
+
+class Succession(ABC):
+    """What the floors above know of an epoch; a configuration is bytes here, as a seal carries it."""
+
+    @abstractmethod
+    def open(self, next_configuration: bytes) -> Registers:
+        """The registers of the epoch that this configuration begins."""
+
+    @abstractmethod
+    def listed(self, names: Versioned) -> Iterable[str]:
+        """The keys that the sealed register `names` lists, itself left out."""
+
+    @abstractmethod
+    def configuration(self, next_configuration: bytes) -> bytes:
+        """What the register `config` holds when that epoch begins."""
+
+    @abstractmethod
+    def entered(self, next_configuration: bytes) -> None:
+        """That epoch has begun, and is worked in from now on. Called under a lock: it must not use the registers."""
+
+    def each(self, task: Callable[[str], None], keys: Sequence[str]) -> None:
+        """Do a task for every key, in any order. Several processes that finish one change share the work so."""
+        with ThreadPoolExecutor(CARRIERS, thread_name_prefix="epoch") as threads:
+            for _ in threads.map(task, random.sample(keys, len(keys))):
+                pass
+
+
+class EpochRegisters(Registers):
+    """The registers of a store in whichever epoch it is: callers see neither seals nor moves. Thread-safe.
+
+    A move counts as a change of every register, which leaves its data as it was: so a change that was planned before it
+    is refused, and planned again. Raises, beside what the port says, `Unavailable` where the voters of the next epoch
+    do not answer, and `PermissionDenied` where a move is half done and these credentials cannot finish it: reading
+    still answers then.
+    """
+
+    def __init__(
+        self, first: Registers, succession: Succession, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._current = first
+        self._succession = succession
+        self._monotonic = monotonic
+        self._opened = [first]
+        self._lock = threading.Lock()
+
+    @property
+    def current(self) -> Registers:
+        """The registers of the present epoch, as far as it is known."""
+        return self._current
+
+    def read(self, key: str) -> Versioned | None:
+        for _ in range(EPOCHS_MAX):
+            epoch = self._current
+            value = epoch.read(key)
+            seal = self._seal_of(epoch, value)
+            if seal is None:
+                return value
+            try:
+                self._follow(epoch, seal)
+            except PermissionDenied as error:
+                if error.code != UNFINISHED:
+                    raise
+                # The next epoch had not begun when we looked, so what stands here is the newest.
+                return replace(value, next_configuration=None) if value is not None and value.data else None
+        raise _endless(key)
+
+    def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
+        for _ in range(EPOCHS_MAX):
+            epoch = self._current
+            try:
+                return epoch.compare_and_set(key, expected_version, data, operation_id)
+            except Conflict as conflict:
+                if conflict.code != "register_sealed":
+                    raise
+            self._follow_from(epoch, key)
+        raise _endless(key)
+
+    def outcome(self, key: str, operation_id: str) -> Versioned | None:
+        return self._settled(key, lambda epoch: epoch.outcome(key, operation_id))
+
+    def changes(self, key: str) -> Sequence[Change]:
+        for _ in range(EPOCHS_MAX):
+            epoch = self._current
+            changes = epoch.changes(key)
+            seal = self._seal_of(epoch, changes[-1].value if changes else None)
+            if seal is None:
+                return changes
+            self._follow(epoch, seal)
+        raise _endless(key)
+
+    def list(self, prefix: str = "") -> list[str]:
+        for _ in range(EPOCHS_MAX):
+            epoch = self._current
+            keys = epoch.list(prefix)
+            seal = self._seal_of(epoch, None)
+            if seal is None:
+                return keys
+            self._follow(epoch, seal)
+        raise _endless(prefix)
+
+    def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:
+        deadline_s = self._monotonic() + timeout_s
+        while True:
+            epoch = self._current
+            slice_s = min(max(deadline_s - self._monotonic(), 0), WATCH_SLICE_S_MAX)
+            changes = epoch.watch(key, after_version, timeout_s=slice_s)
+            newest = changes.current if isinstance(changes, Resync) else changes[-1] if changes else None
+            if newest is None or newest.sealed:
+                seal = self._seal_of(epoch, newest)
+                if seal is not None:
+                    if not isinstance(changes, Resync) and len(changes) > 1:
+                        return changes[:-1]
+                    self._follow(epoch, seal)  # where the seal stands as a change like any other
+                    continue
+            elif changes:
+                return changes
+            if self._monotonic() >= deadline_s:
+                return []
+
+    def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
+        return self._current.seal(key, expected_version, next_configuration)
+
+    def restore(self, key: str, changes: Sequence[Change]) -> None:
+        self._current.restore(key, changes)
+
+    def advance(self, decide: Callable[[Versioned], bytes]) -> bytes:
+        """End the present epoch. `decide` makes the configuration that follows from the register `config`, and is
+        called again where somebody else was faster; what it raises ends the attempt. Returns the configuration.
+
+        Nothing is changed where the voters of the next epoch do not answer.
+        """
+        for _ in range(SEAL_ATTEMPTS_MAX):
+            epoch = self._current
+            value = epoch.read(CONFIG)
+            if value is None:
+                raise Corrupt("The store has no configuration", code="registers_missing")
+            if value.next_configuration is not None:
+                self._follow(epoch, value.next_configuration)
+                continue
+            following = decide(value)
+            self._refuse_used(following)
+            try:
+                epoch.seal(CONFIG, value.version, following)
+            except Conflict as conflict:
+                if conflict.code not in {"register_changed", "register_sealed"}:
+                    raise
+                continue
+            self._follow(epoch, following)
+            return following
+        raise _contended(CONFIG)
+
+    def close(self) -> None:
+        for epoch in self._opened:
+            epoch.close()
+
+    # ---- following
+
+    def _settled(self, key: str, ask: Callable[[Registers], T | None]) -> T | None:
+        """An answer of the present epoch; one that finds nothing counts only where the register had not moved on."""
+        for _ in range(EPOCHS_MAX):
+            epoch = self._current
+            answer = ask(epoch)
+            if answer is not None:
+                return answer
+            seal = self._seal_of(epoch, epoch.read(key))
+            if seal is None:
+                return None
+            self._follow(epoch, seal)
+        raise _endless(key)
+
+    def _seal_of(self, epoch: Registers, value: Versioned | None) -> bytes | None:
+        """The configuration that follows on an epoch, where a register with this value has moved on. One that does not
+        exist may have been created since in another epoch, which `config` tells."""
+        if value is None:
+            value = epoch.read(CONFIG)
+        return None if value is None else value.next_configuration
+
+    def _follow_from(self, epoch: Registers, key: str) -> None:
+        value = epoch.read(key)
+        if value is None or value.next_configuration is None:
+            raise register_sealed(key, value or Versioned(0, b""))
+        self._follow(epoch, value.next_configuration)
+
+    def _follow(self, epoch: Registers, next_configuration: bytes) -> None:
+        """Work in the next epoch from now on; where it has not begun, finish what begins it."""
+        if self._current is not epoch:
+            return
+        following = self._succession.open(next_configuration)
+        try:
+            if following.read(CONFIG) is None:
+                self._begin(epoch, following, next_configuration)
+            with self._lock:
+                if self._current is epoch:
+                    self._succession.entered(next_configuration)
+                    self._opened.append(following)
+                    self._current = following
+                    return
+        except BaseException:
+            following.close()
+            raise
+        following.close()  # another thread was faster
+
+    def _begin(self, epoch: Registers, following: Registers, next_configuration: bytes) -> None:
+        try:
+            carry_over(epoch, following, next_configuration, self._succession)
+        except PermissionDenied as error:
+            raise PermissionDenied(
+                f"The store is moving to another configuration, which these credentials cannot finish: {error.message}",
+                code=UNFINISHED,
+                hint="Run any command, such as `skyhold status`, with credentials that may write",
+            ) from error
+
+    def _refuse_used(self, next_configuration: bytes) -> None:
+        """The voters of the next epoch answer, and have nothing of it yet: else the seal would leave the store stuck."""
+        following = self._succession.open(next_configuration)
+        try:
+            if following.read(CONFIG) is not None:
+                raise Conflict("An epoch of this number has begun already", code="epoch_used", hint="Try again")
+        finally:
+            following.close()
+
+
+def carry_over(epoch: Registers, following: Registers, next_configuration: bytes, succession: Succession) -> None:
+    """Steps 2 to 4 of the module. May be repeated, also by several at once: what is done already is found done."""
+    names = _sealed(epoch, NAMES, next_configuration)
+    keys = sorted({*succession.listed(names[-1].value)} - {CONFIG, NAMES})
+
+    def carry(key: str) -> None:
+        _restore(following, key, _unsealed(_sealed(epoch, key, next_configuration)))
+
+    succession.each(carry, keys)
+    _restore(following, NAMES, _unsealed(names))
+    config = _unsealed(_sealed(epoch, CONFIG, next_configuration))
+    first = replace(config[-1].value, data=succession.configuration(next_configuration))
+    _restore(following, CONFIG, [*config[:-1], replace(config[-1], value=first)])
+
+
+def _sealed(epoch: Registers, key: str, next_configuration: bytes) -> list[Change]:
+    """Seal a register unless it is; its kept changes, of which the last is the seal."""
+    for _ in range(SEAL_ATTEMPTS_MAX):
+        changes = list(epoch.changes(key))
+        newest = changes[-1].value if changes else None
+        if newest is not None and newest.next_configuration is not None:
+            if newest.next_configuration != next_configuration:
+                raise Corrupt(
+                    f"Register {key} is sealed for another configuration than register {CONFIG}",
+                    code="epochs_fork",
+                    hint="Keep the buckets as they are and ask for help",
+                    key=key,
+                )
+            return changes
+        try:
+            seal = epoch.seal(key, newest.version if newest else 0, next_configuration)
+        except Conflict as conflict:
+            if conflict.code not in {"register_changed", "register_sealed"}:
+                raise
+            continue
+        return [*changes, Change(seal, None)]
+    raise _contended(key)
+
+
+def _unsealed(changes: Sequence[Change]) -> list[Change]:
+    """The changes as they are restored: the seal is a change that leaves the data as it was. None of a register that
+    had never been created."""
+    seal = changes[-1].value
+    return [*changes[:-1], Change(Versioned(seal.version, seal.data), None)] if seal.data else []
+
+
+def _restore(following: Registers, key: str, changes: Sequence[Change]) -> None:
+    if not changes:
+        return
+    try:
+        following.restore(key, changes)
+    except Conflict as conflict:
+        if conflict.code != "register_changed":  # somebody else restored it, and it has been changed since
+            raise
+
+
+def _contended(key: str) -> SkyholdError:
+    return Unavailable(
+        f"Others changed register {key} during each of {SEAL_ATTEMPTS_MAX} attempts to seal it",
+        code="register_contended",
+        hint="Run the command again: it goes on where it stopped",
+        key=key,
+    )
+
+
+def _endless(key: str) -> Corrupt:
+    return Corrupt(f"Register {key} was sealed in {EPOCHS_MAX} epochs, one after the other", code="epochs_endless")

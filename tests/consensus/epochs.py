@@ -1,0 +1,57 @@
+"""Epochs for tests: a configuration is the number of its epoch, and each is another engine in turn."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from skyhold.consensus.epochs import EpochRegisters, Succession
+from skyhold.consensus.memory import MemoryRegisters
+from skyhold.consensus.register import Registers, Versioned
+from skyhold.consensus.sqlite import SqliteRegisters
+from tests.consensus.fixtures import FlakyBucket, bucket_registers, new_buckets
+
+REPOSITORY = "repository/" + "0" * 32
+
+
+class Epochs(Succession):
+    """In a dict, in buckets, in SQLite, and again. `listed` are the keys that `names` is said to list."""
+
+    def __init__(self, keys: Sequence[str] = (REPOSITORY,)) -> None:
+        self.keys = keys
+        self.buckets: dict[int, list[FlakyBucket]] = {}
+        self.newest = 1
+        self._folder = tempfile.TemporaryDirectory()
+        self._memories: dict[int, MemoryRegisters] = {}
+
+    def process(self, epoch: int = 1) -> EpochRegisters:
+        """A process that knows the store as it was in an epoch."""
+        return EpochRegisters(self.open(b"%d" % epoch), self)
+
+    def next(self) -> bytes:
+        return b"%d" % (self.newest + 1)
+
+    def open(self, next_configuration: bytes) -> Registers:
+        number = int(next_configuration)
+        if number % 3 == 0:
+            return self._memories.setdefault(number, MemoryRegisters())
+        if number % 3 == 1:
+            return bucket_registers(self.buckets.setdefault(number, new_buckets()), epoch=number)
+        return SqliteRegisters(Path(self._folder.name) / f"{number}.sqlite")
+
+    def listed(self, names: Versioned) -> Iterable[str]:
+        return self.keys
+
+    def configuration(self, next_configuration: bytes) -> bytes:
+        return b"epoch " + next_configuration
+
+    def entered(self, next_configuration: bytes) -> None:
+        self.newest = max(self.newest, int(next_configuration))
+
+    def each(self, task: Callable[[str], None], keys: Sequence[str]) -> None:
+        for key in keys:
+            task(key)
+
+    def close(self) -> None:
+        self._folder.cleanup()
