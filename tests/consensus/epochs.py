@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from skyhold.consensus.epochs import EpochRegisters, Succession
+from skyhold.consensus.carrying import Succession
+from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import Registers, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters

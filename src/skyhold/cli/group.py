@@ -79,8 +79,9 @@ def _entries(prefix: str) -> dict[str, Verb]:
     for verb in VERBS:
         if verb.words.startswith(prefix):
             name = verb.words[len(prefix) :]
-            group, _, rest = name.partition(" ")
-            entries.setdefault(group, verb if not rest else Verb(group, GROUPS[group], verb.section))
+            word, _, rest = name.partition(" ")
+            group = prefix + word
+            entries.setdefault(word, verb if not rest else Verb(group, GROUPS[group], verb.section))
     return entries
 
 

@@ -25,9 +25,11 @@ from skyhold.consensus.register import (
     check_register_key,
 )
 from skyhold.errors import Corrupt, InvalidInput
-from skyhold.units import Buffer
+from skyhold.units import MIB, Buffer
 
 FOLDER: Final = "registers"
+ACCEPTOR_BYTES_MAX: Final = 4 * MIB
+"""`CHANGES_KEPT` changes of `DATA_BYTES_MAX`, each in base64, with a configuration after a seal."""
 COUNTER_MAX: Final = 2**53 - 1
 _PROPOSER: Final = re.compile(r"[0-9a-f]{32}")
 _OBJECT: Final = re.compile(r"registers/([0-9a-f]{8})/(?:(config|names)|repository-([0-9a-f]{32}))")

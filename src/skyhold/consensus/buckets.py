@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.acceptor import AcceptorState, unanimous
-from skyhold.consensus.acceptor_object import FOLDER, parse_object_key
+from skyhold.consensus.acceptor_object import FOLDER, AcceptorObject, parse_object_key
 from skyhold.consensus.no_majority import did_not_answer, no_majority
 from skyhold.consensus.operation import CompareAndSet, Kept, Operation, Restore, Seal, Settle, after, find, newest
 from skyhold.consensus.paxos import Seen, Silent
@@ -150,6 +150,16 @@ class BucketRegisters(Registers):
                     slot.note(answer)
         for voter in self._voters:
             voter.bucket.close()
+
+    def inspect(self, key: str) -> dict[str, AcceptorObject | SkyholdError | None]:
+        """What each voter shows of a register right now, by name: its object, None where it has none, or why it takes
+        no part. Decides nothing; for people."""
+        check_register_key(key)
+        shown: dict[str, AcceptorObject | SkyholdError | None] = {}
+        for name, answer in self._asked(lambda client: client.get(key)):
+            held = self._clients[name].held(key) if isinstance(answer, Seen) and answer.tag is not None else None
+            shown[name] = answer.error if isinstance(answer, Silent) else held
+        return dict(sorted(shown.items()))
 
     # ---- deciding
 

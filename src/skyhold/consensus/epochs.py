@@ -15,54 +15,22 @@ a state machine", 2010, with the wedge as a command of the log.)
 
 from __future__ import annotations
 
-import random
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
+from skyhold.consensus.carrying import CONFIG, SEAL_ATTEMPTS_MAX, Succession, carry_over, contended_seal
 from skyhold.consensus.register import Change, Registers, Resync, Versioned, register_sealed
-from skyhold.errors import Conflict, Corrupt, PermissionDenied, SkyholdError, Unavailable
+from skyhold.errors import Conflict, Corrupt, PermissionDenied
 
-CONFIG: Final = "config"
-NAMES: Final = "names"
-SEAL_ATTEMPTS_MAX: Final = 64
 EPOCHS_MAX: Final = 1_000
 """How many epochs one call follows: more is a chain of seals that leads nowhere."""
-CARRIERS: Final = 16
 UNFINISHED: Final = "epoch_unfinished"
 WATCH_SLICE_S_MAX: Final = 5.0
 
 T = TypeVar("T")
-
-
-class Succession(ABC):
-    """What the floors above know of an epoch; a configuration is bytes here, as a seal carries it."""
-
-    @abstractmethod
-    def open(self, next_configuration: bytes) -> Registers:
-        """The registers of the epoch that this configuration begins."""
-
-    @abstractmethod
-    def listed(self, names: Versioned) -> Iterable[str]:
-        """The keys that the sealed register `names` lists, itself left out."""
-
-    @abstractmethod
-    def configuration(self, next_configuration: bytes) -> bytes:
-        """What the register `config` holds when that epoch begins."""
-
-    @abstractmethod
-    def entered(self, next_configuration: bytes) -> None:
-        """That epoch has begun, and is worked in from now on. Called under a lock: it must not use the registers."""
-
-    def each(self, task: Callable[[str], None], keys: Sequence[str]) -> None:
-        """Do a task for every key, in any order. Several processes that finish one change share the work so."""
-        with ThreadPoolExecutor(CARRIERS, thread_name_prefix="epoch") as threads:
-            for _ in threads.map(task, random.sample(keys, len(keys))):
-                pass
 
 
 class EpochRegisters(Registers):
@@ -187,7 +155,7 @@ class EpochRegisters(Registers):
                 continue
             self._follow(epoch, following)
             return following
-        raise _contended(CONFIG)
+        raise contended_seal(CONFIG)
 
     def close(self) -> None:
         for epoch in self._opened:
@@ -251,78 +219,13 @@ class EpochRegisters(Registers):
             ) from error
 
     def _refuse_used(self, next_configuration: bytes) -> None:
-        """The voters of the next epoch answer, and have nothing of it yet: else the seal would leave the store stuck."""
+        """The voters of the next epoch answer, and have nothing of it yet: a seal would else leave the store stuck."""
         following = self._succession.open(next_configuration)
         try:
             if following.read(CONFIG) is not None:
                 raise Conflict("An epoch of this number has begun already", code="epoch_used", hint="Try again")
         finally:
             following.close()
-
-
-def carry_over(epoch: Registers, following: Registers, next_configuration: bytes, succession: Succession) -> None:
-    """Steps 2 to 4 of the module. May be repeated, also by several at once: what is done already is found done."""
-    names = _sealed(epoch, NAMES, next_configuration)
-    keys = sorted({*succession.listed(names[-1].value)} - {CONFIG, NAMES})
-
-    def carry(key: str) -> None:
-        _restore(following, key, _unsealed(_sealed(epoch, key, next_configuration)))
-
-    succession.each(carry, keys)
-    _restore(following, NAMES, _unsealed(names))
-    config = _unsealed(_sealed(epoch, CONFIG, next_configuration))
-    first = replace(config[-1].value, data=succession.configuration(next_configuration))
-    _restore(following, CONFIG, [*config[:-1], replace(config[-1], value=first)])
-
-
-def _sealed(epoch: Registers, key: str, next_configuration: bytes) -> list[Change]:
-    """Seal a register unless it is; its kept changes, of which the last is the seal."""
-    for _ in range(SEAL_ATTEMPTS_MAX):
-        changes = list(epoch.changes(key))
-        newest = changes[-1].value if changes else None
-        if newest is not None and newest.next_configuration is not None:
-            if newest.next_configuration != next_configuration:
-                raise Corrupt(
-                    f"Register {key} is sealed for another configuration than register {CONFIG}",
-                    code="epochs_fork",
-                    hint="Keep the buckets as they are and ask for help",
-                    key=key,
-                )
-            return changes
-        try:
-            seal = epoch.seal(key, newest.version if newest else 0, next_configuration)
-        except Conflict as conflict:
-            if conflict.code not in {"register_changed", "register_sealed"}:
-                raise
-            continue
-        return [*changes, Change(seal, None)]
-    raise _contended(key)
-
-
-def _unsealed(changes: Sequence[Change]) -> list[Change]:
-    """The changes as they are restored: the seal is a change that leaves the data as it was. None of a register that
-    had never been created."""
-    seal = changes[-1].value
-    return [*changes[:-1], Change(Versioned(seal.version, seal.data), None)] if seal.data else []
-
-
-def _restore(following: Registers, key: str, changes: Sequence[Change]) -> None:
-    if not changes:
-        return
-    try:
-        following.restore(key, changes)
-    except Conflict as conflict:
-        if conflict.code != "register_changed":  # somebody else restored it, and it has been changed since
-            raise
-
-
-def _contended(key: str) -> SkyholdError:
-    return Unavailable(
-        f"Others changed register {key} during each of {SEAL_ATTEMPTS_MAX} attempts to seal it",
-        code="register_contended",
-        hint="Run the command again: it goes on where it stopped",
-        key=key,
-    )
 
 
 def _endless(key: str) -> Corrupt:

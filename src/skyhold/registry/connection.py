@@ -23,30 +23,29 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
 from skyhold.codec.frame import DataKey, FrameKeys
+from skyhold.consensus.carrying import CONFIG
 from skyhold.consensus.checkpoint import CheckpointedRegisters
-from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.register import Registers
-from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
+from skyhold.registry.epochs import StoreSuccession, open_registers
 from skyhold.registry.time import format_time
-from skyhold.registry.voters import open_voters
 from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase, StoreKeys
 from skyhold.storage.blobs import BucketBlobs
-from skyhold.storage.bootstrap import inspect_store_document
 from skyhold.storage.cache import CacheFolder, PackCache
 from skyhold.storage.catalogue import Catalogue
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.configuration import Configuration, decode_configuration
+from skyhold.storage.epoch import Epoch
 from skyhold.storage.linked_files import LinkedFiles
 from skyhold.storage.objects import ObjectChecker
 from skyhold.storage.policy import Policy, allowed, copies_wanted, durability, placement_class
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import StoreState, cache_folder
-from skyhold.storage.store_document import BUCKETS, StoreDocument
+from skyhold.storage.store_document import SQLITE, StoreDocument
 from skyhold.storage.version_files import VersionFiles
 
-CONFIG: Final = "config"
 PAUSE_S_MAX: Final = 0.5
 
 
@@ -118,16 +117,16 @@ class Connection:
         self.keys = frame_keys(keys)
         self.state = state
         self.settings = settings
-        self._engine = None if self.shared else SqliteRegisters(state.registers)
-        self._places = {location.name: location for location in (*document.hints, *places)}
+        self.known_places = (*document.hints, *places)
         self._lock = threading.RLock()
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[BucketLocation, Bucket] = {}
+        self._retired: list[Registers] = []
         self._buckets_pid = os.getpid()
 
     @property
     def shared(self) -> bool:
-        """Whether the registers live in the buckets, for every machine, and not on this one."""
-        return self.document.engine.kind == BUCKETS
+        """Whether the registers live where every machine reaches them, and not on this one."""
+        return self.document.engine.kind != SQLITE
 
     @property
     def author(self) -> str:
@@ -143,18 +142,12 @@ class Connection:
 
     @cached_property
     def configuration(self) -> Configuration:
-        value = self.bare_registers.read(CONFIG)
-        if value is None and self.shared:
+        value = self.registers.read(CONFIG)
+        if value is None:
             raise Corrupt(
                 f"Store {self.document.store} has no configuration: it was not made to its end, or belongs to nobody",
                 code="registers_missing",
                 hint="Make it again: skyhold init URL…",
-            )
-        if value is None:
-            raise Corrupt(
-                f"The registers of store {self.document.store} on this machine are empty",
-                code="registers_missing",
-                hint="Run `skyhold recover URL` with the URL of one of its buckets",
             )
         return decode_configuration(value.data)
 
@@ -165,12 +158,16 @@ class Connection:
 
     def bucket(self, name: str) -> Bucket:
         """A bucket of the store by name. Raises `NotFound`."""
+        return self.bucket_at(self.configuration.bucket(name).location)
+
+    def bucket_at(self, location: BucketLocation) -> Bucket:
+        """The bucket at a place, opened once."""
         with self._lock:
             if self._buckets_pid != os.getpid():  # after a fork connections are the parent's
                 self._buckets, self._buckets_pid = {}, os.getpid()
-            if name not in self._buckets:
-                self._buckets[name] = open_bucket(self.settings.locate(self.configuration.bucket(name).location))
-            return self._buckets[name]
+            if location not in self._buckets:
+                self._buckets[location] = open_bucket(self.settings.locate(location))
+            return self._buckets[location]
 
     def buckets(self, names: Iterable[str] | None = None) -> dict[str, Bucket]:
         """Buckets by name, all of them by default."""
@@ -179,46 +176,39 @@ class Connection:
 
     def reconfigured(self) -> None:
         """Read the configuration anew when it is needed next."""
-        self.__dict__.pop("configuration", None)
-        self.__dict__.pop("checkpoints", None)
+        with self._lock:
+            self.__dict__.pop("configuration", None)
+            if not self.shared and "registers" in self.__dict__:  # whose checkpoints go to the buckets of before
+                self._retired.append(self.__dict__.pop("registers"))
 
     # ---- registers
 
     @cached_property
-    def bare_registers(self) -> Registers:
-        """The registers without checkpoints: what is needed to read the configuration, or to write the first."""
-        if self._engine is not None:
-            return FramedRegisters(self._engine, self.keys)
-        return open_voters(self.document, self.store_keys, self.keys, self.settings, self._places, self.author)
+    def registers(self) -> EpochRegisters:
+        """The registers of the store, in whichever epoch it is.
+
+        What a crash left without a checkpoint is completed first, as far as the buckets allow: where they do not,
+        reading goes on, and the next change of such a register completes it or says that it cannot.
+        """
+        first = open_registers(self, self.document.engine, self.__dict__.get("configuration"))
+        if isinstance(first, CheckpointedRegisters):
+            with suppress(OutcomeUnknown):
+                first.flush()
+        return EpochRegisters(first, StoreSuccession(self))
 
     @property
-    def registers(self) -> Registers:
-        """The registers of the store: its own where it has checkpoints, else those in the voters."""
-        return self.bare_registers if self.shared else self.checkpoints
-
-    @cached_property
     def checkpoints(self) -> CheckpointedRegisters:
-        """The registers of this machine; what a crash left without a checkpoint is completed first, as far as the
-        buckets allow: where they do not, reading goes on, and the next change of such a register completes it or says
-        that it cannot. Not for an engine that is `shared`, whose changes are in the buckets already."""
-        if self._engine is None:
-            raise AssertionError("a shared engine has no checkpoints")
-        locations = self.configuration.locations
-        registers = CheckpointedRegisters(
-            self.bare_registers,
-            self._engine,
-            list(self.buckets().values()),
-            self.keys,
-            self.store_keys.name_key(),
-            needed=copies_wanted(Policy(), locations),
-            term=self.document.engine.term,
-            machine=self.document.engine.machine,
-            read_term=lambda bucket: inspect_store_document(bucket, self.store_keys).engine.term,
-        )
-        if self._engine.pending_checkpoints():
-            with suppress(OutcomeUnknown):
-                registers.flush()
-        return registers
+        """The registers of this machine. Not for an engine that is `shared`, whose changes outlive the machine."""
+        current = self.registers.current
+        if not isinstance(current, CheckpointedRegisters):
+            raise AssertionError("a shared engine has no checkpoints")  # noqa: TRY004 - our own mistake
+        return current
+
+    def enter(self, epoch: Epoch) -> None:
+        """The store is in another epoch from now on."""
+        with self._lock:
+            self.document = replace(self.document, engine=epoch.engine)
+            self.__dict__["configuration"] = epoch.configuration
 
     # ---- objects
 
@@ -291,10 +281,9 @@ class Connection:
             self._buckets.clear()
             if "catalogue" in self.__dict__:
                 self.catalogue.close()
-            if "bare_registers" in self.__dict__:
-                self.bare_registers.close()
-            elif self._engine is not None:
-                self._engine.close()
+            for registers in (*self._retired, self.__dict__.get("registers")):
+                if registers is not None:
+                    registers.close()
 
 
 def unreachable(errors: Mapping[str, SkyholdError]) -> Unavailable:

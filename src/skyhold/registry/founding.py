@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,15 @@ from pathlib import Path
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
+from skyhold.consensus.carrying import CONFIG
 from skyhold.errors import InvalidInput, NotFound, SkyholdError
-from skyhold.registry.connection import CONFIG, Connection, new_operation_id
+from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.registry.opening import document_for, remember
+from skyhold.registry.voters import refuse_unfit_voter
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys, new_keys
 from skyhold.storage.bootstrap import create_store_document
 from skyhold.storage.configuration import Configuration, ConfiguredBucket, encode_configuration
+from skyhold.storage.epoch import voters_of
 from skyhold.storage.names import CHECKPOINTS, REGISTERS, STORE_DOCUMENT
 from skyhold.storage.policy import Policy
 from skyhold.storage.settings import Settings
@@ -38,15 +42,21 @@ def found_store(
     *,
     encrypt_with: Sequence[KeyEncryptionKey] = (),
     policy: Policy | None = None,
-    engine: str = SQLITE,
+    engine: str | None = None,
 ) -> Connection:
-    """Make a store of these buckets, its registers on this machine (`sqlite`) or in the buckets themselves (`buckets`).
+    """Make a store of these buckets, its registers on this machine (`sqlite`, the default of one bucket) or in the
+    buckets themselves (`buckets`, the default of several), of which the first `VOTERS_MAX` vote.
 
-    Every bucket must be reachable and empty; where one is not, those that were written are left as they were before.
+    Every bucket must be reachable and empty; where one is not, or cannot vote, those that were written are left as they
+    were before.
     """
     state_folder = open_state()
     store_id = secrets.token_hex(16)
-    configured = tuple(ConfiguredBucket(location, secrets.token_hex(16)) for location in locations)
+    engine = engine or (BUCKETS if len(locations) > 1 else SQLITE)
+    configured = tuple(
+        ConfiguredBucket(location, secrets.token_hex(16), "packs" if engine == BUCKETS and n >= VOTERS_MAX else "voter")
+        for n, location in enumerate(locations)
+    )
     configuration = Configuration(configured, policy or Policy())
     keys, wrapped = new_keys(store_id, encrypt_with)
     first = StoreDocument(
@@ -54,7 +64,7 @@ def found_store(
         bucket=configured[0].location.name,
         incarnation=configured[0].incarnation,
         sealed=keys.sealed,
-        engine=_new_engine(engine, state_folder.machine_id, configured),
+        engine=_new_engine(engine, state_folder.machine_id, configuration),
         hints=(),
         keys=tuple(wrapped),
     )
@@ -68,11 +78,11 @@ def found_store(
                 bucket = open_bucket(settings.locate(location))
                 create_store_document(bucket, document, keys)
                 written.append((bucket, document))
-            connection = Connection(first, keys, state_folder.store(store_id), settings, configuration.locations)
-            body = encode_configuration(configuration)
-            connection.bare_registers.compare_and_set(CONFIG, 0, body, new_operation_id())
-            if not connection.shared:
-                connection.checkpoints.flush()
+            if engine == BUCKETS:
+                _refuse_unfit_voters([bucket for bucket, _ in written], configuration)
+            connection = Connection(first, keys, state_folder.store(store_id), settings)
+            connection.configuration = configuration
+            connection.registers.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())
         except BaseException:
             for bucket, document in written:
                 with suppress(SkyholdError):
@@ -82,17 +92,23 @@ def found_store(
     return connection
 
 
-def _new_engine(kind: str, machine: str, buckets: Sequence[ConfiguredBucket]) -> Engine:
+def _new_engine(kind: str, machine: str, configuration: Configuration) -> Engine:
     if kind == SQLITE:
         return Engine(machine, term=1)
     if kind != BUCKETS:
         raise InvalidInput(f"Expected engine `{SQLITE}` or `{BUCKETS}` but got {kind!r}", code="engine_unknown")
-    if len(buckets) > VOTERS_MAX:
-        raise InvalidInput(
-            f"With engine `{BUCKETS}` a store is made of at most {VOTERS_MAX} buckets, and {len(buckets)} were given",
-            code="too_many_voters",
-        )
-    return Engine("", 1, BUCKETS, tuple((bucket.location.name, bucket.incarnation) for bucket in buckets))
+    return Engine("", 1, BUCKETS, voters_of(configuration))
+
+
+def _refuse_unfit_voters(buckets: Sequence[Bucket], configuration: Configuration) -> None:
+    """Try all voters at once."""
+    voters = {bucket.location.name: bucket.location for bucket in configuration.buckets if bucket.role == "voter"}
+    with ThreadPoolExecutor(len(buckets), thread_name_prefix="admission") as threads:
+        for _ in threads.map(
+            lambda bucket: refuse_unfit_voter(bucket, voters[bucket.name]),
+            [bucket for bucket in buckets if bucket.name in voters],
+        ):
+            pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket, would_create
 from skyhold.registry.connection import Connection
-from skyhold.registry.voters import refuse_fixed_voters
 from skyhold.storage.bootstrap import refuse_occupied
 from skyhold.storage.configuration import ConfiguredBucket, add_bucket
 from skyhold.storage.policy import loss_report
@@ -38,7 +37,6 @@ def plan_join(connection: Connection, location: BucketLocation) -> Joining:
 
     Raises `AlreadyExists` where it cannot, and what the bucket raises. That it can be written shows only when it is.
     """
-    refuse_fixed_voters(connection.document)
     before = connection.configuration
     after = add_bucket(before, ConfiguredBucket(location, secrets.token_hex(16)))
     reached = connection.settings.locate(location)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import open_bucket
+from skyhold.consensus.carrying import CONFIG
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.recovery import DamagedCheckpoint, Recovery, recover_registers, restore
 from skyhold.consensus.sqlite import SqliteRegisters
@@ -24,7 +26,6 @@ from skyhold.errors import (
     Unavailable,
 )
 from skyhold.registry.connection import (
-    CONFIG,
     Connection,
     frame_keys,
     key_encryption_keys,
@@ -114,12 +115,7 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
     location = _candidates(location, met)[0]
     with open_bucket(settings.locate(location)) as first:
         document, keys = read_store_document(first, keks)
-    if document.engine.kind != SQLITE:
-        raise InvalidInput(
-            f"The registers of store {document.store} live in its buckets: there is nothing to recover",
-            code="nothing_to_recover",
-            hint=f"skyhold connect {url}",
-        )
+    _refuse_shared(document)
     locations = (replace(location, name=document.bucket), *document.hints)
     buckets = [open_bucket(settings.locate(location)) for location in locations]
     term = _raise_term(buckets, keys, keks, state_folder.machine_id, minority=minority)
@@ -132,15 +128,16 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
         )
     state = state_folder.store(document.store)
     engine = Engine(machine=state_folder.machine_id, term=term)
-    _restore(recovery, state, keys)
+    _restore(recovery, state.registers(term), keys)
     configuration = decode_configuration(recovery.checkpoints[CONFIG].value.data)
     connection = Connection(replace(document, engine=engine), keys, state, settings)
     for bucket in buckets:
         bucket.close()
     remember(connection)
     majority = len(recovery.answered) > len(configuration.buckets) // 2
-    with suppress(OutcomeUnknown) if minority else nullcontext():
-        connection.checkpoints.flush()
+    if not connection.shared:  # it was about to move to another engine, which is done by now
+        with suppress(OutcomeUnknown) if minority else nullcontext():
+            connection.checkpoints.flush()
     failed = {name: error.message for name, error in recovery.failed.items()}
     return connection, RecoverReport(
         document.store,
@@ -232,24 +229,29 @@ def _raise_term(
             code="minority",
             hint="Bring back another bucket; or, if the others are lost for good: skyhold recover --minority URL",
         )
-    term = max(document.engine.term for _, document in documents) + 1
+    newest = max((document for _, document in documents), key=lambda document: document.engine.term)
+    _refuse_shared(newest)
+    term = newest.engine.term + 1
     for bucket, document in documents:
         raised = replace(document, engine=replace(document.engine, machine=machine, term=term))
         replace_store_document(bucket, raised, keys, keks)
     return term
 
 
-def _restore(recovery: Recovery, state: StoreState, keys: StoreKeys) -> None:
-    """Put what was recovered into fresh registers; a database that this machine had is kept beside them."""
-    path = state.registers
-    for suffix in ("", "-wal", "-shm"):
-        old = path.with_name(path.name + suffix)
-        if old.exists():
-            old.rename(old.with_name(f"{old.name}.before-term-{recovery.term + 1}"))
+def _refuse_shared(document: StoreDocument) -> None:
+    if document.engine.kind != SQLITE:
+        raise InvalidInput(
+            f"The registers of store {document.store} live on no machine: there is nothing to recover",
+            code="nothing_to_recover",
+            hint="Connect to it: skyhold connect URL",
+        )
+
+
+def _restore(recovery: Recovery, path: Path, keys: StoreKeys) -> None:
+    """Put what was recovered into the fresh registers of its term."""
     engine = SqliteRegisters(path)
     try:
-        framed = FramedRegisters(engine, frame_keys(keys))
-        restore(recovery.checkpoints, framed)
+        restore(recovery.checkpoints, FramedRegisters(engine, frame_keys(keys)))
     except Conflict as error:
         raise AlreadyExists(
             f"The registers in {path} were changed meanwhile", code="registers_exist", hint="Run recover again"

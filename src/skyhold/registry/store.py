@@ -7,7 +7,7 @@ waits for what this module imports.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from skyhold.buckets.location import BucketLocation, parse_location
@@ -18,7 +18,7 @@ from skyhold.registry.opening import RecoverReport, named_locations, open_store,
 from skyhold.registry.repository import Repository
 from skyhold.registry.views import RepositoryInfo, SearchHit
 from skyhold.security.keys import KeyEncryptionKey
-from skyhold.storage.configuration import Configuration
+from skyhold.storage.configuration import Configuration, Role
 from skyhold.storage.policy import Policy, check_possible
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.settings import Settings, load_settings
@@ -26,7 +26,9 @@ from skyhold.storage.settings import Settings, load_settings
 if TYPE_CHECKING:
     from skyhold.buckets.check import BucketReport
     from skyhold.registry.joining import Joining
+    from skyhold.registry.reconfiguring import EngineMove
     from skyhold.registry.upkeep import RepairReport, StoreStatus, SyncReport, VerifyReport
+    from skyhold.registry.voting import EngineStatus
 
 __all__ = ["RecoverReport", "Store", "connect", "init", "open", "recover"]
 
@@ -172,7 +174,7 @@ class Store:
         """Add a bucket (`region`, `provider`, `endpoint`, `credentials`, …), or with `dry_run` only check that it could
         join. What the store holds comes by `sync`."""
         from skyhold.registry.joining import plan_join
-        from skyhold.registry.membership import join_bucket
+        from skyhold.registry.reconfiguring import join_bucket
 
         location = parse_location(url, name=name, **options)  # type: ignore[arg-type]
         joining = plan_join(self._connection, location)
@@ -183,7 +185,7 @@ class Store:
     def remove_bucket(self, name: str, *others: str, force: bool = False) -> None:
         """Take a bucket out of the store, or several as one change: those that are lost for good have to leave
         together. Refused where the others do not hold everything, unless `force`."""
-        from skyhold.registry.membership import leave_buckets
+        from skyhold.registry.reconfiguring import leave_buckets
 
         leaving = (name, *others)
         if not force:
@@ -197,6 +199,31 @@ class Store:
                     hint="Run `skyhold sync` first; or, knowing what may be lost, use --force",
                 )
         leave_buckets(self._connection, leaving)
+
+    def set_roles(self, roles: Mapping[str, Role]) -> None:
+        """Give buckets a vote (`voter`) or take it (`packs`), as one change."""
+        from skyhold.registry.reconfiguring import change_roles
+
+        change_roles(self._connection, roles)
+
+    def readmit_bucket(self, name: str) -> None:
+        """Admit a bucket again that was emptied, restored from a backup or exchanged, as one that has forgotten what it
+        promised."""
+        from skyhold.registry.reconfiguring import admit_again
+
+        admit_again(self._connection, name)
+
+    def engine_status(self) -> EngineStatus:
+        """Where the registers live, how each voter answers, and what was decided last."""
+        from skyhold.registry.voting import engine_of
+
+        return engine_of(self._connection)
+
+    def move_engine(self, kind: str) -> EngineMove:
+        """Move the registers to another engine (`sqlite`: this machine; `buckets`), with their history."""
+        from skyhold.registry.reconfiguring import move_engine
+
+        return move_engine(self._connection, kind)
 
     def check_bucket(self, name: str) -> BucketReport:
         """Try, measure and ask a bucket, from this machine."""
@@ -261,10 +288,10 @@ def init(
     settings: Settings | None = None,
     encrypt_with: Sequence[KeyEncryptionKey] = (),
     policy: Policy | None = None,
-    engine: str = "sqlite",
+    engine: str | None = None,
 ) -> Store:
-    """Make a store of these buckets (URLs, folders, or locations), its registers on this machine (`sqlite`) or in the
-    buckets (`buckets`), where every machine that connects may change them."""
+    """Make a store of these buckets (URLs, folders, or locations). Its registers live in the buckets (`buckets`, the
+    default of several), where every machine that connects may change them, or on this machine (`sqlite`)."""
     from skyhold.registry.founding import found_store
 
     return Store(

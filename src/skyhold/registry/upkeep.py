@@ -10,7 +10,8 @@ from skyhold.errors import SkyholdError
 from skyhold.registry.checkpoints import write_lost_checkpoints
 from skyhold.registry.connection import Connection
 from skyhold.registry.inventory import Inventory, RepositoryInventory, take_inventory
-from skyhold.registry.membership import Membership, admit_again, examine
+from skyhold.registry.membership import Membership, examine
+from skyhold.registry.reconfiguring import admit_again, spread
 from skyhold.storage.policy import Policy, durability
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.survey import Finding, Survey, repair, survey
@@ -194,7 +195,9 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
     if report.readmitted and not dry_run:
         members = examine(connection)
     if not dry_run:
-        report.checkpoints = write_lost_checkpoints(connection)
+        if any(member.outdated for member in members.values()):
+            spread(connection)
+        report.checkpoints = 0 if connection.shared else write_lost_checkpoints(connection)
     with connection.session(Policy()) as session:
         inventory = take_inventory(connection, session, held=deep)
     found = _survey(connection, inventory, members, progress, deep=deep, include_vacant=dry_run)

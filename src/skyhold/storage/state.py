@@ -48,10 +48,9 @@ class StoreState:
     store_id: str
     folder: Path
 
-    @property
-    def registers(self) -> Path:
-        """The SQLite database of the registers (engine `sqlite`)."""
-        return self.folder / "registers.db"
+    def registers(self, term: int) -> Path:
+        """The SQLite database of the registers of one term (engine `sqlite`)."""
+        return self.folder / f"registers-{term}.db"
 
     @property
     def catalogue(self) -> Path:

@@ -75,7 +75,7 @@ def encode_store_document(document: StoreDocument, keys: StoreKeys) -> bytes:
         "bucket": document.bucket,
         "incarnation": document.incarnation,
         "sealed": document.sealed,
-        "engine": _engine_fields(document.engine),
+        "engine": engine_to_json(document.engine),
         "hints": [_hint(location) for location in document.hints],
         "keys": list(document.keys),
     }
@@ -168,19 +168,21 @@ def _parse(fields: dict[str, object], what: str) -> StoreDocument:
         bucket=bucket,
         incarnation=_id(fields["incarnation"], "incarnation", what),
         sealed=sealed,
-        engine=_engine(fields["engine"], what),
+        engine=engine_from_json(fields["engine"], what),
         hints=locations,
         keys=tuple(cast(list[dict[str, object]], keys)),
     )
 
 
-def _engine_fields(engine: Engine) -> dict[str, object]:
+def engine_to_json(engine: Engine) -> dict[str, object]:
+    """The field `engine` of format.md, 3."""
     if engine.kind == SQLITE:
         return {"kind": engine.kind, "machine": engine.machine, "term": engine.term}
     return {"kind": engine.kind, "term": engine.term, "voters": [list(voter) for voter in engine.voters]}
 
 
-def _engine(value: object, what: str) -> Engine:
+def engine_from_json(value: object, what: str) -> Engine:
+    """The inverse. Raises `Corrupt` naming `what`, and `InvalidInput` for an engine that is not known here."""
     if not isinstance(value, dict) or "kind" not in value:
         _malformed(what, "`engine` is malformed")
     kind = value["kind"]

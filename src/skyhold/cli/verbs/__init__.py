@@ -56,6 +56,12 @@ VERBS: Final = (
     Verb("bucket list", "List the store's buckets.", CARE),
     Verb("bucket remove", "Take a bucket out of the store.", CARE),
     Verb("bucket check", "Test a bucket: access, permissions, speed, hurtful rules.", CARE),
+    Verb("store voters show", "Show who votes, how each answers, and the last decisions.", CARE),
+    Verb("store voters add", "Give buckets of the store a vote.", CARE),
+    Verb("store voters remove", "Take the vote of buckets, which stay in the store.", CARE),
+    Verb("store voters replace", "Admit a voter again, or put another bucket in its place.", CARE),
+    Verb("store engine show", "Show where the refs live.", CARE),
+    Verb("store engine set", "Move the refs to another engine, with their whole history.", CARE),
     Verb("status", "Show buckets and repositories: reachable, durable, lagging.", CARE),
     Verb("sync", "Bring lagging buckets up to date.", CARE),
     Verb("verify", "Check what the buckets hold.", CARE),
@@ -69,5 +75,8 @@ GROUPS: Final = {
     "ref": "List, move and delete refs; see their history.",
     "branch": "List, create and delete branches.",
     "bucket": "Add, list, remove and check buckets.",
+    "store": "Show and change where the refs live and who votes.",
+    "store voters": "Show, add, remove and replace voters.",
+    "store engine": "Show where the refs live, or move them.",
 }
 """Groups of verbs, with their line for listings."""

@@ -1,0 +1,37 @@
+"""`skyhold store engine set`"""
+
+from __future__ import annotations
+
+import click
+
+from skyhold.cli.arguments import confirm, yes_option
+from skyhold.cli.command import Session, verb
+from skyhold.cli.output import counted
+
+
+@verb(
+    click.Argument(["engine"], type=click.Choice(["buckets", "sqlite"])),
+    yes_option(),
+    examples=("skyhold store engine set buckets", "skyhold store engine set sqlite --yes"),
+    exits=(2, 3, 5, 6, 8, 9, 10),
+)
+def command(session: Session, *, engine: str, yes: bool) -> None:
+    """Move the refs, their history and the configuration to another engine: into the buckets, for every machine that
+    connects, or onto this machine (sqlite), which then is the only one that reads and changes them.
+
+    The engine of before is sealed first, and compared afterwards: nothing is written between. A move that was
+    interrupted is finished by the next command, on any machine that may.
+    """
+    if engine == "sqlite":
+        confirm("From then on this machine alone reads and changes refs. Go on?", yes=yes)
+    with session.store() as store:
+        moved = store.move_engine(engine)
+    session.output.show(
+        moved.to_json(),
+        quiet=[moved.engine],
+        human=lambda: click.echo(
+            f"Moved {counted(moved.registers, 'register')} with {counted(moved.changes, 'change')} from {moved.before} "
+            f"to {moved.engine}; compared, and the same"
+        ),
+    )
+    session.output.next_step("skyhold status")

@@ -1,0 +1,35 @@
+"""`skyhold store voters replace`"""
+
+from __future__ import annotations
+
+import click
+
+from skyhold.cli import candidates
+from skyhold.cli.command import Session, verb
+
+
+@verb(
+    click.Argument(["name"], shell_complete=candidates.buckets),
+    click.Argument(["by"], required=False, metavar="[BY]", shell_complete=candidates.buckets),
+    examples=("skyhold store voters replace gcs-eu", "skyhold store voters replace gcs-eu azure-us"),
+    exits=(2, 3, 5, 6, 8, 9, 10),
+)
+def command(session: Session, *, name: str, by: str | None) -> None:
+    """Admit a voter again that was emptied, restored from a backup, or exchanged: it begins anew, since it has
+    forgotten what it promised. With BY, that bucket of the store votes in its place from now on.
+
+    A majority of the voters has to answer. Work goes on meanwhile, on every machine.
+    """
+    with session.store() as store:
+        if by is None:
+            store.readmit_bucket(name)
+        else:
+            store.set_roles({name: "packs", by: "voter"})
+        voters = [bucket.location.name for bucket in store.configuration.buckets if bucket.role == "voter"]
+    done = f"{name} was admitted again" if by is None else f"{by} votes in the place of {name}"
+    session.output.show(
+        {"replaced": name, "by": by or name, "voters": voters},
+        quiet=voters,
+        human=lambda: click.echo(f"{done}; the voters are {', '.join(voters)} now"),
+    )
+    session.output.next_step("skyhold sync   # what a voter is asked for, it should have")

@@ -1,0 +1,25 @@
+"""`skyhold store voters show`"""
+
+from __future__ import annotations
+
+from skyhold.cli.command import Session, verb
+from skyhold.cli.voting import last_decision, summary, tell_voters
+
+
+@verb(examples=("skyhold store voters show", "skyhold store voters show --json"), exits=(2, 3, 6, 8, 10))
+def command(session: Session) -> None:
+    """Show the voters of the store: how each answers, the ballots that it has promised and accepted of the two
+    registers that every store has, and what was decided last, when and by whom."""
+    with session.store() as store:
+        engine = store.engine_status()
+
+    def tell() -> None:
+        from skyhold.cli.render import line
+
+        line("Registers: ", summary(engine))
+        if engine.voters:
+            line("Last decision: ", last_decision(engine) or "none that a majority shows now")
+            line()
+            tell_voters(engine)
+
+    session.output.show(engine.to_json(), quiet=[voter.name for voter in engine.voters], human=tell)

@@ -1,0 +1,67 @@
+"""How people are shown the engine of a store and its voters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from skyhold.registry.voting import EngineStatus, VoterStatus
+
+WHERE = {
+    "sqlite": "on this machine (sqlite)",
+    "buckets": "in the buckets, by Paxos",
+    "etcd": "in an etcd cluster, by Raft",
+}
+
+
+def summary(engine: EngineStatus) -> str:
+    """One line: where the registers live, and whether enough voters answer."""
+    told = f"{WHERE[engine.kind]}, epoch {engine.epoch}"
+    if engine.quorum is None:
+        return told
+    answering = sum(voter.error is None for voter in engine.voters)
+    return f"{told}; {answering} of {len(engine.voters)} voters answer, {engine.needed} are needed"
+
+
+def last_decision(engine: EngineStatus) -> str | None:
+    """The newest decision that a majority shows, and who wrote it."""
+    if not engine.decisions:
+        return None
+    newest = max(engine.decisions, key=lambda decision: decision.time)
+    return f"register {newest.register}, version {newest.version}, at {newest.time} by {newest.writer}"
+
+
+def tell_voters(engine: EngineStatus) -> None:
+    """A table of voters: what each promised and accepted of the registers that every store has."""
+    from skyhold.cli.render import line, marked, table
+
+    rows = []
+    for voter in engine.voters:
+        for number, vote in enumerate(voter.votes):
+            rows.append(
+                (
+                    marked(voter.name, "name") if number == 0 else "",
+                    _state(voter) if number == 0 else "",
+                    vote.register,
+                    *("-" if value is None else str(value) for value in (vote.promised, vote.accepted, vote.version)),
+                    vote.time or "-",
+                    vote.writer or "-",
+                )
+            )
+        if voter.error is not None:
+            rows.append((marked(voter.name, "name"), _state(voter), "", "", "", "", "", ""))
+    numbers = ("promised", "accepted", "version")
+    table(["voter", "state", "register", *numbers, "written", "by"], rows, right=numbers)
+    for voter in engine.voters:
+        if voter.error is not None:
+            line(marked(f"{voter.name}: ", "bad"), voter.error)
+            if voter.hint:
+                line(marked("hint: ", "warn"), voter.hint)
+
+
+def _state(voter: VoterStatus) -> Text:
+    from skyhold.cli.render import marked
+
+    return marked("answers", "good") if voter.error is None else marked("takes no part", "bad")

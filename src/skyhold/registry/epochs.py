@@ -1,0 +1,88 @@
+"""How a store goes from one epoch to the next: which registers each has, and what a machine notes of a move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from skyhold.consensus.carrying import CONFIG, Succession
+from skyhold.consensus.checkpoint import CheckpointedRegisters
+from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.register import Registers, Versioned
+from skyhold.consensus.sqlite import SqliteRegisters
+from skyhold.errors import Corrupt
+from skyhold.registry.catalogue import Names
+from skyhold.registry.voters import open_voters
+from skyhold.storage.bootstrap import inspect_store_document
+from skyhold.storage.configuration import Configuration, decode_configuration, encode_configuration
+from skyhold.storage.epoch import decode_epoch
+from skyhold.storage.policy import Policy, copies_wanted
+from skyhold.storage.state import open_state
+from skyhold.storage.store_document import BUCKETS, Engine, check_machine
+
+if TYPE_CHECKING:
+    from skyhold.registry.connection import Connection
+
+
+class StoreSuccession(Succession):
+    """The epochs of the store of a connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def open(self, next_configuration: bytes) -> Registers:
+        epoch = decode_epoch(next_configuration)
+        return open_registers(self._connection, epoch.engine, epoch.configuration)
+
+    def listed(self, names: Versioned) -> Iterable[str]:
+        if not names.data:
+            return ()
+        with self._connection.session(Policy()) as session:
+            return list(Names.decode(names.data, names.version, session.blobs).registers())
+
+    def configuration(self, next_configuration: bytes) -> bytes:
+        return encode_configuration(decode_epoch(next_configuration).configuration)
+
+    def entered(self, next_configuration: bytes) -> None:
+        self._connection.enter(decode_epoch(next_configuration))
+
+
+def open_registers(connection: Connection, engine: Engine, configuration: Configuration | None) -> Registers:
+    """The registers of one epoch. `configuration` is None where only its own register knows it."""
+    if engine.kind == BUCKETS:
+        places = configuration.locations if configuration is not None else connection.known_places
+        voters = open_voters(connection, engine, {location.name: location for location in places})
+        return FramedRegisters(voters, connection.keys)
+    return _machine_registers(connection, engine, configuration)
+
+
+def _machine_registers(
+    connection: Connection, engine: Engine, configuration: Configuration | None
+) -> CheckpointedRegisters:
+    """Raises `PermissionDenied` code `other_machine` on another machine."""
+    document = replace(connection.document, engine=engine)
+    check_machine(document, open_state().machine_id, document.hints[0].url if document.hints else "URL")
+    database = SqliteRegisters(connection.state.registers(engine.term))
+    framed = FramedRegisters(database, connection.keys)
+    if configuration is None:
+        value = framed.read(CONFIG)
+        if value is None:
+            database.close()
+            raise Corrupt(
+                f"The registers of store {document.store} on this machine are empty",
+                code="registers_missing",
+                hint="Run `skyhold recover URL` with the URL of one of its buckets",
+            )
+        configuration = decode_configuration(value.data)
+    return CheckpointedRegisters(
+        framed,
+        database,
+        [connection.bucket_at(location) for location in configuration.locations],
+        connection.keys,
+        connection.store_keys.name_key(),
+        needed=copies_wanted(Policy(), configuration.locations),
+        term=engine.term,
+        machine=engine.machine,
+        read_term=lambda bucket: inspect_store_document(bucket, connection.store_keys).engine.term,
+    )

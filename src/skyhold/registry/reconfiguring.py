@@ -1,0 +1,254 @@
+"""Changing which buckets belong to a store and which of them vote, and where its registers live.
+
+Whatever changes the voters or the engine begins a new epoch (`skyhold.consensus.epochs`): clients go on writing
+meanwhile, and a change that died half-way is finished by whoever meets it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.open import create_bucket, open_bucket
+from skyhold.consensus.carrying import CONFIG, compare
+from skyhold.consensus.register import Versioned
+from skyhold.errors import Corrupt, InvalidInput, OutcomeUnknown, SkyholdError
+from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.connection import Connection, key_encryption_keys, new_operation_id
+from skyhold.registry.membership import is_member, names_store
+from skyhold.registry.opening import document_for, remember
+from skyhold.registry.voters import refuse_unfit_voter
+from skyhold.storage.bootstrap import create_store_document, replace_store_document
+from skyhold.storage.configuration import (
+    Configuration,
+    ConfiguredBucket,
+    Role,
+    add_bucket,
+    decode_configuration,
+    encode_configuration,
+    remove_buckets,
+    replace_bucket,
+)
+from skyhold.storage.epoch import Epoch, encode_epoch, next_epoch, voters_of
+from skyhold.storage.names import STORE_DOCUMENT
+from skyhold.storage.policy import Policy
+from skyhold.storage.state import open_state
+from skyhold.storage.store_document import BUCKETS, SQLITE, VOTERS_MAX, Engine, StoreDocument, encode_store_document
+
+
+def admit_again(connection: Connection, name: str) -> None:
+    """Make a bucket a member again that was emptied, restored, or lost its `store.json`, under a fresh incarnation.
+
+    What else it lacks is then brought by a repair. A voter begins anew in the next epoch: what it promised in this one
+    it may have forgotten.
+    """
+    before = connection.configuration.bucket(name)
+    configured = replace(before, incarnation=secrets.token_hex(16))
+    bucket = connection.bucket(name)
+    after = replace_bucket(connection.configuration, configured)
+    if is_member(connection, before, bucket):
+        # First of all its old incarnation ends, so that it takes no more part in the present epoch.
+        _write_document(bucket, document_for(connection.document, after, configured), connection)
+    else:
+        location = connection.settings.locate(configured.location)
+        create_bucket(location)
+        create_store_document(bucket, document_for(connection.document, after, configured), connection.store_keys)
+    _reconfigure(connection, lambda known: replace_bucket(known, configured), joining=(configured,))
+
+
+def join_bucket(connection: Connection, location: BucketLocation, role: Role | None = None) -> ConfiguredBucket:
+    """Add a bucket to the store, by default as a voter while there are fewer than `VOTERS_MAX`.
+
+    Raises `AlreadyExists` where its name is taken or it is not empty. One that a join that died, or an earlier
+    membership, left with this store's `store.json` is taken as it is.
+    """
+    configured = ConfiguredBucket(location, secrets.token_hex(16), role or default_role(connection))
+    after = add_bucket(connection.configuration, configured)  # refuses before anything is written
+    reached = connection.settings.locate(location)
+    create_bucket(reached)
+    document = document_for(connection.document, after, configured)
+    with open_bucket(reached) as bucket:
+        if names_store(bucket) == connection.document.store:
+            _write_document(bucket, document, connection)
+        else:
+            create_store_document(bucket, document, connection.store_keys)
+    _reconfigure(connection, lambda known: add_bucket(known, configured), joining=(configured,))
+    return configured
+
+
+def default_role(connection: Connection) -> Role:
+    """The role of a bucket that joins, where nobody says."""
+    voters = sum(bucket.role == "voter" for bucket in connection.configuration.buckets)
+    return "packs" if connection.shared and voters >= VOTERS_MAX else "voter"
+
+
+def leave_buckets(connection: Connection, names: Collection[str]) -> None:
+    """Take buckets out of the store, as one change; what lies in them stays there.
+
+    With registers on this machine the buckets that stay have to take the change: where too few of them answer it is
+    `OutcomeUnknown` code `checkpoint_pending`. So lost buckets leave together, since none of them could take the change
+    that another leaves. With registers in the buckets a majority of the voters that were has to answer.
+    """
+    with connection.session(Policy()) as session:
+        catalogue = Catalogue(connection.registers, session.blobs)
+        policies = [
+            Policy.from_json(catalogue.repository(repository_id).read().root.policy)
+            for _, repository_id in catalogue.read().repositories()
+        ]
+    try:
+        _reconfigure(connection, lambda known: remove_buckets(known, names, policies))
+    except OutcomeUnknown as error:
+        if error.code == "checkpoint_pending":
+            left = ", ".join(location.name for location in connection.configuration.locations)
+            error.hint = (
+                f"The store has {left} now, as far as this machine knows. If some of these are lost for good too, take "
+                "them out together: skyhold bucket remove NAME… --force"
+            )
+        raise
+
+
+def change_roles(connection: Connection, roles: Mapping[str, Role]) -> None:
+    """Make members voters, or take their vote, as one change. Raises `InvalidInput` where no voter would be left, or
+    more than `VOTERS_MAX`, and where a bucket cannot vote."""
+
+    def change(known: Configuration) -> Configuration:
+        for name, role in roles.items():
+            known = replace_bucket(known, replace(known.bucket(name), role=role))
+        return known
+
+    joining = [connection.configuration.bucket(name) for name, role in roles.items() if role == "voter"]
+    _reconfigure(connection, change, joining=joining)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMove:
+    """A move of all registers to another engine: how many, and how many of their changes went with them."""
+
+    engine: str
+    before: str
+    epoch: int
+    registers: int
+    changes: int
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def move_engine(connection: Connection, kind: str) -> EngineMove:
+    """Move the registers to another engine, with every change that is kept of them and the ids of their operations.
+    Then the two are compared, which shows that nobody wrote between.
+
+    Raises `InvalidInput` code `engine_unchanged`, and where the buckets cannot vote; `Corrupt` code `move_differs` if
+    the comparison fails, which would be a defect.
+    """
+    before, engine = connection.registers.current, connection.document.engine
+    target = _engine(kind, engine.term + 1, connection.configuration)
+    if (target.kind, target.machine) == (engine.kind, engine.machine):
+        raise InvalidInput(f"The registers are kept by {kind} already; nothing was changed", code="engine_unchanged")
+    for name, _ in target.voters:
+        location = connection.configuration.bucket(name).location
+        refuse_unfit_voter(connection.bucket(name), connection.settings.locate(location))
+
+    def following(value: Versioned) -> bytes:
+        configuration = decode_configuration(value.data)
+        return encode_epoch(Epoch(_engine(kind, connection.document.engine.term + 1, configuration), configuration))
+
+    connection.registers.advance(following)
+    carried = compare(before, connection.registers.current)
+    if carried.differing:
+        raise Corrupt(
+            f"After the move {', '.join(carried.differing)} differ from what they were",
+            code="move_differs",
+            hint="Keep everything as it is and ask for help: this is a defect",
+        )
+    remember(connection)
+    spread(connection)
+    return EngineMove(kind, engine.kind, connection.document.engine.term, carried.registers, carried.changes)
+
+
+def _engine(kind: str, term: int, configuration: Configuration) -> Engine:
+    if kind == SQLITE:
+        return Engine(open_state().machine_id, term)
+    if kind != BUCKETS:
+        raise InvalidInput(f"Expected engine `{SQLITE}` or `{BUCKETS}` but got {kind!r}", code="engine_unknown")
+    voters = voters_of(configuration)
+    _refuse_voters(voters)
+    return Engine("", term, BUCKETS, voters)
+
+
+def spread(connection: Connection, others: Iterable[ConfiguredBucket] = ()) -> None:
+    """Tell the buckets' `store.json` where the registers are, and where all buckets are; `others` have left. One that
+    is away is told by a later repair."""
+    keks = key_encryption_keys(connection.settings)
+    configuration = connection.configuration
+    for configured in (*configuration.buckets, *others):
+        document = document_for(connection.document, configuration, configured)
+        bucket = connection.bucket_at(configured.location)
+        try:
+            replace_store_document(bucket, document, connection.store_keys, keks)
+        except SkyholdError:
+            continue
+
+
+def _reconfigure(
+    connection: Connection,
+    change: Callable[[Configuration], Configuration],
+    joining: Sequence[ConfiguredBucket] = (),
+) -> None:
+    """Change the configuration. Where that changes the voters, a new epoch begins; `joining` are tried first."""
+    before = connection.configuration
+    after = change(before)
+    if connection.document.engine.kind == BUCKETS and voters_of(after) != voters_of(before):
+        _refuse_voters(voters_of(after))
+        for configured in joining:
+            if configured.role == "voter":
+                location = connection.settings.locate(configured.location)
+                refuse_unfit_voter(connection.bucket_at(configured.location), location)
+
+        def following(value: Versioned) -> bytes:
+            return encode_epoch(next_epoch(connection.document.engine, change(decode_configuration(value.data))))
+
+        connection.registers.advance(following)
+    else:
+        _replace_configuration(connection, change)
+    remember(connection)
+    if not connection.shared:
+        # Where buckets leave that are lost for good, a majority of those that stay suffices.
+        connection.checkpoints.flush()
+    names = {bucket.location.name for bucket in connection.configuration.buckets}
+    spread(connection, [bucket for bucket in before.buckets if bucket.location.name not in names])
+
+
+def _replace_configuration(connection: Connection, change: Callable[[Configuration], Configuration]) -> None:
+    value = connection.registers.read(CONFIG)
+    if value is None:
+        raise Corrupt("The store has no configuration", code="registers_missing")
+    after = change(decode_configuration(value.data))
+    try:
+        connection.registers.compare_and_set(CONFIG, value.version, encode_configuration(after), new_operation_id())
+    except OutcomeUnknown as error:
+        if error.code != "checkpoint_pending":
+            raise
+    connection.reconfigured()
+
+
+def _refuse_voters(voters: Sequence[tuple[str, str]]) -> None:
+    if not 1 <= len(voters) <= VOTERS_MAX:
+        raise InvalidInput(
+            f"A store has 1 to {VOTERS_MAX} voters, and would have {len(voters)}; nothing was changed",
+            code="voters_count",
+            hint="See them: skyhold store voters show",
+        )
+
+
+def _write_document(bucket: Bucket, document: StoreDocument, connection: Connection) -> None:
+    """Put a `store.json` in the place of whatever is there."""
+    body = encode_store_document(document, connection.store_keys)
+    bucket.delete(STORE_DOCUMENT)
+    if bucket.capabilities.conditional_create:
+        bucket.write_if(STORE_DOCUMENT, body, expected_tag=None)
+    else:
+        bucket.write(STORE_DOCUMENT, body)

@@ -1,0 +1,114 @@
+"""How the engine of a store is: which voters answer, what each has promised and accepted, what was decided last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from skyhold.consensus.acceptor import unanimous
+from skyhold.consensus.acceptor_object import AcceptorObject
+from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.carrying import CONFIG, NAMES
+from skyhold.consensus.framed import FramedRegisters
+from skyhold.errors import SkyholdError
+from skyhold.registry.connection import Connection
+
+Quorum = Literal["whole", "degraded", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What one voter shows of one register: the counters of the ballots that it promised and accepted, the version that
+    it accepted, and who wrote it when (RFC 3339, by the writer's clock). All None where it has nothing of it."""
+
+    register: str
+    promised: int | None
+    accepted: int | None
+    version: int | None
+    writer: str | None
+    time: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VoterStatus:
+    """One voter. `error` says why it takes no part now, and `hint` what to do."""
+
+    name: str
+    incarnation: str
+    error: str | None
+    hint: str | None
+    votes: tuple[Vote, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The newest decision on a register that a majority shows; None where they do not agree at this moment."""
+
+    register: str
+    version: int
+    writer: str
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """Where the registers live. `needed` of the voters decide; `quorum` says whether all of them answer, or at least
+    so many. An engine without voters of ours has none, and its `quorum` is None."""
+
+    kind: str
+    epoch: int
+    needed: int
+    quorum: Quorum | None
+    voters: tuple[VoterStatus, ...]
+    decisions: tuple[Decision, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def engine_of(connection: Connection) -> EngineStatus:
+    """Ask every voter. Raises only where the store cannot be opened at all."""
+    engine = connection.document.engine
+    framed = connection.registers.current
+    registers = framed.engine if isinstance(framed, FramedRegisters) else framed
+    if not isinstance(registers, BucketRegisters):
+        return EngineStatus(engine.kind, engine.term, 0, None, (), ())
+    shown = {key: registers.inspect(key) for key in (NAMES, CONFIG)}
+    voters = tuple(_voter(name, incarnation, shown) for name, incarnation in engine.voters)
+    needed = len(voters) // 2 + 1
+    answering = sum(voter.error is None for voter in voters)
+    quorum: Quorum = "whole" if answering == len(voters) else "degraded" if answering >= needed else "lost"
+    decisions = tuple(decision for key in shown if (decision := _decision(key, shown[key], len(voters))) is not None)
+    return EngineStatus(engine.kind, engine.term, needed, quorum, voters, decisions)
+
+
+Shown = Mapping[str, AcceptorObject | SkyholdError | None]
+
+
+def _voter(name: str, incarnation: str, shown: Mapping[str, Shown]) -> VoterStatus:
+    votes = []
+    error: SkyholdError | None = None
+    for key, by_voter in shown.items():
+        held = by_voter[name]
+        if isinstance(held, SkyholdError):
+            error = held
+        elif held is None:
+            votes.append(Vote(key, None, None, None, None, None))
+        else:
+            value, state = held.state.value, held.state
+            version = value[-1].value.version if value else 0
+            votes.append(
+                Vote(key, state.promised.counter, state.accepted.counter, version, held.writer or None, held.time)
+            )
+    told, hint = (error.message, error.hint) if error else (None, None)
+    return VoterStatus(name, incarnation, told, hint, tuple(votes))
+
+
+def _decision(key: str, shown: Shown, voters: int) -> Decision | None:
+    held = {name: item for name, item in shown.items() if isinstance(item, AcceptorObject)}
+    chosen = unanimous({name: item.state for name, item in held.items()}, voters)
+    if chosen is None or not chosen.value:
+        return None
+    witness = next(item for item in held.values() if item.state.accepted == chosen.accepted)
+    return Decision(key, chosen.value[-1].value.version, witness.writer, witness.time)
