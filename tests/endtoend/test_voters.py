@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import skyhold
-from skyhold.errors import InvalidInput, OutcomeUnknown, Unavailable
+from skyhold.errors import InvalidInput, PermissionDenied, Unavailable
+from skyhold.storage.progress import Silence
 from tests.cli.models import contents, write_model
+from tests.endtoend.killing import Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Machine, Scene
 
 
@@ -79,18 +81,19 @@ def test_machine_that_knows_the_old_epoch_alone_finds_the_new_one_by_itself(
         assert [version.digest for version in store.repository("team/m").log()] == [third, second, first]
 
 
-def test_emptied_voter_takes_no_part_until_a_repair_admits_it_again(scene: Scene, ada: Machine) -> None:
+def test_emptied_voter_takes_no_part_until_it_is_admitted_again(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         push(store, scene, 1)
-        scene.empty("b")
-        second = push(store, scene, 2)
-        shutil.rmtree(scene.cloud("a"))
-        with pytest.raises((Unavailable, OutcomeUnknown)):
-            push(store, scene, 3)
-    with skyhold.open(str(scene.cloud("c"))) as store, pytest.raises(Unavailable):
+    scene.empty("b")
+    scene.keep("emptied")
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        push(store, scene, 2)
+    scene.lose("a")
+    with (
+        skyhold.open(str(scene.cloud("c"))) as store,
+        pytest.raises(Unavailable, match="needs 2 of its 3 voters"),
+    ):
         head(store)
-    # The other comes back, and with it the majority that can admit the emptied one.
-    del second
 
 
 def test_emptied_voter_is_admitted_again_in_a_new_epoch_and_then_carries_a_majority(scene: Scene, ada: Machine) -> None:
@@ -121,6 +124,156 @@ def test_last_voters_and_too_many_of_them_are_refused(scene: Scene, ada: Machine
             store.set_roles({"eighth": "voter"})
         store.set_roles({"eighth": "voter", "a": "packs"})
         first = push(store, scene, 1)
-    assert epoch_in(scene.cloud("a")) == (6, ["b", "c", "more-0", "more-1", "more-2", "more-3", "eighth"])
+    assert epoch_in(scene.cloud("a")) == (7, ["b", "c", "more-0", "more-1", "more-2", "more-3", "eighth"])
     with skyhold.open(str(scene.cloud("a"))) as store:
         assert head(store) == first
+
+
+def test_voter_that_was_restored_from_a_backup_begins_anew(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        push(store, scene, 1)
+        scene.keep("before")
+        second = push(store, scene, 2)
+    scene.put_back("before", cloud="b")
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        store.readmit_bucket("b")
+        assert store.repair().sound
+        assert head(store) == second
+    assert epoch_in(scene.cloud("b")) == (2, ["a", "b", "c"])
+    scene.lose("a")
+    with skyhold.open(str(scene.cloud("b"))) as store:
+        assert head(store) == second
+
+
+def test_bucket_that_was_exchanged_for_an_older_incarnation_is_named_with_the_way_out(
+    scene: Scene, ada: Machine
+) -> None:
+    scene.keep("before")
+    scene.empty("b")
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        assert store.repair().readmitted == ["b"]
+    scene.put_back("before", cloud="b")
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        [status] = [bucket for bucket in store.status().buckets if bucket.name == "b"]
+        assert status.hint is not None
+        assert "skyhold store voters replace b" in status.hint
+        assert store.engine_status().quorum == "degraded"
+        store.readmit_bucket("b")
+        assert store.engine_status().quorum == "whole"
+        assert head(store) == first
+
+
+def test_bucket_whose_join_died_half_way_can_join(scene: Scene, ada: Machine) -> None:
+    calls = None
+    scene.keep("before")
+    for number in [None, 3, 40, 260, 300, 320, 340, 360, 380]:
+        if number is not None and number > calls:
+            break
+        scene.put_back("before")
+        with ada.at_work():
+            calls = join_in_child(scene, number) or calls
+            with skyhold.open(str(scene.cloud("a"))) as store:
+                if "d" not in store.bucket_names:
+                    store.add_bucket("d", str(scene.cloud("d")))
+                assert store.bucket_names == ["a", "b", "c", "d"]
+                push(store, scene, 1)
+                assert store.repair().sound
+            assert epoch_in(scene.cloud("d"))[1] == ["a", "b", "c", "d"]
+
+
+def join_in_child(scene: Scene, kill_at: int | None) -> int | None:
+    """Calls that joining takes, or None where it was killed."""
+
+    def join() -> int:
+        fuse = Fuse(kill_at)
+        with skyhold.open(str(scene.cloud("a"))) as store:
+            insert_fuse(fuse)
+            store.add_bucket("d", str(scene.cloud("d")))
+        return len(fuse.calls)
+
+    ended = in_child(join)
+    assert ended.signal in {0, signal.SIGKILL}
+    return None if ended.signal else int(ended.result)
+
+
+class Meddling(Silence):
+    """While a push is under way, somebody changes the buckets of the store."""
+
+    def __init__(self, meddle: Callable[[], object]) -> None:
+        self._meddle = meddle
+        self.notes: list[str] = []
+
+    def begin(self, task: str, total_bytes: int | None = None) -> None:
+        self._meddle()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_push_follows_to_the_buckets_that_the_store_has_by_its_end(scene: Scene, ada: Machine, ben: Machine) -> None:
+    def meddle() -> None:
+        with ben.at_work(), skyhold.open(str(scene.cloud("b"))) as other:
+            for name in ("d", "e"):
+                other.add_bucket(name, str(scene.cloud(name)))
+            other.remove_bucket("a", "b", force=True)
+
+    progress = Meddling(meddle)
+    model = write_model(scene.place / "model", seed=1)
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        store.create_repository("team/m")
+        result = store.repository("team/m").push(model, progress=progress)
+        [repository] = store.status().repositories
+        assert repository.durable
+    assert progress.notes == ["The buckets of the store were changed meanwhile; this push follows"]
+    scene.lose("a")
+    scene.lose("b")
+    scene.lose("c")
+    with skyhold.open(str(scene.cloud("d"))) as store:
+        assert head(store) == result.version
+        store.repository("team/m").pull("main", scene.place / "pulled")
+    assert contents(scene.place / "pulled") == contents(model)
+
+
+def test_registers_move_from_one_machine_into_the_buckets_and_back(scene: Scene) -> None:
+    ada, ben = Machine(scene.place / "ada"), Machine(scene.place / "ben")
+    with ada.at_work():
+        skyhold.init(scene.clouds(), engine="sqlite").close()
+        with skyhold.open(str(scene.cloud("a"))) as store:
+            first = push(store, scene, 1)
+            moves = [move.to_json() for move in store.repository("team/m").history()]
+            moved = store.move_engine("buckets")
+            assert (moved.before, moved.engine, moved.epoch, moved.registers) == ("sqlite", "buckets", 2, 3)
+            assert store.engine == "buckets"
+            second = push(store, scene, 2)
+            with pytest.raises(InvalidInput, match="already"):
+                store.move_engine("buckets")
+    with ben.at_work(), skyhold.connect(str(scene.cloud("b"))) as store:
+        assert head(store) == second
+        assert [move.to_json() for move in store.repository("team/m").history()][-len(moves) :] == moves
+        assert store.move_engine("sqlite").registers == 3
+        third = push(store, scene, 3)
+        assert [version.digest for version in store.repository("team/m").log()] == [third, second, first]
+        assert store.verify(deep=True).sound
+    with ada.at_work(), pytest.raises(PermissionDenied) as caught:
+        skyhold.open(str(scene.cloud("a"))).repository_names()
+    assert caught.value.code == "other_machine"
+    with ben.at_work(), skyhold.open(str(scene.cloud("a"))) as store:
+        store.move_engine("buckets")
+        assert store.engine_status().epoch == 4
+    with ada.at_work(), skyhold.connect(str(scene.cloud("a"))) as store:
+        assert head(store) == third
+        assert store.repair().sound
+
+
+def test_store_that_moved_off_its_machine_is_not_recovered_to_another(scene: Scene) -> None:
+    with Machine(scene.place / "ada").at_work():
+        skyhold.init(scene.clouds(), engine="sqlite").close()
+        scene.keep("before")
+        with skyhold.open(str(scene.cloud("a"))) as store:
+            push(store, scene, 1)
+            store.move_engine("buckets")
+    scene.put_back("before", cloud="a")  # whose store.json knows nothing of it
+    with Machine(scene.place / "eve").at_work(), pytest.raises(InvalidInput) as caught:
+        skyhold.recover(str(scene.cloud("a")))
+    assert caught.value.code == "nothing_to_recover"

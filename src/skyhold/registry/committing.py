@@ -100,7 +100,7 @@ class Commit:
             gc_epoch=self.gc_epoch,
             policy=policy,
         )
-        register = Catalogue(connection.registers, session.blobs).repository(self.repository_id)
+        register = Catalogue(session.registers, session.blobs).repository(self.repository_id)
         register.apply(change, new_operation_id(), pause=pause)
         return digest
 

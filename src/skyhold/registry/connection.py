@@ -25,7 +25,7 @@ from skyhold.buckets.open import open_bucket
 from skyhold.codec.frame import DataKey, FrameKeys
 from skyhold.consensus.carrying import CONFIG
 from skyhold.consensus.checkpoint import CheckpointedRegisters
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import EpochRegisters, PinnedRegisters
 from skyhold.consensus.register import Registers
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
 from skyhold.registry.epochs import StoreSuccession, open_registers
@@ -82,8 +82,10 @@ def pause(attempt: int) -> None:
 
 @dataclass(slots=True)
 class Session:
-    """What one operation shares: the buckets that failed it, and the objects that end with it."""
+    """What one operation shares: the registers, in which nothing changes once the buckets of the store are others than
+    those that it writes to; the buckets that failed it, and the objects that end with it."""
 
+    registers: PinnedRegisters
     blobs: BucketBlobs
     store_replicas: Replicas
     lagging: dict[str, SkyholdError]
@@ -215,13 +217,14 @@ class Connection:
     def session(self, policy: Policy) -> Session:
         """The beginning of one operation under a policy."""
         lagging: dict[str, SkyholdError] = {}
+        registers = self.registers.pinned()  # first: of the configuration that is read now, or of one before it
         locations = self.configuration.locations
         # Blobs have no placement class, and are never in fewer buckets than the registers that name them.
         copies = max(copies_wanted(policy, locations), copies_wanted(Policy(), locations))
         everywhere = replace(policy, regions=(), copies=copies)
-        replicas = self._replicas(everywhere, locations, lagging)
+        replicas = self._replicas(everywhere, locations, lagging, self.document.engine.voters)
         blobs = BucketBlobs(replicas, self.keys, self.store_keys.name_key())
-        return Session(blobs, replicas, lagging, [replicas])
+        return Session(registers, blobs, replicas, lagging, [replicas])
 
     def pack_space(self, policy: Policy, session: Session) -> PackSpace:
         """The packs of a policy's placement class, for one operation that may write."""
@@ -263,12 +266,17 @@ class Connection:
         return ObjectChecker(bytes.fromhex(self.document.store), self.keys, self.store_keys.name_key())
 
     def _replicas(
-        self, policy: Policy, locations: Sequence[BucketLocation], lagging: dict[str, SkyholdError]
+        self,
+        policy: Policy,
+        locations: Sequence[BucketLocation],
+        lagging: dict[str, SkyholdError],
+        voters: Sequence[tuple[str, str]] = (),
     ) -> Replicas:
         every = self.configuration.locations
 
         def enough(names: Collection[str]) -> bool:
-            return durability(policy, every, names).met
+            held = sum(name in names for name, _ in voters)
+            return durability(policy, every, names).met and (not voters or held > len(voters) // 2)
 
         buckets = [self.bucket(location.name) for location in locations]
         return Replicas(buckets, enough, lagging=lagging)

@@ -65,7 +65,7 @@ def take_inventory(
     A version whose document or layout no bucket gives is named in `damage`, and the walk goes on; so is a history of
     refs whose chain is broken.
     """
-    catalogue = Catalogue(connection.registers, session.blobs)
+    catalogue = Catalogue(session.registers, session.blobs)
     names = catalogue.read()
     listed = list(names.repositories()) + [(item.name, item.repository_id) for item in names.deleted()]
     if repository is not None:

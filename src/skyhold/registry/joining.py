@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket, would_create
 from skyhold.registry.connection import Connection
+from skyhold.registry.membership import names_store
 from skyhold.storage.bootstrap import refuse_occupied
 from skyhold.storage.configuration import ConfiguredBucket, add_bucket
 from skyhold.storage.policy import loss_report
@@ -43,6 +44,7 @@ def plan_join(connection: Connection, location: BucketLocation) -> Joining:
     makes_folder = would_create(reached)
     if not makes_folder:
         with open_bucket(reached) as bucket:
-            refuse_occupied(bucket)
+            if names_store(bucket) != connection.document.store:  # ours already, by a join that died
+                refuse_occupied(bucket)
     told = tuple(known.name for known in before.locations)
     return Joining(location, makes_folder, told, tuple(loss_report(after.locations, after.policy)))

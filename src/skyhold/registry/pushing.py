@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from skyhold.consensus.epochs import MOVED
 from skyhold.errors import Conflict, Corrupt, NotFound, Unavailable
 from skyhold.registry.catalogue import Catalogue, Names
 from skyhold.registry.committing import Commit, PacksLost, PushRequest
@@ -48,7 +49,7 @@ def push_version(
         try:
             return _Attempt(connection, repository_id, name, request, source, progress, frozenset(lost)).run()
         except Conflict as error:
-            if error.code not in {"gc_epoch_risen", "policy_changed"} or attempt == ATTEMPTS_MAX:
+            if error.code not in {"gc_epoch_risen", "policy_changed", MOVED} or attempt == ATTEMPTS_MAX:
                 raise
         except PacksLost as error:
             connection.catalogue.forget(error.vanished)
@@ -80,7 +81,7 @@ class _Attempt:
         version, root = self._root()
         policy = Policy.from_json(root.policy)
         with connection.session(policy) as session:
-            names = Catalogue(connection.registers, session.blobs).read()
+            names = Catalogue(session.registers, session.blobs).read()
             snapshot = Snapshot(root, version, session.blobs)
             parent = self._parent(snapshot)
             space = connection.pack_space(policy, session)
@@ -162,7 +163,7 @@ class _Attempt:
                 self._progress.note(f"Nothing is stored as a difference to version {parent[:10]}: {error.message}")
             else:
                 found.append(version)
-        catalogue = Catalogue(self._connection.registers, session.blobs)
+        catalogue = Catalogue(session.registers, session.blobs)
         for repository_id, digest in self._request.bases:
             found.append(open_version(session, catalogue.repository(repository_id).read(), digest)[1])
         return found
@@ -176,18 +177,19 @@ class _Attempt:
         packs: Collection[bytes],
         attempt: int = 1,
     ) -> str:
-        """Commit, under the policy that the repository has by then. One that keeps the packs in their class asks at
-        most for more copies of them; another one takes a push that begins again."""
+        """Commit, under the policy and to the buckets that the repository has by then. A policy that keeps the packs in
+        their class asks at most for more copies of them; another one takes a push that begins again."""
         try:
             return commit.under(policy, session, space, packs)
         except Conflict as error:
-            if error.code != "policy_changed" or attempt == ATTEMPTS_MAX:
+            if error.code not in {"policy_changed", MOVED} or attempt == ATTEMPTS_MAX:
                 raise
+            what = "buckets of the store were" if error.code == MOVED else f"policy of {self._name} was"
             changed = self._root()[1].policy
             parsed = Policy.from_json(changed)
             if placement_class(parsed) != space.placement_class.hex():
                 raise
-        self._progress.note(f"The policy of {self._name} was changed meanwhile; this push follows it")
+        self._progress.note(f"The {what} changed meanwhile; this push follows")
         with self._connection.session(parsed) as stricter:
             everything = commit.pushed.packs_sent.keys() | commit.pushed.packs_reused
             again = self._connection.pack_space(parsed, stricter)

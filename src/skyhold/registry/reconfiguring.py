@@ -93,7 +93,7 @@ def leave_buckets(connection: Connection, names: Collection[str]) -> None:
     that another leaves. With registers in the buckets a majority of the voters that were has to answer.
     """
     with connection.session(Policy()) as session:
-        catalogue = Catalogue(connection.registers, session.blobs)
+        catalogue = Catalogue(session.registers, session.blobs)
         policies = [
             Policy.from_json(catalogue.repository(repository_id).read().root.policy)
             for _, repository_id in catalogue.read().repositories()
@@ -198,11 +198,11 @@ def _reconfigure(
     change: Callable[[Configuration], Configuration],
     joining: Sequence[ConfiguredBucket] = (),
 ) -> None:
-    """Change the configuration. Where that changes the voters, a new epoch begins; `joining` are tried first."""
+    """Change the configuration. Of registers in the buckets a new epoch begins, whichever bucket comes or goes: a push
+    that counts on the buckets of before meets its seals. `joining` are tried first, where they shall vote."""
     before = connection.configuration
-    after = change(before)
-    if connection.document.engine.kind == BUCKETS and voters_of(after) != voters_of(before):
-        _refuse_voters(voters_of(after))
+    if connection.document.engine.kind == BUCKETS:
+        _refuse_voters(voters_of(change(before)))
         for configured in joining:
             if configured.role == "voter":
                 location = connection.settings.locate(configured.location)

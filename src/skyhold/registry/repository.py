@@ -295,7 +295,7 @@ class Repository:
                 yield session, Snapshot(snapshot.root, snapshot.register_version, session.blobs)
 
     def _register(self, session: Session) -> RepositoryRegister:
-        return Catalogue(self._connection.registers, session.blobs).repository(self.id)
+        return Catalogue(session.registers, session.blobs).repository(self.id)
 
     def _resolve(self, snapshot: Snapshot, reference: str) -> str:
         parsed = parse_reference(f"{self.name}@{reference}")
@@ -319,7 +319,7 @@ class Repository:
     def _base(self, reference: str) -> tuple[str, str]:
         parsed = parse_reference(reference)
         with self._connection.session(self._connection.configuration.policy) as session:
-            register = Catalogue(self._connection.registers, session.blobs).open(parsed.repository)
+            register = Catalogue(session.registers, session.blobs).open(parsed.repository)
             digest = register.read().resolve(parsed.ref or "main", parsed.ancestor)
             return register.repository_id, digest
 

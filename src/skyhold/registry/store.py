@@ -275,7 +275,7 @@ class _CatalogueSession:
 
     def __enter__(self) -> tuple[Catalogue, Session]:
         self._session = self._connection.session(self._connection.configuration.policy)
-        return Catalogue(self._connection.registers, self._session.blobs), self._session
+        return Catalogue(self._session.registers, self._session.blobs), self._session
 
     def __exit__(self, *_exc: object) -> None:
         self._session.close()

@@ -1,0 +1,297 @@
+"""Moves of a store from epoch to epoch: nothing is lost, whoever dies, lags or may only read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+import pytest
+
+from skyhold.consensus.carrying import CONFIG, NAMES, compare
+from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.register import CHANGES_KEPT, Registers, Resync, Versioned
+from skyhold.errors import Conflict, PermissionDenied, Unavailable
+from tests.consensus.epochs import REPOSITORY, Epochs
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Mortal(Epochs):
+    """Epochs whose mover is killed after some calls of its registers, and whose buckets may refuse to be written."""
+
+    calls_left: int | None = None
+    read_only = False
+
+    def open(self, next_configuration: bytes) -> Registers:
+        return Guarded(super().open(next_configuration), self.before)
+
+    def before(self, writes: bool) -> None:
+        if self.calls_left == 0:
+            raise Killed
+        if self.calls_left is not None:
+            self.calls_left -= 1
+        if writes and self.read_only:
+            raise PermissionDenied("these credentials may only read")
+
+
+class Guarded:
+    """Registers with something that is done before each call."""
+
+    def __init__(self, registers: Registers, before: Callable[[bool], None]) -> None:
+        self._registers, self._before = registers, before
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        method = getattr(self._registers, name)
+
+        def guarded(*args: object, **kwargs: object) -> object:
+            if name != "close":
+                self._before(name in {"compare_and_set", "seal", "restore"})
+            return method(*args, **kwargs)
+
+        return guarded
+
+
+@pytest.fixture
+def epochs() -> Iterator[Mortal]:
+    made = Mortal()
+    founder = made.process()
+    founder.compare_and_set(CONFIG, 0, b"first", "found")
+    founder.compare_and_set(NAMES, 0, b"names", "names")
+    founder.compare_and_set(REPOSITORY, 0, b"one", "a")
+    founder.compare_and_set(REPOSITORY, 1, b"two", "b")
+    yield made
+    made.close()
+
+
+def move(process: EpochRegisters, epochs: Epochs) -> None:
+    process.advance(lambda _: epochs.next())
+
+
+def test_move_is_a_change_of_every_register_and_loses_none(epochs: Mortal) -> None:
+    stale, mover = epochs.process(), epochs.process()
+    move(mover, epochs)
+    assert stale.read(REPOSITORY) == Versioned(3, b"two")
+    assert stale.read(CONFIG) == Versioned(2, b"epoch 2")
+    assert [change.operation_id for change in stale.changes(REPOSITORY)] == ["a", "b", None]
+    assert stale.list() == [CONFIG, NAMES, REPOSITORY]
+
+
+def test_change_that_was_planned_before_a_move_is_refused_and_planned_again(epochs: Mortal) -> None:
+    stale, mover = epochs.process(), epochs.process()
+    move(mover, epochs)
+    with pytest.raises(Conflict) as caught:
+        stale.compare_and_set(REPOSITORY, 2, b"three", "c")
+    assert (caught.value.code, caught.value.fields["current_version"]) == ("register_changed", 3)
+    assert stale.compare_and_set(REPOSITORY, 3, b"three", "c") == Versioned(4, b"three")
+    assert mover.read(REPOSITORY) == Versioned(4, b"three")
+
+
+def test_operation_of_an_earlier_epoch_is_not_done_twice(epochs: Mortal) -> None:
+    stale = epochs.process()
+    for _ in range(3):
+        move(epochs.process(), epochs)
+    assert stale.outcome(REPOSITORY, "b") == Versioned(2, b"two")
+    assert stale.compare_and_set(REPOSITORY, 1, b"two", "b") == Versioned(2, b"two")
+    assert stale.outcome(REPOSITORY, "never") is None
+
+
+def test_register_that_was_made_in_a_later_epoch_is_seen_by_who_knows_an_earlier_one(epochs: Mortal) -> None:
+    other = "repository/" + "1" * 32
+    stale, mover = epochs.process(), epochs.process()
+    assert stale.read(other) is None
+    move(mover, epochs)
+    mover.compare_and_set(other, 0, b"new", "n")
+    assert stale.read(other) == Versioned(1, b"new")
+    assert other in epochs.process().list()
+
+
+def test_register_that_was_listed_and_not_made_is_made_in_the_new_epoch_alone(epochs: Mortal) -> None:
+    other = "repository/" + "1" * 32
+    epochs.keys = (REPOSITORY, other)
+    stale = epochs.process()
+    move(epochs.process(), epochs)
+    assert stale.compare_and_set(other, 0, b"new", "n") == Versioned(1, b"new")
+    assert epochs.open(b"1").read(other) == Versioned(1, b"", b"2")
+
+
+def test_move_that_dies_at_any_call_is_finished_by_whoever_comes_next(epochs: Mortal) -> None:
+    epochs.close()
+    for calls in range(200):
+        fresh = Mortal()
+        founder = fresh.process()
+        founder.compare_and_set(CONFIG, 0, b"first", "found")
+        founder.compare_and_set(REPOSITORY, 0, b"one", "a")
+        mover, follower = fresh.process(), fresh.process()
+        fresh.calls_left = calls
+        with suppress(Killed):
+            move(mover, fresh)
+        finished = fresh.calls_left > 0
+        fresh.calls_left = None
+        sealed = fresh.open(b"1").read(CONFIG)
+        assert sealed is not None
+        value = follower.read(REPOSITORY)
+        assert value is not None
+        assert value.data == b"one"
+        if sealed.sealed:
+            follower.read(CONFIG)
+            assert fresh.newest == 2
+        assert follower.compare_and_set(REPOSITORY, follower.read(REPOSITORY).version, b"two", "b").data == b"two"  # type: ignore[union-attr]
+        assert [change.operation_id for change in follower.changes(REPOSITORY) if change.operation_id] == ["a", "b"]
+        fresh.close()
+        if finished:
+            assert calls > 10
+            return
+    raise AssertionError("the move never came to its end")
+
+
+def test_half_a_move_lets_read_who_may_only_read(epochs: Mortal) -> None:
+    epochs.open(b"1").seal(CONFIG, 1, b"2")
+    epochs.open(b"1").seal(REPOSITORY, 2, b"2")
+    epochs.read_only = True
+    reader = epochs.process()
+    assert reader.read(REPOSITORY) == Versioned(3, b"two")
+    assert reader.read("repository/" + "1" * 32) is None
+    with pytest.raises(PermissionDenied) as caught:
+        reader.compare_and_set(NAMES, 2, b"x", "x")
+    with pytest.raises(PermissionDenied) as caught:
+        reader.list()
+    assert caught.value.code == "epoch_unfinished"
+    epochs.read_only = False
+    assert reader.read(REPOSITORY) == Versioned(3, b"two")
+    assert epochs.newest == 2
+
+
+def test_store_is_not_moved_to_voters_that_do_not_answer(epochs: Mortal) -> None:
+    mover = epochs.process()
+    for _ in range(2):
+        move(mover, epochs)
+    assert epochs.open(b"4").read(CONFIG) is None
+    for bucket in epochs.buckets[4][:2]:
+        bucket.away = True
+    with pytest.raises(Unavailable):
+        move(mover, epochs)
+    assert mover.read(CONFIG) == Versioned(3, b"epoch 3")
+    for bucket in epochs.buckets[4]:
+        bucket.away = False
+    move(mover, epochs)
+    assert mover.read(REPOSITORY) == Versioned(5, b"two")
+
+
+def test_of_two_moves_at_once_one_is_decided_first_and_both_happen(epochs: Mortal) -> None:
+    movers = [epochs.process() for _ in range(3)]
+    together([lambda mover=mover: move(mover, epochs) for mover in movers])  # type: ignore[misc]
+    newest = epochs.newest
+    assert 2 <= newest <= 4
+    for mover in movers:
+        assert mover.read(REPOSITORY) == Versioned(1 + newest, b"two")
+
+
+def test_watch_goes_on_over_a_move_without_a_gap(epochs: Mortal) -> None:
+    watcher, mover = epochs.process(), epochs.process()
+    assert watcher.watch(REPOSITORY, 0, timeout_s=0) == [Versioned(1, b"one"), Versioned(2, b"two")]
+    move(mover, epochs)
+    mover.compare_and_set(REPOSITORY, 3, b"four", "d")
+    assert watcher.watch(REPOSITORY, 2, timeout_s=5) == [Versioned(3, b"two"), Versioned(4, b"four")]
+    move(mover, epochs)
+    assert watcher.watch(REPOSITORY, 4, timeout_s=5) == [Versioned(5, b"four")]
+    assert watcher.watch(REPOSITORY, 9, timeout_s=0) == Resync(Versioned(5, b"four"))
+    assert watcher.watch("repository/" + "1" * 32, 0, timeout_s=0) == []
+
+
+def test_watch_that_waits_is_woken_by_a_change_in_another_epoch(epochs: Mortal) -> None:
+    watcher, mover = epochs.process(), epochs.process()
+    seen: list[object] = []
+    waiting = threading.Thread(target=lambda: seen.append(watcher.watch(REPOSITORY, 2, timeout_s=20)))
+    waiting.start()
+    move(mover, epochs)
+    waiting.join(20)
+    assert seen == [[Versioned(3, b"two")]]
+
+
+def test_pinned_change_is_refused_once_other_buckets_count(epochs: Mortal) -> None:
+    process = epochs.process()
+    pinned = process.pinned()
+    assert pinned.compare_and_set(REPOSITORY, 2, b"three", "c") == Versioned(3, b"three")
+    move(epochs.process(), epochs)
+    for expected_version in (3, 4):
+        with pytest.raises(Conflict) as caught:
+            pinned.compare_and_set(REPOSITORY, expected_version, b"four", "d")
+        assert caught.value.code == "membership_changed"
+    assert pinned.read(REPOSITORY) == Versioned(4, b"three")
+    assert pinned.compare_and_set(REPOSITORY, 2, b"three", "c") == Versioned(3, b"three")
+    assert process.pinned().compare_and_set(REPOSITORY, 4, b"four", "d") == Versioned(5, b"four")
+
+
+def test_comparison_finds_what_was_written_between(epochs: Mortal) -> None:
+    mover = epochs.process()
+    before = mover.current
+    move(mover, epochs)
+    carried = compare(before, mover.current)
+    assert (carried.registers, carried.differing) == (3, ())
+    assert carried.changes == 2 + 2 + 3
+    other = epochs.open(b"3")
+    other.restore(REPOSITORY, [*before.changes(REPOSITORY)][:1])
+    assert compare(before, other).differing == (CONFIG, NAMES, REPOSITORY)
+
+
+def test_register_of_many_changes_keeps_the_last_of_them(epochs: Mortal) -> None:
+    process = epochs.process()
+    for version in range(2, 2 + CHANGES_KEPT):
+        process.compare_and_set(REPOSITORY, version, b"%d" % version, f"o{version}")
+    for _ in range(3):
+        move(process, epochs)
+    assert process.outcome(REPOSITORY, f"o{1 + CHANGES_KEPT}") == Versioned(
+        2 + CHANGES_KEPT, b"%d" % (1 + CHANGES_KEPT)
+    )
+    assert len(process.changes(REPOSITORY)) >= CHANGES_KEPT
+
+
+def test_no_change_is_lost_while_clients_write_and_the_store_moves(epochs: Mortal) -> None:
+    processes = [epochs.process() for _ in range(3)]
+    moves, increments = 5, 12
+    processes[0].compare_and_set("repository/" + "2" * 32, 0, b"0", "begin")
+    counter = "repository/" + "2" * 32
+    epochs.keys = (REPOSITORY, counter)
+
+    def count(number: int) -> None:
+        for increment in range(increments):
+            while True:
+                value = processes[number].read(counter)
+                assert value is not None
+                with suppress(Conflict):
+                    processes[number].compare_and_set(
+                        counter, value.version, b"%d" % (int(value.data) + 1), f"{number}-{increment}"
+                    )
+                    break
+
+    def travel() -> None:
+        mover = epochs.process()
+        for _ in range(moves):
+            move(mover, epochs)
+
+    together([lambda n=n: count(n) for n in range(3)] + [travel])  # type: ignore[misc]
+    assert epochs.newest == 1 + moves
+    last = epochs.process().read(counter)
+    assert last is not None
+    assert last.data == b"%d" % (3 * increments)
+    assert last.version == 1 + 3 * increments + moves
+
+
+def together(tasks: Sequence[Callable[[], object]]) -> None:
+    errors: list[BaseException] = []
+
+    def run(task: Callable[[], object]) -> None:
+        try:
+            task()
+        except BaseException as error:  # noqa: BLE001 - told below
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert errors == []
