@@ -237,7 +237,7 @@ class PinnedRegisters(Registers):
     """The registers of a store, read in whichever epoch it is, and changed in one epoch alone.
 
     Who writes objects to the buckets of an epoch, and then names them in a register, must not do so once other buckets
-    count. A change raises `Conflict` code `membership_changed` where that epoch has ended; nothing has taken effect then.
+    count. A change raises `Conflict` code `membership_changed` where that epoch has ended, and has no effect then.
     """
 
     def __init__(self, epochs: EpochRegisters, epoch: Registers) -> None:
