@@ -55,6 +55,9 @@ KINDS = {
 BLOB_KEY = re.compile(r"(versions|layouts|pages|tensors|nodes|attachments|tombstones)/([0-9a-f]{2})/(\2[0-9a-f]{62})")
 INDEX_KEY = re.compile(r"(indexes)/([0-9a-f]{16})/([0-9a-f]{64})")
 PACK_KEY = re.compile(r"packs/([0-9a-f]{2})/(\1[0-9a-f]{30})")
+ACCEPTOR_FIELDS = {"key", "epoch", "promised", "accepted", "changes", "decided", "nonce", "writer", "time"}
+ENGINE_FIELDS = {"sqlite": "machine", "buckets": "voters"}
+ACCEPTOR_KEY = re.compile(r"registers/([0-9a-f]{8})/(config|names|repository-[0-9a-f]{32})")
 CHECKPOINT_KEY = re.compile(r"checkpoints/([0-9a-f]{32})/([0-9a-f]{8})-([0-9a-f]{16})-[0-9a-f]{32}")
 
 
@@ -268,9 +271,12 @@ class Bucket:
         check(is_hex(document["store"], 32) and is_hex(document["incarnation"], 32), "store.json: an id")
         check(isinstance(document["sealed"], bool), "store.json: sealed")
         engine = document["engine"]
-        check(engine.keys() == {"kind", "machine", "term"} and is_count(engine["term"], 1 << 32), "store.json: engine")
-        if engine["kind"] != "sqlite":
-            raise CannotBegin(f"{self.folder}: the registers live in {engine['kind']}, not in checkpoints")
+        kind = engine.get("kind")
+        if kind not in {"sqlite", "buckets"}:
+            raise CannotBegin(f"{self.folder}: the registers live in {kind}, not in the buckets")
+        check(
+            engine.keys() == {"kind", "term", ENGINE_FIELDS[kind]} and is_count(engine["term"], 1 << 32), "its engine"
+        )
         check(all(hint.keys() <= HINT_FIELDS for hint in document["hints"]), "store.json: a hint says too much")
         keys = open_keys(document, key_file, passphrase)
         mac = document.pop("mac")
@@ -498,6 +504,10 @@ class Store:
                 self.segments[match[3]] = (match[2], body)
         elif CHECKPOINT_KEY.fullmatch(key):
             self.open_checkpoint(data, key)
+        elif match := ACCEPTOR_KEY.fullmatch(key):
+            # One that the bucket wrote as an earlier member, under another incarnation, is nobody's any more.
+            if int(match[1], 16) == bucket.document["engine"]["term"]:
+                self.open_acceptor(bucket, key)
         else:
             check(key == "store.json", "the document knows no such object")
 
@@ -549,6 +559,68 @@ class Store:
 
     def registers(self) -> dict[str, bytes]:
         """The newest known value of every register."""
+        newest = max((bucket.document["engine"] for bucket in self.buckets), key=lambda engine: engine["term"])
+        if newest["kind"] == "sqlite":
+            return self.checkpointed()
+        values = self.accepted(newest["term"], dict(newest["voters"]))
+        following = values.get("config", {}).get("next_configuration")
+        if following is not None:
+            # The store was about to move on. Where it did, the next epoch has the register config.
+            epoch = parse_object(self.open_value(following, "config"), "epoch")
+            moved = epoch["engine"]["kind"] == "buckets" and self.accepted(
+                epoch["engine"]["term"], dict(epoch["engine"]["voters"])
+            )
+            if moved and "config" in moved:
+                values = moved
+        return {key: self.open_value(value["data"], key) for key, value in values.items() if value["data"]}
+
+    # ---- 11a the registers, from the acceptors
+
+    def open_acceptor(self, bucket: Bucket, key: str) -> dict:
+        match = ACCEPTOR_KEY.fullmatch(key)
+        epoch, register = int(match[1], 16), match[2].replace("-", "/")
+        context = f"acceptor/{bucket.document['incarnation']}/{epoch}/{register}"
+        held = json.loads(open_frame(bucket.read(key), 12, context, self.keys))
+        check(isinstance(held, dict) and held.keys() == ACCEPTOR_FIELDS, "the acceptor's fields")
+        check((held["key"], held["epoch"]) == (register, epoch), "the acceptor of another register or epoch")
+        check(held["accepted"] <= held["promised"], "an acceptor that accepted above its promise")
+        versions = [change["version"] for change in held["changes"]]
+        check(
+            versions == list(range(versions[0], versions[0] + len(versions))) if versions else True, "a gap in changes"
+        )
+        check(len(versions) <= 64 and (not versions or held["accepted"] != [0, ""]), "the acceptor's changes")
+        return held
+
+    def accepted(self, epoch: int, voters: dict[str, str]) -> dict[str, dict]:
+        """The last change of every register, as a prepare at the voters at hand would adopt it."""
+        found: dict[str, dict] = {}
+        here = [b for b in self.buckets if voters.get(b.document["bucket"]) == b.document["incarnation"]]
+        if len(here) <= len(voters) // 2:
+            raise CannotBegin(
+                f"{len(here)} of the {len(voters)} voters of epoch {epoch} are here, and a majority is needed"
+            )
+        for bucket in here:
+            for key in bucket.keys:
+                match = ACCEPTOR_KEY.fullmatch(key)
+                if match is None or int(match[1], 16) != epoch:
+                    continue
+                try:
+                    held = self.open_acceptor(bucket, key)
+                except BROKEN:
+                    continue  # named already
+                other = found.setdefault(held["key"], held)
+                same = other["accepted"] == held["accepted"]
+                check(
+                    not same or other["changes"] == held["changes"], f"register {held['key']}: two values of a ballot"
+                )
+                if held["accepted"] > other["accepted"]:
+                    found[held["key"]] = held
+        return {key: held["changes"][-1] for key, held in found.items() if held["changes"]}
+
+    def open_value(self, value: str, register: str) -> bytes:
+        return open_frame(base64.b64decode(value, validate=True), 10, f"register/{register}", self.keys)
+
+    def checkpointed(self) -> dict[str, bytes]:
         newest: dict[str, tuple[int, int]] = {}
         values: dict[str, dict] = {}
         for key in sorted(self.holders, reverse=True):  # a greater term and version sort later
@@ -822,7 +894,7 @@ class Row(NamedTuple):
 def find_repositories(store: Store) -> list[tuple[str, str, bytes]]:
     """Name (or that of a deleted one), id and register of every repository; checks the two registers of the store."""
     registers = store.registers()
-    check("config" in registers, "no checkpoint holds the register config")
+    check("config" in registers, "no bucket holds the register config")
     configuration = parse_object(registers["config"], "configuration")
     check(configuration.keys() == {"configuration", "buckets", "policy"}, "the configuration's fields")
     check(configuration["configuration"] == 1, "the configuration's form")
@@ -848,7 +920,7 @@ def find_repositories(store: Store) -> list[tuple[str, str, bytes]]:
         id_ = value.get("repository") if kind == "name" else rest
         if kind in {"name", "deleted"}:
             check(is_hex(id_, 32), f"entry {key!r} of names")
-            check(f"repository/{id_}" in registers, f"no checkpoint holds the register of {key}")
+            check(f"repository/{id_}" in registers, f"no bucket holds the register of {key}")
             name = rest if kind == "name" else f".deleted/{id_}"
             found.append((name, id_, registers[f"repository/{id_}"]))
     return found

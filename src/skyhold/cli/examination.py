@@ -13,8 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Literal
 
+from skyhold.cli.voting import last_decision, summary
 from skyhold.errors import SkyholdError
 from skyhold.registry.store import Store
+from skyhold.registry.voting import EngineStatus
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import StateFolder, cache_folder, open_state
 from skyhold.units import GIB, format_bytes
@@ -114,7 +116,8 @@ def _store(open_store: Callable[[], Store]) -> Iterator[Sign]:
     except SkyholdError as error:
         yield _failed("store", error)
         return
-    yield Sign("store", "good", f"{status.store}, registers: {status.engine}, {'' if status.sealed else 'not '}sealed")
+    yield Sign("store", "good", f"{status.store}, {'' if status.sealed else 'not '}sealed")
+    yield from _engine(status.engine)
     for bucket in status.buckets:
         topic = f"bucket {bucket.name}"
         if bucket.error is not None:
@@ -128,6 +131,27 @@ def _store(open_store: Callable[[], Store]) -> Iterator[Sign]:
             yield Sign(f"repository {repository.name}", "warning", repository.detail, "skyhold sync")
     for sentence in status.damage:
         yield Sign("store", "problem", sentence, "skyhold repair")
+
+
+def _engine(engine: EngineStatus) -> Iterator[Sign]:
+    told = summary(engine)
+    yield Sign(
+        "registers", "good" if engine.quorum in {None, "whole"} else "warning", told, "skyhold store voters show"
+    )
+    decision = last_decision(engine)
+    if decision is not None:
+        yield Sign("registers", "good", f"last decision: {decision}")
+    for voter in engine.voters:
+        topic = f"voter {voter.name}"
+        if voter.error is not None:
+            yield Sign(topic, "problem", voter.error, voter.hint or f"skyhold bucket check {voter.name}")
+            continue
+        ballots = ", ".join(
+            f"{vote.register}: promised {vote.promised}, accepted {vote.accepted} (version {vote.version})"
+            for vote in voter.votes
+            if vote.promised is not None
+        )
+        yield Sign(topic, "good", ballots or "has promised nothing yet")
 
 
 def _failed(topic: str, error: SkyholdError) -> Sign:

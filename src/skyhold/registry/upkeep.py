@@ -12,6 +12,7 @@ from skyhold.registry.connection import Connection
 from skyhold.registry.inventory import Inventory, RepositoryInventory, take_inventory
 from skyhold.registry.membership import Membership, examine
 from skyhold.registry.reconfiguring import admit_again, spread
+from skyhold.registry.voting import EngineStatus, engine_of
 from skyhold.storage.policy import Policy, durability
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.survey import Finding, Survey, repair, survey
@@ -49,8 +50,7 @@ class RepositoryStatus:
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
     store: str
-    engine: str
-    term: int
+    engine: EngineStatus
     sealed: bool
     buckets: tuple[BucketStatus, ...]
     repositories: tuple[RepositoryStatus, ...]
@@ -59,8 +59,7 @@ class StoreStatus:
     def to_json(self) -> dict[str, object]:
         return {
             "store": self.store,
-            "engine": self.engine,
-            "term": self.term,
+            "engine": self.engine.to_json(),
             "sealed": self.sealed,
             "buckets": [_json(bucket) for bucket in self.buckets],
             "repositories": [_json(repository) for repository in self.repositories],
@@ -162,8 +161,7 @@ def status_of(connection: Connection) -> StoreStatus:
         )
     repositories = tuple(_repository_status(connection, item, found, members) for item in inventory.repositories)
     return StoreStatus(
-        document.store, document.engine.kind, document.engine.term, document.sealed,
-        tuple(buckets), repositories, inventory.damage,
+        document.store, engine_of(connection), document.sealed, tuple(buckets), repositories, inventory.damage,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @verb(examples=("skyhold status", "skyhold status --json"), exits=(2, 3, 6, 8, 10))
 def command(session: Session) -> None:
     """Show how the store is: of each bucket whether it can be reached and what it lacks, of each repository whether its
-    versions are durable to its policy."""
+    versions are durable to its policy, and of the refs where they live and how many voters answer."""
     with session.store() as store:
         status = store.status()
     session.output.show(status.to_json(), quiet=[], human=lambda: _tell(status))
@@ -21,10 +21,15 @@ def command(session: Session) -> None:
 
 def _tell(status: StoreStatus) -> None:
     from skyhold.cli.render import line, marked, table
+    from skyhold.cli.voting import last_decision, summary
     from skyhold.units import format_bytes
 
-    sealed = "sealed" if status.sealed else "not sealed"
-    line("Store ", marked(status.store, "id"), f", {sealed}, registers: {status.engine} (term {status.term})")
+    line("Store ", marked(status.store, "id"), ", ", "sealed" if status.sealed else "not sealed")
+    mark = "good" if status.engine.quorum in {None, "whole"} else "warn"
+    line("Registers ", marked(summary(status.engine), mark))
+    decision = last_decision(status.engine)
+    if decision is not None:
+        line("Last decision: ", decision)
     line()
     buckets = [
         (
