@@ -79,14 +79,14 @@ def keys_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[KeyFile | P
 
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["clear", "sealed"])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("seed", "engine"), [(1, "sqlite"), (2, "buckets")])
 def test_what_we_store_is_restored_identically(
-    sealed: bool, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sealed: bool, seed: int, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "PAGE_BYTES_MAX", 500)  # layouts of many pages
     keks = keys_of(tmp_path, monkeypatch) if sealed else []
     buckets = [tmp_path / name for name in ("aws", "gcp", "azure")]
-    with skyhold.init(list(map(str, buckets)), settings=load_settings(), encrypt_with=keks) as store:
+    with skyhold.init(list(map(str, buckets)), settings=load_settings(), encrypt_with=keks, engine=engine) as store:
         wanted = push_versions(store, tmp_path / "model", seed=seed)
     run = read_again(buckets, output=tmp_path / "out", passphrase=PASSPHRASE if sealed else None)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -132,7 +132,7 @@ def test_a_store_with_a_second_data_key_is_read_by_both(
     buckets = [tmp_path / name for name in ("aws", "gcp", "azure")]
     random = np.random.default_rng(11)
     wanted, model = {}, tmp_path / "model"
-    with skyhold.init(list(map(str, buckets)), settings=load_settings(), encrypt_with=keks) as store:
+    with skyhold.init(list(map(str, buckets)), settings=load_settings(), encrypt_with=keks, engine="sqlite") as store:
         write_model(model, random)
         wanted[store.repository("team/model", create=True).push(model, message="First").version] = hashes(model)
         assert set().union(*key_numbers(buckets[0]).values()) == {0}

@@ -423,7 +423,7 @@ SHAPES: dict[str, set[str]] = {
         "bucket", "url", "reachable", "trials", "missing_rights", "round_trip_s", "upload_bytes_per_s",
         "download_bytes_per_s", "clock_skew_s", "rules", "admission", "problems",
     },
-    "status": {"store", "engine", "term", "sealed", "buckets", "repositories", "damage"},
+    "status": {"store", "engine", "sealed", "buckets", "repositories", "damage"},
     "verify": {"deep", "sound", "objects", "checked_bytes", "findings", "unreachable", "damage"},
     "sync --dry-run": {
         "dry_run", "sound", "mended", "failed", "written_bytes", "checkpoints", "readmitted", "unreachable", "damage",

@@ -95,13 +95,21 @@ def test_examples_of_a_command_are_accepted_by_it(words: str) -> None:
         _parse(line)
 
 
+def called(words: list[str]) -> str:
+    """The words of the command that begins a line."""
+    name = words[0]
+    for word in words[1:]:
+        name = f"{name} {word}" if name in GROUPS else name
+    return name
+
+
 def _parse(line: list[str]) -> str:
     """The words of the command that a shell line calls, once Click has accepted its arguments."""
     while "=" in line[0]:
         line = line[1:]
     line = line[: line.index(">")] if ">" in line else line
     assert line[0] == "skyhold"
-    words = " ".join(line[1:3]) if line[1] in GROUPS else line[1]
+    words = called(line[1:])
     command, context = find_command(words)
     command.make_context(words, line[1 + len(words.split()) :], parent=context.parent)
     return words
@@ -162,7 +170,7 @@ def test_every_command_that_a_message_names_exists() -> None:
         words = [word for word in line.rstrip(".,;)").split() if word not in {"…", "--help"}]
         if not words or words[0].startswith("-"):
             continue
-        name = " ".join(words[:2]) if words[0] in GROUPS and len(words) > 1 else words[0]
+        name = called(words)
         assert name in {*VERB_WORDS, *GROUPS}, f"{place}: skyhold {line}"
         command, context = find_command(name)
         known = {flag for parameter in command.get_params(context) for flag in parameter.opts}

@@ -26,6 +26,14 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def machine_store(scene: Scene, model: Path) -> Iterator[Store]:
+    """As `store`, with its registers on the machine at work."""
+    with skyhold.init(scene.clouds(), engine="sqlite") as made:
+        made.repository("fraud/scorer", create=True).push(model, message="One", aliases=["champion"], tags=["v1"])
+        yield made
+
+
+@pytest.fixture
 def store(scene: Scene, model: Path) -> Iterator[Store]:
     """A store of three clouds; `fraud/scorer` has one version, on which `main`, `champion` and `v1` stand."""
     with skyhold.init(scene.clouds()) as made:

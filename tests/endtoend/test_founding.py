@@ -177,14 +177,14 @@ def test_whole_locations_are_remembered_and_used_to_find_the_other_buckets(
     assert asked == [mine, away]
 
 
-def test_recovered_store_refuses_the_machine_that_had_it(scene: Scene, store: Store, model: Path) -> None:
+def test_recovered_store_refuses_the_machine_that_had_it(scene: Scene, machine_store: Store, model: Path) -> None:
     with Machine(scene.place / "other").at_work():
         recovered, report = skyhold.recover(scene.clouds()[1])
         with recovered:
             assert (report.term, report.majority, report.failed) == (2, True, {})
             recovered.repository("fraud/scorer").push(model, message="On the other machine")
     with pytest.raises(Conflict) as refused:
-        store.repository("fraud/scorer").push(model, message="On the old one")
+        machine_store.repository("fraud/scorer").push(model, message="On the old one")
     assert refused.value.code == "store_recovered_elsewhere"
     with pytest.raises(PermissionDenied) as closed:
         skyhold.open(scene.clouds()[0])
@@ -194,7 +194,7 @@ def test_recovered_store_refuses_the_machine_that_had_it(scene: Scene, store: St
         assert messages == ["On the other machine", "One"]
 
 
-def test_minority_recovers_only_where_that_is_allowed(scene: Scene, store: Store, model: Path) -> None:
+def test_minority_recovers_only_where_that_is_allowed(scene: Scene, machine_store: Store, model: Path) -> None:
     scene.lose("b")
     scene.lose("c")
     with Machine(scene.place / "other").at_work():
@@ -216,7 +216,7 @@ def test_minority_recovers_only_where_that_is_allowed(scene: Scene, store: Store
             assert opened.repository("fraud/scorer").log()[0].message == "Alone"
 
 
-def test_a_lost_bucket_that_leaves_alone_says_who_has_to_leave_with_it(scene: Scene, store: Store) -> None:
+def test_a_lost_bucket_that_leaves_alone_says_who_has_to_leave_with_it(scene: Scene, machine_store: Store) -> None:
     """Of the two buckets that stay, the one that is lost, too, cannot take the change."""
     scene.lose("b")
     scene.lose("c")
@@ -236,7 +236,8 @@ def test_a_lost_bucket_that_leaves_alone_says_who_has_to_leave_with_it(scene: Sc
 
 def test_sealed_store_recovers_with_its_passphrase_and_not_without(scene: Scene, tmp_path: Path) -> None:
     settings = Settings(passphrase="correct horse")
-    with skyhold.init(scene.clouds(), settings=settings, encrypt_with=[Passphrase("correct horse")]) as made:
+    keks = [Passphrase("correct horse")]
+    with skyhold.init(scene.clouds(), settings=settings, encrypt_with=keks, engine="sqlite") as made:
         made.repository("fraud/scorer", create=True).push(write_model(tmp_path / "model", rows=64))
     with Machine(scene.place / "other").at_work():
         for wrong in (Settings(), Settings(passphrase="battery staple")):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from skyhold.buckets.folder import FolderBucket
+from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.register import Versioned
-from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.registry.store import Store
 from tests.cli.models import write_model
 from tests.endtoend.machines import CLOUDS
@@ -30,7 +30,7 @@ def test_ref_waits_for_a_majority_of_every_kind_of_object(
     moving = threading.Event()
     stored: dict[str, set[str]] = defaultdict(set)
     held_back, early = [], []
-    write, compare_and_set = FolderBucket.write, SqliteRegisters.compare_and_set
+    write, compare_and_set = FolderBucket.write, BucketRegisters.compare_and_set
 
     def write_late(bucket: FolderBucket, key: str, body: bytes) -> None:
         stored[key]  # begun
@@ -40,13 +40,13 @@ def test_ref_waits_for_a_majority_of_every_kind_of_object(
         write(bucket, key, body)
         stored[key].add(bucket.name)
 
-    def move(registers: SqliteRegisters, key: str, expected: int, data: bytes, operation_id: str) -> Versioned:
+    def move(registers: BucketRegisters, key: str, expected: int, data: bytes, operation_id: str) -> Versioned:
         early.extend(object_key for object_key, names in stored.items() if len(names) < MAJORITY)
         moving.set()
         return compare_and_set(registers, key, expected, data, operation_id)
 
     monkeypatch.setattr(FolderBucket, "write", write_late)
-    monkeypatch.setattr(SqliteRegisters, "compare_and_set", move)
+    monkeypatch.setattr(BucketRegisters, "compare_and_set", move)
     repository.push(tuned, message="Two", aliases=["champion"])
     assert held_back, "the push shall write objects of this kind"
     assert moving.is_set()

@@ -277,3 +277,54 @@ def test_store_that_moved_off_its_machine_is_not_recovered_to_another(scene: Sce
     with Machine(scene.place / "eve").at_work(), pytest.raises(InvalidInput) as caught:
         skyhold.recover(str(scene.cloud("a")))
     assert caught.value.code == "nothing_to_recover"
+
+
+def test_minority_begins_anew_only_where_somebody_says_that_the_others_are_lost(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        store.sync()
+    url = str(scene.cloud("c"))
+    with pytest.raises(InvalidInput, match="nothing to recover"):
+        skyhold.recover(url)
+    scene.keep("whole")
+    scene.lose("a")
+    scene.lose("b")
+    before = contents(scene.cloud("c"))
+    with Machine(scene.place / "eve").at_work():
+        with pytest.raises(Unavailable) as caught:
+            skyhold.recover(url)
+        assert caught.value.code == "minority"
+        assert contents(scene.cloud("c")) == before
+        recovered, report = skyhold.recover(url, minority=True)
+        assert (report.term, report.registers, report.answered, report.majority) == (2, 3, ("c",), False)
+        with recovered:
+            assert head(recovered) == first
+            recovered.remove_bucket("a", "b", force=True)
+            second = push(recovered, scene, 2)
+            assert recovered.verify(deep=True).sound
+        with skyhold.open(url) as store:
+            assert head(store) == second
+            assert store.bucket_names == ["c"]
+    assert epoch_in(scene.cloud("c")) == (3, ["c"])
+    # Whoever still works in the epoch before finds no majority in it, also when one of the lost comes back.
+    scene.put_back("whole", cloud="a")
+    with ada.at_work(), skyhold.open(str(scene.cloud("a"))) as store, pytest.raises(Unavailable):
+        head(store)
+
+
+def test_minority_takes_what_any_survivor_had_accepted(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        for name in ("d", "e"):
+            store.add_bucket(name, str(scene.cloud(name)))
+        push(store, scene, 1)
+        scene.keep("whole")
+        scene.lose("a")
+        second = push(store, scene, 2)
+    scene.put_back("whole", cloud="a")  # it has not heard of the second
+    for name in "bcd":
+        scene.lose(name)
+    with Machine(scene.place / "eve").at_work():
+        recovered, report = skyhold.recover(str(scene.cloud("a")), minority=True)
+        with recovered:
+            assert report.answered == ("a", "e")
+            assert head(recovered) == second

@@ -187,7 +187,6 @@ def check_bucket_name(name: str) -> str:
 
 def _check_url(url: str, name: str) -> None:
     """The URL's own grammar. Its text is not repeated in errors: a person may have put a secret into it."""
-    parts = urlsplit(url)
 
     def refuse(reason: str) -> InvalidInput:
         return InvalidInput(
@@ -196,6 +195,10 @@ def _check_url(url: str, name: str) -> None:
             hint="Use a folder, memory://name, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix",
         )
 
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # brackets, which belong to an IPv6 address alone
+        raise refuse("does not name a host") from error
     if "@" in parts.netloc:
         raise refuse("holds credentials; put a reference to them into `credentials` instead")
     if parts.scheme not in PROVIDERS:

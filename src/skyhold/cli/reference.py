@@ -9,7 +9,7 @@ import click
 
 from skyhold.cli.exits import MEANINGS
 from skyhold.cli.group import PROGRAM, skyhold
-from skyhold.cli.verbs import GROUPS, VERBS
+from skyhold.cli.verbs import VERBS
 
 HELP_COLUMNS: Final = 80
 
@@ -19,10 +19,11 @@ def every_command() -> Iterator[str]:
     yield ""
     told: set[str] = set()
     for verb in VERBS:
-        group = verb.words.split(" ")[0]
-        if group in GROUPS and group not in told:
-            told.add(group)
-            yield group
+        words = verb.words.split(" ")
+        for group in (" ".join(words[:length]) for length in range(1, len(words))):
+            if group not in told:
+                told.add(group)
+                yield group
         yield verb.words
 
 

@@ -69,6 +69,7 @@ class BucketRegisters(Registers):
         self._writer = writer
         self._deadline_s = deadline_s
         self._runtime = runtime or ThreadRuntime()
+        self._closed = False
         self._start()
 
     def _start(self) -> None:
@@ -142,6 +143,7 @@ class BucketRegisters(Registers):
 
     def close(self) -> None:
         """Let the voters that lag take the last changes, for a short while; then close the buckets."""
+        self._closed = True
         deadline_s = self._runtime.monotonic() + STRAGGLER_GRACE_S
         for slot in list(self._slots.values()):
             while slot.busy and (remaining_s := deadline_s - self._runtime.monotonic()) > 0:
@@ -173,6 +175,8 @@ class BucketRegisters(Registers):
         return self._proposer.decide(self._slot(operation.key), operation)
 
     def _slot(self, key: str) -> Slot:
+        if self._closed:
+            raise ValueError("the registers are closed")
         if self._pid != os.getpid():  # threads, locks and the proposer's id are the parent's
             self._start()
         return self._slots.setdefault(key, self._proposer.slot(key))

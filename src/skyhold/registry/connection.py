@@ -180,8 +180,8 @@ class Connection:
         """Read the configuration anew when it is needed next."""
         with self._lock:
             self.__dict__.pop("configuration", None)
-            if not self.shared and "registers" in self.__dict__:  # whose checkpoints go to the buckets of before
-                self._retired.append(self.__dict__.pop("registers"))
+            if not self.shared:  # whose checkpoints go to the buckets of before
+                self.reopen()
 
     # ---- registers
 
@@ -205,6 +205,12 @@ class Connection:
         if not isinstance(current, CheckpointedRegisters):
             raise AssertionError("a shared engine has no checkpoints")  # noqa: TRY004 - our own mistake
         return current
+
+    def reopen(self) -> None:
+        """Open the registers anew when they are needed next."""
+        with self._lock:
+            if "registers" in self.__dict__:
+                self._retired.append(self.__dict__.pop("registers"))
 
     def enter(self, epoch: Epoch) -> None:
         """The store is in another epoch from now on."""

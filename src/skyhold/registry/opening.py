@@ -3,64 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import open_bucket
-from skyhold.consensus.carrying import CONFIG
-from skyhold.consensus.framed import FramedRegisters
-from skyhold.consensus.recovery import DamagedCheckpoint, Recovery, recover_registers, restore
-from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import (
-    AlreadyExists,
-    Conflict,
     Corrupt,
     InvalidInput,
     NotFound,
-    OutcomeUnknown,
     PermissionDenied,
     SkyholdError,
     Unavailable,
 )
 from skyhold.registry.connection import (
     Connection,
-    frame_keys,
     key_encryption_keys,
     unreachable,
 )
-from skyhold.security.keys import KeyEncryptionKey, StoreKeys
-from skyhold.storage.bootstrap import read_store_document, replace_store_document
-from skyhold.storage.configuration import Configuration, ConfiguredBucket, decode_configuration
+from skyhold.storage.bootstrap import read_store_document
+from skyhold.storage.configuration import Configuration, ConfiguredBucket
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import Acquaintance, StateFolder, StoreState, open_state
-from skyhold.storage.store_document import SQLITE, Engine, StoreDocument, check_machine
-
-
-@dataclass(frozen=True, slots=True)
-class RecoverReport:
-    """What a recovery found. `registers` counts them; buckets that failed may know later changes."""
-
-    store: str
-    term: int
-    registers: int
-    answered: tuple[str, ...]
-    failed: dict[str, str]
-    damaged: tuple[DamagedCheckpoint, ...]
-    majority: bool
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "store": self.store,
-            "term": self.term,
-            "registers": self.registers,
-            "answered": list(self.answered),
-            "failed": self.failed,
-            "damaged": [{"bucket": d.bucket, "key": d.key, "reason": d.reason} for d in self.damaged],
-            "majority": self.majority,
-        }
+from skyhold.storage.store_document import StoreDocument, check_machine
 
 
 def document_for(document: StoreDocument, configuration: Configuration, configured: ConfiguredBucket) -> StoreDocument:
@@ -77,10 +41,10 @@ def open_store(url: str, settings: Settings, *, meet: bool = False) -> Connectio
     """
     state_folder = open_state()
     location = parse_location(url)
-    state, met = (None, None) if meet else _acquaintance(state_folder, location)
+    state, met = (None, None) if meet else acquaintance(state_folder, location)
     errors: dict[str, SkyholdError] = {}
     keks = key_encryption_keys(settings)
-    for candidate in _candidates(location, met):
+    for candidate in candidates(location, met):
         try:
             with open_bucket(settings.locate(candidate)) as bucket:
                 document, keys = read_store_document(
@@ -99,55 +63,6 @@ def open_store(url: str, settings: Settings, *, meet: bool = False) -> Connectio
             remember(connection)
         return connection
     raise next(iter(errors.values())) if len({error.code for error in errors.values()}) == 1 else unreachable(errors)
-
-
-def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tuple[Connection, RecoverReport]:
-    """Bring the registers of a store to this machine, from the checkpoints in its buckets.
-
-    The store's term is raised first, so that a machine that held the registers before finds out. Raises `Unavailable`
-    code `minority` where less than a majority of the buckets answers, unless `minority` accepts that changes which only
-    the others know are lost.
-    """
-    state_folder = open_state()
-    keks = key_encryption_keys(settings)
-    location = parse_location(url)
-    _, met = _acquaintance(state_folder, location)
-    location = _candidates(location, met)[0]
-    with open_bucket(settings.locate(location)) as first:
-        document, keys = read_store_document(first, keks)
-    _refuse_shared(document)
-    locations = (replace(location, name=document.bucket), *document.hints)
-    buckets = [open_bucket(settings.locate(location)) for location in locations]
-    term = _raise_term(buckets, keys, keks, state_folder.machine_id, minority=minority)
-    recovery = recover_registers(buckets, frame_keys(keys), keys.name_key())
-    if CONFIG not in recovery.checkpoints:
-        raise NotFound(
-            f"No bucket that answers holds an intact configuration of store {document.store}",
-            code="nothing_to_recover",
-            hint="Bring back another bucket of the store, then run `skyhold recover` again",
-        )
-    state = state_folder.store(document.store)
-    engine = Engine(machine=state_folder.machine_id, term=term)
-    _restore(recovery, state.registers(term), keys)
-    configuration = decode_configuration(recovery.checkpoints[CONFIG].value.data)
-    connection = Connection(replace(document, engine=engine), keys, state, settings)
-    for bucket in buckets:
-        bucket.close()
-    remember(connection)
-    majority = len(recovery.answered) > len(configuration.buckets) // 2
-    if not connection.shared:  # it was about to move to another engine, which is done by now
-        with suppress(OutcomeUnknown) if minority else nullcontext():
-            connection.checkpoints.flush()
-    failed = {name: error.message for name, error in recovery.failed.items()}
-    return connection, RecoverReport(
-        document.store,
-        term,
-        len(recovery.checkpoints),
-        tuple(recovery.answered),
-        failed,
-        tuple(recovery.damaged),
-        majority,
-    )
 
 
 def remember(connection: Connection) -> None:
@@ -187,7 +102,7 @@ def named_locations(urls: Iterable[str | BucketLocation], names: Sequence[str] |
     return locations
 
 
-def _acquaintance(folder: StateFolder, location: BucketLocation) -> tuple[StoreState | None, Acquaintance | None]:
+def acquaintance(folder: StateFolder, location: BucketLocation) -> tuple[StoreState | None, Acquaintance | None]:
     """The store that this machine met at a location; one written without an endpoint may mean a place that has one."""
     known = [(state, met) for state in folder.stores() if (met := state.recall()) is not None]
     for state, met in known:
@@ -199,7 +114,7 @@ def _acquaintance(folder: StateFolder, location: BucketLocation) -> tuple[StoreS
     return None, None
 
 
-def _candidates(location: BucketLocation, met: Acquaintance | None) -> list[BucketLocation]:
+def candidates(location: BucketLocation, met: Acquaintance | None) -> list[BucketLocation]:
     """Where to look for the store: first at the location, as it is known in full, then at its other buckets."""
     known = sorted(
         () if met is None else met.locations,
@@ -209,52 +124,3 @@ def _candidates(location: BucketLocation, met: Acquaintance | None) -> list[Buck
         return [location, *known]
     written = {name: value for name, value in location.to_json().items() if name not in {"name", "url", "provider"}}
     return [replace(known[0], **written), *known[1:]]  # type: ignore[arg-type]
-
-
-def _raise_term(
-    buckets: Sequence[Bucket], keys: StoreKeys, keks: Sequence[KeyEncryptionKey], machine: str, *, minority: bool
-) -> int:
-    """Write a new term into every bucket that answers, before anything is read from them."""
-    documents: list[tuple[Bucket, StoreDocument]] = []
-    errors: dict[str, SkyholdError] = {}
-    for bucket in buckets:
-        try:
-            documents.append((bucket, read_store_document(bucket, keks, expected_store=keys.store_id)[0]))
-        except SkyholdError as error:
-            errors[bucket.name] = error
-    if len(documents) <= len(buckets) // 2 and not minority:
-        reasons = "; ".join(f"`{name}`: {error.message}" for name, error in errors.items())
-        raise Unavailable(
-            f"Only {len(documents)} of the store's {len(buckets)} buckets answer ({reasons}); nothing was changed",
-            code="minority",
-            hint="Bring back another bucket; or, if the others are lost for good: skyhold recover --minority URL",
-        )
-    newest = max((document for _, document in documents), key=lambda document: document.engine.term)
-    _refuse_shared(newest)
-    term = newest.engine.term + 1
-    for bucket, document in documents:
-        raised = replace(document, engine=replace(document.engine, machine=machine, term=term))
-        replace_store_document(bucket, raised, keys, keks)
-    return term
-
-
-def _refuse_shared(document: StoreDocument) -> None:
-    if document.engine.kind != SQLITE:
-        raise InvalidInput(
-            f"The registers of store {document.store} live on no machine: there is nothing to recover",
-            code="nothing_to_recover",
-            hint="Connect to it: skyhold connect URL",
-        )
-
-
-def _restore(recovery: Recovery, path: Path, keys: StoreKeys) -> None:
-    """Put what was recovered into the fresh registers of its term."""
-    engine = SqliteRegisters(path)
-    try:
-        restore(recovery.checkpoints, FramedRegisters(engine, frame_keys(keys)))
-    except Conflict as error:
-        raise AlreadyExists(
-            f"The registers in {path} were changed meanwhile", code="registers_exist", hint="Run recover again"
-        ) from error
-    finally:
-        engine.close()

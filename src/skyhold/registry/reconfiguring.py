@@ -51,7 +51,7 @@ def admit_again(connection: Connection, name: str) -> None:
     after = replace_bucket(connection.configuration, configured)
     if is_member(connection, before, bucket):
         # First of all its old incarnation ends, so that it takes no more part in the present epoch.
-        _write_document(bucket, document_for(connection.document, after, configured), connection)
+        write_document(bucket, document_for(connection.document, after, configured), connection)
     else:
         location = connection.settings.locate(configured.location)
         create_bucket(location)
@@ -72,7 +72,7 @@ def join_bucket(connection: Connection, location: BucketLocation, role: Role | N
     document = document_for(connection.document, after, configured)
     with open_bucket(reached) as bucket:
         if names_store(bucket) == connection.document.store:
-            _write_document(bucket, document, connection)
+            write_document(bucket, document, connection)
         else:
             create_store_document(bucket, document, connection.store_keys)
     _reconfigure(connection, lambda known: add_bucket(known, configured), joining=(configured,))
@@ -244,7 +244,7 @@ def _refuse_voters(voters: Sequence[tuple[str, str]]) -> None:
         )
 
 
-def _write_document(bucket: Bucket, document: StoreDocument, connection: Connection) -> None:
+def write_document(bucket: Bucket, document: StoreDocument, connection: Connection) -> None:
     """Put a `store.json` in the place of whatever is there."""
     body = encode_store_document(document, connection.store_keys)
     bucket.delete(STORE_DOCUMENT)

@@ -14,7 +14,7 @@ from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
-from skyhold.registry.opening import RecoverReport, named_locations, open_store, recover_store
+from skyhold.registry.opening import named_locations, open_store
 from skyhold.registry.repository import Repository
 from skyhold.registry.views import RepositoryInfo, SearchHit
 from skyhold.security.keys import KeyEncryptionKey
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from skyhold.buckets.check import BucketReport
     from skyhold.registry.joining import Joining
     from skyhold.registry.reconfiguring import EngineMove
+    from skyhold.registry.recovering import RecoverReport
     from skyhold.registry.upkeep import RepairReport, StoreStatus, SyncReport, VerifyReport
     from skyhold.registry.voting import EngineStatus
 
-__all__ = ["RecoverReport", "Store", "connect", "init", "open", "recover"]
+__all__ = ["Store", "connect", "init", "open", "recover"]
 
 
 class Store:
@@ -170,16 +171,18 @@ class Store:
 
     # ---- buckets
 
-    def add_bucket(self, name: str, url: str, *, dry_run: bool = False, **options: object) -> Joining:
+    def add_bucket(
+        self, name: str, url: str, *, role: Role | None = None, dry_run: bool = False, **options: object
+    ) -> Joining:
         """Add a bucket (`region`, `provider`, `endpoint`, `credentials`, …), or with `dry_run` only check that it could
-        join. What the store holds comes by `sync`."""
+        join. It votes unless its `role` is `packs`, or there are seven voters. What the store holds comes by `sync`."""
         from skyhold.registry.joining import plan_join
         from skyhold.registry.reconfiguring import join_bucket
 
         location = parse_location(url, name=name, **options)  # type: ignore[arg-type]
         joining = plan_join(self._connection, location)
         if not dry_run:
-            join_bucket(self._connection, location)
+            join_bucket(self._connection, location, role)
         return joining
 
     def remove_bucket(self, name: str, *others: str, force: bool = False) -> None:
@@ -325,5 +328,7 @@ def connect(url: str, *, settings: Settings | None = None) -> Store:
 
 def recover(url: str, *, settings: Settings | None = None, minority: bool = False) -> tuple[Store, RecoverReport]:
     """Bring a store's refs back from its buckets to this machine, whose registers were lost or lived elsewhere."""
+    from skyhold.registry.recovering import recover_store
+
     connection, report = recover_store(url, settings or load_settings(), minority=minority)
     return Store(connection), report

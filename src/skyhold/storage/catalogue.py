@@ -267,7 +267,10 @@ class _translated:  # noqa: N801  reads as a verb at its place of use
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, sqlite3.Error):
             return
-        kind_of, hint = _ERRORS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, (Unavailable, "Run it again"))
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the file of the shared memory could not be made larger
+            code = sqlite3.SQLITE_FULL
+        kind_of, hint = _ERRORS.get(code & 0xFF, (Unavailable, "Run it again"))
         raise kind_of(f"Catalogue {self._path} cannot be used: {error}", code="catalogue_failed", hint=hint) from error
 
 

@@ -10,6 +10,7 @@ from skyhold.cli.command import Session, verb
 
 if TYPE_CHECKING:
     from skyhold.registry.joining import Joining
+    from skyhold.storage.configuration import Role
 
 
 @verb(
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
         ["--allow-http"], is_flag=True, default=None, help="Permit a plain-HTTP endpoint in a trusted network."
     ),
     click.Option(
+        ["--role"],
+        type=click.Choice(["voter", "packs"]),
+        help="Whether it takes part in deciding on refs; by default it does while there are fewer than seven voters.",
+    ),
+    click.Option(
         ["--dry-run"], is_flag=True, help="Check that it could join and say what would change; change nothing."
     ),
     examples=(
@@ -34,12 +40,12 @@ if TYPE_CHECKING:
     ),
     exits=(2, 3, 4, 5, 6, 8, 9),
 )
-def command(session: Session, *, name: str, url: str, dry_run: bool, **options: object) -> None:
+def command(session: Session, *, name: str, url: str, role: Role | None, dry_run: bool, **options: object) -> None:
     """Add a bucket to the store. It must be empty, and a folder is made where it is missing. What the store holds
     already comes to it by `skyhold sync`."""
     given = {option: value for option, value in options.items() if value is not None}
     with session.store() as store:
-        joining = store.add_bucket(name, url, dry_run=dry_run, **given)
+        joining = store.add_bucket(name, url, role=role, dry_run=dry_run, **given)
     session.output.show(
         {"dry_run": dry_run, **joining.to_json()},
         quiet=[name],

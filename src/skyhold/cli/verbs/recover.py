@@ -11,7 +11,7 @@ from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
 
 if TYPE_CHECKING:
-    from skyhold.registry.opening import RecoverReport
+    from skyhold.registry.recovering import RecoverReport
 
 
 @verb(

@@ -1,0 +1,150 @@
+"""Beginning anew with a minority of the voters, where the others are lost for good.
+
+No majority can say any more what was decided last, so this is no consensus: every register goes on from the newest
+value that any survivor has accepted, in an epoch of the survivors alone. What only the lost voters knew is lost, and a
+change whose fate was unknown may now have happened. Should a lost voter come back, with the others that were lost, the
+two halves would not know of each other: hence it is done only by a person who says so.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from skyhold.buckets.bounded import read_bounded
+from skyhold.buckets.bucket import Bucket
+from skyhold.consensus.acceptor import NO_BALLOT, Ballot
+from skyhold.consensus.acceptor_object import ACCEPTOR_BYTES_MAX, FOLDER, decode_acceptor, parse_object_key
+from skyhold.consensus.carrying import CONFIG, carry_over
+from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.memory import MemoryRegisters
+from skyhold.consensus.operation import Kept
+from skyhold.consensus.recovery import DamagedCheckpoint
+from skyhold.consensus.register import Versioned
+from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
+from skyhold.registry.connection import Connection
+from skyhold.registry.epochs import StoreSuccession, open_registers
+from skyhold.registry.opening import document_for, remember
+from skyhold.registry.reconfiguring import spread, write_document
+from skyhold.storage.bootstrap import inspect_store_document
+from skyhold.storage.configuration import Configuration, decode_configuration
+from skyhold.storage.epoch import Epoch, encode_epoch, next_epoch
+
+
+@dataclass(slots=True)
+class Salvage:
+    """What the survivors held: per register the kept changes under the greatest ballot; which voters answered, which
+    did not and why, and what was damaged. `newest_epoch` is the greatest of which any survivor holds something."""
+
+    accepted: dict[str, tuple[Ballot, Kept]] = field(default_factory=dict)
+    survivors: list[str] = field(default_factory=list)
+    failed: dict[str, SkyholdError] = field(default_factory=dict)
+    damaged: list[DamagedCheckpoint] = field(default_factory=list)
+    newest_epoch: int = 0
+
+
+def salvage(connection: Connection) -> Salvage:
+    """Read what the voters that answer have accepted. Changes nothing."""
+    found = Salvage(newest_epoch=connection.document.engine.term)
+    places = {location.name: location for location in connection.known_places}
+    for name, incarnation in connection.document.engine.voters:
+        try:
+            if name not in places:
+                raise NotFound(f"No bucket that answers says where `{name}` is", code="bucket_not_configured")
+            bucket = connection.bucket_at(places[name])
+            if inspect_store_document(bucket, connection.store_keys).incarnation != incarnation:
+                raise Corrupt(f"Bucket `{name}` was emptied or exchanged", code="voter_not_admitted")
+            _read(connection, bucket, incarnation, found)
+        except SkyholdError as error:
+            found.failed[name] = error
+        else:
+            found.survivors.append(name)
+    return found
+
+
+def begin_with(connection: Connection, found: Salvage) -> None:
+    """Begin an epoch in which the survivors alone vote, with what they held. The lost voters stay in the configuration,
+    to keep packs, until they are taken out of it.
+
+    Raises `NotFound` code `nothing_to_recover` where they do not even hold a configuration.
+    """
+    held = MemoryRegisters()
+    for key, (_, kept) in found.accepted.items():
+        changes = kept[:-1] if kept[-1].value.sealed else kept  # the move that it began is not gone on with
+        if changes:
+            held.restore(key, changes)
+    before = FramedRegisters(held, connection.keys)
+    value = before.read(CONFIG)
+    if value is None:
+        raise NotFound(
+            "No bucket that answers holds the configuration of the store",
+            code="nothing_to_recover",
+            hint="Bring back another bucket of the store, then run `skyhold recover` again",
+        )
+    epoch = _epoch(connection, decode_configuration(value.data), found)
+    connection.configuration = epoch.configuration
+    for configured in epoch.configuration.buckets:
+        if configured.role == "voter":
+            # First of all the incarnations of before end: who still works in that epoch finds out by them.
+            document = document_for(connection.document, epoch.configuration, configured)
+            write_document(
+                connection.bucket_at(configured.location), replace(document, engine=epoch.engine), connection
+            )
+    registers = open_registers(connection, epoch.engine, epoch.configuration)
+    carry_over(before, registers, encode_epoch(epoch), _Salvaged(connection, held.list()))
+    registers.close()
+    connection.enter(epoch)
+    connection.reopen()
+    remember(connection)
+    spread(connection)
+
+
+class _Salvaged(StoreSuccession):
+    def __init__(self, connection: Connection, keys: Sequence[str]) -> None:
+        super().__init__(connection)
+        self._keys = keys
+
+    def listed(self, names: Versioned) -> Iterable[str]:  # noqa: ARG002 - what was not found cannot be carried
+        return self._keys
+
+
+def refuse_minority(found: Salvage, voters: Sequence[tuple[str, str]]) -> Unavailable:
+    """The error where nobody has said that the others are lost for good."""
+    reasons = "; ".join(f"`{name}`: {error.message}" for name, error in found.failed.items())
+    return Unavailable(
+        f"Only {len(found.survivors)} of the store's {len(voters)} voters answer ({reasons}); nothing was changed",
+        code="minority",
+        hint="Bring back another bucket; or, if the others are lost for good: skyhold recover --minority URL",
+    )
+
+
+def _read(connection: Connection, bucket: Bucket, incarnation: str, found: Salvage) -> None:
+    epoch = connection.document.engine.term
+    for info in list(bucket.list(f"{FOLDER}/")):
+        place = parse_object_key(info.key)
+        if place is None:
+            continue
+        found.newest_epoch = max(found.newest_epoch, place[0])
+        if place[0] != epoch:
+            continue
+        try:
+            stored = read_bounded(bucket, info.key, ACCEPTOR_BYTES_MAX)
+            state = decode_acceptor(stored, *place, incarnation, connection.keys).state
+        except Corrupt as error:
+            found.damaged.append(DamagedCheckpoint(bucket.name, info.key, error.message))
+            continue
+        if state.value and state.accepted > found.accepted.get(place[1], (NO_BALLOT, ()))[0]:
+            found.accepted[place[1]] = state.accepted, state.value
+
+
+def _epoch(connection: Connection, before: Configuration, found: Salvage) -> Epoch:
+    """The survivors vote, under fresh incarnations."""
+    buckets = tuple(
+        replace(bucket, incarnation=secrets.token_hex(16), role="voter")
+        if bucket.location.name in found.survivors
+        else replace(bucket, role="packs")
+        for bucket in before.buckets
+    )
+    engine = replace(connection.document.engine, term=found.newest_epoch)
+    return next_epoch(engine, replace(before, buckets=buckets))
