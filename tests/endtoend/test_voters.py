@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,6 +80,28 @@ def test_machine_that_knows_the_old_epoch_alone_finds_the_new_one_by_itself(
     with skyhold.open(str(scene.cloud("b"))) as store:
         assert head(store) == third
         assert [version.digest for version in store.repository("team/m").log()] == [third, second, first]
+
+
+def test_machine_that_was_away_for_epochs_finds_the_store_though_the_voters_of_then_are_gone(
+    scene: Scene, ada: Machine, ben: Machine
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        store.add_bucket("d", str(scene.cloud("d")))
+    with ben.at_work(), skyhold.open(str(scene.cloud("c"))) as store:
+        assert store.bucket_names == ["a", "b", "c", "d"]
+    scene.keep("then")
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        store.add_bucket("e", str(scene.cloud("e")))
+        store.remove_bucket("a", "b", force=True)
+        first = push(store, scene, 1)
+    scene.lose("a")
+    scene.lose("b")
+    shutil.copy(scene.place.with_name(f"{scene.place.name}-then") / "clouds/c/store.json", scene.cloud("c"))
+    with ben.at_work(), skyhold.open(str(scene.cloud("a"))) as store:
+        assert head(store) == first
+        assert store.bucket_names == ["c", "d", "e"]
+        store.repair()
+    assert epoch_in(scene.cloud("c")) == (4, ["c", "d", "e"])
 
 
 def test_emptied_voter_takes_no_part_until_it_is_admitted_again(scene: Scene, ada: Machine) -> None:

@@ -32,6 +32,7 @@ from skyhold.registry.epochs import StoreSuccession, open_registers
 from skyhold.registry.time import format_time
 from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase, StoreKeys
 from skyhold.storage.blobs import BucketBlobs
+from skyhold.storage.bootstrap import inspect_store_document
 from skyhold.storage.cache import CacheFolder, PackCache
 from skyhold.storage.catalogue import Catalogue
 from skyhold.storage.chunks import PackSpace
@@ -144,7 +145,12 @@ class Connection:
 
     @cached_property
     def configuration(self) -> Configuration:
-        value = self.registers.read(CONFIG)
+        try:
+            value = self.registers.read(CONFIG)
+        except Unavailable:
+            if not self._caught_up():
+                raise
+            value = self.registers.read(CONFIG)
         if value is None:
             raise Corrupt(
                 f"Store {self.document.store} has no configuration: it was not made to its end, or belongs to nobody",
@@ -152,6 +158,22 @@ class Connection:
                 hint="Make it again: skyhold init URL…",
             )
         return decode_configuration(value.data)
+
+    def _caught_up(self) -> bool:
+        """Whether some bucket tells of a later epoch than the one that was opened, whose voters may be gone since."""
+        before = self.document.engine.term
+        for place in {place.place: place for place in self.known_places}.values() if self.shared else ():
+            try:
+                document = inspect_store_document(self.bucket_at(place), self.store_keys)
+            except SkyholdError:
+                continue
+            if document.engine.term > self.document.engine.term:
+                self.document = replace(self.document, engine=document.engine)
+                self.known_places = (*self.known_places, *document.hints, replace(place, name=document.bucket))
+        if self.document.engine.term == before:
+            return False
+        self.reopen()
+        return True
 
     @property
     def locations(self) -> tuple[BucketLocation, ...]:
