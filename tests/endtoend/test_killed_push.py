@@ -4,8 +4,8 @@ Then another, empty machine that knows one surviving URL recovers the store, or 
 buckets: every ref comes back byte for byte, all of them as they were before the push or all as after it. The same push,
 run again where it was killed, completes and sends nothing twice that had arrived.
 
-A plain run takes a sample of the points. `SKYHOLD_REQUIRE_ALL=1` takes all, and a larger sample where the registers live
-in the buckets, whose calls come in another order each time. `SKYHOLD_SEED` repeats a sample.
+A plain run takes a sample of the points. `SKYHOLD_REQUIRE_ALL=1` takes all, and a larger sample where the registers
+live in the buckets, whose calls come in another order each time. `SKYHOLD_SEED` repeats a sample.
 """
 
 from __future__ import annotations
