@@ -6,16 +6,22 @@ import functools
 import json
 import subprocess
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import integers, randoms
 
+from skyhold.consensus.register import CHANGES_KEPT
 from tests import servers
-from tests.consensus.histories.history import Operation, write_history
+from tests.consensus.histories.generated import mutated, random_history
+from tests.consensus.histories.history import Operation, Value, write_history
 from tests.consensus.histories.linearizability import Verdict
 from tests.consensus.histories.planted import BAD, GOOD, ONE, found, unsure
 from tests.consensus.histories.porcupine import porcupine, renamed
 from tests.consensus.histories.register_model import judge
 
+SEEDS = 500
 HARD = [
     *(unsure(f"{version}-{n}", 10, version, f"{version}-{n}") for version in range(10) for n in range(10)),
     found("b", 30, 40, 11, "made up"),
@@ -106,3 +112,45 @@ def test_program_refuses_what_is_no_history(line: str, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (3, "")
     assert "line 1" in done.stderr
+
+
+@given(randoms(use_true_random=False), integers(1, 4), integers(1, 12))
+@settings(deadline=None, print_blob=True)
+def test_search_accepts_what_a_correct_register_did(random: Random, clients: int, operations: int) -> None:
+    assert verdict(random_history(random, clients=clients, operations=operations)) is Verdict.OK
+
+
+@pytest.mark.parametrize("operations", [4, 12])
+def test_judges_agree_on_random_histories_right_and_changed(operations: int) -> None:
+    histories: dict[str, list[Operation]] = {}
+    for seed in range(SEEDS):
+        random = Random(seed)
+        right = random_history(random, clients=random.choice([2, 3, 5]), operations=operations)
+        histories[f"seed {seed}, {operations} operations, right"] = right
+        histories[f"seed {seed}, {operations} operations, changed"] = mutated(random, right)
+    theirs = porcupine(renamed(histories))
+    ours = {name: judgement.verdict for name, judgement in judge(renamed(histories)).items()}
+    assert [name for name in ours if theirs[name] is not ours[name]] == []
+    assert [name for name in ours if name.endswith("right") and ours[name] is not Verdict.OK] == []
+    # Both verdicts are frequent among what was changed, so agreement says something.
+    changed = [ours[name] for name in ours if name.endswith("changed")]
+    assert SEEDS // 4 < changed.count(Verdict.ILLEGAL) < SEEDS * 9 // 10
+
+
+def test_judges_agree_on_long_histories_that_outlast_what_an_engine_keeps() -> None:
+    histories = {}
+    for seed in range(10):
+        random = Random(seed)
+        right = random_history(random, clients=2, operations=300)
+        histories[f"seed {seed}, right"] = right
+        histories[f"seed {seed}, changed"] = mutated(random, right)
+    values = [
+        result
+        for history in histories.values()
+        for operation in history
+        if isinstance(result := operation.result, Value)
+    ]
+    assert max(value.version for value in values) > CHANGES_KEPT
+    ours = {name: judgement.verdict for name, judgement in judge(renamed(histories)).items()}
+    assert ours == porcupine(renamed(histories))
+    assert set(ours.values()) == {Verdict.OK, Verdict.ILLEGAL}

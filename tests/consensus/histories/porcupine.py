@@ -23,7 +23,7 @@ def porcupine(operations: Iterable[Operation]) -> dict[str, Verdict]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "history.jsonl"
         write_history(path, operations)
-        command = [program, "-timeout", f"{REGISTER_TIMEOUT_S}s", path]
+        command = [str(program), "-timeout", f"{REGISTER_TIMEOUT_S}s", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     if done.returncode > JUDGED_STATUS_MAX or done.returncode < 0:
         raise AssertionError(f"history-checker ended with {done.returncode}: {done.stderr}")

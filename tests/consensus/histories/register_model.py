@@ -83,8 +83,10 @@ def _step_change(state: RegisterState, request: CompareAndSet, operation: Operat
     changed = state._replace(newest=newest.then(request.data, request.operation_id)) if fits else None
     match operation.result:
         case Unknown():
-            without = newest.find(request.operation_id) or _is_settled(state, request, operation)
-            return None if without else changed
+            has_effect = (
+                changed and not newest.find(request.operation_id) and not _is_settled(state, request, operation)
+            )
+            return changed if has_effect else None
         case Conflict(current_version):
             refused = current_version == newest.version and not fits and not _kept(newest, request.operation_id)
             return state if refused else None
