@@ -19,7 +19,7 @@ from tests.consensus.histories.history import Operation, Value, write_history
 from tests.consensus.histories.linearizability import Verdict
 from tests.consensus.histories.planted import BAD, GOOD, ONE, found, unsure
 from tests.consensus.histories.porcupine import porcupine, renamed
-from tests.consensus.histories.register_model import judge
+from tests.consensus.histories.register_model import judge, verdicts
 
 SEEDS = 500
 HARD = [
@@ -128,8 +128,8 @@ def test_judges_agree_on_random_histories_right_and_changed(operations: int) -> 
         right = random_history(random, clients=random.choice([2, 3, 5]), operations=operations)
         histories[f"seed {seed}, {operations} operations, right"] = right
         histories[f"seed {seed}, {operations} operations, changed"] = mutated(random, right)
+    ours = verdicts(renamed(histories))
     theirs = porcupine(renamed(histories))
-    ours = {name: judgement.verdict for name, judgement in judge(renamed(histories)).items()}
     assert [name for name in ours if theirs[name] is not ours[name]] == []
     assert [name for name in ours if name.endswith("right") and ours[name] is not Verdict.OK] == []
     # Both verdicts are frequent among what was changed, so agreement says something.
@@ -151,6 +151,6 @@ def test_judges_agree_on_long_histories_that_outlast_what_an_engine_keeps() -> N
         if isinstance(result := operation.result, Value)
     ]
     assert max(value.version for value in values) > CHANGES_KEPT
-    ours = {name: judgement.verdict for name, judgement in judge(renamed(histories)).items()}
+    ours = verdicts(renamed(histories))
     assert ours == porcupine(renamed(histories))
     assert set(ours.values()) == {Verdict.OK, Verdict.ILLEGAL}

@@ -6,12 +6,17 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from skyhold.consensus.acceptor_object import decode_acceptor, parse_object_key
 from skyhold.errors import Conflict
 from tests.consensus.fixtures import KEYS
+from tests.consensus.histories.history import read_history
+from tests.consensus.histories.linearizability import Verdict
+from tests.consensus.histories.porcupine import is_built, porcupine
+from tests.consensus.histories.register_model import verdicts
 from tests.consensus.simulation.clouds import GET_FAULTS, PUT_FAULTS, Cloud
 from tests.consensus.simulation.judge import FOREVER, Done, violation
 from tests.consensus.simulation.mutants import MUTANTS, killed
@@ -30,6 +35,7 @@ def test_registers_are_linearizable_under_every_fault(chunk: int, capsys: pytest
     for seed in range(chunk, SEEDS, CHUNKS):
         report = simulate(seed)
         assert report.violation is None
+        assert report.watch_violation is None
         injected += report.injected
         operations += report.operations
         errors += report.errors
@@ -42,12 +48,17 @@ def test_registers_are_linearizable_under_every_fault(chunk: int, capsys: pytest
             print(f"  {fault:16} {phase:8} {injected[fault, phase]:7}")
     assert [cell for cell in cells if not injected[cell]] == []
     unknown = sum(count for error, count in errors.items() if "OutcomeUnknown" in error)
-    assert unknown < UNKNOWN_SHARE_MAX * sum(operations.values())
+    assert unknown < UNKNOWN_SHARE_MAX * (sum(operations.values()) - operations["watch"])
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_pitfall_is_found_out_when(name: str) -> None:
-    assert killed(name) is not None
+def test_pitfall_is_found_out_when(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    assert killed(name, path) is not None
+    history = read_history(path)
+    assert Verdict.ILLEGAL in verdicts(history).values()
+    if is_built():
+        assert porcupine(history) == verdicts(history)
 
 
 def _not_atomic(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -13,13 +14,19 @@ from tests import servers
 from tests.consensus.histories.history import Operation, write_history
 from tests.consensus.histories.linearizability import Verdict
 
+PROGRAM = "history-checker"
 REGISTER_TIMEOUT_S = 30
 JUDGED_STATUS_MAX = 2
 
 
+def is_built() -> bool:
+    """Whether the program is there, or has to be (`SKYHOLD_REQUIRE_ALL=1`)."""
+    return os.environ.get("SKYHOLD_REQUIRE_ALL") == "1" or (servers.PROGRAMS / PROGRAM).exists()
+
+
 def porcupine(operations: Iterable[Operation]) -> dict[str, Verdict]:
     """The verdict on each register; where the program is missing the test skips. One process judges them all."""
-    program = servers.program("history-checker")
+    program = servers.program(PROGRAM)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "history.jsonl"
         write_history(path, operations)

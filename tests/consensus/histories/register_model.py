@@ -19,7 +19,7 @@ from tests.consensus.histories.history import (
     Watch,
     by_register,
 )
-from tests.consensus.histories.linearizability import CONFIGURATIONS_MAX, Judgement, linearizability
+from tests.consensus.histories.linearizability import CONFIGURATIONS_MAX, Judgement, Verdict, linearizability
 
 
 class _Change:
@@ -124,6 +124,11 @@ def judge(operations: Iterable[Operation], *, configurations_max: int = CONFIGUR
         )
         for register, history in by_register(operations).items()
     }
+
+
+def verdicts(operations: Iterable[Operation]) -> dict[str, Verdict]:
+    """The verdict on each register alone."""
+    return {register: judgement.verdict for register, judgement in judge(operations).items()}
 
 
 def _tells(operation: Operation) -> bool:

@@ -1,9 +1,10 @@
-"""Whether a history of versioned registers is linearizable.
+"""Whether a history of versioned registers contradicts itself: quick, since it does not search.
 
-Every value of a register carries its version, and a version is set once, so what order the changes took is known: the
-history is linearizable exactly if each version has one value, and no operation that ended before another began stands
+Every value of a register carries its version, and a version is set once, so what order the changes took is known: what
+was seen is linearizable exactly if each version has one value, and no operation that ended before another began stands
 after it in that order. (An order of intervals and a weak order contradict each other in a pair, if at all: Gibbons and
-Korach, "Testing shared memories", 1997, for the case where it is known which write each read saw.)
+Korach, "Testing shared memories", 1997, for the case where it is known which write each read saw.) A version that
+nobody saw it does not judge; `histories/register_model.py` does.
 """
 
 from __future__ import annotations

@@ -7,9 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.register import Resync
 from skyhold.consensus.voter import Voter
 from skyhold.errors import Conflict, OutcomeUnknown, SkyholdError
 from tests.consensus.fixtures import KEYS
+from tests.consensus.histories.history import Operation
+from tests.consensus.histories.linearizability import Verdict
+from tests.consensus.histories.recording import RecordedClient
+from tests.consensus.histories.register_model import judge
+from tests.consensus.histories.watching import watch_violation
 from tests.consensus.simulation.clouds import Cloud, Network, SimulatedBucket
 from tests.consensus.simulation.judge import FOREVER, Done, violation
 from tests.consensus.simulation.world import Process, SimulatedRuntime, World
@@ -25,10 +31,12 @@ class Report:
 
     seed: int
     violation: str | None = None
+    watch_violation: str | None = None
     operations: Counter[str] = field(default_factory=Counter)
     injected: Counter[tuple[str, str]] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     requests: int = 0
+    history: list[Operation] = field(default_factory=list, repr=False)
 
 
 class Run:
@@ -45,6 +53,7 @@ class Run:
         self.history: dict[str, list[Done]] = {key: [] for key in KEY_NAMES}
         self.seen: dict[str, int] = dict.fromkeys(KEY_NAMES, 0)
         self.processes: list[Process] = []
+        self.clients: list[RecordedClient] = []
         self.writes = 0
 
     def execute(self) -> Report:
@@ -59,8 +68,19 @@ class Run:
             found = violation(history)
             if found is not None:
                 self.report.violation = f"seed {self.report.seed}, register {key}: {found}"
+        self.report.history = self.recorded()
+        for key, judgement in judge(self.report.history).items():
+            if self.report.violation is None and judgement.verdict is not Verdict.OK:
+                self.report.violation = f"seed {self.report.seed}, register {key}: {judgement}"
+        told = watch_violation(self.report.history)
+        if told is not None:
+            self.report.watch_violation = f"seed {self.report.seed}: {told}"
         self.report.requests = self.network.requests
         return self.report
+
+    def recorded(self) -> list[Operation]:
+        """What the clients did so far, for the judges of `tests/consensus/histories`."""
+        return [operation for client in self.clients for operation in client.operations]
 
     # ---- processes
 
@@ -70,7 +90,15 @@ class Run:
         registers = self._open(process)
         for thread in range(self.dice.choice([1, 1, 2])):
             client = f"{process.name}.{thread}"
-            process.start(lambda client=client: self._work(process, registers, client, operations))  # type: ignore[misc]
+            recorded = self._client(registers, client)
+            process.start(lambda recorded=recorded: self._work(process, recorded, operations))  # type: ignore[misc]
+        if self.dice.random() < 0.25:
+            watcher = self._client(registers, f"{process.name}.watcher")
+            process.start(lambda: self._watch(process, watcher, operations))
+
+    def _client(self, registers: BucketRegisters, name: str) -> RecordedClient:
+        self.clients.append(RecordedClient(registers, name, lambda: round(self.world.now_s * 1e9)))
+        return self.clients[-1]
 
     def _open(self, process: Process) -> BucketRegisters:
         voters = []
@@ -79,47 +107,51 @@ class Run:
             voters.append(Voter(bucket, cloud.incarnation, bucket.verify))
         return BucketRegisters(voters, 1, KEYS, writer=process.name, deadline_s=20, runtime=SimulatedRuntime(process))
 
-    def _work(self, process: Process, registers: BucketRegisters, client: str, operations: int) -> None:
+    def _work(self, process: Process, client: RecordedClient, operations: int) -> None:
         unsure: tuple[str, int, bytes, str, int] | None = None
         for _ in range(operations):
             process.sleep(self.dice.random() * self.dice.choice([0.01, 0.3, 1.0]))
             key = self.dice.choice(KEY_NAMES)
             if unsure is not None:
-                unsure = self._ask(registers, client, unsure)
+                unsure = self._ask(client, unsure)
             elif self.dice.random() < 0.35:
-                self._read(registers, client, key)
+                self._read(client, key)
             else:
-                unsure = self._change(registers, client, key)
+                unsure = self._change(client, key)
 
-    def _read(self, registers: BucketRegisters, client: str, key: str) -> None:
+    def _read(self, client: RecordedClient, key: str) -> None:
         called = self.world.now_s
         try:
-            value = registers.read(key)
+            value = client.read(key)
         except SkyholdError as error:
             self._failed("read", error)
             return
         self.report.operations["read"] += 1
         version = value.version if value else 0
         self.seen[key] = max(self.seen[key], version)
-        self.history[key].append(Done(client, "read", called, self.world.now_s, version, value.data if value else b""))
+        self.history[key].append(
+            Done(client.name, "read", called, self.world.now_s, version, value.data if value else b"")
+        )
 
-    def _change(self, registers: BucketRegisters, client: str, key: str) -> tuple[str, int, bytes, str, int] | None:
+    def _change(self, client: RecordedClient, key: str) -> tuple[str, int, bytes, str, int] | None:
         self.writes += 1
-        data, operation_id = b"%s-%d" % (client.encode(), self.writes), f"op-{self.writes}"
+        data, operation_id = b"%s-%d" % (client.name.encode(), self.writes), f"op-{self.writes}"
         expected = max(self.seen[key] - (self.dice.random() < 0.1), 0)
         index = len(self.history[key])
-        self.history[key].append(Done(client, "compare_and_set", self.world.now_s, FOREVER, None, data, fate="unknown"))
-        return self._send(registers, (key, expected, data, operation_id, index))
+        self.history[key].append(
+            Done(client.name, "compare_and_set", self.world.now_s, FOREVER, None, data, fate="unknown")
+        )
+        return self._send(client, (key, expected, data, operation_id, index))
 
     def _send(
-        self, registers: BucketRegisters, change: tuple[str, int, bytes, str, int]
+        self, client: RecordedClient, change: tuple[str, int, bytes, str, int]
     ) -> tuple[str, int, bytes, str, int] | None:
         key, expected, data, operation_id, index = change
         pending = self.history[key][index]
         called = self.world.now_s
         self.report.operations["compare_and_set"] += 1
         try:
-            value = registers.compare_and_set(key, expected, data, operation_id)
+            value = client.compare_and_set(key, expected, data, operation_id)
         except OutcomeUnknown as error:
             self._failed("compare_and_set", error)
             return change
@@ -144,15 +176,15 @@ class Run:
         return None
 
     def _ask(
-        self, registers: BucketRegisters, client: str, change: tuple[str, int, bytes, str, int]
+        self, client: RecordedClient, change: tuple[str, int, bytes, str, int]
     ) -> tuple[str, int, bytes, str, int] | None:
         """Find out what became of an operation: ask, or send it again."""
         if self.dice.random() < 0.5:
-            return self._send(registers, change)
+            return self._send(client, change)
         key, _, _, operation_id, index = change
         self.report.operations["outcome"] += 1
         try:
-            value = registers.outcome(key, operation_id)
+            value = client.outcome(key, operation_id)
         except SkyholdError as error:
             self._failed("outcome", error)
             return change
@@ -164,6 +196,22 @@ class Run:
                 pending, returned=self.world.now_s, saw=value.version, changes=True, fate="known"
             )
         return None
+
+    def _watch(self, process: Process, client: RecordedClient, operations: int) -> None:
+        """Follow one register, now and then so late that it has to catch up."""
+        key, version = self.dice.choice(KEY_NAMES), 0
+        for _ in range(operations):
+            process.sleep(self.dice.random() * self.dice.choice([0.01, 0.3, 0.3, 3.0, 60.0]))
+            self.report.operations["watch"] += 1
+            try:
+                told = client.watch(key, version, timeout_s=self.dice.choice([0.0, 0.2, 1.0]))
+            except SkyholdError as error:
+                self._failed("watch", error)
+                continue
+            if isinstance(told, Resync):
+                version = told.current.version
+            elif told:
+                version = told[-1].version
 
     def _failed(self, what: str, error: SkyholdError) -> None:
         self.report.errors[f"{what}: {type(error).__name__} {error.code}"] += 1
@@ -217,12 +265,13 @@ class Run:
         for cloud in self.clouds:
             cloud.away = False
         process = Process(self.world, "last")
-        registers = self._open(process)
+        client = self._client(self._open(process), "last")
 
         def look() -> None:
             for key in KEY_NAMES:
+                client.watch(key, 0, timeout_s=0)
                 called = self.world.now_s
-                value = registers.read(key)
+                value = client.read(key)
                 version = value.version if value else 0
                 data = value.data if value else b""
                 self.history[key].append(Done("last", "read", called, self.world.now_s, version, data))
