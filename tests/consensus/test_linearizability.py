@@ -137,11 +137,11 @@ def test_judges_agree_on_random_histories_right_and_changed(operations: int) -> 
     assert SEEDS // 4 < changed.count(Verdict.ILLEGAL) < SEEDS * 9 // 10
 
 
-def test_judges_agree_on_long_histories_that_outlast_what_an_engine_keeps() -> None:
+def test_judges_decide_and_agree_on_a_thousand_operations_with_many_unknown() -> None:
     histories = {}
-    for seed in range(10):
+    for seed in range(8):
         random = Random(seed)
-        right = random_history(random, clients=2, operations=300)
+        right = random_history(random, clients=8, operations=125)
         histories[f"seed {seed}, right"] = right
         histories[f"seed {seed}, changed"] = mutated(random, right)
     values = [

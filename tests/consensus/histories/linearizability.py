@@ -15,7 +15,7 @@ from typing import TypeVar
 from tests.consensus.histories.history import Operation
 
 State = TypeVar("State", bound=Hashable)
-CONFIGURATIONS_MAX = 1_000_000
+CONFIGURATIONS_MAX = 300_000
 
 
 class Verdict(Enum):

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"hash/fnv"
 	"math"
 
 	"github.com/anishathalye/porcupine"
@@ -11,7 +12,8 @@ import (
 const changesKept = 64
 
 // register is the state: its changes, as an immutable list whose head is the newest, and the operation ids that were
-// found absent with the time at which somebody asked last.
+// found absent, with the times at which this was asked. The same absences are the same list, in whichever order they
+// were found.
 type register struct {
 	newest *change
 	absent *absence
@@ -23,12 +25,13 @@ type change struct {
 	data        string
 	operationID string
 	before      *change
+	hash        uint64 // of this change and all before it
 }
 
 type absence struct {
 	operationID string
 	askedNS     int64
-	before      *absence
+	next        *absence
 }
 
 // end is the input of an operation that we put behind every answer. Until then an operation without an answer may only
@@ -65,7 +68,7 @@ func (r register) kept(operationID string) bool {
 }
 
 func (r register) settled(o *operation) bool {
-	for a := r.absent; a != nil; a = a.before {
+	for a := r.absent; a != nil; a = a.next {
 		if a.operationID == o.OperationID && a.askedNS > *o.CalledNS {
 			return true
 		}
@@ -74,8 +77,25 @@ func (r register) settled(o *operation) bool {
 }
 
 func (r register) changed(o *operation) register {
-	r.newest = &change{*o.ExpectedVersion + 1, o.Data, o.OperationID, r.newest}
+	hash := fnv.New64a()
+	fmt.Fprintf(hash, "%d %q %q", r.hash(), o.OperationID, o.Data)
+	r.newest = &change{*o.ExpectedVersion + 1, o.Data, o.OperationID, r.newest, hash.Sum64()}
 	return r
+}
+
+func (r register) hash() uint64 {
+	if r.newest == nil {
+		return 0
+	}
+	return r.newest.hash
+}
+
+// with gives the absences with one more, in order.
+func (a *absence) with(operationID string, askedNS int64) *absence {
+	if a == nil || operationID < a.operationID || operationID == a.operationID && askedNS <= a.askedNS {
+		return &absence{operationID, askedNS, a}
+	}
+	return &absence{a.operationID, a.askedNS, a.next.with(operationID, askedNS)}
 }
 
 // is says whether a value is the one that a change has set.
@@ -99,7 +119,7 @@ func step(state, input, _ any) (bool, any) {
 		return told.is(r.find(o.OperationID)), r
 	case "outcome absent":
 		legal := !r.kept(o.OperationID)
-		r.absent = &absence{o.OperationID, *o.CalledNS, r.absent}
+		r.absent = r.absent.with(o.OperationID, *o.CalledNS)
 		return legal, r
 	case "compare_and_set conflict":
 		current := *told.CurrentVersion
@@ -108,8 +128,11 @@ func step(state, input, _ any) (bool, any) {
 		if earlier := r.find(o.OperationID); earlier != nil {
 			return told.is(earlier), r
 		}
+		if *o.ExpectedVersion != r.version() {
+			return false, r
+		}
 		after := r.changed(o)
-		return *o.ExpectedVersion == r.version() && told.is(after.newest), after
+		return told.is(after.newest), after
 	case "compare_and_set unknown":
 		if r.ended {
 			return true, r
@@ -124,7 +147,7 @@ func step(state, input, _ any) (bool, any) {
 
 func equal(one, other any) bool {
 	a, b := one.(register), other.(register)
-	if a.ended != b.ended || a.version() != b.version() {
+	if a.ended != b.ended || a.version() != b.version() || a.hash() != b.hash() {
 		return false
 	}
 	for c, d := a.newest, b.newest; c != d; c, d = c.before, d.before {
@@ -133,7 +156,7 @@ func equal(one, other any) bool {
 		}
 	}
 	c, d := a.absent, b.absent
-	for ; c != d; c, d = c.before, d.before {
+	for ; c != d; c, d = c.next, d.next {
 		if c == nil || d == nil || c.operationID != d.operationID || c.askedNS != d.askedNS {
 			return false
 		}
@@ -145,6 +168,7 @@ var model = porcupine.Model{
 	Init:              func() any { return register{} },
 	Step:              step,
 	Equal:             equal,
+	Hash:              func(state any) uint64 { return state.(register).hash() },
 	DescribeOperation: func(input, _ any) string { return describe(input) },
 	DescribeOperationMetadata: func(row any) string {
 		if row == nil {
