@@ -563,16 +563,16 @@ class Store:
         if newest["kind"] == "sqlite":
             return self.checkpointed()
         values = self.accepted(newest["term"], dict(newest["voters"]))
-        following = values.get("config", {}).get("next_configuration")
+        following = values.get("config", {}).get("next")
         if following is not None:
             # The store was about to move on. Where it did, the next epoch has the register config.
-            epoch = parse_object(self.open_value(following, "config"), "epoch")
+            epoch = parse_object(following, "epoch")
             moved = epoch["engine"]["kind"] == "buckets" and self.accepted(
                 epoch["engine"]["term"], dict(epoch["engine"]["voters"])
             )
             if moved and "config" in moved:
                 values = moved
-        return {key: self.open_value(value["data"], key) for key, value in values.items() if value["data"]}
+        return {key: value["data"] for key, value in values.items() if value["data"]}
 
     # ---- 11a the registers, from the acceptors
 
@@ -580,8 +580,17 @@ class Store:
         match = ACCEPTOR_KEY.fullmatch(key)
         epoch, register = int(match[1], 16), match[2].replace("-", "/")
         context = f"acceptor/{bucket.document['incarnation']}/{epoch}/{register}"
-        held = json.loads(open_frame(bucket.read(key), 12, context, self.keys))
+        body = open_frame(bucket.read(key), 12, context, self.keys)
+        start = 4 + struct.unpack_from("<I", body)[0]
+        held = json.loads(body[4:start])
         check(isinstance(held, dict) and held.keys() == ACCEPTOR_FIELDS, "the acceptor's fields")
+        for change in held["changes"]:
+            check(change.keys() == {"version", "bytes", "next_bytes", "operation"}, "the fields of a change")
+            change["data"] = body[start : start + change["bytes"]]
+            start += change["bytes"]
+            change["next"] = None if change["next_bytes"] is None else body[start : start + change["next_bytes"]]
+            start += change["next_bytes"] or 0
+        check(start == len(body), "the acceptor's length")
         check((held["key"], held["epoch"]) == (register, epoch), "the acceptor of another register or epoch")
         check(held["accepted"] <= held["promised"], "an acceptor that accepted above its promise")
         versions = [change["version"] for change in held["changes"]]
@@ -616,9 +625,6 @@ class Store:
                 if held["accepted"] > other["accepted"]:
                     found[held["key"]] = held
         return {key: held["changes"][-1] for key, held in found.items() if held["changes"]}
-
-    def open_value(self, value: str, register: str) -> bytes:
-        return open_frame(base64.b64decode(value, validate=True), 10, f"register/{register}", self.keys)
 
     def checkpointed(self) -> dict[str, bytes]:
         newest: dict[str, tuple[int, int]] = {}

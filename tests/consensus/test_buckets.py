@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import create_bucket, open_bucket
-from skyhold.consensus.acceptor_object import object_key
+from skyhold.consensus.acceptor_object import AcceptorObject, object_key
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.register import Registers, Versioned
 from skyhold.consensus.runtime import ThreadRuntime
@@ -178,15 +179,25 @@ def test_bucket_that_is_not_the_one_that_was_admitted_has_no_vote() -> None:
         BucketRegisters(voters, 1, KEYS, writer="test").read(KEY)
 
 
+def wait_for_all(registers: BucketRegisters) -> None:
+    """Until the last voter has accepted what a majority decided."""
+    give_up_s = time.monotonic() + 20
+    while (
+        len({held.state.accepted for held in registers.inspect(KEY).values() if isinstance(held, AcceptorObject)}) != 1
+    ):
+        assert time.monotonic() < give_up_s
+        time.sleep(0.01)
+
+
 def test_bucket_that_went_back_to_an_older_state_has_no_vote() -> None:
     buckets = new_buckets(3)
     registers = bucket_registers(buckets)
     registers.compare_and_set(KEY, 0, b"one", "a")
-    registers.close()
+    wait_for_all(registers)
     name = object_key(1, KEY)
     old = [bytes(bucket.read(name)) for bucket in buckets]
     registers.compare_and_set(KEY, 1, b"two", "b")
-    registers.close()
+    wait_for_all(registers)
     for bucket, body in zip(buckets[:2], old, strict=False):
         bucket.write(name, body)
     with pytest.raises(Unavailable, match="older state"):
@@ -262,6 +273,6 @@ def test_cloud_that_takes_one_write_a_second_does_not_slow_the_others() -> None:
     registers = BucketRegisters(voters, 1, KEYS, writer="test", runtime=Patient())
     for version in range(3):
         registers.compare_and_set(KEY, version, b"%d" % version, f"o{version}")
+    assert registers.read(KEY) == Versioned(3, b"2")
     registers.close()
     assert any(seconds > 50 for seconds in slept)
-    assert registers.read(KEY) == Versioned(3, b"2")

@@ -6,10 +6,11 @@ every body, and so every tag, unique: no put can be taken for another, however l
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import secrets
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -28,13 +29,14 @@ from skyhold.errors import Corrupt, InvalidInput
 from skyhold.units import MIB, Buffer
 
 FOLDER: Final = "registers"
-ACCEPTOR_BYTES_MAX: Final = 4 * MIB
-"""`CHANGES_KEPT` changes of `DATA_BYTES_MAX`, each in base64, with a configuration after a seal."""
+ACCEPTOR_BYTES_MAX: Final = 2 * MIB
+"""More than `CHANGES_KEPT` changes of `DATA_BYTES_MAX` take, with a configuration after a seal."""
 COUNTER_MAX: Final = 2**53 - 1
 _PROPOSER: Final = re.compile(r"[0-9a-f]{32}")
 _OBJECT: Final = re.compile(r"registers/([0-9a-f]{8})/(?:(config|names)|repository-([0-9a-f]{32}))")
 _FIELDS: Final = frozenset({"key", "epoch", "promised", "accepted", "changes", "decided", "nonce", "writer", "time"})
-_CHANGE_FIELDS: Final = frozenset({"version", "data", "next_configuration", "operation"})
+_CHANGE_FIELDS: Final = frozenset({"version", "bytes", "next_bytes", "operation"})
+_LENGTH: Final = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +70,25 @@ def encode_acceptor(held: AcceptorObject, epoch: int, key: str, voter: str, keys
     """The bytes of the object; `voter` is the incarnation id of the bucket, so that no bucket's copy passes for
     another's."""
     state = held.state
-    body = json.dumps(
+    header = json.dumps(
         {
             "key": key,
             "epoch": epoch,
             "promised": _ballot(state.promised),
             "accepted": _ballot(state.accepted),
-            "changes": [_change(change) for change in state.value or ()],
+            "changes": [_header(change) for change in state.value or ()],
             "decided": held.decided,
             "nonce": secrets.token_hex(16),
             "writer": held.writer,
             "time": held.time,
         },
         separators=(",", ":"),
+    ).encode()
+    # The changes of a register are much alike: as bare bytes, one after the other, they compress almost to one.
+    body = b"".join(
+        [_LENGTH.pack(len(header)), header, *(part for change in state.value or () for part in _parts(change))]
     )
-    return encode_frame(Kind.ACCEPTOR, body.encode(), context=_context(epoch, key, voter), keys=keys)
+    return encode_frame(Kind.ACCEPTOR, body, context=_context(epoch, key, voter), keys=keys)
 
 
 def decode_acceptor(stored: Buffer, epoch: int, key: str, voter: str, keys: FrameKeys) -> AcceptorObject:
@@ -90,11 +96,12 @@ def decode_acceptor(stored: Buffer, epoch: int, key: str, voter: str, keys: Fram
     what = object_key(epoch, key)
     body = decode_frame(stored, kind=Kind.ACCEPTOR, context=_context(epoch, key, voter), keys=keys)
     try:
-        fields = json.loads(body)
+        start = _LENGTH.size + _LENGTH.unpack_from(body)[0]
+        fields = json.loads(body[_LENGTH.size : start])
         if fields.keys() != _FIELDS or (fields["key"], fields["epoch"]) != (key, epoch):
             _malformed(what, "its fields are not those of this register")
         promised, accepted = _parse_ballot(fields["promised"]), _parse_ballot(fields["accepted"])
-        value = tuple(_parse_change(change) for change in fields["changes"])
+        value = _parse_changes(fields["changes"], body[start:])
         decided = fields["decided"]
         if value:
             check_changes(check_register_key(key), value)
@@ -109,7 +116,7 @@ def decode_acceptor(stored: Buffer, epoch: int, key: str, voter: str, keys: Fram
             str(fields["writer"]),
             str(fields["time"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
         raise _error(what, repr(error)) from error
 
 
@@ -132,39 +139,47 @@ def _parse_ballot(value: object) -> Ballot:
     return Ballot(counter, proposer)
 
 
-def _change(change: Change) -> dict[str, object]:
-    value = change.value
-    following = value.next_configuration
+def _header(change: Change) -> dict[str, object]:
+    following = change.value.next_configuration
     return {
-        "version": value.version,
-        "data": _base64(value.data),
-        "next_configuration": None if following is None else _base64(following),
+        "version": change.value.version,
+        "bytes": len(change.value.data),
+        "next_bytes": None if following is None else len(following),
         "operation": change.operation_id,
     }
 
 
-def _parse_change(fields: dict[str, object]) -> Change:
-    if fields.keys() != _CHANGE_FIELDS:
-        raise ValueError(f"a change has the fields {sorted(fields)}")
-    version, following, operation_id = fields["version"], fields["next_configuration"], fields["operation"]
-    if type(version) is not int or version < 1:
-        raise ValueError(f"a version is {version!r}")
-    if operation_id is not None:
-        check_operation_id(operation_id)  # type: ignore[arg-type]
-    return Change(
-        Versioned(version, _bytes(fields["data"]), None if following is None else _bytes(following)),
-        operation_id,  # type: ignore[arg-type]
-    )
+def _parts(change: Change) -> tuple[bytes, bytes]:
+    return change.value.data, change.value.next_configuration or b""
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+def _parse_changes(headers: Sequence[dict[str, object]], stored: bytes) -> Kept:
+    """The changes that these fields describe, from their bytes, which must be just as many."""
+    changes, offset = [], 0
+    for fields in headers:
+        if fields.keys() != _CHANGE_FIELDS:
+            raise ValueError(f"a change has the fields {sorted(fields)}")
+        version, operation_id = fields["version"], fields["operation"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"a version is {version!r}")
+        if operation_id is not None:
+            check_operation_id(operation_id)  # type: ignore[arg-type]
+        data_bytes, next_bytes = _count(fields["bytes"]), fields["next_bytes"]
+        end = offset + data_bytes
+        following = None if next_bytes is None else stored[end : end + _count(next_bytes)]
+        changes.append(Change(Versioned(version, stored[offset:end], following), operation_id))  # type: ignore[arg-type]
+        offset = end + len(following or b"")
+        if offset > len(stored) or (following is not None and len(following) != next_bytes):
+            raise ValueError("a change lacks bytes")
+    if offset != len(stored):
+        raise ValueError("there are bytes of no change")
+    return tuple(changes)
 
 
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, str):
-        raise TypeError(f"bytes are {value!r}")
-    return base64.b64decode(value, validate=True)
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= ACCEPTOR_BYTES_MAX:
+        raise ValueError(f"a number of bytes is {value!r}")
+    return value
 
 
 def _error(what: str, why: str) -> Corrupt:

@@ -52,8 +52,8 @@ def open_registers(connection: Connection, engine: Engine, configuration: Config
     """The registers of one epoch. `configuration` is None where only its own register knows it."""
     if engine.kind == BUCKETS:
         places = configuration.locations if configuration is not None else connection.known_places
-        voters = open_voters(connection, engine, {location.name: location for location in places})
-        return FramedRegisters(voters, connection.keys)
+        # What a voter holds is framed as a whole: its values, which are much alike, are not framed one by one.
+        return open_voters(connection, engine, {location.name: location for location in places})
     return _machine_registers(connection, engine, configuration)
 
 

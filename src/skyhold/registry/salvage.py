@@ -17,7 +17,6 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.acceptor import NO_BALLOT, Ballot
 from skyhold.consensus.acceptor_object import ACCEPTOR_BYTES_MAX, FOLDER, decode_acceptor, parse_object_key
 from skyhold.consensus.carrying import CONFIG, carry_over
-from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.operation import Kept
 from skyhold.consensus.recovery import DamagedCheckpoint
@@ -74,8 +73,7 @@ def begin_with(connection: Connection, found: Salvage) -> None:
         changes = kept[:-1] if kept[-1].value.sealed else kept  # the move that it began is not gone on with
         if changes:
             held.restore(key, changes)
-    before = FramedRegisters(held, connection.keys)
-    value = before.read(CONFIG)
+    value = held.read(CONFIG)
     if value is None:
         raise NotFound(
             "No bucket that answers holds the configuration of the store",
@@ -92,7 +90,7 @@ def begin_with(connection: Connection, found: Salvage) -> None:
                 connection.bucket_at(configured.location), replace(document, engine=epoch.engine), connection
             )
     registers = open_registers(connection, epoch.engine, epoch.configuration)
-    carry_over(before, registers, encode_epoch(epoch), _Salvaged(connection, held.list()))
+    carry_over(held, registers, encode_epoch(epoch), _Salvaged(connection, held.list()))
     registers.close()
     connection.enter(epoch)
     connection.reopen()

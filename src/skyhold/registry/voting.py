@@ -10,7 +10,6 @@ from skyhold.consensus.acceptor import unanimous
 from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG, NAMES
-from skyhold.consensus.framed import FramedRegisters
 from skyhold.errors import SkyholdError
 from skyhold.registry.connection import Connection
 
@@ -70,8 +69,7 @@ class EngineStatus:
 def engine_of(connection: Connection) -> EngineStatus:
     """Ask every voter. Raises only where the store cannot be opened at all."""
     engine = connection.document.engine
-    framed = connection.registers.current
-    registers = framed.engine if isinstance(framed, FramedRegisters) else framed
+    registers = connection.registers.current
     if not isinstance(registers, BucketRegisters):
         return EngineStatus(engine.kind, engine.term, 0, None, (), ())
     shown = {key: registers.inspect(key) for key in (NAMES, CONFIG)}
