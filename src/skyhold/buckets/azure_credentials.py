@@ -61,7 +61,7 @@ def _default() -> Credential:
 
 
 def _file(path: str, bucket_name: str) -> Mapping[str, str]:
-    text = read_credentials_file(path, bucket_name)
+    text = read_credentials_file(path, f"bucket `{bucket_name}`", bucket=bucket_name)
     try:
         document = json.loads(text)
         return {str(name).upper(): str(value) for name, value in document.items()}

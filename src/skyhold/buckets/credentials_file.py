@@ -10,25 +10,28 @@ from skyhold.buckets.user_path import expand_user
 from skyhold.errors import PermissionDenied
 
 
-def read_credentials_file(path: str, bucket: str) -> str:
-    """The text of the file. Raises `PermissionDenied` code `credentials_exposed` where every user of the machine can
-    reach it (its group may: that is how a cluster mounts secrets), or code `credentials_missing`;
-    `InvalidInput` code `unknown_home` for a `~somebody` who is nobody here."""
-    file_path = expand_user(path, f"Credentials file of bucket `{bucket}`")
+def read_credentials_file(path: str, owner: str, **fields: object) -> str:
+    """The text of the file; errors name its `owner` (as in "bucket `lab`") and carry the `fields`.
+
+    Raises `PermissionDenied` code `credentials_exposed` where every user of the machine can reach it (its group may:
+    that is how a cluster mounts secrets), or code `credentials_missing`; `InvalidInput` code `unknown_home` for a
+    `~somebody` who is nobody here.
+    """
+    file_path = expand_user(path, f"Credentials file of {owner}")
     try:
         with file_path.open(encoding="utf-8") as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IRWXO:
                 raise PermissionDenied(
-                    f"The credentials file of bucket `{bucket}` is accessible to every user: {file_path}",
+                    f"The credentials file of {owner} is accessible to every user: {file_path}",
                     code="credentials_exposed",
                     hint=f"chmod 600 {shlex.quote(str(file_path))}",
-                    bucket=bucket,
+                    **fields,
                 )
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise PermissionDenied(
-            f"No credentials for bucket `{bucket}`: the file {file_path} cannot be read",
+            f"No credentials for {owner}: the file {file_path} cannot be read",
             code="credentials_missing",
             hint="Write the file that its credentials reference names, or give this machine another reference",
-            bucket=bucket,
+            **fields,
         ) from error

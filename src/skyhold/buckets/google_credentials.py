@@ -35,7 +35,8 @@ def credentials_of(reference: str, bucket_name: str, *, anonymous_chain: bool) -
                 raise _missing(bucket_name, f"the environment variable {value} is not set")
             return _service_account(text, reference, bucket_name)
         case "file" if value:
-            return _service_account(read_credentials_file(value, bucket_name), reference, bucket_name)
+            text = read_credentials_file(value, f"bucket `{bucket_name}`", bucket=bucket_name)
+            return _service_account(text, reference, bucket_name)
     raise InvalidInput(
         f"Bucket `{bucket_name}` names its Google credentials as {kind!r}, which is not one of chain, env and file",
         code="invalid_credentials_reference",

@@ -86,7 +86,7 @@ def _from_environment(location: BucketLocation, prefix: str) -> Mapping[str, str
 
 
 def _from_file(location: BucketLocation, path: str) -> Mapping[str, str]:
-    text = read_credentials_file(path, location.name)
+    text = read_credentials_file(path, f"bucket `{location.name}`", bucket=location.name)
     try:
         if text.lstrip().startswith("{"):
             found: dict[str, object] = json.loads(text)

@@ -1,0 +1,260 @@
+"""A client of etcd over its JSON gateway: endpoints, TLS, tokens, fail-over. It knows nothing of registers.
+
+Each attempt is one request on the wire, with a deadline that the server is told too. Nothing here repeats a write: who
+asked learns whether it may have taken effect, and decides. See docs/decisions/013-etcd.md for why it is the gateway.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Final, cast
+
+import urllib3
+
+from skyhold.consensus.etcd_credentials import EtcdCredentials
+from skyhold.consensus.etcd_errors import (
+    TRANSPORT_ERRORS,
+    AttemptFailed,
+    TokenRefused,
+    broken,
+    no_answer,
+    refused,
+)
+from skyhold.consensus.etcd_requests import AUTHENTICATE, WATCH, Json, encode, watch
+from skyhold.errors import PermissionDenied, SkyholdError
+
+DEADLINE_S: Final = 20.0
+ATTEMPT_S: Final = 4.0
+CONNECT_S_MAX: Final = 2.0
+PAUSE_S_MIN: Final = 0.05
+PAUSE_S_MAX: Final = 1.0
+WATCH_PAUSE_S: Final = 0.25
+CONNECTIONS_KEPT: Final = 16
+_TOKENS_TRIED: Final = 2
+
+
+class EtcdClient:
+    """The nodes at `endpoints` (`host:port`), tried in this order; one that answers is kept. Thread-safe; may be used
+    after a fork.
+
+    A request gets `attempt_s` at one node, an operation about `deadline_s` in all. `tls` is None for plain HTTP.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        credentials: EtcdCredentials,
+        *,
+        tls: ssl.SSLContext | None,
+        attempt_s: float = ATTEMPT_S,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        self.endpoints = tuple(endpoints)
+        self.attempt_s = attempt_s
+        self.deadline_s = deadline_s
+        self._credentials = credentials
+        self._tls = tls
+        self._preferred = 0
+        self._token: str | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Connections of this process's own: two processes that wrote to one would mix their requests."""
+        self._pid = os.getpid()
+        self._pools = {endpoint: self._pool(endpoint) for endpoint in self.endpoints}
+
+    def _pool(self, endpoint: str) -> urllib3.HTTPConnectionPool:
+        host, _, port = endpoint.rpartition(":")
+        if self._tls is None:
+            return urllib3.HTTPConnectionPool(host.strip("[]"), int(port), maxsize=CONNECTIONS_KEPT)
+        return urllib3.HTTPSConnectionPool(host.strip("[]"), int(port), maxsize=CONNECTIONS_KEPT, ssl_context=self._tls)
+
+    @property
+    def preferred(self) -> str:
+        """The node that is asked next."""
+        return self.endpoints[self._preferred]
+
+    def avoid(self, endpoint: str) -> None:
+        """Ask another node next, unless somebody has seen to that already."""
+        if self.preferred == endpoint:
+            self._preferred = (self._preferred + 1) % len(self.endpoints)
+
+    def post(self, endpoint: str, path: str, request: Mapping[str, object], timeout_s: float) -> Json:
+        """One attempt at one node, with a token where there is a user. Raises `AttemptFailed`."""
+        if self._pid != os.getpid():
+            self._start()
+        body = encode(request)
+        if self._credentials.user is None:
+            return self._post(endpoint, path, body, timeout_s, None)
+        for _ in range(_TOKENS_TRIED):
+            token = self._token or self._authenticate(endpoint, timeout_s)
+            try:
+                return self._post(endpoint, path, body, timeout_s, token)
+            except TokenRefused:
+                self._token = None
+        error = PermissionDenied(
+            f"etcd node {endpoint} gives tokens that it does not take: users may be changing",
+            code="etcd_credentials_refused",
+            hint="Try again",
+        )
+        raise AttemptFailed(error, elsewhere=True, maybe_applied=False)
+
+    def _authenticate(self, endpoint: str, timeout_s: float) -> str:
+        account = {"name": self._credentials.user, "password": self._credentials.password}
+        try:
+            self._token = str(self._post(endpoint, AUTHENTICATE, encode(account), timeout_s, None)["token"])
+        except AttemptFailed as failed:  # what it was needed for was not sent yet
+            raise AttemptFailed(failed.error, elsewhere=failed.elsewhere, maybe_applied=False) from failed
+        return self._token
+
+    def _post(self, endpoint: str, path: str, body: bytes, timeout_s: float, token: str | None) -> Json:
+        try:
+            response = self._pools[endpoint].urlopen(
+                "POST",
+                path,
+                body=body,
+                headers=_headers(timeout_s, token),
+                timeout=_timeout(timeout_s),
+                retries=False,
+                redirect=False,
+            )
+            if response.status != 200:
+                raise refused(endpoint, response.status, response.data)
+            return cast(Json, json.loads(response.data))
+        except (*TRANSPORT_ERRORS, json.JSONDecodeError) as error:
+            raise broken(endpoint, error) from error
+
+    def wait_for_change(self, name: str, from_revision: int, timeout_s: float) -> None:
+        """Return when a key changes at or after a revision of etcd, or after `timeout_s`.
+
+        Returns early, after a short pause, where the stream ends for another reason: its history was compacted, the
+        node went away, the token ran out. Who waits reads again, so the stream need not be trusted with anything.
+        """
+        end_s = time.monotonic() + timeout_s
+        endpoint, told = self.preferred, False
+        try:
+            response = self._pools[endpoint].urlopen(
+                "POST",
+                WATCH,
+                body=encode(watch(name, from_revision)),
+                headers=_headers(None, self._token),
+                timeout=_timeout(timeout_s),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            with closing(response):  # not back into the pool: the stream has no end
+                told = response.status == 200 and _told_of_change(response)
+        except TRANSPORT_ERRORS:
+            pass
+        if not told:
+            time.sleep(max(0.0, min(WATCH_PAUSE_S, end_s - time.monotonic())))
+
+    def call(self, key: str) -> Call:
+        """Begin an operation on a register."""
+        return Call(self, key)
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+
+class Call:
+    """One operation: when it has to end, and what each node said last."""
+
+    def __init__(self, client: EtcdClient, key: str) -> None:
+        self._client = client
+        self._key = key
+        self._end_s = time.monotonic() + client.deadline_s
+        self._errors: dict[str, SkyholdError] = {}
+        self._failures = 0
+
+    def ask(self, path: str, request: Mapping[str, object]) -> Json:
+        """Read: ask one node after the other until one answers. Raises as `attempt` does at the end."""
+        while True:
+            try:
+                return self.attempt(path, request)
+            except AttemptFailed:
+                continue
+
+    def attempt(self, path: str, request: Mapping[str, object]) -> Json:
+        """One attempt on the wire, at the node that answered last.
+
+        Raises `AttemptFailed` where another attempt makes sense, and knows whether this one may take effect yet; else,
+        and when the operation's time is over, the error of the operation, without any effect of this attempt.
+        """
+        remaining_s = self._end_s - time.monotonic()
+        if remaining_s <= 0:
+            raise no_answer(self._key, self._errors)
+        endpoint = self._client.preferred
+        try:
+            return self._client.post(endpoint, path, request, min(self._client.attempt_s, remaining_s))
+        except AttemptFailed as failed:
+            if not failed.elsewhere:
+                raise failed.error from failed
+            self._errors[endpoint] = failed.error
+            self._give_up_where_nobody_lets_us_in(failed)
+            self._client.avoid(endpoint)
+            self._pause()
+            raise
+
+    def _give_up_where_nobody_lets_us_in(self, failed: AttemptFailed) -> None:
+        """Trying until the deadline helps where nodes are away, but not where all of them refuse us."""
+        denied = [endpoint for endpoint, error in self._errors.items() if isinstance(error, PermissionDenied)]
+        if len(denied) == len(self._client.endpoints):
+            raise no_answer(self._key, self._errors) from failed
+
+    def _pause(self) -> None:
+        """After each round over all nodes, longer each time: an election takes about a second."""
+        self._failures += 1
+        rounds, rest = divmod(self._failures, len(self._client.endpoints))
+        if rest == 0:
+            longest_s = min(PAUSE_S_MAX, PAUSE_S_MIN * 2**rounds)
+            time.sleep(max(0.0, min(random.uniform(PAUSE_S_MIN, longest_s), self._end_s - time.monotonic())))  # noqa: S311
+
+
+def tls_context(ca_file: str | None, credentials: EtcdCredentials) -> ssl.SSLContext:
+    """For TLS with these certificates; without a `ca_file`, those that this machine trusts. Raises `PermissionDenied`
+    code `credentials_missing` for a file that can't be used."""
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        if credentials.cert_file is not None:
+            context.load_cert_chain(credentials.cert_file, credentials.key_file)
+    except OSError as error:  # ssl.SSLError is one
+        files = ", ".join(file for file in (ca_file, credentials.cert_file, credentials.key_file) if file)
+        raise PermissionDenied(
+            f"The certificates for etcd cannot be used ({files}): {error.strerror or error}",
+            code="credentials_missing",
+            hint="Give PEM files that this user can read: `ca_file`, and `cert_file` with its `key_file`",
+        ) from error
+    return context
+
+
+def _headers(timeout_s: float | None, token: str | None) -> dict[str, str]:
+    # A node without a leader says so at once, instead of letting the request wait.
+    headers = {"Content-Type": "application/json", "Grpc-Metadata-hasleader": "true"}
+    if timeout_s is not None:
+        headers["Grpc-Timeout"] = f"{max(1, round(timeout_s * 1000))}m"
+    if token is not None:
+        headers["Authorization"] = token
+    return headers
+
+
+def _timeout(read_s: float) -> urllib3.Timeout:
+    return urllib3.Timeout(connect=min(CONNECT_S_MAX, read_s), read=read_s)
+
+
+def _told_of_change(response: urllib3.BaseHTTPResponse) -> bool:
+    """Whether anything came after the first line, which says that the watch was made (or was refused)."""
+    received = b""
+    for part in response.stream():
+        received += part
+        if received.partition(b"\n")[2]:
+            return True
+    return False

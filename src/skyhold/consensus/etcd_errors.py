@@ -1,0 +1,188 @@
+"""What etcd answers, and how requests to it fail, as our errors, in one table.
+
+The messages are those of `api/v3rpc/rpctypes/error.go`, the codes those of gRPC. What matters most is whether a write
+may still take effect after it: etcd says `request timed out` of a proposal that it goes on to apply.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from json import JSONDecodeError
+from typing import Final
+
+from urllib3 import exceptions
+
+from skyhold.consensus.no_majority import contended
+from skyhold.errors import (
+    Corrupt,
+    InvalidInput,
+    OutcomeUnknown,
+    PermissionDenied,
+    QuotaExceeded,
+    SkyholdError,
+    Unavailable,
+)
+
+SAYS_BYTES_MAX: Final = 200
+_USER: Final = (
+    "Give the user of this machine `readwrite` on the store's prefix: `etcdctl role grant-permission --prefix`"
+)
+_CREDENTIALS: Final = "Check user and password where the credentials reference points"
+_TLS: Final = "Check `ca_file`, and `cert_file` and `key_file` where the cluster asks for a client's certificate"
+_LIMIT: Final = "Start etcd with its default limits: --max-request-bytes 1572864, --max-txn-ops 128"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What an answer means: the error, whether another node may do better, and whether a write may take effect yet."""
+
+    error: type[SkyholdError]
+    code: str
+    hint: str
+    elsewhere: bool = False
+    maybe_applied: bool = False
+
+
+_LATE: Final = Meaning(Unavailable, "etcd_unavailable", "", elsewhere=True, maybe_applied=True)
+_NOT_NOW: Final = Meaning(Unavailable, "etcd_unavailable", "", elsewhere=True)
+_BY_MESSAGE: Final = {
+    "etcdserver: no leader": _NOT_NOW,  # said before anything is proposed
+    "etcdserver: too many requests": _NOT_NOW,
+    "etcdserver: mvcc: database space exceeded": Meaning(
+        QuotaExceeded, "etcd_space_exceeded", "Compact and defragment etcd, then `etcdctl alarm disarm`"
+    ),
+    "etcdserver: request is too large": Meaning(QuotaExceeded, "etcd_limit", _LIMIT),
+    "etcdserver: too many operations in txn request": Meaning(QuotaExceeded, "etcd_limit", _LIMIT),
+    "etcdserver: authentication failed, invalid user ID or password": Meaning(
+        PermissionDenied, "etcd_credentials_refused", _CREDENTIALS
+    ),
+    "etcdserver: user name is empty": Meaning(PermissionDenied, "etcd_permission_denied", _CREDENTIALS),
+    "etcdserver: authentication is not enabled": Meaning(
+        InvalidInput, "etcd_auth_disabled", "Run `etcdctl auth enable`, or leave the user out"
+    ),
+}
+_BY_CODE: Final = {
+    1: _LATE,  # canceled
+    2: _LATE,  # unknown
+    4: _LATE,  # deadline exceeded
+    7: Meaning(PermissionDenied, "etcd_permission_denied", _USER),
+    8: _NOT_NOW,  # resource exhausted
+    9: _NOT_NOW,  # failed precondition: a learner, a node that was removed
+    10: _LATE,  # aborted
+    13: _LATE,  # internal
+    14: _LATE,  # unavailable
+    15: Meaning(Corrupt, "etcd_corrupt", "Compare the nodes with `etcdctl endpoint hashkv --cluster`"),
+    16: Meaning(PermissionDenied, "etcd_credentials_refused", _CREDENTIALS),
+}
+_REFUSED: Final = Meaning(InvalidInput, "etcd_refused", "Skyhold needs etcd 3.5 or newer")
+_NO_GATEWAY: Final = Meaning(
+    InvalidInput,
+    "etcd_gateway_missing",
+    "Name etcd's client URLs, `etcds://` for TLS; its JSON gateway (--enable-grpc-gateway) is on by default",
+)
+_TOKEN_REFUSED: Final = frozenset({"etcdserver: invalid auth token", "etcdserver: revision of auth store is old"})
+
+
+class AttemptFailed(Exception):
+    """One attempt on the wire failed. `error` is raised where no other node does better."""
+
+    def __init__(self, error: SkyholdError, *, elsewhere: bool, maybe_applied: bool) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.elsewhere = elsewhere
+        self.maybe_applied = maybe_applied
+
+
+class TokenRefused(Exception):
+    """The token has expired, or users were changed since: the request had no effect, and a new token is needed."""
+
+
+def refused(endpoint: str, status: int, body: bytes) -> AttemptFailed | TokenRefused:
+    """What an answer that is not of status 200 means."""
+    code, says = _code_and_message(body)
+    if says in _TOKEN_REFUSED:
+        return TokenRefused(says)
+    if code is not None:
+        meaning = _BY_MESSAGE.get(says) or _BY_CODE.get(code, _REFUSED)
+    else:  # not of the gateway: of a proxy, a load balancer, or of a port of something else
+        meaning = _LATE if status >= 500 else _NO_GATEWAY
+    return _failed(meaning, endpoint, f"answered {status}: {says}")
+
+
+def broken(endpoint: str, error: Exception) -> AttemptFailed:
+    """What it means that the connection failed. Only a connection that was never made is known to have sent nothing."""
+    if isinstance(error, exceptions.SSLError):
+        # Another node's certificate may be in order; where none is, it is a matter of credentials.
+        meaning = Meaning(PermissionDenied, "etcd_tls_failed", _TLS, elsewhere=True, maybe_applied=True)
+        return _failed(meaning, endpoint, f"could not be spoken to by TLS: {error}")
+    unsent = isinstance(error, exceptions.NewConnectionError | exceptions.ConnectTimeoutError)
+    says = "cannot be reached" if unsent else "did not answer in time"
+    if isinstance(error, exceptions.ProtocolError):
+        says = "broke the connection"
+    if isinstance(error, JSONDecodeError):
+        says = "sent an answer that is not JSON"
+    return _failed(_NOT_NOW if unsent else _LATE, endpoint, says)
+
+
+def no_answer(key: str, errors: Mapping[str, SkyholdError]) -> SkyholdError:
+    """The error of an operation without effect that did not end in time. `errors`: what each node said last."""
+    if not errors:
+        return contended(key, sent=False)
+    reasons = "; ".join(error.message for _, error in sorted(errors.items()))
+    fields: dict[str, object] = {"key": key, "endpoints": sorted(errors)}
+    if all(isinstance(error, PermissionDenied) for error in errors.values()):
+        first = next(iter(errors.values()))
+        return PermissionDenied(
+            f"No node of etcd lets us in ({reasons}); nothing was changed", code=first.code, hint=first.hint, **fields
+        )
+    return Unavailable(
+        f"Register {key} needs a majority of the etcd cluster, and no node answered for one ({reasons}); "
+        "nothing was changed",
+        code="etcd_unavailable",
+        hint="Check the nodes with `etcdctl endpoint health`, and that the URL begins with etcds:// where they "
+        "speak TLS; what was pulled before stays readable",
+        **fields,
+    )
+
+
+def outcome_unknown(key: str, why: SkyholdError) -> OutcomeUnknown:
+    """The error of a change that was sent, and that nobody can be asked about now."""
+    return OutcomeUnknown(
+        f"A change of register {key} was sent to etcd, and may or may not take effect: {why.message}",
+        code="etcd_outcome_unknown",
+        hint="Run the command again when etcd answers: what took effect is not done twice",
+        key=key,
+        cause=why.code,
+    )
+
+
+def unsettled(key: str, why: SkyholdError) -> OutcomeUnknown:
+    """The error of an outcome that was asked for and cannot be told now."""
+    return OutcomeUnknown(
+        f"What became of a change of register {key} cannot be settled now: {why.message}",
+        code="etcd_outcome_unknown",
+        hint="Ask again when etcd answers",
+        key=key,
+        cause=why.code,
+    )
+
+
+def _failed(meaning: Meaning, endpoint: str, says: str) -> AttemptFailed:
+    error = meaning.error(
+        f"etcd node {endpoint} {says}", code=meaning.code, hint=meaning.hint or None, endpoint=endpoint
+    )
+    return AttemptFailed(error, elsewhere=meaning.elsewhere, maybe_applied=meaning.maybe_applied)
+
+
+def _code_and_message(body: bytes) -> tuple[int | None, str]:
+    try:
+        answer = json.loads(body)
+        return int(answer["code"]), str(answer["message"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None, body[:SAYS_BYTES_MAX].decode("utf-8", "replace").strip()
+
+
+TRANSPORT_ERRORS: Final = (exceptions.HTTPError, OSError)
+"""What urllib3 raises where a request fails on the way."""
