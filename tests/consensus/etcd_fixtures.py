@@ -5,18 +5,47 @@ from __future__ import annotations
 import functools
 import json
 import secrets
+import threading
 from pathlib import Path
 
 from skyhold.consensus.etcd import EtcdRegisters, open_etcd
 from skyhold.consensus.etcd_location import EtcdLocation, parse_etcd_location
 from tests import etcd
 from tests.etcd import EtcdCluster
+from tests.faults.proxy import FaultProxy
 from tests.servers import new_folder
 
 ATTEMPT_S = 1.0
 DEADLINE_S = 20.0
+TRANSACTION = "/v3/kv/txn"
 PREFIX = "team-a/models"
 PASSWORDS = {"writer": "w-only-for-tests", "reader": "r-only-for-tests", "stranger": "s-only-for-tests"}
+
+
+class HoldingProxy(FaultProxy):
+    """Can hold back transactions, and deliver them after their sender has given up: as any network may."""
+
+    def __init__(self, upstream_port: int) -> None:
+        super().__init__(upstream_port)
+        self._delivered = threading.Event()
+        self._may_pass = threading.Event()
+        self._may_pass.set()
+
+    def hold(self) -> None:
+        self._may_pass.clear()
+
+    def release(self) -> None:
+        """Deliver what is held, and return when the server has answered it."""
+        self._delivered.clear()
+        self._may_pass.set()
+        assert self._delivered.wait(20)
+
+    def _ask(self, head: bytes, body: bytes, method: bytes) -> tuple[bytes, bytes]:
+        if TRANSACTION.encode() in head:
+            self._may_pass.wait(60)
+        answer = super()._ask(head, body, method)
+        self._delivered.set()
+        return answer
 
 
 def new_store() -> str:
@@ -36,7 +65,7 @@ def opened(
     if isinstance(place, EtcdCluster):
         place = f"{place.url}/{PREFIX}"
     location = parse_etcd_location(place) if isinstance(place, str) else place
-    return open_etcd(location, store_id=store, epoch=epoch, attempt_s=attempt_s, deadline_s=deadline_s)
+    return open_etcd(location, store_id=store, epoch=epoch, writer="test", attempt_s=attempt_s, deadline_s=deadline_s)
 
 
 @functools.cache

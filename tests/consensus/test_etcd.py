@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 
 import pytest
 from hypothesis import settings
@@ -33,7 +34,7 @@ from skyhold.consensus.etcd_location import parse_etcd_location
 from skyhold.errors import Conflict
 
 location, racer, increments = parse_etcd_location(sys.argv[1]), sys.argv[3], int(sys.argv[4])
-registers = open_etcd(location, store_id=sys.argv[2], epoch=1)
+registers = open_etcd(location, store_id=sys.argv[2], epoch=1, writer=racer)
 for increment in range(increments):
     while True:
         current = registers.read("names")
@@ -173,6 +174,15 @@ def test_value_that_another_program_wrote_is_named_as_damaged(registers: EtcdReg
             call()
 
 
+def test_who_wrote_last_is_told(registers: EtcdRegisters) -> None:
+    assert registers.inspect(KEY) is None
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    told = registers.inspect(KEY)
+    assert told is not None
+    assert (told.value, told.writer) == (Versioned(1, b"one"), "test")
+    assert datetime.fromisoformat(told.time).tzinfo is not None
+
+
 # ---- what a change costs, and etcd's limits
 
 
@@ -189,7 +199,8 @@ def test_change_of_a_register_that_was_read_is_one_request(
 
 def test_change_by_somebody_else_is_found_out_by_the_transaction(registers: EtcdRegisters) -> None:
     registers.compare_and_set(KEY, 0, b"one", "a")
-    other = EtcdRegisters(registers._client, registers._names.registers.removesuffix("/registers/"))
+    prefix = registers._names.registers.removesuffix("/registers/")
+    other = EtcdRegisters(registers._client, prefix, writer="other")
     other.read(KEY)
     registers.compare_and_set(KEY, 1, b"two", "b")
     with pytest.raises(Exception, match="is at version 2, not 1"):

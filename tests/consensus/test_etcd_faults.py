@@ -10,17 +10,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from skyhold.consensus.etcd import EtcdRegisters
+from skyhold.consensus.etcd import EtcdRegisters, NodeStatus
 from skyhold.consensus.register import CHANGES_KEPT, Versioned
 from skyhold.errors import Conflict, OutcomeUnknown, SkyholdError, Unavailable
 from tests import etcd
 from tests.consensus.conformance import KEY
-from tests.consensus.etcd_fixtures import PREFIX, new_store, opened
+from tests.consensus.etcd_fixtures import PREFIX, TRANSACTION, HoldingProxy, new_store, opened
 from tests.etcd import EtcdCluster, Node
-from tests.faults.proxy import Fault, FaultProxy, fault_proxy
+from tests.faults.proxy import Fault
 from tests.servers import wait_until
-
-TRANSACTION = "/v3/kv/txn"
 
 
 @pytest.fixture
@@ -31,12 +29,13 @@ def cluster() -> Iterator[EtcdCluster]:
 
 
 @pytest.fixture
-def proxy(cluster: EtcdCluster) -> Iterator[FaultProxy]:
-    with fault_proxy(cluster.nodes[0].client_port) as proxy:
-        yield proxy
+def proxy(cluster: EtcdCluster) -> Iterator[HoldingProxy]:
+    proxy = HoldingProxy(cluster.nodes[0].client_port)
+    yield proxy
+    proxy.close()
 
 
-def through(proxy: FaultProxy, store: str, *, attempt_s: float = 1.0, deadline_s: float = 20.0) -> EtcdRegisters:
+def through(proxy: HoldingProxy, store: str, *, attempt_s: float = 1.0, deadline_s: float = 20.0) -> EtcdRegisters:
     """The registers of a store as a client has them that knows the proxy alone."""
     location = f"etcd://127.0.0.1:{proxy.port}/{PREFIX}"
     return opened(location, store, attempt_s=attempt_s, deadline_s=deadline_s)
@@ -156,10 +155,21 @@ def test_lost_majority_is_an_error_that_names_the_nodes_and_changes_nothing(clus
     assert registers.read(KEY) == Versioned(1, b"one")
 
 
+def test_nodes_are_told_with_what_is_wrong_with_them(cluster: EtcdCluster) -> None:
+    registers = opened(cluster, new_store())
+    nodes = registers.nodes()
+    assert list(nodes) == cluster.hosts.split(",")
+    assert all(isinstance(node, NodeStatus) for node in nodes.values())
+    assert len({node.member_id for node in nodes.values() if isinstance(node, NodeStatus)}) == 3
+    cluster.nodes[1].kill()
+    answers = [isinstance(node, NodeStatus) for node in registers.nodes().values()]
+    assert answers == [True, False, True]
+
+
 # ---- replies
 
 
-def test_change_whose_reply_was_lost_is_found_by_its_operation_id(cluster: EtcdCluster, proxy: FaultProxy) -> None:
+def test_change_whose_reply_was_lost_is_found_by_its_operation_id(cluster: EtcdCluster, proxy: HoldingProxy) -> None:
     store = new_store()
     registers = through(proxy, store)
     for version, data in enumerate([b"one", b"two", b"three"]):
@@ -170,7 +180,7 @@ def test_change_whose_reply_was_lost_is_found_by_its_operation_id(cluster: EtcdC
 
 
 @pytest.mark.parametrize("kind", ["drop", "answer", "truncate", "delay"])
-def test_change_is_made_once_whatever_becomes_of_its_request(proxy: FaultProxy, kind: str) -> None:
+def test_change_is_made_once_whatever_becomes_of_its_request(proxy: HoldingProxy, kind: str) -> None:
     registers = through(proxy, new_store(), attempt_s=0.4)
     registers.compare_and_set(KEY, 0, b"one", "a")
     proxy.inject(Fault(kind, times=1, delay_s=0.8, target=TRANSACTION))  # type: ignore[arg-type]
@@ -180,7 +190,7 @@ def test_change_is_made_once_whatever_becomes_of_its_request(proxy: FaultProxy, 
 
 
 def test_change_whose_replies_are_all_lost_is_unknown_until_it_is_asked_about(
-    cluster: EtcdCluster, proxy: FaultProxy
+    cluster: EtcdCluster, proxy: HoldingProxy
 ) -> None:
     store = new_store()
     registers = through(proxy, store, deadline_s=0.6)
@@ -195,7 +205,7 @@ def test_change_whose_replies_are_all_lost_is_unknown_until_it_is_asked_about(
     assert registers.compare_and_set(KEY, 1, b"two", "b") == Versioned(2, b"two")
 
 
-def test_lost_seal_and_lost_restore_are_finished_by_the_next_attempt(proxy: FaultProxy) -> None:
+def test_lost_seal_and_lost_restore_are_finished_by_the_next_attempt(proxy: HoldingProxy) -> None:
     registers = through(proxy, new_store())
     registers.compare_and_set("config", 0, b"one", "a")
     proxy.inject(Fault("lose_reply", times=1, target=TRANSACTION))
@@ -208,7 +218,7 @@ def test_lost_seal_and_lost_restore_are_finished_by_the_next_attempt(proxy: Faul
 
 
 def test_change_that_others_buried_while_its_reply_was_lost_is_unknown(
-    cluster: EtcdCluster, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    cluster: EtcdCluster, proxy: HoldingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So many followed that the register no longer tells whether it was among them."""
     store = new_store()
@@ -231,26 +241,20 @@ def test_change_that_others_buried_while_its_reply_was_lost_is_unknown(
 # ---- requests that come late
 
 
-def send_late(proxy: FaultProxy, store: str, version: int) -> None:
-    """Send a change that the server gets only after its sender has given up, and return before that."""
-    sender = through(proxy, store, attempt_s=0.3, deadline_s=0.3)
+def send_late(proxy: HoldingProxy, store: str, version: int) -> None:
+    """Send a change that is still on its way when its sender has given up."""
+    sender = through(proxy, store)
     sender.read(KEY)
-    proxy.inject(Fault("delay", times=1, delay_s=0.8, target=TRANSACTION))
+    proxy.hold()
+    sender._client.attempt_s = sender._client.deadline_s = 0.3
     with pytest.raises(OutcomeUnknown):
         sender.compare_and_set(KEY, version, b"late", "late")
-    assert [seen.fault for seen in proxy.seen] == ["delay"]
     sender.close()
-
-
-def wait_for_late(proxy: FaultProxy) -> None:
-    """Until the proxy has delivered it: then it closes the connection of the sender, who has gone."""
-    assert proxy.connections == 1
-    wait_until(lambda: proxy.connections == 0, lambda: "what was sent late does not arrive")
 
 
 @pytest.mark.parametrize("version", [0, 1], ids=["create", "change"])
 def test_change_that_arrives_late_takes_effect_where_nobody_settled_it(
-    cluster: EtcdCluster, proxy: FaultProxy, version: int
+    cluster: EtcdCluster, proxy: HoldingProxy, version: int
 ) -> None:
     """Without this the next test would show nothing."""
     store = new_store()
@@ -258,14 +262,15 @@ def test_change_that_arrives_late_takes_effect_where_nobody_settled_it(
     for earlier in range(version):
         direct.compare_and_set(KEY, earlier, b"early", f"early-{earlier}")
     send_late(proxy, store, version)
-    current = direct.read(KEY)
-    assert (current.version if current else 0) == version
-    wait_until(lambda: direct.watch(KEY, version, timeout_s=5) == [Versioned(version + 1, b"late")], lambda: "lost")
+    before = direct.read(KEY)
+    assert (before.version if before else 0) == version
+    proxy.release()
+    assert direct.read(KEY) == Versioned(version + 1, b"late")
 
 
 @pytest.mark.parametrize("version", [0, 1], ids=["create", "change"])
 def test_change_that_arrives_late_is_void_once_it_was_settled(
-    cluster: EtcdCluster, proxy: FaultProxy, version: int
+    cluster: EtcdCluster, proxy: HoldingProxy, version: int
 ) -> None:
     store = new_store()
     direct = opened(cluster, store)
@@ -274,19 +279,19 @@ def test_change_that_arrives_late_is_void_once_it_was_settled(
     before = direct.read(KEY)
     send_late(proxy, store, version)
     assert direct.outcome(KEY, "late") is None
-    wait_for_late(proxy)
+    proxy.release()
     assert direct.read(KEY) == before
     assert direct.outcome(KEY, "late") is None
     assert direct.compare_and_set(KEY, version, b"again", "late") == Versioned(version + 1, b"again")
 
 
-def test_change_that_arrives_late_is_void_after_another_change(cluster: EtcdCluster, proxy: FaultProxy) -> None:
+def test_change_that_arrives_late_is_void_after_another_change(cluster: EtcdCluster, proxy: HoldingProxy) -> None:
     store = new_store()
     direct = opened(cluster, store)
     direct.compare_and_set(KEY, 0, b"early", "early")
     send_late(proxy, store, 1)
     direct.compare_and_set(KEY, 1, b"other", "other")
-    wait_for_late(proxy)
+    proxy.release()
     assert direct.read(KEY) == Versioned(2, b"other")
 
 

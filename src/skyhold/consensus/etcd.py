@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from skyhold.consensus import etcd_requests as requests
@@ -21,7 +22,7 @@ from skyhold.consensus.etcd_client import ATTEMPT_S, DEADLINE_S, Call, EtcdClien
 from skyhold.consensus.etcd_credentials import credentials_of
 from skyhold.consensus.etcd_errors import AttemptFailed, outcome_unknown, unsettled
 from skyhold.consensus.etcd_location import EtcdLocation
-from skyhold.consensus.etcd_records import Names, Record, decode_record, end_of, head_of
+from skyhold.consensus.etcd_records import Names, Record, decode_record, end_of, without_data
 from skyhold.consensus.etcd_requests import RANGE, TRANSACTION, Found
 from skyhold.consensus.operation import CompareAndSet, Kept, Operation, Restore, Seal, after, find, newest
 from skyhold.consensus.register import (
@@ -52,16 +53,27 @@ class _Seen:
     revisions: tuple[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A node that answers for a majority: its id, the term of its leader, and the revision of etcd that it has."""
+
+    member_id: str
+    raft_term: int
+    revision: int
+
+
 class EtcdRegisters(Registers):
-    """The registers under `prefix` of a cluster: those of one epoch of one store.
+    """The registers under `prefix` of a cluster: those of one epoch of one store. `writer` is told to people as who
+    wrote last.
 
     Raises, beside what the port says, `Unavailable` code `etcd_unavailable` and `OutcomeUnknown` code
     `etcd_outcome_unknown`, both with what each node said, and the codes of `etcd_errors`. May be used after a fork.
     """
 
-    def __init__(self, client: EtcdClient, prefix: str) -> None:
+    def __init__(self, client: EtcdClient, prefix: str, *, writer: str) -> None:
         self._client = client
         self._names = Names(prefix)
+        self._writer = writer
         self._remembered: dict[str, _Seen] = {}
 
     def read(self, key: str) -> Versioned | None:
@@ -131,7 +143,32 @@ class EtcdRegisters(Registers):
     def close(self) -> None:
         self._client.close()
 
+    def inspect(self, key: str) -> Record | None:
+        """The newest decision on a register, with who wrote it when; None where it was never created. For people."""
+        check_register_key(key)
+        found = requests.found_in(self._client.call(key).ask(RANGE, requests.register_range(self._names, key)))
+        return next((decode_record(item.body, item.name) for item in found if item.name == self._names.head(key)), None)
+
+    def nodes(self) -> dict[str, NodeStatus | SkyholdError]:
+        """Each node of the location by name: how it stands, or why it does not answer for a majority of the cluster.
+
+        Each is asked for a linearizable read of the register `config`, which any user of the store may do.
+        """
+        told: dict[str, NodeStatus | SkyholdError] = {}
+        for endpoint in self._client.endpoints:
+            try:
+                request = requests.register_range(self._names, "config")
+                answer = self._client.post(endpoint, RANGE, request, self._client.attempt_s)
+            except AttemptFailed as failed:
+                told[endpoint] = failed.error
+            else:
+                told[endpoint] = NodeStatus(*requests.header_of(answer))
+        return told
+
     # ---- changing
+
+    def _signed(self) -> tuple[str, str]:
+        return self._writer, datetime.now(UTC).isoformat(timespec="milliseconds")
 
     def _changed(self, operation: Operation, seen: _Seen | None = None) -> Versioned:
         """Apply an operation to what its register holds, until etcd takes the outcome or there is nothing to do."""
@@ -145,7 +182,7 @@ class EtcdRegisters(Registers):
                     raise AssertionError(f"{operation} set no value")
                 if kept == seen.kept:
                     return self._whole(call, key, kept, result)
-                request = requests.change(self._names, key, seen.revisions, seen.kept, kept)
+                request = requests.change(self._names, key, seen.revisions, seen.kept, kept, self._signed())
                 try:
                     answer = call.attempt(TRANSACTION, request)
                 except AttemptFailed as failed:
@@ -154,7 +191,7 @@ class EtcdRegisters(Registers):
                         seen = self._look(call, key)
                     continue
                 if answer.get("succeeded"):
-                    self._remember(key, _Seen(kept, (requests.revision_of(answer), seen.revisions[1])))
+                    self._remember(key, _Seen(kept, (requests.header_of(answer)[2], seen.revisions[1])))
                     return result
                 seen = self._seen(key, requests.ranges_in(answer)[0])
         except (Conflict, OutcomeUnknown):
@@ -190,8 +227,7 @@ class EtcdRegisters(Registers):
         """Of older changes their ids alone, so that a register takes some 20 KiB here."""
         if len(self._remembered) >= REMEMBERED_MAX:
             self._remembered.clear()
-        kept = head_of(seen.kept).kept if seen.kept else ()
-        self._remembered[key] = _Seen(kept, seen.revisions)
+        self._remembered[key] = _Seen(without_data(seen.kept), seen.revisions)
 
     def _read_with_changes(self, key: str, after_version: int) -> tuple[Kept, int]:
         """The kept changes after a version, all with their data (of a register without any of these, the newest);
@@ -203,7 +239,7 @@ class EtcdRegisters(Registers):
         changes = tuple(self._change(item) for item in found)
         if changes and (not seen.kept or changes[-1].value != seen.kept[-1].value):
             raise self._damaged(key)
-        return changes or seen.kept[-1:], requests.revision_of(answer)
+        return changes or seen.kept[-1:], requests.header_of(answer)[2]
 
     def _whole(self, call: Call, key: str, kept: Kept, value: Versioned) -> Versioned:
         """A value among the kept changes, with its data."""
@@ -242,6 +278,7 @@ def open_etcd(
     *,
     store_id: str,
     epoch: int,
+    writer: str,
     attempt_s: float = ATTEMPT_S,
     deadline_s: float = DEADLINE_S,
 ) -> EtcdRegisters:
@@ -253,7 +290,7 @@ def open_etcd(
     credentials = credentials_of(location.credentials)
     tls = tls_context(location.ca_file, credentials) if location.tls else None
     client = EtcdClient(location.endpoints, credentials, tls=tls, attempt_s=attempt_s, deadline_s=deadline_s)
-    return EtcdRegisters(client, f"{location.prefix}/{store_id}/{epoch:08x}")
+    return EtcdRegisters(client, f"{location.prefix}/{store_id}/{epoch:08x}", writer=writer)
 
 
 def _fits(kept: Kept, operation: CompareAndSet) -> bool:

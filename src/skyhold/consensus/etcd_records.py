@@ -21,27 +21,30 @@ from skyhold.consensus.register import Change, Versioned
 from skyhold.errors import Corrupt
 
 FORMAT: Final = 1
-_FIELDS: Final = frozenset({"format", "version", "data_bytes", "next_configuration_bytes", "operations"})
+_FIELDS: Final = frozenset(
+    {"format", "version", "data_bytes", "next_configuration_bytes", "operations", "writer", "time"}
+)
 _REGISTER: Final = re.compile(r"(config|names|repository/[0-9a-f]{32})/(head|fence)")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """The value under a key. `operations` are the ids of the kept changes up to this one, oldest first, without a gap;
-    under the key of a change there is just its own."""
+    under the key of a change there is just its own. `writer` and `time` (RFC 3339, the writer's clock) are told to
+    people and decide nothing."""
 
     value: Versioned
     operations: tuple[str | None, ...]
+    writer: str
+    time: str
 
     @property
     def kept(self) -> Kept:
-        """The kept changes. All but the last are stubs: their data lies under keys of their own, and no operation
-        needs it."""
-        oldest = self.value.version - len(self.operations) + 1
-        stubs = tuple(
-            Change(Versioned(oldest + place, b""), operation) for place, operation in enumerate(self.operations[:-1])
-        )
-        return (*stubs, Change(self.value, self.operations[-1]))
+        """The kept changes, with the data of the last alone (see `without_data`)."""
+        *older, own = self.operations
+        oldest = self.value.version - len(older)
+        stubs = (Change(Versioned(oldest + place, b""), operation) for place, operation in enumerate(older))
+        return (*stubs, Change(self.value, own))
 
 
 class Names:
@@ -79,9 +82,11 @@ def end_of(prefix: str) -> str:
     return prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
-def head_of(kept: Kept) -> Record:
-    """What the head holds when these changes are kept."""
-    return Record(kept[-1].value, tuple(change.operation_id for change in kept))
+def without_data(kept: Kept) -> Kept:
+    """The kept changes as a head tells of them: the data of all but the last lies under keys of their own, and no
+    operation needs it."""
+    older = (Change(Versioned(change.value.version, b""), change.operation_id) for change in kept[:-1])
+    return (*older, *kept[-1:])
 
 
 def encode_record(record: Record) -> bytes:
@@ -93,6 +98,8 @@ def encode_record(record: Record) -> bytes:
         "data_bytes": len(value.data),
         "next_configuration_bytes": None if value.next_configuration is None else len(value.next_configuration),
         "operations": record.operations,
+        "writer": record.writer,
+        "time": record.time,
     }
     line = json.dumps(header, separators=(",", ":")).encode()
     return line + b"\n" + value.data + (value.next_configuration or b"")
@@ -116,7 +123,9 @@ def _record(header: object, rest: bytes) -> Record:
     if not isinstance(header, dict) or set(header) != _FIELDS or header["format"] != FORMAT:
         raise ValueError("fields")
     version, data_bytes, operations = header["version"], header["data_bytes"], header["operations"]
-    next_bytes = header["next_configuration_bytes"]
+    next_bytes, writer, time = header["next_configuration_bytes"], header["writer"], header["time"]
+    if not isinstance(writer, str) or not isinstance(time, str):
+        raise TypeError("writer")
     if not isinstance(version, int) or not isinstance(data_bytes, int) or not isinstance(next_bytes, int | None):
         raise TypeError("sizes")
     if not isinstance(operations, list) or not all(isinstance(item, str | None) for item in operations):
@@ -124,4 +133,4 @@ def _record(header: object, rest: bytes) -> Record:
     if data_bytes < 0 or len(rest) != data_bytes + (next_bytes or 0) or not 1 <= len(operations) <= version:
         raise ValueError("lengths")
     value = Versioned(version, rest[:data_bytes], None if next_bytes is None else rest[data_bytes:])
-    return Record(value, tuple(operations))
+    return Record(value, tuple(operations), writer, time)

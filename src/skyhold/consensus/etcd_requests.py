@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from skyhold.consensus.etcd_records import Names, encode_record, end_of, head_of
+from skyhold.consensus.etcd_records import Names, Record, encode_record, end_of
 from skyhold.consensus.operation import Kept
 
 Json = dict[str, Any]
@@ -66,13 +66,19 @@ def settle(names: Names, key: str, operation_id: str) -> Json:
     return {"success": [{"request_put": fence}, {"request_range": register_range(names, key)}]}
 
 
-def change(names: Names, key: str, revisions: tuple[int, int], before: Kept, after: Kept) -> Json:
+def change(
+    names: Names, key: str, revisions: tuple[int, int], before: Kept, after: Kept, signed: tuple[str, str]
+) -> Json:
     """Replace the kept changes `before` by `after`, if head and fence are still at these revisions (0: not there);
-    else read the register. Three operations, or one for each change that a restore brings and one more."""
+    else read the register. Three operations, or one for each change that a restore brings and one more.
+
+    `signed`: writer and time, for people.
+    """
     newest_before = before[-1].value.version if before else 0
-    steps = [_put(names.head(key), encode_record(head_of(after)))]
+    operations = tuple(item.operation_id for item in after)
+    steps = [_put(names.head(key), Record(after[-1].value, operations, *signed))]
     steps += [
-        _put(names.change(key, item.value.version), encode_record(head_of((item,))))
+        _put(names.change(key, item.value.version), Record(item.value, (item.operation_id,), *signed))
         for item in after
         if item.value.version > newest_before
     ]
@@ -109,13 +115,14 @@ def ranges_in(answer: Json) -> list[list[Found]]:
     return [found_in(response["response_range"]) for response in responses if "response_range" in response]
 
 
-def revision_of(answer: Json) -> int:
-    """The revision of etcd at which it answered."""
-    return int(answer["header"]["revision"])
+def header_of(answer: Json) -> tuple[str, int, int]:
+    """The member that answered, the term of its leader, and the revision of etcd at which it answered."""
+    header = answer["header"]
+    return f"{int(header['member_id']):x}", int(header["raft_term"]), int(header["revision"])
 
 
-def _put(name: str, body: bytes) -> Json:
-    return {"request_put": {"key": _text(name), "value": base64.b64encode(body).decode()}}
+def _put(name: str, record: Record) -> Json:
+    return {"request_put": {"key": _text(name), "value": base64.b64encode(encode_record(record)).decode()}}
 
 
 def _at(name: str, revision: int) -> Json:
