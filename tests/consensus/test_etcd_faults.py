@@ -6,13 +6,15 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
+import requests
 
 from skyhold.consensus.etcd import EtcdRegisters, NodeStatus
 from skyhold.consensus.register import CHANGES_KEPT, Versioned
-from skyhold.errors import Conflict, OutcomeUnknown, SkyholdError, Unavailable
+from skyhold.errors import Conflict, OutcomeUnknown, QuotaExceeded, SkyholdError, Unavailable
 from tests import etcd
 from tests.consensus.conformance import KEY
 from tests.consensus.etcd_fixtures import PREFIX, TRANSACTION, HoldingProxy, new_store, opened
@@ -155,6 +157,25 @@ def test_lost_majority_is_an_error_that_names_the_nodes_and_changes_nothing(clus
     assert registers.read(KEY) == Versioned(1, b"one")
 
 
+def test_node_that_is_alone_gives_no_answer_of_its_own(cluster: EtcdCluster) -> None:
+    """It still believes in its leader, and what it holds may be old: every read asks a majority."""
+    alone = next(node for node in cluster.nodes if node is not cluster.leader())
+    registers = opened(f"etcd://{alone.host}/{PREFIX}", new_store(), deadline_s=0.5)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    reads: list[Callable[[], object]] = [
+        lambda: registers.read(KEY),
+        lambda: registers.changes(KEY),
+        lambda: registers.watch(KEY, 0, timeout_s=0),
+        registers.list,
+    ]
+    for node in cluster.nodes:
+        if node is not alone:
+            node.pause()
+    with ThreadPoolExecutor(len(reads)) as readers:
+        errors = [reading.exception() for reading in [readers.submit(read) for read in reads]]
+    assert [type(error) for error in errors] == [Unavailable] * len(reads)
+
+
 def test_nodes_are_told_with_what_is_wrong_with_them(cluster: EtcdCluster) -> None:
     registers = opened(cluster, new_store())
     nodes = registers.nodes()
@@ -164,6 +185,23 @@ def test_nodes_are_told_with_what_is_wrong_with_them(cluster: EtcdCluster) -> No
     cluster.nodes[1].kill()
     answers = [isinstance(node, NodeStatus) for node in registers.nodes().values()]
     assert answers == [True, False, True]
+
+
+def test_cluster_without_space_refuses_changes_and_still_reads(cluster: EtcdCluster) -> None:
+    registers = opened(cluster, new_store())
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    node = registers.nodes()[cluster.nodes[0].host]
+    assert isinstance(node, NodeStatus)
+    alarm = {"action": "ACTIVATE", "memberID": str(int(node.member_id, 16)), "alarm": "NOSPACE"}
+    requests.post(f"{cluster.nodes[0].url}/v3/maintenance/alarm", json=alarm, timeout=10).raise_for_status()
+    try:
+        with pytest.raises(QuotaExceeded) as caught:
+            registers.compare_and_set(KEY, 1, b"two", "b")
+        assert caught.value.code == "etcd_space_exceeded"
+        assert registers.read(KEY) == Versioned(1, b"one")
+    finally:
+        cluster.ctl("alarm", "disarm")
+    assert registers.compare_and_set(KEY, 1, b"two", "b") == Versioned(2, b"two")
 
 
 # ---- replies

@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Final, cast
+from typing import Final
 
 import urllib3
 
@@ -126,9 +126,12 @@ class EtcdClient:
             )
             if response.status != 200:
                 raise refused(endpoint, response.status, response.data)
-            return cast(Json, json.loads(response.data))
+            answer = json.loads(response.data)
+            if not isinstance(answer, dict):
+                raise json.JSONDecodeError("an object is expected", response.data.decode(), 0)
         except (*TRANSPORT_ERRORS, json.JSONDecodeError) as error:
             raise broken(endpoint, error) from error
+        return answer
 
     def wait_for_change(self, name: str, from_revision: int, timeout_s: float) -> None:
         """Return when a key changes at or after a revision of etcd, or after `timeout_s`.
