@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import requests
@@ -84,11 +84,11 @@ class Node:
 
 @dataclass
 class EtcdCluster:
-    """Three nodes. `hosts` is what an `etcd://` location names."""
+    """Three nodes; `has_users` once authentication was enabled. `hosts` is what an `etcd://` location names."""
 
     nodes: list[Node]
     authority: Authority | None
-    users: set[str] = field(default_factory=set)
+    has_users: bool = False
 
     @property
     def hosts(self) -> str:
@@ -117,24 +117,32 @@ class EtcdCluster:
         leads = [status["Status"]["leader"] == status["Status"]["header"]["member_id"] for status in found]
         return self.nodes[leads.index(True)]
 
-    def ctl(self, *arguments: str, user: str | None = None, input_text: str | None = None) -> str:
+    def ctl(self, *arguments: str, input_text: str | None = None) -> str:
         """Run `etcdctl`, as root where the cluster has users."""
-        account = user or (f"root:{ROOT_PASSWORD}" if "root" in self.users else None)
-        options = [f"--endpoints={','.join(node.url for node in self.nodes)}"]
-        if account:
-            options.append(f"--user={account}")
+        return self._run([str(program("etcdctl")), *arguments], {}, input_text)
+
+    def shell(self, commands: str, **environment: str) -> None:
+        """Run commands of bash with `etcdctl` on the path, set up for this cluster, until one goes wrong."""
+        path = f"{program('etcdctl').parent}:{os.environ['PATH']}"
+        self._run(["bash", "-euo", "pipefail", "-c", commands], {"PATH": path, **environment}, None)
+
+    def _run(self, command: list[str], environment: dict[str, str], input_text: str | None) -> str:
+        given = {"ETCDCTL_ENDPOINTS": ",".join(node.url for node in self.nodes)}
+        if self.has_users:
+            given["ETCDCTL_USER"] = f"root:{ROOT_PASSWORD}"
         if self.authority:
             certificate, key = self.authority.client_pair
-            options += [f"--cacert={self.authority.ca_file}", f"--cert={certificate}", f"--key={key}"]
+            given |= {"ETCDCTL_CACERT": str(self.authority.ca_file), "ETCDCTL_CERT": certificate, "ETCDCTL_KEY": key}
         run = subprocess.run(
-            [str(program("etcdctl")), *options, *arguments],
+            command,
+            env=os.environ | given | environment,
+            input=input_text,
             capture_output=True,
             text=True,
             check=False,
             timeout=60,
-            input=input_text,
         )
-        assert run.returncode == 0, f"etcdctl {arguments}: {run.stderr}"
+        assert run.returncode == 0, f"{command}: {run.stderr}"
         return run.stdout
 
     def revision(self) -> int:
@@ -164,13 +172,8 @@ def secure_cluster() -> EtcdCluster:
     cluster.ctl("user", "add", f"root:{ROOT_PASSWORD}")
     cluster.ctl("user", "grant-role", "root", "root")
     cluster.ctl("auth", "enable")
-    cluster.users.add("root")
+    cluster.has_users = True
     return cluster
-
-
-def new_cluster() -> EtcdCluster:
-    """A cluster of the caller's own, which it may leave without a majority."""
-    return _started(None)
 
 
 def _started(authority: Authority | None) -> EtcdCluster:

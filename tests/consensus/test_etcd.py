@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -27,6 +29,7 @@ from tests.consensus.etcd_fixtures import PASSWORDS, PREFIX, cluster_with_users,
 from tests.consensus.test_state_machine import STEPS, RegistersMachine
 from tests.etcd import EtcdCluster
 
+ROOT = Path(__file__).parents[2]
 INCREMENT = """
 import sys
 from skyhold.consensus.etcd import open_etcd
@@ -181,6 +184,23 @@ def test_who_wrote_last_is_told(registers: EtcdRegisters) -> None:
     assert told is not None
     assert (told.value, told.writer) == (Versioned(1, b"one"), "test")
     assert datetime.fromisoformat(told.time).tzinfo is not None
+
+
+# ---- what the documents say
+
+
+def test_users_are_made_as_the_documents_say() -> None:
+    page = (ROOT / "docs" / "how-to" / "etcd.md").read_text()
+    [commands] = re.findall(r"^```sh etcdctl\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    password, cluster, store = "p-only-for-tests", cluster_with_users(), new_store()
+    cluster.shell(commands, USER_PASSWORD=password)
+    writer, reader = (opened(secure_location(user, password=password), store) for user in ("ci", "dashboard"))
+    assert writer.compare_and_set(KEY, 0, b"one", "a") == Versioned(1, b"one")
+    assert reader.read(KEY) == Versioned(1, b"one")
+    with pytest.raises(PermissionDenied):
+        reader.compare_and_set(KEY, 1, b"two", "b")
+    with pytest.raises(PermissionDenied):
+        opened(secure_location("ci", prefix="team-a/other", password=password), store).read(KEY)
 
 
 # ---- what a change costs, and etcd's limits

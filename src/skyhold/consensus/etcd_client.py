@@ -126,12 +126,9 @@ class EtcdClient:
             )
             if response.status != 200:
                 raise refused(endpoint, response.status, response.data)
-            answer = json.loads(response.data)
-            if not isinstance(answer, dict):
-                raise json.JSONDecodeError("an object is expected", response.data.decode(), 0)
+            return _object(response.data)
         except (*TRANSPORT_ERRORS, json.JSONDecodeError) as error:
             raise broken(endpoint, error) from error
-        return answer
 
     def wait_for_change(self, name: str, from_revision: int, timeout_s: float) -> None:
         """Return when a key changes at or after a revision of etcd, or after `timeout_s`.
@@ -247,6 +244,13 @@ def _headers(timeout_s: float | None, token: str | None) -> dict[str, str]:
     if token is not None:
         headers["Authorization"] = token
     return headers
+
+
+def _object(body: bytes) -> Json:
+    answer = json.loads(body)
+    if not isinstance(answer, dict):
+        raise json.JSONDecodeError("an object is expected", body.decode(), 0)
+    return answer
 
 
 def _timeout(read_s: float) -> urllib3.Timeout:

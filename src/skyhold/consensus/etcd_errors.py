@@ -76,7 +76,7 @@ _BY_CODE: Final = {
     15: Meaning(Corrupt, "etcd_corrupt", "Compare the nodes with `etcdctl endpoint hashkv --cluster`"),
     16: Meaning(PermissionDenied, "etcd_credentials_refused", _CREDENTIALS),
 }
-_REFUSED: Final = Meaning(InvalidInput, "etcd_refused", "Skyhold needs etcd 3.5 or newer")
+_REFUSED: Final = Meaning(InvalidInput, "etcd_refused", "Use etcd 3.6, with which Skyhold is tested")
 _NO_GATEWAY: Final = Meaning(
     InvalidInput,
     "etcd_gateway_missing",
