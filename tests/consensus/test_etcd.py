@@ -177,6 +177,16 @@ def test_value_that_another_program_wrote_is_named_as_damaged(registers: EtcdReg
             call()
 
 
+def test_change_that_somebody_deleted_is_no_gap_that_goes_unnoticed(
+    registers: EtcdRegisters, cluster: EtcdCluster
+) -> None:
+    for version in range(5):
+        registers.compare_and_set(KEY, version, b"x", f"o{version}")
+    cluster.ctl("del", registers._names.change(KEY, 3))
+    with pytest.raises(Corrupt):
+        registers.watch(KEY, 1, timeout_s=0)
+
+
 def test_who_wrote_last_is_told(registers: EtcdRegisters) -> None:
     assert registers.inspect(KEY) is None
     registers.compare_and_set(KEY, 0, b"one", "a")

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 
 import pytest
 import requests
+from urllib3.exceptions import SSLError
 
 from skyhold.consensus.etcd import EtcdRegisters, NodeStatus
+from skyhold.consensus.etcd_errors import broken
 from skyhold.consensus.register import CHANGES_KEPT, Versioned
-from skyhold.errors import Conflict, OutcomeUnknown, QuotaExceeded, SkyholdError, Unavailable
+from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
 from tests import etcd
 from tests.consensus.conformance import KEY
 from tests.consensus.etcd_fixtures import PREFIX, TRANSACTION, HoldingProxy, new_store, opened
@@ -241,6 +243,24 @@ def test_change_whose_replies_are_all_lost_is_unknown_until_it_is_asked_about(
     proxy.inject()
     assert registers.outcome(KEY, "b") == Versioned(2, b"two")
     assert registers.compare_and_set(KEY, 1, b"two", "b") == Versioned(2, b"two")
+
+
+def test_change_on_a_tls_connection_that_broke_is_unknown_where_nobody_answers_any_more(
+    cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a node refuses a certificate, but here the request may have been taken."""
+    registers = opened(f"etcd://{cluster.nodes[0].host}/{PREFIX}", new_store())
+    registers.read(KEY)
+
+    def break_off(*_: object) -> None:
+        raise broken("node", SSLError("EOF occurred in violation of protocol"))
+
+    monkeypatch.setattr(registers._client, "_post", break_off)
+    with pytest.raises(OutcomeUnknown) as caught:
+        registers.compare_and_set(KEY, 0, b"one", "a")
+    assert caught.value.fields["cause"] == "etcd_tls_failed"
+    with pytest.raises(PermissionDenied, match="nothing was changed"):
+        registers.read(KEY)
 
 
 def test_lost_seal_and_lost_restore_are_finished_by_the_next_attempt(proxy: HoldingProxy) -> None:

@@ -237,7 +237,8 @@ class EtcdRegisters(Registers):
         register, found = requests.ranges_in(answer)
         seen = self._seen(key, register)
         changes = tuple(self._change(item) for item in found)
-        if changes and (not seen.kept or changes[-1].value != seen.kept[-1].value):
+        versions = [change.value.version for change in changes]
+        if changes and (changes[-1:] != seen.kept[-1:] or versions != list(range(versions[0], versions[-1] + 1))):
             raise self._damaged(key)
         return changes or seen.kept[-1:], requests.header_of(answer)[2]
 

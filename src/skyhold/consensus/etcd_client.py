@@ -90,16 +90,17 @@ class EtcdClient:
         if self._pid != os.getpid():
             self._start()
         body = encode(request)
-        if self._credentials.user is None:
-            return self._post(endpoint, path, body, timeout_s, None)
         for _ in range(_TOKENS_TRIED):
-            token = self._token or self._authenticate(endpoint, timeout_s)
+            token = self._token
+            if token is None and self._credentials.user is not None:
+                token = self._authenticate(endpoint, timeout_s)
             try:
                 return self._post(endpoint, path, body, timeout_s, token)
             except TokenRefused:
-                self._token = None
+                if self._token == token:  # else another thread has a new one already
+                    self._token = None
         error = PermissionDenied(
-            f"etcd node {endpoint} gives tokens that it does not take: users may be changing",
+            f"etcd node {endpoint} does not take the tokens that it gives: users may be changing",
             code="etcd_credentials_refused",
             hint="Try again",
         )
@@ -108,10 +109,11 @@ class EtcdClient:
     def _authenticate(self, endpoint: str, timeout_s: float) -> str:
         account = {"name": self._credentials.user, "password": self._credentials.password}
         try:
-            self._token = str(self._post(endpoint, AUTHENTICATE, encode(account), timeout_s, None)["token"])
+            token = str(self._post(endpoint, AUTHENTICATE, encode(account), timeout_s, None)["token"])
         except AttemptFailed as failed:  # what it was needed for was not sent yet
             raise AttemptFailed(failed.error, elsewhere=failed.elsewhere, maybe_applied=False) from failed
-        return self._token
+        self._token = token
+        return token
 
     def _post(self, endpoint: str, path: str, body: bytes, timeout_s: float, token: str | None) -> Json:
         try:
@@ -190,7 +192,7 @@ class Call:
         and when the operation's time is over, the error of the operation, without any effect of this attempt.
         """
         remaining_s = self._end_s - time.monotonic()
-        if remaining_s <= 0:
+        if remaining_s <= 0 or self._nobody_lets_us_in():
             raise no_answer(self._key, self._errors)
         endpoint = self._client.preferred
         try:
@@ -199,16 +201,15 @@ class Call:
             if not failed.elsewhere:
                 raise failed.error from failed
             self._errors[endpoint] = failed.error
-            self._give_up_where_nobody_lets_us_in(failed)
             self._client.avoid(endpoint)
             self._pause()
             raise
 
-    def _give_up_where_nobody_lets_us_in(self, failed: AttemptFailed) -> None:
-        """Trying until the deadline helps where nodes are away, but not where all of them refuse us."""
-        denied = [endpoint for endpoint, error in self._errors.items() if isinstance(error, PermissionDenied)]
-        if len(denied) == len(self._client.endpoints):
-            raise no_answer(self._key, self._errors) from failed
+    def _nobody_lets_us_in(self) -> bool:
+        """Trying on until the deadline helps where nodes are away, but not where all of them refuse us. Twice, since a
+        node that is just going down breaks a connection by TLS as one does that refuses a certificate."""
+        denied = sum(isinstance(error, PermissionDenied) for error in self._errors.values())
+        return denied == len(self._client.endpoints) and self._failures >= 2 * denied
 
     def _pause(self) -> None:
         """After each round over all nodes, longer each time: an election takes about a second."""

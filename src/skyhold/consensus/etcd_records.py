@@ -107,9 +107,9 @@ def encode_record(record: Record) -> bytes:
 
 def decode_record(body: bytes, name: str) -> Record:
     """The inverse of `encode_record`. Raises `Corrupt` code `registers_damaged` for other bytes; `name` is the key."""
-    line, _, rest = body.partition(b"\n")
     try:
-        return _record(json.loads(line), rest)
+        end = body.index(b"\n")
+        return _record(json.loads(body[:end]), body[end + 1 :])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Corrupt(
             f"The value of key {name} in etcd is damaged, or was written by another program or a later Skyhold",
