@@ -19,8 +19,8 @@ from hypothesis import settings
 from hypothesis.stateful import rule
 
 from skyhold.consensus.etcd import EtcdRegisters
+from skyhold.consensus.etcd_gateway import Json
 from skyhold.consensus.etcd_location import EtcdLocation, parse_etcd_location
-from skyhold.consensus.etcd_requests import Json
 from skyhold.consensus.register import CHANGES_KEPT, DATA_BYTES_MAX, Change, Registers, Versioned
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, Unavailable
 from tests import etcd

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from skyhold.consensus import etcd_requests as requests
+from skyhold.consensus import etcd_gateway as gateway
 from skyhold.consensus.etcd_client import ATTEMPT_S, DEADLINE_S, Call, EtcdClient, tls_context
 from skyhold.consensus.etcd_credentials import credentials_of
 from skyhold.consensus.etcd_errors import AttemptFailed, outcome_unknown, unsettled
+from skyhold.consensus.etcd_gateway import RANGE, TRANSACTION, Found
 from skyhold.consensus.etcd_location import EtcdLocation
 from skyhold.consensus.etcd_records import Names, Record, decode_record, end_of, without_data
-from skyhold.consensus.etcd_requests import RANGE, TRANSACTION, Found
 from skyhold.consensus.operation import CompareAndSet, Kept, Operation, Restore, Seal, after, find, newest
 from skyhold.consensus.register import (
     Change,
@@ -123,8 +123,8 @@ class EtcdRegisters(Registers):
         keys: list[str] = []
         while True:
             # A register is never deleted, so pages of different revisions miss none that was there before.
-            answer = call.ask(RANGE, requests.names_page(start, end, LIST_PAGE))
-            names = [found.name for found in requests.found_in(answer)]
+            answer = call.ask(RANGE, gateway.names_page(start, end, LIST_PAGE))
+            names = [found.name for found in gateway.found_in(answer)]
             keys += [key for key in self._names.created(names) if key.startswith(prefix)]
             if not answer.get("more"):
                 return sorted(keys)
@@ -146,7 +146,7 @@ class EtcdRegisters(Registers):
     def inspect(self, key: str) -> Record | None:
         """The newest decision on a register, with who wrote it when; None where it was never created. For people."""
         check_register_key(key)
-        found = requests.found_in(self._client.call(key).ask(RANGE, requests.register_range(self._names, key)))
+        found = gateway.found_in(self._client.call(key).ask(RANGE, gateway.register_range(self._names, key)))
         return next((decode_record(item.body, item.name) for item in found if item.name == self._names.head(key)), None)
 
     def nodes(self) -> dict[str, NodeStatus | SkyholdError]:
@@ -157,12 +157,12 @@ class EtcdRegisters(Registers):
         told: dict[str, NodeStatus | SkyholdError] = {}
         for endpoint in self._client.endpoints:
             try:
-                request = requests.register_range(self._names, "config")
+                request = gateway.register_range(self._names, "config")
                 answer = self._client.post(endpoint, RANGE, request, self._client.attempt_s)
             except AttemptFailed as failed:
                 told[endpoint] = failed.error
             else:
-                told[endpoint] = NodeStatus(*requests.header_of(answer))
+                told[endpoint] = NodeStatus(*gateway.header_of(answer))
         return told
 
     # ---- changing
@@ -182,7 +182,7 @@ class EtcdRegisters(Registers):
                     raise AssertionError(f"{operation} set no value")
                 if kept == seen.kept:
                     return self._whole(call, key, kept, result)
-                request = requests.change(self._names, key, seen.revisions, seen.kept, kept, self._signed())
+                request = gateway.change(self._names, key, seen.revisions, seen.kept, kept, self._signed())
                 try:
                     answer = call.attempt(TRANSACTION, request)
                 except AttemptFailed as failed:
@@ -191,9 +191,9 @@ class EtcdRegisters(Registers):
                         seen = self._look(call, key)
                     continue
                 if answer.get("succeeded"):
-                    self._remember(key, _Seen(kept, (requests.header_of(answer)[2], seen.revisions[1])))
+                    self._remember(key, _Seen(kept, (gateway.header_of(answer)[2], seen.revisions[1])))
                     return result
-                seen = self._seen(key, requests.ranges_in(answer)[0])
+                seen = self._seen(key, gateway.ranges_in(answer)[0])
         except (Conflict, OutcomeUnknown):
             raise
         except SkyholdError as error:
@@ -205,15 +205,15 @@ class EtcdRegisters(Registers):
         """The register after its fence was moved: whatever was sent before has taken effect in it, or never will."""
         while True:
             try:
-                answer = call.attempt(TRANSACTION, requests.settle(self._names, key, operation_id))
+                answer = call.attempt(TRANSACTION, gateway.settle(self._names, key, operation_id))
             except AttemptFailed:
                 continue  # moving it twice does no harm
-            return self._seen(key, requests.ranges_in(answer)[0])
+            return self._seen(key, gateway.ranges_in(answer)[0])
 
     # ---- reading
 
     def _look(self, call: Call, key: str) -> _Seen:
-        return self._seen(key, requests.found_in(call.ask(RANGE, requests.register_range(self._names, key))))
+        return self._seen(key, gateway.found_in(call.ask(RANGE, gateway.register_range(self._names, key))))
 
     def _seen(self, key: str, found: Sequence[Found]) -> _Seen:
         by_name = {item.name: item for item in found}
@@ -232,22 +232,22 @@ class EtcdRegisters(Registers):
     def _read_with_changes(self, key: str, after_version: int) -> tuple[Kept, int]:
         """The kept changes after a version, all with their data (of a register without any of these, the newest);
         and the revision of etcd at which they were read."""
-        request = requests.read_with_changes(self._names, key, after_version)
+        request = gateway.read_with_changes(self._names, key, after_version)
         answer = self._client.call(key).ask(TRANSACTION, request)
-        register, found = requests.ranges_in(answer)
+        register, found = gateway.ranges_in(answer)
         seen = self._seen(key, register)
         changes = tuple(self._change(item) for item in found)
         versions = [change.value.version for change in changes]
         if changes and (changes[-1:] != seen.kept[-1:] or versions != list(range(versions[0], versions[-1] + 1))):
             raise self._damaged(key)
-        return changes or seen.kept[-1:], requests.header_of(answer)[2]
+        return changes or seen.kept[-1:], gateway.header_of(answer)[2]
 
     def _whole(self, call: Call, key: str, kept: Kept, value: Versioned) -> Versioned:
         """A value among the kept changes, with its data."""
         if value.version == kept[-1].value.version:
             return kept[-1].value
         name = self._names.change(key, value.version)
-        found = requests.found_in(call.ask(RANGE, requests.range_between(name, name + "\0")))
+        found = gateway.found_in(call.ask(RANGE, gateway.range_between(name, name + "\0")))
         if found:
             return self._change(found[0]).value
         raise OutcomeUnknown(

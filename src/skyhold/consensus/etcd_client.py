@@ -26,7 +26,7 @@ from skyhold.consensus.etcd_errors import (
     no_answer,
     refused,
 )
-from skyhold.consensus.etcd_requests import AUTHENTICATE, WATCH, Json, encode, watch
+from skyhold.consensus.etcd_gateway import AUTHENTICATE, WATCH, Json, encode, watch
 from skyhold.errors import PermissionDenied, SkyholdError
 
 DEADLINE_S: Final = 20.0
