@@ -184,7 +184,7 @@ def test_a_huge_document_is_refused_before_it_is_read(monkeypatch: pytest.Monkey
         ({"format": 2}, "format_newer"),
         ({"format": 2, "more": 1}, "format_newer"),
         ({"features": ["teleport"]}, "feature_unknown"),
-        ({"engine": {"kind": "etcd", "machine": MACHINE, "term": 0}}, "feature_unknown"),
+        ({"engine": {"kind": "zookeeper", "term": 1}}, "feature_unknown"),
         ({"format": True}, "store_document_malformed"),
         ({"skyhold": "shop"}, "store_document_malformed"),
         ({"more": 1}, "store_document_malformed"),

@@ -23,7 +23,7 @@ from skyhold.units import GIB, format_bytes
 
 State = Literal["good", "warning", "problem"]
 
-EXTRAS: Final = {"s3": "obstore", "gcs": "google_crc32c", "azure": "azure.storage.blob"}
+EXTRAS: Final = {"s3": "obstore", "gcs": "google_crc32c", "azure": "azure.storage.blob", "etcd": "urllib3"}
 FREE_BYTES_MIN: Final = 1 * GIB
 
 

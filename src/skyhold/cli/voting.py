@@ -22,6 +22,8 @@ def summary(engine: EngineStatus) -> str:
     if engine.quorum is None:
         return told
     answering = sum(voter.error is None for voter in engine.voters)
+    if engine.kind == "etcd":
+        return f"{told}; {answering} of {len(engine.voters)} nodes answer"
     return f"{told}; {answering} of {len(engine.voters)} voters answer, {engine.needed} are needed"
 
 

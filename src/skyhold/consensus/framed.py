@@ -32,6 +32,11 @@ class FramedRegisters(Registers):
         self._registers = registers
         self._keys = keys
 
+    @property
+    def engine(self) -> Registers:
+        """What is wrapped."""
+        return self._registers
+
     def read(self, key: str) -> Versioned | None:
         value = self._registers.read(key)
         return None if value is None else self._opened(key, value)

@@ -19,7 +19,7 @@ from skyhold.storage.configuration import Configuration, decode_configuration, e
 from skyhold.storage.epoch import decode_epoch
 from skyhold.storage.policy import Policy, copies_wanted
 from skyhold.storage.state import open_state
-from skyhold.storage.store_document import BUCKETS, Engine, check_machine
+from skyhold.storage.store_document import BUCKETS, ETCD, Engine, check_machine
 
 if TYPE_CHECKING:
     from skyhold.registry.connection import Connection
@@ -54,6 +54,12 @@ def open_registers(connection: Connection, engine: Engine, configuration: Config
         places = configuration.locations if configuration is not None else connection.known_places
         # What a voter holds is framed as a whole: its values, which are much alike, are not framed one by one.
         return open_voters(connection, engine, {location.name: location for location in places})
+    if engine.kind == ETCD:
+        from skyhold.consensus.etcd import open_etcd
+
+        location = connection.settings.locate_etcd(engine.cluster)
+        etcd = open_etcd(location, store_id=connection.document.store, epoch=engine.term, writer=connection.author)
+        return FramedRegisters(etcd, connection.keys)
     return _machine_registers(connection, engine, configuration)
 
 

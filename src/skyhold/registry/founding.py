@@ -21,19 +21,19 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.consensus.carrying import CONFIG
-from skyhold.errors import InvalidInput, NotFound, SkyholdError
+from skyhold.errors import NotFound, SkyholdError
 from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.registry.opening import document_for, remember
 from skyhold.registry.voters import refuse_unfit_voter
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys, new_keys
 from skyhold.storage.bootstrap import create_store_document
 from skyhold.storage.configuration import Configuration, ConfiguredBucket, encode_configuration
-from skyhold.storage.epoch import voters_of
+from skyhold.storage.epoch import new_engine
 from skyhold.storage.names import CHECKPOINTS, REGISTERS, STORE_DOCUMENT
 from skyhold.storage.policy import Policy
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import StateFolder, clear_errors, open_state
-from skyhold.storage.store_document import BUCKETS, SQLITE, VOTERS_MAX, Engine, StoreDocument, encode_store_document
+from skyhold.storage.store_document import BUCKETS, SQLITE, VOTERS_MAX, StoreDocument, encode_store_document
 
 
 def found_store(
@@ -44,8 +44,9 @@ def found_store(
     policy: Policy | None = None,
     engine: str | None = None,
 ) -> Connection:
-    """Make a store of these buckets, its registers on this machine (`sqlite`, the default of one bucket) or in the
-    buckets themselves (`buckets`, the default of several), of which the first `VOTERS_MAX` vote.
+    """Make a store of these buckets. Its registers live on this machine (`sqlite`, the default of one bucket), in the
+    buckets themselves (`buckets`, the default of several), of which the first `VOTERS_MAX` vote, or in the etcd cluster
+    of a URL.
 
     Every bucket must be reachable and empty; where one is not, or cannot vote, those that were written are left as they
     were before.
@@ -64,7 +65,7 @@ def found_store(
         bucket=configured[0].location.name,
         incarnation=configured[0].incarnation,
         sealed=keys.sealed,
-        engine=_new_engine(engine, state_folder.machine_id, configuration),
+        engine=new_engine(engine, 1, state_folder.machine_id, configuration),
         hints=(),
         keys=tuple(wrapped),
     )
@@ -90,14 +91,6 @@ def found_store(
             raise
     remember(connection)
     return connection
-
-
-def _new_engine(kind: str, machine: str, configuration: Configuration) -> Engine:
-    if kind == SQLITE:
-        return Engine(machine, term=1)
-    if kind != BUCKETS:
-        raise InvalidInput(f"Expected engine `{SQLITE}` or `{BUCKETS}` but got {kind!r}", code="engine_unknown")
-    return Engine("", 1, BUCKETS, voters_of(configuration))
 
 
 def _refuse_unfit_voters(buckets: Sequence[Bucket], configuration: Configuration) -> None:

@@ -32,11 +32,11 @@ from skyhold.storage.configuration import (
     remove_buckets,
     replace_bucket,
 )
-from skyhold.storage.epoch import Epoch, encode_epoch, next_epoch, voters_of
+from skyhold.storage.epoch import Epoch, encode_epoch, new_engine, next_epoch
 from skyhold.storage.names import STORE_DOCUMENT
 from skyhold.storage.policy import Policy
 from skyhold.storage.state import open_state
-from skyhold.storage.store_document import BUCKETS, SQLITE, VOTERS_MAX, Engine, StoreDocument, encode_store_document
+from skyhold.storage.store_document import BUCKETS, VOTERS_MAX, StoreDocument, encode_store_document
 
 
 def admit_again(connection: Connection, name: str) -> None:
@@ -137,24 +137,28 @@ class EngineMove:
         return asdict(self)
 
 
-def move_engine(connection: Connection, kind: str) -> EngineMove:
-    """Move the registers to another engine, with every change that is kept of them and the ids of their operations.
-    Then the two are compared, which shows that nobody wrote between.
+def move_engine(connection: Connection, place: str) -> EngineMove:
+    """Move the registers to the engine at `place` (as `new_engine` takes it), with every change that they keep, and
+    the ids of their operations. Then the two are compared, which shows that nobody wrote between.
 
     Raises `InvalidInput` code `engine_unchanged`, and where the buckets cannot vote; `Corrupt` code `move_differs` if
     the comparison fails, which would be a defect.
     """
     before, engine = connection.registers.current, connection.document.engine
-    target = _engine(kind, engine.term + 1, connection.configuration)
-    if (target.kind, target.machine) == (engine.kind, engine.machine):
-        raise InvalidInput(f"The registers are kept by {kind} already; nothing was changed", code="engine_unchanged")
+    machine = open_state().machine_id
+    target = new_engine(place, engine.term + 1, machine, connection.configuration)
+    if (target.kind, target.machine, target.cluster) == (engine.kind, engine.machine, engine.cluster):
+        raise InvalidInput(
+            f"The registers are kept there already ({place}); nothing was changed", code="engine_unchanged"
+        )
     for name, _ in target.voters:
         location = connection.configuration.bucket(name).location
         refuse_unfit_voter(connection.bucket(name), connection.settings.locate(location))
 
     def following(value: Versioned) -> bytes:
         configuration = decode_configuration(value.data)
-        return encode_epoch(Epoch(_engine(kind, connection.document.engine.term + 1, configuration), configuration))
+        term = connection.document.engine.term + 1
+        return encode_epoch(Epoch(new_engine(place, term, machine, configuration), configuration))
 
     connection.registers.advance(following)
     carried = compare(before, connection.registers.current)
@@ -166,17 +170,7 @@ def move_engine(connection: Connection, kind: str) -> EngineMove:
         )
     remember(connection)
     spread(connection)
-    return EngineMove(kind, engine.kind, connection.document.engine.term, carried.registers, carried.changes)
-
-
-def _engine(kind: str, term: int, configuration: Configuration) -> Engine:
-    if kind == SQLITE:
-        return Engine(open_state().machine_id, term)
-    if kind != BUCKETS:
-        raise InvalidInput(f"Expected engine `{SQLITE}` or `{BUCKETS}` but got {kind!r}", code="engine_unknown")
-    voters = voters_of(configuration)
-    _refuse_voters(voters)
-    return Engine("", term, BUCKETS, voters)
+    return EngineMove(target.kind, engine.kind, connection.document.engine.term, carried.registers, carried.changes)
 
 
 def spread(connection: Connection, others: Iterable[ConfiguredBucket] = ()) -> None:
@@ -198,12 +192,13 @@ def _reconfigure(
     change: Callable[[Configuration], Configuration],
     joining: Sequence[ConfiguredBucket] = (),
 ) -> None:
-    """Change the configuration. Of registers in the buckets a new epoch begins, whichever bucket comes or goes: a push
-    that counts on the buckets of before meets its seals. `joining` are tried first, where they shall vote."""
+    """Change the configuration. Of registers that machines share a new epoch begins, whichever bucket comes or goes: a
+    push that counts on the buckets of before meets its seals. `joining` are tried first, where they shall vote."""
     before = connection.configuration
-    if connection.document.engine.kind == BUCKETS:
-        _refuse_voters(voters_of(change(before)))
-        for configured in joining:
+    engine = connection.document.engine
+    if connection.shared:
+        next_epoch(engine, change(before))  # refuses before anything is tried
+        for configured in joining if engine.kind == BUCKETS else ():
             if configured.role == "voter":
                 location = connection.settings.locate(configured.location)
                 refuse_unfit_voter(connection.bucket_at(configured.location), location)
@@ -233,15 +228,6 @@ def _replace_configuration(connection: Connection, change: Callable[[Configurati
         if error.code != "checkpoint_pending":
             raise
     connection.reconfigured()
-
-
-def _refuse_voters(voters: Sequence[tuple[str, str]]) -> None:
-    if not 1 <= len(voters) <= VOTERS_MAX:
-        raise InvalidInput(
-            f"A store has 1 to {VOTERS_MAX} voters, and would have {len(voters)}; nothing was changed",
-            code="voters_count",
-            hint="See them: skyhold store voters show",
-        )
 
 
 def write_document(bucket: Bucket, document: StoreDocument, connection: Connection) -> None:

@@ -66,7 +66,7 @@ class Store:
 
     @property
     def engine(self) -> str:
-        """Where the registers live: `sqlite` (one machine), or `buckets`."""
+        """Where the registers live: `sqlite` (one machine), `buckets` or `etcd`."""
         return self._connection.document.engine.kind
 
     @property
@@ -222,11 +222,12 @@ class Store:
 
         return engine_of(self._connection)
 
-    def move_engine(self, kind: str) -> EngineMove:
-        """Move the registers to another engine (`sqlite`: this machine; `buckets`), with their history."""
+    def move_engine(self, engine: str) -> EngineMove:
+        """Move the registers to another engine (`sqlite`: this machine; `buckets`; the URL of an etcd cluster), with
+        their history."""
         from skyhold.registry.reconfiguring import move_engine
 
-        return move_engine(self._connection, kind)
+        return move_engine(self._connection, engine)
 
     def check_bucket(self, name: str) -> BucketReport:
         """Try, measure and ask a bucket, from this machine."""

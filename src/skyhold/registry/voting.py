@@ -10,8 +10,10 @@ from skyhold.consensus.acceptor import unanimous
 from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG, NAMES
+from skyhold.consensus.framed import FramedRegisters
 from skyhold.errors import SkyholdError
 from skyhold.registry.connection import Connection
+from skyhold.storage.store_document import ETCD
 
 Quorum = Literal["whole", "degraded", "lost"]
 
@@ -53,7 +55,8 @@ class Decision:
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
     """Where the registers live. `needed` of the voters decide; `quorum` says whether all of them answer, or at least
-    so many. An engine without voters of ours has none, and its `quorum` is None."""
+    so many. Of an etcd cluster the voters are the nodes that this machine knows; a node answers only while a majority
+    of its cluster stands behind it. On one machine there are none, and `quorum` is None."""
 
     kind: str
     epoch: int
@@ -70,6 +73,8 @@ def engine_of(connection: Connection) -> EngineStatus:
     """Ask every voter. Raises only where the store cannot be opened at all."""
     engine = connection.document.engine
     registers = connection.registers.current
+    if engine.kind == ETCD:
+        return _cluster(connection)
     if not isinstance(registers, BucketRegisters):
         return EngineStatus(engine.kind, engine.term, 0, None, (), ())
     shown = {key: registers.inspect(key) for key in (NAMES, CONFIG)}
@@ -79,6 +84,29 @@ def engine_of(connection: Connection) -> EngineStatus:
     quorum: Quorum = "whole" if answering == len(voters) else "degraded" if answering >= needed else "lost"
     decisions = tuple(decision for key in shown if (decision := _decision(key, shown[key], len(voters))) is not None)
     return EngineStatus(engine.kind, engine.term, needed, quorum, voters, decisions)
+
+
+def _cluster(connection: Connection) -> EngineStatus:
+    """The nodes of an etcd cluster that this machine knows. One that answers does so for a majority of the cluster."""
+    from skyhold.consensus.etcd import EtcdRegisters
+
+    engine, framed = connection.document.engine, connection.registers.current
+    registers = framed.engine if isinstance(framed, FramedRegisters) else framed
+    if not isinstance(registers, EtcdRegisters):
+        raise TypeError(f"the registers of engine etcd are {registers!r}")
+    nodes = []
+    for name, told in registers.nodes().items():
+        if isinstance(told, SkyholdError):
+            nodes.append(VoterStatus(name, "", told.message, told.hint, ()))
+        else:
+            nodes.append(VoterStatus(name, told.member_id, None, None, ()))
+    answering = sum(node.error is None for node in nodes)
+    quorum: Quorum = "whole" if answering == len(nodes) else "degraded" if answering else "lost"
+    found = {key: registers.inspect(key) for key in (NAMES, CONFIG)} if answering else {}
+    decisions = tuple(
+        Decision(key, record.value.version, record.writer, record.time) for key, record in found.items() if record
+    )
+    return EngineStatus(engine.kind, engine.term, 1, quorum, tuple(nodes), decisions)
 
 
 Shown = Mapping[str, AcceptorObject | SkyholdError | None]

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from skyhold.errors import Corrupt
+from skyhold.consensus.etcd_location import parse_etcd_location
+from skyhold.errors import Corrupt, InvalidInput
 from skyhold.storage.canonical import decode, decode_canonical, encode
 from skyhold.storage.configuration import Configuration, decode_configuration, encode_configuration
-from skyhold.storage.store_document import BUCKETS, Engine, engine_from_json, engine_to_json
+from skyhold.storage.store_document import (
+    BUCKETS,
+    ETCD,
+    SQLITE,
+    VOTERS_MAX,
+    Engine,
+    engine_from_json,
+    engine_to_json,
+)
 
 _WHAT = "configuration of an epoch"
 
@@ -27,10 +36,47 @@ def voters_of(configuration: Configuration) -> tuple[tuple[str, str], ...]:
     )
 
 
+def new_engine(place: str, term: int, machine: str, configuration: Configuration) -> Engine:
+    """The engine that a person names by `place`: `sqlite` (on `machine`), `buckets`, or the URL of an etcd cluster.
+
+    Raises `InvalidInput` for another word, for a malformed URL, for one that holds what belongs to a machine's own
+    settings, and where there are no voters or too many.
+    """
+    if place == SQLITE:
+        return Engine(machine, term)
+    if place == BUCKETS:
+        return Engine("", term, BUCKETS, checked_voters(configuration))
+    if not place.startswith(("etcd://", "etcds://")):
+        raise InvalidInput(
+            f"Expected engine `{SQLITE}`, `{BUCKETS}` or the URL of an etcd cluster but got {place!r}",
+            code="engine_unknown",
+            hint="An etcd cluster is etcds://host:2379,host:2379/prefix",
+        )
+    if "?" in place:
+        raise InvalidInput(
+            "The URL of an etcd cluster is told to every machine, and its settings are each machine's own",
+            code="engine_unknown",
+            hint="Put credentials, ca_file and allow_http under [etcd] in skyhold.toml",
+        )
+    return Engine("", term, ETCD, cluster=parse_etcd_location(place, allow_http=True).url)
+
+
 def next_epoch(engine: Engine, configuration: Configuration) -> Epoch:
-    """The epoch that follows on one with this engine, and keeps its kind."""
-    voters = voters_of(configuration) if engine.kind == BUCKETS else ()
-    return Epoch(Engine(engine.machine, engine.term + 1, engine.kind, voters), configuration)
+    """The epoch that follows on one with this engine, and keeps its kind. Raises `InvalidInput` code `voters_count`."""
+    voters = checked_voters(configuration) if engine.kind == BUCKETS else ()
+    return Epoch(replace(engine, term=engine.term + 1, voters=voters), configuration)
+
+
+def checked_voters(configuration: Configuration) -> tuple[tuple[str, str], ...]:
+    """The voters of a configuration. Raises `InvalidInput` code `voters_count` unless they are 1 to `VOTERS_MAX`."""
+    voters = voters_of(configuration)
+    if not 1 <= len(voters) <= VOTERS_MAX:
+        raise InvalidInput(
+            f"A store has 1 to {VOTERS_MAX} voters, and would have {len(voters)}; nothing was changed",
+            code="voters_count",
+            hint="See them: skyhold store voters show",
+        )
+    return voters
 
 
 def encode_epoch(epoch: Epoch) -> bytes:

@@ -6,6 +6,11 @@
     push = { memory = "128MiB", threads = 4 }          # SKYHOLD_MEMORY, SKYHOLD_THREADS
     cache = { size = "20GiB", folder = "/fast/cache" } # SKYHOLD_CACHE_SIZE, SKYHOLD_CACHE
 
+    [etcd]                                # how this machine reaches the cluster of a store whose refs live in etcd
+    credentials = "env:ETCD"              # SKYHOLD_ETCD_CREDENTIALS
+    ca_file = "/etc/ssl/etcd.pem"         # SKYHOLD_ETCD_CA_FILE
+    allow_http = true                     # SKYHOLD_ETCD_ALLOW_HTTP
+
     [buckets.gcs-eu]                      # how this machine reaches a bucket, where it differs from the store's word
     credentials = "file:~/keys/gcs.json"
     endpoint = "https://gcs.internal"
@@ -28,6 +33,7 @@ import platformdirs
 
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.user_path import expand_user
+from skyhold.consensus.etcd_location import EtcdLocation, parse_etcd_location
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied
 from skyhold.units import GIB, MIB, format_bytes, parse_size_bytes
 
@@ -44,6 +50,9 @@ _VARIABLES: Final = {
     "push.threads": "SKYHOLD_THREADS",
     "cache.size": "SKYHOLD_CACHE_SIZE",
     "cache.folder": "SKYHOLD_CACHE",
+    "etcd.credentials": "SKYHOLD_ETCD_CREDENTIALS",
+    "etcd.ca_file": "SKYHOLD_ETCD_CA_FILE",
+    "etcd.allow_http": "SKYHOLD_ETCD_ALLOW_HTTP",
 }
 _PASSPHRASE: Final = "SKYHOLD_PASSPHRASE"  # noqa: S105 - the name of a variable
 
@@ -70,6 +79,9 @@ class Settings:
     push_threads: int | None = None
     cache_size_bytes: int = 10 * GIB
     cache_folder: Path | None = None
+    etcd_credentials: str | None = None
+    etcd_ca_file: Path | None = None
+    etcd_allow_http: bool = False
     buckets: Mapping[str, BucketSettings] = field(default_factory=dict)
     file: Path | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -78,6 +90,15 @@ class Settings:
         """A bucket's location with what this machine overrides. Raises `InvalidInput` where that makes no location."""
         override = self.buckets.get(location.name, BucketSettings())
         return replace(location, **{name: value for name, value in asdict(override).items() if value is not None})
+
+    def locate_etcd(self, cluster: str) -> EtcdLocation:
+        """An etcd cluster as this machine reaches it. Raises `InvalidInput` where that makes no location."""
+        return parse_etcd_location(
+            cluster,
+            credentials=self.etcd_credentials,
+            ca_file=None if self.etcd_ca_file is None else str(self.etcd_ca_file),
+            allow_http=self.etcd_allow_http,
+        )
 
     def origin(self, name: str) -> str:
         """Where a setting came from: a file, `environment NAME`, or `default`."""
@@ -165,6 +186,13 @@ class _Given:
             self.refuse("a table")
         return self.value
 
+    def truth(self) -> bool:
+        words = {"true": True, "false": False} if self.origin.startswith("env") else {}
+        truth = words.get(self.value, self.value) if isinstance(self.value, str) else self.value
+        if not isinstance(truth, bool):
+            self.refuse("true or false")
+        return truth
+
     def number(self, most: int) -> int:
         number = self.value
         if isinstance(number, str) and number.isascii() and number.isdecimal() and self.origin.startswith("env"):
@@ -183,6 +211,9 @@ _READERS: Final[dict[str, tuple[str, Callable[[_Given], object]]]] = {
     "push.threads": ("push_threads", lambda given: given.number(THREADS_MAX)),
     "cache.size": ("cache_size_bytes", lambda given: given.size_bytes(0)),
     "cache.folder": ("cache_folder", _Given.path),
+    "etcd.credentials": ("etcd_credentials", _Given.text),
+    "etcd.ca_file": ("etcd_ca_file", _Given.path),
+    "etcd.allow_http": ("etcd_allow_http", _Given.truth),
 }
 _BUCKET_KEYS: Final = tuple(key.name for key in fields(BucketSettings))
 

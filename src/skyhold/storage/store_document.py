@@ -26,6 +26,8 @@ DOCUMENT_BYTES_MAX: Final = 1 * MIB
 
 SQLITE: Final = "sqlite"
 BUCKETS: Final = "buckets"
+ETCD: Final = "etcd"
+_ENGINE_FIELDS: Final = {SQLITE: "machine", BUCKETS: "voters", ETCD: "cluster"}
 VOTERS_MAX: Final = 7
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -38,13 +40,15 @@ _FIELDS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Where the registers live: on one `machine` (`sqlite`), or in the buckets of `voters` (`buckets`), each with the
-    incarnation id that it had when it was admitted. `term` grows with every `recover`; of voters it is the epoch."""
+    """Where the registers live: on one `machine` (`sqlite`), in the buckets of `voters` (`buckets`), each with the
+    incarnation id that it had when it was admitted, or in the etcd `cluster` of this URL. `term` is the number of the
+    epoch, and grows with every `recover`, too."""
 
     machine: str
     term: int
     kind: str = SQLITE
     voters: tuple[tuple[str, str], ...] = ()
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +180,10 @@ def _parse(fields: dict[str, object], what: str) -> StoreDocument:
 
 def engine_to_json(engine: Engine) -> dict[str, object]:
     """The field `engine` of format.md, 3."""
-    if engine.kind == SQLITE:
-        return {"kind": engine.kind, "machine": engine.machine, "term": engine.term}
-    return {"kind": engine.kind, "term": engine.term, "voters": [list(voter) for voter in engine.voters]}
+    voters = [list(voter) for voter in engine.voters]
+    field = _ENGINE_FIELDS[engine.kind]
+    value = {"machine": engine.machine, "voters": voters, "cluster": engine.cluster}[field]
+    return {"kind": engine.kind, "term": engine.term, field: value}
 
 
 def engine_from_json(value: object, what: str) -> Engine:
@@ -186,20 +191,25 @@ def engine_from_json(value: object, what: str) -> Engine:
     if not isinstance(value, dict) or "kind" not in value:
         _malformed(what, "`engine` is malformed")
     kind = value["kind"]
-    if kind not in {SQLITE, BUCKETS}:
+    if kind not in _ENGINE_FIELDS:
         raise InvalidInput(
             f"The registers of the store are kept by engine {kind!r}, which this Skyhold does not know",
             code="feature_unknown",
             hint="Upgrade: pip install --upgrade skyhold",
         )
-    if value.keys() != {"kind", "term", "machine" if kind == SQLITE else "voters"}:
+    field = _ENGINE_FIELDS[kind]
+    if value.keys() != {"kind", "term", field}:
         _malformed(what, "`engine` is malformed")
     term = value["term"]
     if type(term) is not int or not 0 <= term < 1 << 32:
         _malformed(what, "its term is no number of 32 bits")
     if kind == SQLITE:
         return Engine(_id(value["machine"], "machine", what), term)
-    return Engine("", term, BUCKETS, _voters(value["voters"], what))
+    if kind == BUCKETS:
+        return Engine("", term, BUCKETS, _voters(value["voters"], what))
+    if not isinstance(value["cluster"], str):
+        _malformed(what, "its cluster is no URL")
+    return Engine("", term, ETCD, cluster=value["cluster"])
 
 
 def _voters(value: object, what: str) -> tuple[tuple[str, str], ...]:

@@ -24,8 +24,9 @@ from skyhold.cli.output import counted
     click.Option(["--passphrase"], is_flag=True, help="Seal under SKYHOLD_PASSPHRASE, or one that is asked for."),
     click.Option(
         ["--engine"],
-        type=click.Choice(["sqlite", "buckets"]),
-        help="Where the refs live: in the buckets, for every machine (default of several buckets), or on this machine.",
+        metavar="sqlite|buckets|etcds://…",
+        help="Where the refs live: in the buckets, for every machine (default of several buckets), on this machine "
+        "(default of one), or in an etcd cluster.",
     ),
     *policy_options(),
     examples=(

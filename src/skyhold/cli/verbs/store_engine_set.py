@@ -10,14 +10,19 @@ from skyhold.cli.output import counted
 
 
 @verb(
-    click.Argument(["engine"], type=click.Choice(["buckets", "sqlite"])),
+    click.Argument(["engine"], metavar="sqlite|buckets|etcds://…"),
     yes_option(),
-    examples=("skyhold store engine set buckets", "skyhold store engine set sqlite --yes"),
+    examples=(
+        "skyhold store engine set buckets",
+        "skyhold store engine set etcds://etcd-1:2379,etcd-2:2379,etcd-3:2379/models",
+        "skyhold store engine set sqlite --yes",
+    ),
     exits=(2, 3, 5, 6, 8, 9, 10),
 )
 def command(session: Session, *, engine: str, yes: bool) -> None:
     """Move the refs, their history and the configuration to another engine: into the buckets, for every machine that
-    connects, or onto this machine (sqlite), which then is the only one that reads and changes them.
+    connects; into an etcd cluster, for every machine that reaches it, as [etcd] in its skyhold.toml says; or onto this
+    machine (sqlite), which then is the only one that reads and changes them.
 
     The engine of before is sealed first, and compared afterwards: nothing is written between. A move that was
     interrupted is finished by the next command, on any machine that may.
