@@ -25,8 +25,9 @@ from skyhold.consensus.register import CHANGES_KEPT, DATA_BYTES_MAX, Change, Reg
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, Unavailable
 from tests import etcd
 from tests.consensus.conformance import KEY, RegistersConformance
+from tests.consensus.epochs import Epochs
 from tests.consensus.etcd_fixtures import PASSWORDS, PREFIX, cluster_with_users, new_store, opened, secure_location
-from tests.consensus.test_state_machine import STEPS, RegistersMachine
+from tests.consensus.test_state_machine import STEPS, EpochMachine, RegistersMachine
 from tests.etcd import EtcdCluster
 
 ROOT = Path(__file__).parents[2]
@@ -89,10 +90,35 @@ class SecureEtcdMachine(EtcdMachine):
         return secure_location("writer")
 
 
+class EtcdEpochs(Epochs):
+    """In buckets, in etcd, in a dict, and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._store = new_store()
+
+    def open(self, next_configuration: bytes) -> Registers:
+        number = int(next_configuration)
+        if number % 3 == 2:
+            return opened(etcd.plain_cluster(), self._store, epoch=number)
+        return super().open(next_configuration)
+
+
+class EtcdEpochMachine(EpochMachine):
+    """Registers come to etcd from another engine, and leave for the next, with all that is kept of them."""
+
+    def new_epochs(self) -> Epochs:
+        return EtcdEpochs()
+
+
 TestEtcd = EtcdMachine.TestCase
 TestEtcd.settings = settings(max_examples=8, stateful_step_count=STEPS, deadline=None)
 TestEtcdOfAUser = SecureEtcdMachine.TestCase
 TestEtcdOfAUser.settings = settings(max_examples=3, stateful_step_count=STEPS, deadline=None)
+
+
+TestEtcdAmongEpochs = EtcdEpochMachine.TestCase
+TestEtcdAmongEpochs.settings = settings(max_examples=4, stateful_step_count=STEPS, deadline=None)
 
 
 @pytest.fixture

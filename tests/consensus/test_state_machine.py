@@ -153,9 +153,12 @@ class EpochMachine(RegistersMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.epochs = Epochs()
+        self.epochs = self.new_epochs()
         self.registers: EpochRegisters = self.epochs.process()
         self.compare_and_set("config", 0, b"first", "first")
+
+    def new_epochs(self) -> Epochs:
+        return Epochs()
 
     @rule()
     def move(self) -> None:
