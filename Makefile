@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml requirements.txt
 	touch $(STAMP)
 
 
-.PHONY: help setup demo demo-read test test-all check format types contracts lint golden reference servers sim bench clean
+.PHONY: help setup demo demo-read test test-all check format types contracts lint golden reference servers sim spec bench clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,13 @@ golden: $(STAMP) ## Write the golden help texts and the CLI reference anew; read
 
 sim: $(STAMP) ## Run the simulation of the bucket registers over SEEDS seeds (100000 by default)
 	SKYHOLD_SIMULATION_SEEDS=$(or $(SEEDS),100000) $(BIN)/python -m pytest -n 0 -q -o timeout=0 tests/consensus/test_simulation.py -k linearizable_under
+
+spec: ## Check the TLA+ specification of the bucket registers with TLC to its full bounds; takes a while
+	tools/servers/build tlc
+	cd docs/spec && for bounds in epoch-full move-full grow-full; do \
+		$(or $(SKYHOLD_SERVERS),$(HOME)/.cache/skyhold-servers)/bin/tlc -workers auto -deadlock -nowarning -cleanup \
+			-metadir $(or $(TMPDIR),/tmp)/skyhold-spec -config $$bounds.cfg BucketRegister || exit 1; \
+	done
 
 bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone); takes a while
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
