@@ -108,7 +108,7 @@ MayEnter == begun
 MayBegin(c) == c.job = "begin"
 
 \* A put whose reply is lost may have taken effect, or may still.
-IsExposedBy(reply) == reply \in {"seen", "lost"}
+LostMayTakeEffect == TRUE
 
 ------------------------------------------------------------------------------
 (* What an operation makes of a value (operation.py). *)
@@ -221,7 +221,7 @@ AcceptPuts(c, v) ==
 \* A put takes effect. A copy of it may arrive later once more.
 Happens(put) ==
     /\ object' = [object EXCEPT ![put.at] = put.after]
-    /\ \E copy \in SUBSET ({put} \ {p \in {put} : p.before = p.after}) :
+    /\ \E copy \in IF put.before = put.after THEN {{}} ELSE {{}, {put}} :
         /\ Cardinality(inflight \cup copy) <= InFlight \/ copy = {}
         /\ inflight' = Alive(inflight \cup copy, object')
     /\ accepts' = IF put.after.accepted = put.before.accepted THEN accepts
@@ -256,7 +256,7 @@ Delay(p, v) ==
         /\ put.before # put.after
         /\ Cardinality(inflight \cup {put}) <= InFlight
         /\ inflight' = inflight \cup {put}
-        /\ operation' = IF c.phase = "propose" /\ IsExposedBy("lost") THEN Exposed(c) ELSE operation
+        /\ operation' = IF c.phase = "propose" /\ LostMayTakeEffect THEN Exposed(c) ELSE operation
         /\ UNCHANGED <<object, client, begun, readsLeft, accepts, floor, stale>>
 
 Arrive ==

@@ -23,7 +23,7 @@ AllOf(puts, objects) == puts
 IsNewest(value, op) == value.chain # <<>> /\ value.chain[Len(value.chain)] = op
 
 \* A client library repeats a put whose reply was lost, and reports that it was refused.
-IfSeen(reply) == reply = "seen"
+LostIsRefused == FALSE
 
 \* A client that knows the next configuration works there at once: an absent register is a new one.
 AtOnce == TRUE
