@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -71,6 +72,14 @@ def bucket_registers(buckets: Sequence[Bucket], *, epoch: int = 1, writer: str =
     """An engine on these buckets, as another process would have it."""
     voters = [Voter(bucket, f"{number:032x}", verify=lambda: None) for number, bucket in enumerate(buckets)]
     return BucketRegisters(voters, epoch, KEYS, writer=writer, deadline_s=20)
+
+
+def wait_until(true: Callable[[], bool], limit_s: float = 20.0) -> None:
+    """Wait for what another thread does."""
+    give_up_s = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < give_up_s, "it did not come true in time"
+        time.sleep(0.005)
 
 
 def checkpointed(

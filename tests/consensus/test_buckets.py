@@ -17,12 +17,13 @@ from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.consensus.acceptor_object import AcceptorObject, object_key
 from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.paxos import Seen, Silent
 from skyhold.consensus.register import Registers, Versioned
 from skyhold.consensus.runtime import ThreadRuntime
 from skyhold.consensus.voter import Voter
 from skyhold.errors import Conflict, Corrupt, Unavailable
 from tests.consensus.conformance import KEY, RegistersConformance
-from tests.consensus.fixtures import KEYS, FlakyBucket, bucket_registers, new_buckets
+from tests.consensus.fixtures import KEYS, FlakyBucket, bucket_registers, new_buckets, wait_until
 
 
 class TestBucketRegistersOnOneVoter(RegistersConformance):
@@ -136,6 +137,93 @@ def test_lost_majority_is_an_error_that_names_the_clouds_and_changes_nothing() -
         assert caught.value.fields["buckets"] == ["cloud-0", "cloud-2"]
     buckets[0].away = buckets[2].away = False
     assert other.read(KEY) == Versioned(1, b"one")
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What each bucket is asked, one after the other."""
+    asked: dict[str, list[str]] = {}
+    read_tagged, write_if = FlakyBucket.read_tagged, FlakyBucket.write_if
+
+    def get(bucket: FlakyBucket, key: str, **options: str) -> object:
+        asked.setdefault(bucket.name, []).append("GET")
+        return read_tagged(bucket, key, **options)
+
+    def put(bucket: FlakyBucket, key: str, body: bytes, **options: str) -> str:
+        asked.setdefault(bucket.name, []).append("PUT")
+        return write_if(bucket, key, body, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FlakyBucket, "read_tagged", get)
+    monkeypatch.setattr(FlakyBucket, "write_if", put)
+    return asked
+
+
+def test_first_change_of_a_process_takes_a_read_and_two_puts_and_the_next_one_put(
+    requests: dict[str, list[str]],
+) -> None:
+    buckets = new_buckets(3)
+    first = bucket_registers(buckets)
+    for version in range(4):  # ballots that a newcomer does not reach by counting from one
+        first.compare_and_set(KEY, version, b"x", f"o{version}")
+    first.close()
+    requests.clear()
+    second = bucket_registers(buckets)
+    second.compare_and_set(KEY, 4, b"x", "a")
+    second.close()
+    assert list(requests.values()) == [["GET", "PUT", "PUT"]] * 3
+    second.compare_and_set(KEY, 5, b"x", "b")
+    second.close()
+    assert list(requests.values()) == [["GET", "PUT", "PUT", "PUT"]] * 3
+
+
+def test_change_after_a_read_needs_no_other_read(requests: dict[str, list[str]]) -> None:
+    buckets = new_buckets(3)
+    first = bucket_registers(buckets)
+    first.compare_and_set(KEY, 0, b"one", "a")
+    first.close()
+    requests.clear()
+    second = bucket_registers(buckets)
+    assert second.read(KEY) == Versioned(1, b"one")
+    wait_until(lambda: len(requests) == 3)
+    second.compare_and_set(KEY, 1, b"two", "b")
+    second.close()
+    assert list(requests.values()).count(["GET", "PUT", "PUT"]) >= 2
+
+
+def test_register_is_created_without_looking_for_it_and_each_bucket_is_verified_after_it(
+    requests: dict[str, list[str]],
+) -> None:
+    buckets = new_buckets(3)
+    voters = [
+        Voter(bucket, f"{n:032x}", verify=lambda name=bucket.name: requests[name].append("verify"))  # type: ignore[misc]
+        for n, bucket in enumerate(buckets)
+    ]
+    registers = BucketRegisters(voters, 1, KEYS, writer="test")
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    registers.close()
+    assert list(requests.values()) == [["PUT", "verify", "PUT"]] * 3
+
+
+def test_acceptor_with_a_promise_alone_counts_only_after_its_bucket_was_verified(
+    requests: dict[str, list[str]],
+) -> None:
+    """It may have been made in a bucket that was emptied before."""
+    buckets = new_buckets(3)
+    registers = bucket_registers(buckets)
+    registers.compare_and_set("names", 0, b"one", "a")  # now each bucket is known to be the one that was admitted
+    registers.close()
+
+    def emptied() -> None:
+        raise Corrupt("its store.json is gone", code="voter_not_admitted")
+
+    voters = [Voter(bucket, f"{n:032x}", verify=emptied) for n, bucket in enumerate(buckets)]
+    with pytest.raises(Unavailable, match=r"store\.json is gone"):
+        BucketRegisters(voters, 1, KEYS, writer="a").compare_and_set(KEY, 0, b"one", "a")
+    assert [bucket.read(object_key(1, KEY)) is not None for bucket in buckets] == [True] * 3
+    client = registers._clients["cloud-0"]
+    client.voter = replace(client.voter, verify=emptied)
+    assert isinstance(client.get("names"), Seen)
+    assert isinstance(client.get(KEY), Silent)
 
 
 def test_damaged_object_is_no_vote_and_is_not_overwritten() -> None:

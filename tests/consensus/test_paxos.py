@@ -67,6 +67,17 @@ def test_round_reads_prepares_proposes_and_decides() -> None:
     assert round_.phase is Phase.DECIDED
 
 
+def test_acceptor_that_is_found_absent_after_the_value_was_proposed_promises_before_it_accepts() -> None:
+    round_, _ = begin(TWO, THREE, dict.fromkeys("ABC"))
+    for voter in "AB":
+        round_, _ = step(round_, Seen(voter, "t", AcceptorState(TWO)))
+    round_, _ = step(round_, Proposal("new"))
+    round_, effects = step(round_, Seen("C", None, EMPTY))
+    assert effects == (Put("C", None, AcceptorState(TWO)),)
+    round_, effects = step(round_, Seen("C", "1", AcceptorState(TWO)))
+    assert effects == (Put("C", "1", AcceptorState(THREE, TWO, "new")),)
+
+
 def test_round_whose_ballot_a_majority_has_promised_begins_prepared() -> None:
     known = {
         "A": Seen("A", "1", AcceptorState(TWO, ONE, "v")),

@@ -179,7 +179,8 @@ class BucketRegisters(Registers):
             raise ValueError("the registers are closed")
         if self._pid != os.getpid():  # threads, locks and the proposer's id are the parent's
             self._start()
-        return self._slots.setdefault(key, self._proposer.slot(key))
+        slot = self._slots.get(key)
+        return slot or self._slots.setdefault(key, self._proposer.slot(key))
 
     # ---- reading
 
@@ -187,7 +188,7 @@ class BucketRegisters(Registers):
         """The value of a register: of one read round where a majority shows one ballot, else of a round of our own."""
         slot = self._slot(key)
         for attempt in range(READ_ATTEMPTS):
-            states, errors = self._look(key)
+            states, errors = self._look(slot)
             found = unanimous(states, len(self._voters))
             if found is not None:
                 return found.value or ()
@@ -197,13 +198,14 @@ class BucketRegisters(Registers):
             self._runtime.sleep(self._runtime.random() * slot.round_s * 2**attempt)
         return self._decide(Settle(key)).kept
 
-    def _look(self, key: str) -> tuple[dict[str, AcceptorState[Kept]], dict[str, SkyholdError]]:
+    def _look(self, slot: Slot) -> tuple[dict[str, AcceptorState[Kept]], dict[str, SkyholdError]]:
         """What the voters show, as far as a majority needs it, and why the others show nothing."""
         states: dict[str, AcceptorState[Kept]] = {}
         errors: dict[str, SkyholdError] = {}
-        for name, answer in self._asked(lambda client: client.get(key)):
+        for name, answer in self._asked(lambda client: client.get(slot.key)):
             if isinstance(answer, Seen):
                 states[name] = answer.state
+                slot.shown[name] = answer
                 if unanimous(states, len(self._voters)) is not None:
                     break
             else:

@@ -31,6 +31,11 @@ class Operation(ABC):
 
     key: str
 
+    @property
+    def creates(self) -> bool:
+        """Whether it is meant for a register that was never created."""
+        return False
+
     @abstractmethod
     def apply(self, kept: Kept, *, repeated: bool) -> tuple[Kept, Versioned | None]:
         """The value after the operation, and its result. `repeated`: an earlier attempt may have taken effect.
@@ -44,6 +49,10 @@ class CompareAndSet(Operation):
     expected_version: int
     data: bytes
     operation_id: str
+
+    @property
+    def creates(self) -> bool:
+        return self.expected_version == 0
 
     def apply(self, kept: Kept, *, repeated: bool) -> tuple[Kept, Versioned | None]:
         earlier = find(kept, self.operation_id)
@@ -68,6 +77,10 @@ class Seal(Operation):
     expected_version: int
     next_configuration: bytes
 
+    @property
+    def creates(self) -> bool:
+        return self.expected_version == 0
+
     def apply(self, kept: Kept, *, repeated: bool) -> tuple[Kept, Versioned | None]:  # noqa: ARG002
         current = newest(kept)
         if current is not None and current.next_configuration == self.next_configuration:
@@ -81,6 +94,10 @@ class Seal(Operation):
 @dataclass(frozen=True, slots=True)
 class Restore(Operation):
     changes: Kept
+
+    @property
+    def creates(self) -> bool:
+        return True
 
     def apply(self, kept: Kept, *, repeated: bool) -> tuple[Kept, Versioned | None]:  # noqa: ARG002
         current, wanted = newest(kept), self.changes[-1].value

@@ -233,7 +233,8 @@ def _effect(round_: Round[V], voter: str) -> Effect[V] | None:
         return Get(voter)
     if _has_voted(round_, seat):
         return None
-    if round_.phase is Phase.PREPARE:
+    if round_.phase is Phase.PREPARE or (seat.tag is None and not round_.plain):
+        # No acceptor gets a value as it is created: `voter` tells an emptied bucket by that.
         after = promise(seat.state, round_.ballot)
     else:
         after = accept(seat.state, round_.ballot, round_.value, round_.following)

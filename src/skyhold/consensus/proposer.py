@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from skyhold.consensus.acceptor import Ballot
+from skyhold.consensus.acceptor import AcceptorState, Ballot
 from skyhold.consensus.no_majority import contended, did_not_answer, no_majority
 from skyhold.consensus.operation import Kept, Operation, Settle, newest
 from skyhold.consensus.paxos import Effect, Get, Phase, Proposal, Put, Round, Seen, Silent, adopted, begin, step
@@ -62,7 +62,11 @@ class Ticket:
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """What the proposers of one process share of one register."""
+    """What the proposers of one process share of one register.
+
+    `known` is what each voter held last, as far as the rounds of this process know it, and `shown` what reads have
+    found there since: a change after a read begins with its puts. Readers fill it, and whoever leads empties it.
+    """
 
     key: str
     lock: AbstractContextManager[object]
@@ -70,6 +74,7 @@ class Slot:
     waiting: list[Ticket] = field(default_factory=list)
     led: bool = False
     known: dict[str, Seen[Kept]] = field(default_factory=dict)
+    shown: dict[str, Seen[Kept]] = field(default_factory=dict)
     busy: set[str] = field(default_factory=set)
     counter: int = 0
     following: Ballot | None = None
@@ -87,6 +92,14 @@ class Slot:
         else:
             self.known.pop(answer.voter, None)
         return answer
+
+    def learn(self) -> None:
+        """Take over what reads have found."""
+        for voter in list(self.shown):
+            seen, known = self.shown.pop(voter), self.known.get(voter)
+            if known is None or known.state.promised < seen.state.promised:
+                self.known[voter] = seen
+                self.counter = max(self.counter, seen.state.promised.counter)
 
 
 class Proposer:
@@ -157,15 +170,20 @@ class Proposer:
         attempt = unreachable = 0
         while True:
             started_s = self._runtime.monotonic()
+            blind = not slot.known and not slot.shown
             round_ = self._attempt(slot, batch, deadline_s)
             if round_.phase is Phase.DECIDED:
                 slot.round_s = max(self._runtime.monotonic() - started_s, ROUND_S_MIN)
                 return
             for ticket in batch:
                 ticket.exposed |= bool(round_.exposed)
-            attempt += 1
             unreachable += round_.phase is Phase.UNREACHABLE
             slot.counter = max(slot.counter, round_.greatest.counter)
+            if round_.phase is Phase.PREEMPTED and not attempt and blind:
+                # Only now we know which ballots there are: the first was too low, and no rival is known.
+                attempt = 1
+                continue
+            attempt += 1
             took_s = max(self._runtime.monotonic() - started_s, slot.round_s)
             wait_s = self._runtime.random() * took_s * 2 ** min(attempt, BACK_OFF_DOUBLINGS_MAX)
             if unreachable >= UNREACHABLE_ATTEMPTS or self._runtime.monotonic() + wait_s >= deadline_s:
@@ -177,9 +195,13 @@ class Proposer:
         """One ballot. Where it ended as decided, the results of the batch are in its tickets."""
         while (late := slot.answers.get(0)) is not None:
             slot.note(late)
+        slot.learn()
         ballot, warm = self._ballot(slot)
         plain = len(self._voters) == 1
         known = {voter: slot.known.get(voter) if warm or not plain else None for voter in self._voters}
+        if not slot.known and not plain and batch[0].operation.creates:
+            # Most likely it is not there; a put that creates it finds out as well as a read would.
+            known = {voter: Seen(voter, None, AcceptorState()) for voter in self._voters}
         round_, effects = begin(ballot, Ballot(ballot.counter + 1, self._id), known, slot.busy, plain=plain)
         while True:
             self._send(slot, effects)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
@@ -11,9 +12,10 @@ from skyhold.consensus.acceptor import NO_BALLOT, AcceptorState, Ballot
 from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, object_key
 from skyhold.consensus.operation import Kept, newest
 from skyhold.consensus.paxos import Get, Lost, Put, Refused, Seen, Silent
-from skyhold.consensus.runtime import Runtime
+from skyhold.consensus.runtime import Mailbox, Runtime
 from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, SkyholdError
 
+WAIT_S: Final = 60.0
 Answer = Seen[Kept] | Refused | Lost | Silent
 
 
@@ -58,25 +60,12 @@ class VoterClient:
 
     def get(self, key: str) -> Seen[Kept] | Silent:
         """What the acceptor of a register holds."""
-        try:
-            before = self._promised.get(key, NO_BALLOT)  # of another thread's read that ends first nothing follows
-            found = self._read(key)
-            if not self._verified or found.tag is None:
-                # A missing object is an acceptor in its first state only in the bucket that was admitted. Asked after
-                # the object, so that one that is being emptied cannot answer both.
-                self._verified = False
-                self.voter.verify()
-                self._verified = True
-            self._refuse_older(key, before, found.held.state.promised)
-        except SkyholdError as error:
-            return Silent(self.voter.name, error)
-        self._held[key] = found
-        return Seen(self.voter.name, found.tag, found.held.state)
+        return self._get(key, absence_counts=True)
 
     def perform(self, key: str, effect: Get | Put[Kept], decided: int) -> Answer:
         """Carry out an effect of a round. `decided` is the version known to be chosen."""
         if isinstance(effect, Get):
-            return self.get(key)
+            return self._get(key, absence_counts=False)  # the round goes on by a put, which creates the object
         name = self.voter.name
         version = newest(effect.state.value or ())
         held = AcceptorObject(
@@ -87,10 +76,10 @@ class VoterClient:
         )
         body = encode_acceptor(held, self._epoch, key, self.voter.incarnation, self._keys)
         self._pace(key)
-        if effect.tag is None:
-            # The bucket may be emptied after we found nothing there, and then takes what it must not take.
-            self._verified = False
+        created = effect.tag is None
         try:
+            if created and effect.state.accepted != NO_BALLOT:  # a plain round: there is one voter
+                self._verify()
             tag = self.voter.bucket.write_if(object_key(self._epoch, key), body, expected_tag=effect.tag)
         except Conflict:
             return Refused(name)
@@ -98,11 +87,59 @@ class VoterClient:
             return Lost(name)
         except SkyholdError as error:
             return Silent(name, error, unsent=True)
-        if effect.tag is None:
-            return self.get(key)
+        if created:
+            try:
+                self._verify()
+            except SkyholdError as error:
+                return Silent(name, error)
         self._promised[key] = max(self._promised.get(key, NO_BALLOT), effect.state.promised)
         self._held[key] = _Held(tag, held)
         return Seen(name, tag, effect.state)
+
+    def _get(self, key: str, *, absence_counts: bool) -> Seen[Kept] | Silent:
+        """A bucket that was emptied has forgotten what it promised. No acceptor there gets a value (of several voters):
+        an object is created with a promise alone, and whoever finds one without a value asks the bucket what it is
+        *after* that, before it counts. So an acceptor with a value is from before, and to ask once, beside it, will
+        do."""
+        try:
+            before = self._promised.get(key, NO_BALLOT)  # of another thread's read that ends first nothing follows
+            wait_until_verified = None if self._verified else self._verify_beside()
+            found = self._read(key)
+            if found.held.state.accepted == NO_BALLOT:
+                if found.tag is not None or absence_counts:
+                    self._verify()
+            elif wait_until_verified is not None:
+                wait_until_verified()
+            self._refuse_older(key, before, found.held.state.promised)
+        except SkyholdError as error:
+            return Silent(self.voter.name, error)
+        self._held[key] = found
+        return Seen(self.voter.name, found.tag, found.held.state)
+
+    def _verify(self) -> None:
+        self.voter.verify()
+        self._verified = True
+
+    def _verify_beside(self) -> Callable[[], None]:
+        """Verify in a task of its own. What is returned waits for its end, and raises what it raised."""
+        ended: Mailbox[tuple[BaseException | None]] = self._runtime.mailbox()
+
+        def task() -> None:
+            try:
+                self._verify()
+            except BaseException as error:  # noqa: BLE001 - raised by who waits, not lost in a thread
+                ended.put((error,))
+            else:
+                ended.put((None,))
+
+        def wait() -> None:
+            while (end := ended.get(WAIT_S)) is None:
+                pass  # the bucket's own time limits end it
+            if end[0] is not None:
+                raise end[0]
+
+        self._runtime.start(task)
+        return wait
 
     def held(self, key: str) -> AcceptorObject | None:
         """What was last seen there."""

@@ -64,7 +64,7 @@ MUTANTS = {
         600,
     ),
     "an emptied bucket counts as an acceptor in its first state": Mutant(
-        "voter.py", "                self.voter.verify()\n", "                pass\n", 2000
+        "voter.py", "        self.voter.verify()\n", "", 2000
     ),
     "an acceptor accepts below its promise": Mutant(
         "acceptor.py",
