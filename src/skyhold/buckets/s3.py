@@ -3,6 +3,7 @@
 obstore's own retries are off: ordinary calls go through `retry.py`, and a conditional put is one request. Its only
 time limit covers a whole request, so there is one store object, with its own connections, for each of a few limits:
 reads have none but the stall limit, an upload's grows with its size, and a conditional put's is the caller's deadline.
+Small objects are read on the connections of conditional puts, which most often follow.
 Every upload is signed with the SHA-256 of its body and declares it again as its checksum: the provider refuses others.
 """
 
@@ -92,10 +93,13 @@ class S3Bucket(Bucket):
 
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
         request = Request(self.name, check_key(key))
+        # Of a default policy this is the limit of a conditional put: the two share their connections.
+        small_read_limit_s = _limit_within(min(WRITE_IF_DEADLINE_S, 1.5 * self._policy.stall_timeout_s))
 
         def attempt() -> Tagged | None:
             try:
-                result = self._get(request, {"if_none_match": unless_tag} if unless_tag else {})
+                options: dict[str, object] = {"if_none_match": unless_tag} if unless_tag else {}
+                result = self._get(request, options, small_read_limit_s)
             except _NotModified:
                 return None
             return Tagged(self._body(result, request), result.meta["e_tag"])
@@ -118,10 +122,9 @@ class S3Bucket(Bucket):
                 bucket=self.name,
                 key=key,
             )
-        limit_s = 2.0 ** (math.floor(math.log2(deadline_s) * 4) / 4)  # few limits, none past the deadline
         request = Request(self.name, key, conditional=True, replacing=expected_tag is not None)
         mode = "create" if expected_tag is None else {"e_tag": expected_tag}
-        return self._put(request, body, mode, limit_s)
+        return self._put(request, body, mode, _limit_within(deadline_s))
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """As the port says. Raises `Corrupt` code `listing_out_of_order` where a store that keeps objects in folders
@@ -173,7 +176,7 @@ class S3Bucket(Bucket):
         request = Request(self.name, key, start, length)
         return self._body(self._get(request, {}), request)
 
-    def _get(self, request: Request, options: dict[str, object]) -> Any:
+    def _get(self, request: Request, options: dict[str, object], limit_s: float = READ_LIMIT_S) -> Any:
         """The reply to one GET of the request's range, its body still to be read."""
         if request.start < 0 or (request.length or 0) < 0:
             raise range_not_satisfiable(request.key, request.start, request.length)
@@ -182,7 +185,7 @@ class S3Bucket(Bucket):
         elif request.start:
             options = options | {"range": {"offset": request.start}}
         path = self._prefix + request.key
-        return self._call(request, lambda: obstore_here().get(self._store(READ_LIMIT_S), path, options=options))
+        return self._call(request, lambda: obstore_here().get(self._store(limit_s), path, options=options))
 
     def _body(self, result: Any, request: Request) -> Buffer:
         expected = _expected_bytes(result, request)
@@ -246,6 +249,11 @@ class S3Bucket(Bucket):
 
 class _NotModified(Exception):
     """The conditional GET found the tag that the caller has."""
+
+
+def _limit_within(deadline_s: float) -> float:
+    """One of few limits, none past the deadline."""
+    return math.exp2(math.floor(math.log2(deadline_s) * 4) / 4)
 
 
 def _expected_bytes(result: Any, request: Request) -> int:
