@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 
 import pytest
 
-from skyhold.consensus.register import CHANGES_KEPT, DATA_BYTES_MAX, Change, Registers, Resync, Versioned
+from skyhold.consensus.register import CHANGES_KEPT, DATA_BYTES_MAX, Change, Known, Registers, Resync, Versioned
 from skyhold.errors import Conflict, InvalidInput
 
 KEY = "repository/" + "0a" * 16
@@ -30,6 +30,17 @@ class RegistersConformance(ABC):
         assert registers.compare_and_set(KEY, 0, b"one", "a") == Versioned(1, b"one")
         assert registers.compare_and_set(KEY, 1, b"two", "b") == Versioned(2, b"two")
         assert registers.read(KEY) == Versioned(2, b"two")
+
+    def test_known_value_of_a_register_that_can_be_read_is_the_newest(self, registers: Registers) -> None:
+        assert registers.read_known(KEY) == Known(None)
+        registers.compare_and_set(KEY, 0, b"one", "a")
+        assert registers.read_known(KEY) == Known(Versioned(1, b"one"))
+        recent = registers.read_known(KEY, max_age_s=60)
+        assert recent.value == Versioned(1, b"one")
+        assert recent.age_s is not None
+        assert recent.age_s < 60
+        with pytest.raises(InvalidInput, match="register key"):
+            registers.read_known("other")
 
     @pytest.mark.parametrize("expected_version", [0, 2, 99])
     def test_change_on_another_version_is_refused_and_names_the_current_one(

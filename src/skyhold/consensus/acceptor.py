@@ -47,6 +47,12 @@ def accept(state: AcceptorState[V], ballot: Ballot, value: V | None, following: 
     return AcceptorState(following, ballot, value) if state.promised <= ballot else None
 
 
+def in_preparation(state: AcceptorState[V]) -> bool:
+    """Whether what was promised last is the ballot of a prepare, and not the one that an accept has promised beside."""
+    accepted = state.accepted
+    return state.promised not in {NO_BALLOT, Ballot(accepted.counter + 1, accepted.proposer)}
+
+
 def unanimous(seen: Mapping[str, AcceptorState[V]], voters: int) -> AcceptorState[V] | None:
     """A state whose value a read may return without a round of its own, or None: a majority of all `voters` shows its
     accepted ballot. Its value was chosen then, and whatever was chosen before the read began would have shown in one of

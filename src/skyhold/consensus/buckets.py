@@ -7,19 +7,22 @@ are in `acceptor` and `paxos`, without input or output; `proposer` changes a reg
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
+from math import inf
 from typing import Final, TypeVar
 
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.acceptor import AcceptorState, unanimous
 from skyhold.consensus.acceptor_object import FOLDER, AcceptorObject, parse_object_key
+from skyhold.consensus.known import Confirmed, known
 from skyhold.consensus.no_majority import did_not_answer, no_majority
 from skyhold.consensus.operation import CompareAndSet, Kept, Operation, Restore, Seal, Settle, after, find, newest
 from skyhold.consensus.paxos import Seen, Silent
-from skyhold.consensus.proposer import Decided, Fault, Proposer, Slot
+from skyhold.consensus.proposer import ROUND_S_MIN, Decided, Fault, Proposer, Slot
 from skyhold.consensus.register import (
     Change,
+    Known,
     Registers,
     Resync,
     Versioned,
@@ -32,7 +35,7 @@ from skyhold.consensus.register import (
 )
 from skyhold.consensus.runtime import Mailbox, Runtime, ThreadRuntime
 from skyhold.consensus.voter import Voter, VoterClient
-from skyhold.errors import SkyholdError
+from skyhold.errors import OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
 
 T = TypeVar("T")
 
@@ -41,6 +44,8 @@ VOTERS_MAX: Final = 7
 READ_ATTEMPTS: Final = 3
 WATCH_INTERVAL_S_MIN: Final = 0.02
 WATCH_INTERVAL_S_MAX: Final = 1.0
+WATCH_MAJORITY_S: Final = 5.0
+KNOWN_WAIT_S: Final = 3.0
 STRAGGLER_GRACE_S: Final = 2.0
 
 
@@ -80,10 +85,27 @@ class BucketRegisters(Registers):
         }
         self._proposer = Proposer(self._clients, self._runtime, self._deadline_s)
         self._slots: dict[str, Slot] = {}
+        self._confirmed: dict[str, Confirmed] = {}
 
     def read(self, key: str) -> Versioned | None:
         check_register_key(key)
         return newest(self._read(key))
+
+    def read_known(self, key: str, *, max_age_s: float = 0.0) -> Known:
+        """As the port says; in the worst case it takes as long as a read that fails."""
+        check_register_key(key)
+        confirmed, began_s = self._confirmed.get(key), self._runtime.monotonic()
+        if confirmed is not None and began_s - confirmed.since_s <= max_age_s:
+            return known({}, (), confirmed, began_s)
+        try:
+            return Known(newest(self._read(key)))
+        except (Unavailable, PermissionDenied, OutcomeUnknown) as error:
+            if error.code not in {"no_majority", "register_contended"}:
+                raise
+            held, silent = self._held(key)
+            if not held and confirmed is None:
+                raise
+        return known(held, silent, confirmed, self._runtime.monotonic())
 
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
         check_change(key, expected_version, data, operation_id)
@@ -99,17 +121,17 @@ class BucketRegisters(Registers):
         return find(self._decide(Settle(key)).kept, operation_id)
 
     def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:
+        """As the port says. Between the reads of a majority only the nearest voter is asked, whether it holds something
+        newer. So a change that does not reach it is seen late, by up to `WATCH_MAJORITY_S` and a read."""
         check_register_key(key)
         check_expected_version(after_version)
         deadline_s = self._runtime.monotonic() + timeout_s
-        interval_s = WATCH_INTERVAL_S_MIN
         while True:
             changes = after(self._read(key), after_version)
             remaining_s = deadline_s - self._runtime.monotonic()
             if changes or isinstance(changes, Resync) or remaining_s <= 0:
                 return changes
-            self._runtime.sleep(min(interval_s, remaining_s))
-            interval_s = min(2 * interval_s, WATCH_INTERVAL_S_MAX)
+            self._await_change(key, after_version, min(remaining_s, WATCH_MAJORITY_S))
 
     def changes(self, key: str) -> Sequence[Change]:
         check_register_key(key)
@@ -172,7 +194,10 @@ class BucketRegisters(Registers):
         return value
 
     def _decide(self, operation: Operation) -> Decided:
-        return self._proposer.decide(self._slot(operation.key), operation)
+        began_s = self._runtime.monotonic()
+        decided = self._proposer.decide(self._slot(operation.key), operation)
+        self._confirmed[operation.key] = Confirmed(began_s, decided.kept)
+        return decided
 
     def _slot(self, key: str) -> Slot:
         if self._closed:
@@ -188,14 +213,16 @@ class BucketRegisters(Registers):
         """The value of a register: of one read round where a majority shows one ballot, else of a round of our own."""
         slot = self._slot(key)
         for attempt in range(READ_ATTEMPTS):
+            began_s = self._runtime.monotonic()
             states, errors = self._look(slot)
             found = unanimous(states, len(self._voters))
             if found is not None:
+                self._confirmed[key] = Confirmed(began_s, found.value or ())
                 return found.value or ()
             if len(states) <= len(self._voters) // 2:
                 raise no_majority(key, len(self._voters), errors, sent=False)
             # Somebody changes it just now, or died over it. The first is more frequent, and ends by itself.
-            self._runtime.sleep(self._runtime.random() * slot.round_s * 2**attempt)
+            self._runtime.sleep(self._runtime.random() * max(slot.round_s, ROUND_S_MIN) * 2**attempt)
         return self._decide(Settle(key)).kept
 
     def _look(self, slot: Slot) -> tuple[dict[str, AcceptorState[Kept]], dict[str, SkyholdError]]:
@@ -212,6 +239,34 @@ class BucketRegisters(Registers):
                 errors[name] = answer.error
         return states, errors
 
+    def _await_change(self, key: str, after_version: int, wait_s: float) -> None:
+        """Poll the nearest voter until it shows another version or nothing, for at most `wait_s`."""
+        until_s = self._runtime.monotonic() + wait_s
+        interval_s = WATCH_INTERVAL_S_MIN
+        nearest = min(self._clients.values(), key=lambda client: client.away_s)
+        while (remaining_s := until_s - self._runtime.monotonic()) > 0:
+            self._runtime.sleep(min(interval_s, remaining_s))
+            interval_s = min(2 * interval_s, WATCH_INTERVAL_S_MAX)
+            for _, answer in self._asked(lambda client: client.get(key), max(remaining_s, interval_s), [nearest]):
+                if isinstance(answer, Silent):
+                    nearest.away_s = inf
+                    return
+                value = newest(answer.state.value or ())
+                if value is not None and value.version != after_version:
+                    return
+
+    def _held(self, key: str) -> tuple[dict[str, AcceptorObject], set[str]]:
+        """What the voters hold that answer soon, and the names of the others."""
+        held: dict[str, AcceptorObject] = {}
+        silent: set[str] = set()
+        for name, answer in self._asked(lambda client: client.get(key), KNOWN_WAIT_S):
+            found = self._clients[name].held(key)
+            if isinstance(answer, Seen) and found is not None:
+                held[name] = found
+            else:
+                silent.add(name)
+        return held, silent
+
     def _listed(self, client: VoterClient) -> set[str] | SkyholdError:
         try:
             found = [parse_object_key(info.key) for info in client.voter.bucket.list(f"{FOLDER}/{self._epoch:08x}/")]
@@ -219,12 +274,17 @@ class BucketRegisters(Registers):
             return error
         return {place[1] for place in found if place is not None}
 
-    def _asked(self, ask: Callable[[VoterClient], T]) -> Iterator[tuple[str, T | Silent]]:
-        """Ask all voters at once; their answers as they come, by name. One that is late is `Silent`."""
+    def _asked(
+        self,
+        ask: Callable[[VoterClient], T],
+        wait_s: float | None = None,
+        clients: Collection[VoterClient] = (),
+    ) -> Iterator[tuple[str, T | Silent]]:
+        """Ask all voters, or these, at once; their answers as they come, by name. One that is late is `Silent`."""
         self._slot("config")  # makes what a fork has left behind anew
         answers: Mailbox[tuple[str, T] | Fault] = self._runtime.mailbox()
-        waiting = set(self._clients)
-        deadline_s = self._runtime.monotonic() + self._deadline_s
+        waiting = {client.voter.name for client in clients or self._clients.values()}
+        deadline_s = self._runtime.monotonic() + (self._deadline_s if wait_s is None else wait_s)
 
         def task(name: str) -> None:
             try:
@@ -232,7 +292,7 @@ class BucketRegisters(Registers):
             except BaseException as error:  # noqa: BLE001 - raised by who asked, not lost in a thread
                 answers.put(Fault(name, error))
 
-        for name in self._clients:
+        for name in sorted(waiting):
             self._runtime.start(partial(task, name))
         while waiting:
             answer = answers.get(deadline_s - self._runtime.monotonic())

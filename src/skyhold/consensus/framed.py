@@ -10,6 +10,7 @@ from skyhold.codec.frame import HEADER_BYTES, MAC_BYTES, FrameKeys, Kind, decode
 from skyhold.consensus.register import (
     DATA_BYTES_MAX,
     Change,
+    Known,
     Registers,
     Resync,
     Versioned,
@@ -40,6 +41,14 @@ class FramedRegisters(Registers):
     def read(self, key: str) -> Versioned | None:
         value = self._registers.read(key)
         return None if value is None else self._opened(key, value)
+
+    def read_known(self, key: str, *, max_age_s: float = 0.0) -> Known:
+        found = self._registers.read_known(key, max_age_s=max_age_s)
+        return replace(
+            found,
+            value=None if found.value is None else self._opened(key, found.value),
+            undecided=None if found.undecided is None else self._opened(key, found.undecided),
+        )
 
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
         value = self._registers.compare_and_set(key, expected_version, self._framed(key, data), operation_id)

@@ -58,6 +58,25 @@ class Resync:
     current: Versioned
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a register, perhaps without a majority of its voters.
+
+    `value` was the newest at some moment of the last `age_s` seconds; 0: during the call. Where `age_s` is None nobody
+    knows how old it is: it is durable, and there may be newer ones (None: nothing is known to be durable). `undecided`
+    is a newer value that was found: it may have taken effect, may still, or never will. `writer` and `time` (RFC 3339,
+    the writer's clock) are told to people: who wrote last to where this was found, and when; empty where nobody said.
+    `silent` are the voters that did not answer.
+    """
+
+    value: Versioned | None
+    age_s: float | None = 0.0
+    undecided: Versioned | None = None
+    writer: str = ""
+    time: str = ""
+    silent: tuple[str, ...] = ()
+
+
 class Registers(ABC):
     """All registers of one store, in one engine. Thread-safe.
 
@@ -69,6 +88,15 @@ class Registers(ABC):
     @abstractmethod
     def read(self, key: str) -> Versioned | None:
         """The newest value, or None where the register was never created."""
+
+    def read_known(self, key: str, *, max_age_s: float = 0.0) -> Known:  # noqa: ARG002 - an engine may ask less for it
+        """As `read`, but content with what was the newest within the last `max_age_s` seconds, which may need no
+        request; and where the register can't be read now, what is known of it, declared as of a greater age or none.
+
+        A clock that stands still with its machine (a paused virtual one) does not count that time. Engines that ask
+        nobody else answer as `read` does. Raises as `read` where nothing is known.
+        """
+        return Known(self.read(key))
 
     @abstractmethod
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:

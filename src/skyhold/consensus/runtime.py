@@ -10,9 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Linux has a clock that counts suspension; elsewhere the monotonic one does."""
 
 
 class Mailbox(ABC, Generic[T]):
@@ -31,7 +33,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def monotonic(self) -> float:
-        """Seconds of a clock that only goes forward."""
+        """Seconds of a clock that only goes forward, also while the machine sleeps."""
 
     @abstractmethod
     def now(self) -> datetime:
@@ -80,7 +82,7 @@ class ThreadRuntime(Runtime):
         self._random = random.SystemRandom()
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.clock_gettime(_CLOCK)
 
     def now(self) -> datetime:
         return datetime.now(UTC)

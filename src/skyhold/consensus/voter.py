@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
-from skyhold.consensus.acceptor import NO_BALLOT, AcceptorState, Ballot
+from skyhold.consensus.acceptor import NO_BALLOT, AcceptorState, Ballot, in_preparation
 from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, object_key
 from skyhold.consensus.operation import Kept, newest
 from skyhold.consensus.paxos import Get, Lost, Put, Refused, Seen, Silent
@@ -45,7 +46,8 @@ _NOTHING = _Held(None, AcceptorObject(AcceptorState(), 0, "", ""))
 
 
 class VoterClient:
-    """Thread-safe: every method works on what it reads, and what is remembered only ever grows."""
+    """Thread-safe: every method works on what it reads, and what is remembered only ever grows. `away_s` is how long it
+    last took to answer a read, and infinite where it did not."""
 
     def __init__(self, voter: Voter, epoch: int, keys: FrameKeys, runtime: Runtime, writer: str) -> None:
         self.voter = voter
@@ -53,6 +55,7 @@ class VoterClient:
         self._keys = keys
         self._runtime = runtime
         self._writer = writer
+        self.away_s = inf
         self._verified = False
         self._held: dict[str, _Held] = {}
         self._promised: dict[str, Ballot] = {}
@@ -67,10 +70,9 @@ class VoterClient:
         if isinstance(effect, Get):
             return self._get(key, absence_counts=False)  # the round goes on by a put, which creates the object
         name = self.voter.name
-        version = newest(effect.state.value or ())
         held = AcceptorObject(
             effect.state,
-            min(decided, version.version if version else 0),
+            self._decided(key, effect, decided),
             self._writer,
             self._runtime.now().isoformat(timespec="milliseconds"),
         )
@@ -104,7 +106,9 @@ class VoterClient:
         try:
             before = self._promised.get(key, NO_BALLOT)  # of another thread's read that ends first nothing follows
             wait_until_verified = None if self._verified else self._verify_beside()
+            asked_s = self._runtime.monotonic()
             found = self._read(key)
+            self.away_s = self._runtime.monotonic() - asked_s
             if found.held.state.accepted == NO_BALLOT:
                 if found.tag is not None or absence_counts:
                     self._verify()
@@ -112,6 +116,7 @@ class VoterClient:
                 wait_until_verified()
             self._refuse_older(key, before, found.held.state.promised)
         except SkyholdError as error:
+            self.away_s = inf
             return Silent(self.voter.name, error)
         self._held[key] = found
         return Seen(self.voter.name, found.tag, found.held.state)
@@ -140,6 +145,15 @@ class VoterClient:
 
         self._runtime.start(task)
         return wait
+
+    def _decided(self, key: str, effect: Put[Kept], decided: int) -> int:
+        """What the object will say to be decided. A promise leaves an old value where it is, which may never have been
+        chosen, so only what its own writer knew holds for it."""
+        found = self._held.get(key, _NOTHING)
+        if in_preparation(effect.state):
+            return found.held.decided if found.tag == effect.tag else 0
+        version = newest(effect.state.value or ())
+        return min(decided, version.version if version else 0)
 
     def held(self, key: str) -> AcceptorObject | None:
         """What was last seen there."""

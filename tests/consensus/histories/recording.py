@@ -36,17 +36,17 @@ class RecordedClient:
     def __init__(self, registers: Registers, name: str, clock_ns: Callable[[], int]) -> None:
         self.name = name
         self.operations: list[Operation] = []
-        self._registers = registers
+        self.registers = registers
         self._clock_ns = clock_ns
 
     def read(self, key: str) -> Versioned | None:
-        return self._recorded(key, Read(), lambda: self._registers.read(key), _value)
+        return self._recorded(key, Read(), lambda: self.registers.read(key), _value)
 
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
         return self._recorded(
             key,
             CompareAndSet(expected_version, data.decode(), operation_id),
-            lambda: self._registers.compare_and_set(key, expected_version, data, operation_id),
+            lambda: self.registers.compare_and_set(key, expected_version, data, operation_id),
             _value,
         )
 
@@ -54,7 +54,7 @@ class RecordedClient:
         return self._recorded(
             key,
             Outcome(operation_id),
-            lambda: self._registers.outcome(key, operation_id),
+            lambda: self.registers.outcome(key, operation_id),
             lambda found: Absent() if found is None else _value(found),
         )
 
@@ -62,7 +62,7 @@ class RecordedClient:
         return self._recorded(
             key,
             Watch(after_version),
-            lambda: self._registers.watch(key, after_version, timeout_s=timeout_s),
+            lambda: self.registers.watch(key, after_version, timeout_s=timeout_s),
             _changes,
         )
 
