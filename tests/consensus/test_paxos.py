@@ -98,6 +98,19 @@ def test_round_is_preempted_when_no_majority_is_left_below_a_greater_promise() -
     assert round_.greatest == THREE
 
 
+def test_ballot_is_disputed_where_the_greatest_one_was_only_prepared() -> None:
+    over, rival = Ballot(70, "b"), Ballot(90, "c")
+    accepted = AcceptorState(Ballot(71, "b"), over, "v")
+    round_, _ = begin(TWO, THREE, dict.fromkeys("ABC"))
+    round_, _ = step(round_, Seen("A", "1", AcceptorState(over, ONE, "u")))  # the accept of that round never came here
+    round_, _ = step(round_, Seen("B", "1", accepted))
+    assert (round_.phase, round_.disputed, round_.written) == (Phase.PREEMPTED, False, False)
+    round_, _ = begin(TWO, THREE, dict.fromkeys("ABC"))
+    round_, _ = step(round_, Seen("A", "1", AcceptorState(rival, over, "v")))
+    round_, _ = step(round_, Seen("B", "1", accepted))
+    assert (round_.phase, round_.disputed) == (Phase.PREEMPTED, True)
+
+
 def test_lost_reply_is_no_vote_until_it_is_read_back() -> None:
     round_, _ = step(prepared(), Proposal("new"))
     round_, effects = step(round_, Lost("A"))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final, Generic
 
-from skyhold.consensus.acceptor import AcceptorState, Ballot, V, accept, promise
+from skyhold.consensus.acceptor import AcceptorState, Ballot, V, accept, in_preparation, promise
 from skyhold.errors import Corrupt, SkyholdError
 
 REREADS_MAX: Final = 16
@@ -70,10 +70,19 @@ class Round(Generic[V]):
     value: V | None = None
     exposed: frozenset[str] = frozenset()
     plain: bool = False
+    written: bool = False
 
     @property
     def majority(self) -> int:
         return len(self.seats) // 2 + 1
+
+    @property
+    def disputed(self) -> bool:
+        """Whether the greatest ballot that an acceptor has shown was prepared, and nothing proposed under it yet: its
+        proposer is about to, or died. (A smaller one is over, and was left where only its prepare arrived.)"""
+        states = [seat.state for seat in self.seats.values() if seat.state]
+        greatest = max(states, key=lambda state: state.promised, default=None)
+        return greatest is not None and greatest.promised > self.following and in_preparation(greatest)
 
     @property
     def greatest(self) -> Ballot:
@@ -171,17 +180,18 @@ def step(round_: Round[V], event: Event[V]) -> tuple[Round[V], tuple[Effect[V], 
         if round_.phase is not Phase.PREPARED:
             raise ValueError(f"a proposal in phase {round_.phase}")
         return _asking(replace(round_, phase=Phase.PROPOSE, value=event.value), list(round_.seats))
-    late = round_.seats[event.voter].late
-    seat = replace(round_.seats[event.voter], asked=False, late=False)
+    seat = round_.seats[event.voter]
     if isinstance(event, Seen):
         # Where no promise confirms it, an answer of before is no answer.
-        seat = replace(seat, tag=event.tag, state=None if late and round_.plain else event.state)
+        state = None if seat.late and round_.plain else event.state
+        seat = replace(seat, tag=event.tag, state=state, asked=False, late=False)
     elif isinstance(event, Silent):
-        seat = replace(seat, error=event.error)
+        seat = replace(seat, error=event.error, asked=False, late=False)
     else:
         error = None if seat.rereads < REREADS_MAX else _stubborn(event.voter)
         unsure = seat.unsure or (isinstance(event, Lost) and round_.phase is not Phase.PREPARE)
-        seat = replace(seat, state=None, rereads=seat.rereads + 1, unsure=unsure, error=error)
+        rereads = seat.rereads + 1
+        seat = replace(seat, state=None, rereads=rereads, unsure=unsure, error=error, asked=False, late=False)
     no_effect = isinstance(event, Refused) or (isinstance(event, Silent) and event.unsent)
     exposed = round_.exposed - {event.voter} if no_effect and not seat.unsure else round_.exposed
     overtaken = _overtaken(round_, event)
@@ -213,16 +223,16 @@ def adopted(round_: Round[V]) -> V | None:
 
 def _asking(round_: Round[V], voters: list[str]) -> tuple[Round[V], tuple[Effect[V], ...]]:
     """Ask acceptors for what the phase needs of them next."""
-    seats, exposed = dict(round_.seats), set(round_.exposed)
-    effects: list[Effect[V]] = []
-    for voter in voters:
-        effect = _effect(round_, voter)
-        if effect is not None:
-            effects.append(effect)
-            seats[voter] = replace(seats[voter], asked=True)
-            if isinstance(effect, Put) and round_.phase is Phase.PROPOSE:
-                exposed.add(voter)
-    return replace(round_, seats=seats, exposed=frozenset(exposed)), tuple(effects)
+    effects = [effect for voter in voters if (effect := _effect(round_, voter)) is not None]
+    if not effects:
+        return round_, ()
+    puts = {effect.voter for effect in effects if isinstance(effect, Put)}
+    return replace(
+        round_,
+        seats={**round_.seats, **{of.voter: replace(round_.seats[of.voter], asked=True) for of in effects}},
+        exposed=round_.exposed | puts if round_.phase is Phase.PROPOSE else round_.exposed,
+        written=round_.written or bool(puts),
+    ), tuple(effects)
 
 
 def _effect(round_: Round[V], voter: str) -> Effect[V] | None:

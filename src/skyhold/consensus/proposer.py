@@ -1,9 +1,9 @@
 """Changing one register of the bucket engine: who proposes, what is proposed together, and when to try again.
 
 All threads of a process that change one register share a `Slot`. One of them leads: it takes every operation that
-waits, makes them one proposal (group commit), and hands the lead on. So proposers meet only between processes; there
-each waits a random time before it tries again, which grows with the length of a round and with every attempt, so that
-two of them in far regions both finish.
+waits, makes them one proposal (group commit), and hands the lead on. So proposers meet only between processes. There
+each waits a random time before it tries again, which grows with every attempt; does not outbid at once whom it finds
+preparing; and rests after some changes in a row. So two in far regions both finish.
 """
 
 from __future__ import annotations
@@ -24,7 +24,18 @@ from skyhold.consensus.voter import Answer, VoterClient
 from skyhold.errors import SkyholdError
 
 ROUND_S_MIN: Final = 0.002
-BACK_OFF_DOUBLINGS_MAX: Final = 5
+BACK_OFF_DOUBLINGS_MAX: Final = 4
+BALLOT_LEAD: Final = 64
+"""How far a new ballot is above all others. A rival's rises by one with each of its changes, and must not outbid ours
+by going on while we gather promises."""
+TURN_ROUNDS: Final = 4
+TURN_ROUNDS_MAX: Final = 32
+"""After so many rounds in a row a proposer rests if it has seen a rival, or in any case: where a voter is changed with
+every round, a rival that is farther away never finds it as it was when it read it, nor shows itself."""
+REST_ROUNDS: Final = 2.0
+"""For how long, to twice as long."""
+PATIENCE: Final = 4
+"""How often a ballot that is being prepared by another is left alone before it is outbid: its proposer may be dead."""
 UNREACHABLE_ATTEMPTS: Final = 3
 
 
@@ -66,6 +77,8 @@ class Slot:
 
     `known` is what each voter held last, as far as the rounds of this process know it, and `shown` what reads have
     found there since: a change after a read begins with its puts. Readers fill it, and whoever leads empties it.
+    `turn` counts the rounds that were decided since the last prepare or rest; `rival` says that a greater ballot was
+    seen meanwhile.
     """
 
     key: str
@@ -79,7 +92,10 @@ class Slot:
     counter: int = 0
     following: Ballot | None = None
     decided: int = 0
-    round_s: float = ROUND_S_MIN
+    round_s: float = 0.0
+    turn: int = 0
+    rival: bool = False
+    rest_until_s: float = 0.0
 
     def note(self, answer: Answer | Fault) -> Answer:
         """Take note of what a voter answered, in whichever round."""
@@ -166,30 +182,33 @@ class Proposer:
             slot.waiting[0].told.put(_Told.LEAD)
 
     def _decide_all(self, slot: Slot, batch: Sequence[Ticket]) -> None:
+        if (rest_s := slot.rest_until_s - self._runtime.monotonic()) > 0:
+            self._runtime.sleep(rest_s)
         deadline_s = self._runtime.monotonic() + self._deadline_s
-        attempt = unreachable = 0
+        attempts = unreachable = patient = 0
         while True:
             started_s = self._runtime.monotonic()
-            blind = not slot.known and not slot.shown
             round_ = self._attempt(slot, batch, deadline_s)
             if round_.phase is Phase.DECIDED:
-                slot.round_s = max(self._runtime.monotonic() - started_s, ROUND_S_MIN)
+                self._note_round(slot, started_s)
                 return
             for ticket in batch:
                 ticket.exposed |= bool(round_.exposed)
-            unreachable += round_.phase is Phase.UNREACHABLE
             slot.counter = max(slot.counter, round_.greatest.counter)
-            if round_.phase is Phase.PREEMPTED and not attempt and blind:
-                # Only now we know which ballots there are: the first was too low, and no rival is known.
-                attempt = 1
-                continue
-            attempt += 1
-            took_s = max(self._runtime.monotonic() - started_s, slot.round_s)
-            wait_s = self._runtime.random() * took_s * 2 ** min(attempt, BACK_OFF_DOUBLINGS_MAX)
+            if round_.phase is Phase.PREEMPTED and not round_.written:
+                if not round_.disputed or patient >= PATIENCE:
+                    continue  # with what was read we know how high the ballots are
+                patient += 1
+            attempts += 1
+            unreachable += round_.phase is Phase.UNREACHABLE
+            doublings = min(attempts - 1, BACK_OFF_DOUBLINGS_MAX)
+            round_s = slot.round_s or self._runtime.monotonic() - started_s
+            wait_s = (0.5 + self._runtime.random()) * max(round_s, ROUND_S_MIN) * 2**doublings
             if unreachable >= UNREACHABLE_ATTEMPTS or self._runtime.monotonic() + wait_s >= deadline_s:
                 self._fail(slot, batch, round_)
                 return
             self._runtime.sleep(wait_s)
+            slot.known.clear()  # others have gone on meanwhile
 
     def _attempt(self, slot: Slot, batch: Sequence[Ticket], deadline_s: float) -> Round[Kept]:
         """One ballot. Where it ended as decided, the results of the batch are in its tickets."""
@@ -219,7 +238,10 @@ class Proposer:
             answer = slot.answers.get(deadline_s - self._runtime.monotonic())
             if answer is None:
                 return self._out_of_time(round_)
-            round_, effects = step(round_, slot.note(answer))
+            answer = slot.note(answer)
+            if isinstance(answer, Seen) and answer.state.promised > round_.following:
+                slot.rival = True
+            round_, effects = step(round_, answer)
 
     def _ballot(self, slot: Slot) -> tuple[Ballot, bool]:
         """The ballot of the next attempt, and whether a majority has promised it already."""
@@ -229,7 +251,8 @@ class Proposer:
             slot.counter = following.counter + 1
             return following, True
         # The ballot after it belongs to this round too: its accepts promise it.
-        slot.counter += 2
+        slot.counter += BALLOT_LEAD
+        slot.turn, slot.rival = 0, False
         return Ballot(slot.counter - 1, self._id), False
 
     def _send(self, slot: Slot, effects: Sequence[Effect[Kept]]) -> None:
@@ -242,6 +265,14 @@ class Proposer:
             slot.answers.put(self._voters[effect.voter].perform(slot.key, effect, slot.decided))
         except BaseException as error:  # noqa: BLE001 - a fault of ours is raised by the leader, not lost in a thread
             slot.answers.put(Fault(effect.voter, error))
+
+    def _note_round(self, slot: Slot, started_s: float) -> None:
+        now_s = self._runtime.monotonic()
+        slot.round_s = now_s - started_s
+        slot.turn += 1
+        if slot.turn >= (TURN_ROUNDS if slot.rival else TURN_ROUNDS_MAX):
+            slot.rest_until_s = now_s + (1 + self._runtime.random()) * REST_ROUNDS * slot.round_s
+            slot.turn, slot.rival = 0, False
 
     def _note_decided(self, slot: Slot, value: Kept) -> None:
         current = newest(value)

@@ -66,6 +66,12 @@ MUTANTS = {
     "an emptied bucket counts as an acceptor in its first state": Mutant(
         "voter.py", "        self.voter.verify()\n", "", 2000
     ),
+    "a promise alone counts without asking whose bucket it lies in": Mutant(
+        "voter.py", "if found.tag is not None or absence_counts:", "if absence_counts:", 600
+    ),
+    "whoever creates an object does not ask whose bucket it lies in": Mutant(
+        "voter.py", "        if created:\n", "        if False:\n", 2000
+    ),
     "an acceptor accepts below its promise": Mutant(
         "acceptor.py",
         "return AcceptorState(following, ballot, value) if state.promised <= ballot else None",
