@@ -54,6 +54,10 @@ class Gateway:
         """The sizes of all files that the bucket holds now, unfinished uploads included."""
         return sum(file.stat().st_size for file in (self.folder / name).rglob("*") if file.is_file())
 
+    def signal(self, number: int) -> None:
+        """Stop it (`SIGSTOP`) and let it go on (`SIGCONT`)."""
+        self._process.send_signal(number)
+
     def cpu_s(self) -> float:
         """User and system seconds that the server has used so far."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -78,17 +82,24 @@ def free_port(address: str) -> int:
 
 @contextlib.contextmanager
 def running_gateway(
-    folder: Path, address: str = "127.0.0.1", port: int | None = None, prefix: Sequence[str] = ()
+    folder: Path,
+    address: str = "127.0.0.1",
+    port: int | None = None,
+    prefix: Sequence[str] = (),
+    *,
+    keep_alive: bool = False,
 ) -> Iterator[Gateway]:
     """Start a server over `folder` and end it afterwards; `prefix` goes before its command line (a network namespace,
-    where `port` has to be given because this process cannot probe it)."""
+    where `port` has to be given because this process cannot probe it). `keep_alive`: connections serve more than one
+    request, as those of real stores do, and as this server's do not unless it is told."""
     folder.mkdir(parents=True, exist_ok=True)
     keys = (f"bench{secrets.token_hex(8)}", secrets.token_hex(20))
     port = free_port(address) if port is None else port
     log = folder.with_name(folder.name + ".log")
+    options = ["--quiet", "--keep-alive"] if keep_alive else ["--quiet"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*prefix, str(versitygw_binary()), "--quiet", "--port", f"{address}:{port}", "posix", str(folder)],
+            [*prefix, str(versitygw_binary()), *options, "--port", f"{address}:{port}", "posix", str(folder)],
             env={**os.environ, "ROOT_ACCESS_KEY": keys[0], "ROOT_SECRET_KEY": keys[1]},
             stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         )  # fmt: skip
