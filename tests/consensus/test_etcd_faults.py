@@ -13,8 +13,10 @@ import pytest
 import requests
 from urllib3.exceptions import SSLError
 
+from skyhold.consensus import etcd_gateway as gateway
 from skyhold.consensus.etcd import EtcdRegisters, NodeStatus
 from skyhold.consensus.etcd_errors import broken
+from skyhold.consensus.etcd_gateway import Json
 from skyhold.consensus.register import CHANGES_KEPT, Versioned
 from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
 from tests import etcd
@@ -341,6 +343,25 @@ def test_change_that_arrives_late_is_void_once_it_was_settled(
     assert direct.read(KEY) == before
     assert direct.outcome(KEY, "late") is None
     assert direct.compare_and_set(KEY, version, b"again", "late") == Versioned(version + 1, b"again")
+
+
+def test_change_that_arrives_late_would_undo_what_was_settled_without_the_fence(
+    cluster: EtcdCluster, proxy: HoldingProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head alone does not change when an operation is settled."""
+    store, change = new_store(), gateway.change
+    direct = opened(cluster, store)
+    direct.compare_and_set(KEY, 0, b"early", "early")
+
+    def without_fence(*arguments: object) -> Json:
+        request = change(*arguments)  # type: ignore[arg-type]
+        return {**request, "compare": request["compare"][:1]}
+
+    monkeypatch.setattr(gateway, "change", without_fence)
+    send_late(proxy, store, 1)
+    assert direct.outcome(KEY, "late") is None
+    proxy.release()
+    assert direct.read(KEY) == Versioned(2, b"late")
 
 
 def test_change_that_arrives_late_is_void_after_another_change(cluster: EtcdCluster, proxy: HoldingProxy) -> None:
