@@ -11,6 +11,7 @@ from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import Registers, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
+from skyhold.errors import OutcomeUnknown, PermissionDenied
 from tests.consensus.fixtures import FlakyBucket, bucket_registers, new_buckets
 
 REPOSITORY = "repository/" + "0" * 32
@@ -56,3 +57,46 @@ class Epochs(Succession):
 
     def close(self) -> None:
         self._folder.cleanup()
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Mortal(Epochs):
+    """Epochs whose mover is killed after some calls of its registers, and whose buckets may refuse to be written, or
+    not say whether they were."""
+
+    calls_left: int | None = None
+    read_only = False
+    loses_replies = False
+
+    def open(self, next_configuration: bytes) -> Registers:
+        return Guarded(super().open(next_configuration), self.before)
+
+    def before(self, writes: bool) -> None:
+        if self.calls_left == 0:
+            raise Killed
+        if self.calls_left is not None:
+            self.calls_left -= 1
+        if writes and self.read_only:
+            raise PermissionDenied("these credentials may only read")
+        if writes and self.loses_replies:
+            raise OutcomeUnknown("no reply in time")
+
+
+class Guarded:
+    """Registers with something that is done before each call."""
+
+    def __init__(self, registers: Registers, before: Callable[[bool], None]) -> None:
+        self._registers, self._before = registers, before
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        method = getattr(self._registers, name)
+
+        def guarded(*args: object, **kwargs: object) -> object:
+            if name != "close":
+                self._before(name in {"compare_and_set", "seal", "restore"})
+            return method(*args, **kwargs)
+
+        return guarded

@@ -8,50 +8,12 @@ from contextlib import suppress
 
 import pytest
 
-from skyhold.consensus.carrying import CONFIG, NAMES, compare
+from skyhold.consensus.carrying import CONFIG, NAMES, carry_over, compare
 from skyhold.consensus.epochs import EpochRegisters
-from skyhold.consensus.register import CHANGES_KEPT, Registers, Resync, Versioned
+from skyhold.consensus.memory import MemoryRegisters
+from skyhold.consensus.register import CHANGES_KEPT, Resync, Versioned
 from skyhold.errors import Conflict, PermissionDenied, Unavailable
-from tests.consensus.epochs import REPOSITORY, Epochs
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class Mortal(Epochs):
-    """Epochs whose mover is killed after some calls of its registers, and whose buckets may refuse to be written."""
-
-    calls_left: int | None = None
-    read_only = False
-
-    def open(self, next_configuration: bytes) -> Registers:
-        return Guarded(super().open(next_configuration), self.before)
-
-    def before(self, writes: bool) -> None:
-        if self.calls_left == 0:
-            raise Killed
-        if self.calls_left is not None:
-            self.calls_left -= 1
-        if writes and self.read_only:
-            raise PermissionDenied("these credentials may only read")
-
-
-class Guarded:
-    """Registers with something that is done before each call."""
-
-    def __init__(self, registers: Registers, before: Callable[[bool], None]) -> None:
-        self._registers, self._before = registers, before
-
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        method = getattr(self._registers, name)
-
-        def guarded(*args: object, **kwargs: object) -> object:
-            if name != "close":
-                self._before(name in {"compare_and_set", "seal", "restore"})
-            return method(*args, **kwargs)
-
-        return guarded
+from tests.consensus.epochs import REPOSITORY, Epochs, Killed, Mortal
 
 
 @pytest.fixture
@@ -162,6 +124,25 @@ def test_half_a_move_lets_read_who_may_only_read(epochs: Mortal) -> None:
     epochs.read_only = False
     assert reader.read(REPOSITORY) == Versioned(3, b"two")
     assert epochs.newest == 2
+
+
+def test_register_that_others_change_and_seal_meanwhile_is_carried_with_all_its_changes(
+    epochs: Mortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registers, following = MemoryRegisters(), MemoryRegisters()
+    registers.compare_and_set(CONFIG, 0, b"first", "found")
+    seal = registers.seal
+
+    def late(key: str, expected_version: int, next_configuration: bytes) -> Versioned:
+        if key == REPOSITORY and registers.read(key) is None:
+            registers.compare_and_set(REPOSITORY, 0, b"one", "a")
+            registers.compare_and_set(REPOSITORY, 1, b"two", "b")
+            seal(REPOSITORY, 2, next_configuration)
+        return seal(key, expected_version, next_configuration)
+
+    monkeypatch.setattr(registers, "seal", late)
+    carry_over(registers, following, b"2", epochs)
+    assert [change.operation_id for change in following.changes(REPOSITORY)] == ["a", "b", None]
 
 
 def test_store_is_not_moved_to_voters_that_do_not_answer(epochs: Mortal) -> None:

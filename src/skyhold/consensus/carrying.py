@@ -79,7 +79,8 @@ def _sealed(epoch: Registers, key: str, next_configuration: bytes) -> list[Chang
             if conflict.code not in {"register_changed", "register_sealed"}:
                 raise
             continue
-        return [*changes, Change(seal, None)]
+        if seal.version == (newest.version if newest else 0) + 1:  # else somebody else's, after changes we know not of
+            return [*changes, Change(seal, None)]
     raise contended_seal(key)
 
 
