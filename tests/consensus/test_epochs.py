@@ -126,6 +126,29 @@ def test_half_a_move_lets_read_who_may_only_read(epochs: Mortal) -> None:
     assert epochs.newest == 2
 
 
+def test_half_a_move_lets_watch_who_may_only_read(epochs: Mortal) -> None:
+    other = "repository/" + "1" * 32
+    for key, version in [(CONFIG, 1), (REPOSITORY, 2), (other, 0)]:
+        epochs.open(b"1").seal(key, version, b"2")
+    epochs.read_only = True
+    reader = epochs.process()
+    assert reader.watch(REPOSITORY, 1, timeout_s=0) == [Versioned(2, b"two"), Versioned(3, b"two")]
+    assert reader.watch(REPOSITORY, 9, timeout_s=0) == Resync(Versioned(3, b"two"))
+    assert reader.watch(other, 0, timeout_s=0) == []
+
+
+def test_reader_that_cannot_finish_a_move_has_changed_nothing(epochs: Mortal) -> None:
+    epochs.open(b"1").seal(CONFIG, 1, b"2")
+    epochs.open(b"1").seal(REPOSITORY, 2, b"2")
+    epochs.loses_replies = True
+    for ask in (epochs.process().read, epochs.process().changes):
+        with pytest.raises(Unavailable) as caught:
+            ask(REPOSITORY)
+        assert caught.value.code == "epoch_unfinished"
+    epochs.loses_replies = False
+    assert epochs.process().read(REPOSITORY) == Versioned(3, b"two")
+
+
 def test_register_that_others_change_and_seal_meanwhile_is_carried_with_all_its_changes(
     epochs: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +203,14 @@ def test_watch_goes_on_over_a_move_without_a_gap(epochs: Mortal) -> None:
     assert watcher.watch(REPOSITORY, 4, timeout_s=5) == [Versioned(5, b"four")]
     assert watcher.watch(REPOSITORY, 9, timeout_s=0) == Resync(Versioned(5, b"four"))
     assert watcher.watch("repository/" + "1" * 32, 0, timeout_s=0) == []
+
+
+def test_watch_of_a_stale_process_tells_what_was_changed_since_the_move(epochs: Mortal) -> None:
+    stale, mover = epochs.process(), epochs.process()
+    move(mover, epochs)
+    mover.compare_and_set(REPOSITORY, 3, b"four", "d")
+    told = [Versioned(1, b"one"), Versioned(2, b"two"), Versioned(3, b"two"), Versioned(4, b"four")]
+    assert stale.watch(REPOSITORY, 0, timeout_s=0) == told
 
 
 def test_watch_that_waits_is_woken_by_a_change_in_another_epoch(epochs: Mortal) -> None:

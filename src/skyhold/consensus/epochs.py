@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 
 from skyhold.consensus.carrying import CONFIG, SEAL_ATTEMPTS_MAX, Succession, carry_over, contended_seal
 from skyhold.consensus.register import Change, Registers, Resync, Versioned, register_sealed
-from skyhold.errors import Conflict, Corrupt, PermissionDenied
+from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, Unavailable
 
 MOVED: Final = "membership_changed"
 EPOCHS_MAX: Final = 1_000
@@ -64,13 +64,8 @@ class EpochRegisters(Registers):
             seal = self._seal_of(epoch, value)
             if seal is None:
                 return value
-            try:
-                self._follow(epoch, seal)
-            except PermissionDenied as error:
-                if error.code != UNFINISHED:
-                    raise
-                # The next epoch had not begun when we looked, so what stands here is the newest.
-                return replace(value, next_configuration=None) if value is not None and value.data else None
+            if not self._could_follow(epoch, seal):
+                return _unsealed(value) if value is not None and value.data else None
         raise _endless(key)
 
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
@@ -117,10 +112,11 @@ class EpochRegisters(Registers):
             if newest is None or newest.sealed:
                 seal = self._seal_of(epoch, newest)
                 if seal is not None:
-                    if not isinstance(changes, Resync) and len(changes) > 1:
-                        return changes[:-1]
-                    self._follow(epoch, seal)  # where the seal stands as a change like any other
-                    continue
+                    if self._could_follow(epoch, seal):
+                        continue  # it has all of these changes, with the seal as one like any other, and those since
+                    if isinstance(changes, Resync):
+                        return Resync(_unsealed(changes.current))
+                    return [_unsealed(value) for value in changes if value.data]
             elif changes:
                 return changes
             if self._monotonic() >= deadline_s:
@@ -213,6 +209,17 @@ class EpochRegisters(Registers):
             raise
         following.close()  # another thread was faster
 
+    def _could_follow(self, epoch: Registers, next_configuration: bytes) -> bool:
+        """Follow for a reader: False where a move is half done, and these credentials cannot finish it. The next epoch
+        had not begun when this was seen, so what stands in this one is the newest."""
+        try:
+            self._follow(epoch, next_configuration)
+        except PermissionDenied as error:
+            if error.code != UNFINISHED:
+                raise
+            return False
+        return True
+
     def _begin(self, epoch: Registers, following: Registers, next_configuration: bytes) -> None:
         try:
             carry_over(epoch, following, next_configuration, self._succession)
@@ -221,6 +228,12 @@ class EpochRegisters(Registers):
                 f"The store is moving to another configuration, which these credentials cannot finish: {error.message}",
                 code=UNFINISHED,
                 hint="Run any command, such as `skyhold status`, with credentials that may write",
+            ) from error
+        except OutcomeUnknown as error:  # of the move; nothing of what is asked of the next epoch was sent to it yet
+            raise Unavailable(
+                f"The store is moving to another configuration, and this did not come to its end: {error.message}",
+                code=UNFINISHED,
+                hint="Run the command again: it goes on where it stopped",
             ) from error
 
     def _refuse_used(self, next_configuration: bytes) -> None:
@@ -284,6 +297,11 @@ class PinnedRegisters(Registers):
 
     def close(self) -> None:
         """Nothing of its own to release."""
+
+
+def _unsealed(value: Versioned) -> Versioned:
+    """A value as it stands in the next epoch, where a seal is a change like any other."""
+    return replace(value, next_configuration=None)
 
 
 def _endless(key: str) -> Corrupt:
