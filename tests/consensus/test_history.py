@@ -10,9 +10,12 @@ import pytest
 from tests.consensus.histories.history import (
     Changes,
     Conflict,
+    Failed,
     MalformedHistory,
+    Move,
     Operation,
     Read,
+    Result,
     Resync,
     Unknown,
     Value,
@@ -79,6 +82,12 @@ def test_line_that_is_no_operation_is_refused(shipped: str, broken: str, tmp_pat
 def test_result_that_does_not_answer_the_request_is_refused() -> None:
     with pytest.raises(MalformedHistory, match="cannot be answered"):
         Operation("names", "a", 1, 2, Read(), Conflict(1))
+
+
+@pytest.mark.parametrize("result", [Failed(), Value(1, "one")])
+def test_move_has_no_answer(result: Result) -> None:
+    with pytest.raises(MalformedHistory, match="cannot be answered"):
+        Operation("names", "epoch 2", 1, 2, Move(), result)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_history_of_a_seed_is_written_and_judged(tmp_path: Path, capsys: pytest.
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {line["register"]: (line["verdict"], line["watch"]) for line in lines} == {
         "names": ("ok", None),
-        "config": ("ok", None),
+        "repository/" + "5" * 32: ("ok", None),
     }
 
 

@@ -114,10 +114,10 @@ def test_program_refuses_what_is_no_history(line: str, tmp_path: Path) -> None:
     assert "line 1" in done.stderr
 
 
-@given(randoms(use_true_random=False), integers(1, 4), integers(1, 12))
+@given(randoms(use_true_random=False), integers(1, 4), integers(1, 12), integers(0, 3))
 @settings(deadline=None, print_blob=True)
-def test_search_accepts_what_a_correct_register_did(random: Random, clients: int, operations: int) -> None:
-    assert verdict(random_history(random, clients=clients, operations=operations)) is Verdict.OK
+def test_search_accepts_what_a_correct_register_did(random: Random, clients: int, operations: int, moves: int) -> None:
+    assert verdict(random_history(random, clients=clients, operations=operations, moves=moves)) is Verdict.OK
 
 
 @pytest.mark.parametrize("operations", [4, 12])
@@ -125,7 +125,9 @@ def test_judges_agree_on_random_histories_right_and_changed(operations: int) -> 
     histories: dict[str, list[Operation]] = {}
     for seed in range(SEEDS):
         random = Random(seed)
-        right = random_history(random, clients=random.choice([2, 3, 5]), operations=operations)
+        right = random_history(
+            random, clients=random.choice([2, 3, 5]), operations=operations, moves=random.choice([0, 1, 3])
+        )
         histories[f"seed {seed}, {operations} operations, right"] = right
         histories[f"seed {seed}, {operations} operations, changed"] = mutated(random, right)
     ours = verdicts(renamed(histories))
@@ -141,7 +143,7 @@ def test_judges_decide_and_agree_on_a_thousand_operations_with_many_unknown() ->
     histories = {}
     for seed in range(8):
         random = Random(seed)
-        right = random_history(random, clients=8, operations=125)
+        right = random_history(random, clients=8, operations=125, moves=seed)
         histories[f"seed {seed}, right"] = right
         histories[f"seed {seed}, changed"] = mutated(random, right)
     values = [

@@ -17,6 +17,7 @@ from tests.consensus.histories.planted import (
     did,
     failed,
     found,
+    moved,
     refused,
     set_,
     unsure,
@@ -70,6 +71,12 @@ THREE = set_("c", 50, 60, 2, "three")
         ([*MANY, unsure("b", 650, 65, "v66"), found("c", 652, 654, 66, "v66"), resynced(660, 670, 0, 65, "v65")],
          "is missing"),
         ([ONE, TWO, resynced(50, 60, 9, 1, "one")], "is missing"),
+        ([ONE, moved(22), told(30, 40, 0, V1, (2, "not one"))], "nobody set"),
+        ([ONE, moved(22), told(30, 40, 0, V1, (2, "one"), (3, "one"))], "nobody set"),
+        ([ONE, moved(50), told(30, 40, 0, V1, (2, "one"))], "nobody set"),
+        ([moved(10), told(30, 40, 0, (1, ""))], "nobody set"),
+        ([ONE, moved(22), found("c", 24, 26, 2, "one"), told(30, 40, 0, V1)], "is missing"),
+        ([ONE, TWO, moved(42), told(50, 60, 1, (2, "one"))], "several values"),
     ],
 )  # fmt: skip
 def test_watch_that_was_told_what_is_not_so_is_rejected(history: list[Operation], why: str) -> None:
@@ -95,6 +102,10 @@ def test_watch_that_was_told_what_is_not_so_is_rejected(history: list[Operation]
         [*MANY, resynced(660, 670, 0, 65, "v65")],
         [*MANY, told(660, 670, 0, *((number, f"v{number}") for number in range(1, 66)))],
         [ONE, resynced(30, 40, 7, 1, "one"), told(50, 60, 1)],
+        [ONE, moved(22), told(30, 40, 0, V1, (2, "one"))],
+        [ONE, moved(22), told(30, 40, 0, V1)],
+        [ONE, moved(22), moved(24, "other"), told(30, 40, 1, (2, "one"), (3, "one"))],
+        [ONE, unsure("b", 22, 1, "two"), moved(24), told(30, 40, 2, (3, "two"))],
     ],
 )
 def test_watch_that_was_told_what_is_so_is_accepted(history: list[Operation]) -> None:
@@ -109,7 +120,7 @@ def test_random_watches_of_a_correct_register_are_accepted_and_changed_ones_reje
     rejected = 0
     for seed in range(SEEDS):
         random = Random(seed)
-        history = random_history(random, clients=3, operations=10, watchers=2)
+        history = random_history(random, clients=3, operations=10, watchers=2, moves=seed % 3)
         assert watch_violation(history) is None, f"seed {seed}"
         for index, watch in enumerate(history):
             values = watch.result.values if isinstance(watch.result, Changes) else ()

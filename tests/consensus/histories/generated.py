@@ -10,8 +10,8 @@ from functools import partial
 from random import Random
 
 from skyhold.consensus.memory import MemoryRegisters
+from skyhold.consensus.register import Change, Versioned
 from skyhold.consensus.register import Resync as ResyncFound
-from skyhold.consensus.register import Versioned
 from skyhold.errors import Conflict as Refused
 from tests.consensus.histories.history import (
     Absent,
@@ -20,6 +20,7 @@ from tests.consensus.histories.history import (
     Conflict,
     Failed,
     MalformedHistory,
+    Move,
     Operation,
     Outcome,
     Read,
@@ -37,9 +38,11 @@ LATE_NS_MAX = 60
 FATES = ("answered", "answered", "answered", "answered", "request lost", "reply lost", "failed")
 
 
-def random_history(random: Random, *, clients: int = 3, operations: int = 6, watchers: int = 0) -> list[Operation]:
-    """What so many clients saw of one register, each after so many operations."""
-    return _Play(random).history(clients, watchers, operations)
+def random_history(
+    random: Random, *, clients: int = 3, operations: int = 6, watchers: int = 0, moves: int = 0
+) -> list[Operation]:
+    """What so many clients saw of one register, each after so many operations, while the store moves so often."""
+    return _Play(random).history(clients, watchers, operations, moves)
 
 
 @dataclass(eq=False)
@@ -54,7 +57,9 @@ class _Play:
     settled_ns: dict[str, int] = field(default_factory=dict)
     """When somebody asked for an outcome: attempts from before that are on their way come too late."""
 
-    def history(self, clients: int, watchers: int, operations: int) -> list[Operation]:
+    def history(self, clients: int, watchers: int, operations: int, moves: int) -> list[Operation]:
+        for number in range(moves):
+            self._in(12 * operations, partial(self._move, f"epoch {number + 2}"))
         for number in range(clients + watchers):
             self._in(10, partial(self._next, f"c{number}", number >= clients, 0, operations))
         while self.events:
@@ -92,6 +97,19 @@ class _Play:
             if fate == "reply lost":
                 self._in(LATE_NS_MAX, lambda: self._apply_unseen(request, called_ns))
         self._in(8, lambda: back(Failed() if fate == "failed" else Unknown()))
+
+    def _move(self, epoch: str) -> None:
+        self.recorded.append(Operation(KEY, epoch, self.now_ns, None, Move(), Unknown()))
+        if self.random.random() < 0.8:
+            self._in(LATE_NS_MAX, self._carry)
+
+    def _carry(self) -> None:
+        """The next epoch has every change of the register, and one more that leaves its data; if there is any."""
+        changes = self.register.changes(KEY)
+        if changes:
+            newest = changes[-1].value
+            self.register = MemoryRegisters()
+            self.register.restore(KEY, [*changes, Change(Versioned(newest.version + 1, newest.data), None)])
 
     def _request(self, client: str, known: int, left: int) -> Request:
         dice = self.random.random()

@@ -45,6 +45,13 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """The store goes on with other voters, or another engine: a change that leaves the data, of a register that exists.
+
+    It is called when the first seal of the register is sent, and has no answer: it takes effect once, or never."""
+
+
+@dataclass(frozen=True, slots=True)
 class Value:
     """What a read found (version 0, no data: there is no such register), or a change has set."""
 
@@ -89,7 +96,7 @@ class Failed:
     """An error that says that this attempt had no effect."""
 
 
-Request = Read | CompareAndSet | Outcome | Watch
+Request = Read | CompareAndSet | Outcome | Watch | Move
 Result = Value | Absent | Conflict | Changes | Resync | Unknown | Failed
 
 REQUESTS: Mapping[str, type[Request]] = {
@@ -97,6 +104,7 @@ REQUESTS: Mapping[str, type[Request]] = {
     "compare_and_set": CompareAndSet,
     "outcome": Outcome,
     "watch": Watch,
+    "move": Move,
 }
 RESULTS: Mapping[str, type[Result]] = {
     "value": Value,
@@ -114,8 +122,9 @@ ANSWERS: Mapping[type[Request], tuple[type[Result], ...]] = {
     CompareAndSet: (Value, Conflict),
     Outcome: (Value, Absent),
     Watch: (Changes, Resync),
+    Move: (),
 }
-"""What each request can be answered with, beside `Unknown` and `Failed`."""
+"""What each request can be answered with, beside `Unknown`, and `Failed` if there is anything else."""
 
 
 class MalformedHistory(ValueError):
@@ -134,7 +143,8 @@ class Operation:
     result: Result
 
     def __post_init__(self) -> None:
-        if type(self.result) not in (*ANSWERS[type(self.request)], Unknown, Failed):
+        answers = ANSWERS[type(self.request)]
+        if type(self.result) not in (*answers, Failed if answers else Unknown, Unknown):
             raise MalformedHistory(f"{self.request} cannot be answered with {self.result}")
         if (self.returned_ns is None) is not isinstance(self.result, Unknown):
             raise MalformedHistory(f"an operation has no end if, and only if, its result is unknown: {self}")

@@ -8,6 +8,7 @@ from tests.consensus.histories.history import (
     CompareAndSet,
     Conflict,
     Failed,
+    Move,
     Operation,
     Outcome,
     Read,
@@ -52,6 +53,10 @@ def had_set(client: str, called_ns: int, returned_ns: int, version: int, data: s
 
 def absent(client: str, called_ns: int, returned_ns: int, data: str) -> Operation:
     return did(client, called_ns, returned_ns, Outcome(f"op-{data}"), Absent())
+
+
+def moved(called_ns: int, store: str = "store") -> Operation:
+    return did(store, called_ns, None, Move(), Unknown())
 
 
 ONE = set_("a", 10, 20, 0, "one")
@@ -130,6 +135,36 @@ BAD: dict[str, list[Operation]] = {
         unsure("b", 30, 1, "two"),
         set_("c", 50, 60, 3, "four"),
     ],
+    "a move that changes the data": [ONE, moved(22), found("c", 30, 40, 2, "two")],
+    "a move that is seen before it was begun": [ONE, found("b", 22, 24, 2, "one"), moved(30)],
+    "a move that takes effect twice": [ONE, moved(22), found("b", 30, 40, 3, "one")],
+    "a move that comes and goes": [ONE, moved(22), found("b", 30, 40, 2, "one"), found("c", 50, 60, 1, "one")],
+    "a move of a register that does not exist": [moved(10), found("b", 20, 30, 1, "")],
+    "a change of the old epoch that the new one begins without": [ONE, TWO, moved(42), found("c", 50, 60, 2, "one")],
+    "a change acknowledged in the old epoch after the new one began": [
+        ONE,
+        moved(22),
+        found("c", 24, 26, 2, "one"),
+        set_("b", 30, 40, 1, "two"),
+        found("c", 50, 60, 2, "one"),
+    ],
+    "a change acknowledged in both epochs": [
+        ONE,
+        moved(22),
+        set_("b", 30, 40, 1, "two"),
+        set_("c", 50, 60, 2, "three"),
+        found("d", 70, 80, 4, "three"),
+        found("d", 90, 95, 3, "one"),
+    ],
+    "a change that the new epoch does not know by its id": [ONE, moved(22), refused("a", 30, 40, 0, "one", 2)],
+    "a change that took effect again after a move": [
+        ONE,
+        moved(22),
+        did("a", 30, 40, change(0, "one"), Value(3, "one")),
+    ],
+    "a change that is found absent after a move": [ONE, moved(22), absent("b", 30, 40, "one")],
+    "a conflict with a version that takes a second move": [ONE, moved(22), refused("b", 30, 40, 1, "two", 3)],
+    "a register that is gone after a move": [ONE, moved(22), found("b", 30, 40, 0)],
 }
 
 GOOD: dict[str, list[Operation]] = {
@@ -187,4 +222,21 @@ GOOD: dict[str, list[Operation]] = {
         found("b", 30, 40, 1, "v17"),
         refused("c", 50, 60, 0, "late", 1),
     ],
+    "a move that shows as a version of the same data": [
+        ONE,
+        moved(22),
+        found("b", 30, 40, 2, "one"),
+        set_("c", 50, 60, 2, "two"),
+    ],
+    "a move that nobody sees": [ONE, moved(22), found("c", 30, 40, 1, "one"), TWO],
+    "a move that is seen late": [ONE, moved(12), TWO, found("c", 50, 60, 2, "two"), found("c", 900, 910, 3, "two")],
+    "a change that a move was faster than": [ONE, moved(22), refused("b", 30, 40, 1, "two", 2)],
+    "a change that is known by its id after a move": [
+        ONE,
+        moved(22),
+        found("b", 24, 26, 2, "one"),
+        set_("a", 30, 40, 0, "one"),
+    ],
+    "a move of a register that does not exist leaves it so": [moved(10), found("b", 20, 30, 0), ONE],
+    "two moves": [ONE, moved(22), moved(24, "other"), found("b", 30, 40, 3, "one")],
 }

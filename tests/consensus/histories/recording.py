@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from skyhold import errors
 from skyhold.consensus import register as port
+from skyhold.consensus.epochs import MOVED
 from skyhold.consensus.register import Registers, Versioned
 from tests.consensus.histories.history import (
     Absent,
@@ -31,7 +32,8 @@ T = TypeVar("T")
 
 class RecordedClient:
     """One thread's use of registers; `operations` is its part of the history. An operation stands there from its call
-    on, so that one whose client dies over it is there too, without an answer."""
+    on, so that one whose client dies over it is there too, without an answer. `registers` may be exchanged for others
+    of the same store."""
 
     def __init__(self, registers: Registers, name: str, clock_ns: Callable[[], int]) -> None:
         self.name = name
@@ -76,9 +78,12 @@ class RecordedClient:
         except errors.OutcomeUnknown:
             raise
         except errors.Conflict as error:
-            if error.code != "register_changed":
+            if error.code == MOVED:  # a change that was to be made in one epoch alone; the version may be the expected
+                result = Failed()
+            elif error.code == "register_changed":
+                result = Conflict(int(str(error.fields["current_version"])))
+            else:
                 raise AssertionError(f"the format has no word for {error.code}") from error
-            result = Conflict(int(str(error.fields["current_version"])))
             raise
         except errors.SkyholdError:
             result = Failed()

@@ -11,6 +11,7 @@ from tests.consensus.histories.history import (
     CompareAndSet,
     Conflict,
     Failed,
+    Move,
     Operation,
     Outcome,
     Read,
@@ -31,9 +32,9 @@ class _Change:
     def __init__(self, version: int, data: str, operation_id: str | None, before: _Change | None) -> None:
         self.version, self.data = version, data
         self.operation_id, self.before = operation_id, before
-        self._next: dict[tuple[str, str], _Change] = {}
+        self._next: dict[tuple[str, str | None], _Change] = {}
 
-    def then(self, data: str, operation_id: str) -> _Change:
+    def then(self, data: str, operation_id: str | None) -> _Change:
         key = (data, operation_id)
         if key not in self._next:
             self._next[key] = _Change(self.version + 1, data, operation_id, self)
@@ -64,6 +65,8 @@ def step_register(state: RegisterState, operation: Operation) -> RegisterState |
     newest, request, result = state.newest, operation.request, operation.result
     if isinstance(request, CompareAndSet):
         return _step_change(state, request, operation)
+    if isinstance(request, Move):
+        return state._replace(newest=newest.then(newest.data, None)) if newest.version else None
     match request, result:
         case Read(), Value(version, data):
             allowed = (version, data) == (newest.version, newest.data)
@@ -132,7 +135,7 @@ def verdicts(operations: Iterable[Operation]) -> dict[str, Verdict]:
 
 
 def _tells(operation: Operation) -> bool:
-    """What failed had no effect; what has no answer may have one if it is a change."""
+    """What failed had no effect; what has no answer may have one if it is a change, as a move is."""
     if isinstance(operation.request, Watch) or isinstance(operation.result, Failed):
         return False
-    return isinstance(operation.request, CompareAndSet) or not isinstance(operation.result, Unknown)
+    return isinstance(operation.request, CompareAndSet | Move) or not isinstance(operation.result, Unknown)

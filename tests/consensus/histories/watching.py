@@ -5,7 +5,8 @@ etcd's robustness tests check of its watch (https://etcd.io/docs/v3.6/learning/a
 
 - ordered, unique, resumable, gap-free: the versions told are those after the one asked for, one by one;
 - the same for all: every value is the one that anybody else, reader, writer or watcher, was told of its version;
-- not invented: somebody tried to set that value, on the version before, and was not told that it had no effect;
+- not invented: somebody tried to set that value, on the version before, and was not told that it had no effect; or the
+  store moved, and the version before has this value too;
 - reliable: each change that anybody knew of before the watch began is among those told;
 - not from the future: whoever asks after the watch has ended finds a register at least as new;
 - a resync is told only where changes are no longer kept, or the version asked for does not exist yet.
@@ -23,6 +24,7 @@ from tests.consensus.histories.history import (
     Changes,
     CompareAndSet,
     Conflict,
+    Move,
     Operation,
     Outcome,
     Read,
@@ -71,7 +73,7 @@ class _Told:
         for version, data in values:
             if self._values[version] != {data}:
                 return f"version {version} has several values, {sorted(self._values[version])}"
-            if not self._was_tried(version, data, watch):
+            if not self._was_tried(version, data, watch) and not self._was_moved(version, data, watch):
                 return f"nobody set version {version} to {data!r}"
         return self._out_of_time(watch, last)
 
@@ -87,6 +89,17 @@ class _Told:
             if attempt.result == Value(version, data):
                 return True
             if isinstance(attempt.result, Unknown) and not self._had_no_effect(attempt, request):
+                return True
+        return False
+
+    def _was_moved(self, version: int, data: str, watch: Operation) -> bool:
+        """Whether moves of the store that began before the watch ended can have made this version of an earlier one."""
+        assert watch.returned_ns is not None
+        moves = sum(isinstance(move.request, Move) and move.called_ns <= watch.returned_ns for move in self._history)
+        for before in range(version - 1, max(version - 1 - moves, 0), -1):
+            if self._values.get(before, {data}) != {data}:
+                return False
+            if self._was_tried(before, data, watch):
                 return True
         return False
 

@@ -73,7 +73,7 @@ func (o *operation) check() error {
 	switch o.Operation + " " + o.Result.Kind {
 	case "read value", "compare_and_set value", "compare_and_set conflict", "outcome value", "outcome absent",
 		"watch changes", "watch resync",
-		"read unknown", "compare_and_set unknown", "outcome unknown", "watch unknown",
+		"read unknown", "compare_and_set unknown", "outcome unknown", "watch unknown", "move unknown",
 		"read failed", "compare_and_set failed", "outcome failed", "watch failed":
 		return nil
 	}
@@ -86,5 +86,5 @@ func (o *operation) judged() bool {
 	if o.Operation == "watch" || o.Result.Kind == "failed" {
 		return false
 	}
-	return o.Operation == "compare_and_set" || o.Result.Kind != "unknown"
+	return o.Operation == "compare_and_set" || o.Operation == "move" || o.Result.Kind != "unknown"
 }

@@ -76,10 +76,11 @@ func (r register) settled(o *operation) bool {
 	return false
 }
 
-func (r register) changed(o *operation) register {
+// changed gives the register after one more change. That of a move has no operation id.
+func (r register) changed(data, operationID string) register {
 	hash := fnv.New64a()
-	fmt.Fprintf(hash, "%d %q %q", r.hash(), o.OperationID, o.Data)
-	r.newest = &change{*o.ExpectedVersion + 1, o.Data, o.OperationID, r.newest, hash.Sum64()}
+	fmt.Fprintf(hash, "%d %q %q", r.hash(), operationID, data)
+	r.newest = &change{r.version() + 1, data, operationID, r.newest, hash.Sum64()}
 	return r
 }
 
@@ -131,7 +132,7 @@ func step(state, input, _ any) (bool, any) {
 		if *o.ExpectedVersion != r.version() {
 			return false, r
 		}
-		after := r.changed(o)
+		after := r.changed(o.Data, o.OperationID)
 		return told.is(after.newest), after
 	case "compare_and_set unknown":
 		if r.ended {
@@ -140,7 +141,15 @@ func step(state, input, _ any) (bool, any) {
 		if *o.ExpectedVersion != r.version() || r.find(o.OperationID) != nil || r.settled(o) {
 			return false, r
 		}
-		return true, r.changed(o)
+		return true, r.changed(o.Data, o.OperationID)
+	case "move unknown":
+		if r.ended {
+			return true, r
+		}
+		if r.newest == nil {
+			return false, r
+		}
+		return true, r.changed(r.data(), "")
 	}
 	panic("an operation that is not judged")
 }
