@@ -57,6 +57,23 @@ def test_processes_that_race_lose_no_update(path: Path) -> None:
     assert SqliteRegisters(path).read("names") == Versioned(100, b"100")
 
 
+def test_watch_misses_no_change_that_comes_between_two_of_its_statements(path: Path) -> None:
+    """The torture found a watcher that was told to start afresh although every change was kept."""
+    registers, others = SqliteRegisters(path), SqliteRegisters(path)
+    others.compare_and_set(KEY, 0, b"1", "1")
+    statements = 0
+
+    def count(statement: str) -> None:
+        nonlocal statements
+        statements += 1
+        if statements == 2:
+            others.compare_and_set(KEY, 1, b"2", "2")
+
+    registers.read(KEY)
+    registers._connection.set_trace_callback(count)  # type: ignore[union-attr]
+    assert [registers.watch(KEY, 1, timeout_s=0) for _ in range(2)] == [[], [Versioned(2, b"2")]]
+
+
 def test_repeated_operation_is_recognised_by_another_opener(path: Path) -> None:
     first = SqliteRegisters(path)
     first.compare_and_set(KEY, 0, b"one", "a")

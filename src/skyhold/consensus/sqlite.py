@@ -52,7 +52,10 @@ _SCHEMA: Final = (
 _NEWEST: Final = "SELECT version, data, next_configuration FROM changes WHERE key = ? ORDER BY version DESC LIMIT 1"
 _OUTCOME: Final = "SELECT version, data, next_configuration FROM changes WHERE key = ? AND operation_id = ?"
 _CHANGES: Final = "SELECT version, data, next_configuration, operation_id FROM changes WHERE key = ? ORDER BY version"
-_AFTER: Final = "SELECT version, data, next_configuration FROM changes WHERE key = ? AND version > ? ORDER BY version"
+_AFTER_AND_NEWEST: Final = (
+    "SELECT version, data, next_configuration FROM changes WHERE key = ?1 AND"
+    " (version > ?2 OR version = (SELECT max(version) FROM changes WHERE key = ?1)) ORDER BY version"
+)
 
 
 class SqliteRegisters(Registers):
@@ -173,13 +176,12 @@ class SqliteRegisters(Registers):
 
     def _changes(self, key: str, after_version: int) -> Sequence[Versioned] | Resync:
         with self._open() as connection:
-            # One statement is one snapshot: the newest row is always kept, so only an older register has none.
-            rows = connection.execute(_AFTER, (key, after_version)).fetchall()
-            newest = rows[-1] if rows else connection.execute(_NEWEST, (key,)).fetchone()
-        if newest is None or newest[0] == after_version:
+            # One statement is one snapshot: with two, a change of another process between them would be missed.
+            rows = connection.execute(_AFTER_AND_NEWEST, (key, after_version)).fetchall()
+        if not rows or rows[-1][0] == after_version:
             return []
-        if not rows or rows[0][0] != after_version + 1:
-            return Resync(Versioned(*newest))
+        if rows[0][0] != after_version + 1:
+            return Resync(Versioned(*rows[-1]))
         return [Versioned(*row) for row in rows]
 
     @contextmanager
