@@ -61,6 +61,13 @@ class BucketFaults(ABC):
             yield bucket
             proxy.inject()
 
+    def test_reply_that_tells_an_error_and_is_cut_short_becomes_an_error_of_ours(
+        self, bucket: Bucket, proxy: FaultProxy
+    ) -> None:
+        proxy.inject(Fault("truncate"))
+        with pytest.raises(SkyholdError):
+            bucket.read("never-written")
+
     @pytest.mark.parametrize("failure", FAILURES)
     def test_ordinary_call_survives_a_failure_that_passes(
         self, bucket: Bucket, proxy: FaultProxy, failure: str

@@ -253,6 +253,10 @@ class GoogleBucket(Bucket):
         if response.status_code < 300:
             return response
         with response:
+            try:
+                _ = response.content  # what it says of the error, which may be cut short, too
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                raise self._no_reply(error, key, conditional=conditional) from error
             if response.status_code == 404 and key:
                 self._check_bucket()
             raise error_of_status(response, self.name, key, conditional=conditional)
