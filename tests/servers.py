@@ -41,12 +41,48 @@ PROGRAMS = Path(os.environ.get("SKYHOLD_SERVERS") or Path.home() / ".cache" / "s
 READY_S_MAX = 60.0
 
 
+@dataclass
+class Running:
+    """The process of a server, which ends with this one."""
+
+    command: list[str]
+    environment: Mapping[str, str]
+    port: int
+    log: Path
+    tls: bool
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Start it, also again after it was killed, and wait until its port answers."""
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | dict(self.environment),
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - calls one function of libc, which takes no lock
+            )
+        wait_until(
+            lambda: answers(self.port, tls=self.tls),
+            lambda: f"{self.command[0]} is not ready: {self.log.read_text(errors='replace')[-2000:]}",
+        )
+
+    def kill(self) -> None:
+        self.process.kill()  # its data is thrown away, and SeaweedFS takes ten seconds to say goodbye
+        self.process.wait(10)
+
+
 @dataclass(frozen=True)
 class Server:
     """A server that answers at `http://127.0.0.1:port`; `make_bucket` makes a bucket that may be there already."""
 
     port: int
     make_bucket: Callable[[str], None]
+    running: Running
     scheme: str = "http"
     _buckets: set[str] = field(default_factory=set)
 
@@ -93,30 +129,17 @@ def start(
     environment: Mapping[str, str] | None = None,
     *,
     tls: bool = False,
-) -> None:
+) -> Running:
     """Run a server until this process exits, and wait until its port answers."""
-    log = folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | dict(environment or {}),
-            preexec_fn=end_with_parent,  # noqa: PLW1509 - calls one function of libc, which takes no lock
-        )
+    running = Running([str(part) for part in command], environment or {}, port, folder / "server.log", tls)
     owner = os.getpid()
 
     def end() -> None:
-        if os.getpid() != owner:
-            return  # a forked child of a test
-        process.kill()  # its data is thrown away, and SeaweedFS takes ten seconds to say goodbye
-        process.wait(10)
+        if os.getpid() == owner:  # and not a forked child of a test
+            running.kill()
 
     atexit.register(end)
-    wait_until(
-        lambda: answers(port, tls=tls), lambda: f"{command[0]} is not ready: {log.read_text(errors='replace')[-2000:]}"
-    )
+    return running
 
 
 def end_with_parent() -> None:
@@ -155,18 +178,19 @@ def new_folder(name: str) -> Path:
     return folder
 
 
-@functools.cache
-def versitygw(access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY, certificate: Path | None = None) -> Server:
-    """An S3 server over a folder, a process for each set of arguments. `certificate` is the PEM file of a chain and its
-    key: then it speaks TLS. It has no bucket yet."""
+def start_versitygw(
+    access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY, certificate: Path | None = None
+) -> Server:
+    """An S3 server over a folder. `certificate` is the PEM file of a chain and its key: then it speaks TLS. It has no
+    bucket yet."""
     path, folder, port = program("versitygw"), new_folder("versitygw"), free_port()
     data = folder / "data"
     data.mkdir()
     keys = {"ROOT_ACCESS_KEY": access_key, "ROOT_SECRET_KEY": secret_key}
     pair: list[str | Path] = ["--cert", certificate, "--key", certificate] if certificate else []
     command = [path, "--port", f"127.0.0.1:{port}", *pair, "posix", data]
-    start(command, port, folder, keys, tls=certificate is not None)
-    return Server(port, lambda name: (data / name).mkdir(exist_ok=True), "https" if certificate else "http")
+    running = start(command, port, folder, keys, tls=certificate is not None)
+    return Server(port, lambda name: (data / name).mkdir(exist_ok=True), running, "https" if certificate else "http")
 
 
 @functools.cache
@@ -188,14 +212,14 @@ def seaweedfs() -> Server:
         "s3.port.grpc": free_port(), "s3.port.iceberg": free_port(), "s3.port.lance": free_port(),
         "master.volumeSizeLimitMB": 1024, "volume.max": 200,
     }  # fmt: skip
-    start([path, "server", "-s3", "-filer", *(f"-{k}={v}" for k, v in options.items())], port, folder)
+    running = start([path, "server", "-s3", "-filer", *(f"-{k}={v}" for k, v in options.items())], port, folder)
     complaint = "the SeaweedFS filer does not take writes"
     wait_until(lambda: _filer_made(filer, "readiness"), lambda: complaint)
 
     def make_bucket(name: str) -> None:
         wait_until(lambda: _filer_made(filer, name), lambda: complaint)
 
-    return Server(port, make_bucket)
+    return Server(port, make_bucket, running)
 
 
 def _filer_made(filer: int, bucket: str) -> bool:
@@ -209,30 +233,32 @@ def _filer_made(filer: int, bucket: str) -> bool:
         connection.close()
 
 
-@functools.cache
-def fake_gcs_server() -> Server:
+def start_fake_gcs_server() -> Server:
     """fake-gcs-server, which keeps objects in memory and asks for no credentials. It has no bucket yet."""
     path, folder, port = program("fake-gcs-server"), new_folder("fake-gcs-server"), free_port()
     at = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-public-host", f"127.0.0.1:{port}"]
-    start([path, *at, "-backend", "memory"], port, folder)
+    running = start([path, *at, "-backend", "memory"], port, folder)
 
     def make_bucket(name: str) -> None:
         reply = requests.post(f"http://127.0.0.1:{port}/storage/v1/b", json={"name": name}, timeout=10)
         assert reply.status_code in {200, 409}, reply.text
 
-    return Server(port, make_bucket)
+    return Server(port, make_bucket, running)
 
 
-@functools.cache
-def azurite() -> Server:
+def start_azurite() -> Server:
     """Azurite's blob service, for `AZURITE_ACCOUNT`. It has no container yet."""
     path, folder, port = program("azurite-blob"), new_folder("azurite"), free_port()
     at = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", folder / "data"]
-    start([path, *at, "--skipApiVersionCheck", "--silent", "--disableTelemetry"], port, folder)
+    running = start([path, *at, "--skipApiVersionCheck", "--silent", "--disableTelemetry"], port, folder)
 
     def make_bucket(name: str) -> None:
         account = f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}"
         with ContainerClient(account, name, credential=AZURITE_KEY) as container, suppress(ResourceExistsError):
             container.create_container()
 
-    return Server(port, make_bucket)
+    return Server(port, make_bucket, running)
+
+
+# One for each test process (of versitygw: one for each set of arguments).
+versitygw, fake_gcs_server, azurite = map(functools.cache, (start_versitygw, start_fake_gcs_server, start_azurite))

@@ -15,7 +15,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["answer", "drop", "lose_reply", "truncate", "stall", "stall_body", "delay", "trickle", "corrupt_request"]
+Kind = Literal[
+    "answer",
+    "answer_after",
+    "drop",
+    "lose_reply",
+    "arrive_late",
+    "repeat_late",
+    "truncate",
+    "stall",
+    "stall_body",
+    "delay",
+    "trickle",
+    "corrupt_request",
+]
+UNASKED = frozenset({"answer", "drop", "arrive_late", "stall"})
+SPOILING = frozenset({"answer_after", "lose_reply", "truncate", "stall_body", "trickle"})
 READS = frozenset({"GET", "HEAD"})
 WRITES = frozenset({"PUT", "POST", "PATCH", "DELETE"})
 ANY = READS | WRITES
@@ -26,8 +41,10 @@ SOCKET_TIMEOUT_S = 60.0
 class Fault:
     """What happens to the next `times` requests of these methods, to targets that contain `target`.
 
-    `answer`: our `status`, without asking the server. `drop`: the connection closes, the server never sees it.
-    `lose_reply`: the server answers, the connection closes. `truncate`: half of the reply's body, then closed.
+    `answer`: our `status`, without asking the server. `answer_after`: our `status`, whatever the server answered.
+    `drop`: the connection closes, the server never sees it. `lose_reply`: the server answers, the connection closes.
+    `arrive_late`: the connection closes, and the server sees the request after `delay_s`. `repeat_late`: the server
+    answers, and sees the request again after `delay_s`. `truncate`: half of the reply's body, then closed.
     `stall`: silence, the server never sees it. `stall_body`: half of the reply's body, then silence.
     `delay`: passed on after `delay_s`. `trickle`: the reply, a byte each `delay_s`. `corrupt_request`: the middle byte
     of the body is another one.
@@ -83,14 +100,18 @@ class FaultProxy:
 
     def close(self) -> None:
         self._closing.set()
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts: closing alone would not
         self._listener.close()
 
     def _accept(self) -> None:
+        listener = self._listener
         while not self._closing.is_set():
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError:
                 return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
@@ -107,7 +128,7 @@ class FaultProxy:
             with self._lock:
                 self.connections -= 1
 
-    def _serve_one(self, client: socket.socket, requests: object) -> bool:  # noqa: PLR0911 - one for each fault
+    def _serve_one(self, client: socket.socket, requests: object) -> bool:
         """Serve one request; whether the connection goes on."""
         head = _read_head(requests)
         method, target = head.split(b" ", 2)[:2]
@@ -116,35 +137,44 @@ class FaultProxy:
             head = re.sub(rb"\r\nexpect:[^\r]*", b"", head, flags=re.IGNORECASE)
         body = _read_body(head, requests, until_close=False)
         fault = self._fault_for(method.decode(), target.decode())
-        kind = fault.kind if fault else ""
-        if fault and kind == "answer":
-            lines = [f"HTTP/1.1 {fault.status} Fault", f"Content-Length: {len(fault.body)}"]
-            lines += [f"{name}: {value}" for name, value in fault.headers]
-            client.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + (b"" if method == b"HEAD" else fault.body))
-            return True
-        if kind == "drop":
-            return False
-        if kind == "stall":
-            self._silence(client)
-            return False
-        if fault and kind == "delay":
+        if fault and fault.kind in UNASKED:
+            return self._keep_from_server(client, fault, (head, body, method))
+        if fault and fault.kind == "delay":
             self._closing.wait(fault.delay_s)
-        if kind == "corrupt_request" and body:
+        if fault and fault.kind == "corrupt_request" and body:
             middle = len(body) // 2
             body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
         reply_head, reply_body = self._ask(head, body, method)
-        if kind == "lose_reply":
-            return False
-        if kind in {"truncate", "stall_body"}:
-            self._send(client, reply_head + reply_body[: len(reply_body) // 2])
-            if kind == "stall_body":
-                self._silence(client)
-            return False
-        if fault and kind == "trickle":
-            self._trickle(client, reply_head + reply_body, fault.delay_s)
-            return False
+        if fault and fault.kind == "repeat_late":
+            self._ask_later(fault.delay_s, head, body, method)
+        if fault and fault.kind in SPOILING:
+            return self._spoil(client, fault, method, reply_head + reply_body, len(reply_body))
         self._send(client, reply_head + reply_body)
         return not re.search(rb"\r\nconnection: *close", reply_head, re.IGNORECASE)
+
+    def _keep_from_server(self, client: socket.socket, fault: Fault, request: tuple[bytes, bytes, bytes]) -> bool:
+        """Serve a request that the server does not see, or not now; whether the connection goes on."""
+        if fault.kind == "answer":
+            self._answer(client, fault, request[2])
+            return True
+        if fault.kind == "arrive_late":
+            self._ask_later(fault.delay_s, *request)
+        elif fault.kind == "stall":
+            self._silence(client)
+        return False
+
+    def _spoil(self, client: socket.socket, fault: Fault, method: bytes, reply: bytes, body_bytes: int) -> bool:
+        """Do to a reply what the fault says; whether the connection goes on."""
+        if fault.kind == "answer_after":
+            self._answer(client, fault, method)
+            return True
+        if fault.kind == "trickle":
+            self._trickle(client, reply, fault.delay_s)
+        elif fault.kind != "lose_reply":
+            self._send(client, reply[: len(reply) - (body_bytes + 1) // 2])
+            if fault.kind == "stall_body":
+                self._silence(client)
+        return False
 
     def _fault_for(self, method: str, target: str) -> Fault | None:
         with self._lock:
@@ -156,14 +186,30 @@ class FaultProxy:
 
     def _ask(self, head: bytes, body: bytes, method: bytes) -> tuple[bytes, bytes]:
         with socket.create_connection(("127.0.0.1", self._upstream_port), timeout=SOCKET_TIMEOUT_S) as server:
-            server.sendall(head + body)
-            with server.makefile("rb") as replies:
+            return self._exchange(server, head, body, method)
+
+    def _exchange(self, server: socket.socket, head: bytes, body: bytes, method: bytes) -> tuple[bytes, bytes]:
+        server.sendall(head + body)
+        with server.makefile("rb") as replies:
+            reply_head = _read_head(replies)
+            while reply_head.split(b" ", 2)[1] == b"100":
                 reply_head = _read_head(replies)
-                while reply_head.split(b" ", 2)[1] == b"100":
-                    reply_head = _read_head(replies)
-                if method == b"HEAD" or reply_head.split(b" ", 2)[1][:3] in {b"204", b"304"}:
-                    return reply_head, b""
-                return reply_head, _read_body(reply_head, replies, until_close=True)
+            if method == b"HEAD" or reply_head.split(b" ", 2)[1][:3] in {b"204", b"304"}:
+                return reply_head, b""
+            return reply_head, _read_body(reply_head, replies, until_close=True)
+
+    def _ask_later(self, delay_s: float, head: bytes, body: bytes, method: bytes) -> None:
+        def ask() -> None:
+            if not self._closing.wait(delay_s):
+                with suppress(OSError, EOFError, ValueError):
+                    self._ask(head, body, method)
+
+        threading.Thread(target=ask, daemon=True).start()
+
+    def _answer(self, client: socket.socket, fault: Fault, method: bytes) -> None:
+        lines = [f"HTTP/1.1 {fault.status} Fault", f"Content-Length: {len(fault.body)}"]
+        lines += [f"{name}: {value}" for name, value in fault.headers]
+        client.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + (b"" if method == b"HEAD" else fault.body))
 
     def _send(self, client: socket.socket, data: bytes) -> None:
         for offset in range(0, len(data), 64 << 10):
@@ -178,10 +224,14 @@ class FaultProxy:
             if self._closing.wait(delay_s):
                 return
 
+    def _silent(self) -> bool:
+        """Whether a silence still goes on."""
+        return not self._closing.is_set()
+
     def _silence(self, client: socket.socket) -> None:
         """Say nothing until the client gives up or the proxy closes."""
         client.settimeout(0.1)
-        while not self._closing.is_set():
+        while self._silent():
             try:
                 if not client.recv(1):
                     return
