@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml requirements.txt
 	touch $(STAMP)
 
 
-.PHONY: help setup demo demo-read test test-all check format types contracts lint golden reference servers sim spec bench clean
+.PHONY: help setup demo demo-read test test-all check format types contracts lint golden reference servers sim spec torture bench clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ spec: ## Check the TLA+ specification of the bucket registers with TLC to its fu
 			-metadir $(or $(TMPDIR),/tmp)/skyhold-spec -config $$bounds.cfg BucketRegister || exit 1; \
 	done
 
+torture: $(STAMP) servers ## Torture real processes for MINUTES (240 by default): kill, pause, cut, lie; judge what they saw
+	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),240) $(if $(SEED),--seed $(SEED))
+
 bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone); takes a while
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_cli.py
@@ -73,4 +76,4 @@ bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone); takes
 	$(BIN)/python benchmarks/bench_store.py
 
 clean: ## Remove what these commands made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output torture-output

@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
         raise SystemExit(f"error: No setting is called {', '.join(unknown)}\nhint: Choose from {', '.join(SETTINGS)}")
     options.keep.mkdir(parents=True, exist_ok=True)
     print(f"seed {options.seed}", flush=True)
-    failed = False
+    reports = []
     for name, share in shares.items():
         part = share / sum(shares.values())
         stage = Stage(
@@ -32,10 +32,14 @@ def main(arguments: list[str]) -> int:
             registers=options.registers,
             fault_rate=options.fault_rate,
         )
-        report = run_stage(stage, options.keep)
-        print(f"\n{to_text(report)}", flush=True)
-        failed |= not report.faultless
-    return int(failed)
+        reports.append(run_stage(stage, options.keep))
+        print(f"\n{to_text(reports[-1])}", flush=True)
+    print(
+        f"\nIn all {sum(report.operations for report in reports):,} operations, "
+        f"{sum(report.faults.total() for report in reports):,} faults, "
+        f"{sum(len(report.findings.violations) for report in reports)} violations"
+    )
+    return int(not all(report.faultless for report in reports))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,12 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--operations", type=int, default=10**9, help="end after so many")
     parser.add_argument(
         "--stages",
-        default="mixed=2,versitygw=5,folders=2,sqlite=1",
+        default="mixed=4,versitygw=4,folders=1,sqlite=1",
         help=f"settings ({', '.join(SETTINGS)}), one after the other, with their shares of the run",
     )
     parser.add_argument("--workers", type=int, default=3, help="processes")
     parser.add_argument("--threads", type=int, default=16, help="clients in each process")
-    parser.add_argument("--registers", type=int, default=24, help="used at once")
+    parser.add_argument("--registers", type=int, default=8, help="used at once")
     parser.add_argument("--fault-rate", type=float, default=0.02, help="share of the requests that meet a fault")
     parser.add_argument(
         "--keep", type=Path, default=Path("torture-output"), help="folder for histories with a violation"

@@ -14,8 +14,8 @@ UNKNOWN_SHARE_MAX = 0.1
 
 @dataclass
 class Report:
-    """One stage of a run: `faults` by name, `requests` that passed the networks, `broken` are workers that ended with
-    an error which no client should see."""
+    """One stage of a run: `faults` by name, `requests` that passed the networks, `broken` are the names of
+    workers that ended with an error which no client should see (it is on stderr), or did not end."""
 
     setting: str
     seed: int
@@ -59,5 +59,5 @@ def to_text(report: Report) -> str:
         lines.append(f"| {what} | " + " | ".join(cells) + " |")
     lines += ["", "| fault | times |", "|---|---|"]
     lines += [f"| {name} | {report.faults[name]:,} |" for name in (*KINDS, *NAMES_OF_REQUEST_FAULTS)]
-    lines += ["", *report.findings.violations, *report.broken]
+    lines += ["", *report.findings.violations, *(f"worker {name} broke" for name in report.broken)]
     return "\n".join(lines)

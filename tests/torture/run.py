@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
 
 from tests.torture.board import REGISTER_OPERATIONS, Board
 from tests.torture.clouds import Cloud, make_folders, provide_credentials
 from tests.torture.engines import Engine, open_registers
+from tests.torture.injector import Injector
 from tests.torture.judging import Judge
-from tests.torture.plan import KINDS, Misfortune, misfortunes
-from tests.torture.processes import PROCESSES
-from tests.torture.recording import Operation, pending
 from tests.torture.report import Report
-from tests.torture.worker import Job, keys_of, work
+from tests.torture.worker import Job, keys_of
+from tests.torture.workforce import Worker
 
 WAITING_MAX: Final = 4
 """No generation begins while so many wait for the judge: it sets the pace where an engine is faster."""
@@ -41,9 +36,9 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """`operations` and `seconds`: whichever is reached first ends it. `fault_rate` is the share of the requests that
-    meet a fault. `strip` is taken out of the first line of each request, so that a server is asked without condition:
-    to plant a store that is no register."""
+    """`operations`, a violation, or `seconds` (though not before `operations_min`): whichever comes first ends it.
+    `fault_rate` is the share of the requests that meet a fault. `strip` is taken out of the first line of each request,
+    so that a server is asked without condition: to plant a store that cannot vote."""
 
     setting: str
     seed: int
@@ -52,6 +47,7 @@ class Stage:
     workers: int = 3
     threads: int = 16
     registers: int = 8
+    operations_min: int = 0
     fault_rate: float = 0.02
     strip: str = ""
 
@@ -63,58 +59,52 @@ def run_stage(stage: Stage, kept: Path) -> Report:
         return _Run(stage, Path(folder), kept).execute()
 
 
-@dataclass
-class _Worker:
-    """A place for a worker; `process` is None between a death and the next birth."""
-
-    number: int
-    births: int = 0
-    process: BaseProcess | None = None
-
-    @property
-    def name(self) -> str:
-        return f"p{self.number}-{self.births}"
-
-
 class _Run:
     def __init__(self, stage: Stage, folder: Path, kept: Path) -> None:
         self._stage = stage
         self._folder = folder
-        self._history = folder / "history"
-        kinds = SETTINGS[stage.setting]
         self._clouds = [
             Cloud(f"cloud-{number}", kind, stage.seed + number, stage.fault_rate, strip=stage.strip)
-            for number, kind in enumerate(kinds)
+            for number, kind in enumerate(SETTINGS[stage.setting])
         ]
         engine, direct = self._engines()
-        self._engine = engine
-        self._seats = stage.workers * stage.threads
-        self._board = Board(folder / "board", self._seats, stage.registers)
-        self._judge = Judge(f"{stage.setting}-{stage.seed}", self._history, kept, open_registers(direct, "judge"))
+        seats = stage.workers * stage.threads
+        self._board = Board(folder / "board", seats, stage.registers)
+        self._workers = [
+            Worker(
+                Job(
+                    engine,
+                    f"p{number}",
+                    stage.seed,
+                    stage.registers,
+                    range(number * stage.threads, (number + 1) * stage.threads),
+                    folder / "board",
+                    seats,
+                    folder / "history",
+                )
+            )
+            for number in range(stage.workers)
+        ]
+        name = f"{stage.setting}-{stage.seed}"
+        self._judge = Judge(name, folder / "history", kept, open_registers(direct, "judge"))
         self._report = Report(stage.setting, stage.seed, self._judge.findings)
-        self._workers = [_Worker(number) for number in range(stage.workers)]
-        self._plan = misfortunes(stage.seed)
-        self._ends: list[tuple[float, Callable[[], None]]] = []
-        self._away: set[Cloud] = set()
-        self._stormy: set[Cloud] = set()
         self._closed = self._done = 0
 
     def execute(self) -> Report:
         started_s = time.monotonic()
+        injector = Injector(self._stage.seed, self._workers, self._clouds, self._bear)
         try:
             for worker in self._workers:
                 self._bear(worker)
-            coming = next(self._plan)
             while not self._over(time.monotonic() - started_s):
                 time.sleep(STEP_S)
-                while coming.at_s <= time.monotonic() - started_s:
-                    self._begin(coming)
-                    coming = next(self._plan)
-                self._end_what_is_over()
-                self._mourn()
+                injector.step()
                 self._turn_the_page()
         finally:
+            self._board.stop()
+            injector.heal()
             self._finish()
+        self._report.faults += injector.begun
         self._report.duration_s = time.monotonic() - started_s
         return self._report
 
@@ -131,11 +121,16 @@ class _Run:
             Engine("buckets", tuple(cloud.direct for cloud in self._clouds)),
         )
 
-    def _over(self, elapsed_s: float) -> bool:
-        done = self._done + sum(self._board.used_in_all())
-        return self._board.stopped or done >= self._stage.operations or elapsed_s >= self._stage.seconds
+    def _bear(self, worker: Worker) -> None:
+        worker.bear(range(self._closed, self._board.generation + 1))
 
-    # ---- generations
+    def _over(self, elapsed_s: float) -> bool:
+        """Also where a worker ended although nobody killed it."""
+        done = self._done + sum(self._board.used_in_all())
+        ended = any(worker.ended() is not None for worker in self._workers)
+        timely = elapsed_s >= self._stage.seconds and done >= self._stage.operations_min
+        enough = done >= self._stage.operations or timely
+        return enough or ended or bool(self._judge.findings.violations)
 
     def _turn_the_page(self) -> None:
         used = self._board.used_in_all()
@@ -146,137 +141,12 @@ class _Run:
             self._close_generation()
 
     def _close_generation(self) -> None:
-        self._judge.close_generation(self._closed, self._keys(self._closed))
+        keys = keys_of(self._stage.seed, self._closed, self._stage.registers)
+        self._judge.close_generation(self._closed, keys)
         self._closed += 1
 
-    def _keys(self, generation: int) -> list[str]:
-        return keys_of(self._stage.seed, generation, self._stage.registers)
-
-    # ---- workers
-
-    def _bear(self, worker: _Worker) -> None:
-        threads = self._stage.threads
-        inherited = self._left_by(worker) if worker.births else []
-        worker.births += 1
-        job = Job(
-            self._engine,
-            worker.name,
-            self._stage.seed,
-            self._stage.registers,
-            range(worker.number * threads, (worker.number + 1) * threads),
-            self._folder / "board",
-            self._seats,
-            self._history,
-            inherited,
-        )
-        worker.process = PROCESSES.Process(target=work, args=(job,), name=worker.name, daemon=True)
-        worker.process.start()
-
-    def _left_by(self, dead: _Worker) -> list[Operation]:
-        """The changes that a killed worker did not get to know the fate of."""
-        return [
-            change
-            for generation in range(self._closed, self._board.generation + 1)
-            for thread in range(self._stage.threads)
-            for change in pending(self._history / str(generation) / f"{dead.name}.{thread}.jsonl")
-        ]
-
-    def _mourn(self) -> None:
-        """A worker that ended although nobody killed it."""
-        for worker in self._workers:
-            if worker.process is not None and worker.process.exitcode is not None and not self._board.stopped:
-                self._report.broken.append(f"worker {worker.name} ended with {worker.process.exitcode}")
-                self._board.stop()
-
-    # ---- misfortunes
-
-    def _begin(self, misfortune: Misfortune) -> None:
-        begun = getattr(self, f"_{KINDS[misfortune.kind].victim}_{misfortune.kind.split()[1]}")(misfortune.victim)
-        if begun is not None:
-            self._report.faults[misfortune.kind] += 1
-            self._ends.append((time.monotonic() + misfortune.lasts_s, begun))
-
-    def _end_what_is_over(self, *, all_of_them: bool = False) -> None:
-        now_s = time.monotonic()
-        over = [end for end in self._ends if all_of_them or end[0] <= now_s]
-        self._ends = [end for end in self._ends if end not in over]
-        for _, end in over:
-            end()
-
-    def _worker_paused(self, victim: int) -> Callable[[], None] | None:
-        process = self._workers[victim % len(self._workers)].process
-        if process is None:
-            return None
-        _signal(process, signal.SIGSTOP)
-        return partial(_signal, process, signal.SIGCONT)
-
-    def _worker_killed(self, victim: int) -> Callable[[], None] | None:
-        worker = self._workers[victim % len(self._workers)]
-        if worker.process is None:
-            return None
-        worker.process.kill()
-        worker.process.join()
-        worker.process = None
-        return partial(self._bear, worker)
-
-    def _server_paused(self, victim: int) -> Callable[[], None] | None:
-        cloud = self._cloud(victim, self._away)
-        if cloud is None:
-            return None
-        cloud.pause()
-        return cloud.go_on
-
-    def _server_killed(self, victim: int) -> Callable[[], None] | None:
-        cloud = self._cloud(victim, self._away)
-        if cloud is None or not cloud.kind.keeps:
-            return None
-        cloud.kill()
-        self._away.add(cloud)
-
-        def begin_anew() -> None:
-            cloud.start_again()
-            self._away.discard(cloud)
-
-        return begin_anew
-
-    def _network_refuses(self, victim: int) -> Callable[[], None] | None:
-        return self._storm(victim, "refuses")
-
-    def _network_swallows(self, victim: int) -> Callable[[], None] | None:
-        return self._storm(victim, "swallows")
-
-    def _network_slow(self, victim: int) -> Callable[[], None] | None:
-        return self._storm(victim, "slow")
-
-    def _storm(self, victim: int, weather: str) -> Callable[[], None] | None:
-        cloud = self._cloud(victim, self._stormy)
-        if cloud is None:
-            return None
-        cloud.network.set_weather(weather)
-        self._stormy.add(cloud)
-
-        def clear_up() -> None:
-            cloud.network.set_weather("fair")
-            self._stormy.discard(cloud)
-
-        return clear_up
-
-    def _cloud(self, victim: int, but: set[Cloud]) -> Cloud | None:
-        """The one that is picked, unless there is none, or it has such a misfortune already."""
-        cloud = self._clouds[victim % len(self._clouds)] if self._clouds else None
-        return None if cloud in but else cloud
-
-    # ---- the end
-
     def _finish(self) -> None:
-        self._board.stop()
-        self._end_what_is_over(all_of_them=True)
-        for worker in self._workers:
-            if worker.process is not None:
-                worker.process.join(END_S_MAX)
-                if worker.process.exitcode != 0:
-                    self._report.broken.append(f"worker {worker.name} ended with {worker.process.exitcode}")
-                    worker.process.kill()
+        self._report.broken += [worker.name for worker in self._workers if not worker.end(END_S_MAX)]
         while self._closed <= self._board.generation:
             self._close_generation()
         self._judge.finish()
@@ -284,11 +154,3 @@ class _Run:
             requests, faults = cloud.close()
             self._report.requests += requests
             self._report.faults += Counter(faults)
-
-
-def _signal(process: BaseProcess, number: int) -> None:
-    """Unless it was killed, and its process id may be another's."""
-    if process.is_alive() and process.pid is not None:
-        import os
-
-        os.kill(process.pid, number)

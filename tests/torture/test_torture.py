@@ -19,16 +19,27 @@ from tests.torture.recording import Recorder, collect, pending
 from tests.torture.report import Report, to_text
 from tests.torture.run import Stage, run_stage
 
-SECONDS = float(os.environ.get("SKYHOLD_TORTURE_SECONDS", "5"))
+SECONDS = float(os.environ.get("SKYHOLD_TORTURE_SECONDS", "3"))
 PROGRAMS = ("versitygw", "azurite-blob", "fake-gcs-server", "history-checker")
+OPERATIONS_MIN = 200
+"""A busy machine takes its time."""
+OPERATIONS_PER_SECOND_MAX = 3000
+TRIES_MAX = 4
 NO_CONDITION = "ifGenerationMatch"
 """The name of Google's condition in the line of a request."""
 
 
-def run(setting: str, kept: Path, seconds: float, **options: object) -> Report:
+def run(setting: str, kept: Path, seconds: float, *, strip: str = "") -> Report:
     for name in PROGRAMS:
         program(name)
-    stage = Stage(setting, secrets.randbelow(2**32), 10**9, seconds, **options)  # type: ignore[arg-type]
+    stage = Stage(
+        setting,
+        secrets.randbelow(2**32),
+        operations=round(seconds * OPERATIONS_PER_SECOND_MAX),
+        seconds=seconds,
+        operations_min=OPERATIONS_MIN,
+        strip=strip,
+    )
     report = run_stage(stage, kept)
     print(to_text(report))
     return report
@@ -42,16 +53,20 @@ def test_registers_stay_linearizable_whatever_happens_to_clients_networks_and_se
     report = run(setting, tmp_path, SECONDS)
     assert report.findings.violations == []
     assert report.broken == []
-    assert report.operations > 100
+    assert report.operations >= OPERATIONS_MIN
     assert report.faults.total() > 0 or not report.requests  # between folders there is no network
 
 
 @pytest.mark.timeout(300)
 def test_stores_that_ignore_the_condition_of_a_put_are_found_out(tmp_path: Path) -> None:
-    report = run("fake-gcs-server", tmp_path, 8, strip=NO_CONDITION)
+    for _ in range(TRIES_MAX):
+        report = run("fake-gcs-server", tmp_path, 5, strip=NO_CONDITION)
+        if report.findings.violations:
+            break
     assert any('"verdict":"illegal"' in violation for violation in report.findings.violations), to_text(report)
     kept = [file for file in tmp_path.glob("*.jsonl") if violation_in(file) is not None]
     assert kept, "the history is kept, so that it can be read"
+    assert kept[0].with_suffix(".html").exists(), "and drawn"
 
 
 def test_same_seed_gives_the_same_plan_and_another_seed_another() -> None:

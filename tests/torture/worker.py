@@ -63,7 +63,7 @@ def keys_of(seed: int, generation: int, registers: int) -> list[str]:
 
 
 def work(job: Job) -> None:
-    """The whole life of a worker. An error that no client should ever see ends it with exit status 1."""
+    """The whole life of a worker. An error that no client should ever see ends it with exit status 1, and the run."""
     end_with_parent()
     board = Board(job.board, job.seats_in_all, job.registers)
     registers = open_registers(job.engine, job.name)
