@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import pytest
 
-from skyhold.buckets.bucket import Bucket
+from skyhold.buckets.bucket import Bucket, Tagged
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
 from skyhold.buckets.retry import RetryPolicy
-from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
+from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
 from tests.buckets.conformance import tag_of
 from tests.faults.proxy import READS, WRITES, Fault, FaultProxy
 
@@ -135,6 +135,30 @@ class BucketFaults(ABC):
             assert 0.6 < time.monotonic() - started < 1.6
             assert proxy.count() == 1
 
+    def test_conditional_put_that_landed_behind_an_error_is_in_doubt(self, bucket: Bucket, proxy: FaultProxy) -> None:
+        proxy.inject(Fault("answer_after", times=1, methods=WRITES))
+        with pytest.raises(OutcomeUnknown):
+            bucket.write_if("landed", BODY, expected_tag=None)
+        assert bytes(bucket.read("landed")) == BODY
+
+    def test_conditional_put_that_arrives_after_its_sender_gave_up_is_in_doubt(
+        self, bucket: Bucket, proxy: FaultProxy
+    ) -> None:
+        proxy.inject(Fault("arrive_late", times=1, methods=WRITES, delay_s=0.2))
+        with pytest.raises(OutcomeUnknown):
+            bucket.write_if("late", BODY, expected_tag=None)
+        give_up_s = time.monotonic() + BOUND_S
+        while not _is_there(bucket, "late"):
+            assert time.monotonic() < give_up_s
+        assert bytes(bucket.read("late")) == BODY
+
+    def test_late_duplicate_of_a_conditional_put_undoes_nothing(self, bucket: Bucket, proxy: FaultProxy) -> None:
+        proxy.inject(Fault("repeat_late", times=1, methods=WRITES, delay_s=0.3))
+        tag = bucket.write_if("twice", b"first", expected_tag=None)
+        newer = bucket.write_if("twice", b"second", expected_tag=tag)
+        time.sleep(0.6)
+        assert bucket.read_tagged("twice") == Tagged(b"second", newer)
+
     def test_conditional_put_reuses_no_dead_connection_twice(self, bucket: Bucket, proxy: FaultProxy) -> None:
         """A client library that repeats a request on a fresh connection, because the kept one was closed, would turn
         its own success into a lost race."""
@@ -208,6 +232,13 @@ def _ordinary_calls(bucket: Bucket) -> list[Callable[[], object]]:
         lambda: list(bucket.list()),
         lambda: bucket.delete("absent"),
     ]
+
+
+def _is_there(bucket: Bucket, key: str) -> bool:
+    try:
+        return bucket.read_tagged(key) is not None
+    except NotFound:
+        return False
 
 
 def _calls_worth(bucket: Bucket, failure: str) -> list[Callable[[], object]]:

@@ -7,6 +7,7 @@ import secrets
 import sys
 from pathlib import Path
 
+from tests.servers import MissingServer
 from tests.torture.report import to_text
 from tests.torture.run import SETTINGS, Stage, run_stage
 
@@ -32,7 +33,10 @@ def main(arguments: list[str]) -> int:
             registers=options.registers,
             fault_rate=options.fault_rate,
         )
-        reports.append(run_stage(stage, options.keep))
+        try:
+            reports.append(run_stage(stage, options.keep))
+        except MissingServer as missing:
+            raise SystemExit(f"error: {missing}") from None
         print(f"\n{to_text(reports[-1])}", flush=True)
     print(
         f"\nIn all {sum(report.operations for report in reports):,} operations, "

@@ -73,7 +73,7 @@ class Judge:
         while (item := self._waiting.get()) is not None:
             try:
                 self._judge(*item)
-            except Exception:  # noqa: BLE001 - the run fails with it, after the workers were ended
+            except BaseException:  # noqa: BLE001 - the run fails with it, after the workers were ended
                 self.findings.violations.append(f"generation {item[0]} was not judged:\n{traceback.format_exc()}")
 
     def _judge(self, generation: int, keys: Sequence[str]) -> None:
@@ -96,7 +96,9 @@ class Judge:
         if longest > REGISTER_OPERATIONS_MAX:
             found = found or f"a register had {longest} operations, so that the checkers may have met their limits"
         if found:
-            self.findings.violations.append(f"{found}\nThe history was kept: {file}")
+            self.findings.violations.append(
+                f"{found}\nThe history was kept: {file} (docs/consensus.md says how to read it)"
+            )
         else:
             file.unlink()
         shutil.rmtree(folder)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.servers import program
 from tests.torture.board import REGISTER_OPERATIONS, Board
 from tests.torture.clouds import Cloud, make_folders, provide_credentials
 from tests.torture.engines import Engine, open_registers
@@ -53,7 +54,9 @@ class Stage:
 
 
 def run_stage(stage: Stage, kept: Path) -> Report:
-    """Run it whole. Histories with a violation are left in the folder `kept`."""
+    """Run it whole. Histories with a violation are left in the folder `kept`. Where a program is missing, the test that
+    asked for it skips."""
+    program("history-checker")
     provide_credentials()
     with tempfile.TemporaryDirectory(prefix="skyhold-torture-") as folder:
         return _Run(stage, Path(folder), kept).execute()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import program
 from tests.torture.judging import violation_in
 from tests.torture.plan import KINDS, NAMES_OF_REQUEST_FAULTS, RequestFaults, misfortunes
 from tests.torture.recording import Recorder, collect, pending
@@ -20,7 +19,6 @@ from tests.torture.report import Report, to_text
 from tests.torture.run import Stage, run_stage
 
 SECONDS = float(os.environ.get("SKYHOLD_TORTURE_SECONDS", "3"))
-PROGRAMS = ("versitygw", "azurite-blob", "fake-gcs-server", "history-checker")
 OPERATIONS_MIN = 200
 """A busy machine takes its time."""
 OPERATIONS_PER_SECOND_MAX = 3000
@@ -30,8 +28,6 @@ NO_CONDITION = "ifGenerationMatch"
 
 
 def run(setting: str, kept: Path, seconds: float, *, strip: str = "") -> Report:
-    for name in PROGRAMS:
-        program(name)
     stage = Stage(
         setting,
         secrets.randbelow(2**32),
