@@ -9,13 +9,14 @@ from pathlib import Path
 
 from tests.servers import MissingServer
 from tests.torture.report import to_text
-from tests.torture.run import SETTINGS, Stage, run_stage
+from tests.torture.run import Stage, run_stage
+from tests.torture.settings import SETTINGS
 
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     shares = {name: float(share) for name, _, share in (stage.partition("=") for stage in options.stages.split(","))}
-    unknown = sorted(shares.keys() - SETTINGS.keys())
+    unknown = sorted(shares.keys() - set(SETTINGS))
     if unknown:
         raise SystemExit(f"error: No setting is called {', '.join(unknown)}\nhint: Choose from {', '.join(SETTINGS)}")
     options.keep.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--operations", type=int, default=10**9, help="end after so many")
     parser.add_argument(
         "--stages",
-        default="mixed=4,versitygw=4,folders=1,sqlite=1",
+        default="mixed=4,versitygw=4,etcd=2,folders=1,sqlite=1",
         help=f"settings ({', '.join(SETTINGS)}), one after the other, with their shares of the run",
     )
     parser.add_argument("--workers", type=int, default=3, help="processes")

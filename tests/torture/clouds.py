@@ -1,4 +1,5 @@
-"""The voters of a run: real servers, each a process of its own behind a network of its own, or folders."""
+"""What can be tortured: voters on real servers, each a process of its own behind a network of its own; nodes of etcd;
+voters in folders."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from typing import Final
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import create_bucket
 from tests import servers
+from tests.etcd import Node
 from tests.torture.engines import Place, admit
 from tests.torture.network import Network
 
@@ -61,15 +63,15 @@ class Cloud:
     """A server and the network before it. `place` is where the workers find it, `direct` where the judge does: no
     faults are between, though the server may be away for a while."""
 
-    def __init__(self, name: str, kind: str, seed: int, rate: float, *, strip: str = "") -> None:
-        self.name = name
-        self.kind = SERVER_KINDS[kind]
-        self._server = self.kind.start().with_bucket(CONTAINER)
-        self.direct = self.kind.place(name, self._server, self._server.url)
+    def __init__(self, name: str, kind_name: str, seed: int, rate: float, *, strip: str = "") -> None:
+        kind = SERVER_KINDS[kind_name]
+        self.keeps = kind.keeps
+        self._server = kind.start().with_bucket(CONTAINER)
+        self.direct = kind.place(name, self._server, self._server.url)
         with self.direct.open() as bucket:
             admit(self.direct, bucket)
         self.network = Network(self._server.port, seed, rate, strip)
-        self.place = self.kind.place(name, self._server, f"http://127.0.0.1:{self.network.port}")
+        self.place = kind.place(name, self._server, f"http://127.0.0.1:{self.network.port}")
 
     def pause(self) -> None:
         self._server.running.process.send_signal(signal.SIGSTOP)
@@ -90,6 +92,33 @@ class Cloud:
         seen = self.network.close()
         self._server.running.kill()
         return seen
+
+
+class EtcdNode:
+    """A node of a cluster that is there until this process ends. Its clients reach it without a network of ours:
+    `tests/consensus/test_etcd_histories.py` puts one between."""
+
+    keeps = True
+    network = None
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def pause(self) -> None:
+        self._node.pause()
+
+    def go_on(self) -> None:
+        if self._node.process is not None:
+            self._node.resume()
+
+    def kill(self) -> None:
+        self._node.kill()
+
+    def start_again(self) -> None:
+        self._node.start()
+
+    def close(self) -> tuple[int, Counter[str]]:
+        return 0, Counter()
 
 
 def make_folders(root: Path, voters: int) -> tuple[Place, ...]:

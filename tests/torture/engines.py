@@ -13,6 +13,8 @@ from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import open_bucket
 from skyhold.buckets.retry import RetryPolicy
 from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.etcd import open_etcd
+from skyhold.consensus.etcd_location import parse_etcd_location
 from skyhold.consensus.register import Registers
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.consensus.voter import Voter
@@ -25,6 +27,7 @@ IMPATIENT: Final = RetryPolicy(
 """Reads give up early: there are always other registers to change."""
 DEADLINE_S: Final = 10.0
 INCARNATION: Final = "incarnation"
+STORE: Final = "ab" * 16
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Place:
 @dataclass(frozen=True)
 class Engine:
     """What a worker needs to open the registers. `places` are those of the voters of `buckets`; `path` is the file of
-    `sqlite`."""
+    `sqlite`, or the location of `etcd`."""
 
     kind: str
     places: tuple[Place, ...] = ()
@@ -86,4 +89,13 @@ def _open_sqlite(engine: Engine, writer: str) -> Registers:
     return SqliteRegisters(Path(engine.path))
 
 
-_ENGINES: Final[dict[str, Callable[[Engine, str], Registers]]] = {"buckets": _open_buckets, "sqlite": _open_sqlite}
+def _open_etcd(engine: Engine, writer: str) -> Registers:
+    location = parse_etcd_location(engine.path)
+    return open_etcd(location, store_id=STORE, epoch=1, writer=writer, attempt_s=1.0, deadline_s=DEADLINE_S)
+
+
+_ENGINES: Final[dict[str, Callable[[Engine, str], Registers]]] = {
+    "buckets": _open_buckets,
+    "etcd": _open_etcd,
+    "sqlite": _open_sqlite,
+}

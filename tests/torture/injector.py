@@ -9,32 +9,34 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from tests.torture.clouds import Cloud
+from tests.torture.clouds import Cloud, EtcdNode
 from tests.torture.network import Weather
 from tests.torture.plan import Misfortune, misfortunes
 from tests.torture.workforce import Worker
 
+Server = Cloud | EtcdNode
 End = Callable[[], object]
 T = TypeVar("T")
 
 
 class Injector:
     """`bear` starts a worker anew. `begun` counts the misfortunes by kind: not those that met nobody, because there is
-    no cloud, or the one that was drawn has such a misfortune already, or would forget what it has acknowledged."""
+    no server or network, or the one that was drawn has such a misfortune already, or would forget what it has
+    acknowledged."""
 
     def __init__(
-        self, seed: int, workers: Sequence[Worker], clouds: Sequence[Cloud], bear: Callable[[Worker], None]
+        self, seed: int, workers: Sequence[Worker], servers: Sequence[Server], bear: Callable[[Worker], None]
     ) -> None:
         self.begun: Counter[str] = Counter()
         self._workers = workers
-        self._clouds = clouds
+        self._servers = servers
         self._bear = bear
         self._started_s = time.monotonic()
         self._plan = misfortunes(seed)
         self._coming = next(self._plan)
         self._ends: list[tuple[float, End]] = []
-        self._killed: set[Cloud] = set()
-        self._stormy: set[Cloud] = set()
+        self._killed: set[Server] = set()
+        self._stormy: set[Server] = set()
         self._begin: dict[str, Callable[[int], End | None]] = {
             "worker paused (SIGSTOP)": self._pause_worker,
             "worker killed (SIGKILL)": self._kill_worker,
@@ -83,35 +85,35 @@ class Injector:
         return partial(self._bear, worker)
 
     def _pause_server(self, victim: int) -> End | None:
-        cloud = _of(self._clouds, victim)
-        if cloud is None or cloud in self._killed:
+        server = _of(self._servers, victim)
+        if server is None or server in self._killed:
             return None
-        cloud.pause()
-        return cloud.go_on
+        server.pause()
+        return server.go_on
 
     def _kill_server(self, victim: int) -> End | None:
-        cloud = _of(self._clouds, victim)
-        if cloud is None or cloud in self._killed or not cloud.kind.keeps:
+        server = _of(self._servers, victim)
+        if server is None or server in self._killed or not server.keeps:
             return None
-        cloud.kill()
-        self._killed.add(cloud)
+        server.kill()
+        self._killed.add(server)
 
         def start_again() -> None:
-            cloud.start_again()
-            self._killed.discard(cloud)
+            server.start_again()
+            self._killed.discard(server)
 
         return start_again
 
     def _storm(self, weather: Weather, victim: int) -> End | None:
-        cloud = _of(self._clouds, victim)
-        if cloud is None or cloud in self._stormy:
+        server = _of(self._servers, victim)
+        if server is None or server in self._stormy or (network := server.network) is None:
             return None
-        cloud.network.set_weather(weather)
-        self._stormy.add(cloud)
+        network.set_weather(weather)
+        self._stormy.add(server)
 
         def clear_up() -> None:
-            cloud.network.set_weather("fair")
-            self._stormy.discard(cloud)
+            network.set_weather("fair")
+            self._stormy.discard(server)
 
         return clear_up
 

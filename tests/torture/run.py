@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tests.servers import program
 from tests.torture.board import REGISTER_OPERATIONS, Board
-from tests.torture.clouds import Cloud, make_folders, provide_credentials
-from tests.torture.engines import Engine, open_registers
+from tests.torture.engines import open_registers
 from tests.torture.injector import Injector
 from tests.torture.judging import Judge
 from tests.torture.report import Report
+from tests.torture.settings import prepare
 from tests.torture.worker import Job, keys_of
 from tests.torture.workforce import Worker
 
@@ -23,16 +22,6 @@ WAITING_MAX: Final = 4
 """No generation begins while so many wait for the judge: it sets the pace where an engine is faster."""
 STEP_S: Final = 0.02
 END_S_MAX: Final = 120.0
-
-SETTINGS: Final[dict[str, tuple[str, ...]]] = {
-    "mixed": ("versitygw", "azurite", "fake-gcs-server"),
-    "versitygw": ("versitygw",) * 3,
-    "azurite": ("azurite",) * 3,
-    "fake-gcs-server": ("fake-gcs-server",) * 3,
-    "folders": (),
-    "sqlite": (),
-}
-"""The servers of the voters, by the name of the setting."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,6 @@ def run_stage(stage: Stage, kept: Path) -> Report:
     """Run it whole. Histories with a violation are left in the folder `kept`. Where a program is missing, the test that
     asked for it skips."""
     program("history-checker")
-    provide_credentials()
     with tempfile.TemporaryDirectory(prefix="skyhold-torture-") as folder:
         return _Run(stage, Path(folder), kept).execute()
 
@@ -65,18 +53,13 @@ def run_stage(stage: Stage, kept: Path) -> Report:
 class _Run:
     def __init__(self, stage: Stage, folder: Path, kept: Path) -> None:
         self._stage = stage
-        self._folder = folder
-        self._clouds = [
-            Cloud(f"cloud-{number}", kind, stage.seed + number, stage.fault_rate, strip=stage.strip)
-            for number, kind in enumerate(SETTINGS[stage.setting])
-        ]
-        engine, direct = self._engines()
+        self._setting = prepare(stage.setting, folder, stage.seed, stage.fault_rate, stage.strip)
         seats = stage.workers * stage.threads
         self._board = Board(folder / "board", seats, stage.registers)
         self._workers = [
             Worker(
                 Job(
-                    engine,
+                    self._setting.engine,
                     f"p{number}",
                     stage.seed,
                     stage.registers,
@@ -89,13 +72,13 @@ class _Run:
             for number in range(stage.workers)
         ]
         name = f"{stage.setting}-{stage.seed}"
-        self._judge = Judge(name, folder / "history", kept, open_registers(direct, "judge"))
+        self._judge = Judge(name, folder / "history", kept, open_registers(self._setting.direct, "judge"))
         self._report = Report(stage.setting, stage.seed, self._judge.findings)
         self._closed = self._done = 0
 
     def execute(self) -> Report:
         started_s = time.monotonic()
-        injector = Injector(self._stage.seed, self._workers, self._clouds, self._bear)
+        injector = Injector(self._stage.seed, self._workers, self._setting.servers, self._bear)
         try:
             for worker in self._workers:
                 self._bear(worker)
@@ -110,19 +93,6 @@ class _Run:
         self._report.faults += injector.begun
         self._report.duration_s = time.monotonic() - started_s
         return self._report
-
-    def _engines(self) -> tuple[Engine, Engine]:
-        """As the workers reach the voters, and without a fault between."""
-        if self._stage.setting == "sqlite":
-            engine = Engine("sqlite", path=str(self._folder / "registers.sqlite"))
-            return engine, engine
-        if not self._clouds:
-            engine = Engine("buckets", make_folders(self._folder, 3))
-            return engine, engine
-        return (
-            Engine("buckets", tuple(cloud.place for cloud in self._clouds)),
-            Engine("buckets", tuple(cloud.direct for cloud in self._clouds)),
-        )
 
     def _bear(self, worker: Worker) -> None:
         worker.bear(range(self._closed, self._board.generation + 1))
@@ -153,7 +123,5 @@ class _Run:
         while self._closed <= self._board.generation:
             self._close_generation()
         self._judge.finish()
-        for cloud in self._clouds:
-            requests, faults = cloud.close()
-            self._report.requests += requests
-            self._report.faults += Counter(faults)
+        self._report.requests, faults = self._setting.close()
+        self._report.faults += faults

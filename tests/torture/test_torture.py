@@ -42,7 +42,7 @@ def run(setting: str, kept: Path, seconds: float, *, strip: str = "") -> Report:
 
 
 @pytest.mark.timeout(SECONDS * 4 + 300)
-@pytest.mark.parametrize("setting", ["mixed", "versitygw", "folders", "sqlite"])
+@pytest.mark.parametrize("setting", ["mixed", "versitygw", "folders", "etcd", "sqlite"])
 def test_registers_stay_linearizable_whatever_happens_to_clients_networks_and_servers(
     setting: str, tmp_path: Path
 ) -> None:
