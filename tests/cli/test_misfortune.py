@@ -318,6 +318,31 @@ def test_all_copies_damaged_is_told_and_not_returned(skyhold: Shell, pushed: str
     assert "Not mended:" in skyhold("repair", status=10).out
 
 
+def test_lost_majority_is_named_and_what_is_known_is_read_by_asking_for_it(
+    skyhold: Shell, pushed: str, store: list[Path]
+) -> None:
+    for cloud in store[:2]:
+        cloud.rename(cloud.with_name(f"{cloud.name} is away"))
+    refused = skyhold("log", "fraud/scorer", status=8).err
+    assert "needs 2 of its 3 voters" in refused
+    assert "`a`" in refused
+    assert "`b`" in refused
+    assert "--stale" in refused
+    read = skyhold("show", "fraud/scorer@champion", "--stale", "--quiet")
+    assert read.out.strip() == pushed
+    assert "stale: register names as of version 2" in read.err
+    assert "a, b did not answer" in read.err
+    document = json.loads(skyhold("list", "--stale", "--json").out)
+    assert [item["name"] for item in document["repositories"]] == ["fraud/scorer"]
+    assert {item["register"] for item in document["stale"]} >= {"config", "names"}
+    told = skyhold("doctor", status=1).out
+    assert "1 of 3 voters answer, 2 are needed" in told
+    assert "voter a" in told
+    for cloud in store[:2]:
+        cloud.with_name(f"{cloud.name} is away").rename(cloud)
+    assert skyhold("show", "fraud/scorer@champion", "--stale", "--quiet").err == ""
+
+
 @on_its_machine
 def test_machine_that_lost_its_state_recovers_from_one_bucket(
     skyhold: Shell, pushed: str, store: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

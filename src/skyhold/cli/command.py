@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ class Session:
     output: Output
     store_url: str | None
     config_file: str | None
+    stale: bool = False
 
     def settings(self) -> Settings:
         """This machine's settings. Raises as `load_settings` does."""
@@ -46,7 +48,11 @@ class Session:
 
         settings = self.settings()
         url = self.url(settings)
-        return self.unseal(settings, lambda settings: store.open(url, settings=settings))
+        max_age_s = math.inf if self.stale else None
+        opened = self.unseal(settings, lambda settings: store.open(url, settings=settings, max_age_s=max_age_s))
+        if self.stale:
+            self.output.watch(opened)
+        return opened
 
     def url(self, settings: Settings) -> str | None:
         """Where that store is, or None where nobody says it."""
@@ -117,30 +123,44 @@ def _only_known_url() -> str | None:
 
 
 def verb(
-    *parameters: click.Parameter, examples: Sequence[str], exits: Sequence[int], answers: bool = True
+    *parameters: click.Parameter,
+    examples: Sequence[str],
+    exits: Sequence[int],
+    answers: bool = True,
+    reads: bool = False,
 ) -> Callable[[Callable[Concatenate[Session, ...], None]], VerbCommand]:
     """Make a command of `run(session, **parameters)`; its docstring is the help. `answers=False` is for a command
-    without a result, which takes neither `--json` nor `--quiet`."""
+    without a result, which takes neither `--json` nor `--quiet`; one that only `reads` refs takes `--stale`."""
 
     def decorate(run: Callable[Concatenate[Session, ...], None]) -> VerbCommand:
         def callback(store_url: str | None, config_file: str | None, verbose: bool, **values: Any) -> None:
             del verbose  # read by `main`, which must also know it when parsing fails
             outer = click.get_current_context().find_root().params
             output = Output(json=values.pop("as_json", False), quiet=values.pop("quiet", False))
-            session = Session(output, store_url or outer.get("store"), config_file or outer.get("config"))
+            stale = values.pop("stale", False)
+            session = Session(output, store_url or outer.get("store"), config_file or outer.get("config"), stale)
             run(session, **values)
+            output.tell_stale()
 
         words = run.__module__.rpartition(".")[2]
         made = VerbCommand(
             name=words.rpartition("_")[2],
             callback=callback,
-            params=[*parameters, *_common(answers)],
+            params=[*parameters, *([_stale_option()] if reads else []), *_common(answers)],
             help=run.__doc__,
         )
         made.examples, made.exits = examples, exits
         return made
 
     return decorate
+
+
+def _stale_option() -> click.Parameter:
+    return click.Option(
+        ["--stale"],
+        is_flag=True,
+        help="Where no majority of the voters answers, read what is known of the refs, and say how old it is.",
+    )
 
 
 def _common(answers: bool) -> list[click.Parameter]:

@@ -8,6 +8,7 @@ import platform
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,9 +41,11 @@ class Sign:
         return asdict(self)
 
 
-def examine_machine(load: Callable[[], Settings], open_store: Callable[[], Store]) -> Iterator[Sign]:
+def examine_machine(
+    load: Callable[[], Settings], open_store: Callable[[], Store], open_stale: Callable[[], Store]
+) -> Iterator[Sign]:
     """Everything that may stand in the way, from the interpreter to the buckets. Changes nothing; raises nothing that
-    is ours."""
+    is ours. `open_stale` opens the store also where no majority of its voters answers."""
     python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     yield Sign("program", "good", f"skyhold {version('skyhold')}, {python}")
     yield Sign("extras", "good", ", ".join(_extra(name, module) for name, module in EXTRAS.items()))
@@ -53,7 +56,7 @@ def examine_machine(load: Callable[[], Settings], open_store: Callable[[], Store
         return
     yield from _settings(settings)
     yield from _folders(settings)
-    yield from _store(open_store)
+    yield from _store(open_store, open_stale)
 
 
 def _extra(name: str, module: str) -> str:
@@ -109,12 +112,14 @@ def _space(topic: str, folder: Path, detail: str) -> Sign:
     return Sign(topic, "good", told)
 
 
-def _store(open_store: Callable[[], Store]) -> Iterator[Sign]:
+def _store(open_store: Callable[[], Store], open_stale: Callable[[], Store]) -> Iterator[Sign]:
     try:
         with open_store() as store:
             status = store.status()
     except SkyholdError as error:
         yield _failed("store", error)
+        with suppress(SkyholdError), open_stale() as store:
+            yield from _engine(store.engine_status())
         return
     yield Sign("store", "good", f"{status.store}, {'' if status.sealed else 'not '}sealed")
     yield from _engine(status.engine)

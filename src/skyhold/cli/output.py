@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from skyhold.registry.store import Store
+    from skyhold.registry.voting import StaleRead
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,16 +20,38 @@ class Output:
 
     json: bool = False
     quiet: bool = False
+    _stores: list[Store] = field(default_factory=list)
+
+    def watch(self, store: Store) -> None:
+        """Tell with the answer which reads of this store were stale."""
+        self._stores.append(store)
 
     def show(self, document: Mapping[str, object], *, quiet: Iterable[str], human: Callable[[], None]) -> None:
         """Answer with one of three renderings of the same result."""
         if self.json:
-            write_json(document)
+            stale = {"stale": [read.to_json() for read in self._stale()]} if self._stores else {}
+            write_json({**document, **stale})
         elif self.quiet:
             for line in quiet:
                 click.echo(printable(line))
         else:
             human()
+
+    def tell_stale(self) -> None:
+        """Say on stderr what an answer rests on that may not be the newest."""
+        label = click.style("stale:", fg="yellow")
+        for read in self._stale():
+            known = "decided" if read.decided else "accepted by a voter, and perhaps not decided"
+            age = "" if read.age_s is None else f", the newest at most {read.age_s:.0f} s ago"
+            silent = f"; {', '.join(read.silent)} did not answer" if read.silent else ""
+            told = (
+                f"register {read.register} as of version {read.version}, {known}, at {read.time or 'an unknown time'}"
+            )
+            told = printable(f"{told} by {read.writer or 'somebody'}{age}{silent}")
+            click.echo(f"{label} {told}", err=True, color=color())
+
+    def _stale(self) -> list[StaleRead]:
+        return [read for store in self._stores for read in store.stale]
 
     def next_step(self, sentence: str) -> None:
         """What a person may want to do now; not for scripts."""

@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from skyhold.consensus.carrying import CONFIG, SEAL_ATTEMPTS_MAX, Succession, carry_over, contended_seal
-from skyhold.consensus.register import Change, Registers, Resync, Versioned, register_sealed
+from skyhold.consensus.register import Change, Known, Registers, Resync, Versioned, register_sealed
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, Unavailable
 
 MOVED: Final = "membership_changed"
@@ -66,6 +66,21 @@ class EpochRegisters(Registers):
                 return value
             if not self._could_follow(epoch, seal):
                 return _unsealed(value) if value is not None and value.data else None
+        raise _endless(key)
+
+    def read_known(self, key: str, *, max_age_s: float = 0.0) -> Known:
+        for _ in range(EPOCHS_MAX):
+            epoch = self._current
+            found = epoch.read_known(key, max_age_s=max_age_s)
+            newest = found.undecided or found.value
+            if newest is None and found.age_s is not None:
+                return Known(self.read(key))  # who looks in an old epoch finds nothing, too
+            if newest is None or newest.next_configuration is None:
+                return found
+            try:
+                self._follow(epoch, newest.next_configuration)
+            except (Unavailable, PermissionDenied):
+                return replace(found, age_s=None)
         raise _endless(key)
 
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:

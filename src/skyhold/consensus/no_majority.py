@@ -32,7 +32,7 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
     return Unavailable(
         f"{message}; nothing was changed",
         code="no_majority",
-        hint="Check them with `skyhold doctor`; what was pulled before stays readable",
+        hint="Look at them with `skyhold doctor`. What is known without them can be read: skyhold pull --stale REF",
         key=key,
         buckets=sorted(errors),
     )

@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,7 +26,8 @@ from skyhold.codec.frame import DataKey, FrameKeys
 from skyhold.consensus.carrying import CONFIG
 from skyhold.consensus.checkpoint import CheckpointedRegisters
 from skyhold.consensus.epochs import EpochRegisters, PinnedRegisters
-from skyhold.consensus.register import Registers
+from skyhold.consensus.register import Known, Registers
+from skyhold.consensus.stale import StaleRegisters
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
 from skyhold.registry.epochs import StoreSuccession, open_registers
 from skyhold.registry.time import format_time
@@ -113,8 +114,11 @@ class Connection:
         state: StoreState,
         settings: Settings,
         places: Iterable[BucketLocation] = (),
+        *,
+        max_age_s: float | None = None,
     ) -> None:
-        """`places` are the store's buckets as far as they are known before its configuration is read."""
+        """`places` are the store's buckets as far as they are known before its configuration is read. With `max_age_s`
+        reads may be stale (`StaleRegisters`); `stale` tells which were."""
         self.document = document
         self.store_keys = keys
         self.keys = frame_keys(keys)
@@ -124,6 +128,8 @@ class Connection:
         self._lock = threading.RLock()
         self._buckets: dict[BucketLocation, Bucket] = {}
         self._retired: list[Registers] = []
+        self._max_age_s = max_age_s
+        self.stale: dict[str, Known] = {}
         self._buckets_pid = os.getpid()
 
     @property
@@ -218,7 +224,9 @@ class Connection:
         if isinstance(first, CheckpointedRegisters):
             with suppress(OutcomeUnknown):
                 first.flush()
-        return EpochRegisters(first, StoreSuccession(self))
+        if self._max_age_s is None:
+            return EpochRegisters(first, StoreSuccession(self))
+        return StaleRegisters(first, StoreSuccession(self), max_age_s=self._max_age_s, told=self.stale.__setitem__)
 
     @property
     def checkpoints(self) -> CheckpointedRegisters:
@@ -320,14 +328,3 @@ class Connection:
             for registers in (*self._retired, self.__dict__.get("registers")):
                 if registers is not None:
                     registers.close()
-
-
-def unreachable(errors: Mapping[str, SkyholdError]) -> Unavailable:
-    """The error of a store none of whose known buckets answers."""
-    reasons = "; ".join(f"{url}: {error.message}" for url, error in errors.items())
-    return Unavailable(
-        f"No bucket of the store answers ({reasons})",
-        code="store_unreachable",
-        hint="Check the network and the credentials: `skyhold doctor`",
-        buckets=list(errors),
-    )

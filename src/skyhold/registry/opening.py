@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from skyhold.buckets.location import BucketLocation, parse_location
@@ -18,7 +18,6 @@ from skyhold.errors import (
 from skyhold.registry.connection import (
     Connection,
     key_encryption_keys,
-    unreachable,
 )
 from skyhold.storage.bootstrap import read_store_document
 from skyhold.storage.configuration import Configuration, ConfiguredBucket
@@ -33,9 +32,10 @@ def document_for(document: StoreDocument, configuration: Configuration, configur
     return document.for_bucket(configured.location.name, configured.incarnation, hints)
 
 
-def open_store(url: str, settings: Settings, *, meet: bool = False) -> Connection:
+def open_store(url: str, settings: Settings, *, meet: bool = False, max_age_s: float | None = None) -> Connection:
     """Open the store that a bucket's URL names. Where that bucket is away, damaged or closed to us, another one that
     this machine has met opens it as well. `meet` takes the bucket's own word for which store it is, as `connect` does.
+    `max_age_s` as `Connection` takes it.
 
     Raises `PermissionDenied` code `other_machine` where the registers live elsewhere.
     """
@@ -58,8 +58,9 @@ def open_store(url: str, settings: Settings, *, meet: bool = False) -> Connectio
             errors[candidate.url] = error
             continue
         places = (replace(candidate, name=document.bucket), *(met.locations if met is not None else ()))
-        connection = Connection(document, keys, state_folder.store(document.store), settings, places)
-        if met is None:
+        state = state_folder.store(document.store)
+        connection = Connection(document, keys, state, settings, places, max_age_s=max_age_s)
+        if met is None and not connection.stale:
             remember(connection)
         return connection
     raise next(iter(errors.values())) if len({error.code for error in errors.values()}) == 1 else unreachable(errors)
@@ -124,3 +125,14 @@ def candidates(location: BucketLocation, met: Acquaintance | None) -> list[Bucke
         return [location, *known]
     written = {name: value for name, value in location.to_json().items() if name not in {"name", "url", "provider"}}
     return [replace(known[0], **written), *known[1:]]  # type: ignore[arg-type]
+
+
+def unreachable(errors: Mapping[str, SkyholdError]) -> Unavailable:
+    """The error of a store none of whose known buckets answers."""
+    reasons = "; ".join(f"{url}: {error.message}" for url, error in errors.items())
+    return Unavailable(
+        f"No bucket of the store answers ({reasons})",
+        code="store_unreachable",
+        hint="Check the network and the credentials: `skyhold doctor`",
+        buckets=list(errors),
+    )

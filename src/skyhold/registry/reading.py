@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from skyhold.registry.connection import Session
+from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.connection import Connection, Session
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.version import VersionDocument
 from skyhold.storage.chunks import ChunkReader, PackSpace
@@ -33,3 +34,17 @@ def read_model_card(version: VersionFiles, space: PackSpace) -> str | None:
             stored = StoredFile(version, index, ChunkReader(space))
             return stored.read(0, min(stored.size_bytes, MODEL_CARD_BYTES_MAX)).decode("utf-8", "replace")
     return None
+
+
+class CatalogueSession:
+    """The catalogue of a store, and the session in which it is read or changed, for one block."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> tuple[Catalogue, Session]:
+        self._session = self._connection.session(self._connection.configuration.policy)
+        return Catalogue(self._session.registers, self._session.blobs), self._session
+
+    def __exit__(self, *_exc: object) -> None:
+        self._session.close()

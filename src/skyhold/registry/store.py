@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
-from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
+from skyhold.registry.connection import Connection, new_operation_id, now, pause
 from skyhold.registry.opening import named_locations, open_store
+from skyhold.registry.reading import CatalogueSession
 from skyhold.registry.repository import Repository
 from skyhold.registry.views import RepositoryInfo, SearchHit
 from skyhold.security.keys import KeyEncryptionKey
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from skyhold.registry.reconfiguring import EngineMove
     from skyhold.registry.recovering import RecoverReport
     from skyhold.registry.upkeep import RepairReport, StoreStatus, SyncReport, VerifyReport
-    from skyhold.registry.voting import EngineStatus
+    from skyhold.registry.voting import EngineStatus, StaleRead
 
 __all__ = ["Store", "connect", "init", "open", "recover"]
 
@@ -216,6 +216,13 @@ class Store:
 
         admit_again(self._connection, name)
 
+    @property
+    def stale(self) -> list[StaleRead]:
+        """The reads of this store that may not have seen the newest moves (see `open`), of each register the last."""
+        from skyhold.registry.voting import StaleRead
+
+        return [StaleRead.of(key, known) for key, known in sorted(self._connection.stale.items())]
+
     def engine_status(self) -> EngineStatus:
         """Where the registers live, how each voter answers, and what was decided last."""
         from skyhold.registry.voting import engine_of
@@ -269,20 +276,8 @@ class Store:
             found = catalogue.read().find(name)
         return None if found is None else Repository(self._connection, found, name)
 
-    def _catalogue(self) -> _CatalogueSession:
-        return _CatalogueSession(self._connection)
-
-
-class _CatalogueSession:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> tuple[Catalogue, Session]:
-        self._session = self._connection.session(self._connection.configuration.policy)
-        return Catalogue(self._session.registers, self._session.blobs), self._session
-
-    def __exit__(self, *_exc: object) -> None:
-        self._session.close()
+    def _catalogue(self) -> CatalogueSession:
+        return CatalogueSession(self._connection)
 
 
 def init(
@@ -309,8 +304,13 @@ def init(
     )
 
 
-def open(url: str | None = None, *, settings: Settings | None = None) -> Store:
-    """Open a store by the URL of one of its buckets, by default the one that the settings name."""
+def open(url: str | None = None, *, settings: Settings | None = None, max_age_s: float | None = None) -> Store:
+    """Open a store by the URL of one of its buckets, by default the one that the settings name.
+
+    Reads of refs see every move that was acknowledged before; with `max_age_s` they may miss the moves of the last so
+    many seconds, and cost less in a process that lives long. With `math.inf` they also answer where no majority of the
+    voters does, by what is known; `Store.stale` says which did.
+    """
     chosen = settings or load_settings()
     place = url or chosen.store
     if place is None:
@@ -319,7 +319,7 @@ def open(url: str | None = None, *, settings: Settings | None = None) -> Store:
             code="no_store",
             hint="Set SKYHOLD_STORE, or `store = URL` in skyhold.toml, or use --store; a new one: skyhold init URL…",
         )
-    return Store(open_store(place, chosen))
+    return Store(open_store(place, chosen, max_age_s=max_age_s))
 
 
 def connect(url: str, *, settings: Settings | None = None) -> Store:

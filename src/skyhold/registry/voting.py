@@ -11,6 +11,7 @@ from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG, NAMES
 from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.register import Known
 from skyhold.errors import SkyholdError
 from skyhold.registry.connection import Connection
 from skyhold.storage.store_document import ETCD
@@ -64,6 +65,31 @@ class EngineStatus:
     quorum: Quorum | None
     voters: tuple[VoterStatus, ...]
     decisions: tuple[Decision, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class StaleRead:
+    """A read that may have missed moves: what it found was the newest within the last `age_s` seconds, or (None) at a
+    time that nobody knows. `decided` is False where some voter has accepted it and nobody knows whether a majority did.
+    `writer` and `time` tell who wrote it; `silent` are the voters that did not answer."""
+
+    register: str
+    version: int
+    decided: bool
+    age_s: float | None
+    writer: str
+    time: str
+    silent: tuple[str, ...]
+
+    @classmethod
+    def of(cls, register: str, known: Known) -> StaleRead:
+        undecided = known.undecided if known.age_s is None else None
+        found = undecided or known.value
+        version = found.version if found is not None else 0
+        return cls(register, version, undecided is None, known.age_s, known.writer, known.time, known.silent)
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)

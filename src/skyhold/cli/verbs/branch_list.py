@@ -10,6 +10,7 @@ from skyhold.cli.command import Session, verb
     repository_argument(),
     examples=("skyhold branch list fraud/scorer", "skyhold branch list fraud/scorer --quiet"),
     exits=(2, 3, 6, 8, 10),
+    reads=True,
 )
 def command(session: Session, *, repository: str) -> None:
     """List the branches of a repository, and where they stand."""

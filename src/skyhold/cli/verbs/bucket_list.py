@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from skyhold.storage.configuration import ConfiguredBucket
 
 
-@verb(examples=("skyhold bucket list", "skyhold bucket list --json"), exits=(2, 3, 6, 8, 10))
+@verb(examples=("skyhold bucket list", "skyhold bucket list --json"), exits=(2, 3, 6, 8, 10), reads=True)
 def command(session: Session) -> None:
     """List the store's buckets as its configuration has them. `skyhold status` says how they are."""
     with session.store() as store:

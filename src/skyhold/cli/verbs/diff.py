@@ -42,6 +42,7 @@ TENSORS_ON_A_TERMINAL: Final = 40
         "skyhold diff meta/llama@v3 fraud/scorer@champion --no-tensors",
     ),
     exits=(2, 3, 6, 8, 10),
+    reads=True,
 )
 def command(session: Session, *, before: Reference, after: str, no_tensors: bool, limit: int | None) -> None:
     """Compare two versions, from A to B, of one repository or of two.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from skyhold.cli.command import Session, verb
@@ -24,7 +25,7 @@ def command(session: Session) -> None:
     """
     from skyhold.cli.examination import examine_machine
 
-    signs = list(examine_machine(session.settings, session.store))
+    signs = list(examine_machine(session.settings, session.store, replace(session, stale=True).store))
     problems = [sign for sign in signs if sign.state == "problem"]
     session.output.show(
         {"healthy": not problems, "signs": [sign.to_json() for sign in signs]},

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     click.Option(["--deleted"], is_flag=True, help="Those that were deleted and can be brought back."),
     examples=("skyhold list", "skyhold list --json", "skyhold list --deleted"),
     exits=(2, 3, 6, 8, 10),
+    reads=True,
 )
 def command(session: Session, *, deleted: bool) -> None:
     """List the repositories of the store."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     click.Option(["-n", "--limit"], type=click.IntRange(1), metavar="N", help="At most so many versions."),
     examples=("skyhold log fraud/scorer", "skyhold log fraud/scorer@champion -n 5", "skyhold log fraud/scorer --json"),
     exits=(2, 3, 6, 8, 10),
+    reads=True,
 )
 def command(session: Session, *, reference: Reference, first_parent: bool, limit: int | None) -> None:
     """Show the versions that lead to a ref, newest first, as a graph, with the refs that stand at each.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     click.Option(["-n", "--limit"], type=click.IntRange(1), metavar="N", help="At most so many moves."),
     examples=("skyhold ref history fraud/scorer", "skyhold ref history fraud/scorer@champion --json"),
     exits=(2, 3, 6, 8, 10),
+    reads=True,
 )
 def command(session: Session, *, reference: Reference, limit: int | None) -> None:
     """Show the moves of one ref, or of all refs without @REF, newest first: when, who, from, to, why."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         "skyhold search 'tag:v1*' --json",
     ),
     exits=(2, 3, 6, 8, 10),
+    reads=True,
 )
 def command(session: Session, *, query: tuple[str, ...]) -> None:
     """Find versions by what is known of them; several terms must all hold.

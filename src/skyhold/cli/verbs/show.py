@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     reference_argument(),
     examples=("skyhold show fraud/scorer@champion", "skyhold show fraud/scorer@main~1 --json"),
     exits=(2, 3, 6, 8, 10),
+    reads=True,
 )
 def command(session: Session, *, reference: Reference) -> None:
     """Show one version: message, author, parents, files, parameters, lineage, metrics, notes, refs, model card.

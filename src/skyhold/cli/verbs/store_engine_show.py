@@ -8,7 +8,7 @@ from skyhold.cli.command import Session, verb
 from skyhold.cli.voting import summary
 
 
-@verb(examples=("skyhold store engine show", "skyhold store engine show --json"), exits=(2, 3, 6, 8, 10))
+@verb(examples=("skyhold store engine show", "skyhold store engine show --json"), exits=(2, 3, 6, 8, 10), reads=True)
 def command(session: Session) -> None:
     """Show where the refs live. `skyhold store voters show` says more of voters."""
     with session.store() as store:

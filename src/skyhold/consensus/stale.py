@@ -1,0 +1,36 @@
+"""Reading a store while no majority of its voters answers: what is known, declared as what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+
+from skyhold.consensus.carrying import Succession
+from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.register import Known, Registers, Versioned
+
+
+class StaleRegisters(EpochRegisters):
+    """Registers whose reads are content with a value that was the newest within the last `max_age_s` seconds; without a
+    bound (`math.inf`), where no majority answers, also with the newest that some voter has accepted, of an age that
+    nobody knows, and which may not have been decided. Changes are as ever.
+
+    `told(key, known)` is called with every answer that was not the newest for sure.
+    """
+
+    def __init__(
+        self, first: Registers, succession: Succession, *, max_age_s: float, told: Callable[[str, Known], None]
+    ) -> None:
+        super().__init__(first, succession)
+        self._max_age_s = max_age_s
+        self._told = told
+
+    def read(self, key: str) -> Versioned | None:
+        found = self.read_known(key, max_age_s=0.0 if self._max_age_s == inf else self._max_age_s)
+        if found.age_s is None and self._max_age_s != inf:
+            return super().read(key)  # says why
+        if found.age_s != 0:
+            self._told(key, found)
+        newest = found.value if found.age_s is not None else found.undecided or found.value
+        return None if newest is None else replace(newest, next_configuration=None)
