@@ -170,10 +170,12 @@ def test_first_change_of_a_process_takes_a_read_and_two_puts_and_the_next_one_pu
     second = bucket_registers(buckets)
     second.compare_and_set(KEY, 4, b"x", "a")
     second.close()
-    assert list(requests.values()) == [["GET", "PUT", "PUT"]] * 3
+    for asked in requests.values():  # the slowest may be spared one
+        assert asked in (["GET", "PUT", "PUT"], ["GET", "PUT"])
     second.compare_and_set(KEY, 5, b"x", "b")
     second.close()
-    assert list(requests.values()) == [["GET", "PUT", "PUT", "PUT"]] * 3
+    for asked in requests.values():
+        assert asked in (["GET", "PUT", "PUT", "PUT"], ["GET", "PUT", "PUT"], ["GET", "PUT"])
 
 
 def test_change_after_a_read_needs_no_other_read(requests: dict[str, list[str]]) -> None:
@@ -187,7 +189,8 @@ def test_change_after_a_read_needs_no_other_read(requests: dict[str, list[str]])
     wait_until(lambda: len(requests) == 3)
     second.compare_and_set(KEY, 1, b"two", "b")
     second.close()
-    assert list(requests.values()).count(["GET", "PUT", "PUT"]) >= 2
+    assert sum(asked.count("GET") == 1 for asked in requests.values()) >= 2  # the read did not wait for the third
+    assert all(asked.count("PUT") <= 2 for asked in requests.values())
 
 
 def test_register_is_created_without_looking_for_it_and_each_bucket_is_verified_after_it(
@@ -201,7 +204,8 @@ def test_register_is_created_without_looking_for_it_and_each_bucket_is_verified_
     registers = BucketRegisters(voters, 1, KEYS, writer="test")
     registers.compare_and_set(KEY, 0, b"one", "a")
     registers.close()
-    assert list(requests.values()) == [["PUT", "verify", "PUT"]] * 3
+    for asked in requests.values():  # the slowest may be spared the last
+        assert asked in (["PUT", "verify", "PUT"], ["PUT", "verify"])
 
 
 def test_acceptor_with_a_promise_alone_counts_only_after_its_bucket_was_verified(

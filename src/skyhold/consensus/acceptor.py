@@ -49,8 +49,9 @@ def accept(state: AcceptorState[V], ballot: Ballot, value: V | None, following: 
 
 def in_preparation(state: AcceptorState[V]) -> bool:
     """Whether what was promised last is the ballot of a prepare, and not the one that an accept has promised beside."""
-    accepted = state.accepted
-    return state.promised not in {NO_BALLOT, Ballot(accepted.counter + 1, accepted.proposer)}
+    promised, accepted = state.promised, state.accepted
+    beside_accept = promised.counter == accepted.counter + 1 and promised.proposer == accepted.proposer
+    return promised != NO_BALLOT and not beside_accept
 
 
 def unanimous(seen: Mapping[str, AcceptorState[V]], voters: int) -> AcceptorState[V] | None:

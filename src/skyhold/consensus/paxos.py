@@ -77,6 +77,11 @@ class Round(Generic[V]):
         return len(self.seats) // 2 + 1
 
     @property
+    def voting(self) -> bool:
+        """Whether the round asks acceptors for their votes."""
+        return self.phase is Phase.PREPARE or self.phase is Phase.PROPOSE
+
+    @property
     def disputed(self) -> bool:
         """Whether the greatest ballot that an acceptor has shown was prepared, and nothing proposed under it yet: its
         proposer is about to, or died. (A smaller one is over, and was left where only its prepare arrived.)"""
@@ -237,7 +242,7 @@ def _asking(round_: Round[V], voters: list[str]) -> tuple[Round[V], tuple[Effect
 
 def _effect(round_: Round[V], voter: str) -> Effect[V] | None:
     seat = round_.seats[voter]
-    if round_.phase not in {Phase.PREPARE, Phase.PROPOSE} or seat.asked or seat.error is not None:
+    if not round_.voting or seat.asked or seat.error is not None:
         return None
     if seat.state is None:
         return Get(voter)
@@ -266,7 +271,7 @@ def _has_rejected(round_: Round[V], seat: Seat[V]) -> bool:
 
 def _concluded(round_: Round[V]) -> Round[V]:
     """The round in the phase that its votes put it into."""
-    if round_.phase not in {Phase.PREPARE, Phase.PROPOSE}:
+    if not round_.voting:
         return round_
     seats = round_.seats.values()
     if sum(_has_voted(round_, seat) for seat in seats) >= round_.majority:

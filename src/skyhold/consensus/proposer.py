@@ -233,7 +233,7 @@ class Proposer:
                 slot.following = round_.following
                 self._note_decided(slot, round_.value or ())
                 return round_
-            if round_.phase not in {Phase.PREPARE, Phase.PROPOSE}:
+            if not round_.voting:
                 return round_
             answer = slot.answers.get(deadline_s - self._runtime.monotonic())
             if answer is None:
