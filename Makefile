@@ -56,8 +56,8 @@ contracts: $(STAMP) ## The floors of the house
 golden: $(STAMP) ## Write the golden help texts and the CLI reference anew; read the difference before you commit
 	$(BIN)/python tools/golden
 
-sim: $(STAMP) ## Run the simulation of the bucket registers over SEEDS seeds (100000 by default)
-	SKYHOLD_SIMULATION_SEEDS=$(or $(SEEDS),100000) $(BIN)/python -m pytest -n 0 -q -o timeout=0 tests/consensus/test_simulation.py -k linearizable_under
+sim: $(STAMP) ## Run the simulation of the bucket registers over SEEDS seeds (a million by default) on all cores
+	$(BIN)/python -m tests.consensus.simulation $(or $(SEEDS),1000000)
 
 spec: ## Check the TLA+ specification of the bucket registers with TLC to its full bounds; takes a while
 	tools/servers/build tlc
@@ -69,11 +69,12 @@ spec: ## Check the TLA+ specification of the bucket registers with TLC to its fu
 torture: $(STAMP) servers ## Torture real processes for MINUTES (240 by default): kill, pause, cut, lie; judge what they saw
 	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),240) $(if $(SEED),--seed $(SEED))
 
-bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone); takes a while
+bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone, etcd); takes a while
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_cli.py
 	$(BIN)/python benchmarks/bench_codec.py
 	$(BIN)/python benchmarks/bench_store.py
+	$(BIN)/python benchmarks/bench_consensus.py
 
 clean: ## Remove what these commands made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output torture-output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,38 +16,22 @@ from tests.consensus.histories.history import read_history
 from tests.consensus.histories.linearizability import Verdict
 from tests.consensus.histories.porcupine import is_built, porcupine
 from tests.consensus.histories.register_model import verdicts
-from tests.consensus.simulation.clouds import GET_FAULTS, PUT_FAULTS, Cloud
+from tests.consensus.simulation.campaign import tally
+from tests.consensus.simulation.clouds import Cloud
 from tests.consensus.simulation.judge import FOREVER, Done, violation
 from tests.consensus.simulation.mutants import MUTANTS, killed
 from tests.consensus.simulation.run import Run, simulate
 
 SEEDS = int(os.environ.get("SKYHOLD_SIMULATION_SEEDS", "1000"))
 CHUNKS = 4
-UNKNOWN_SHARE_MAX = 0.1
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_registers_are_linearizable_under_every_fault(chunk: int, capsys: pytest.CaptureFixture[str]) -> None:
-    injected: Counter[tuple[str, str]] = Counter()
-    operations: Counter[str] = Counter()
-    errors: Counter[str] = Counter()
-    for seed in range(chunk, SEEDS, CHUNKS):
-        report = simulate(seed)
-        assert report.violation is None
-        assert report.watch_violation is None
-        injected += report.injected
-        operations += report.operations
-        errors += report.errors
-    cells = [(fault, phase) for fault in PUT_FAULTS for phase in ("prepare", "propose")]
-    cells += [(fault, "read") for fault in GET_FAULTS]
-    cells += [(fault, "any") for fault in ("kill", "pause", "clock jump", "cut", "cloud away", "cloud emptied")]
+    found = tally(range(chunk, SEEDS, CHUNKS))
     with capsys.disabled():
-        print(f"\nseeds {chunk}, {chunk + CHUNKS} .. {SEEDS - 1}: {sum(operations.values())} operations, 0 violations")
-        for fault, phase in cells:
-            print(f"  {fault:16} {phase:8} {injected[fault, phase]:7}")
-    assert [cell for cell in cells if not injected[cell]] == []
-    unknown = sum(count for error, count in errors.items() if "OutcomeUnknown" in error)
-    assert unknown < UNKNOWN_SHARE_MAX * (sum(operations.values()) - operations["watch"])
+        print(f"\nseeds {chunk}, {chunk + CHUNKS} .. {SEEDS - 1}: {found.table()}")
+    assert found.complaints() == []
 
 
 @pytest.mark.parametrize("name", MUTANTS)
