@@ -15,6 +15,7 @@ import pytest
 
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import create_bucket, open_bucket
+from skyhold.consensus import buckets as engine
 from skyhold.consensus.acceptor_object import AcceptorObject, object_key
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.paxos import Seen, Silent
@@ -317,6 +318,31 @@ def test_close_waits_for_what_a_slow_cloud_was_sent_and_then_closes_the_buckets(
     registers.close()
     assert buckets[2].read(object_key(1, KEY))
     assert closed == ["cloud-0", "cloud-1", "cloud-2"]
+
+
+def test_cloud_that_hangs_does_not_hold_a_thread_for_each_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "OWED_MAX", 5)
+    buckets = new_buckets(3)
+    registers = bucket_registers(buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    registers.close()
+    release, asked = threading.Event(), []
+    read_tagged = FlakyBucket.read_tagged
+
+    def hanging(bucket: FlakyBucket, key: str, **options: str) -> object:
+        if bucket is buckets[2]:
+            asked.append(key)
+            release.wait(20)
+        return read_tagged(bucket, key, **options)
+
+    monkeypatch.setattr(FlakyBucket, "read_tagged", hanging)
+    for _ in range(12):
+        assert registers.read(KEY) == Versioned(1, b"one")
+    assert len(asked) == 5
+    release.set()
+    wait_until(lambda: not registers._clients["cloud-2"].owes)
+    registers.read(KEY)
+    wait_until(lambda: len(asked) == 6)
 
 
 def test_registers_are_used_on_both_sides_of_a_fork() -> None:

@@ -45,6 +45,8 @@ READ_ATTEMPTS: Final = 3
 WATCH_INTERVAL_S_MIN: Final = 0.02
 WATCH_INTERVAL_S_MAX: Final = 1.0
 WATCH_MAJORITY_S: Final = 5.0
+OWED_MAX: Final = 256
+"""A voter that owes so many answers hangs, and is not asked again before it has given one: each holds a thread."""
 KNOWN_WAIT_S: Final = 3.0
 STRAGGLER_GRACE_S: Final = 2.0
 
@@ -286,14 +288,25 @@ class BucketRegisters(Registers):
         waiting = {client.voter.name for client in clients or self._clients.values()}
         deadline_s = self._runtime.monotonic() + (self._deadline_s if wait_s is None else wait_s)
 
-        def task(name: str) -> None:
+        def task(name: str, owed: object) -> None:
             try:
                 answers.put((name, ask(self._clients[name])))
             except BaseException as error:  # noqa: BLE001 - raised by who asked, not lost in a thread
                 answers.put(Fault(name, error))
+            finally:
+                self._clients[name].owes.discard(owed)
 
+        hanging = set()
         for name in sorted(waiting):
-            self._runtime.start(partial(task, name))
+            owes, owed = self._clients[name].owes, object()
+            if len(owes) < OWED_MAX:
+                owes.add(owed)
+                self._runtime.start(partial(task, name, owed))
+            else:
+                hanging.add(name)
+        waiting -= hanging
+        for name in hanging:
+            yield name, Silent(name, did_not_answer(name))
         while waiting:
             answer = answers.get(deadline_s - self._runtime.monotonic())
             if answer is None:

@@ -47,7 +47,7 @@ _NOTHING = _Held(None, AcceptorObject(AcceptorState(), 0, "", ""))
 
 class VoterClient:
     """Thread-safe: every method works on what it reads, and what is remembered only ever grows. `away_s` is how long it
-    last took to answer a read, and infinite where it did not."""
+    last took to answer a read, and infinite where it did not; `owes` are the reads that it has not answered yet."""
 
     def __init__(self, voter: Voter, epoch: int, keys: FrameKeys, runtime: Runtime, writer: str) -> None:
         self.voter = voter
@@ -56,6 +56,7 @@ class VoterClient:
         self._runtime = runtime
         self._writer = writer
         self.away_s = inf
+        self.owes: set[object] = set()
         self._verified = False
         self._held: dict[str, _Held] = {}
         self._promised: dict[str, Ballot] = {}
