@@ -8,7 +8,7 @@ one atomic step of the acceptor of the paper. The proposer is in `paxos`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 V = TypeVar("V")
@@ -36,7 +36,7 @@ class AcceptorState(Generic[V]):
 
 def promise(state: AcceptorState[V], ballot: Ballot) -> AcceptorState[V] | None:
     """The acceptor's rule for a prepare: the state after it, or None where a greater ballot was promised."""
-    return replace(state, promised=ballot) if state.promised <= ballot else None
+    return AcceptorState(ballot, state.accepted, state.value) if state.promised <= ballot else None
 
 
 def accept(state: AcceptorState[V], ballot: Ballot, value: V | None, following: Ballot) -> AcceptorState[V] | None:
