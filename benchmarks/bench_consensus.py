@@ -121,9 +121,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write every sample here; what it holds already stays"
     )
+    parser.add_argument("--render", action="store_true", help="measure nothing: show what the file of --json holds")
     parser.add_argument("--markdown", action="store_true",
                         help=f"write {MARKDOWN.relative_to(ROOT)} and its drawings")  # fmt: skip
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.render and not (chosen.json and chosen.json.exists()):
+        parser.error("--render needs a --json FILE that is there")
+    return chosen
 
 
 def environment(effort: Effort) -> dict[str, str]:
@@ -131,13 +135,26 @@ def environment(effort: Effort) -> dict[str, str]:
     versitygw_binary()
     module = (ROOT / "tools" / "servers" / "versitygw" / "go.mod").read_text()
     server = next(line for line in module.splitlines() if "versity/versitygw v" in line).split()
+    real_time = os.sched_getscheduler(0) in {os.SCHED_RR, os.SCHED_FIFO}
+    priority = "at real-time priority, since other work shares the cores" if real_time else "at normal priority"
     return {
         "Date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "Machine": f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}; "
-        f"load average at the start {os.getloadavg()[0]:.1f}",
+        f"load average at the start {os.getloadavg()[0]:.1f}, {priority}",
         "Voters": f"one process each of {server[0]} {server[1]}, behind a proxy that delays",
         "Rounds": f"{effort.rounds} of {effort.operations} operations; {effort.throughput_s:g} s for each throughput",
     }
+
+
+def measure(only: Sequence[str], effort: Effort, measured: dict[str, Measured]) -> None:
+    """Run scenarios into `measured`."""
+    with tempfile.TemporaryDirectory(prefix="skyhold-bench-") as name:
+        folder = Path(name)
+        with running_clouds(len(FIVE_MS), folder) as clouds:
+            wanted = {**{name: partial(run, clouds) for name, run in SCENARIOS.items()}, "etcd": partial(etcd, folder)}
+            for scenario in only:
+                print(f"{scenario}…", file=sys.stderr, flush=True)
+                measured[scenario] = wanted[scenario](effort)
 
 
 def main() -> int:
@@ -152,18 +169,12 @@ def main() -> int:
     measured: dict[str, Measured] = {}
     if chosen.json and chosen.json.exists():
         measured = json.loads(chosen.json.read_text())
-    with tempfile.TemporaryDirectory(prefix="skyhold-bench-") as name:
-        folder = Path(name)
-        with running_clouds(len(FIVE_MS), folder) as clouds:
-            wanted = {**{name: partial(run, clouds) for name, run in SCENARIOS.items()}, "etcd": partial(etcd, folder)}
-            for scenario, run in wanted.items():
-                if not chosen.only or scenario in chosen.only:
-                    print(f"{scenario}…", file=sys.stderr, flush=True)
-                    measured[scenario] = run(effort)
-    measured["environment"] = dict(machine)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(measured, indent=1) + "\n")
-    measured = json.loads(json.dumps(measured))  # as it would be read back: numbers of clients are text
+    if not chosen.render:
+        measure(chosen.only or [*SCENARIOS, "etcd"], effort, measured)
+        measured["environment"] = dict(machine)
+        measured = json.loads(json.dumps(measured))  # as it is read back: numbers of clients are text
+        if chosen.json:
+            chosen.json.write_text(json.dumps(measured, indent=1) + "\n")
     text = markdown(measured)
     print(text)
     if chosen.markdown:

@@ -21,6 +21,48 @@ OTHERS = (("write after a read, by another proposer", "write after a read"),
           ("first write of a process, its connections to be made", "first write of a process"))  # fmt: skip
 
 
+HEAD = """\
+# Speed of the registers on buckets
+
+```sh
+make servers && .venv/bin/python -m pip install --editable '.[bench]'
+.venv/bin/python benchmarks/bench_consensus.py --markdown     # about eight minutes
+```
+
+Each voter is an S3 server of its own behind a proxy of ours (`benchmarks/distance.py`), which holds every byte back for
+half a round trip in either direction and lets a new connection cost one more. A ratio has the bare request to the
+second-fastest voter below it, in the same run, through the same driver and the same proxy, with an object as large as
+the register's: what a majority of three costs at least. Data is 512 random bytes, and the register carries its 64
+changes."""
+NOTES = {
+    "latency": """\
+A warm write is one conditional put at a majority. The first write of a proposer reads, prepares and proposes; one after
+a read leaves out the first. A register that is created leaves it out too, and is checked to lie in the right bucket
+(`store.json`) in its place. A process that begins has to make its connections.""",
+    "lost": """\
+The servers that are lost take connections and say nothing. Reads and writes then cost what the farthest voter of the
+remaining majority does. Meeting the loss costs no more: all voters are asked at once, and nobody is waited for.""",
+    "contention": """\
+Each proposer increments one register as often as it can, for ten seconds: it reads nothing, sends a change, and sends
+it again on the version that it was told where it lost. `gave up` are operations that ended by their deadline (30 s,
+`register_contended`) and were sent again. All are equally far from the voters.""",
+    "regions": "Both increment one register without a pause, for fifteen seconds.",
+    "throughput": """\
+Threads of one process on one register share its rounds: each round answers all that wait, though only one increment
+can win it. Across registers, rounds are independent. Client, proxy and three servers share two cores.""",
+    "slow writes": """\
+Changes without a pause, of which one voter (0, 1, 2: 10, 40, 90 ms away) takes one a second. It does not hold the
+others up: a change takes what the remaining majority takes.""",
+    "etcd": """\
+The client is 10, 40 and 90 ms from the nodes, and node 0, which leads, is 40 and 90 ms from the others. So a write at
+node 0 is 10 ms there and back and 40 from there to the nearer follower and back; a read, which is linearizable as ours,
+takes the same way. Our proposer is the client itself: it has no leader to go to, and no process runs between the
+clouds. etcd gives its many clients one order without contention, which ours have not, and its nodes write a log to the
+disk. 512 bytes, a transaction that compares the key's version, JSON gateway.""",
+}
+PICTURES = {"lost": "consensus-clouds-lost.png", "contention": "consensus-contention.png"}
+
+
 def markdown(measured: Measured) -> str:
     """All tables, with what they were measured on."""
     sections = {
@@ -32,10 +74,11 @@ def markdown(measured: Measured) -> str:
         "slow writes": ("A voter that takes one write of an object a second", _slow),
         "etcd": ("etcd, three nodes", _etcd),
     }
-    parts = ["\n".join(f"- {name}: {value}" for name, value in measured["environment"].items())]
+    parts = [HEAD, "\n".join(f"- {name}: {value}" for name, value in measured["environment"].items())]
     for name, (title, text) in sections.items():
         if measured.get(name):
-            parts.append(f"**{title}**\n\n{text(measured[name])}")
+            parts.append(f"## {title}\n\n{NOTES[name]}\n\n{text(measured[name])}")
+            parts += [f"![{title}](../images/{PICTURES[name]})"] if name in PICTURES else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -189,7 +232,7 @@ def drawings(measured: Measured, folder: Path) -> None:
 def _draw_lost(lost: Measured, path: Path) -> None:
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7.5, 3.6), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(8.5, 3.8), layout="constrained")
     names = list(lost)
     columns = (("read", "#4c78a8"), ("warm write", "#f58518"), ("first write of a proposer", "#b8b8b8"))
     for number, (column, colour) in enumerate(columns):
@@ -197,7 +240,7 @@ def _draw_lost(lost: Measured, path: Path) -> None:
         places = [place + (number - 1) * 0.27 for place in range(len(names))]
         bars = axes.bar(places, heights, 0.25, label=column, color=colour)
         axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
-    labels = [name.replace(": ", " voters,\n") + " lost" for name in names]
+    labels = [name.replace(": ", " voters,\n").replace("two nearest", "two\nnearest") + " lost" for name in names]
     axes.set_xticks(range(len(names)), labels, fontsize=8)
     axes.set_ylabel("median, ms")
     axes.set_title("Latency by clouds lost (3 voters 10, 40, 90 ms away; 5 also 120 and 160)", fontsize=9)
