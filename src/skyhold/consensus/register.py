@@ -109,8 +109,8 @@ class Registers(ABC):
         Raises `Conflict` code `register_changed` with the field `current_version` (somebody else changed it),
         `Conflict` code `register_sealed` (load the configuration that follows), `OutcomeUnknown` (it may or may not
         have taken effect: ask `outcome`, or send it again under the same id), and `InvalidInput` code
-        `register_data_size` unless the data has 1 to `DATA_BYTES_MAX` bytes. `Unavailable` speaks of its own call alone:
-        an earlier one under the same id, whose outcome was unknown, may still take effect.
+        `register_data_size` unless the data has 1 to `DATA_BYTES_MAX` bytes. `Unavailable` speaks of its own call
+        alone: an earlier one under the same id, whose outcome was unknown, may still take effect.
         """
 
     @abstractmethod
