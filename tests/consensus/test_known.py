@@ -10,7 +10,7 @@ from skyhold.consensus.acceptor import AcceptorState, Ballot, promise
 from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, object_key
 from skyhold.consensus.paxos import Get, Put, Seen
 from skyhold.consensus.register import Change, Known, Versioned
-from skyhold.errors import Unavailable
+from skyhold.errors import PermissionDenied, Unavailable
 from tests.consensus.conformance import KEY
 from tests.consensus.fixtures import KEYS, FlakyBucket, bucket_registers, new_buckets
 
@@ -85,6 +85,29 @@ def test_where_no_voter_answers_and_nothing_is_remembered_the_error_is_that_of_a
     with pytest.raises(Unavailable) as caught:
         bucket_registers(buckets).read_known(KEY)
     assert caught.value.code == "no_majority"
+
+
+def test_reader_that_may_not_write_gets_a_declared_value_where_no_majority_agrees(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    buckets = with_two_changes()
+    buckets[0].away = True
+    registers = bucket_registers(buckets)
+    registers.read(KEY)
+    registers.compare_and_set(KEY, 2, b"three", "c")
+    registers.close()
+    buckets[0].away, buckets[1].away = False, True  # one shows the second value, one the third
+
+    def refused(*_args: object, **_options: object) -> str:
+        raise PermissionDenied("these credentials may only read")
+
+    monkeypatch.setattr(FlakyBucket, "write_if", refused)
+    reader = bucket_registers(buckets)
+    with pytest.raises(Unavailable):
+        reader.read(KEY)
+    found = reader.read_known(KEY)
+    assert (found.value, found.age_s) == (TWO, None)
+    assert (found.undecided, found.silent) == (Versioned(3, b"three"), ("cloud-1",))
 
 
 def test_promise_does_not_call_an_old_value_decided() -> None:

@@ -220,6 +220,7 @@ class BucketRegisters(Registers):
             found = unanimous(states, len(self._voters))
             if found is not None:
                 self._confirmed[key] = Confirmed(began_s, found.value or ())
+                slot.note_decided(found.value or ())
                 return found.value or ()
             if len(states) <= len(self._voters) // 2:
                 raise no_majority(key, len(self._voters), errors, sent=False)

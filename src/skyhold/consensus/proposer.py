@@ -109,6 +109,11 @@ class Slot:
             self.known.pop(answer.voter, None)
         return answer
 
+    def note_decided(self, value: Kept) -> None:
+        """This value was chosen."""
+        current = newest(value)
+        self.decided = max(self.decided, current.version if current else 0)
+
     def learn(self) -> None:
         """Take over what reads have found."""
         for voter in list(self.shown):
@@ -231,7 +236,7 @@ class Proposer:
                 continue
             if round_.phase is Phase.DECIDED:
                 slot.following = round_.following
-                self._note_decided(slot, round_.value or ())
+                slot.note_decided(round_.value or ())
                 return round_
             if not round_.voting:
                 return round_
@@ -273,10 +278,6 @@ class Proposer:
         if slot.turn >= (TURN_ROUNDS if slot.rival else TURN_ROUNDS_MAX):
             slot.rest_until_s = now_s + (1 + self._runtime.random()) * REST_ROUNDS * slot.round_s
             slot.turn, slot.rival = 0, False
-
-    def _note_decided(self, slot: Slot, value: Kept) -> None:
-        current = newest(value)
-        slot.decided = max(slot.decided, current.version if current else 0)
 
     def _out_of_time(self, round_: Round[Kept]) -> Round[Kept]:
         for voter, seat in round_.seats.items():

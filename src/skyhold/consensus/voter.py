@@ -154,7 +154,7 @@ class VoterClient:
         if in_preparation(effect.state):
             return found.held.decided if found.tag == effect.tag else 0
         version = newest(effect.state.value or ())
-        return min(decided, version.version if version else 0)
+        return min(max(decided, found.held.decided), version.version if version else 0)
 
     def held(self, key: str) -> AcceptorObject | None:
         """What was last seen there."""
