@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import consensus_report
 import distance
@@ -18,11 +19,15 @@ ROUND_TRIP_MS = 60.0
 def echo() -> Iterator[int]:
     """The port of a server that sends back what it gets."""
 
+    def answer(peer: socket.socket) -> None:
+        with peer:
+            while part := peer.recv(1 << 16):
+                peer.sendall(part)
+
     def serve() -> None:
-        peer = server.accept()[0]
-        while part := peer.recv(1 << 16):
-            peer.sendall(part)
-        peer.close()
+        with suppress(OSError):  # the server is closed
+            while True:
+                threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=serve, daemon=True).start()
@@ -31,7 +36,7 @@ def echo() -> Iterator[int]:
 
 def test_distance_holds_every_byte_back_and_keeps_their_order(echo: int) -> None:
     sent = bytes(range(256)) * 2000
-    with distance.far([echo], [ROUND_TRIP_MS]) as (port,), socket.create_connection(("127.0.0.1", port)) as peer:
+    with distance.far([echo], [ROUND_TRIP_MS]) as (port,), socket.create_connection(("127.0.0.1", port), 20) as peer:
         took_s = []
         for part in (sent[:1], sent[1:]):
             began_s, received = time.monotonic(), b""
