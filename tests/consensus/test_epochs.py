@@ -11,9 +11,10 @@ import pytest
 from skyhold.consensus.carrying import CONFIG, NAMES, carry_over, compare
 from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.memory import MemoryRegisters
-from skyhold.consensus.register import CHANGES_KEPT, Resync, Versioned
+from skyhold.consensus.register import CHANGES_KEPT, Registers, Resync, Versioned
 from skyhold.errors import Conflict, PermissionDenied, Unavailable
 from tests.consensus.epochs import REPOSITORY, Epochs, Killed, Mortal
+from tests.consensus.fixtures import bucket_registers, new_buckets
 
 
 @pytest.fixture
@@ -307,3 +308,39 @@ def together(tasks: Sequence[Callable[[], object]]) -> None:
     for thread in threads:
         thread.join(120)
     assert errors == []
+
+
+class Voters(Epochs):
+    """A configuration is the number of its epoch, and its voters by letters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clouds = dict(zip(b"abcde", new_buckets(5), strict=True))
+
+    def open(self, next_configuration: bytes) -> Registers:
+        number, names = next_configuration.split()
+        return bucket_registers([self.clouds[name] for name in names], epoch=int(number))
+
+    def entered(self, next_configuration: bytes) -> None:
+        pass
+
+
+def test_late_move_to_other_voters_does_not_settle_what_an_epoch_of_its_number_has_decided() -> None:
+    voters = Voters()
+    late, mover = (EpochRegisters(voters.open(b"1 abc"), voters) for _ in range(2))
+    mover.compare_and_set(CONFIG, 0, b"first", "found")
+
+    def decide(_: Versioned) -> bytes:
+        mover.advance(lambda _: b"2 abc")
+        voters.clouds[ord("a")].away = True
+        mover.advance(lambda _: b"3 abc")  # `b` and `c` alone know that epoch 2 has ended
+        voters.clouds[ord("a")].away = False
+        voters.clouds[ord("d")].away = True
+        return b"2 ade"
+
+    with pytest.raises(Conflict) as caught:
+        late.advance(decide)
+    assert caught.value.code == "epoch_used"
+    voters.clouds[ord("c")].away = True
+    assert EpochRegisters(voters.open(b"2 abc"), voters).read(CONFIG) == Versioned(3, b"epoch 3 abc")
+    voters.close()

@@ -165,6 +165,18 @@ class BucketRegisters(Registers):
         check_changes(key, changes)
         self._decide(Restore(key, tuple(changes)))
 
+    def is_new(self) -> bool:
+        states: list[AcceptorState[Kept]] = []
+        errors: dict[str, SkyholdError] = {}
+        for name, answer in self._asked(lambda client: client.get("config")):
+            if isinstance(answer, Silent):
+                errors[name] = answer.error
+                continue
+            states.append(answer.state)
+            if len(states) > len(self._voters) // 2:
+                return not any(state.value for state in states)
+        raise no_majority("config", len(self._voters), errors, sent=False)
+
     def close(self) -> None:
         """Let the voters that lag take the last changes, for a short while; then close the buckets."""
         self._closed = True

@@ -179,6 +179,9 @@ class CheckpointedRegisters(Registers):
         does."""
         self._settle(key, again=True)
 
+    def is_new(self) -> bool:
+        return self._registers.is_new()
+
     def close(self) -> None:
         self._registers.close()
 

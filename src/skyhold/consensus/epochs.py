@@ -252,10 +252,14 @@ class EpochRegisters(Registers):
             ) from error
 
     def _refuse_used(self, next_configuration: bytes) -> None:
-        """The voters of the next epoch answer, and have nothing of it yet: a seal would else leave the store stuck."""
+        """The voters of the next epoch answer, and have nothing of it yet: a seal would else leave the store stuck.
+
+        They are only looked at. An epoch of this number may have begun with other voters: a value that these here
+        settled among themselves would, at the voters that both have, stand above what that one has decided.
+        """
         following = self._succession.open(next_configuration)
         try:
-            if following.read(CONFIG) is not None:
+            if not following.is_new():
                 raise Conflict("An epoch of this number has begun already", code="epoch_used", hint="Try again")
         finally:
             following.close()

@@ -84,6 +84,9 @@ class FramedRegisters(Registers):
             return
         self._registers.restore(key, [replace(change, value=self._closed(key, change.value)) for change in changes])
 
+    def is_new(self) -> bool:
+        return self._registers.is_new()
+
     def close(self) -> None:
         self._registers.close()
 

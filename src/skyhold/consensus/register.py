@@ -159,6 +159,11 @@ class Registers(ABC):
         `register_changed` if it has another, and `InvalidInput` code `changes_malformed` for a gap or for none.
         """
 
+    def is_new(self) -> bool:
+        """Whether nobody has created the register `config` here. Asked before it is known whose registers these will
+        be, so it changes nothing, and does not settle what is under way, as a read may."""
+        return self.read("config") is None
+
     @abstractmethod
     def close(self) -> None:
         """Release connections. The registers must not be used afterwards."""
