@@ -39,7 +39,8 @@ def opened(
     for cloud, round_trip_ms in zip(clouds, round_trips_ms, strict=True):
         bucket = DistantBucket(cloud, network, process)
         bucket.round_trip_s = round_trip_ms / 1000
-        voters.append(Voter(bucket, cloud.incarnation, bucket.verify))
+        incarnation = str(cloud.incarnation)
+        voters.append(Voter(bucket, incarnation, partial(bucket.verify, incarnation)))
     return BucketRegisters(voters, 1, KEYS, writer=process.name, runtime=SimulatedRuntime(process))
 
 

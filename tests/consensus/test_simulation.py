@@ -9,17 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from skyhold.consensus.acceptor_object import decode_acceptor, parse_object_key
 from skyhold.errors import Conflict
-from tests.consensus.fixtures import KEYS
 from tests.consensus.histories.history import read_history
 from tests.consensus.histories.linearizability import Verdict
 from tests.consensus.histories.porcupine import is_built, porcupine
 from tests.consensus.histories.register_model import verdicts
+from tests.consensus.histories.watching import watch_violation
 from tests.consensus.simulation.campaign import tally
 from tests.consensus.simulation.clouds import Cloud
 from tests.consensus.simulation.judge import FOREVER, Done, violation
-from tests.consensus.simulation.mutants import MUTANTS, killed
+from tests.consensus.simulation.mutants import MUTANTS, PITFALLS, killed
 from tests.consensus.simulation.run import Run, simulate
 
 SEEDS = int(os.environ.get("SKYHOLD_SIMULATION_SEEDS", "1000"))
@@ -34,12 +33,16 @@ def test_registers_are_linearizable_under_every_fault(chunk: int, capsys: pytest
     assert found.complaints() == []
 
 
+def test_every_pitfall_of_the_list_is_a_mutant() -> None:
+    assert {mutant.pitfall for mutant in MUTANTS.values()} | {*BROKEN_CLOUDS.values()} == {*PITFALLS}
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_pitfall_is_found_out_when(name: str, tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     assert killed(name, path) is not None
     history = read_history(path)
-    assert Verdict.ILLEGAL in verdicts(history).values()
+    assert Verdict.ILLEGAL in verdicts(history).values() or watch_violation(history) is not None
     if is_built():
         assert porcupine(history) == verdicts(history)
 
@@ -68,9 +71,7 @@ def _ballots_outside_the_tag(run: Run) -> None:
     for cloud in run.clouds:
 
         def tag(name: str, body: bytes, cloud: Cloud = cloud) -> str:
-            place = parse_object_key(name)
-            assert place is not None
-            return repr(decode_acceptor(body, *place, cloud.incarnation, KEYS).state.value)
+            return repr(cloud.state(name, body).value)
 
         cloud.tag = tag  # type: ignore[method-assign]
 
@@ -78,7 +79,17 @@ def _ballots_outside_the_tag(run: Run) -> None:
 _Put = Callable[[str, bytes, str | None], str | Conflict]
 
 
-@pytest.mark.parametrize("broken", [_not_atomic, _ballots_outside_the_tag])
+def _admitted_as_anything(run: Run) -> None:
+    """Clouds whose incarnation is whatever is asked for, so long as they have any."""
+    for cloud in run.clouds:
+        cloud.is_admitted = lambda incarnation, cloud=cloud: cloud.incarnation is not None  # type: ignore[method-assign, misc]
+
+
+BROKEN_CLOUDS = {_not_atomic: 2, _ballots_outside_the_tag: 6, _admitted_as_anything: 7}
+"""With the number of the pitfall (`simulation/mutants.py`)."""
+
+
+@pytest.mark.parametrize("broken", BROKEN_CLOUDS)
 def test_cloud_that_breaks_the_rules_is_found_out(broken: Callable[[Run], None]) -> None:
     assert any(simulate(seed, prepare=broken).violation is not None for seed in range(300))
 
@@ -124,3 +135,23 @@ def test_history_that_is_not_linearizable_is_rejected(history: list[Done], why: 
 )
 def test_history_that_is_linearizable_is_accepted(history: list[Done]) -> None:
     assert violation(history) is None
+
+
+@pytest.mark.parametrize(
+    ("history", "moved", "why"),
+    [
+        ([ONE, Done("b", "read", 4, 5, 2, b"one")], [4.5, 4.6], None),
+        ([ONE, Done("b", "read", 4, 5, 2, b"one"), Done("b", "read", 6, 7, 3, b"one")], [4.5, 4.6], None),
+        ([ONE, replace(TWO, called=5, returned=6, saw=3), Done("b", "read", 7, 8, 4, b"two")], [4.0, 6.5], None),
+        ([ONE, Done("b", "read", 4, 5, 2, b"one")], [6.0], "stands after it"),
+        ([ONE, Done("b", "read", 4, 5, 2, b"one"), Done("b", "read", 6, 7, 3, b"one")], [4.5], "took effect twice"),
+        ([ONE, TWO, Done("b", "read", 4, 5, 3, b"one")], [4.5], "took effect twice"),
+        ([ONE, Done("b", "read", 4, 5, 2, b"one"), Done("b", "read", 6, 7, 1, b"one")], [4.5], "stands after it"),
+        ([ONE, TWO, Done("b", "read", 4, 5, 2, b"one")], [3.5], "two values"),
+    ],
+)
+def test_move_is_judged_as_a_change_that_leaves_the_data(
+    history: list[Done], moved: list[float], why: str | None
+) -> None:
+    found = violation(history, moved)
+    assert found is None if why is None else found is not None and why in found

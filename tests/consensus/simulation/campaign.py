@@ -6,28 +6,31 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tests.consensus.simulation.clouds import GET_FAULTS, PUT_FAULTS
+from tests.consensus.simulation.clouds import GET_FAULTS, PUT_FAULTS, PUT_PHASES
+from tests.consensus.simulation.misfortunes import MISFORTUNES, MISTAKES
 from tests.consensus.simulation.run import simulate
 
-MISFORTUNES = ("kill", "pause", "clock jump", "cut", "cloud away", "cloud emptied")
 CELLS = (
-    *((fault, phase) for fault in PUT_FAULTS for phase in ("prepare", "propose")),
+    *((fault, phase) for fault in PUT_FAULTS for phase in PUT_PHASES),
     *((fault, "read") for fault in GET_FAULTS),
-    *((fault, "any") for fault in MISFORTUNES),
+    *((fault, when) for fault in MISFORTUNES for when in ("rest", "move")),
+    *((mistake, "any") for mistake in MISTAKES),
 )
-"""Each fault in each phase that it can happen in."""
+"""Each fault in each phase that it can happen in: of a put, or a get; what befalls a process or a cloud while the store
+moves, or does not; and what operators do wrong."""
 UNKNOWN_SHARE_MAX = 0.1
 """An operation whose outcome is never known is allowed everything: with more of them the check would be weak."""
 
 
 @dataclass
 class Tally:
-    """Sums over seeds. `violations` name theirs."""
+    """Sums over seeds. `epochs` counts them by the last that each has begun; `violations` name theirs."""
 
     seeds: int = 0
     injected: Counter[tuple[str, str]] = field(default_factory=Counter)
     operations: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    epochs: Counter[int] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
@@ -35,12 +38,16 @@ class Tally:
         self.injected.update(other.injected)
         self.operations.update(other.operations)
         self.errors.update(other.errors)
+        self.epochs.update(other.epochs)
         self.violations += other.violations
 
     @property
     def unknown_share(self) -> float:
-        unknown = sum(count for error, count in self.errors.items() if "OutcomeUnknown" in error)
-        return unknown / max(sum(self.operations.values()) - self.operations["watch"], 1)
+        """Of what clients asked, but for watches."""
+        unknown = sum(
+            count for error, count in self.errors.items() if "OutcomeUnknown" in error and not error.startswith("move")
+        )
+        return unknown / max(sum(self.operations.values()) - self.operations["watch"] - self.operations["move"], 1)
 
     def complaints(self) -> list[str]:
         """Why these seeds do not show the registers to be linearizable; empty where they do."""
@@ -51,11 +58,16 @@ class Tally:
     def table(self) -> str:
         """The faults by phase, with counts."""
         operations = sum(self.operations.values())
+        moved = sum(count for epoch, count in self.epochs.items() if epoch > 1)
         lines = [
             f"{self.seeds} seeds, {operations} operations, {self.unknown_share:.1%} of unknown outcome, "
-            f"{len(self.violations)} violations"
+            f"{len(self.violations)} violations; {moved} seeds with moves, up to epoch {max(self.epochs, default=1)}"
         ]
-        lines += [f"  {fault:16} {phase:8} {self.injected[fault, phase]:9}" for fault, phase in CELLS]
+        phases = list(dict.fromkeys(phase for _, phase in CELLS))
+        lines.append(f"{'':26}" + "".join(f"{phase:>9}" for phase in phases))
+        for fault in dict.fromkeys(fault for fault, _ in CELLS):
+            counts = (str(self.injected[fault, phase]) if (fault, phase) in CELLS else "" for phase in phases)
+            lines.append(f"  {fault:24}" + "".join(f"{count:>9}" for count in counts))
         return "\n".join(lines)
 
 
@@ -64,6 +76,7 @@ def tally(seeds: Iterable[int]) -> Tally:
     total = Tally()
     for seed in seeds:
         report = simulate(seed)
-        violations = [found for found in (report.violation, report.watch_violation) if found]
-        total.add(Tally(1, report.injected, report.operations, report.errors, violations))
+        violations = [found for found in (report.violation, report.watch_violation, report.fork) if found]
+        epochs = Counter([report.epoch])
+        total.add(Tally(1, report.injected, report.operations, report.errors, epochs, violations))
     return total

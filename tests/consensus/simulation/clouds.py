@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from greenlet import getcurrent
 
 from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, Capabilities, ObjectInfo, Tagged
+from skyhold.consensus.acceptor import AcceptorState
 from skyhold.consensus.acceptor_object import decode_acceptor, parse_object_key
+from skyhold.consensus.operation import Kept
 from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, Unavailable
 from skyhold.units import Buffer
 from tests.consensus.fixtures import KEYS
 from tests.consensus.simulation.world import Process, World
 
+Backup = tuple[dict[str, bytes], str | None]
+"""The objects of a cloud, and its incarnation."""
 TIMEOUT_S = 3.0
 PUT_FAULTS = (
     "request lost",
@@ -27,27 +32,56 @@ PUT_FAULTS = (
     "409 in flight",
     "429 throttled",
 )
+PUT_PHASES = ("prepare", "propose", "seal", "restore")
 GET_FAULTS = ("request lost", "reply lost", "429 throttled", "torn reply")
 
 
 @dataclass(eq=False)
 class Cloud:
-    """One object store. Its tags are digests of the body, as those of S3 are."""
+    """One object store. Its tags are digests of the body, as those of S3 are. `incarnation` is what its `store.json`
+    says; None: it has none. `incarnations` are all that it ever had."""
 
     world: World
     name: str
-    incarnation: str
+    incarnation: str | None
     far_s: float
     objects: dict[str, bytes] = field(default_factory=dict)
-    admitted: bool = True
     away: bool = False
-    emptied: int = 0
+    lives: int = 1
+    incarnations: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.incarnation is not None:
+            self.incarnations.append(self.incarnation)
+
+    def admit(self, incarnation: str) -> None:
+        """Write its `store.json` anew."""
+        self.incarnation = incarnation
+        self.incarnations.append(incarnation)
+
+    def is_admitted(self, incarnation: str) -> bool:
+        return self.incarnation == incarnation
 
     def empty(self) -> None:
         """An operator's mistake: everything is deleted, `store.json` with it. What was on its way there is lost."""
-        self.objects.clear()
-        self.admitted = False
-        self.emptied += 1
+        self.restore(({}, None))
+
+    def backup(self) -> Backup:
+        return dict(self.objects), self.incarnation
+
+    def restore(self, backup: Backup) -> None:
+        objects, self.incarnation = backup
+        self.objects = dict(objects)
+        self.lives += 1
+
+    def state(self, name: str, body: bytes) -> AcceptorState[Kept]:
+        """What an object says, under whichever incarnation it was written."""
+        place = parse_object_key(name)
+        assert place is not None
+        for incarnation in reversed(self.incarnations):
+            with suppress(Corrupt):
+                return decode_acceptor(body, *place, incarnation, KEYS).state
+        raise AssertionError(f"{name} of {self.name} was written under none of its incarnations")
 
     def get(self, key: str) -> Tagged | NotFound:
         body = self.objects.get(key)
@@ -95,10 +129,23 @@ class SimulatedBucket(Bucket):
         self.name, self.url = cloud.name, f"sim://{cloud.name}"
         self._cloud, self._network, self._process = cloud, network, process
 
-    def verify(self) -> None:
+    def verify(self, incarnation: str) -> None:
         """Read `store.json`: whether this is still the bucket that was admitted."""
-        if not self._request(lambda: self._cloud.admitted, None):
+        if not self._request(lambda: self._cloud.is_admitted(incarnation), None):
             raise Corrupt(f"bucket {self.name} is not the one that was admitted", code="voter_not_admitted")
+
+    def replace_document(self, write: Callable[[], None]) -> None:
+        """Write `store.json` anew; what `write` raises is raised here."""
+
+        def serve() -> Exception | None:
+            try:
+                return write()
+            except Exception as error:  # noqa: BLE001 - raised by who asked
+                return error
+
+        refused = self._request(serve, None)
+        if refused is not None:
+            raise refused
 
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
         fault = self._network.fault(GET_FAULTS, lambda: "read")
@@ -118,10 +165,10 @@ class SimulatedBucket(Bucket):
             self._process.sleep(self._far())
             raise Unavailable("throttled")
 
-        emptied = self._cloud.emptied
+        lives = self._cloud.lives
 
         def apply() -> str | Conflict:
-            if self._cloud.emptied != emptied:
+            if self._cloud.lives != lives:
                 return Conflict("the bucket that this was sent to is no more")
             return self._cloud.put_if(key, stored, expected_tag)
 
@@ -172,17 +219,21 @@ class SimulatedBucket(Bucket):
     def _far(self) -> float:
         """Half a round trip, with a long tail."""
         random = self._network.world.random
-        return self._cloud.far_s * (0.5 + random.random() * (8 if random.random() < 0.05 else 1))
+        far_s = self._process.distances_s.get(self.name, self._cloud.far_s)
+        return far_s * (0.5 + random.random() * (8 if random.random() < 0.05 else 1))
 
     def _phase(self, name: str, body: bytes) -> str:
-        place = parse_object_key(name)
-        assert place is not None
-        epoch, key = place
-        state = decode_acceptor(body, epoch, key, self._cloud.incarnation, KEYS).state
-        # A prepare leaves a promise above what is accepted, by more than the promise that an accept carries.
+        """What a put is for, by what it carries: the seal of an epoch, the first value of a register in one that
+        follows, or a change like any other."""
         stored = self._cloud.objects.get(name)
-        before = decode_acceptor(stored, epoch, key, self._cloud.incarnation, KEYS).state if stored else None
-        return "prepare" if state.accepted == (before.accepted if before else type(state)().accepted) else "propose"
+        after = self._cloud.state(name, body)
+        before: AcceptorState[Kept] = self._cloud.state(name, stored) if stored else AcceptorState()
+        if after.accepted == before.accepted:
+            return "prepare"
+        newest = after.value[-1] if after.value else None
+        if newest is not None and newest.value.sealed:
+            return "seal"
+        return "restore" if newest is not None and newest.operation_id is None and not before.value else "propose"
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         found = self._request(lambda: sorted(self._cloud.objects), None)

@@ -9,7 +9,7 @@ nobody saw it does not judge; `histories/register_model.py` does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 FOREVER = float("inf")
@@ -34,26 +34,19 @@ class Done:
     """`known`, `unknown` (may happen after `called`, or never), or `never` (it must not be seen)."""
 
 
-def violation(history: Sequence[Done]) -> str | None:
-    """Why the history of one register is not linearizable; None where it is."""
-    writers: dict[bytes, Done] = {done.data: done for done in history if done.what == "compare_and_set"}
+def violation(history: Sequence[Done], moved: Sequence[float] = ()) -> str | None:
+    """Why the history of one register is not linearizable; None where it is. `moved` is when each move of the store
+    was begun: each may make one version more of the same data, not before it."""
     values: dict[int, bytes] = {}
     for done in history:
         if done.fate != "known" or done.saw is None or (not done.data and not done.changes):
             continue
         if values.setdefault(done.saw, done.data) != done.data:
             return f"version {done.saw} has two values: {values[done.saw]!r}, and {done}"
-    if len(set(values.values())) != len(values):
-        return f"one change took effect twice: {values}"
-    ordered: list[tuple[int, int, Done]] = []
-    for version, data in values.items():
-        writer = writers.get(data)
-        if writer is None:
-            return f"nobody wrote {data!r} of version {version}"
-        if writer.fate == "never":
-            return f"{writer} was reported as without effect, but became version {version}"
-        returned = writer.returned if writer.fate == "known" else FOREVER
-        ordered.append((version, 0, Done(writer.client, writer.what, writer.called, returned, version, data, True)))
+    changes = _changes(history, values, sorted(moved))
+    if isinstance(changes, str):
+        return changes
+    ordered = [(done.saw, 0, done) for done in changes if done.saw is not None]
     ordered += [
         (done.saw, 1, done) for done in history if done.fate == "known" and done.saw is not None and not done.changes
     ]
@@ -61,6 +54,31 @@ def violation(history: Sequence[Done]) -> str | None:
     if not known <= values.keys():
         return f"changes without a value: {known - values.keys()}"
     return _out_of_order(ordered)
+
+
+def _changes(history: Sequence[Done], values: Mapping[int, bytes], moved: Sequence[float]) -> list[Done] | str:
+    """What set each version that was seen, or why nothing can have set one of them."""
+    writers = {done.data: done for done in history if done.what == "compare_and_set"}
+    changes: list[Done] = []
+    written: set[bytes] = set()
+    moves, before = 0, b""
+    for version, data in sorted(values.items()):
+        writer = writers.get(data)
+        if writer is None:
+            return f"nobody wrote {data!r} of version {version}"
+        if writer.fate == "never":
+            return f"{writer} was reported as without effect, but became version {version}"
+        if data not in written:
+            returned = writer.returned if writer.fate == "known" else FOREVER
+            changes.append(Done(writer.client, writer.what, writer.called, returned, version, data, True))
+        elif data != before or moves == len(moved):
+            return f"one change took effect twice: {values}"
+        else:
+            changes.append(Done("store", "move", moved[moves], FOREVER, version, data, True))
+            moves += 1
+        written.add(data)
+        before = data
+    return changes
 
 
 def _out_of_order(ordered: Sequence[tuple[int, int, Done]]) -> str | None:

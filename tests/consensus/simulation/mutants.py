@@ -16,10 +16,24 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 
+PITFALLS = {
+    1: "a put is retried by a library, and its own success reported as a lost race",
+    2: "conditional puts are not atomic",
+    3: "an answer is told, or a read believed, before its round is complete",
+    4: "an operation has no id that goes with the value",
+    5: "prepare is skipped, or fewer than a majority count",
+    6: "a ballot lies outside the tag, or a refused put counts as a promise",
+    7: "an acceptor forgets: the bucket was emptied, or restored",
+    8: "an epoch goes on, or the next begins, without a seal of a majority on every register",
+}
+"""What is known to go wrong with Paxos over buckets."""
+
+
 @dataclass(frozen=True)
 class Mutant:
     """In `module` of the engine, `shipped` becomes `mutated`. `seeds` are enough to see a violation, with a margin."""
 
+    pitfall: int
     module: str
     shipped: str
     mutated: str
@@ -28,12 +42,14 @@ class Mutant:
 
 MUTANTS = {
     "a put whose reply was lost counts as refused, as a client library that retries it reports": Mutant(
+        1,
         "voter.py",
         "        except OutcomeUnknown:\n            return Lost(name)",
         "        except OutcomeUnknown:\n            return Refused(name)",
         600,
     ),
     "a failed compare-and-set is answered without completing its round": Mutant(
+        3,
         "proposer.py",
         "                round_, effects = step(round_, Proposal(_applied(adopted(round_) or (), batch)))\n",
         "                found = adopted(round_) or ()\n                if _applied(found, batch) == found:\n"
@@ -42,15 +58,16 @@ MUTANTS = {
         600,
     ),
     "an operation that is sent again is not known by its id": Mutant(
-        "operation.py", "earlier = find(kept, self.operation_id)", "earlier = None", 600
+        4, "operation.py", "earlier = find(kept, self.operation_id)", "earlier = None", 600
     ),
     "prepare is skipped, as if the condition of the put were enough": Mutant(
-        "proposer.py", "plain = len(self._voters) == 1", "plain = True", 600
+        5, "proposer.py", "plain = len(self._voters) == 1", "plain = True", 600
     ),
     "a read believes a single bucket": Mutant(
-        "acceptor.py", "if len(states) > voters // 2 and", "if states[0].value and", 600
+        5, "acceptor.py", "if len(states) > voters // 2 and", "if states[0].value and", 600
     ),
     "a read believes the highest ballot of a majority that does not agree": Mutant(
+        3,
         "acceptor.py",
         "    for states in by_ballot.values():\n",
         "    if len(seen) > voters // 2:\n        return max(seen.values(), key=lambda state: state.accepted)\n"
@@ -58,31 +75,92 @@ MUTANTS = {
         2000,
     ),
     "a refused put counts as a promise": Mutant(
+        6,
         "voter.py",
         "        except Conflict:\n            return Refused(name)",
         "        except Conflict:\n            return Seen(name, effect.tag, effect.state)",
         600,
     ),
     "an emptied bucket counts as an acceptor in its first state": Mutant(
-        "voter.py", "        self.voter.verify()\n", "", 2000
+        7, "voter.py", "        self.voter.verify()\n", "", 2000
     ),
     "a promise alone counts without asking whose bucket it lies in": Mutant(
-        "voter.py", "if found.tag is not None or absence_counts:", "if absence_counts:", 600
+        7, "voter.py", "if found.tag is not None or absence_counts:", "if absence_counts:", 600
     ),
     "whoever creates an object does not ask whose bucket it lies in": Mutant(
-        "voter.py", "        if created:\n", "        if False:\n", 2000
+        7, "voter.py", "        if created:\n", "        if False:\n", 2000
     ),
     "an acceptor accepts below its promise": Mutant(
+        5,
         "acceptor.py",
         "return AcceptorState(following, ballot, value) if state.promised <= ballot else None",
         "return AcceptorState(max(following, state.promised), ballot, value)",
         600,
     ),
     "the adopted value is not that of the highest ballot": Mutant(
-        "paxos.py", "highest = max(states", "highest = min(states", 600
+        3, "paxos.py", "highest = max(states", "highest = min(states", 600
     ),
     "half of the voters count as a majority": Mutant(
-        "paxos.py", "return len(self.seats) // 2 + 1", "return max(len(self.seats) // 2, 1)", 600
+        5, "paxos.py", "return len(self.seats) // 2 + 1", "return max(len(self.seats) // 2, 1)", 600
+    ),
+    "an epoch is entered before its registers are there, so that absent ones count as new": Mutant(
+        8, "epochs.py", "            if following.read(CONFIG) is None:\n", "            if False:\n", 600
+    ),
+    "the configuration of an epoch is restored first": Mutant(
+        8,
+        "carrying.py",
+        "    names = _sealed(epoch, NAMES, next_configuration)\n",
+        "    config = _unsealed(_sealed(epoch, CONFIG, next_configuration))\n"
+        "    first = replace(config[-1].value, data=succession.configuration(next_configuration))\n"
+        "    _restore(following, CONFIG, [*config[:-1], replace(config[-1], value=first)])\n"
+        "    names = _sealed(epoch, NAMES, next_configuration)\n",
+        600,
+    ),
+    "a sealed register still takes changes": Mutant(
+        8, "operation.py", "    if current is not None and current.sealed:\n", "    if False:\n", 600
+    ),
+    "registers are carried as they are found, and not sealed": Mutant(
+        8,
+        "carrying.py",
+        "        _restore(following, key, _unsealed(_sealed(epoch, key, next_configuration)))\n",
+        "        _restore(following, key, list(epoch.changes(key)))\n",
+        600,
+    ),
+    "a read does not follow the seal that it finds": Mutant(
+        8,
+        "epochs.py",
+        "            if not self._could_follow(epoch, seal):\n",
+        "            if value is not None or not self._could_follow(epoch, seal):\n",
+        600,
+    ),
+    "an absent register of an old epoch is believed to be absent still": Mutant(
+        8,
+        "epochs.py",
+        "            value = epoch.read(CONFIG)\n        return None",
+        "            pass\n        return None",
+        600,
+    ),
+    "a register that was restored and changed since is restored again": Mutant(
+        8, "operation.py", "        if current is None:\n", "        if True:\n", 600
+    ),
+    "the ids of operations are not carried": Mutant(
+        8,
+        "carrying.py",
+        "    return [*changes[:-1], Change(",
+        "    return [*(Change(change.value, None) for change in changes[:-1]), Change(",
+        600,
+    ),
+    "the seal of somebody else is joined to changes that were read before it": Mutant(
+        8, "carrying.py", "        if seal.version == (newest.version if newest else 0) + 1:", "        if True:", 2000
+    ),
+    "a watch tells what stands before a seal, and leaves out what came after": Mutant(
+        8,
+        "epochs.py",
+        "                    if self._could_follow(epoch, seal):\n                        continue",
+        "                    if not isinstance(changes, Resync) and len(changes) > 1:\n"
+        "                        return changes[:-1]\n"
+        "                    if self._could_follow(epoch, seal):\n                        continue",
+        600,
     ),
 }
 """By name, which says what is wrong."""
@@ -123,7 +201,8 @@ def _first_violation(seeds: int, history: Path) -> str | None:
     for seed in range(seeds):
         run = Run(seed)
         try:
-            violation = run.execute().violation
+            report = run.execute()
+            violation = report.violation or report.watch_violation
         except AssertionError as error:
             violation = f"seed {seed}: {error}"
         except SkyholdError:

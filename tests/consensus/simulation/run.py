@@ -1,4 +1,5 @@
-"""One run of the simulation: processes that use two registers over three or five clouds while everything fails."""
+"""One run of the simulation: processes that use two registers of a store over one to seven clouds, while everything
+fails and operators change the voters."""
 
 from __future__ import annotations
 
@@ -6,37 +7,40 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from skyhold.codec import frame
 from skyhold.consensus import voter
-from skyhold.consensus.buckets import BucketRegisters
-from skyhold.consensus.register import Resync
-from skyhold.consensus.voter import Voter
-from skyhold.errors import Conflict, OutcomeUnknown, SkyholdError
+from skyhold.consensus.epochs import EpochRegisters
+from skyhold.errors import SkyholdError
 from tests.consensus.fixtures import KEYS
 from tests.consensus.histories.history import Operation
 from tests.consensus.histories.linearizability import Verdict
-from tests.consensus.histories.recording import RecordedClient
 from tests.consensus.histories.register_model import judge
 from tests.consensus.histories.watching import watch_violation
-from tests.consensus.simulation.clouds import Cloud, Network, SimulatedBucket
-from tests.consensus.simulation.judge import FOREVER, Done, violation
-from tests.consensus.simulation.world import Process, SimulatedRuntime, World
+from tests.consensus.simulation.clients import Clients
+from tests.consensus.simulation.clouds import Cloud, Network
+from tests.consensus.simulation.epochs import KEY_NAMES, Configuration, Epochs
+from tests.consensus.simulation.judge import violation
+from tests.consensus.simulation.misfortunes import Misfortunes
+from tests.consensus.simulation.operators import Operator
+from tests.consensus.simulation.world import Process, World
 
-KEY_NAMES = ("names", "config")
 OPERATIONS = 10
 FAULTS_END_S = 90.0
+HALF_ROUND_TRIPS_S = (0.01, 0.04, 0.09)
 
 
 @dataclass
 class Report:
-    """What happened in one run. `injected` counts faults by name and phase."""
+    """What happened in one run. `injected` counts faults by name and phase; `epoch` is the last that was begun."""
 
     seed: int
     violation: str | None = None
     watch_violation: str | None = None
+    fork: str | None = None
+    epoch: int = 1
     operations: Counter[str] = field(default_factory=Counter)
     injected: Counter[tuple[str, str]] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
@@ -67,265 +71,127 @@ class Run:
         self.world = World(seed)
         self.dice = self.world.random
         self.report = Report(seed)
-        self.operations = operations
         voters = self.dice.choice([1, 3, 3, 3, 3, 5])
-        self.clouds = [
-            Cloud(self.world, f"cloud-{n}", f"{n:032x}", self.dice.choice([0.01, 0.04, 0.09])) for n in range(voters)
-        ]
-        self.network = Network(self.world, self.dice.choice([0.0, 0.02, 0.05, 0.15]), self.report.injected)
-        self.history: dict[str, list[Done]] = {key: [] for key in KEY_NAMES}
-        self.seen: dict[str, int] = dict.fromkeys(KEY_NAMES, 0)
+        self.operators = self.dice.choice([0, 0, 0, 0, 0, 0, 1, 1, 2, 3])
+        self.operations = operations * 7 // 10 if self.operators else operations  # a move costs as much as many changes
+        self.clouds = [self._cloud(number, number < voters) for number in range(voters + 2 * bool(self.operators))]
+        rates = (0.0, 0.05, 0.1, 0.15) if self.operators else (0.0, 0.02, 0.05, 0.15)
+        self.network = Network(self.world, self.dice.choice(rates), self.report.injected)
+        self.epochs = Epochs(self.world, {cloud.name: cloud for cloud in self.clouds}, self.network)
+        self.epochs.found([cloud.name for cloud in self.clouds[:voters]])
+        # Some stores are moved before they are used.
+        quiet_s = self.dice.choice([0.0, 0.0, 2.0]) if self.operators else 0.0
+        self.clients = Clients(self.world, self.report.operations, self.report.errors, quiet_s)
         self.processes: list[Process] = []
-        self.clients: list[RecordedClient] = []
-        self.writes = 0
+        self.misfortunes = Misfortunes(
+            self.world, self.network, self.epochs, self.processes, self.report.injected, self._replaced
+        )
 
     def execute(self) -> Report:
-        for number in range(self.dice.choice([2, 2, 3])):
-            self._process(number, self.operations)
+        for _ in range(2 if self.operators else self.dice.choice([2, 2, 3])):
+            self._process(self.operations)
         if self.network.fault_rate:
             for _ in range(self.dice.randrange(5)):
-                self.world.at(self.dice.random() * 8, self._misfortune)
+                self.world.at(self.dice.random() * 8, self.misfortunes.strike)
+        at_s = 0.0
+        for _ in range(self.operators):
+            # Two of them at once, or one after the other.
+            at_s = self.dice.choice([at_s + self.dice.random() * 0.1, self.dice.random() * 6])
+            if self.network.fault_rate and self.dice.random() < 0.5:
+                # A cloud is lost for good or for a while, which is why they come, or what they do not notice.
+                misfortune = self.dice.choice((self.misfortunes.empty, self.misfortunes.empty, self.misfortunes.lose))
+                self.world.at(at_s + self.dice.random() * 0.3 - 0.2, misfortune)
+            self.world.at(at_s, self._operator)
         self.world.at(FAULTS_END_S, self._heal)
         with cheap_frames():
             self.world.run()
-        for key, history in self.history.items():
-            found = violation(history)
+        self._judge()
+        self.report.fork = self.epochs.fork and f"seed {self.report.seed}: {self.epochs.fork}"
+        self.report.epoch = self.epochs.newest.epoch
+        self.report.requests = self.network.requests
+        return self.report
+
+    def recorded(self) -> list[Operation]:
+        """What the clients did so far, for the judges of `tests/consensus/histories`."""
+        moves = [move for move in self.epochs.moves.values() if move.register in KEY_NAMES]
+        return [*moves, *(operation for client in self.clients.recorded for operation in client.operations)]
+
+    def _judge(self) -> None:
+        self.report.history = self.recorded()
+        for key, history in self.clients.history.items():
+            moved = [move.called_ns / 1e9 for move in self.epochs.moves.values() if move.register == key]
+            found = violation(history, moved)
             if found is not None:
                 self.report.violation = f"seed {self.report.seed}, register {key}: {found}"
-        self.report.history = self.recorded()
         for key, judgement in judge(self.report.history).items():
             if self.report.violation is None and judgement.verdict is not Verdict.OK:
                 self.report.violation = f"seed {self.report.seed}, register {key}: {judgement}"
         told = watch_violation(self.report.history)
         if told is not None:
             self.report.watch_violation = f"seed {self.report.seed}: {told}"
-        self.report.requests = self.network.requests
-        return self.report
 
-    def recorded(self) -> list[Operation]:
-        """What the clients did so far, for the judges of `tests/consensus/histories`."""
-        return [operation for client in self.clients for operation in client.operations]
+    # ---- who takes part
 
-    # ---- processes
+    def _cloud(self, number: int, votes: bool) -> Cloud:
+        incarnation = f"{number:032x}" if votes else None
+        return Cloud(self.world, f"cloud-{number}", incarnation, self.dice.choice(HALF_ROUND_TRIPS_S))
 
-    def _process(self, number: int, operations: int) -> None:
-        process = Process(self.world, f"process-{number}-{len(self.processes)}")
-        self.processes.append(process)
-        registers = self._open(process)
+    def _process(self, operations: int, *, stale: bool = False) -> None:
+        """One that begins now. `stale`: it knows the store as it was at first."""
+        process, registers = self._opened("process", self.epochs.begun[1] if stale else self.epochs.newest)
         for thread in range(self.dice.choice([1, 1, 2])):
-            client = f"{process.name}.{thread}"
-            recorded = self._client(registers, client)
-            process.start(lambda recorded=recorded: self._work(process, recorded, operations))  # type: ignore[misc]
+            self._start(process, registers, f"{process.name}.{thread}", self.clients.work, operations)
         if self.dice.random() < 0.25:
-            watcher = self._client(registers, f"{process.name}.watcher")
-            process.start(lambda: self._watch(process, watcher, operations))
+            self._start(process, registers, f"{process.name}.watcher", self.clients.watch, operations)
 
-    def _client(self, registers: BucketRegisters, name: str) -> RecordedClient:
-        self.clients.append(RecordedClient(registers, name, lambda: round(self.world.now_s * 1e9)))
-        return self.clients[-1]
+    def _opened(self, what: str, configuration: Configuration) -> tuple[Process, EpochRegisters]:
+        process = Process(self.world, f"{what}-{len(self.processes)}")
+        if self.dice.random() < 0.5:  # it has a place of its own; the others are where everybody is
+            process.distances_s = {cloud.name: self.dice.choice(HALF_ROUND_TRIPS_S) for cloud in self.clouds}
+        self.processes.append(process)
+        return process, self.epochs.process(process, configuration)
 
-    def _open(self, process: Process) -> BucketRegisters:
-        voters = []
-        for cloud in self.clouds:
-            bucket = SimulatedBucket(cloud, self.network, process)
-            voters.append(Voter(bucket, cloud.incarnation, bucket.verify))
-        return BucketRegisters(voters, 1, KEYS, writer=process.name, deadline_s=20, runtime=SimulatedRuntime(process))
+    def _start(self, process: Process, registers: EpochRegisters, name: str, task: _Task, operations: int) -> None:
+        process.start(lambda: task(process, registers, name, operations))
 
-    def _work(self, process: Process, client: RecordedClient, operations: int) -> None:
-        unsure: tuple[str, int, bytes, str, int] | None = None
-        for _ in range(operations):
-            process.sleep(self.dice.random() * self.dice.choice([0.01, 0.3, 1.0]))
-            key = self.dice.choice(KEY_NAMES)
-            if unsure is not None:
-                unsure = self._ask(client, unsure)
-            elif self.dice.random() < 0.35:
-                if self.dice.random() < 0.3:
-                    self._read_known(client, key)
-                else:
-                    self._read(client, key)
-            else:
-                unsure = self._change(client, key)
+    def _replaced(self) -> None:
+        self._process(self.operations // 2)
 
-    def _read(self, client: RecordedClient, key: str) -> None:
-        called = self.world.now_s
-        try:
-            value = client.read(key)
-        except SkyholdError as error:
-            self._failed("read", error)
-            return
-        self.report.operations["read"] += 1
-        version = value.version if value else 0
-        self.seen[key] = max(self.seen[key], version)
-        self.history[key].append(
-            Done(client.name, "read", called, self.world.now_s, version, value.data if value else b"")
-        )
+    def _operator(self) -> None:
+        """Somebody who moves the store; some are struck while they do, and some who come later know epoch 1 alone."""
+        process, registers = self._opened("operator", self.epochs.newest)
+        operator = Operator(process, registers, self.epochs, self.misfortunes, self._given_up, self._moved)
+        process.start(operator.work)
+        if self.network.fault_rate and self.dice.random() < 0.4:
+            what = self.dice.choice(("kill", "pause", "clock jump", "cut"))
+            self.world.at(self.dice.random(), lambda: self.misfortunes.strike_process(what, process))
 
-    def _read_known(self, client: RecordedClient, key: str) -> None:
-        """A value that was the newest within an age is one that a read found that began so long before the call. Of one
-        that is only durable nobody knows when it was the newest."""
-        began_s = self.world.now_s
-        try:
-            found = client.registers.read_known(key, max_age_s=self.dice.choice([0, 2, 20]))
-        except SkyholdError as error:
-            self._failed("read_known", error)
-            return
-        now_s = self.world.now_s
-        called = 0.0 if found.age_s is None else began_s - found.age_s
-        self.report.operations["read_known" if found.age_s is not None else "read_known, stale"] += 1
-        if found.value is not None:
-            done = Done(client.name, "read_known", called, now_s, found.value.version, found.value.data)
-            self.history[key].append(done)
-        elif found.age_s is not None:
-            self.history[key].append(Done(client.name, "read_known", called, now_s, 0))
+    def _given_up(self, why: str) -> None:
+        self.report.errors[f"move: {why}"] += 1
 
-    def _change(self, client: RecordedClient, key: str) -> tuple[str, int, bytes, str, int] | None:
-        self.writes += 1
-        data, operation_id = b"%s-%d" % (client.name.encode(), self.writes), f"op-{self.writes}"
-        expected = max(self.seen[key] - (self.dice.random() < 0.1), 0)
-        index = len(self.history[key])
-        self.history[key].append(
-            Done(client.name, "compare_and_set", self.world.now_s, FOREVER, None, data, fate="unknown")
-        )
-        return self._send(client, (key, expected, data, operation_id, index))
-
-    def _send(
-        self, client: RecordedClient, change: tuple[str, int, bytes, str, int]
-    ) -> tuple[str, int, bytes, str, int] | None:
-        key, expected, data, operation_id, index = change
-        pending = self.history[key][index]
-        called = self.world.now_s
-        self.report.operations["compare_and_set"] += 1
-        try:
-            value = client.compare_and_set(key, expected, data, operation_id)
-        except OutcomeUnknown as error:
-            self._failed("compare_and_set", error)
-            return change
-        except Conflict as error:
-            version = error.fields["current_version"]
-            assert isinstance(version, int)
-            self.seen[key] = max(self.seen[key], version)
-            self.history[key][index] = replace(pending, fate="never")
-            self.history[key].append(Done(pending.client, "conflict", called, self.world.now_s, version))
-            return None
-        except SkyholdError as error:
-            self._failed("compare_and_set", error)
-            # What was sent before may still take effect; a first attempt that says so must not.
-            fate = "never" if called == pending.called else "unknown"
-            self.history[key][index] = replace(pending, fate=fate)
-            return None
-        self.seen[key] = max(self.seen[key], value.version)
-        self.history[key][index] = replace(
-            pending, returned=self.world.now_s, saw=value.version, changes=True, fate="known"
-        )
-        assert value.data == data
-        return None
-
-    def _ask(
-        self, client: RecordedClient, change: tuple[str, int, bytes, str, int]
-    ) -> tuple[str, int, bytes, str, int] | None:
-        """Find out what became of an operation: ask, or send it again."""
-        if self.dice.random() < 0.5:
-            return self._send(client, change)
-        key, _, _, operation_id, index = change
-        self.report.operations["outcome"] += 1
-        try:
-            value = client.outcome(key, operation_id)
-        except SkyholdError as error:
-            self._failed("outcome", error)
-            return change
-        pending = self.history[key][index]
-        if value is None:
-            self.history[key][index] = replace(pending, fate="never")
-        else:
-            self.history[key][index] = replace(
-                pending, returned=self.world.now_s, saw=value.version, changes=True, fate="known"
-            )
-        return None
-
-    def _watch(self, process: Process, client: RecordedClient, operations: int) -> None:
-        """Follow one register, now and then so late that it has to catch up."""
-        key, version = self.dice.choice(KEY_NAMES), 0
-        for _ in range(operations):
-            process.sleep(self.dice.random() * self.dice.choice([0.01, 0.3, 0.3, 3.0, 60.0]))
-            self.report.operations["watch"] += 1
-            try:
-                told = client.watch(key, version, timeout_s=self.dice.choice([0.0, 0.2, 1.0]))
-            except SkyholdError as error:
-                self._failed("watch", error)
-                continue
-            if isinstance(told, Resync):
-                version = told.current.version
-            elif told:
-                version = told[-1].version
-
-    def _failed(self, what: str, error: SkyholdError) -> None:
-        self.report.errors[f"{what}: {type(error).__name__} {error.code}"] += 1
-
-    # ---- misfortunes
-
-    def _misfortune(self) -> None:
-        what = self.dice.choice([self._kill, self._pause, self._jump, self._cut, self._lose, self._empty])
-        what()
-
-    def _note(self, what: str) -> None:
-        self.report.injected[what, "any"] += 1
-
-    def _kill(self) -> None:
-        process = self.dice.choice(self.processes)
-        if process.alive:
-            process.alive = False
-            self._note("kill")
-            self._process(len(self.processes), self.operations // 2)
-
-    def _pause(self) -> None:
-        self.dice.choice(self.processes).paused_until_s = self.world.now_s + self.dice.choice([1, 5, 30])
-        self._note("pause")
-
-    def _jump(self) -> None:
-        self.dice.choice(self.processes).clock_s += self.dice.choice([5, 100])
-        self._note("clock jump")
-
-    def _cut(self) -> None:
-        pair = (self.dice.choice(self.processes).name, self.dice.choice(self.clouds).name)
-        self.network.cut.add(pair)
-        self.world.at(self.dice.random() * 20, lambda: self.network.cut.discard(pair))
-        self._note("cut")
-
-    def _lose(self) -> None:
-        cloud = self.dice.choice(self.clouds)
-        cloud.away = True
-        self.world.at(self.dice.random() * 20, lambda: setattr(cloud, "away", False))
-        self._note("cloud away")
-
-    def _empty(self) -> None:
-        """At most a minority is lost for good: more is no promise of any majority."""
-        if sum(not cloud.admitted for cloud in self.clouds) < (len(self.clouds) - 1) // 2:
-            self.dice.choice([cloud for cloud in self.clouds if cloud.admitted]).empty()
-            self._note("cloud emptied")
+    def _moved(self) -> None:
+        self.report.operations["move"] += 1
+        if self.network.fault_rate:
+            self.world.at(self.dice.random() * 5, self.misfortunes.restore_older)
+        if self.dice.random() < 0.2:
+            self.report.injected["stale process", "any"] += 1
+            self.world.at(self.dice.random() * 3, lambda: self._process(self.operations // 2, stale=True))
 
     def _heal(self) -> None:
         """From here on nothing fails, and every register can be read by somebody new."""
-        self.network.fault_rate = 0.0
-        self.network.cut.clear()
-        for cloud in self.clouds:
-            cloud.away = False
-        process = Process(self.world, "last")
-        client = self._client(self._open(process), "last")
+        self.misfortunes.heal()
+        process, registers = self._opened("last", self.epochs.newest)
 
         def look() -> None:
-            for key in KEY_NAMES:
-                client.watch(key, 0, timeout_s=0)
-                called = self.world.now_s
-                try:
-                    value = client.read(key)
-                except SkyholdError as error:
-                    self.report.violation = f"seed {self.report.seed}: {key} cannot be read when all is well: {error}"
-                    return
-                version = value.version if value else 0
-                data = value.data if value else b""
-                self.history[key].append(Done("last", "read", called, self.world.now_s, version, data))
+            try:
+                self.clients.look(registers)
+            except SkyholdError as error:
+                self.report.violation = f"seed {self.report.seed}: not everything can be read when all is well: {error}"
 
         process.start(look)
+
+
+_Task = Callable[[Process, EpochRegisters, str, int], None]
 
 
 def simulate(seed: int, *, operations: int = OPERATIONS, prepare: Callable[[Run], None] | None = None) -> Report:

@@ -10,11 +10,11 @@ import random
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 from skyhold.consensus.runtime import Mailbox, Runtime
 
@@ -31,6 +31,8 @@ class World:
         self._events: list[tuple[float, float, int, Callable[[], object]]] = []
         self._count = 0
         self._hub = getcurrent()
+        self._over = False
+        self._dead: list[greenlet] = []
 
     def at(self, delay_s: float, event: Callable[[], object]) -> None:
         """What happens at one time happens in a drawn order."""
@@ -41,30 +43,45 @@ class World:
         """Until nothing is left to happen."""
         self._hub = getcurrent()
         steps = 0
-        while self._events:
-            steps += 1
-            if steps > STEPS_MAX:
-                raise AssertionError(f"the world does not come to rest at {self.now_s:.1f} s")
-            self.now_s, _, _, event = heapq.heappop(self._events)
-            event()
+        try:
+            while self._events:
+                steps += 1
+                if steps > STEPS_MAX:
+                    raise AssertionError(f"the world does not come to rest at {self.now_s:.1f} s")
+                self.now_s, _, _, event = heapq.heappop(self._events)
+                event()
+        finally:
+            self._over = True
+        for thread in self._dead:
+            if thread:
+                thread.throw()
+
+    def bury(self, thread: greenlet) -> None:
+        """Keep a thread of a killed process: if nobody held it, Python would run what it does at its end."""
+        self._dead.append(thread)
 
     def wait(self) -> Any:
         """Leave the running greenlet until somebody switches to it."""
+        if self._over:
+            raise GreenletExit
         return self._hub.switch()
 
 
 @dataclass(eq=False)
 class Process:
-    """A process of a machine: it can be paused, killed, and have its clock jump."""
+    """A process of a machine: it can be paused, killed, and have its clock jump. `distances_s`: half a round trip to
+    the clouds, by name, where it is not the cloud's own."""
 
     world: World
     name: str
     alive: bool = True
     paused_until_s: float = 0.0
     clock_s: float = 0.0
+    distances_s: dict[str, float] = field(default_factory=dict)
 
     def resume(self, thread: greenlet, *values: object) -> None:
         if not self.alive:
+            self.world.bury(thread)
             return
         if self.paused_until_s > self.world.now_s:
             self.world.at(self.paused_until_s - self.world.now_s, lambda: self.resume(thread, *values))
