@@ -11,8 +11,8 @@ import pytest
 from skyhold.consensus.carrying import CONFIG, NAMES, carry_over, compare
 from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.memory import MemoryRegisters
-from skyhold.consensus.register import CHANGES_KEPT, Registers, Resync, Versioned
-from skyhold.errors import Conflict, PermissionDenied, Unavailable
+from skyhold.consensus.register import CHANGES_KEPT, Known, Registers, Resync, Versioned
+from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, Unavailable
 from tests.consensus.epochs import REPOSITORY, Epochs, Killed, Mortal
 from tests.consensus.fixtures import bucket_registers, new_buckets
 
@@ -343,4 +343,31 @@ def test_late_move_to_other_voters_does_not_settle_what_an_epoch_of_its_number_h
     assert caught.value.code == "epoch_used"
     voters.clouds[ord("c")].away = True
     assert EpochRegisters(voters.open(b"2 abc"), voters).read(CONFIG) == Versioned(3, b"epoch 3 abc")
+    voters.close()
+
+
+def test_known_value_of_an_epoch_that_has_ended_is_told_without_its_seal() -> None:
+    voters = Voters()
+    first = voters.open(b"1 abc")
+    first.compare_and_set(CONFIG, 0, b"first", "found")
+    for key, version in [(CONFIG, 1), (REPOSITORY, 0)]:
+        first.seal(key, version, b"2 cde")
+    voters.clouds[ord("d")].away = voters.clouds[ord("e")].away = True
+    late = EpochRegisters(voters.open(b"1 abc"), voters)
+    assert late.read_known(CONFIG) == Known(Versioned(2, b"first"), age_s=None)
+    assert late.read_known(REPOSITORY) == Known(None, age_s=None)
+    voters.close()
+
+
+def test_seal_of_the_configuration_that_is_not_known_to_be_decided_is_not_followed() -> None:
+    voters = Voters()
+    first = voters.open(b"1 abc")
+    first.compare_and_set(CONFIG, 0, b"first", "found")
+    voters.clouds[ord("b")].away = voters.clouds[ord("c")].away = True
+    with pytest.raises(OutcomeUnknown):
+        first.seal(CONFIG, 1, b"2 ade")  # accepted by `a` alone
+    late = EpochRegisters(voters.open(b"1 abc"), voters)
+    found = late.read_known(CONFIG)
+    assert (found.value, found.undecided) == (Versioned(1, b"first"), Versioned(2, b"first"))
+    assert list(voters.clouds[ord("d")].list()) == []
     voters.close()

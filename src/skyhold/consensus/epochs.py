@@ -65,7 +65,7 @@ class EpochRegisters(Registers):
             if seal is None:
                 return value
             if not self._could_follow(epoch, seal):
-                return _unsealed(value) if value is not None and value.data else None
+                return _standing(value)
         raise _endless(key)
 
     def read_known(self, key: str, *, max_age_s: float = 0.0) -> Known:
@@ -75,12 +75,15 @@ class EpochRegisters(Registers):
             newest = found.undecided or found.value
             if newest is None and found.age_s is not None:
                 return Known(self.read(key))  # who looks in an old epoch finds nothing, too
+            seen = replace(found, value=_standing(found.value), undecided=_standing(found.undecided))
             if newest is None or newest.next_configuration is None:
-                return found
+                return seen
+            if key == CONFIG and newest is found.undecided:
+                return seen  # other registers are sealed once that of `config` is decided; it may yet be another
             try:
                 self._follow(epoch, newest.next_configuration)
             except (Unavailable, PermissionDenied):
-                return replace(found, age_s=None)
+                return replace(seen, age_s=None)
         raise _endless(key)
 
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
@@ -321,6 +324,11 @@ class PinnedRegisters(Registers):
 def _unsealed(value: Versioned) -> Versioned:
     """A value as it stands in the next epoch, where a seal is a change like any other."""
     return replace(value, next_configuration=None)
+
+
+def _standing(value: Versioned | None) -> Versioned | None:
+    """What callers are told of a value of an epoch that may have ended: nothing of one that is but a seal."""
+    return _unsealed(value) if value is not None and value.data else None
 
 
 def _endless(key: str) -> Corrupt:
