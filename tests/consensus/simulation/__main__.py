@@ -48,7 +48,7 @@ def main(seeds: int) -> int:
 def replay(seed: int, path: Path) -> int:
     report = simulate(seed)
     write_history(path, report.history)
-    found = report.violation or report.watch_violation
+    found = report.violation or report.watch_violation or report.fork or report.unreadable
     print(found or f"seed {seed}: {len(report.history)} operations, no violation")
     return 1 if found else 0
 

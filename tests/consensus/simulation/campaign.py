@@ -76,7 +76,8 @@ def tally(seeds: Iterable[int]) -> Tally:
     total = Tally()
     for seed in seeds:
         report = simulate(seed)
-        violations = [found for found in (report.violation, report.watch_violation, report.fork) if found]
+        wrong = (report.violation, report.watch_violation, report.fork, report.unreadable)
+        violations = [found for found in wrong if found]
         epochs = Counter([report.epoch])
         total.add(Tally(1, report.injected, report.operations, report.errors, epochs, violations))
     return total

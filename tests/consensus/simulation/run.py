@@ -34,12 +34,15 @@ HALF_ROUND_TRIPS_S = (0.01, 0.04, 0.09)
 
 @dataclass
 class Report:
-    """What happened in one run. `injected` counts faults by name and phase; `epoch` is the last that was begun."""
+    """What happened in one run, and what must not: what clients or watchers were told, an epoch that begins twice,
+    a register that cannot be read in the end. `injected` counts faults by name and phase; `epoch` is the last that was
+    begun."""
 
     seed: int
     violation: str | None = None
     watch_violation: str | None = None
     fork: str | None = None
+    unreadable: str | None = None
     epoch: int = 1
     operations: Counter[str] = field(default_factory=Counter)
     injected: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -186,7 +189,9 @@ class Run:
             try:
                 self.clients.look(registers)
             except SkyholdError as error:
-                self.report.violation = f"seed {self.report.seed}: not everything can be read when all is well: {error}"
+                self.report.unreadable = (
+                    f"seed {self.report.seed}: not everything can be read when all is well: {error}"
+                )
 
         process.start(look)
 
