@@ -67,7 +67,7 @@ class Tally:
         lines.append(f"{'':26}" + "".join(f"{phase:>9}" for phase in phases))
         for fault in dict.fromkeys(fault for fault, _ in CELLS):
             counts = (str(self.injected[fault, phase]) if (fault, phase) in CELLS else "" for phase in phases)
-            lines.append(f"  {fault:24}" + "".join(f"{count:>9}" for count in counts))
+            lines.append((f"  {fault:24}" + "".join(f"{count:>9}" for count in counts)).rstrip())
         return "\n".join(lines)
 
 

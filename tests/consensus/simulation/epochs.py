@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.acceptor import AcceptorState, Ballot
 from skyhold.consensus.acceptor_object import AcceptorObject, encode_acceptor, object_key
 from skyhold.consensus.buckets import BucketRegisters
@@ -53,7 +52,6 @@ class Epochs:
     world: World
     clouds: Mapping[str, Cloud]
     network: Network
-    keys: FrameKeys = KEYS
     begun: dict[int, Configuration] = field(default_factory=dict)
     asked: list[Configuration] = field(default_factory=list)
     moves: dict[tuple[bytes, str], Operation] = field(default_factory=dict)
@@ -66,7 +64,7 @@ class Epochs:
         ballot = Ballot(1, f"{self.world.random.getrandbits(128):032x}")
         state = AcceptorState(ballot, ballot, (Change(Versioned(1, first.encode()), None),))
         for name, incarnation in first.voters:
-            body = encode_acceptor(AcceptorObject(state, 1, "founder", ""), 1, CONFIG, incarnation, self.keys)
+            body = encode_acceptor(AcceptorObject(state, 1, "founder", ""), 1, CONFIG, incarnation, KEYS)
             self.clouds[name].objects[object_key(1, CONFIG)] = body
         self.entered(first)
 
@@ -81,7 +79,7 @@ class Epochs:
         for name, incarnation in configuration.voters:
             bucket = SimulatedBucket(self.clouds[name], self.network, runtime.process)
             voters.append(Voter(bucket, incarnation, partial(bucket.verify, incarnation)))
-        return _Epoch(voters, configuration.epoch, self.keys, runtime, self.sealing)
+        return _Epoch(voters, configuration.epoch, runtime, self.sealing)
 
     def entered(self, configuration: Configuration) -> None:
         """Somebody works in this epoch from now on."""
@@ -155,12 +153,11 @@ class _Epoch(BucketRegisters):
         self,
         voters: Sequence[Voter],
         epoch: int,
-        keys: FrameKeys,
         runtime: SimulatedRuntime,
         sealing: Callable[[str, bytes], None],
     ) -> None:
         writer = runtime.process.name
-        super().__init__(voters, epoch, keys, writer=writer, deadline_s=DEADLINE_S, runtime=runtime)
+        super().__init__(voters, epoch, KEYS, writer=writer, deadline_s=DEADLINE_S, runtime=runtime)
         self._sealing = sealing
 
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
