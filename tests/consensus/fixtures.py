@@ -103,3 +103,15 @@ def checkpointed(
         machine=machine,
         read_term=lambda bucket: bucket.term if isinstance(bucket, FlakyBucket) else 0,
     )
+
+
+def wait_until_at_rest(registers: BucketRegisters, key: str) -> None:
+    """Until the last voter has answered what it was sent, though nobody waits for it."""
+
+    def at_rest() -> bool:
+        slot = registers._slots[key]
+        while (answer := slot.answers.get(0)) is not None:
+            slot.note(answer)
+        return not slot.busy
+
+    wait_until(at_rest)

@@ -23,7 +23,7 @@ from skyhold.consensus.runtime import ThreadRuntime
 from skyhold.consensus.voter import Voter
 from skyhold.errors import Conflict, Corrupt, Unavailable
 from tests.consensus.conformance import KEY, RegistersConformance
-from tests.consensus.fixtures import KEYS, FlakyBucket, bucket_registers, new_buckets, wait_until
+from tests.consensus.fixtures import KEYS, FlakyBucket, bucket_registers, new_buckets, wait_until, wait_until_at_rest
 
 
 class TestBucketRegistersOnOneVoter(RegistersConformance):
@@ -169,7 +169,7 @@ def test_first_change_of_a_process_takes_a_read_and_two_puts_and_the_next_one_pu
     requests.clear()
     second = bucket_registers(buckets)
     second.compare_and_set(KEY, 4, b"x", "a")
-    wait_until_at_rest(second)
+    wait_until_at_rest(second, KEY)
     for asked in requests.values():  # the slowest may be spared one
         assert asked in (["GET", "PUT", "PUT"], ["GET", "PUT"])
     second.compare_and_set(KEY, 5, b"x", "b")
@@ -271,27 +271,15 @@ def test_bucket_that_is_not_the_one_that_was_admitted_has_no_vote() -> None:
         BucketRegisters(voters, 1, KEYS, writer="test").read(KEY)
 
 
-def wait_until_at_rest(registers: BucketRegisters) -> None:
-    """Until the last voter has answered what it was sent, though nobody waits for it."""
-
-    def at_rest() -> bool:
-        slot = registers._slots[KEY]
-        while (answer := slot.answers.get(0)) is not None:
-            slot.note(answer)
-        return not slot.busy
-
-    wait_until(at_rest)
-
-
 def test_bucket_that_went_back_to_an_older_state_has_no_vote() -> None:
     buckets = new_buckets(3)
     registers = bucket_registers(buckets)
     registers.compare_and_set(KEY, 0, b"one", "a")
-    wait_until_at_rest(registers)
+    wait_until_at_rest(registers, KEY)
     name = object_key(1, KEY)
     old = [bytes(bucket.read(name)) for bucket in buckets]
     registers.compare_and_set(KEY, 1, b"two", "b")
-    wait_until_at_rest(registers)
+    wait_until_at_rest(registers, KEY)
     for bucket, body in zip(buckets[:2], old, strict=False):
         bucket.write(name, body)
     with pytest.raises(Unavailable, match="older state"):
@@ -326,7 +314,7 @@ def test_cloud_that_hangs_does_not_hold_a_thread_for_each_read(monkeypatch: pyte
     buckets = new_buckets(3)
     registers = bucket_registers(buckets)
     registers.compare_and_set(KEY, 0, b"one", "a")
-    wait_until_at_rest(registers)
+    wait_until_at_rest(registers, KEY)
     release, asked = threading.Event(), []
     read_tagged = FlakyBucket.read_tagged
 

@@ -11,7 +11,7 @@ from skyhold.consensus import buckets as engine
 from skyhold.consensus.acceptor_object import object_key
 from skyhold.consensus.register import Versioned
 from tests.consensus.conformance import KEY
-from tests.consensus.fixtures import FlakyBucket, bucket_registers, new_buckets, wait_until
+from tests.consensus.fixtures import FlakyBucket, bucket_registers, new_buckets, wait_until, wait_until_at_rest
 
 TWO = [Versioned(2, b"two")]
 
@@ -66,12 +66,12 @@ def test_nearest_voter_that_shows_an_old_state_hides_a_change_only_for_a_while(
     buckets = new_buckets(3)
     registers = bucket_registers(buckets)
     registers.compare_and_set(KEY, 0, b"one", "a")
-    registers.close()
+    wait_until_at_rest(registers, KEY)
     stale = bytes(buckets[0].read(object_key(1, KEY)))
     watching = bucket_registers(buckets)
     watching.read(KEY)
     registers.compare_and_set(KEY, 1, b"two", "b")
-    registers.close()
+    wait_until_at_rest(registers, KEY)
     buckets[0].write(object_key(1, KEY), stale)
     monkeypatch.setattr(watching, "_read", _once_old(watching))
     for name, client in watching._clients.items():
