@@ -29,13 +29,13 @@ from tests.endtoend.killing import Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Machine, Scene
 
 
-def init_in_child(scene: Scene, kill_at: int | None) -> int | None:
+def init_in_child(scene: Scene, kill_at: int | None, engine: str | None = None) -> int | None:
     """Calls that making the store takes, or None where it was killed."""
 
     def init() -> int:
         fuse = Fuse(kill_at)
         insert_fuse(fuse)
-        with skyhold.init(scene.clouds()):
+        with skyhold.init(scene.clouds(), engine=engine):
             return len(fuse.calls)
 
     ended = in_child(init)
@@ -43,14 +43,19 @@ def init_in_child(scene: Scene, kill_at: int | None) -> int | None:
     return None if ended.signal else int(ended.result)
 
 
-def test_init_killed_at_any_bucket_call_can_be_run_again(scene: Scene) -> None:
+@pytest.mark.parametrize("engine", ["sqlite", "buckets"])
+def test_init_killed_at_any_bucket_call_can_be_run_again(scene: Scene, engine: str) -> None:
+    """At each of them; most calls of `buckets` try the voters and are alike, so of these every 40th."""
     scene.keep("fresh")
-    calls = init_in_child(scene, None)
+    calls = init_in_child(scene, None, engine)
     assert calls is not None
-    for number in range(1, calls + 1):
+    for number in range(1, calls + 1, 1 if engine == "sqlite" else 40):
         scene.put_back("fresh")
-        assert init_in_child(scene, number) is None
-        with skyhold.init(scene.clouds()) as made:
+        survived = init_in_child(scene, number, engine) is not None
+        assert not survived or engine == "buckets", "its calls come in another order each time, and may be fewer"
+        if survived:
+            continue
+        with skyhold.init(scene.clouds(), engine=engine) as made:
             assert made.verify(deep=True).sound
         with skyhold.open(scene.clouds()[1]) as opened:
             assert opened.id == made.id
