@@ -62,7 +62,7 @@ sim: $(STAMP) ## Run the simulation of the bucket registers over SEEDS seeds (a 
 spec: ## Check the TLA+ specification of the bucket registers with TLC to its full bounds; takes a while
 	tools/servers/build tlc
 	cd docs/spec && for bounds in epoch-full move-read move-full grow-full; do \
-		$(or $(SKYHOLD_SERVERS),$(HOME)/.cache/skyhold-servers)/bin/tlc -workers auto -deadlock -nowarning -cleanup \
+		$(or $(SKYHOLD_SERVERS),$(HOME)/.cache/skyhold-servers)/bin/tlc -workers $$(getconf _NPROCESSORS_ONLN) -deadlock -nowarning -cleanup \
 			-metadir $(or $(TMPDIR),/tmp)/skyhold-spec -config $$bounds.cfg BucketRegister || exit 1; \
 	done
 
