@@ -25,8 +25,8 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
         return PermissionDenied(
             f"{message}; nothing was changed",
             code="no_majority",
-            hint="This machine needs credentials for a majority of the voters: under [buckets.NAME] in skyhold.toml, or "
-            "where each vendor's tools look. See `skyhold doctor`",
+            hint="This machine needs credentials for a majority of the voters, under [buckets.NAME] in skyhold.toml or "
+            "where each vendor's tools look: see `skyhold doctor`",
             key=key,
             buckets=sorted(errors),
         )
