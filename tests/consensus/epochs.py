@@ -42,7 +42,7 @@ class Epochs(Succession):
             return bucket_registers(self.buckets.setdefault(number, new_buckets()), epoch=number)
         return SqliteRegisters(Path(self._folder.name) / f"{number}.sqlite")
 
-    def listed(self, names: Versioned) -> Iterable[str]:
+    def listed(self, names: Versioned, configuration: bytes) -> Iterable[str]:
         return self.keys
 
     def configuration(self, next_configuration: bytes) -> bytes:

@@ -7,12 +7,17 @@ import math
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import skyhold
+from skyhold.buckets.admission import AdmissionVerdict
 from skyhold.errors import InvalidInput, PermissionDenied, SkyholdError, Unavailable
+from skyhold.registry import voters
+from skyhold.storage.epoch import encode_epoch, next_epoch
 from skyhold.storage.progress import Silence
 from tests.cli.models import contents, write_model
 from tests.endtoend.killing import Fuse, in_child, insert_fuse
@@ -164,7 +169,7 @@ def test_voter_that_was_restored_from_a_backup_begins_anew(scene: Scene, ada: Ma
         second = push(store, scene, 2)
     scene.put_back("before", cloud="b")
     with skyhold.open(str(scene.cloud("a"))) as store:
-        store.readmit_bucket("b")
+        store.replace_voter("b")
         assert store.repair().sound
         assert head(store) == second
     assert epoch_in(scene.cloud("b")) == (2, ["a", "b", "c"])
@@ -187,7 +192,7 @@ def test_bucket_that_was_exchanged_for_an_older_incarnation_is_named_with_the_wa
         assert status.hint is not None
         assert "skyhold store voters replace b" in status.hint
         assert store.engine_status().quorum == "degraded"
-        store.readmit_bucket("b")
+        store.replace_voter("b")
         assert store.engine_status().quorum == "whole"
         assert head(store) == first
 
@@ -398,3 +403,158 @@ def test_reads_of_a_bounded_age_need_no_cloud_until_they_are_older(scene: Scene,
         assert store.stale
     with skyhold.open(str(scene.cloud("c")), max_age_s=0) as store:
         assert head(store) == second
+
+
+def test_move_that_died_after_its_first_seal_is_finished_by_a_process_that_knows_nothing_of_it(
+    scene: Scene, ada: Machine
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        connection = store._connection
+        engine, configuration = connection.document.engine, store.configuration
+        following = encode_epoch(next_epoch(engine, configuration))
+        connection.registers.seal("config", connection.registers.read("config").version, following)  # type: ignore[union-attr]
+    with Machine(scene.place / "eve").at_work(), skyhold.connect(str(scene.cloud("b"))) as store:
+        assert head(store) == first
+        assert store.engine_status().epoch == 2
+        push(store, scene, 2)
+        assert store.repair().sound
+
+
+def test_bucket_that_went_back_is_not_admitted_by_those_who_tell_of_the_epoch(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        push(store, scene, 1)
+    scene.keep("before")
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        store.replace_voter("b")
+        second = push(store, scene, 2, name="team/second")
+    scene.put_back("before", cloud="b")
+    document = scene.cloud("c") / "store.json"
+    shutil.copy(scene.place.with_name(f"{scene.place.name}-before") / "clouds/c/store.json", document)
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        assert "b" in store.sync().unreachable
+        assert epoch_in(scene.cloud("b"))[0] == 1
+        assert epoch_in(scene.cloud("c"))[0] == 2
+        assert head(store, "team/second") == second
+    scene.lose("c")
+    with skyhold.open(str(scene.cloud("a"))) as store, pytest.raises(Unavailable):
+        head(store, "team/second")
+
+
+def test_voter_that_the_others_need_does_not_begin_anew(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        scene.keep("whole")
+        scene.lose("c")
+        with pytest.raises(Unavailable, match="needs 2 of its 3 voters"):
+            store.replace_voter("a")
+        assert head(store) == first
+        scene.put_back("whole", cloud="c")
+        store.remove_bucket("c", force=True)
+        with pytest.raises(InvalidInput) as caught:
+            store.replace_voter("a")
+        assert caught.value.code == "voter_needed"
+        assert push(store, scene, 2)
+    with skyhold.open(str(scene.cloud("b"))) as store:
+        assert store.engine_status().quorum == "whole"
+
+
+def test_bucket_that_cannot_vote_is_refused_whichever_way_it_comes_and_nothing_is_changed(
+    scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        store.add_bucket("d", str(scene.cloud("d")), role="packs")
+        monkeypatch.setattr(voters, "admit", lambda *_: replace(verdict, admitted=False, reasons=("two winners",)))
+        verdict = AdmissionVerdict(True, (), 2, 2, 0, 2, 2, 0, 0, 0, 0.1)
+        for change in (
+            lambda: store.add_bucket("e", str(scene.cloud("e"))),
+            lambda: store.set_roles({"d": "voter"}),
+            lambda: store.replace_voter("a", "d"),
+            lambda: store.replace_voter("a"),
+        ):
+            with pytest.raises(InvalidInput) as caught:
+                change()
+            assert caught.value.code == "voter_refused"
+        assert store.engine_status().quorum == "whole"
+        monkeypatch.undo()
+        assert not (scene.cloud("e") / "store.json").exists()
+        store.add_bucket("e", str(scene.cloud("e")))
+        assert store.engine_status().epoch == 3
+
+
+def test_replacement_that_is_none_is_refused(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        for name, by in (("a", "b"), ("a", "a")):
+            with pytest.raises(InvalidInput) as caught:
+                store.replace_voter(name, by)
+            assert caught.value.code == "no_replacement"
+        store.set_roles({"a": "voter"})
+        assert store.engine_status().epoch == 1
+
+
+def test_recovery_from_a_minority_that_dies_can_be_run_again(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        store.sync()
+    scene.lose("a")
+    scene.lose("b")
+    scene.keep("lost")
+
+    def recover(kill_at: int | None = None) -> int:
+        fuse = Fuse(kill_at)
+        insert_fuse(fuse)
+        skyhold.recover(str(scene.cloud("c")), minority=True)[0].close()
+        return len(fuse.calls)
+
+    for number in range(1, in_child(recover).result + 1, 3):
+        scene.put_back("lost")
+        in_child(partial(recover, number))
+        try:
+            skyhold.recover(str(scene.cloud("c")), minority=True)[0].close()
+        except InvalidInput as error:
+            assert error.code == "nothing_to_recover"  # it had been done
+        with skyhold.open(str(scene.cloud("c"))) as store:
+            assert head(store) == first
+            assert store.engine_status().quorum == "whole"
+
+
+def test_admission_that_dies_leaves_the_store_usable(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+    scene.keep("whole")
+
+    def readmit(kill_at: int | None = None) -> int:
+        fuse = Fuse(kill_at)
+        insert_fuse(fuse)
+        with skyhold.open(str(scene.cloud("a"))) as store:
+            store.replace_voter("b")
+        return len(fuse.calls)
+
+    calls = in_child(readmit).result
+    for number in range(calls - 100, calls, 7):
+        scene.put_back("whole")
+        in_child(partial(readmit, number))
+        assert (scene.cloud("b") / "store.json").exists()
+        with skyhold.open(str(scene.cloud("c"))) as store:
+            assert head(store) == first
+            store.replace_voter("b")
+            assert store.engine_status().quorum == "whole"
+            assert head(store) == first
+
+
+def test_configuration_that_was_read_before_a_move_does_not_overwrite_the_newer_one(
+    scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store, skyhold.open(str(scene.cloud("a"))) as other:
+        connection = store._connection
+        read = connection.registers.read
+
+        def slow(key: str) -> object:
+            found = read(key)
+            monkeypatch.undo()
+            other.remove_bucket("c", force=True)
+            assert read("config") is not None  # another thread of this process follows the seal
+            return found
+
+        monkeypatch.setattr(connection.registers, "read", slow)
+        assert store.bucket_names == store.bucket_names == ["a", "b"]

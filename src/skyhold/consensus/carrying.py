@@ -26,8 +26,9 @@ class Succession(ABC):
         """The registers of the epoch that this configuration begins."""
 
     @abstractmethod
-    def listed(self, names: Versioned) -> Iterable[str]:
-        """The keys that the sealed register `names` lists, itself left out."""
+    def listed(self, names: Versioned, configuration: bytes) -> Iterable[str]:
+        """The keys that the sealed register `names` lists, itself left out; `configuration` is what `config` held in
+        the epoch that ends. Called while no epoch is entered: it must not use the registers."""
 
     @abstractmethod
     def configuration(self, next_configuration: bytes) -> bytes:
@@ -46,15 +47,16 @@ class Succession(ABC):
 
 def carry_over(epoch: Registers, following: Registers, next_configuration: bytes, succession: Succession) -> None:
     """Steps 2 to 4 of the module. May be repeated, also by several at once: what is done already is found done."""
+    sealed_config = _sealed(epoch, CONFIG, next_configuration)
     names = _sealed(epoch, NAMES, next_configuration)
-    keys = sorted({*succession.listed(names[-1].value)} - {CONFIG, NAMES})
+    keys = sorted({*succession.listed(names[-1].value, sealed_config[-1].value.data)} - {CONFIG, NAMES})
 
     def carry(key: str) -> None:
         _restore(following, key, _unsealed(_sealed(epoch, key, next_configuration)))
 
     succession.each(carry, keys)
     _restore(following, NAMES, _unsealed(names))
-    config = _unsealed(_sealed(epoch, CONFIG, next_configuration))
+    config = _unsealed(sealed_config)
     first = replace(config[-1].value, data=succession.configuration(next_configuration))
     _restore(following, CONFIG, [*config[:-1], replace(config[-1], value=first)])
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -25,15 +25,15 @@ from skyhold.buckets.open import open_bucket
 from skyhold.codec.frame import DataKey, FrameKeys
 from skyhold.consensus.carrying import CONFIG
 from skyhold.consensus.checkpoint import CheckpointedRegisters
-from skyhold.consensus.epochs import EpochRegisters, PinnedRegisters
+from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.register import Known, Registers
 from skyhold.consensus.stale import StaleRegisters
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
-from skyhold.registry.epochs import StoreSuccession, open_registers
+from skyhold.registry.epochs import StoreSuccession, newest_engine, open_registers
+from skyhold.registry.session import Session
 from skyhold.registry.time import format_time
 from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase, StoreKeys
 from skyhold.storage.blobs import BucketBlobs
-from skyhold.storage.bootstrap import inspect_store_document
 from skyhold.storage.cache import CacheFolder, PackCache
 from skyhold.storage.catalogue import Catalogue
 from skyhold.storage.chunks import PackSpace
@@ -82,28 +82,6 @@ def pause(attempt: int) -> None:
     time.sleep(secrets.randbelow(1000) / 1000 * min(PAUSE_S_MAX, 0.005 * 2**attempt))
 
 
-@dataclass(slots=True)
-class Session:
-    """What one operation shares: the registers, in which nothing changes once the buckets of the store are others than
-    those that it writes to; the buckets that failed it, and the objects that end with it."""
-
-    registers: PinnedRegisters
-    blobs: BucketBlobs
-    store_replicas: Replicas
-    lagging: dict[str, SkyholdError]
-    closing: list[Replicas]
-
-    def close(self) -> None:
-        for replicas in self.closing:
-            replicas.close()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
-
-
 class Connection:
     """See the module. Thread-safe."""
 
@@ -128,6 +106,8 @@ class Connection:
         self._lock = threading.RLock()
         self._buckets: dict[BucketLocation, Bucket] = {}
         self._retired: list[Registers] = []
+        self._registers: EpochRegisters | None = None
+        self._configuration: Configuration | None = None
         self._max_age_s = max_age_s
         self.stale: dict[str, Known] = {}
         self._buckets_pid = os.getpid()
@@ -149,13 +129,19 @@ class Connection:
 
     # ---- configuration and buckets
 
-    @cached_property
+    @property
     def configuration(self) -> Configuration:
+        """The store's configuration, read when it is needed first, and anew in each epoch."""
+        with self._lock:
+            if self._configuration is not None:
+                return self._configuration
+            engine = self.document.engine
         try:
             value = self.registers.read(CONFIG)
         except Unavailable:
-            if not self._caught_up():
+            if not self.catch_up():
                 raise
+            engine = self.document.engine
             value = self.registers.read(CONFIG)
         if value is None:
             raise Corrupt(
@@ -163,21 +149,25 @@ class Connection:
                 code="registers_missing",
                 hint="Make it again: skyhold init URL…",
             )
-        return decode_configuration(value.data)
+        configuration = decode_configuration(value.data)
+        with self._lock:
+            if self._configuration is None and self.document.engine == engine:
+                self._configuration = configuration
+            # Where the store has moved on meanwhile, `enter` has noted what holds now.
+            return self._configuration or configuration
 
-    def _caught_up(self) -> bool:
+    def begin(self, configuration: Configuration) -> None:
+        """Go on from this configuration: the store is about to be made, or made anew."""
+        with self._lock:
+            self._configuration = configuration
+
+    def catch_up(self) -> bool:
         """Whether some bucket tells of a later epoch than the one that was opened, whose voters may be gone since."""
-        before = self.document.engine.term
-        for place in {place.place: place for place in self.known_places}.values() if self.shared else ():
-            try:
-                document = inspect_store_document(self.bucket_at(place), self.store_keys)
-            except SkyholdError:
-                continue
-            if document.engine.term > self.document.engine.term:
-                self.document = replace(self.document, engine=document.engine)
-                self.known_places = (*self.known_places, *document.hints, replace(place, name=document.bucket))
-        if self.document.engine.term == before:
+        newest, places = newest_engine(self)
+        if newest.term == self.document.engine.term:
             return False
+        self.document = replace(self.document, engine=newest)
+        self.known_places = (*self.known_places, *places)
         self.reopen()
         return True
 
@@ -207,20 +197,26 @@ class Connection:
     def reconfigured(self) -> None:
         """Read the configuration anew when it is needed next."""
         with self._lock:
-            self.__dict__.pop("configuration", None)
+            self._configuration = None
             if not self.shared:  # whose checkpoints go to the buckets of before
                 self.reopen()
 
     # ---- registers
 
-    @cached_property
+    @property
     def registers(self) -> EpochRegisters:
         """The registers of the store, in whichever epoch it is.
 
         What a crash left without a checkpoint is completed first, as far as the buckets allow: where they do not,
         reading goes on, and the next change of such a register completes it or says that it cannot.
         """
-        first = open_registers(self, self.document.engine, self.__dict__.get("configuration"))
+        with self._lock:
+            if self._registers is None:
+                self._registers = self._open_registers()
+            return self._registers
+
+    def _open_registers(self) -> EpochRegisters:
+        first = open_registers(self, self.document.engine, self._configuration)
         if isinstance(first, CheckpointedRegisters):
             with suppress(OutcomeUnknown):
                 first.flush()
@@ -237,16 +233,24 @@ class Connection:
         return current
 
     def reopen(self) -> None:
-        """Open the registers anew when they are needed next."""
+        """Open the registers anew when they are needed next, and read the configuration from them."""
         with self._lock:
-            if "registers" in self.__dict__:
-                self._retired.append(self.__dict__.pop("registers"))
+            self._configuration = None
+            if self._registers is not None:
+                self._retired.append(self._registers)
+                self._registers = None
 
     def enter(self, epoch: Epoch) -> None:
         """The store is in another epoch from now on."""
         with self._lock:
-            self.document = replace(self.document, engine=epoch.engine)
-            self.__dict__["configuration"] = epoch.configuration
+            if epoch.engine.term > self.document.engine.term:
+                self.document = replace(self.document, engine=epoch.engine)
+                self._configuration = epoch.configuration
+
+    def blobs_of(self, configuration: Configuration) -> BucketBlobs:
+        """The blobs in the buckets of a configuration, to read them: also of an epoch that ends."""
+        buckets = [self.bucket_at(location) for location in configuration.locations]
+        return BucketBlobs(Replicas(buckets, bool), self.keys, self.store_keys.name_key())
 
     # ---- objects
 
@@ -325,6 +329,6 @@ class Connection:
             self._buckets.clear()
             if "catalogue" in self.__dict__:
                 self.catalogue.close()
-            for registers in (*self._retired, self.__dict__.get("registers")):
+            for registers in (*self._retired, self._registers):
                 if registers is not None:
                     registers.close()

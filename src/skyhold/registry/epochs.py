@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.carrying import CONFIG, Succession
 from skyhold.consensus.checkpoint import CheckpointedRegisters
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.register import Registers, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
-from skyhold.errors import Corrupt
+from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.catalogue import Names
 from skyhold.registry.voters import open_voters
 from skyhold.storage.bootstrap import inspect_store_document
@@ -35,11 +36,11 @@ class StoreSuccession(Succession):
         epoch = decode_epoch(next_configuration)
         return open_registers(self._connection, epoch.engine, epoch.configuration)
 
-    def listed(self, names: Versioned) -> Iterable[str]:
+    def listed(self, names: Versioned, configuration: bytes) -> Iterable[str]:
         if not names.data:
             return ()
-        with self._connection.session(Policy()) as session:
-            return list(Names.decode(names.data, names.version, session.blobs).registers())
+        blobs = self._connection.blobs_of(decode_configuration(configuration))
+        return list(Names.decode(names.data, names.version, blobs).registers())
 
     def configuration(self, next_configuration: bytes) -> bytes:
         return encode_configuration(decode_epoch(next_configuration).configuration)
@@ -92,3 +93,18 @@ def _machine_registers(
         machine=engine.machine,
         read_term=lambda bucket: inspect_store_document(bucket, connection.store_keys).engine.term,
     )
+
+
+def newest_engine(connection: Connection) -> tuple[Engine, list[BucketLocation]]:
+    """The engine of the greatest epoch that any bucket tells of which is known, and the places that those which know of
+    a later epoch than the connection tell. On one machine it is what it is."""
+    newest, told = connection.document.engine, []
+    for place in {place.place: place for place in connection.known_places}.values() if connection.shared else ():
+        try:
+            document = inspect_store_document(connection.bucket_at(place), connection.store_keys)
+        except SkyholdError:
+            continue
+        if document.engine.term > connection.document.engine.term:
+            told += [*document.hints, replace(place, name=document.bucket)]
+        newest = max(newest, document.engine, key=lambda engine: engine.term)
+    return newest, told

@@ -35,6 +35,8 @@ from skyhold.storage.settings import Settings
 from skyhold.storage.state import StateFolder, clear_errors, open_state
 from skyhold.storage.store_document import BUCKETS, SQLITE, VOTERS_MAX, StoreDocument, encode_store_document
 
+UNFIT = "Leave it out, and add it afterwards: skyhold bucket add NAME URL --role packs"
+
 
 def found_store(
     locations: Sequence[BucketLocation],
@@ -55,7 +57,7 @@ def found_store(
     store_id = secrets.token_hex(16)
     engine = engine or (BUCKETS if len(locations) > 1 else SQLITE)
     configured = tuple(
-        ConfiguredBucket(location, secrets.token_hex(16), "packs" if engine == BUCKETS and n >= VOTERS_MAX else "voter")
+        ConfiguredBucket(location, secrets.token_hex(16), "packs" if n >= VOTERS_MAX else "voter")
         for n, location in enumerate(locations)
     )
     configuration = Configuration(configured, policy or Policy())
@@ -82,7 +84,7 @@ def found_store(
             if engine == BUCKETS:
                 _refuse_unfit_voters([bucket for bucket, _ in written], configuration)
             connection = Connection(first, keys, state_folder.store(store_id), settings)
-            connection.configuration = configuration
+            connection.begin(configuration)
             connection.registers.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())
         except BaseException:
             for bucket, document in written:
@@ -98,7 +100,7 @@ def _refuse_unfit_voters(buckets: Sequence[Bucket], configuration: Configuration
     voters = {bucket.location.name: bucket.location for bucket in configuration.buckets if bucket.role == "voter"}
     with ThreadPoolExecutor(len(buckets), thread_name_prefix="admission") as threads:
         for _ in threads.map(
-            lambda bucket: refuse_unfit_voter(bucket, voters[bucket.name]),
+            lambda bucket: refuse_unfit_voter(bucket, voters[bucket.name], UNFIT),
             [bucket for bucket in buckets if bucket.name in voters],
         ):
             pass

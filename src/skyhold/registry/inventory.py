@@ -10,10 +10,11 @@ from skyhold.consensus.checkpoint import parse_checkpoint_key
 from skyhold.errors import SkyholdError
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.checkpoints import newest_checkpoints
-from skyhold.registry.connection import Connection, Session
+from skyhold.registry.connection import Connection
 from skyhold.registry.history import verify_chain
 from skyhold.registry.reading import open_version
 from skyhold.registry.root import register_key
+from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.names import INDEXES, blob_key, blob_name_of, pack_id_of, pack_key
 from skyhold.storage.policy import Policy, allowed

@@ -9,11 +9,12 @@ from skyhold.consensus.epochs import MOVED
 from skyhold.errors import Conflict, Corrupt, NotFound, Unavailable
 from skyhold.registry.catalogue import Catalogue, Names
 from skyhold.registry.committing import Commit, PacksLost, PushRequest
-from skyhold.registry.connection import Connection, Session
+from skyhold.registry.connection import Connection
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.reading import open_version
 from skyhold.registry.refs import read_root
 from skyhold.registry.root import Root
+from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.views import PushResult
 from skyhold.storage.bases import DeltaBases

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.connection import Connection, Session
+from skyhold.registry.connection import Connection
+from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.version import VersionDocument
 from skyhold.storage.chunks import ChunkReader, PackSpace

@@ -7,7 +7,8 @@ meanwhile, and a change that died half-way is finished by whoever meets it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 from skyhold.buckets.bucket import Bucket
@@ -20,8 +21,14 @@ from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection, key_encryption_keys, new_operation_id
 from skyhold.registry.membership import is_member, names_store
 from skyhold.registry.opening import document_for, remember
-from skyhold.registry.voters import refuse_unfit_voter
-from skyhold.storage.bootstrap import create_store_document, replace_store_document
+from skyhold.registry.voters import refuse_needed_voter, refuse_unfit_voter
+from skyhold.storage.bootstrap import (
+    create_store_document,
+    inspect_store_document,
+    overwrite_store_document,
+    refuse_occupied,
+    replace_store_document,
+)
 from skyhold.storage.configuration import (
     Configuration,
     ConfiguredBucket,
@@ -32,57 +39,92 @@ from skyhold.storage.configuration import (
     remove_buckets,
     replace_bucket,
 )
-from skyhold.storage.epoch import Epoch, encode_epoch, new_engine, next_epoch
-from skyhold.storage.names import STORE_DOCUMENT
+from skyhold.storage.epoch import Epoch, checked_voters, encode_epoch, new_engine, next_epoch
 from skyhold.storage.policy import Policy
 from skyhold.storage.state import open_state
-from skyhold.storage.store_document import BUCKETS, VOTERS_MAX, StoreDocument, encode_store_document
+from skyhold.storage.store_document import BUCKETS, VOTERS_MAX
 
 
 def admit_again(connection: Connection, name: str) -> None:
     """Make a bucket a member again that was emptied, restored, or lost its `store.json`, under a fresh incarnation.
 
     What else it lacks is then brought by a repair. A voter begins anew in the next epoch: what it promised in this one
-    it may have forgotten.
+    it may have forgotten, so the others have to be a majority without it.
+
+    Raises `InvalidInput` code `voter_needed` where they cannot be, `Unavailable` where too few of them answer, and code
+    `voter_refused` where the bucket cannot vote. It is then what it was.
     """
+    incarnation = secrets.token_hex(16)
+
+    def change(known: Configuration) -> Configuration:
+        return replace_bucket(known, replace(known.bucket(name), incarnation=incarnation))
+
     before = connection.configuration.bucket(name)
-    configured = replace(before, incarnation=secrets.token_hex(16))
-    bucket = connection.bucket(name)
-    after = replace_bucket(connection.configuration, configured)
-    if is_member(connection, before, bucket):
-        # First of all its old incarnation ends, so that it takes no more part in the present epoch.
-        write_document(bucket, document_for(connection.document, after, configured), connection)
-    else:
-        location = connection.settings.locate(configured.location)
+    bucket, location = connection.bucket(name), connection.settings.locate(before.location)
+    member = is_member(connection, before, bucket)
+    if not member:
         create_bucket(location)
-        create_store_document(bucket, document_for(connection.document, after, configured), connection.store_keys)
-    _reconfigure(connection, lambda known: replace_bucket(known, configured), joining=(configured,))
+        refuse_occupied(bucket)
+    if connection.document.engine.kind == BUCKETS and before.role == "voter":
+        refuse_needed_voter(connection, name)
+        refuse_unfit_voter(bucket, location, f"Take its vote: skyhold store voters remove {name}")
+    after = change(connection.configuration)
+    # Its old incarnation ends before the epoch does: what it holds of it counts no more, here or elsewhere.
+    overwrite_store_document(
+        bucket, document_for(connection.document, after, after.bucket(name)), connection.store_keys
+    )
+    if connection.shared:
+        connection.reopen()  # to ask each voter anew whether it is the one that was admitted
+    _reconfigure(connection, change)
 
 
 def join_bucket(connection: Connection, location: BucketLocation, role: Role | None = None) -> ConfiguredBucket:
     """Add a bucket to the store, by default as a voter while there are fewer than `VOTERS_MAX`.
 
-    Raises `AlreadyExists` where its name is taken or it is not empty. One that a join that died, or an earlier
-    membership, left with this store's `store.json` is taken as it is.
+    Raises `AlreadyExists` where its name is taken or it is not empty, and `InvalidInput` code `voter_refused` where it
+    cannot vote; nothing is in it then. One that a join that died, or an earlier membership, left with this store's
+    `store.json` is taken as it is.
     """
     configured = ConfiguredBucket(location, secrets.token_hex(16), role or default_role(connection))
     after = add_bucket(connection.configuration, configured)  # refuses before anything is written
+    if connection.shared:
+        next_epoch(connection.document.engine, after)
     reached = connection.settings.locate(location)
     create_bucket(reached)
-    document = document_for(connection.document, after, configured)
     with open_bucket(reached) as bucket:
-        if names_store(bucket) == connection.document.store:
-            write_document(bucket, document, connection)
+        ours = names_store(bucket) == connection.document.store
+        if not ours:
+            refuse_occupied(bucket)
+        if connection.document.engine.kind == BUCKETS and configured.role == "voter":
+            url = location.url
+            refuse_unfit_voter(
+                bucket, reached, f"Use it for packs only: skyhold bucket add {bucket.name} {url} --role packs"
+            )
+        if ours:
+            configured = _as_it_is(connection, bucket, configured)
         else:
-            create_store_document(bucket, document, connection.store_keys)
-    _reconfigure(connection, lambda known: add_bucket(known, configured), joining=(configured,))
+            create_store_document(bucket, document_for(connection.document, after, configured), connection.store_keys)
+    _reconfigure(connection, lambda known: add_bucket(known, configured))
+    return configured
+
+
+def _as_it_is(connection: Connection, bucket: Bucket, configured: ConfiguredBucket) -> ConfiguredBucket:
+    """A bucket that has this store's `store.json` keeps the incarnation that it shows, unless it is none or a member's:
+    whoever joins it at the same time then joins the same."""
+    members = {known.incarnation for known in connection.configuration.buckets}
+    with suppress(SkyholdError):
+        shown = inspect_store_document(bucket, connection.store_keys)
+        if shown.incarnation not in members and shown.bucket == configured.location.name:
+            return replace(configured, incarnation=shown.incarnation)
+    after = add_bucket(connection.configuration, configured)
+    overwrite_store_document(bucket, document_for(connection.document, after, configured), connection.store_keys)
     return configured
 
 
 def default_role(connection: Connection) -> Role:
     """The role of a bucket that joins, where nobody says."""
     voters = sum(bucket.role == "voter" for bucket in connection.configuration.buckets)
-    return "packs" if connection.shared and voters >= VOTERS_MAX else "voter"
+    return "packs" if voters >= VOTERS_MAX else "voter"
 
 
 def leave_buckets(connection: Connection, names: Collection[str]) -> None:
@@ -119,8 +161,30 @@ def change_roles(connection: Connection, roles: Mapping[str, Role]) -> None:
             known = replace_bucket(known, replace(known.bucket(name), role=role))
         return known
 
-    joining = [connection.configuration.bucket(name) for name, role in roles.items() if role == "voter"]
-    _reconfigure(connection, change, joining=joining)
+    before = connection.configuration
+    after = change(before)
+    checked_voters(after)
+    if after == before:
+        return
+    for name, role in roles.items():
+        if role == "voter" and before.bucket(name).role != "voter" and connection.document.engine.kind == BUCKETS:
+            location = connection.settings.locate(before.bucket(name).location)
+            refuse_unfit_voter(connection.bucket(name), location, "It goes on to keep packs")
+    _reconfigure(connection, change)
+
+
+def replace_voter(connection: Connection, name: str, by: str) -> None:
+    """Let one member vote in the place of another. Raises `InvalidInput` code `no_replacement` unless the first votes
+    and the second does not."""
+    configuration = connection.configuration
+    if configuration.bucket(name).role != "voter" or configuration.bucket(by).role == "voter":
+        raise InvalidInput(
+            f"Bucket `{by}` can vote in the place of `{name}` only if `{name}` votes now and `{by}` does not; "
+            "nothing was changed",
+            code="no_replacement",
+            hint="See who votes: skyhold bucket list",
+        )
+    change_roles(connection, {name: "packs", by: "voter"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +208,17 @@ def move_engine(connection: Connection, place: str) -> EngineMove:
     Raises `InvalidInput` code `engine_unchanged`, and where the buckets cannot vote; `Corrupt` code `move_differs` if
     the comparison fails, which would be a defect.
     """
+    configuration = connection.configuration  # first: it is that of the newest epoch, and so are the registers then
     before, engine = connection.registers.current, connection.document.engine
     machine = open_state().machine_id
-    target = new_engine(place, engine.term + 1, machine, connection.configuration)
+    target = new_engine(place, engine.term + 1, machine, configuration)
     if (target.kind, target.machine, target.cluster) == (engine.kind, engine.machine, engine.cluster):
         raise InvalidInput(
             f"The registers are kept there already ({place}); nothing was changed", code="engine_unchanged"
         )
     for name, _ in target.voters:
-        location = connection.configuration.bucket(name).location
-        refuse_unfit_voter(connection.bucket(name), connection.settings.locate(location))
+        location = connection.settings.locate(configuration.bucket(name).location)
+        refuse_unfit_voter(connection.bucket(name), location, f"Take its vote: skyhold store voters remove {name}")
 
     def following(value: Versioned) -> bytes:
         configuration = decode_configuration(value.data)
@@ -187,21 +252,11 @@ def spread(connection: Connection, others: Iterable[ConfiguredBucket] = ()) -> N
             continue
 
 
-def _reconfigure(
-    connection: Connection,
-    change: Callable[[Configuration], Configuration],
-    joining: Sequence[ConfiguredBucket] = (),
-) -> None:
+def _reconfigure(connection: Connection, change: Callable[[Configuration], Configuration]) -> None:
     """Change the configuration. Of registers that machines share a new epoch begins, whichever bucket comes or goes: a
-    push that counts on the buckets of before meets its seals. `joining` are tried first, where they shall vote."""
+    push that counts on the buckets of before meets its seals."""
     before = connection.configuration
-    engine = connection.document.engine
     if connection.shared:
-        next_epoch(engine, change(before))  # refuses before anything is tried
-        for configured in joining if engine.kind == BUCKETS else ():
-            if configured.role == "voter":
-                location = connection.settings.locate(configured.location)
-                refuse_unfit_voter(connection.bucket_at(configured.location), location)
 
         def following(value: Versioned) -> bytes:
             return encode_epoch(next_epoch(connection.document.engine, change(decode_configuration(value.data))))
@@ -228,13 +283,3 @@ def _replace_configuration(connection: Connection, change: Callable[[Configurati
         if error.code != "checkpoint_pending":
             raise
     connection.reconfigured()
-
-
-def write_document(bucket: Bucket, document: StoreDocument, connection: Connection) -> None:
-    """Put a `store.json` in the place of whatever is there."""
-    body = encode_store_document(document, connection.store_keys)
-    bucket.delete(STORE_DOCUMENT)
-    if bucket.capabilities.conditional_create:
-        bucket.write_if(STORE_DOCUMENT, body, expected_tag=None)
-    else:
-        bucket.write(STORE_DOCUMENT, body)

@@ -25,6 +25,7 @@ from skyhold.errors import (
 )
 from skyhold.registry.connection import Connection, frame_keys, key_encryption_keys
 from skyhold.registry.opening import acquaintance, candidates, remember
+from skyhold.registry.reconfiguring import spread
 from skyhold.registry.salvage import begin_with, refuse_minority, salvage
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys
 from skyhold.storage.bootstrap import read_store_document, replace_store_document
@@ -95,7 +96,9 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
         bucket.close()
     remember(connection)
     majority = len(recovery.answered) > len(configuration.buckets) // 2
-    if not connection.shared:  # it was about to move to another engine, which is done by now
+    if connection.shared:  # it was about to move to another engine, which is done by now
+        spread(connection)
+    else:
         with suppress(OutcomeUnknown) if minority else nullcontext():
             connection.checkpoints.flush()
     failed = {name: error.message for name, error in recovery.failed.items()}
@@ -111,6 +114,8 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
 
 
 def _begin_anew(connection: Connection, *, minority: bool) -> tuple[Connection, RecoverReport]:
+    connection.catch_up()  # the bucket that was named may know an earlier epoch alone
+    _refuse_other(connection.document)
     voters = connection.document.engine.voters
     found = salvage(connection)
     if len(found.survivors) > len(voters) // 2:
@@ -162,6 +167,16 @@ def _refuse_shared(document: StoreDocument) -> None:
             f"The registers of store {document.store} live on no machine: there is nothing to recover",
             code="nothing_to_recover",
             hint="Connect to it: skyhold connect URL",
+        )
+
+
+def _refuse_other(document: StoreDocument) -> None:
+    if document.engine.kind != BUCKETS:
+        raise InvalidInput(
+            f"The registers of store {document.store} have moved to engine {document.engine.kind}: this bucket did not "
+            "know it",
+            code="nothing_to_recover",
+            hint="Name another bucket of the store",
         )
 
 

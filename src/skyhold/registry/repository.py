@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from skyhold.errors import InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import ANY, Change, RefUpdate, attachments
-from skyhold.registry.connection import Connection, Session, new_operation_id, now, pause
+from skyhold.registry.connection import Connection, new_operation_id, now, pause
 from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
 from skyhold.registry.names import Ref, RefKind, parse_reference
 from skyhold.registry.pulling import PullRequest, pull_version
 from skyhold.registry.reading import open_document, open_version, read_model_card
 from skyhold.registry.refs import RepositoryRegister
+from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.views import LogEntry, MoveView, PullResult, PushResult, RefView, Version, move_view
 from skyhold.storage.chunks import ChunkReader

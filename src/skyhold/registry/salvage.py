@@ -23,10 +23,11 @@ from skyhold.consensus.recovery import DamagedCheckpoint
 from skyhold.consensus.register import Versioned
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.registry.connection import Connection
-from skyhold.registry.epochs import StoreSuccession, open_registers
+from skyhold.registry.epochs import StoreSuccession
 from skyhold.registry.opening import document_for, remember
-from skyhold.registry.reconfiguring import spread, write_document
-from skyhold.storage.bootstrap import inspect_store_document
+from skyhold.registry.reconfiguring import spread
+from skyhold.registry.voters import open_voters
+from skyhold.storage.bootstrap import inspect_store_document, overwrite_store_document
 from skyhold.storage.configuration import Configuration, decode_configuration
 from skyhold.storage.epoch import Epoch, encode_epoch, next_epoch
 
@@ -81,17 +82,19 @@ def begin_with(connection: Connection, found: Salvage) -> None:
             hint="Bring back another bucket of the store, then run `skyhold recover` again",
         )
     epoch = _epoch(connection, decode_configuration(value.data), found)
-    connection.configuration = epoch.configuration
+    connection.begin(epoch.configuration)
+    places = {location.name: location for location in epoch.configuration.locations}
+    # The registers first: nobody looks for them yet, and where this dies, it is done again in an epoch of its own.
+    registers = open_voters(connection, epoch.engine, places, verified=True)
+    try:
+        carry_over(held, registers, encode_epoch(epoch), _Salvaged(connection, held.list()))
+    finally:
+        registers.close()
     for configured in epoch.configuration.buckets:
         if configured.role == "voter":
-            # First of all the incarnations of before end: who still works in that epoch finds out by them.
-            document = document_for(connection.document, epoch.configuration, configured)
-            write_document(
-                connection.bucket_at(configured.location), replace(document, engine=epoch.engine), connection
-            )
-    registers = open_registers(connection, epoch.engine, epoch.configuration)
-    carry_over(held, registers, encode_epoch(epoch), _Salvaged(connection, held.list()))
-    registers.close()
+            # With it the incarnations of before end: who still works in that epoch finds out.
+            document = replace(document_for(connection.document, epoch.configuration, configured), engine=epoch.engine)
+            overwrite_store_document(connection.bucket_at(configured.location), document, connection.store_keys)
     connection.enter(epoch)
     connection.reopen()
     remember(connection)
@@ -103,7 +106,7 @@ class _Salvaged(StoreSuccession):
         super().__init__(connection)
         self._keys = keys
 
-    def listed(self, names: Versioned) -> Iterable[str]:  # noqa: ARG002 - what was not found cannot be carried
+    def listed(self, names: Versioned, configuration: bytes) -> Iterable[str]:  # noqa: ARG002 - see `salvage`
         return self._keys
 
 

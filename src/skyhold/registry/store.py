@@ -209,12 +209,15 @@ class Store:
 
         change_roles(self._connection, roles)
 
-    def readmit_bucket(self, name: str) -> None:
-        """Admit a bucket again that was emptied, restored from a backup or exchanged, as one that has forgotten what it
-        promised."""
-        from skyhold.registry.reconfiguring import admit_again
+    def replace_voter(self, name: str, by: str | None = None) -> None:
+        """Let bucket `by` vote in the place of `name`; or, without one, admit `name` again, which was emptied, restored
+        from a backup or exchanged, as one that has forgotten what it promised."""
+        from skyhold.registry import reconfiguring
 
-        admit_again(self._connection, name)
+        if by is None:
+            reconfiguring.admit_again(self._connection, name)
+        else:
+            reconfiguring.replace_voter(self._connection, name, by)
 
     @property
     def stale(self) -> list[StaleRead]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from skyhold.errors import SkyholdError
 from skyhold.registry.checkpoints import write_lost_checkpoints
@@ -129,6 +130,7 @@ class RepairReport:
 
 
 SyncReport = RepairReport
+OUTDATED: Final = "Its store.json tells of an epoch that is over: skyhold sync"
 
 
 def status_of(connection: Connection) -> StoreStatus:
@@ -156,7 +158,7 @@ def status_of(connection: Connection) -> StoreStatus:
                 missing=missing[location.name],
                 held_bytes=0 if state is None else state.held_bytes,
                 error=None if error is None else error.message,
-                hint=None if error is None else error.hint,
+                hint=error.hint if error is not None else OUTDATED if members[location.name].outdated else None,
             )
         )
     repositories = tuple(_repository_status(connection, item, found, members) for item in inventory.repositories)
@@ -185,11 +187,7 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
     """
     report = RepairReport(dry_run)
     members = examine(connection)
-    for name, member in members.items():
-        if member.readmissible:
-            report.readmitted.append(name)
-            if not dry_run:
-                admit_again(connection, name)
+    refused = _readmit(connection, members, report)
     if report.readmitted and not dry_run:
         members = examine(connection)
     if not dry_run:
@@ -199,7 +197,7 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
     with connection.session(Policy()) as session:
         inventory = take_inventory(connection, session, held=deep)
     found = _survey(connection, inventory, members, progress, deep=deep, include_vacant=dry_run)
-    report.damage, report.unreachable = inventory.damage, _unreachable(found, members)
+    report.damage, report.unreachable = inventory.damage, _unreachable(found, members) | refused
     if dry_run:
         report.mended = list(found.findings)
         return report
@@ -213,6 +211,22 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
     if report.damage and report.mended:  # what was mended may have made the rest readable
         return _again(report, connection, deep=deep, progress=progress)
     return report
+
+
+def _readmit(connection: Connection, members: dict[str, Membership], report: RepairReport) -> dict[str, str]:
+    """Admit again what can be; what could not, by bucket, with the reason and the way out."""
+    refused: dict[str, str] = {}
+    for name, member in members.items():
+        if not member.readmissible:
+            continue
+        try:
+            if not report.dry_run:
+                admit_again(connection, name)
+        except SkyholdError as error:
+            refused[name] = _with_way_out(error)
+        else:
+            report.readmitted.append(name)
+    return refused
 
 
 def _again(before: RepairReport, connection: Connection, *, deep: bool, progress: Progress) -> RepairReport:

@@ -11,8 +11,10 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
 from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.carrying import CONFIG
+from skyhold.consensus.no_majority import no_majority
 from skyhold.consensus.voter import Voter
-from skyhold.errors import Corrupt, InvalidInput
+from skyhold.errors import Corrupt, InvalidInput, SkyholdError
 from skyhold.security.keys import StoreKeys
 from skyhold.storage.bootstrap import inspect_store_document
 from skyhold.storage.store_document import Engine
@@ -31,8 +33,11 @@ FOLDER_CLIENTS: Final = 8
 """A folder's puts are made atomic by our own driver; what is tried is the file system's locks and links."""
 
 
-def open_voters(connection: Connection, engine: Engine, places: Mapping[str, BucketLocation]) -> BucketRegisters:
+def open_voters(
+    connection: Connection, engine: Engine, places: Mapping[str, BucketLocation], *, verified: bool = False
+) -> BucketRegisters:
     """The registers in the voters that `engine` names; `places` says where they are. Nothing is asked of them yet.
+    `verified`: they are taken for those that were admitted, which their `store.json` does not say yet.
 
     Raises `Corrupt` where a voter's place is not known.
     """
@@ -49,11 +54,34 @@ def open_voters(connection: Connection, engine: Engine, places: Mapping[str, Buc
         verify: Callable[[], None] = partial(
             _verify, bucket, connection.document.store, incarnation, connection.store_keys
         )
+        verify = _believe if verified else verify
         voters.append(Voter(bucket, incarnation, verify, WRITE_INTERVAL_S.get(location.provider, 0.0)))
     return BucketRegisters(voters, engine.term, connection.keys, writer=connection.author)
 
 
-def refuse_unfit_voter(bucket: Bucket, location: BucketLocation) -> None:
+def refuse_needed_voter(connection: Connection, name: str) -> None:
+    """Raise unless the other voters of the present epoch are a majority without this one: `InvalidInput` code
+    `voter_needed`, or `Unavailable` where too few of them answer."""
+    registers = connection.registers.current
+    if not isinstance(registers, BucketRegisters):
+        raise TypeError(f"the registers of engine buckets are {registers!r}")
+    shown = registers.inspect(CONFIG)
+    needed = len(shown) // 2 + 1
+    others = [voter for voter in shown if voter != name]
+    if len(others) < needed:
+        raise InvalidInput(
+            f"Bucket `{name}` cannot begin anew: of {len(shown)} voters, the others are no majority without it",
+            code="voter_needed",
+            hint=f"Add another voter first: skyhold bucket add NAME URL. If what `{name}` had promised is lost, too: "
+            "skyhold recover --minority URL",
+            bucket=name,
+        )
+    silent = {voter: held for voter in others if isinstance(held := shown[voter], SkyholdError)}
+    if len(others) - len(silent) < needed:
+        raise no_majority(CONFIG, len(shown), silent, sent=False)
+
+
+def refuse_unfit_voter(bucket: Bucket, location: BucketLocation, hint: str) -> None:
     """Try whether the conditional puts of a bucket are atomic, which takes some seconds over a network.
 
     Raises `InvalidInput` code `voter_refused` where they are not, and what the bucket raises.
@@ -66,9 +94,13 @@ def refuse_unfit_voter(bucket: Bucket, location: BucketLocation) -> None:
             f"Bucket `{bucket.name}` cannot vote: its conditional puts are not atomic under contention "
             f"({'; '.join(verdict.reasons)})",
             code="voter_refused",
-            hint=f"Use it for packs only: skyhold bucket add {bucket.name} {location.url} --role packs",
+            hint=hint,
             bucket=bucket.name,
         )
+
+
+def _believe() -> None:
+    """The voter is the one that was admitted."""
 
 
 def _verify(bucket: Bucket, store: str, incarnation: str, keys: StoreKeys) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -97,6 +98,8 @@ class StaleRead:
 
 def engine_of(connection: Connection) -> EngineStatus:
     """Ask every voter. Raises only where the store cannot be opened at all."""
+    with suppress(SkyholdError):  # where a majority answers, it tells whether the store has moved on
+        connection.registers.read(CONFIG)
     engine = connection.document.engine
     registers = connection.registers.current
     if engine.kind == ETCD:

@@ -83,13 +83,20 @@ def replace_store_document(
     """Replace the `store.json` of the same store in a bucket.
 
     Raises `AlreadyExists` code `store_exists` where another store's is there, `Conflict` where somebody else replaced
-    it at the same time or it already has a greater term, and what `read_store_document` raises.
+    it at the same time, where it has another incarnation (which only an admission may give it) or already a greater
+    term, and what `read_store_document` raises.
     """
     body = encode_store_document(document, keys)
     found = _read_tagged(bucket)
     current, _ = decode_store_document(found.body, keks, bucket.url)
     if current.store != document.store:
         _refuse_taken(bucket)
+    if current.incarnation != document.incarnation:
+        raise Conflict(
+            f"{bucket.url} is not the bucket that was admitted: it was emptied, restored or exchanged",
+            code="bucket_restored",
+            hint=f"Admit it again: skyhold store voters replace {bucket.name}",
+        )
     if current.engine.term > document.engine.term:
         raise Conflict(
             f"{bucket.url} is already at term {current.engine.term}, beyond {document.engine.term}: the store was "
@@ -101,6 +108,26 @@ def replace_store_document(
         return
     try:
         bucket.write_if(STORE_DOCUMENT, body, expected_tag=found.tag)
+    except OutcomeUnknown:
+        if not _holds(bucket, body):
+            raise
+
+
+def overwrite_store_document(bucket: Bucket, document: StoreDocument, keys: StoreKeys) -> None:
+    """Put a `store.json` in the place of whatever is there, in one step: an admission, which ends the incarnation that
+    was. Raises `Conflict` where somebody else replaced it at the same time."""
+    body = encode_store_document(document, keys)
+    if not (bucket.capabilities.conditional_create and bucket.capabilities.conditional_replace):
+        bucket.write(STORE_DOCUMENT, body)
+        return
+    try:
+        tagged = bucket.read_tagged(STORE_DOCUMENT)
+    except NotFound as error:
+        if error.code == "bucket_not_found":
+            raise
+        tagged = None
+    try:
+        bucket.write_if(STORE_DOCUMENT, body, expected_tag=None if tagged is None else tagged.tag)
     except OutcomeUnknown:
         if not _holds(bucket, body):
             raise

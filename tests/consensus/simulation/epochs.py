@@ -132,7 +132,7 @@ class SimulatedSuccession(Succession):
     def open(self, next_configuration: bytes) -> Registers:
         return self._epochs.open(self._runtime, Configuration.decode(next_configuration))
 
-    def listed(self, names: Versioned) -> Iterable[str]:
+    def listed(self, names: Versioned, configuration: bytes) -> Iterable[str]:
         return KEY_NAMES[1:] if names.data else ()
 
     def configuration(self, next_configuration: bytes) -> bytes:

@@ -21,10 +21,7 @@ def command(session: Session, *, name: str, by: str | None) -> None:
     A majority of the voters has to answer. Work goes on meanwhile, on every machine.
     """
     with session.store() as store:
-        if by is None:
-            store.readmit_bucket(name)
-        else:
-            store.set_roles({name: "packs", by: "voter"})
+        store.replace_voter(name, by)
         voters = [bucket.location.name for bucket in store.configuration.buckets if bucket.role == "voter"]
     done = f"{name} was admitted again" if by is None else f"{by} votes in the place of {name}"
     session.output.show(
