@@ -343,6 +343,12 @@ def test_lost_majority_is_named_and_what_is_known_is_read_by_asking_for_it(
     assert skyhold("show", "fraud/scorer@champion", "--stale", "--quiet").err == ""
 
 
+@pytest.mark.parametrize("engine", ["buckets", "sqlite"])
+def test_stale_list_of_a_store_without_repositories_is_empty(skyhold: Shell, store: list[Path], engine: str) -> None:
+    run = skyhold("list", "--stale", "--json")
+    assert (run.document["repositories"], run.document.get("stale", [])) == ([], [])
+
+
 @on_its_machine
 def test_machine_that_lost_its_state_recovers_from_one_bucket(
     skyhold: Shell, pushed: str, store: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

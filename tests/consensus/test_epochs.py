@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from math import inf
 
 import pytest
 
@@ -12,6 +13,7 @@ from skyhold.consensus.carrying import CONFIG, NAMES, carry_over, compare
 from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import CHANGES_KEPT, Known, Registers, Resync, Versioned
+from skyhold.consensus.stale import StaleRegisters
 from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, Unavailable
 from tests.consensus.epochs import REPOSITORY, Epochs, Killed, Mortal
 from tests.consensus.fixtures import bucket_registers, new_buckets
@@ -371,3 +373,12 @@ def test_seal_of_the_configuration_that_is_not_known_to_be_decided_is_not_follow
     assert (found.value, found.undecided) == (Versioned(1, b"first"), Versioned(2, b"first"))
     assert list(voters.clouds[ord("d")].list()) == []
     voters.close()
+
+
+@pytest.mark.parametrize("max_age_s", [0, 60, inf])
+def test_register_that_was_never_created_is_absent_to_stale_reads_too(max_age_s: float, epochs: Mortal) -> None:
+    late = StaleRegisters(epochs.process().current, epochs, max_age_s=max_age_s, told=lambda *_: None)
+    assert late.read("repository/" + "1" * 32) is None
+    move(epochs.process(), epochs)
+    assert late.read("repository/" + "1" * 32) is None
+    assert late.read(REPOSITORY) == Versioned(3, b"two")

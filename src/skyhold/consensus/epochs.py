@@ -74,7 +74,8 @@ class EpochRegisters(Registers):
             found = epoch.read_known(key, max_age_s=max_age_s)
             newest = found.undecided or found.value
             if newest is None and found.age_s is not None:
-                return Known(self.read(key))  # who looks in an old epoch finds nothing, too
+                # Who looks in an old epoch finds nothing, too. (A reader that may be stale overrides `read` by this.)
+                return Known(EpochRegisters.read(self, key))
             seen = replace(found, value=_standing(found.value), undecided=_standing(found.undecided))
             if newest is None or newest.next_configuration is None:
                 return seen
