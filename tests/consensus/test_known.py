@@ -10,7 +10,7 @@ from skyhold.consensus.acceptor import AcceptorState, Ballot, promise
 from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, object_key
 from skyhold.consensus.paxos import Get, Put, Seen
 from skyhold.consensus.register import Change, Known, Versioned
-from skyhold.errors import PermissionDenied, Unavailable
+from skyhold.errors import Conflict, PermissionDenied, Unavailable
 from tests.consensus.conformance import KEY
 from tests.consensus.fixtures import KEYS, FlakyBucket, bucket_registers, new_buckets
 
@@ -57,6 +57,17 @@ def test_own_change_confirms_its_value() -> None:
     registers.compare_and_set(KEY, 0, b"one", "a")
     lose(*buckets)
     assert registers.read_known(KEY, max_age_s=60).value == ONE
+
+
+def test_refused_change_forgets_what_was_confirmed_so_that_it_can_be_planned_again() -> None:
+    buckets = with_two_changes()
+    registers = bucket_registers(buckets)
+    registers.read(KEY)
+    bucket_registers(buckets).compare_and_set(KEY, 2, b"three", "c")
+    assert registers.read_known(KEY, max_age_s=60).value == TWO
+    with pytest.raises(Conflict):
+        registers.compare_and_set(KEY, 2, b"mine", "d")
+    assert registers.read_known(KEY, max_age_s=60) == Known(Versioned(3, b"three"))
 
 
 def test_of_a_lost_majority_the_newest_value_known_to_be_durable_is_told_with_its_writer() -> None:

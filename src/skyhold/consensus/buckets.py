@@ -35,7 +35,7 @@ from skyhold.consensus.register import (
 )
 from skyhold.consensus.runtime import Mailbox, Runtime, ThreadRuntime
 from skyhold.consensus.voter import Voter, VoterClient
-from skyhold.errors import OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
+from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
 
 T = TypeVar("T")
 
@@ -209,7 +209,11 @@ class BucketRegisters(Registers):
 
     def _decide(self, operation: Operation) -> Decided:
         began_s = self._runtime.monotonic()
-        decided = self._proposer.decide(self._slot(operation.key), operation)
+        try:
+            decided = self._proposer.decide(self._slot(operation.key), operation)
+        except Conflict:
+            self._confirmed.pop(operation.key, None)  # what it was planned on is old: it has to be planned on another
+            raise
         self._confirmed[operation.key] = Confirmed(began_s, decided.kept)
         return decided
 
