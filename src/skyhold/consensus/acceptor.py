@@ -13,6 +13,9 @@ from typing import Final, Generic, TypeVar
 
 V = TypeVar("V")
 
+VOTERS_MAX: Final = 7
+"""Of one epoch. Every round asks all of them; with seven, three may be gone."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Ballot:

@@ -13,7 +13,7 @@ from math import inf
 from typing import Final, TypeVar
 
 from skyhold.codec.frame import FrameKeys
-from skyhold.consensus.acceptor import AcceptorState, unanimous
+from skyhold.consensus.acceptor import VOTERS_MAX, AcceptorState, unanimous
 from skyhold.consensus.acceptor_object import FOLDER, AcceptorObject, parse_object_key
 from skyhold.consensus.known import Confirmed, known
 from skyhold.consensus.no_majority import did_not_answer, no_majority
@@ -40,7 +40,6 @@ from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, SkyholdEr
 T = TypeVar("T")
 
 DEADLINE_S: Final = 30.0
-VOTERS_MAX: Final = 7
 READ_ATTEMPTS: Final = 3
 WATCH_INTERVAL_S_MIN: Final = 0.02
 WATCH_INTERVAL_S_MAX: Final = 1.0

@@ -46,17 +46,18 @@ class Succession(ABC):
 
 
 def carry_over(epoch: Registers, following: Registers, next_configuration: bytes, succession: Succession) -> None:
-    """Steps 2 to 4 of the module. May be repeated, also by several at once: what is done already is found done."""
+    """Steps 2 to 4 of a move, as `epochs` counts them. May be repeated, also by several at once: what is done already
+    is found done."""
     sealed_config = _sealed(epoch, CONFIG, next_configuration)
     names = _sealed(epoch, NAMES, next_configuration)
     keys = sorted({*succession.listed(names[-1].value, sealed_config[-1].value.data)} - {CONFIG, NAMES})
 
     def carry(key: str) -> None:
-        _restore(following, key, _unsealed(_sealed(epoch, key, next_configuration)))
+        _restore(following, key, _as_restored(_sealed(epoch, key, next_configuration)))
 
     succession.each(carry, keys)
-    _restore(following, NAMES, _unsealed(names))
-    config = _unsealed(sealed_config)
+    _restore(following, NAMES, _as_restored(names))
+    config = _as_restored(sealed_config)
     first = replace(config[-1].value, data=succession.configuration(next_configuration))
     _restore(following, CONFIG, [*config[:-1], replace(config[-1], value=first)])
 
@@ -86,7 +87,7 @@ def _sealed(epoch: Registers, key: str, next_configuration: bytes) -> list[Chang
     raise contended_seal(key)
 
 
-def _unsealed(changes: Sequence[Change]) -> list[Change]:
+def _as_restored(changes: Sequence[Change]) -> list[Change]:
     """The changes as they are restored: the seal is a change that leaves the data as it was. None of a register that
     had never been created."""
     seal = changes[-1].value
@@ -128,7 +129,7 @@ def compare(epoch: Registers, following: Registers) -> Carried:
     registers = changes = 0
     differing = []
     for key in epoch.list():
-        ended = _unsealed(epoch.changes(key))
+        ended = _as_restored(epoch.changes(key))
         if not ended:
             continue
         registers, changes = registers + 1, changes + len(ended)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.consensus.etcd_location import parse_etcd_location
 from skyhold.errors import Corrupt, InvalidInput
 from skyhold.storage.canonical import decode, decode_canonical, encode
@@ -12,7 +13,6 @@ from skyhold.storage.store_document import (
     BUCKETS,
     ETCD,
     SQLITE,
-    VOTERS_MAX,
     Engine,
     engine_from_json,
     engine_to_json,

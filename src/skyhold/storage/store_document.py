@@ -14,6 +14,7 @@ from typing import Final, NoReturn, cast
 from blake3 import blake3
 
 from skyhold.buckets.location import BucketLocation, check_bucket_name
+from skyhold.consensus.acceptor import VOTERS_MAX as VOTERS_MAX  # noqa: PLC0414 - the bound of the document, too
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys, open_keys
 from skyhold.storage.canonical import decode_canonical, encode
@@ -28,7 +29,6 @@ SQLITE: Final = "sqlite"
 BUCKETS: Final = "buckets"
 ETCD: Final = "etcd"
 _ENGINE_FIELDS: Final = {SQLITE: "machine", BUCKETS: "voters", ETCD: "cluster"}
-VOTERS_MAX: Final = 7
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _MAC: Final = re.compile(r"[0-9a-f]{64}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from skyhold.consensus.buckets import VOTERS_MAX
+from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.consensus.carrying import CONFIG
 from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.register import Versioned
