@@ -382,3 +382,23 @@ def test_register_that_was_never_created_is_absent_to_stale_reads_too(max_age_s:
     move(epochs.process(), epochs)
     assert late.read("repository/" + "1" * 32) is None
     assert late.read(REPOSITORY) == Versioned(3, b"two")
+
+
+def test_epoch_that_cannot_be_closed_keeps_no_other_open(epochs: Mortal) -> None:
+    process = epochs.process()
+    for _ in range(2):
+        move(process, epochs)
+    closed: list[int] = []
+
+    def failing(number: int) -> Callable[[], None]:
+        def close() -> None:
+            closed.append(number)
+            raise Unavailable(f"epoch {number}")
+
+        return close
+
+    for number, epoch in enumerate(process._opened):
+        epoch.close = failing(number)  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="epoch 0"):
+        process.close()
+    assert sorted(closed) == [0, 1, 2]

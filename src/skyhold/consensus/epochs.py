@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -178,8 +179,9 @@ class EpochRegisters(Registers):
         return PinnedRegisters(self, self._current)
 
     def close(self) -> None:
-        for epoch in self._opened:
-            epoch.close()
+        with ExitStack() as closing:  # one that raises keeps none open; of several errors the first epoch's is raised
+            for epoch in self._opened:
+                closing.callback(epoch.close)
 
     # ---- following
 

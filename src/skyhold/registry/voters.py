@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -42,21 +43,24 @@ def open_voters(
     Raises `Corrupt` where a voter's place is not known.
     """
     voters = []
-    for name, incarnation in engine.voters:
-        if name not in places:
-            raise Corrupt(
-                f"The store names `{name}` as a voter, and does not say where it is",
-                code="store_document_malformed",
-                hint="Connect by another bucket of the store, then run `skyhold repair`",
+    with ExitStack() as opened:
+        for name, incarnation in engine.voters:
+            if name not in places:
+                raise Corrupt(
+                    f"The store names `{name}` as a voter, and does not say where it is",
+                    code="store_document_malformed",
+                    hint="Connect by another bucket of the store, then run `skyhold repair`",
+                )
+            location = connection.settings.locate(places[name])
+            bucket = opened.enter_context(open_bucket(location))
+            verify: Callable[[], None] = partial(
+                _verify, bucket, connection.document.store, incarnation, connection.store_keys
             )
-        location = connection.settings.locate(places[name])
-        bucket = open_bucket(location)
-        verify: Callable[[], None] = partial(
-            _verify, bucket, connection.document.store, incarnation, connection.store_keys
-        )
-        verify = _believe if verified else verify
-        voters.append(Voter(bucket, incarnation, verify, WRITE_INTERVAL_S.get(location.provider, 0.0)))
-    return BucketRegisters(voters, engine.term, connection.keys, writer=connection.author)
+            verify = _believe if verified else verify
+            voters.append(Voter(bucket, incarnation, verify, WRITE_INTERVAL_S.get(location.provider, 0.0)))
+        registers = BucketRegisters(voters, engine.term, connection.keys, writer=connection.author)
+        opened.pop_all()  # they are the registers' from here on
+        return registers
 
 
 def refuse_needed_voter(connection: Connection, name: str) -> None:
