@@ -28,11 +28,12 @@ def summary(engine: EngineStatus) -> str:
 
 
 def last_decision(engine: EngineStatus) -> str | None:
-    """The newest decision that a majority shows, and who wrote it."""
+    """The newest decision that a majority shows, and who wrote it, where that is known."""
     if not engine.decisions:
         return None
-    newest = max(engine.decisions, key=lambda decision: decision.time)
-    return f"register {newest.register}, version {newest.version}, at {newest.time} by {newest.writer}"
+    newest = max(engine.decisions, key=lambda decision: decision.time or "")
+    told = f"register {newest.register}, version {newest.version}"
+    return told if newest.time is None else f"{told}, at {newest.time} by {newest.writer}"
 
 
 def tell_voters(engine: EngineStatus) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from skyhold.consensus.acceptor import unanimous
+from skyhold.consensus.acceptor import in_preparation, unanimous
 from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG, NAMES
@@ -46,12 +46,13 @@ class VoterStatus:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The newest decision on a register that a majority shows; None where they do not agree at this moment."""
+    """The newest decision on a register that a majority shows. `writer` brought it through, at `time` (RFC 3339, by its
+    clock). Both are None where every voter that shows it was written by somebody else since, who only prepared."""
 
     register: str
     version: int
-    writer: str
-    time: str
+    writer: str | None
+    time: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +162,14 @@ def _voter(name: str, incarnation: str, shown: Mapping[str, Shown]) -> VoterStat
 
 
 def _decision(key: str, shown: Shown, voters: int) -> Decision | None:
+    """None where no majority shows one value at this moment."""
     held = {name: item for name, item in shown.items() if isinstance(item, AcceptorObject)}
     chosen = unanimous({name: item.state for name, item in held.items()}, voters)
     if chosen is None or not chosen.value:
         return None
-    witness = next(item for item in held.values() if item.state.accepted == chosen.accepted)
-    return Decision(key, chosen.value[-1].value.version, witness.writer, witness.time)
+    version = chosen.value[-1].value.version
+    for item in held.values():
+        # A later promise leaves the value as it was, and puts its own writer and time beside it.
+        if item.state.accepted == chosen.accepted and not in_preparation(item.state):
+            return Decision(key, version, item.writer, item.time)
+    return Decision(key, version, None, None)
