@@ -364,6 +364,18 @@ def test_machine_that_lost_its_state_recovers_from_one_bucket(
     skyhold("push", "fraud/scorer", "model", "-m", "From the former machine", status=6)
 
 
+def test_recovery_with_a_minority_asks_whether_what_the_others_know_may_be_lost(
+    skyhold: Shell, pushed: str, store: list[Path]
+) -> None:
+    for cloud in store[1:]:
+        shutil.rmtree(cloud)
+    asked = skyhold("recover", store[0], "--minority", status=2).err
+    assert "Give up the changes that only the missing buckets know" in asked
+    assert "on this machine, with its former machine" in asked
+    assert "Less than a majority answered" in skyhold("recover", store[0], "--minority", "--yes").out
+    assert skyhold("show", "fraud/scorer@champion", "--quiet").out.strip() == pushed
+
+
 def test_interrupted_push_says_how_to_go_on_and_goes_on(skyhold: Shell, store: list[Path], own_machine: Path) -> None:
     Path("model").mkdir()
     Path("model/weights.bin").write_bytes(os.urandom(64 << 20))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,6 +13,12 @@ from skyhold.cli.output import counted
 if TYPE_CHECKING:
     from skyhold.registry.recovering import RecoverReport
 
+MACHINE: Final = "Take this store over on this machine, and shut its former machine out?"
+MINORITY: Final = (
+    "Give up the changes that only the missing buckets know, and go on without those buckets "
+    "(of the engine `sqlite`: on this machine, with its former machine shut out)?"
+)
+
 
 @verb(
     click.Argument(["url"]),
@@ -22,18 +28,23 @@ if TYPE_CHECKING:
         help="Go on with less than a majority of the buckets: changes that only the others know are lost.",
     ),
     yes_option(),
-    examples=("skyhold recover s3://models-eu/skyhold", "skyhold recover ./cloud-b --yes --json"),
+    examples=("skyhold recover s3://models-eu/skyhold", "skyhold recover ./cloud-b --minority"),
     exits=(2, 3, 6, 8, 10),
 )
 def command(session: Session, *, url: str, minority: bool, yes: bool) -> None:
-    """Bring a store's refs back from the checkpoints in its surviving buckets, of which URL is one.
+    """Bring a store's refs back from its surviving buckets, of which URL is one.
 
-    For a store of the engine `sqlite` whose machine, or whose state folder, is lost. This machine takes the store
-    over: the former one, should it come back, is refused.
+    Of the engine `sqlite`, where the machine, or its state folder, is lost: from the checkpoints. This machine takes
+    the store over, and the former one, should it come back, is refused.
+
+    Of the engine `buckets` there is no machine to lose, and nothing to recover while a majority of the voters answers.
+    Where the others are lost for good, `--minority` begins anew with those that are left, from the newest values that
+    they have accepted; changes that only the lost ones knew are lost. Those must not come back: together they would be
+    a second store.
     """
     from skyhold.registry import store
 
-    confirm("Take this store over on this machine, and shut its former machine out?", yes=yes)
+    confirm(MINORITY if minority else MACHINE, yes=yes)
     recovered, report = session.unseal(
         session.settings(), lambda settings: store.recover(url, settings=settings, minority=minority)
     )
