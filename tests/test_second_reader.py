@@ -19,10 +19,13 @@ from safetensors.numpy import save_file
 import skyhold
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import open_bucket
+from skyhold.consensus.carrying import CONFIG
 from skyhold.security.keys import KeyFile, Passphrase, StoreKeys
 from skyhold.storage import layout
 from skyhold.storage.bootstrap import inspect_store_document, replace_store_document
+from skyhold.storage.epoch import Epoch, encode_epoch
 from skyhold.storage.settings import load_settings
+from skyhold.storage.store_document import ETCD, Engine
 from tests.second_reading import READER, hashes, read_again
 
 PASSPHRASE = "a passphrase of the tests"
@@ -94,6 +97,82 @@ def test_what_we_store_is_restored_identically(
     assert restored == {version[:40]: files for version, files in wanted.items()}
     if sealed:
         assert read_again(buckets[1:], key_file=tmp_path / "test.key").returncode == 0
+
+
+def move_engines(store: skyhold.Store, buckets: list[Path], model: Path, engines: list[str]) -> set[str]:
+    """Move a store from engine to engine with a version pushed in each epoch, and put back the `store.json` of the
+    first, as where nobody told the buckets of the moves. Returns the versions."""
+    first = {bucket: (bucket / "store.json").read_bytes() for bucket in buckets}
+    random = np.random.default_rng(12)
+    pushed = set()
+    for engine in ["", *engines]:
+        if engine:
+            store.move_engine(engine)
+        write_model(model, random, elements=2000)
+        pushed.add(store.repository("team/model", create=True).push(model, message=engine).version[:40])
+    for bucket, document in first.items():
+        (bucket / "store.json").write_bytes(document)
+    return pushed
+
+
+@pytest.mark.parametrize(
+    "engines",
+    [["sqlite", "buckets"], ["buckets", "sqlite"], ["sqlite", "buckets", "sqlite"], ["buckets", "sqlite", "buckets"]],
+    ids=" ".join,
+)
+def test_a_store_that_moved_is_read_where_it_is_now(engines: list[str], tmp_path: Path) -> None:
+    buckets = [tmp_path / name for name in ("aws", "gcp", "azure")]
+    with skyhold.init(list(map(str, buckets)), settings=load_settings(), engine=engines[0]) as store:
+        wanted = move_engines(store, buckets, tmp_path / "model", engines[1:])
+    run = read_again(buckets, output=tmp_path / "out")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert {path.name for path in (tmp_path / "out" / "team" / "model").iterdir()} == wanted
+
+
+def test_a_store_of_whose_next_voters_most_are_elsewhere_is_not_read_as_it_was(tmp_path: Path) -> None:
+    buckets = [tmp_path / name for name in ("aws", "gcp", "azure")]
+    with skyhold.init(list(map(str, buckets)), settings=load_settings(), engine="sqlite") as store:
+        move_engines(store, buckets, tmp_path / "model", ["buckets"])
+    run = read_again(buckets[:1])
+    assert run.returncode == 2
+    assert "1 of the 3 voters of epoch 2 are here" in run.stderr
+
+
+def test_a_store_of_whose_next_checkpoints_none_are_here_is_not_read_as_it_was(tmp_path: Path) -> None:
+    buckets = [tmp_path / name for name in ("aws", "gcp", "azure", "lab", "nas")]
+    settings = load_settings()
+    with skyhold.init(list(map(str, buckets[:3])), settings=settings, engine="buckets") as store:
+        for bucket in buckets[3:]:
+            store.add_bucket(bucket.name, str(bucket), role="packs")
+        move_engines(store, buckets, tmp_path / "model", ["sqlite"])
+    for bucket in buckets[:2]:
+        for path in (bucket / "checkpoints").rglob("*-*"):
+            path.unlink()
+    run = read_again(buckets[:2])
+    assert run.returncode == 2
+    assert "the 2 of its 5 buckets that are here have no checkpoints" in run.stderr
+
+
+def test_a_store_that_moved_to_etcd_is_not_read_as_it_was(tmp_path: Path) -> None:
+    bucket = tmp_path / "only"
+    with skyhold.init([str(bucket)], settings=load_settings(), engine="buckets") as store:
+        engine = Engine("", 2, ETCD, cluster="etcds://etcd.example:2379/skyhold")
+        sealed = encode_epoch(Epoch(engine, store.configuration))
+        store._connection.registers.seal(CONFIG, 1, sealed)
+    run = read_again([bucket])
+    assert run.returncode == 2
+    assert "moved to the etcd cluster etcds://etcd.example:2379/skyhold" in run.stderr
+
+
+def test_a_damaged_acceptor_of_an_epoch_that_no_store_document_names_is_found(tmp_path: Path) -> None:
+    buckets = [tmp_path / name for name in ("aws", "gcp", "azure")]
+    with skyhold.init(list(map(str, buckets)), settings=load_settings(), engine="sqlite") as store:
+        move_engines(store, buckets, tmp_path / "model", ["buckets"])
+    acceptor = buckets[1] / "registers" / "00000002" / "names"
+    os.truncate(acceptor, acceptor.stat().st_size - 1)
+    run = read_again(buckets)
+    assert run.returncode == 1
+    assert f"{buckets[1]}: registers/00000002/names" in run.stderr
 
 
 def add_data_key(store: skyhold.Store, buckets: list[Path], keks: list[KeyFile | Passphrase]) -> None:

@@ -12,7 +12,8 @@ SKYHOLD_PASSPHRASE.
 It imports nothing of Skyhold, shares no code with it, and is slow and plain on purpose: where the two readers disagree,
 the document, this file or Skyhold is wrong. Numbers in comments are sections of the document.
 
-Exit code: 0 all is sound; 1 something is damaged, and named; 2 it could not begin (no bucket, no key, two stores).
+Exit code: 0 all is sound; 1 something is damaged, and named; 2 it could not begin (no bucket, no key, two stores,
+or the newest registers are not at hand).
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ BLOB_KEY = re.compile(r"(versions|layouts|pages|tensors|nodes|attachments|tombst
 INDEX_KEY = re.compile(r"(indexes)/([0-9a-f]{16})/([0-9a-f]{64})")
 PACK_KEY = re.compile(r"packs/([0-9a-f]{2})/(\1[0-9a-f]{30})")
 ACCEPTOR_FIELDS = {"key", "epoch", "promised", "accepted", "changes", "decided", "nonce", "writer", "time"}
+EPOCHS_MAX = 1_000
 ENGINE_FIELDS = {"sqlite": "machine", "buckets": "voters"}
 ACCEPTOR_KEY = re.compile(r"registers/([0-9a-f]{8})/(config|names|repository-[0-9a-f]{32})")
 CHECKPOINT_KEY = re.compile(r"checkpoints/([0-9a-f]{32})/([0-9a-f]{8})-([0-9a-f]{16})-[0-9a-f]{32}")
@@ -240,6 +242,11 @@ STORE_FIELDS = {
 HINT_FIELDS = {"name", "url", "provider", "region", "endpoint", "path_style", "allow_http"}
 
 
+def check_engine(engine: dict) -> None:
+    fields = {"kind", "term", ENGINE_FIELDS[engine["kind"]]}
+    check(engine.keys() == fields and is_count(engine["term"], 1 << 32), "the engine's fields")
+
+
 class Bucket:
     """A folder with the objects of one bucket."""
 
@@ -274,9 +281,7 @@ class Bucket:
         kind = engine.get("kind")
         if kind not in {"sqlite", "buckets"}:
             raise CannotBegin(f"{self.folder}: the registers live in {kind}, not in the buckets")
-        check(
-            engine.keys() == {"kind", "term", ENGINE_FIELDS[kind]} and is_count(engine["term"], 1 << 32), "its engine"
-        )
+        check_engine(engine)
         check(all(hint.keys() <= HINT_FIELDS for hint in document["hints"]), "store.json: a hint says too much")
         keys = open_keys(document, key_file, passphrase)
         mac = document.pop("mac")
@@ -558,21 +563,46 @@ class Store:
         return value
 
     def registers(self) -> dict[str, bytes]:
-        """The newest known value of every register."""
-        newest = max((bucket.document["engine"] for bucket in self.buckets), key=lambda engine: engine["term"])
-        if newest["kind"] == "sqlite":
-            return self.checkpointed()
-        values = self.accepted(newest["term"], dict(newest["voters"]))
-        following = values.get("config", {}).get("next")
-        if following is not None:
-            # The store was about to move on. Where it did, the next epoch has the register config.
-            epoch = parse_object(following, "epoch")
-            moved = epoch["engine"]["kind"] == "buckets" and self.accepted(
-                epoch["engine"]["term"], dict(epoch["engine"]["voters"])
+        """The newest known value of every register: of the epoch that a store.json names, or of one that it led to."""
+        engine = max((bucket.document["engine"] for bucket in self.buckets), key=lambda engine: engine["term"])
+        # A recovery may have left registers that have not changed since in checkpoints of an earlier term.
+        values = self.checkpointed(0) if engine["kind"] == "sqlite" else self.accepted(engine)
+        for _ in range(EPOCHS_MAX):
+            following = values.get("config", {}).get("next")
+            moved = {} if following is None else self.next_epoch(following)
+            if "config" not in moved:  # created last of all: without it that epoch has not begun
+                return {key: value["data"] for key, value in values.items() if value["data"]}
+            values = moved
+        raise Damaged(f"register config was sealed in {EPOCHS_MAX} epochs, one after the other")
+
+    # ---- 11b the registers, from one epoch to the next
+
+    def next_epoch(self, following: bytes) -> dict[str, dict]:
+        """The last change of every register in the epoch that a seal tells of, as far as it has begun."""
+        epoch = parse_object(following, "epoch")
+        check(epoch.keys() == {"epoch", "engine", "configuration"} and epoch["epoch"] == 1, "the epoch's fields")
+        engine = epoch["engine"]
+        if engine.get("kind") == "etcd":
+            raise CannotBegin(
+                f"the store moved to the etcd cluster {engine.get('cluster')}, or was about to: newer registers may be "
+                "there, not in the buckets"
             )
-            if moved and "config" in moved:
-                values = moved
-        return {key: value["data"] for key, value in values.items() if value["data"]}
+        check_engine(engine)
+        if engine["kind"] == "buckets":
+            return self.accepted(engine)
+        values = self.checkpointed(engine["term"])
+        members = {b["location"]["name"]: b["incarnation"] for b in epoch["configuration"]["buckets"]}
+        here = len(self.among(members))
+        if "config" not in values and here <= len(members) // 2:
+            raise CannotBegin(
+                f"the store was moved to the engine sqlite in epoch {engine['term']}, of which the {here} of its "
+                f"{len(members)} buckets that are here have no checkpoints, and a majority is needed"
+            )
+        return values
+
+    def among(self, members: dict[str, str]) -> list[Bucket]:
+        """The buckets at hand that have one of these names, and its incarnation."""
+        return [b for b in self.buckets if members.get(b.document["bucket"]) == b.document["incarnation"]]
 
     # ---- 11a the registers, from the acceptors
 
@@ -600,10 +630,11 @@ class Store:
         check(len(versions) <= 64 and (not versions or held["accepted"] != [0, ""]), "the acceptor's changes")
         return held
 
-    def accepted(self, epoch: int, voters: dict[str, str]) -> dict[str, dict]:
+    def accepted(self, engine: dict) -> dict[str, dict]:
         """The last change of every register, as a prepare at the voters at hand would adopt it."""
         found: dict[str, dict] = {}
-        here = [b for b in self.buckets if voters.get(b.document["bucket"]) == b.document["incarnation"]]
+        epoch, voters = engine["term"], dict(engine["voters"])
+        here = self.among(voters)
         if len(here) <= len(voters) // 2:
             raise CannotBegin(
                 f"{len(here)} of the {len(voters)} voters of epoch {epoch} are here, and a majority is needed"
@@ -615,8 +646,10 @@ class Store:
                     continue
                 try:
                     held = self.open_acceptor(bucket, key)
-                except BROKEN:
-                    continue  # named already
+                except BROKEN as error:
+                    if epoch != bucket.document["engine"]["term"]:  # else it is named already
+                        self.problems.append(f"{bucket.folder}: {key}: {error!r}")
+                    continue
                 other = found.setdefault(held["key"], held)
                 same = other["accepted"] == held["accepted"]
                 check(
@@ -626,13 +659,14 @@ class Store:
                     found[held["key"]] = held
         return {key: held["changes"][-1] for key, held in found.items() if held["changes"]}
 
-    def checkpointed(self) -> dict[str, bytes]:
+    def checkpointed(self, term: int) -> dict[str, dict]:
+        """The last change of every register that was checkpointed in this term or since."""
         newest: dict[str, tuple[int, int]] = {}
         values: dict[str, dict] = {}
         for key in sorted(self.holders, reverse=True):  # a greater term and version sort later
             match = CHECKPOINT_KEY.fullmatch(key)
             change = (int(match[2], 16), int(match[3], 16)) if match else None
-            if match is None or newest.get(match[1], change) != change:
+            if match is None or change[0] < term or newest.get(match[1], change) != change:
                 continue
             newest[match[1]] = change
             try:
@@ -640,8 +674,18 @@ class Store:
             except BROKEN:
                 continue  # named already; another copy, else an older one, must do
             other = values.setdefault(value["key"], value)
-            check(other["data"] == value["data"], f"register {value['key']}: two values of one change")
-        return {key: base64.b64decode(value["data"], validate=True) for key, value in values.items()}
+            same = all(other.get(field) == value.get(field) for field in ("data", "next_configuration"))
+            check(same, f"register {value['key']}: two values of one change")
+        return {key: self.change(value) for key, value in values.items()}
+
+    @staticmethod
+    def change(checkpoint: dict) -> dict:
+        """Data and next configuration of a checkpoint, as those of an acceptor's change."""
+        data, following = checkpoint["data"], checkpoint.get("next_configuration")
+        return {
+            "data": base64.b64decode(data, validate=True),
+            "next": None if following is None else base64.b64decode(following, validate=True),
+        }
 
     # ---- 10 the maps
 
@@ -1003,7 +1047,13 @@ def main() -> int:
     except BROKEN as error:
         print(f"damaged: {error!r}", file=sys.stderr)
         return 1
-    rows = read_store(store, options.output)
+    try:
+        rows = read_store(store, options.output)
+    except CannotBegin as error:
+        for problem in store.problems:
+            print(f"damaged: {problem}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print_table(rows)
     for bucket in store.buckets:
         size = sum((bucket.folder / key).stat().st_size for key in bucket.keys)
