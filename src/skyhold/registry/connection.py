@@ -235,6 +235,8 @@ class Connection:
     def reopen(self) -> None:
         """Open the registers anew when they are needed next, and read the configuration from them."""
         with self._lock:
+            if self._configuration is not None:  # which says where the voters are
+                self.known_places = tuple(dict.fromkeys((*self.known_places, *self._configuration.locations)))
             self._configuration = None
             if self._registers is not None:
                 self._retired.append(self._registers)

@@ -44,6 +44,15 @@ class RecordedClient:
     def read(self, key: str) -> Versioned | None:
         return self._recorded(key, Read(), lambda: self.registers.read(key), _value)
 
+    def read_known(self, key: str, *, max_age_s: float) -> port.Known:
+        """Written down as a read where it found what was the newest during the call; else it says nothing of it."""
+        return self._recorded(
+            key,
+            Read(),
+            lambda: self.registers.read_known(key, max_age_s=max_age_s),
+            lambda found: _value(found.value) if found.age_s == 0 else Failed(),
+        )
+
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
         return self._recorded(
             key,

@@ -109,7 +109,7 @@ class Clients:
         that is only durable nobody knows when it was the newest."""
         began_s = self.world.now_s
         try:
-            found = client.registers.read_known(key, max_age_s=self.world.random.choice([0, 2, 20]))
+            found = client.read_known(key, max_age_s=self.world.random.choice([0, 2, 20]))
         except SkyholdError as error:
             self._failed("read_known", error)
             return

@@ -150,9 +150,6 @@ MUTANTS = {
         "    return [*(Change(change.value, None) for change in changes[:-1]), Change(",
         600,
     ),
-    "the seal of somebody else is joined to changes that were read before it": Mutant(
-        8, "carrying.py", "        if seal.version == (newest.version if newest else 0) + 1:", "        if True:", 2000
-    ),
     "a watch tells what stands before a seal, and leaves out what came after": Mutant(
         8,
         "epochs.py",
