@@ -531,7 +531,7 @@ def test_admission_that_dies_leaves_the_store_usable(scene: Scene, ada: Machine)
         return len(fuse.calls)
 
     calls = in_child(readmit).result
-    for number in range(calls - 100, calls, 7):
+    for number in range(calls - 100, calls, 20):
         scene.put_back("whole")
         in_child(partial(readmit, number))
         assert (scene.cloud("b") / "store.json").exists()
