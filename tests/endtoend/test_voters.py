@@ -558,3 +558,15 @@ def test_configuration_that_was_read_before_a_move_does_not_overwrite_the_newer_
 
         monkeypatch.setattr(connection.registers, "read", slow)
         assert store.bucket_names == store.bucket_names == ["a", "b"]
+
+
+def test_voter_that_the_last_change_passed_over_is_brought_up_by_sync(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+    shutil.rmtree(scene.cloud("c") / "registers")  # as if its puts had all come too late
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        store.sync()
+    scene.lose("a")
+    scene.lose("b")
+    with skyhold.open(str(scene.cloud("c")), max_age_s=math.inf) as store:
+        assert head(store) == first

@@ -13,7 +13,7 @@ from skyhold.registry.connection import Connection
 from skyhold.registry.inventory import Inventory, RepositoryInventory, take_inventory
 from skyhold.registry.membership import Membership, examine
 from skyhold.registry.reconfiguring import admit_again, spread
-from skyhold.registry.voting import EngineStatus, engine_of
+from skyhold.registry.voting import EngineStatus, engine_of, level_voters
 from skyhold.storage.policy import Policy, durability
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.survey import Finding, Survey, repair, survey
@@ -194,6 +194,7 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
         if any(member.outdated for member in members.values()):
             spread(connection)
         report.checkpoints = 0 if connection.shared else write_lost_checkpoints(connection)
+        level_voters(connection)
     with connection.session(Policy()) as session:
         inventory = take_inventory(connection, session, held=deep)
     found = _survey(connection, inventory, members, progress, deep=deep, include_vacant=dry_run)

@@ -14,7 +14,7 @@ from skyhold.consensus.carrying import CONFIG, NAMES
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.register import Known
 from skyhold.errors import SkyholdError
-from skyhold.registry.connection import Connection
+from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.storage.store_document import ETCD
 
 Quorum = Literal["whole", "degraded", "lost"]
@@ -114,6 +114,26 @@ def engine_of(connection: Connection) -> EngineStatus:
     quorum: Quorum = "whole" if answering == len(voters) else "degraded" if answering >= needed else "lost"
     decisions = tuple(decision for key in shown if (decision := _decision(key, shown[key], len(voters))) is not None)
     return EngineStatus(engine.kind, engine.term, needed, quorum, voters, decisions)
+
+
+def level_voters(connection: Connection) -> int:
+    """Bring voters that answer, and that the last change of a register has passed over, up to it; returns of how many
+    registers. A majority has it without them; with them, more may be lost."""
+    registers = connection.registers.current
+    if not isinstance(registers, BucketRegisters):
+        return 0
+    levelled = 0
+    for key in registers.list():
+        if not _is_level(registers.inspect(key)):
+            registers.outcome(key, new_operation_id())  # which settles the register, at every voter that answers
+            levelled += 1
+    return levelled
+
+
+def _is_level(shown: Shown) -> bool:
+    """Whether all voters that answer have accepted one ballot."""
+    answers = [held for held in shown.values() if not isinstance(held, SkyholdError)]
+    return len({held.state.accepted if held is not None else None for held in answers}) <= 1
 
 
 def _cluster(connection: Connection) -> EngineStatus:
