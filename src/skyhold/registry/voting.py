@@ -124,13 +124,13 @@ def level_voters(connection: Connection) -> int:
         return 0
     levelled = 0
     for key in registers.list():
-        if not _is_level(registers.inspect(key)):
+        if not is_level(registers.inspect(key)):
             registers.outcome(key, new_operation_id())  # which settles the register, at every voter that answers
             levelled += 1
     return levelled
 
 
-def _is_level(shown: Shown) -> bool:
+def is_level(shown: Shown) -> bool:
     """Whether all voters that answer have accepted one ballot."""
     answers = [held for held in shown.values() if not isinstance(held, SkyholdError)]
     return len({held.state.accepted if held is not None else None for held in answers}) <= 1
