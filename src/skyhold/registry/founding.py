@@ -20,6 +20,7 @@ from pathlib import Path
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
+from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.consensus.carrying import CONFIG
 from skyhold.errors import NotFound, SkyholdError
 from skyhold.registry.connection import Connection, new_operation_id
@@ -33,7 +34,7 @@ from skyhold.storage.names import CHECKPOINTS, REGISTERS, STORE_DOCUMENT
 from skyhold.storage.policy import Policy
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import StateFolder, clear_errors, open_state
-from skyhold.storage.store_document import BUCKETS, SQLITE, VOTERS_MAX, StoreDocument, encode_store_document
+from skyhold.storage.store_document import BUCKETS, SQLITE, StoreDocument, encode_store_document
 
 UNFIT = "Leave it out, and add it afterwards: skyhold bucket add NAME URL --role packs"
 

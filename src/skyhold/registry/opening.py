@@ -1,4 +1,4 @@
-"""Opening a store, joining it, and recovering it from its buckets."""
+"""Opening a store from whichever of its buckets answers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def open_store(url: str, settings: Settings, *, meet: bool = False, max_age_s: f
         places = (replace(candidate, name=document.bucket), *(met.locations if met is not None else ()))
         state = state_folder.store(document.store)
         connection = Connection(document, keys, state, settings, places, max_age_s=max_age_s)
-        if met is None and not connection.stale:
+        if met is None:
             remember(connection)
         return connection
     raise next(iter(errors.values())) if len({error.code for error in errors.values()}) == 1 else unreachable(errors)
@@ -83,11 +83,6 @@ def remember(connection: Connection) -> None:
     connection.state.remember(Acquaintance(locations, sealed, check))
 
 
-def replace_name(location: BucketLocation, name: str) -> BucketLocation:
-    """The location under the name that the store gives it."""
-    return replace(location, name=name)
-
-
 def named_locations(urls: Iterable[str | BucketLocation], names: Sequence[str] | None) -> list[BucketLocation]:
     """Locations of URLs. Raises `InvalidInput` where the names are not as many, or where two are alike."""
     given = list(urls)
@@ -99,7 +94,7 @@ def named_locations(urls: Iterable[str | BucketLocation], names: Sequence[str] |
         if isinstance(url, str):
             locations.append(parse_location(url, name=name))
         else:
-            locations.append(url if name is None else replace_name(url, name))
+            locations.append(url if name is None else replace(url, name=name))
     return locations
 
 

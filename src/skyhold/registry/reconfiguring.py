@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
+from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.consensus.carrying import CONFIG, compare
 from skyhold.consensus.register import Versioned
 from skyhold.errors import Corrupt, InvalidInput, OutcomeUnknown, SkyholdError
@@ -42,7 +43,7 @@ from skyhold.storage.configuration import (
 from skyhold.storage.epoch import Epoch, checked_voters, encode_epoch, new_engine, next_epoch
 from skyhold.storage.policy import Policy
 from skyhold.storage.state import open_state
-from skyhold.storage.store_document import BUCKETS, VOTERS_MAX
+from skyhold.storage.store_document import BUCKETS
 
 
 def admit_again(connection: Connection, name: str) -> None:

@@ -14,7 +14,7 @@ from typing import Final, NoReturn, cast
 from blake3 import blake3
 
 from skyhold.buckets.location import BucketLocation, check_bucket_name
-from skyhold.consensus.acceptor import VOTERS_MAX as VOTERS_MAX  # noqa: PLC0414 - the bound of the document, too
+from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys, open_keys
 from skyhold.storage.canonical import decode_canonical, encode
