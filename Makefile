@@ -77,4 +77,4 @@ bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone, etcd);
 	$(BIN)/python benchmarks/bench_consensus.py
 
 clean: ## Remove what these commands made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output torture-output
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output torture-output sim-output

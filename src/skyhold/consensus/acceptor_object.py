@@ -36,6 +36,7 @@ _PROPOSER: Final = re.compile(r"[0-9a-f]{32}")
 _OBJECT: Final = re.compile(r"registers/([0-9a-f]{8})/(?:(config|names)|repository-([0-9a-f]{32}))")
 _FIELDS: Final = frozenset({"key", "epoch", "promised", "accepted", "changes", "decided", "nonce", "writer", "time"})
 _CHANGE_FIELDS: Final = frozenset({"version", "bytes", "next_bytes", "operation"})
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -70,7 +71,7 @@ def encode_acceptor(held: AcceptorObject, epoch: int, key: str, voter: str, keys
     """The bytes of the object; `voter` is the incarnation id of the bucket, so that no bucket's copy passes for
     another's."""
     state = held.state
-    header = json.dumps(
+    header = _ENCODER.encode(
         {
             "key": key,
             "epoch": epoch,
@@ -81,8 +82,7 @@ def encode_acceptor(held: AcceptorObject, epoch: int, key: str, voter: str, keys
             "nonce": secrets.token_hex(16),
             "writer": held.writer,
             "time": held.time,
-        },
-        separators=(",", ":"),
+        }
     ).encode()
     # The changes of a register are much alike: as bare bytes, one after the other, they compress almost to one.
     body = b"".join(

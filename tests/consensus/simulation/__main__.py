@@ -2,7 +2,8 @@
 write what its clients saw: `python -m tests.consensus.simulation SEED HISTORY.jsonl`.
 
 Ends with status 1 where a seed violates linearizability, a fault was not met in a phase that it can happen in, or too
-many outcomes stayed unknown. Progress goes to standard error, the table to standard output.
+many outcomes stayed unknown. Progress goes to standard error, the table to standard output. A run that was ended goes
+on where it was: what is done is kept in `sim-output`, by the digest of the sources that it ran.
 """
 
 from __future__ import annotations
@@ -15,25 +16,34 @@ from pathlib import Path
 
 from tests.consensus.histories.history import write_history
 from tests.consensus.simulation.campaign import Tally, tally
+from tests.consensus.simulation.journal import Journal
 from tests.consensus.simulation.run import simulate
 
 PART = 200
+KEPT = Path("sim-output")
 
 
 def main(seeds: int) -> int:
     parts = [range(first, min(first + PART, seeds)) for first in range(0, seeds, PART)]
-    total, began_s, told_s = Tally(), time.monotonic(), 0.0
+    journal = Journal(KEPT)
+    total = Tally()
+    for part in parts:
+        total.add(journal.done.get(part, Tally()))
+    kept, began_s, told_s = total.seeds, time.monotonic(), 0.0
+    if kept:
+        print(f"{kept} of {seeds} seeds were run before: {journal.path}", file=sys.stderr, flush=True)
     with multiprocessing.Pool(os.cpu_count()) as pool:
-        for part in pool.imap_unordered(tally, parts):
-            total.add(part)
-            for violation in part.violations:
+        for part, found in pool.imap_unordered(_run, [part for part in parts if part not in journal.done]):
+            journal.add(part, found)
+            total.add(found)
+            for violation in found.violations:
                 print(violation, file=sys.stderr, flush=True)
             elapsed_s = time.monotonic() - began_s
             if elapsed_s - told_s >= 10 or total.seeds == seeds:
-                told_s = elapsed_s
-                left_s = (seeds - total.seeds) * elapsed_s / total.seeds
+                told_s, done = elapsed_s, total.seeds - kept
+                left_s = (seeds - total.seeds) * elapsed_s / done
                 print(
-                    f"{total.seeds} of {seeds} seeds in {elapsed_s:.0f} s, {total.seeds / elapsed_s:.0f} a second, "
+                    f"{total.seeds} of {seeds} seeds, {done / elapsed_s:.0f} a second, "
                     f"about {left_s / 60:.0f} min left, {len(total.violations)} violations",
                     file=sys.stderr,
                     flush=True,
@@ -43,6 +53,10 @@ def main(seeds: int) -> int:
     for complaint in complaints:
         print(f"error: {complaint}", file=sys.stderr)
     return 1 if complaints else 0
+
+
+def _run(part: range) -> tuple[range, Tally]:
+    return part, tally(part)
 
 
 def replay(seed: int, path: Path) -> int:

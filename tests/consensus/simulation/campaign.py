@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -72,12 +73,18 @@ class Tally:
 
 
 def tally(seeds: Iterable[int]) -> Tally:
-    """Run the seeds one after the other."""
-    total = Tally()
-    for seed in seeds:
+    """Run the seeds one after the other. Garbage is looked for now and then between them: within a seed, it would take
+    a tenth of the time."""
+    total, collecting = Tally(), gc.isenabled()
+    gc.disable()
+    for number, seed in enumerate(seeds):
+        if number % 20 == 19:
+            gc.collect(0)
         report = simulate(seed)
         wrong = (report.violation, report.watch_violation, report.fork, report.unreadable)
         violations = [found for found in wrong if found]
         epochs = Counter([report.epoch])
         total.add(Tally(1, report.injected, report.operations, report.errors, epochs, violations))
+    if collecting:
+        gc.enable()
     return total

@@ -9,7 +9,7 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from skyhold.consensus.runtime import Mailbox, Runtime
 
 T = TypeVar("T")
-STEPS_MAX = 400_000
+EVENTS_MAX = 400_000
 
 
 class World:
@@ -33,28 +33,40 @@ class World:
         self._hub = getcurrent()
         self._over = False
         self._dead: list[greenlet] = []
+        self._idle: list[greenlet] = []
 
     def at(self, delay_s: float, event: Callable[[], object]) -> None:
         """What happens at one time happens in a drawn order."""
         self._count += 1
-        heapq.heappush(self._events, (self.now_s + max(delay_s, 0), self.random.random(), self._count, event))
+        at_s = self.now_s + delay_s if delay_s > 0 else self.now_s
+        heapq.heappush(self._events, (at_s, self.random.random(), self._count, event))
 
     def run(self) -> None:
         """Until nothing is left to happen."""
         self._hub = getcurrent()
-        steps = 0
+        events = self._events
         try:
-            while self._events:
-                steps += 1
-                if steps > STEPS_MAX:
+            while events:
+                if self._count > EVENTS_MAX:
                     raise AssertionError(f"the world does not come to rest at {self.now_s:.1f} s")
-                self.now_s, _, _, event = heapq.heappop(self._events)
+                self.now_s, _, _, event = heapq.heappop(events)
                 event()
         finally:
             self._over = True
-        for thread in self._dead:
+        for thread in (*self._dead, *self._idle):
             if thread:
                 thread.throw()
+
+    def thread(self) -> greenlet:
+        """A thread that runs the task which it is switched to with, and is here for another one after it: a new one
+        costs more than most tasks do."""
+        return self._idle.pop() if self._idle else greenlet(self._work, parent=self._hub)
+
+    def _work(self, task: Callable[[], object]) -> None:
+        while True:
+            task()
+            self._idle.append(getcurrent())
+            task = self._hub.switch()
 
     def bury(self, thread: greenlet) -> None:
         """Keep a thread of a killed process: if nobody held it, Python would run what it does at its end."""
@@ -89,8 +101,8 @@ class Process:
         thread.switch(*values)
 
     def start(self, task: Callable[[], object], delay_s: float = 0.0) -> None:
-        thread = greenlet(task, parent=self.world._hub)
-        self.world.at(delay_s, lambda: self.resume(thread))
+        thread = self.world.thread()
+        self.world.at(delay_s, lambda: self.resume(thread, task))
 
     def sleep(self, seconds: float) -> None:
         thread = getcurrent()
@@ -149,19 +161,7 @@ class SimulatedRuntime(Runtime):
         self.process.start(task)
 
     def lock(self) -> AbstractContextManager[object]:
-        return _lock()  # nothing under a lock waits, so nobody else runs
+        return nullcontext()  # nothing under a lock waits, so nobody else runs
 
     def mailbox(self) -> Mailbox[T]:
         return _SimulatedMailbox(self.process)
-
-
-class _Lock:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_exc: object) -> None:
-        pass
-
-
-def _lock() -> AbstractContextManager[object]:
-    return _Lock()
