@@ -21,7 +21,7 @@ from skyhold.consensus.paxos import Seen, Silent
 from skyhold.consensus.register import Registers, Versioned
 from skyhold.consensus.runtime import ThreadRuntime
 from skyhold.consensus.voter import Voter
-from skyhold.errors import Conflict, Corrupt, Unavailable
+from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, Unavailable
 from tests.consensus.conformance import KEY, RegistersConformance
 from tests.consensus.fixtures import KEYS, FlakyBucket, bucket_registers, new_buckets, wait_until, wait_until_at_rest
 
@@ -228,6 +228,39 @@ def test_acceptor_with_a_promise_alone_counts_only_after_its_bucket_was_verified
     client.voter = replace(client.voter, verify=emptied)
     assert isinstance(client.get("names"), Seen)
     assert isinstance(client.get(KEY), Silent)
+
+
+@pytest.mark.parametrize("voters", [1, 3])
+def test_bucket_that_is_emptied_while_a_register_is_created_there_never_shows_its_value(
+    voters: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the simulation, in one of 26,000 seeds: the only voter was deleted between the look at its `store.json`
+    and the put, and answered every later read of the process that had looked."""
+    buckets = new_buckets(voters)
+    emptied: set[str] = set()
+
+    def voter(number: int, bucket: FlakyBucket) -> Voter:
+        def verify() -> None:
+            if bucket.name in emptied:
+                raise Corrupt("its store.json is gone", code="voter_not_admitted")
+
+        return Voter(bucket, f"{number:032x}", verify)
+
+    def empty_then_write(bucket: FlakyBucket, key: str, body: bytes, **options: str) -> str:
+        if bucket.name not in emptied:
+            emptied.add(bucket.name)
+            for info in list(bucket.list()):
+                bucket.delete(info.key)
+        return write_if(bucket, key, body, **options)  # type: ignore[arg-type]
+
+    registers = BucketRegisters([voter(*each) for each in enumerate(buckets)], 1, KEYS, writer="test")
+    registers.compare_and_set("names", 0, b"one", "a")
+    wait_until_at_rest(registers, "names")
+    write_if = FlakyBucket.write_if
+    monkeypatch.setattr(FlakyBucket, "write_if", empty_then_write)
+    for ask in (lambda: registers.compare_and_set(KEY, 0, b"two", "b"), lambda: registers.read(KEY)):
+        with pytest.raises((Unavailable, OutcomeUnknown), match=r"store\.json is gone"):
+            ask()
 
 
 def test_damaged_object_is_no_vote_and_is_not_overwritten() -> None:

@@ -166,6 +166,28 @@ def test_one_voter_is_a_plain_compare_and_set() -> None:
     assert round_.phase is Phase.PREEMPTED
 
 
+def test_only_voter_is_created_with_a_promise_and_gets_the_value_then() -> None:
+    round_, _ = begin(TWO, THREE, {"A": None}, plain=True)
+    round_, _ = step(round_, Seen("A", None, EMPTY))
+    round_, effects = step(round_, Proposal("new"))
+    assert effects == (Put("A", None, AcceptorState(TWO)),)
+    round_, effects = step(round_, Seen("A", "1", AcceptorState(TWO)))
+    assert effects == (Put("A", "1", AcceptorState(THREE, TWO, "new")),)
+    round_, _ = step(round_, Seen("A", "2", AcceptorState(THREE, TWO, "new")))
+    assert round_.phase is Phase.DECIDED
+
+
+@pytest.mark.parametrize("instead", [EMPTY, AcceptorState(ONE), AcceptorState(THREE), AcceptorState(THREE, THREE, "x")])
+def test_only_voter_that_shows_another_state_than_the_created_one_ends_the_round(instead: AcceptorState[str]) -> None:
+    round_, _ = begin(TWO, THREE, {"A": None}, plain=True)
+    round_, _ = step(round_, Seen("A", None, EMPTY))
+    round_, _ = step(round_, Proposal("new"))
+    round_, effects = step(round_, Lost("A"))
+    assert effects == (Get("A"),)
+    round_, effects = step(round_, Seen("A", "1", instead))
+    assert (round_.phase, effects) == (Phase.PREEMPTED, ())
+
+
 def test_with_one_voter_an_answer_of_before_the_round_is_read_again() -> None:
     round_, effects = begin(TWO, THREE, {"A": None}, busy={"A"}, plain=True)
     assert effects == ()

@@ -15,7 +15,9 @@ from tests.torture.settings import SETTINGS
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
-    shares = {name: float(share) for name, _, share in (stage.partition("=") for stage in options.stages.split(","))}
+    shares = {
+        name: float(share or 1) for name, _, share in (stage.partition("=") for stage in options.stages.split(","))
+    }
     unknown = sorted(shares.keys() - set(SETTINGS))
     if unknown:
         raise SystemExit(f"error: No setting is called {', '.join(unknown)}\nhint: Choose from {', '.join(SETTINGS)}")

@@ -248,8 +248,8 @@ def _effect(round_: Round[V], voter: str) -> Effect[V] | None:
         return Get(voter)
     if _has_voted(round_, seat):
         return None
-    if round_.phase is Phase.PREPARE or (seat.tag is None and not round_.plain):
-        # No acceptor gets a value as it is created: `voter` tells an emptied bucket by that.
+    if round_.phase is Phase.PREPARE or seat.tag is None:
+        # No acceptor gets a value as it is created, not even the only one: `voter` tells an emptied bucket by that.
         after = promise(seat.state, round_.ballot)
     else:
         after = accept(seat.state, round_.ballot, round_.value, round_.following)
@@ -288,7 +288,10 @@ def _overtaken(round_: Round[V], event: Event[V]) -> bool:
     was refused, or read back as not done, must not be repeated on what somebody else wrote."""
     if not round_.plain or round_.phase is not Phase.PROPOSE:
         return False
-    return isinstance(event, Refused) or (isinstance(event, Seen) and event.state.accepted != round_.ballot)
+    return isinstance(event, Refused) or (
+        # It holds our value, or what we have created to hold it.
+        isinstance(event, Seen) and round_.ballot not in (event.state.accepted, event.state.promised)
+    )
 
 
 def _stubborn(voter: str) -> SkyholdError:

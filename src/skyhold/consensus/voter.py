@@ -81,8 +81,6 @@ class VoterClient:
         self._pace(key)
         created = effect.tag is None
         try:
-            if created and effect.state.accepted != NO_BALLOT:  # a plain round: there is one voter
-                self._verify()
             tag = self.voter.bucket.write_if(object_key(self._epoch, key), body, expected_tag=effect.tag)
         except Conflict:
             return Refused(name)
@@ -100,10 +98,9 @@ class VoterClient:
         return Seen(name, tag, effect.state)
 
     def _get(self, key: str, *, absence_counts: bool) -> Seen[Kept] | Silent:
-        """A bucket that was emptied has forgotten what it promised. No acceptor there gets a value (of several voters):
-        an object is created with a promise alone, and whoever finds one without a value asks the bucket what it is
-        *after* that, before it counts. So an acceptor with a value is from before, and to ask once, beside it, will
-        do."""
+        """A bucket that was emptied has forgotten what it promised. No acceptor there gets a value: an object is
+        created with a promise alone, and whoever finds one without a value asks the bucket what it is *after* that,
+        before it counts. So an acceptor with a value is from before, and to ask once, beside it, will do."""
         try:
             before = self._promised.get(key, NO_BALLOT)  # of another thread's read that ends first nothing follows
             wait_until_verified = None if self._verified else self._verify_beside()
