@@ -8,7 +8,7 @@ import pytest
 import skyhold
 from skyhold.registry.store import Store
 from tests.cli.models import write_model
-from tests.endtoend.machines import Scene
+from tests.endtoend.machines import Machine, Scene
 
 
 @pytest.fixture
@@ -39,3 +39,19 @@ def store(scene: Scene, model: Path) -> Iterator[Store]:
     with skyhold.init(scene.clouds()) as made:
         made.repository("fraud/scorer", create=True).push(model, message="One", aliases=["champion"], tags=["v1"])
         yield made
+
+
+@pytest.fixture
+def ada(scene: Scene) -> Iterator[Machine]:
+    machine = Machine(scene.place / "ada")
+    with machine.at_work():
+        skyhold.init(scene.clouds()).close()
+        yield machine
+
+
+@pytest.fixture
+def ben(scene: Scene, ada: Machine) -> Machine:
+    machine = Machine(scene.place / "ben")
+    with machine.at_work():
+        skyhold.connect(str(scene.cloud("c"))).close()
+    return machine

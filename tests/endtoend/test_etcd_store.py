@@ -11,7 +11,7 @@ from skyhold.errors import InvalidInput, PermissionDenied
 from tests import etcd
 from tests.consensus.etcd_fixtures import PREFIX, secure_location
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.test_voters import epoch_of, head, push
+from tests.endtoend.stores import epoch_of, head, push
 
 
 def plain() -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,27 +14,6 @@ from skyhold.storage.settings import load_settings
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.test_races import together
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
-
-
-@pytest.fixture
-def ada(scene: Scene) -> Iterator[Machine]:
-    machine = Machine(scene.place / "ada")
-    with machine.at_work():
-        skyhold.init(scene.clouds(), engine="buckets").close()
-        yield machine
-
-
-@pytest.fixture
-def ben(scene: Scene, ada: Machine) -> Machine:
-    machine = Machine(scene.place / "ben")
-    with machine.at_work():
-        skyhold.connect(str(scene.cloud("c"))).close()
-    return machine
 
 
 def push(scene: Scene, name: str, seed: int) -> str:

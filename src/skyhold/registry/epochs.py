@@ -96,15 +96,14 @@ def _machine_registers(
 
 
 def newest_engine(connection: Connection) -> tuple[Engine, list[BucketLocation]]:
-    """The engine of the greatest epoch that any bucket tells of which is known, and the places that those which know of
-    a later epoch than the connection tell. On one machine it is what it is."""
+    """The engine of the greatest epoch that any bucket tells of which is known, and the places that it tells with it:
+    none where no bucket knows more than the connection. On one machine it is what it is."""
     newest, told = connection.document.engine, []
     for place in {place.place: place for place in connection.known_places}.values() if connection.shared else ():
         try:
             document = inspect_store_document(connection.bucket_at(place), connection.store_keys)
         except SkyholdError:
             continue
-        if document.engine.term > connection.document.engine.term:
-            told += [*document.hints, replace(place, name=document.bucket)]
-        newest = max(newest, document.engine, key=lambda engine: engine.term)
+        if document.engine.term > newest.term:
+            newest, told = document.engine, [replace(place, name=document.bucket), *document.hints]
     return newest, told

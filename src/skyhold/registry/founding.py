@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,24 +74,21 @@ def found_store(
     )
     documents = [document_for(first, configuration, bucket) for bucket in configured]
     _undo_dead(state_folder, locations, settings)
-    with _noted(state_folder, store_id, _marks(locations, documents, keys)):
-        written: list[tuple[Bucket, StoreDocument]] = []
-        try:
-            for location, document in zip(locations, documents, strict=True):
-                create_bucket(settings.locate(location))
-                bucket = open_bucket(settings.locate(location))
-                create_store_document(bucket, document, keys)
-                written.append((bucket, document))
-            if engine == BUCKETS:
-                _refuse_unfit_voters([bucket for bucket, _ in written], configuration)
-            connection = Connection(first, keys, state_folder.store(store_id), settings)
-            connection.begin(configuration)
-            connection.registers.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())
-        except BaseException:
-            for bucket, document in written:
-                with suppress(SkyholdError):
-                    _undo(bucket, _digest(document, keys))
-            raise
+    written: list[Bucket] = []
+    with _noted(state_folder, store_id, _marks(locations, documents, keys)), ExitStack() as opened, ExitStack() as made:
+        for location, document in zip(locations, documents, strict=True):
+            create_bucket(settings.locate(location))
+            bucket = opened.enter_context(open_bucket(settings.locate(location)))
+            create_store_document(bucket, document, keys)
+            made.callback(_undo_quietly, bucket, _digest(document, keys))
+            written.append(bucket)
+        if engine == BUCKETS:
+            _refuse_unfit_voters(written, configuration)
+        connection = Connection(first, keys, state_folder.store(store_id), settings)
+        made.callback(connection.close)
+        connection.begin(configuration)
+        connection.registers.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())
+        made.pop_all()
     remember(connection)
     return connection
 
@@ -169,6 +166,11 @@ def _dead(path: Path) -> list[_Mark]:
             return [_Mark(place, digest) for place, digest in json.load(file)]
     except (FileNotFoundError, BlockingIOError):
         return []
+
+
+def _undo_quietly(bucket: Bucket, digest: str) -> None:
+    with suppress(SkyholdError):  # what is left undone is undone by a later `init`
+        _undo(bucket, digest)
 
 
 def _undo(bucket: Bucket, digest: str) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skyhold.buckets.bucket import Bucket
-from skyhold.buckets.location import parse_location
+from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import open_bucket
-from skyhold.consensus.carrying import CONFIG
+from skyhold.codec.frame import FrameKeys
+from skyhold.consensus.carrying import CONFIG, carry_over
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.recovery import DamagedCheckpoint, Recovery, recover_registers, restore
 from skyhold.consensus.sqlite import SqliteRegisters
@@ -20,19 +21,21 @@ from skyhold.errors import (
     InvalidInput,
     NotFound,
     OutcomeUnknown,
+    PermissionDenied,
     SkyholdError,
     Unavailable,
 )
-from skyhold.registry.connection import Connection, frame_keys, key_encryption_keys
+from skyhold.registry.connection import Connection, key_encryption_keys
+from skyhold.registry.epochs import StoreSuccession, newest_engine, open_registers
 from skyhold.registry.opening import acquaintance, candidates, remember
 from skyhold.registry.reconfiguring import spread
 from skyhold.registry.salvage import begin_with, refuse_minority, salvage
-from skyhold.security.keys import KeyEncryptionKey, StoreKeys
 from skyhold.storage.bootstrap import read_store_document, replace_store_document
 from skyhold.storage.configuration import decode_configuration
+from skyhold.storage.epoch import Epoch, decode_epoch
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import open_state
-from skyhold.storage.store_document import BUCKETS, SQLITE, Engine, StoreDocument
+from skyhold.storage.store_document import ETCD, SQLITE, Engine, StoreDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,56 +77,96 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
     location = candidates(location, met)[0]
     with open_bucket(settings.locate(location)) as first:
         document, keys = read_store_document(first, keks)
-    locations = (replace(location, name=document.bucket), *document.hints)
-    if document.engine.kind == BUCKETS:
-        state = state_folder.store(document.store)
-        return _begin_anew(Connection(document, keys, state, settings, locations), minority=minority)
-    buckets = [open_bucket(settings.locate(location)) for location in locations]
-    term = _raise_term(buckets, keys, keks, state_folder.machine_id, minority=minority)
-    recovery = recover_registers(buckets, frame_keys(keys), keys.name_key())
+    places = (replace(location, name=document.bucket), *document.hints)
+    with ExitStack() as opened:
+        connection = Connection(document, keys, state_folder.store(document.store), settings, places)
+        opened.callback(connection.close)
+        engine, told = newest_engine(connection)  # the bucket that was named may know an earlier epoch alone
+        if engine.kind == SQLITE:
+            report = _take_over(connection, engine, told or places, minority)
+        else:
+            connection.catch_up()
+            lost = _lost_with(connection)
+            if lost is None:
+                report = _begin_anew(connection, minority)
+            else:
+                report = _take_over(connection, lost.engine, lost.configuration.locations, minority)
+        opened.pop_all()
+        return connection, report
+
+
+def _lost_with(connection: Connection) -> Epoch | None:
+    """The epoch that the store was moved to, on a machine that was lost before any bucket told of it; None where the
+    registers are where the buckets say. What the move carries is in checkpoints then, as if it had come to its end."""
+    try:
+        connection.registers.read(CONFIG)
+    except PermissionDenied as error:
+        if error.code != "other_machine":
+            raise
+    except Unavailable:  # which voters answer is looked into later
+        return None
+    else:
+        return None
+    epoch = connection.registers.current
+    value = epoch.read(CONFIG)
+    if value is None or value.next_configuration is None:
+        raise AssertionError("registers that are not sealed have not moved")
+    lost = decode_epoch(value.next_configuration)
+    here = replace(lost.engine, machine=open_state().machine_id)
+    following = open_registers(connection, here, lost.configuration)
+    try:
+        # Whatever that machine has changed since is in later checkpoints, of its own.
+        carry_over(epoch, following, value.next_configuration, StoreSuccession(connection))
+    finally:
+        following.close()
+    return lost
+
+
+def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLocation], minority: bool) -> RecoverReport:
+    """Bring the registers to this machine, from the checkpoints that the machine of `lost` has left."""
+    keys, machine = connection.store_keys, open_state().machine_id
+    buckets = [connection.bucket_at(place) for place in places]
+    term = _raise_term(connection, buckets, lost, machine, minority)
+    recovery = recover_registers(buckets, connection.keys, keys.name_key())
     if CONFIG not in recovery.checkpoints:
         raise NotFound(
-            f"No bucket that answers holds an intact configuration of store {document.store}",
+            f"No bucket that answers holds an intact configuration of store {connection.document.store}",
             code="nothing_to_recover",
             hint="Bring back another bucket of the store, then run `skyhold recover` again",
         )
-    state = state_folder.store(document.store)
-    engine = Engine(machine=state_folder.machine_id, term=term)
-    _restore(recovery, state.registers(term), keys)
+    _restore(recovery, connection.state.registers(term), connection.keys)
     configuration = decode_configuration(recovery.checkpoints[CONFIG].value.data)
-    connection = Connection(replace(document, engine=engine), keys, state, settings)
-    for bucket in buckets:
-        bucket.close()
+    connection.begin(configuration)
+    connection.enter(Epoch(Engine(machine, term), configuration))
+    connection.reopen()
     remember(connection)
-    majority = len(recovery.answered) > len(configuration.buckets) // 2
     if connection.shared:  # it was about to move to another engine, which is done by now
         spread(connection)
     else:
         with suppress(OutcomeUnknown) if minority else nullcontext():
             connection.checkpoints.flush()
-    failed = {name: error.message for name, error in recovery.failed.items()}
-    return connection, RecoverReport(
-        document.store,
+    return RecoverReport(
+        connection.document.store,
         term,
         len(recovery.checkpoints),
         tuple(recovery.answered),
-        failed,
+        {name: error.message for name, error in recovery.failed.items()},
         tuple(recovery.damaged),
-        majority,
+        majority=len(recovery.answered) > len(configuration.buckets) // 2,
     )
 
 
-def _begin_anew(connection: Connection, *, minority: bool) -> tuple[Connection, RecoverReport]:
-    connection.catch_up()  # the bucket that was named may know an earlier epoch alone
-    _refuse_other(connection.document)
+def _begin_anew(connection: Connection, minority: bool) -> RecoverReport:
+    if connection.document.engine.kind == ETCD:
+        raise _nothing_to_recover(connection.document)
     voters = connection.document.engine.voters
     found = salvage(connection)
     if len(found.survivors) > len(voters) // 2:
-        _refuse_shared(connection.document)
+        raise _nothing_to_recover(connection.document)
     if not minority or not found.survivors:
         raise refuse_minority(found, voters)
     begin_with(connection, found)
-    return connection, RecoverReport(
+    return RecoverReport(
         connection.document.store,
         connection.document.engine.term,
         len(found.accepted),
@@ -134,15 +177,15 @@ def _begin_anew(connection: Connection, *, minority: bool) -> tuple[Connection, 
     )
 
 
-def _raise_term(
-    buckets: Sequence[Bucket], keys: StoreKeys, keks: Sequence[KeyEncryptionKey], machine: str, *, minority: bool
-) -> int:
-    """Write a new term into every bucket that answers, before anything is read from them."""
+def _raise_term(connection: Connection, buckets: Sequence[Bucket], lost: Engine, machine: str, minority: bool) -> int:
+    """Write a new term into every bucket that answers, before anything is read from them: greater than that of the
+    engine that is lost, and than any that they tell of."""
+    keys, keks = connection.store_keys, key_encryption_keys(connection.settings)
     documents: list[tuple[Bucket, StoreDocument]] = []
     errors: dict[str, SkyholdError] = {}
     for bucket in buckets:
         try:
-            documents.append((bucket, read_store_document(bucket, keks, expected_store=keys.store_id)[0]))
+            documents.append((bucket, read_store_document(bucket, keks, expected_store=connection.document.store)[0]))
         except SkyholdError as error:
             errors[bucket.name] = error
     if len(documents) <= len(buckets) // 2 and not minority:
@@ -153,38 +196,27 @@ def _raise_term(
             hint="Bring back another bucket; or, if the others are lost for good: skyhold recover --minority URL",
         )
     newest = max((document for _, document in documents), key=lambda document: document.engine.term)
-    _refuse_shared(newest)
-    term = newest.engine.term + 1
+    if newest.engine.term > lost.term and newest.engine.kind != SQLITE:
+        raise _nothing_to_recover(newest)
+    term = max(newest.engine.term, lost.term) + 1
     for bucket, document in documents:
-        raised = replace(document, engine=replace(document.engine, machine=machine, term=term))
-        replace_store_document(bucket, raised, keys, keks)
+        replace_store_document(bucket, replace(document, engine=Engine(machine, term)), keys, keks)
     return term
 
 
-def _refuse_shared(document: StoreDocument) -> None:
-    if document.engine.kind != SQLITE:
-        raise InvalidInput(
-            f"The registers of store {document.store} live on no machine: there is nothing to recover",
-            code="nothing_to_recover",
-            hint="Connect to it: skyhold connect URL",
-        )
+def _nothing_to_recover(document: StoreDocument) -> InvalidInput:
+    return InvalidInput(
+        f"The registers of store {document.store} live on no machine: there is nothing to recover",
+        code="nothing_to_recover",
+        hint="Connect to it: skyhold connect URL",
+    )
 
 
-def _refuse_other(document: StoreDocument) -> None:
-    if document.engine.kind != BUCKETS:
-        raise InvalidInput(
-            f"The registers of store {document.store} have moved to engine {document.engine.kind}: this bucket did not "
-            "know it",
-            code="nothing_to_recover",
-            hint="Name another bucket of the store",
-        )
-
-
-def _restore(recovery: Recovery, path: Path, keys: StoreKeys) -> None:
+def _restore(recovery: Recovery, path: Path, keys: FrameKeys) -> None:
     """Put what was recovered into the fresh registers of its term."""
     engine = SqliteRegisters(path)
     try:
-        restore(recovery.checkpoints, FramedRegisters(engine, frame_keys(keys)))
+        restore(recovery.checkpoints, FramedRegisters(engine, keys))
     except Conflict as error:
         raise AlreadyExists(
             f"The registers in {path} were changed meanwhile", code="registers_exist", hint="Run recover again"

@@ -1,0 +1,40 @@
+"""What the tests of shared stores do with one, and see of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import skyhold
+from skyhold.registry.voting import is_level
+from tests.cli.models import write_model
+from tests.endtoend.machines import Scene
+
+
+def push(store: skyhold.Store, scene: Scene, seed: int, name: str = "team/m") -> str:
+    return store.repository(name, create=True).push(write_model(scene.place / f"model-{seed}", seed=seed)).version
+
+
+def head(store: skyhold.Store, name: str = "team/m") -> str:
+    return store.repository(name).show("main").digest
+
+
+def level(store: skyhold.Store) -> None:
+    """Bring every voter that answers up to the last change of every register."""
+    registers = store._connection.registers.current
+    for _ in range(20):
+        store.sync()
+        if all(is_level(registers.inspect(key)) for key in registers.list()):  # type: ignore[attr-defined]
+            return
+        time.sleep(0.1)
+    raise AssertionError("a voter stays behind")
+
+
+def epoch_of(folder: Path) -> int:
+    return int(json.loads((folder / "store.json").read_bytes())["engine"]["term"])
+
+
+def epoch_in(folder: Path) -> tuple[int, list[str]]:
+    engine = json.loads((folder / "store.json").read_bytes())["engine"]
+    return engine["term"], [name for name, _ in engine["voters"]]

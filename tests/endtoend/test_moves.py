@@ -1,0 +1,211 @@
+"""A store goes from one epoch to the next, to other voters or another engine, while machines that know it work on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+import skyhold
+from skyhold.errors import InvalidInput, PermissionDenied
+from skyhold.storage.epoch import encode_epoch, next_epoch
+from skyhold.storage.progress import Silence
+from tests.cli.models import contents, write_model
+from tests.endtoend.killing import Fuse, in_child, insert_fuse
+from tests.endtoend.machines import Machine, Scene
+from tests.endtoend.stores import epoch_in, head, level, push
+
+
+def test_machine_that_knows_the_old_epoch_alone_finds_the_new_one_by_itself(
+    scene: Scene, ada: Machine, ben: Machine
+) -> None:
+    with ben.at_work(), skyhold.open(str(scene.cloud("c"))) as of_ben:
+        first = push(of_ben, scene, 1)
+        with ada.at_work(), skyhold.open(str(scene.cloud("a"))) as of_ada:
+            of_ada.add_bucket("d", str(scene.cloud("d")))
+            of_ada.remove_bucket("a", force=True)
+            second = push(of_ada, scene, 2)
+        assert head(of_ben) == second != first
+        third = push(of_ben, scene, 3)
+    assert epoch_in(scene.cloud("c")) == (3, ["b", "c", "d"])
+    with skyhold.open(str(scene.cloud("b"))) as store:
+        assert head(store) == third
+        assert [version.digest for version in store.repository("team/m").log()] == [third, second, first]
+
+
+def test_machine_that_was_away_for_epochs_finds_the_store_though_the_voters_of_then_are_gone(
+    scene: Scene, ada: Machine, ben: Machine
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        store.add_bucket("d", str(scene.cloud("d")))
+    with ben.at_work(), skyhold.open(str(scene.cloud("c"))) as store:
+        assert store.bucket_names == ["a", "b", "c", "d"]
+    scene.keep("then")
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        store.add_bucket("e", str(scene.cloud("e")))
+        store.remove_bucket("a", "b", force=True)
+        first = push(store, scene, 1)
+    scene.lose("a")
+    scene.lose("b")
+    shutil.copy(scene.place.with_name(f"{scene.place.name}-then") / "clouds/c/store.json", scene.cloud("c"))
+    with ben.at_work(), skyhold.open(str(scene.cloud("a"))) as store:
+        assert head(store) == first
+        assert store.bucket_names == ["c", "d", "e"]
+        store.repair()
+    assert epoch_in(scene.cloud("c")) == (4, ["c", "d", "e"])
+
+
+class Meddling(Silence):
+    """While a push is under way, somebody changes the buckets of the store."""
+
+    def __init__(self, meddle: Callable[[], object]) -> None:
+        self._meddle = meddle
+        self.notes: list[str] = []
+
+    def begin(self, task: str, total_bytes: int | None = None) -> None:
+        self._meddle()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_push_follows_to_the_buckets_that_the_store_has_by_its_end(scene: Scene, ada: Machine, ben: Machine) -> None:
+    def meddle() -> None:
+        with ben.at_work(), skyhold.open(str(scene.cloud("b"))) as other:
+            for name in ("d", "e"):
+                other.add_bucket(name, str(scene.cloud(name)))
+            other.remove_bucket("a", "b", force=True)
+
+    progress = Meddling(meddle)
+    model = write_model(scene.place / "model", seed=1)
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        store.create_repository("team/m")
+        result = store.repository("team/m").push(model, progress=progress)
+        [repository] = store.status().repositories
+        assert repository.durable
+    assert progress.notes == ["The buckets of the store were changed meanwhile; this push follows"]
+    scene.lose("a")
+    scene.lose("b")
+    scene.lose("c")
+    with skyhold.open(str(scene.cloud("d"))) as store:
+        assert head(store) == result.version
+        store.repository("team/m").pull("main", scene.place / "pulled")
+    assert contents(scene.place / "pulled") == contents(model)
+
+
+def test_registers_move_from_one_machine_into_the_buckets_and_back(scene: Scene) -> None:
+    ada, ben = Machine(scene.place / "ada"), Machine(scene.place / "ben")
+    with ada.at_work():
+        skyhold.init(scene.clouds(), engine="sqlite").close()
+        with skyhold.open(str(scene.cloud("a"))) as store:
+            first = push(store, scene, 1)
+            moves = [move.to_json() for move in store.repository("team/m").history()]
+            moved = store.move_engine("buckets")
+            assert (moved.before, moved.engine, moved.epoch, moved.registers) == ("sqlite", "buckets", 2, 3)
+            assert store.engine == "buckets"
+            second = push(store, scene, 2)
+            with pytest.raises(InvalidInput, match="already"):
+                store.move_engine("buckets")
+    with ben.at_work(), skyhold.connect(str(scene.cloud("b"))) as store:
+        assert head(store) == second
+        assert [move.to_json() for move in store.repository("team/m").history()][-len(moves) :] == moves
+        assert store.move_engine("sqlite").registers == 3
+        third = push(store, scene, 3)
+        assert [version.digest for version in store.repository("team/m").log()] == [third, second, first]
+        assert store.verify(deep=True).sound
+    with ada.at_work(), pytest.raises(PermissionDenied) as caught:
+        skyhold.open(str(scene.cloud("a"))).repository_names()
+    assert caught.value.code == "other_machine"
+    with ben.at_work(), skyhold.open(str(scene.cloud("a"))) as store:
+        store.move_engine("buckets")
+        assert store.engine_status().epoch == 4
+    with ada.at_work(), skyhold.connect(str(scene.cloud("a"))) as store:
+        assert head(store) == third
+        assert store.repair().sound
+
+
+def test_store_that_moved_off_its_machine_is_not_recovered_to_another(scene: Scene) -> None:
+    with Machine(scene.place / "ada").at_work():
+        skyhold.init(scene.clouds(), engine="sqlite").close()
+        scene.keep("before")
+        with skyhold.open(str(scene.cloud("a"))) as store:
+            push(store, scene, 1)
+            store.move_engine("buckets")
+    scene.put_back("before", cloud="a")  # whose store.json knows nothing of it
+    with Machine(scene.place / "eve").at_work(), pytest.raises(InvalidInput) as caught:
+        skyhold.recover(str(scene.cloud("a")))
+    assert caught.value.code == "nothing_to_recover"
+
+
+def test_move_to_a_machine_that_is_lost_half_way_is_finished_by_a_recovery_elsewhere(
+    scene: Scene, ada: Machine
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        level(store)
+    scene.keep("whole")
+
+    def move(kill_at: int | None = None) -> int:
+        fuse = Fuse(kill_at)
+        insert_fuse(fuse)
+        with skyhold.open(str(scene.cloud("a"))) as store:
+            store.move_engine("sqlite")
+        return len(fuse.calls)
+
+    recovered = 0
+    for number in range(1, in_child(move).result + 1, 7):
+        scene.put_back("whole")
+        in_child(partial(move, number))
+        eve = Machine(scene.place / f"eve-{number}")  # ada's machine, and what it alone knew, is gone
+        with eve.at_work():
+            try:
+                with skyhold.connect(str(scene.cloud("b"))) as store:
+                    assert head(store) == first
+                continue
+            except PermissionDenied as error:
+                assert error.code == "other_machine"
+            with skyhold.recover(str(scene.cloud("b")))[0] as store:
+                assert head(store) == first
+                assert store.engine == "sqlite"
+                second = push(store, scene, 2)
+            with skyhold.open(str(scene.cloud("c"))) as store:
+                assert [version.digest for version in store.repository("team/m").log()] == [second, first]
+                assert store.verify(deep=True).sound
+        recovered += 1
+    assert recovered > 3
+
+
+def test_move_that_died_after_its_first_seal_is_finished_by_a_process_that_knows_nothing_of_it(
+    scene: Scene, ada: Machine
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        connection = store._connection
+        engine, configuration = connection.document.engine, store.configuration
+        following = encode_epoch(next_epoch(engine, configuration))
+        connection.registers.seal("config", connection.registers.read("config").version, following)  # type: ignore[union-attr]
+    with Machine(scene.place / "eve").at_work(), skyhold.connect(str(scene.cloud("b"))) as store:
+        assert head(store) == first
+        assert store.engine_status().epoch == 2
+        push(store, scene, 2)
+        assert store.repair().sound
+
+
+def test_configuration_that_was_read_before_a_move_does_not_overwrite_the_newer_one(
+    scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store, skyhold.open(str(scene.cloud("a"))) as other:
+        connection = store._connection
+        read = connection.registers.read
+
+        def slow(key: str) -> object:
+            found = read(key)
+            monkeypatch.undo()
+            other.remove_bucket("c", force=True)
+            assert read("config") is not None  # another thread of this process follows the seal
+            return found
+
+        monkeypatch.setattr(connection.registers, "read", slow)
+        assert store.bucket_names == store.bucket_names == ["a", "b"]
