@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import skyhold
 from skyhold.errors import InvalidInput, PermissionDenied
 from tests import etcd
 from tests.consensus.etcd_fixtures import PREFIX, secure_location
+from tests.endtoend.killing import Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import epoch_of, head, push
 
@@ -61,6 +63,33 @@ def test_registers_move_into_etcd_and_out_of_it_with_their_history(scene: Scene)
         assert [version.digest for version in store.repository("team/m").log()] == pushed[::-1]
         assert [move.new for move in store.repository("team/m").history()] == pushed[::-1]
         assert store.verify(deep=True).sound
+
+
+class _DiesAtItsFirstCheckpoint(Fuse):
+    def burn(self, bucket: str, verb: str, key: str) -> None:
+        self.kill_at = 1 if verb == "write" and key.startswith("checkpoints/") else None
+        self.calls.clear()
+        super().burn(bucket, verb, key)
+
+
+def test_move_out_of_etcd_to_a_machine_that_is_lost_half_way_is_finished_by_a_recovery(scene: Scene) -> None:
+    with Machine(scene.place / "ada").at_work():
+        with skyhold.init(scene.clouds(), engine=plain()) as store:
+            first = push(store, scene, 1)
+
+        def move() -> None:
+            insert_fuse(_DiesAtItsFirstCheckpoint())
+            with skyhold.open(str(scene.cloud("a"))) as store:
+                store.move_engine("sqlite")
+
+        assert in_child(move).signal == signal.SIGKILL
+    with Machine(scene.place / "eve").at_work():
+        with pytest.raises(PermissionDenied) as caught:
+            skyhold.connect(str(scene.cloud("b")))
+        assert caught.value.code == "other_machine"
+        with skyhold.recover(str(scene.cloud("b")))[0] as store:
+            assert head(store) == first
+            assert store.engine == "sqlite"
 
 
 def test_cluster_with_users_is_reached_as_the_machine_says(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
