@@ -9,6 +9,8 @@ from functools import partial
 import pytest
 
 import skyhold
+from skyhold.consensus.epochs import PinnedRegisters
+from skyhold.consensus.register import Versioned
 from skyhold.errors import InvalidInput, PermissionDenied
 from skyhold.storage.epoch import encode_epoch, next_epoch
 from skyhold.storage.progress import Silence
@@ -93,6 +95,40 @@ def test_push_follows_to_the_buckets_that_the_store_has_by_its_end(scene: Scene,
         assert head(store) == result.version
         store.repository("team/m").pull("main", scene.place / "pulled")
     assert contents(scene.place / "pulled") == contents(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store: store.create_repository("team/new"),
+        lambda store: store.rename_repository("team/m", "team/n"),
+        lambda store: store.delete_repository("team/m"),
+        lambda store: store.repository("team/m").set_refs({"alias/champion": "main"}),
+        lambda store: store.repository("team/m").attach("main", metrics={"auc": 0.9}),
+    ],
+    ids=["create", "rename", "delete", "set", "attach"],
+)
+def test_change_that_meets_a_move_is_made_in_the_epoch_of_now(
+    change: Callable[[skyhold.Store], object], scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had opened its session before the voters were others."""
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        push(store, scene, 1)
+    met = []
+    compare_and_set = PinnedRegisters.compare_and_set
+
+    def meddled(registers: PinnedRegisters, *arguments: object) -> Versioned:
+        if not met:
+            met.append(None)
+            with skyhold.open(str(scene.cloud("b"))) as other:
+                other.add_bucket("d", str(scene.cloud("d")))
+        return compare_and_set(registers, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PinnedRegisters, "compare_and_set", meddled)
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        change(store)
+        assert store.engine_status().epoch == 2
+        assert store.sync().sound
 
 
 def test_registers_move_from_one_machine_into_the_buckets_and_back(scene: Scene) -> None:

@@ -18,6 +18,7 @@ from skyhold.consensus.acceptor_object import FOLDER, AcceptorObject, parse_obje
 from skyhold.consensus.known import Confirmed, known
 from skyhold.consensus.no_majority import did_not_answer, no_majority
 from skyhold.consensus.operation import CompareAndSet, Kept, Operation, Restore, Seal, Settle, after, find, newest
+from skyhold.consensus.parallel import at_once
 from skyhold.consensus.paxos import Seen, Silent
 from skyhold.consensus.proposer import ROUND_S_MIN, Decided, Fault, Proposer, Slot
 from skyhold.consensus.register import (
@@ -152,7 +153,8 @@ class BucketRegisters(Registers):
             raise no_majority(f"{prefix}*", len(self._voters), errors, sent=False)
         keys = sorted({key for keys in found.values() for key in keys if key.startswith(prefix)})
         # An object may hold a promise alone, for a register that was never created.
-        return [key for key in keys if self._read(key)]
+        created = at_once(self._read, keys, "list")
+        return [key for key, kept in zip(keys, created, strict=True) if kept]
 
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
         check_register_key(key)

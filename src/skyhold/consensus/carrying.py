@@ -5,17 +5,16 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
+from skyhold.consensus.parallel import at_once
 from skyhold.consensus.register import Change, Registers, Versioned
 from skyhold.errors import Conflict, Corrupt, SkyholdError, Unavailable
 
 CONFIG: Final = "config"
 NAMES: Final = "names"
 SEAL_ATTEMPTS_MAX: Final = 64
-CARRIERS: Final = 16
 
 
 class Succession(ABC):
@@ -40,9 +39,7 @@ class Succession(ABC):
 
     def each(self, task: Callable[[str], None], keys: Sequence[str]) -> None:
         """Do a task for every key, in any order. Several processes that finish one change share the work so."""
-        with ThreadPoolExecutor(CARRIERS, thread_name_prefix="epoch") as threads:
-            for _ in threads.map(task, random.sample(keys, len(keys))):
-                pass
+        at_once(task, random.sample(keys, len(keys)), "epoch")
 
 
 def carry_over(epoch: Registers, following: Registers, next_configuration: bytes, succession: Succession) -> None:
@@ -126,16 +123,22 @@ class Carried:
 def compare(epoch: Registers, following: Registers) -> Carried:
     """Compare every register of an epoch that has ended with the one that followed: nobody wrote between. The register
     `config` begins with a value of its own."""
-    registers = changes = 0
-    differing = []
-    for key in epoch.list():
+
+    def carried(key: str) -> tuple[int, bool]:
+        """How many changes the register ended with, and whether they stand there."""
         ended = _as_restored(epoch.changes(key))
         if not ended:
-            continue
-        registers, changes = registers + 1, changes + len(ended)
+            return 0, True
         there = {change.value.version: change for change in following.changes(key)}
         # Of a register that was changed since, the oldest changes may no longer be kept.
         alike = [there[change.value.version] == change for change in ended if change.value.version in there]
-        if not all(alike[: -1 if key == CONFIG else None]) or ended[-1].value.version > max(there, default=0):
-            differing.append(key)
-    return Carried(registers, changes, tuple(differing))
+        same = all(alike[: -1 if key == CONFIG else None]) and ended[-1].value.version <= max(there, default=0)
+        return len(ended), same
+
+    keys = epoch.list()
+    found = at_once(carried, keys, "compare")
+    return Carried(
+        sum(changes > 0 for changes, _ in found),
+        sum(changes for changes, _ in found),
+        tuple(key for key, (_, same) in zip(keys, found, strict=True) if not same),
+    )

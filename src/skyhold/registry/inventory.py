@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.checkpoint import parse_checkpoint_key
+from skyhold.consensus.parallel import at_once
 from skyhold.errors import SkyholdError
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.checkpoints import newest_checkpoints
@@ -73,10 +74,10 @@ def take_inventory(
         listed = [(repository, names.resolve(repository))]
     everywhere = frozenset(location.name for location in connection.configuration.locations)
     expected = {blob_key("nodes", name): everywhere for name in names.map.node_names()}
-    found = []
-    for name, repository_id in listed:
-        taken = _repository(session, name, catalogue.repository(repository_id).read())
-        found.append(taken)
+    found = at_once(
+        lambda item: _repository(session, item[0], catalogue.repository(item[1]).read()), listed, "inventory"
+    )
+    for taken in found:
         places = frozenset(bucket.name for bucket in allowed(taken.policy, connection.configuration.locations))
         for key in taken.blobs:
             expected[key] = everywhere

@@ -18,7 +18,7 @@ from skyhold.registry.names import Ref, RefKind, parse_reference
 from skyhold.registry.pulling import PullRequest, pull_version
 from skyhold.registry.reading import open_document, open_version, read_model_card
 from skyhold.registry.refs import RepositoryRegister
-from skyhold.registry.session import Session
+from skyhold.registry.session import Session, follow_moves
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.views import LogEntry, MoveView, PullResult, PushResult, RefView, Version, move_view
 from skyhold.storage.chunks import ChunkReader
@@ -197,21 +197,25 @@ class Repository:
         `expected` says where a ref must stand now (a reference, or None: it must not exist), else `Conflict`. Branches
         move forward only, unless `force`; tags never move. Returns the moves that were made.
         """
-        with self._reading() as (session, snapshot):
-            updates = []
-            for name, target in changes.items():
-                ref = Ref.parse(name)
-                version = None if target is None else self._resolve(snapshot, target)
-                must: str | None = ANY
-                if expected is not None and name in expected:
-                    wanted = expected[name]
-                    must = None if wanted is None else self._resolve(snapshot, wanted)
-                updates.append(RefUpdate(ref, version, expected=must, force=force))
-            change = Change(author=self._author(author), time=now(), reason=reason, refs=tuple(updates))
-            after = self._register(session).apply(change, new_operation_id(), pause=pause)
-            made = after.root.moves - snapshot.root.moves
-            own = {update.ref for update in updates}
-            return [move_view(move) for move in islice(moves_reverse(after), max(made, 0)) if move.ref in own]
+
+        def once() -> list[MoveView]:
+            with self._reading() as (session, snapshot):
+                updates = []
+                for name, target in changes.items():
+                    ref = Ref.parse(name)
+                    version = None if target is None else self._resolve(snapshot, target)
+                    must: str | None = ANY
+                    if expected is not None and name in expected:
+                        wanted = expected[name]
+                        must = None if wanted is None else self._resolve(snapshot, wanted)
+                    updates.append(RefUpdate(ref, version, expected=must, force=force))
+                change = Change(author=self._author(author), time=now(), reason=reason, refs=tuple(updates))
+                after = self._register(session).apply(change, new_operation_id(), pause=pause)
+                made = after.root.moves - snapshot.root.moves
+                own = {update.ref for update in updates}
+                return [move_view(move) for move in islice(moves_reverse(after), max(made, 0)) if move.ref in own]
+
+        return follow_moves(once)
 
     def history(self, ref: str | None = None, limit: int | None = None) -> list[MoveView]:
         """The moves of a ref, or of all of them, newest first."""
@@ -257,10 +261,14 @@ class Repository:
         author: str | None = None,
     ) -> None:
         """Attach metrics and notes to a version that exists; its id does not change."""
-        with self._reading() as (session, snapshot):
-            found = tuple(attachments(self._resolve(snapshot, reference), metrics or {}, notes))
-            change = Change(author=self._author(author), time=now(), attachments=found)
-            self._register(session).apply(change, new_operation_id(), pause=pause)
+
+        def once() -> None:
+            with self._reading() as (session, snapshot):
+                found = tuple(attachments(self._resolve(snapshot, reference), metrics or {}, notes))
+                change = Change(author=self._author(author), time=now(), attachments=found)
+                self._register(session).apply(change, new_operation_id(), pause=pause)
+
+        follow_moves(once)
 
     def diff(
         self,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
-from skyhold.consensus.epochs import PinnedRegisters
-from skyhold.errors import SkyholdError
+from skyhold.consensus.epochs import MOVED, PinnedRegisters
+from skyhold.errors import Conflict, SkyholdError
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.replicas import Replicas
+
+MOVES_FOLLOWED_MAX: Final = 3
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -30,3 +36,16 @@ class Session:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def follow_moves(operation: Callable[[], T]) -> T:
+    """Do what changes refs or names in a session of its own; again, in the epoch of now, where the buckets of the store
+    were changed meanwhile. Nothing of a change that meets that takes effect, and an operation of several must be one
+    that can be repeated: they keep their ids."""
+    for _ in range(MOVES_FOLLOWED_MAX):
+        try:
+            return operation()
+        except Conflict as error:
+            if error.code != MOVED:
+                raise
+    return operation()

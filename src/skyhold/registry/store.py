@@ -7,15 +7,17 @@ waits for what this module imports.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from skyhold.buckets.location import BucketLocation, parse_location
+from skyhold.consensus.parallel import at_once
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.registry.connection import Connection, new_operation_id, now, pause
 from skyhold.registry.opening import named_locations, open_store
 from skyhold.registry.reading import CatalogueSession
 from skyhold.registry.repository import Repository
+from skyhold.registry.session import follow_moves
 from skyhold.registry.views import RepositoryInfo, SearchHit
 from skyhold.security.keys import KeyEncryptionKey
 from skyhold.storage.configuration import Configuration, Role
@@ -25,6 +27,7 @@ from skyhold.storage.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from skyhold.buckets.check import BucketReport
+    from skyhold.registry.catalogue import Catalogue
     from skyhold.registry.joining import Joining
     from skyhold.registry.reconfiguring import EngineMove
     from skyhold.registry.recovering import RecoverReport
@@ -85,10 +88,11 @@ class Store:
             names = catalogue.read()
             if deleted:
                 return [RepositoryInfo(d.name, d.repository_id, deleted=d.time) for d in names.deleted()]
-            return [
-                RepositoryInfo.of(name, catalogue.repository(repository_id).read())
-                for name, repository_id in names.repositories()
-            ]
+            return at_once(
+                lambda item: RepositoryInfo.of(item[0], catalogue.repository(item[1]).read()),
+                names.repositories(),
+                "list",
+            )
 
     def repository_names(self) -> list[str]:
         """The names alone, sorted: nothing of the repositories is read."""
@@ -100,9 +104,12 @@ class Store:
         store's buckets cannot meet."""
         chosen = policy or self.configuration.policy
         check_possible(chosen, self.configuration.locations)
-        repository_id = secrets.token_hex(16)
-        with self._catalogue() as (catalogue, _):
-            catalogue.create(name, repository_id, policy=chosen.to_json(), operation_id=new_operation_id(), pause=pause)
+        repository_id, operation_id = secrets.token_hex(16), new_operation_id()
+        self._change(
+            lambda catalogue: catalogue.create(
+                name, repository_id, policy=chosen.to_json(), operation_id=operation_id, pause=pause
+            )
+        )
         return Repository(self._connection, repository_id, name)
 
     def repository(self, name: str, *, create: bool = False, dry_run: bool = False) -> Repository:
@@ -132,13 +139,13 @@ class Store:
 
     def rename_repository(self, name: str, new_name: str) -> None:
         """Give a repository another name; nothing of it is rewritten."""
-        with self._catalogue() as (catalogue, _):
-            catalogue.rename(name, new_name, new_operation_id(), pause=pause)
+        operation_id = new_operation_id()
+        self._change(lambda catalogue: catalogue.rename(name, new_name, operation_id, pause=pause))
 
     def delete_repository(self, name: str) -> None:
         """Take a repository away; `undelete_repository` brings it back."""
-        with self._catalogue() as (catalogue, _):
-            catalogue.delete(name, time=now(), operation_id=new_operation_id(), pause=pause)
+        time, operation_id = now(), new_operation_id()
+        self._change(lambda catalogue: catalogue.delete(name, time=time, operation_id=operation_id, pause=pause))
 
     def undelete_repository(self, name: str) -> None:
         """Bring back the repository of this name that was deleted last, or the one of this id."""
@@ -150,8 +157,8 @@ class Store:
                     code="repository_not_deleted",
                     hint="See `skyhold list --deleted`",
                 )
-            last = max(found, key=lambda item: (item.time, item.repository_id))
-            catalogue.undelete(last.repository_id, new_operation_id(), pause=pause)
+        last, operation_id = max(found, key=lambda item: (item.time, item.repository_id)), new_operation_id()
+        self._change(lambda catalogue: catalogue.undelete(last.repository_id, operation_id, pause=pause))
 
     def search(self, query: str) -> list[SearchHit]:
         """Versions by name, ref, author, metric or parameter: `name:bert tag:v1* accuracy>0.9 param.lr<=0.01`."""
@@ -159,14 +166,14 @@ class Store:
 
         parsed = parse_query(query)
         with self._catalogue() as (catalogue, _):
-            listed = (
-                (name, catalogue.repository(repository_id).read())
-                for name, repository_id in catalogue.read().repositories()
-                if parsed.may_match(name)
+            listed = [item for item in catalogue.read().repositories() if parsed.may_match(item[0])]
+            found = at_once(
+                lambda item: list(search(parsed, [(item[0], catalogue.repository(item[1]).read())])), listed, "search"
             )
             return [
                 SearchHit(hit.repository, hit.digest, hit.time, tuple(map(str, hit.refs)), dict(hit.metrics))
-                for hit in search(parsed, listed)
+                for hits in found
+                for hit in hits
             ]
 
     # ---- buckets
@@ -278,6 +285,13 @@ class Store:
         with self._catalogue() as (catalogue, _):
             found = catalogue.read().find(name)
         return None if found is None else Repository(self._connection, found, name)
+
+    def _change(self, change: Callable[[Catalogue], object]) -> None:
+        def once() -> None:
+            with self._catalogue() as (catalogue, _):
+                change(catalogue)
+
+        follow_moves(once)
 
     def _catalogue(self) -> CatalogueSession:
         return CatalogueSession(self._connection)

@@ -12,6 +12,7 @@ from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG, NAMES
 from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.parallel import at_once
 from skyhold.consensus.register import Known
 from skyhold.errors import SkyholdError
 from skyhold.registry.connection import Connection, new_operation_id
@@ -122,12 +123,14 @@ def level_voters(connection: Connection) -> int:
     registers = connection.registers.current
     if not isinstance(registers, BucketRegisters):
         return 0
-    levelled = 0
-    for key in registers.list():
-        if not is_level(registers.inspect(key)):
-            registers.outcome(key, new_operation_id())  # which settles the register, at every voter that answers
-            levelled += 1
-    return levelled
+
+    def level(key: str) -> bool:
+        if is_level(registers.inspect(key)):
+            return False
+        registers.outcome(key, new_operation_id())  # which settles the register, at every voter that answers
+        return True
+
+    return sum(at_once(level, registers.list(), "level"))
 
 
 def is_level(shown: Shown) -> bool:
