@@ -32,7 +32,7 @@ def main(seeds: int) -> int:
     kept, began_s, told_s = total.seeds, time.monotonic(), 0.0
     if kept:
         print(f"{kept} of {seeds} seeds were run before: {journal.path}", file=sys.stderr, flush=True)
-    with multiprocessing.Pool(os.cpu_count()) as pool:
+    with multiprocessing.Pool(os.cpu_count(), maxtasksperchild=1) as pool:
         for part, found in pool.imap_unordered(_run, [part for part in parts if part not in journal.done]):
             journal.add(part, found)
             total.add(found)
