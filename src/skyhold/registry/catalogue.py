@@ -55,6 +55,18 @@ class Names:
                 malformed(f"entry {key} of the catalogue", "it is not an object")
             yield Deleted(key.removeprefix("deleted/"), str(value.get("name")), str(value.get("time")))
 
+    def find_deleted(self, name: str) -> Deleted:
+        """The repository that was deleted last of those that had this name, or the one of this id. Raises `NotFound`
+        code `repository_not_deleted`."""
+        found = [item for item in self.deleted() if name in {item.name, item.repository_id}]
+        if not found:
+            raise NotFound(
+                f"There is no deleted repository `{name}`",
+                code="repository_not_deleted",
+                hint="See `skyhold list --deleted`",
+            )
+        return max(found, key=lambda item: (item.time, item.repository_id))
+
     def registers(self) -> Iterator[str]:
         """The keys of all registers of the store but `names` itself, created or about to be."""
         for key, _ in self.map.scan("register/"):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from skyhold.errors import NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection
+from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.version import VersionDocument
@@ -14,6 +16,19 @@ from skyhold.storage.version_files import FileEntry, StoredFile, VersionFiles
 
 MODEL_CARD: Final = "README.md"
 MODEL_CARD_BYTES_MAX: Final = 1 << 20
+
+
+def find_ref(snapshot: Snapshot, name: str, repository: str) -> Ref:
+    """A ref by its full name, or by its last part: that of a branch, else a tag, else an alias. Raises `NotFound`."""
+    if name.split("/", 1)[0] in set(RefKind):
+        return Ref.parse(name)
+    for kind in RefKind:
+        state = snapshot.ref_state(Ref(kind, name))
+        if state is not None:
+            return state.ref
+    raise NotFound(
+        f"There is no ref `{name}` in {repository}", code="ref_not_found", hint=f"skyhold ref list {repository}"
+    )
 
 
 def open_document(session: Session, snapshot: Snapshot, digest: str) -> VersionDocument:

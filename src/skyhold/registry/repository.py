@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from skyhold.errors import InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
@@ -14,9 +14,9 @@ from skyhold.registry.change import ANY, Change, RefUpdate, attachments
 from skyhold.registry.connection import Connection, new_operation_id, now, pause
 from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
-from skyhold.registry.names import Ref, RefKind, parse_reference
+from skyhold.registry.names import Ref, parse_reference
 from skyhold.registry.pulling import PullRequest, pull_version
-from skyhold.registry.reading import open_document, open_version, read_model_card
+from skyhold.registry.reading import find_ref, open_document, open_version, read_model_card
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.session import Session, follow_moves
 from skyhold.registry.snapshot import Snapshot
@@ -28,6 +28,8 @@ from skyhold.storage.version_files import StoredFile
 
 if TYPE_CHECKING:
     from skyhold.registry.diff import DiffSide, VersionDiff
+
+T = TypeVar("T")
 
 
 class Repository:
@@ -53,8 +55,8 @@ class Repository:
     def set_policy(self, policy: Policy) -> None:
         """Change how many copies there are and where. Versions that exist follow with `Store.sync`."""
         check_possible(policy, self._connection.configuration.locations)
-        with self._reading() as (session, _):
-            self._register(session).set_policy(policy.to_json(), new_operation_id(), pause=pause)
+        operation_id = new_operation_id()
+        self._change(lambda register, _: register.set_policy(policy.to_json(), operation_id, pause=pause))
 
     def push(
         self,
@@ -198,31 +200,32 @@ class Repository:
         move forward only, unless `force`; tags never move. Returns the moves that were made.
         """
 
-        def once() -> list[MoveView]:
-            with self._reading() as (session, snapshot):
-                updates = []
-                for name, target in changes.items():
-                    ref = Ref.parse(name)
-                    version = None if target is None else self._resolve(snapshot, target)
-                    must: str | None = ANY
-                    if expected is not None and name in expected:
-                        wanted = expected[name]
-                        must = None if wanted is None else self._resolve(snapshot, wanted)
-                    updates.append(RefUpdate(ref, version, expected=must, force=force))
-                change = Change(author=self._author(author), time=now(), reason=reason, refs=tuple(updates))
-                after = self._register(session).apply(change, new_operation_id(), pause=pause)
-                made = after.root.moves - snapshot.root.moves
-                own = {update.ref for update in updates}
-                return [move_view(move) for move in islice(moves_reverse(after), max(made, 0)) if move.ref in own]
+        def move(register: RepositoryRegister, snapshot: Snapshot) -> list[MoveView]:
+            updates = []
+            for name, target in changes.items():
+                ref = Ref.parse(name)
+                version = None if target is None else self._resolve(snapshot, target)
+                must: str | None = ANY
+                if expected is not None and name in expected:
+                    wanted = expected[name]
+                    must = None if wanted is None else self._resolve(snapshot, wanted)
+                updates.append(RefUpdate(ref, version, expected=must, force=force))
+            change = Change(author=self._author(author), time=now(), reason=reason, refs=tuple(updates))
+            after = register.apply(change, new_operation_id(), pause=pause)
+            made = after.root.moves - snapshot.root.moves
+            own = {update.ref for update in updates}
+            return [move_view(move) for move in islice(moves_reverse(after), max(made, 0)) if move.ref in own]
 
-        return follow_moves(once)
+        return self._change(move)
 
     def history(self, ref: str | None = None, limit: int | None = None) -> list[MoveView]:
         """The moves of a ref, or of all of them, newest first."""
         with self._reading() as (_, snapshot):
             if ref is None:
                 return [move_view(move) for move in islice(moves_reverse(snapshot), limit)]
-            found = [move_view(move) for move in islice(ref_history(snapshot, self._ref(snapshot, ref)), limit)]
+            found = [
+                move_view(move) for move in islice(ref_history(snapshot, find_ref(snapshot, ref, self.name)), limit)
+            ]
             if not found:
                 raise NotFound(f"There never was a ref `{ref}` in {self.name}", code="ref_not_found")
             return found
@@ -230,7 +233,7 @@ class Repository:
     def rollback(self, ref: str, *, to: str | None = None, author: str | None = None, reason: str = "") -> MoveView:
         """Move a branch or alias back: to the version where it stood before its last move, or to `to`."""
         with self._reading() as (_, snapshot):
-            found = self._ref(snapshot, ref)
+            found = find_ref(snapshot, ref, self.name)
             last = next(ref_history(snapshot, found), None)
             if last is None or last.new is None:
                 raise NotFound(f"There is no ref `{ref}` in {self.name}", code="ref_not_found")
@@ -262,13 +265,12 @@ class Repository:
     ) -> None:
         """Attach metrics and notes to a version that exists; its id does not change."""
 
-        def once() -> None:
-            with self._reading() as (session, snapshot):
-                found = tuple(attachments(self._resolve(snapshot, reference), metrics or {}, notes))
-                change = Change(author=self._author(author), time=now(), attachments=found)
-                self._register(session).apply(change, new_operation_id(), pause=pause)
+        def attach(register: RepositoryRegister, snapshot: Snapshot) -> None:
+            found = tuple(attachments(self._resolve(snapshot, reference), metrics or {}, notes))
+            change = Change(author=self._author(author), time=now(), attachments=found)
+            register.apply(change, new_operation_id(), pause=pause)
 
-        follow_moves(once)
+        self._change(attach)
 
     def diff(
         self,
@@ -303,24 +305,19 @@ class Repository:
             with self._connection.session(policy) as session:
                 yield session, Snapshot(snapshot.root, snapshot.register_version, session.blobs)
 
+    def _change(self, change: Callable[[RepositoryRegister, Snapshot], T]) -> T:
+        def once() -> T:
+            with self._reading() as (session, snapshot):
+                return change(self._register(session), snapshot)
+
+        return follow_moves(once)
+
     def _register(self, session: Session) -> RepositoryRegister:
         return Catalogue(session.registers, session.blobs).repository(self.id)
 
     def _resolve(self, snapshot: Snapshot, reference: str) -> str:
         parsed = parse_reference(f"{self.name}@{reference}")
         return snapshot.resolve(parsed.ref or "main", parsed.ancestor)
-
-    def _ref(self, snapshot: Snapshot, name: str) -> Ref:
-        """A ref by its full name, or by its last part where that is one ref's only."""
-        if name.split("/", 1)[0] in set(RefKind):
-            return Ref.parse(name)
-        for kind in RefKind:
-            state = snapshot.ref_state(Ref(kind, name))
-            if state is not None:
-                return state.ref
-        raise NotFound(
-            f"There is no ref `{name}` in {self.name}", code="ref_not_found", hint=f"skyhold ref list {self.name}"
-        )
 
     def _author(self, author: str | None) -> str:
         return author if author is not None else self._connection.author

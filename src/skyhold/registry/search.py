@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, NoReturn
 
+from skyhold.consensus.parallel import at_once
 from skyhold.errors import InvalidInput
+from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import VersionDocument
@@ -123,6 +125,16 @@ def parse_query(text: str) -> Query:
     if not words:
         _refuse(text, "it is empty")
     return Query(tuple(_parse_term(word) for word in words))
+
+
+def search_catalogue(query: Query, catalogue: Catalogue) -> list[Candidate]:
+    """The versions of all repositories that match, newest first in each; those whose name rules it out are not read."""
+
+    def matches(item: tuple[str, str]) -> list[Candidate]:
+        return list(search(query, [(item[0], catalogue.repository(item[1]).read())]))
+
+    listed = [item for item in catalogue.read().repositories() if query.may_match(item[0])]
+    return [candidate for found in at_once(matches, listed, "search") for candidate in found]
 
 
 def search(query: Query, repositories: Iterable[tuple[str, Snapshot]]) -> Iterator[Candidate]:

@@ -150,31 +150,17 @@ class Store:
     def undelete_repository(self, name: str) -> None:
         """Bring back the repository of this name that was deleted last, or the one of this id."""
         with self._catalogue() as (catalogue, _):
-            found = [item for item in catalogue.read().deleted() if name in {item.name, item.repository_id}]
-            if not found:
-                raise NotFound(
-                    f"There is no deleted repository `{name}`",
-                    code="repository_not_deleted",
-                    hint="See `skyhold list --deleted`",
-                )
-        last, operation_id = max(found, key=lambda item: (item.time, item.repository_id)), new_operation_id()
+            last = catalogue.read().find_deleted(name)
+        operation_id = new_operation_id()
         self._change(lambda catalogue: catalogue.undelete(last.repository_id, operation_id, pause=pause))
 
     def search(self, query: str) -> list[SearchHit]:
         """Versions by name, ref, author, metric or parameter: `name:bert tag:v1* accuracy>0.9 param.lr<=0.01`."""
-        from skyhold.registry.search import parse_query, search
+        from skyhold.registry.search import parse_query, search_catalogue
 
         parsed = parse_query(query)
         with self._catalogue() as (catalogue, _):
-            listed = [item for item in catalogue.read().repositories() if parsed.may_match(item[0])]
-            found = at_once(
-                lambda item: list(search(parsed, [(item[0], catalogue.repository(item[1]).read())])), listed, "search"
-            )
-            return [
-                SearchHit(hit.repository, hit.digest, hit.time, tuple(map(str, hit.refs)), dict(hit.metrics))
-                for hits in found
-                for hit in hits
-            ]
+            return [SearchHit.of(hit) for hit in search_catalogue(parsed, catalogue)]
 
     # ---- buckets
 

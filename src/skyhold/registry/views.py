@@ -12,6 +12,7 @@ from skyhold.registry.version import PUBLIC_ID_CHARACTERS, FileEntry, VersionDoc
 from skyhold.storage.policy import Policy
 
 if TYPE_CHECKING:
+    from skyhold.registry.search import Candidate
     from skyhold.storage.pull_plan import PullSources
 
 
@@ -60,6 +61,10 @@ class SearchHit:
     @property
     def id(self) -> str:
         return self.version[:PUBLIC_ID_CHARACTERS]
+
+    @classmethod
+    def of(cls, hit: Candidate) -> SearchHit:
+        return cls(hit.repository, hit.digest, hit.time, tuple(map(str, hit.refs)), dict(hit.metrics))
 
     def to_json(self) -> dict[str, object]:
         return asdict(self) | {"id": self.id, "refs": list(self.refs)}
