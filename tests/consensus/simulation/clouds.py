@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from greenlet import getcurrent
@@ -208,7 +209,7 @@ class SimulatedBucket(Bucket):
         def arrive() -> None:
             result = serve()
             if fault != "reply lost":
-                world.at(self._far(), lambda: process.resume(thread, result))
+                world.at(self._far(), partial(process.resume, thread, result))
 
         world.at(self._far(), arrive)
         if fault == "reply lost":

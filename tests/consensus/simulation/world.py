@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -96,17 +97,16 @@ class Process:
             self.world.bury(thread)
             return
         if self.paused_until_s > self.world.now_s:
-            self.world.at(self.paused_until_s - self.world.now_s, lambda: self.resume(thread, *values))
+            self.world.at(self.paused_until_s - self.world.now_s, partial(self.resume, thread, *values))
             return
         thread.switch(*values)
 
     def start(self, task: Callable[[], object], delay_s: float = 0.0) -> None:
         thread = self.world.thread()
-        self.world.at(delay_s, lambda: self.resume(thread, task))
+        self.world.at(delay_s, partial(self.resume, thread, task))
 
     def sleep(self, seconds: float) -> None:
-        thread = getcurrent()
-        self.world.at(seconds, lambda: self.resume(thread))
+        self.world.at(seconds, partial(self.resume, getcurrent()))
         self.world.wait()
 
 
@@ -127,14 +127,14 @@ class _SimulatedMailbox(Mailbox[T]):
             self._waits += 1
             number = self._waits
             self._waiting[number] = getcurrent()
-            self._process.world.at(timeout_s, lambda: self._wake(number))
+            self._process.world.at(timeout_s, partial(self._wake, number))
             self._process.world.wait()
         return self._items.popleft() if self._items else None
 
     def _wake(self, number: int) -> None:
         thread = self._waiting.pop(number, None)
         if thread is not None:
-            self._process.world.at(0, lambda: self._process.resume(thread))
+            self._process.world.at(0, partial(self._process.resume, thread))
 
 
 class SimulatedRuntime(Runtime):
