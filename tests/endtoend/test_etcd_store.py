@@ -11,7 +11,7 @@ import skyhold
 from skyhold.errors import InvalidInput, PermissionDenied
 from tests import etcd
 from tests.consensus.etcd_fixtures import PREFIX, secure_location
-from tests.endtoend.killing import Fuse, in_child, insert_fuse
+from tests.endtoend.killing import Fuse, in_child, insert_fuse, is_checkpoint
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import epoch_of, head, push
 
@@ -65,20 +65,13 @@ def test_registers_move_into_etcd_and_out_of_it_with_their_history(scene: Scene)
         assert store.verify(deep=True).sound
 
 
-class _DiesAtItsFirstCheckpoint(Fuse):
-    def burn(self, bucket: str, verb: str, key: str) -> None:
-        self.kill_at = 1 if verb == "write" and key.startswith("checkpoints/") else None
-        self.calls.clear()
-        super().burn(bucket, verb, key)
-
-
 def test_move_out_of_etcd_to_a_machine_that_is_lost_half_way_is_finished_by_a_recovery(scene: Scene) -> None:
     with Machine(scene.place / "ada").at_work():
         with skyhold.init(scene.clouds(), engine=plain()) as store:
             first = push(store, scene, 1)
 
         def move() -> None:
-            insert_fuse(_DiesAtItsFirstCheckpoint())
+            insert_fuse(Fuse(is_checkpoint))
             with skyhold.open(str(scene.cloud("a"))) as store:
                 store.move_engine("sqlite")
 

@@ -15,7 +15,7 @@ from skyhold.errors import InvalidInput, PermissionDenied
 from skyhold.storage.epoch import encode_epoch, next_epoch
 from skyhold.storage.progress import Silence
 from tests.cli.models import contents, write_model
-from tests.endtoend.killing import Fuse, in_child, insert_fuse
+from tests.endtoend.killing import Fuse, in_child, insert_fuse, is_checkpoint
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import epoch_in, head, level, push
 
@@ -211,6 +211,25 @@ def test_move_to_a_machine_that_is_lost_half_way_is_finished_by_a_recovery_elsew
                 assert store.verify(deep=True).sound
         recovered += 1
     assert recovered > 3
+
+
+def test_move_to_a_machine_that_died_half_way_goes_on_when_the_machine_is_there_again(
+    scene: Scene, ada: Machine
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+
+    def move() -> None:
+        insert_fuse(Fuse(is_checkpoint))
+        with skyhold.open(str(scene.cloud("a"))) as store:
+            store.move_engine("sqlite")
+
+    in_child(move)
+    with pytest.raises(InvalidInput, match="nothing to recover"):
+        skyhold.recover(str(scene.cloud("b")))
+    with skyhold.open(str(scene.cloud("b"))) as store:
+        assert head(store) == first
+        assert store.engine == "sqlite"
 
 
 def test_move_that_died_after_its_first_seal_is_finished_by_a_process_that_knows_nothing_of_it(

@@ -35,7 +35,7 @@ from skyhold.storage.configuration import decode_configuration
 from skyhold.storage.epoch import Epoch, decode_epoch
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import open_state
-from skyhold.storage.store_document import ETCD, SQLITE, Engine, StoreDocument
+from skyhold.storage.store_document import BUCKETS, SQLITE, Engine, StoreDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,6 @@ def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLoca
         )
     _restore(recovery, connection.state.registers(term), connection.keys)
     configuration = decode_configuration(recovery.checkpoints[CONFIG].value.data)
-    connection.begin(configuration)
     connection.enter(Epoch(Engine(machine, term), configuration))
     connection.reopen()
     remember(connection)
@@ -157,7 +156,7 @@ def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLoca
 
 
 def _begin_anew(connection: Connection, minority: bool) -> RecoverReport:
-    if connection.document.engine.kind == ETCD:
+    if connection.document.engine.kind != BUCKETS:
         raise _nothing_to_recover(connection.document)
     voters = connection.document.engine.voters
     found = salvage(connection)
@@ -188,7 +187,7 @@ def _raise_term(connection: Connection, buckets: Sequence[Bucket], lost: Engine,
             documents.append((bucket, read_store_document(bucket, keks, expected_store=connection.document.store)[0]))
         except SkyholdError as error:
             errors[bucket.name] = error
-    if len(documents) <= len(buckets) // 2 and not minority:
+    if not documents or (len(documents) <= len(buckets) // 2 and not minority):
         reasons = "; ".join(f"`{name}`: {error.message}" for name, error in errors.items())
         raise Unavailable(
             f"Only {len(documents)} of the store's {len(buckets)} buckets answer ({reasons}); nothing was changed",
@@ -206,7 +205,7 @@ def _raise_term(connection: Connection, buckets: Sequence[Bucket], lost: Engine,
 
 def _nothing_to_recover(document: StoreDocument) -> InvalidInput:
     return InvalidInput(
-        f"The registers of store {document.store} live on no machine: there is nothing to recover",
+        f"The registers of store {document.store} are within reach: there is nothing to recover",
         code="nothing_to_recover",
         hint="Connect to it: skyhold connect URL",
     )
