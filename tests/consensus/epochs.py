@@ -11,7 +11,7 @@ from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import Registers, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
-from skyhold.errors import OutcomeUnknown, PermissionDenied
+from skyhold.errors import PermissionDenied, SkyholdError
 from tests.consensus.fixtures import FlakyBucket, bucket_registers, new_buckets
 
 REPOSITORY = "repository/" + "0" * 32
@@ -69,7 +69,7 @@ class Mortal(Epochs):
 
     calls_left: int | None = None
     read_only = False
-    loses_replies = False
+    writes_fail: SkyholdError | None = None
 
     def open(self, next_configuration: bytes) -> Registers:
         return Guarded(super().open(next_configuration), self.before)
@@ -81,8 +81,8 @@ class Mortal(Epochs):
             self.calls_left -= 1
         if writes and self.read_only:
             raise PermissionDenied("these credentials may only read")
-        if writes and self.loses_replies:
-            raise OutcomeUnknown("no reply in time")
+        if writes and self.writes_fail is not None:
+            raise self.writes_fail
 
 
 class Guarded:

@@ -14,7 +14,7 @@ from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import CHANGES_KEPT, Known, Registers, Resync, Versioned
 from skyhold.consensus.stale import StaleRegisters
-from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, Unavailable
+from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
 from tests.consensus.epochs import REPOSITORY, Epochs, Killed, Mortal
 from tests.consensus.fixtures import bucket_registers, new_buckets
 
@@ -140,15 +140,16 @@ def test_half_a_move_lets_watch_who_may_only_read(epochs: Mortal) -> None:
     assert reader.watch(other, 0, timeout_s=0) == []
 
 
-def test_reader_that_cannot_finish_a_move_has_changed_nothing(epochs: Mortal) -> None:
+@pytest.mark.parametrize("error", [OutcomeUnknown("no reply in time"), Unavailable("away; nothing was changed")])
+def test_reader_that_cannot_finish_a_move_is_told_that_it_is_under_way(error: SkyholdError, epochs: Mortal) -> None:
     epochs.open(b"1").seal(CONFIG, 1, b"2")
     epochs.open(b"1").seal(REPOSITORY, 2, b"2")
-    epochs.loses_replies = True
+    epochs.writes_fail = error
     for ask in (epochs.process().read, epochs.process().changes):
         with pytest.raises(Unavailable) as caught:
             ask(REPOSITORY)
         assert caught.value.code == "epoch_unfinished"
-    epochs.loses_replies = False
+    epochs.writes_fail = None
     assert epochs.process().read(REPOSITORY) == Versioned(3, b"two")
 
 

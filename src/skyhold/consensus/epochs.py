@@ -250,11 +250,12 @@ class EpochRegisters(Registers):
                 code=UNFINISHED,
                 hint="Run any command, such as `skyhold status`, with credentials that may write",
             ) from error
-        except OutcomeUnknown as error:  # of the move; nothing of what is asked of the next epoch was sent to it yet
+        except (OutcomeUnknown, Unavailable) as error:  # of the move: what is asked of the next epoch was not sent yet
             raise Unavailable(
-                f"The store is moving to another configuration, and this did not come to its end: {error.message}",
+                f"The store is moving to another configuration, which has not come to its end: {error.message}",
                 code=UNFINISHED,
                 hint="Run the command again: it goes on where it stopped",
+                **error.fields,
             ) from error
 
     def _refuse_used(self, next_configuration: bytes) -> None:

@@ -16,7 +16,7 @@ from skyhold.consensus.register import Change, Registers, Versioned
 from skyhold.consensus.voter import Voter
 from tests.consensus.fixtures import KEYS
 from tests.consensus.histories.history import Move, Operation, Unknown
-from tests.consensus.simulation.clouds import Backup, Cloud, Network, SimulatedBucket
+from tests.consensus.simulation.clouds import Cloud, Network, SimulatedBucket
 from tests.consensus.simulation.world import Process, SimulatedRuntime, World
 
 KEY_NAMES = ("names", "repository/" + "5" * 32)
@@ -47,7 +47,7 @@ class Configuration:
 @dataclass(eq=False)
 class Epochs:
     """Everybody's epochs. `begun` by number; `asked`: what some operator wants to begin; `moves` by configuration and
-    register, from when its first seal was sent; `backups` are the clouds as each epoch found them, by number."""
+    register, from when its first seal was sent."""
 
     world: World
     clouds: Mapping[str, Cloud]
@@ -55,7 +55,6 @@ class Epochs:
     begun: dict[int, Configuration] = field(default_factory=dict)
     asked: list[Configuration] = field(default_factory=list)
     moves: dict[tuple[bytes, str], Operation] = field(default_factory=dict)
-    backups: dict[int, dict[str, Backup]] = field(default_factory=dict)
     fork: str | None = None
 
     def found(self, voters: Iterable[str]) -> None:
@@ -87,8 +86,6 @@ class Epochs:
         first = self.begun.setdefault(number, configuration)
         if first != configuration:
             self.fork = f"epoch {number} has begun twice: {first}, {configuration}"
-        if number not in self.backups:
-            self.backups[number] = {name: self.clouds[name].backup() for name, _ in configuration.voters}
 
     def sealing(self, key: str, next_configuration: bytes) -> None:
         """A seal is being sent. The first of a register is the call of its move."""

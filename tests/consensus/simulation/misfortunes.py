@@ -67,16 +67,16 @@ class Misfortunes:
         cloud = self.world.random.choice(list(epochs.clouds.values()))
         if cloud.incarnation is None or not epochs.may_lose(cloud):
             return
-        present = epochs.newest
-        if not epochs.moving and (cloud.name, cloud.incarnation) in present.voters:
-            # None of this epoch's seals counts on it, so its state of before may come back later (`restore_older`).
-            # Were one of them its doing, that would be a voter which forgets, and nobody promises to survive that.
-            self._backups[cloud.name] = epochs.backups[present.epoch][cloud.name]
+        if (cloud.name, cloud.incarnation) in epochs.newest.voters:
+            # It may come back later, under the incarnation that processes of this epoch still know (`restore_older`):
+            # with all that it has promised. One that had forgotten some of it would be a voter as before to them, and
+            # nobody promises to survive that.
+            self._backups[cloud.name] = cloud.backup()
         cloud.empty()
         self._note("cloud emptied")
 
     def restore_older(self) -> None:
-        """A bucket that was emptied and admitted again is restored to what it was before, under its old incarnation."""
+        """A bucket that was emptied and admitted again is restored to what it was then, under its old incarnation."""
         for name, backup in list(self._backups.items()):
             cloud = self.epochs.clouds[name]
             admitted = (name, cloud.incarnation) in self.epochs.newest.voters
