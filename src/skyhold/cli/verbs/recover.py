@@ -34,8 +34,8 @@ MINORITY: Final = (
 def command(session: Session, *, url: str, minority: bool, yes: bool) -> None:
     """Bring a store's refs back from its surviving buckets, of which URL is one.
 
-    Of the engine `sqlite`, where the machine, or its state folder, is lost: from the checkpoints. This machine takes
-    the store over, and the former one, should it come back, is refused.
+    Of the engine `sqlite`, where the machine, or its state folder, is lost, be it half-way through a move to it: from
+    the checkpoints. This machine takes the store over, and the former one, should it come back, is refused.
 
     Of the engine `buckets` there is no machine to lose, and nothing to recover while a majority of the voters answers.
     Where the others are lost for good, `--minority` begins anew with those that are left, from the newest values that
