@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from math import inf
@@ -12,6 +13,8 @@ import pytest
 from skyhold.consensus.carrying import CONFIG, NAMES, carry_over, compare
 from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.memory import MemoryRegisters
+from skyhold.consensus.parallel import at_once
+from skyhold.consensus.pinned import PinnedRegisters
 from skyhold.consensus.register import CHANGES_KEPT, Known, Registers, Resync, Versioned
 from skyhold.consensus.stale import StaleRegisters
 from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
@@ -110,6 +113,22 @@ def test_move_that_dies_at_any_call_is_finished_by_whoever_comes_next(epochs: Mo
             assert calls > 10
             return
     raise AssertionError("the move never came to its end")
+
+
+def test_threads_that_meet_half_a_move_finish_it_once(epochs: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, version in [(CONFIG, 1), (REPOSITORY, 2)]:
+        epochs.open(b"1").seal(key, version, b"2")
+    carried = []
+
+    def slowly(*arguments: object) -> None:
+        carried.append(threading.current_thread())
+        time.sleep(0.05)
+        carry_over(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("skyhold.consensus.epochs.carry_over", slowly)
+    process = epochs.process()
+    assert at_once(process.read, [REPOSITORY] * 16, "read") == [Versioned(3, b"two")] * 16
+    assert len(carried) == 1
 
 
 def test_half_a_move_lets_read_who_may_only_read(epochs: Mortal) -> None:
@@ -229,7 +248,7 @@ def test_watch_that_waits_is_woken_by_a_change_in_another_epoch(epochs: Mortal) 
 
 def test_pinned_change_is_refused_once_other_buckets_count(epochs: Mortal) -> None:
     process = epochs.process()
-    pinned = process.pinned()
+    pinned = PinnedRegisters(process)
     assert pinned.compare_and_set(REPOSITORY, 2, b"three", "c") == Versioned(3, b"three")
     move(epochs.process(), epochs)
     for expected_version in (3, 4):
@@ -238,7 +257,7 @@ def test_pinned_change_is_refused_once_other_buckets_count(epochs: Mortal) -> No
         assert caught.value.code == "membership_changed"
     assert pinned.read(REPOSITORY) == Versioned(4, b"three")
     assert pinned.compare_and_set(REPOSITORY, 2, b"three", "c") == Versioned(3, b"three")
-    assert process.pinned().compare_and_set(REPOSITORY, 4, b"four", "d") == Versioned(5, b"four")
+    assert PinnedRegisters(process).compare_and_set(REPOSITORY, 4, b"four", "d") == Versioned(5, b"four")
 
 
 def test_comparison_finds_what_was_written_between(epochs: Mortal) -> None:

@@ -171,7 +171,9 @@ def test_only_voter_is_created_with_a_promise_and_gets_the_value_then() -> None:
     round_, _ = step(round_, Seen("A", None, EMPTY))
     round_, effects = step(round_, Proposal("new"))
     assert effects == (Put("A", None, AcceptorState(TWO)),)
+    assert not round_.exposed
     round_, effects = step(round_, Seen("A", "1", AcceptorState(TWO)))
+    assert round_.exposed == {"A"}
     assert effects == (Put("A", "1", AcceptorState(THREE, TWO, "new")),)
     round_, _ = step(round_, Seen("A", "2", AcceptorState(THREE, TWO, "new")))
     assert round_.phase is Phase.DECIDED

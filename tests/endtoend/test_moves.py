@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 import skyhold
-from skyhold.consensus.epochs import PinnedRegisters
+from skyhold.consensus.pinned import PinnedRegisters
 from skyhold.consensus.register import Versioned
 from skyhold.errors import InvalidInput, PermissionDenied
 from skyhold.storage.epoch import encode_epoch, next_epoch

@@ -153,7 +153,7 @@ class BucketRegisters(Registers):
             raise no_majority(f"{prefix}*", len(self._voters), errors, sent=False)
         keys = sorted({key for keys in found.values() for key in keys if key.startswith(prefix)})
         # An object may hold a promise alone, for a register that was never created.
-        created = at_once(self._read, keys, "list")
+        created = at_once(self._read, keys, "list")  # by real threads, whatever the runtime: no simulation lists
         return [key for key, kept in zip(keys, created, strict=True) if kept]
 
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -26,7 +26,6 @@ from skyhold.consensus.carrying import CONFIG, SEAL_ATTEMPTS_MAX, Succession, ca
 from skyhold.consensus.register import Change, Known, Registers, Resync, Versioned, register_sealed
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, Unavailable
 
-MOVED: Final = "membership_changed"
 EPOCHS_MAX: Final = 1_000
 """How many epochs one call follows: more is a chain of seals that leads nowhere."""
 UNFINISHED: Final = "epoch_unfinished"
@@ -36,7 +35,8 @@ T = TypeVar("T")
 
 
 class EpochRegisters(Registers):
-    """The registers of a store in whichever epoch it is: callers see neither seals nor moves. Thread-safe.
+    """The registers of a store in whichever epoch it is: callers see neither seals nor moves. Thread-safe: of the
+    threads that meet a seal one follows, under the lock `following`, and the others find it done.
 
     A move counts as a change of every register, which leaves its data as it was: so a change that was planned before it
     is refused, and planned again. Raises, beside what the port says, `Unavailable` where the voters of the next epoch
@@ -45,13 +45,18 @@ class EpochRegisters(Registers):
     """
 
     def __init__(
-        self, first: Registers, succession: Succession, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        first: Registers,
+        succession: Succession,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        following: AbstractContextManager[object] | None = None,
     ) -> None:
         self._current = first
         self._succession = succession
         self._monotonic = monotonic
         self._opened = [first]
-        self._lock = threading.Lock()
+        self._following = following or threading.Lock()
 
     @property
     def current(self) -> Registers:
@@ -174,10 +179,6 @@ class EpochRegisters(Registers):
             return following
         raise contended_seal(CONFIG)
 
-    def pinned(self) -> PinnedRegisters:
-        """These registers, for a change that is right in the present epoch alone."""
-        return PinnedRegisters(self, self._current)
-
     def close(self) -> None:
         with ExitStack() as closing:  # one that raises keeps none open; of several errors the first epoch's is raised
             for epoch in self._opened:
@@ -213,22 +214,19 @@ class EpochRegisters(Registers):
 
     def _follow(self, epoch: Registers, next_configuration: bytes) -> None:
         """Work in the next epoch from now on; where it has not begun, finish what begins it."""
-        if self._current is not epoch:
-            return
-        following = self._succession.open(next_configuration)
-        try:
-            if following.read(CONFIG) is None:
-                self._begin(epoch, following, next_configuration)
-            with self._lock:
-                if self._current is epoch:
-                    self._succession.entered(next_configuration)
-                    self._opened.append(following)
-                    self._current = following
-                    return
-        except BaseException:
-            following.close()
-            raise
-        following.close()  # another thread was faster
+        with self._following:
+            if self._current is not epoch:
+                return
+            following = self._succession.open(next_configuration)
+            try:
+                if following.read(CONFIG) is None:
+                    self._begin(epoch, following, next_configuration)
+                self._succession.entered(next_configuration)
+            except BaseException:
+                following.close()
+                raise
+            self._opened.append(following)
+            self._current = following
 
     def _could_follow(self, epoch: Registers, next_configuration: bytes) -> bool:
         """Follow for a reader: False where a move is half done, and these credentials cannot finish it. The next epoch
@@ -270,59 +268,6 @@ class EpochRegisters(Registers):
                 raise Conflict("An epoch of this number has begun already", code="epoch_used", hint="Try again")
         finally:
             following.close()
-
-
-class PinnedRegisters(Registers):
-    """The registers of a store, read in whichever epoch it is, and changed in one epoch alone.
-
-    Who writes objects to the buckets of an epoch, and then names them in a register, must not do so once other buckets
-    count. A change raises `Conflict` code `membership_changed` where that epoch has ended, and has no effect then.
-    """
-
-    def __init__(self, epochs: EpochRegisters, epoch: Registers) -> None:
-        self._epochs = epochs
-        self._epoch = epoch
-
-    def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
-        if self._epochs.current is self._epoch:
-            try:
-                return self._epoch.compare_and_set(key, expected_version, data, operation_id)
-            except Conflict as conflict:
-                if conflict.code != "register_sealed":
-                    raise
-        earlier = self._epochs.outcome(key, operation_id)
-        if earlier is not None:
-            return earlier
-        raise Conflict(
-            "The buckets of the store were changed while this ran; nothing of it took effect",
-            code=MOVED,
-            hint="Run the command again: it then writes to the buckets of now, and sends nothing twice",
-            key=key,
-        )
-
-    def read(self, key: str) -> Versioned | None:
-        return self._epochs.read(key)
-
-    def outcome(self, key: str, operation_id: str) -> Versioned | None:
-        return self._epochs.outcome(key, operation_id)
-
-    def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:
-        return self._epochs.watch(key, after_version, timeout_s=timeout_s)
-
-    def changes(self, key: str) -> Sequence[Change]:
-        return self._epochs.changes(key)
-
-    def list(self, prefix: str = "") -> list[str]:
-        return self._epochs.list(prefix)
-
-    def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
-        return self._epoch.seal(key, expected_version, next_configuration)
-
-    def restore(self, key: str, changes: Sequence[Change]) -> None:
-        self._epoch.restore(key, changes)
-
-    def close(self) -> None:
-        """Nothing of its own to release."""
 
 
 def _unsealed(value: Versioned) -> Versioned:

@@ -231,11 +231,11 @@ def _asking(round_: Round[V], voters: list[str]) -> tuple[Round[V], tuple[Effect
     effects = [effect for voter in voters if (effect := _effect(round_, voter)) is not None]
     if not effects:
         return round_, ()
-    puts = {effect.voter for effect in effects if isinstance(effect, Put)}
+    puts = [effect for effect in effects if isinstance(effect, Put)]
     return replace(
         round_,
         seats={**round_.seats, **{of.voter: replace(round_.seats[of.voter], asked=True) for of in effects}},
-        exposed=round_.exposed | puts if round_.phase is Phase.PROPOSE else round_.exposed,
+        exposed=round_.exposed | {put.voter for put in puts if put.state.accepted == round_.ballot},
         written=round_.written or bool(puts),
     ), tuple(effects)
 

@@ -26,6 +26,7 @@ from skyhold.codec.frame import DataKey, FrameKeys
 from skyhold.consensus.carrying import CONFIG
 from skyhold.consensus.checkpoint import CheckpointedRegisters
 from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.pinned import PinnedRegisters
 from skyhold.consensus.register import Known, Registers
 from skyhold.consensus.stale import StaleRegisters
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
@@ -259,7 +260,7 @@ class Connection:
     def session(self, policy: Policy) -> Session:
         """The beginning of one operation under a policy."""
         lagging: dict[str, SkyholdError] = {}
-        registers = self.registers.pinned()  # first: of the configuration that is read now, or of one before it
+        registers = PinnedRegisters(self.registers)  # first: of the configuration that is read now, or of one before it
         locations = self.configuration.locations
         # Blobs have no placement class, and are never in fewer buckets than the registers that name them.
         copies = max(copies_wanted(policy, locations), copies_wanted(Policy(), locations))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from skyhold.consensus.epochs import MOVED
+from skyhold.consensus.pinned import MOVED
 from skyhold.errors import Conflict, Corrupt, NotFound, Unavailable
 from skyhold.registry.catalogue import Catalogue, Names
 from skyhold.registry.committing import Commit, PacksLost, PushRequest

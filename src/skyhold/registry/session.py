@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from skyhold.consensus.epochs import MOVED, PinnedRegisters
+from skyhold.consensus.pinned import MOVED, PinnedRegisters
 from skyhold.errors import Conflict, SkyholdError
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.replicas import Replicas

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from skyhold import errors
 from skyhold.consensus import register as port
-from skyhold.consensus.epochs import MOVED
+from skyhold.consensus.pinned import MOVED
 from skyhold.consensus.register import Registers, Versioned
 from tests.consensus.histories.history import (
     Absent,

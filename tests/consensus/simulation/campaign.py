@@ -77,12 +77,14 @@ def tally(seeds: Iterable[int]) -> Tally:
     leaves some 400 KB, so let the process end after some hundreds."""
     total, collecting = Tally(), gc.isenabled()
     gc.disable()
-    for seed in seeds:
-        report = simulate(seed)
-        wrong = (report.violation, report.watch_violation, report.fork, report.unreadable)
-        violations = [found for found in wrong if found]
-        epochs = Counter([report.epoch])
-        total.add(Tally(1, report.injected, report.operations, report.errors, epochs, violations))
-    if collecting:
-        gc.enable()
+    try:
+        for seed in seeds:
+            report = simulate(seed)
+            wrong = (report.violation, report.watch_violation, report.fork, report.unreadable)
+            violations = [found for found in wrong if found]
+            epochs = Counter([report.epoch])
+            total.add(Tally(1, report.injected, report.operations, report.errors, epochs, violations))
+    finally:
+        if collecting:
+            gc.enable()
     return total

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from skyhold.consensus.epochs import MOVED, EpochRegisters
+from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.pinned import MOVED, PinnedRegisters
 from skyhold.consensus.register import Resync
 from skyhold.errors import Conflict, OutcomeUnknown, SkyholdError
 from tests.consensus.histories.recording import RecordedClient
@@ -53,7 +54,7 @@ class Clients:
         process.sleep(self.quiet_until_s - self.world.now_s)
         for _ in range(operations):
             # As a push: it counts on the epoch in which it began, and takes a while.
-            client.registers = epochs.pinned() if dice.random() < 0.2 else epochs
+            client.registers = PinnedRegisters(epochs) if dice.random() < 0.2 else epochs
             process.sleep(dice.random() * dice.choice([0.01, 0.3, 1.0]))
             key = dice.choice(KEY_NAMES)
             if unsure is not None:

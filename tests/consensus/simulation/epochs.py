@@ -17,7 +17,7 @@ from skyhold.consensus.voter import Voter
 from tests.consensus.fixtures import KEYS
 from tests.consensus.histories.history import Move, Operation, Unknown
 from tests.consensus.simulation.clouds import Cloud, Network, SimulatedBucket
-from tests.consensus.simulation.world import Process, SimulatedRuntime, World
+from tests.consensus.simulation.world import Process, SimulatedLock, SimulatedRuntime, World
 
 KEY_NAMES = ("names", "repository/" + "5" * 32)
 """The registers under test: `names`, and one that it lists as soon as it is made."""
@@ -71,7 +71,12 @@ class Epochs:
         """The registers as a process has them that knows this configuration."""
         runtime = SimulatedRuntime(process)
         succession = SimulatedSuccession(self, runtime)
-        return EpochRegisters(self.open(runtime, configuration), succession, monotonic=runtime.monotonic)
+        return EpochRegisters(
+            self.open(runtime, configuration),
+            succession,
+            monotonic=runtime.monotonic,
+            following=SimulatedLock(process),
+        )
 
     def open(self, runtime: SimulatedRuntime, configuration: Configuration) -> Registers:
         voters = []

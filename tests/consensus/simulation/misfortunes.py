@@ -11,7 +11,7 @@ from tests.consensus.simulation.epochs import Epochs
 from tests.consensus.simulation.world import Process, World
 
 MISFORTUNES = ("kill", "pause", "clock jump", "cut", "cloud away", "cloud emptied")
-MISTAKES = ("older state restored", "healthy voter readmitted", "moved while one is away", "same move twice",
+MISTAKES = ("emptied bucket restored", "healthy voter readmitted", "moved while one is away", "same move twice",
             "two moves at once", "left bucket deleted", "stale process")  # fmt: skip
 
 
@@ -25,7 +25,7 @@ class Misfortunes:
     processes: list[Process]
     injected: Counter[tuple[str, str]]
     replaced: Callable[[], None]
-    _backups: dict[str, Backup] = field(default_factory=dict)
+    _emptied: dict[str, Backup] = field(default_factory=dict)
 
     def strike(self) -> None:
         """One of them, whichever."""
@@ -68,21 +68,21 @@ class Misfortunes:
         if cloud.incarnation is None or not epochs.may_lose(cloud):
             return
         if (cloud.name, cloud.incarnation) in epochs.newest.voters:
-            # It may come back later, under the incarnation that processes of this epoch still know (`restore_older`):
+            # It may come back later, under the incarnation that processes of this epoch still know (`bring_back`):
             # with all that it has promised. One that had forgotten some of it would be a voter as before to them, and
             # nobody promises to survive that.
-            self._backups[cloud.name] = cloud.backup()
+            self._emptied[cloud.name] = cloud.backup()
         cloud.empty()
         self._note("cloud emptied")
 
-    def restore_older(self) -> None:
+    def bring_back(self) -> None:
         """A bucket that was emptied and admitted again is restored to what it was then, under its old incarnation."""
-        for name, backup in list(self._backups.items()):
+        for name, backup in list(self._emptied.items()):
             cloud = self.epochs.clouds[name]
             admitted = (name, cloud.incarnation) in self.epochs.newest.voters
             if admitted and cloud.incarnation != backup[1] and self.epochs.may_lose(cloud):
-                cloud.restore(self._backups.pop(name))
-                self.injected["older state restored", "any"] += 1
+                cloud.restore(self._emptied.pop(name))
+                self.injected["emptied bucket restored", "any"] += 1
 
     def delete_left(self, name: str) -> None:
         """A bucket is no voter any more: its operator deletes it at once."""

@@ -194,7 +194,7 @@ class Run:
     def _moved(self) -> None:
         self.report.operations["move"] += 1
         if self.network.fault_rate:
-            self.world.at(self.dice.random() * 5, self.misfortunes.restore_older)
+            self.world.at(self.dice.random() * 5, self.misfortunes.bring_back)
         if self.dice.random() < 0.2:
             self.report.injected["stale process", "any"] += 1
             self.world.at(self.dice.random() * 3, lambda: self._process(self.operations // 2, stale=True))

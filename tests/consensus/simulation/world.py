@@ -137,6 +137,26 @@ class _SimulatedMailbox(Mailbox[T]):
             self._process.world.at(0, partial(self._process.resume, thread))
 
 
+class SimulatedLock:
+    """A lock of a process whose holder may wait for something."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._held = False
+        self._waiting: deque[greenlet] = deque()
+
+    def __enter__(self) -> None:
+        while self._held:
+            self._waiting.append(getcurrent())
+            self._process.world.wait()
+        self._held = True
+
+    def __exit__(self, *_exc: object) -> None:
+        self._held = False
+        if self._waiting:
+            self._process.world.at(0, partial(self._process.resume, self._waiting.popleft()))
+
+
 class SimulatedRuntime(Runtime):
     def __init__(self, process: Process) -> None:
         self.process = process
