@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import skyhold
+from skyhold.buckets.folder import FolderBucket
 from skyhold.buckets.location import parse_location
 from skyhold.errors import (
     AlreadyExists,
@@ -106,6 +107,22 @@ def test_refused_init_leaves_nothing_behind(scene: Scene) -> None:
     assert refused.value.code == "folder_not_empty"
     for name in "ab":
         assert [key for key in contents(scene.cloud(name)) if not key.startswith(".skyhold/")] == []
+    skyhold.init(scene.clouds()[:2]).close()
+
+
+def test_refused_init_that_cannot_be_undone_is_undone_by_the_next(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_bucket: FolderBucket, _key: str) -> None:
+        raise Unavailable("away for a moment")
+
+    scene.cloud("c").mkdir(parents=True)
+    (scene.cloud("c") / "diary.txt").write_text("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderBucket, "delete", away)
+        with pytest.raises(InvalidInput):
+            skyhold.init(scene.clouds())
+    assert (scene.cloud("a") / "store.json").exists()
     skyhold.init(scene.clouds()[:2]).close()
 
 

@@ -7,9 +7,12 @@ from functools import partial
 import pytest
 
 import skyhold
-from skyhold.errors import InvalidInput, Unavailable
+from skyhold.buckets.bucket import Tagged
+from skyhold.buckets.folder import FolderBucket
+from skyhold.consensus.epochs import EpochRegisters
+from skyhold.errors import InvalidInput, PermissionDenied, Unavailable
 from tests.cli.models import contents
-from tests.endtoend.killing import Fuse, in_child, insert_fuse
+from tests.endtoend.killing import Fuse, in_child, insert_fuse, is_checkpoint
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import epoch_in, head, level, push
 
@@ -90,3 +93,69 @@ def test_recovery_from_a_minority_that_dies_can_be_run_again(scene: Scene, ada: 
         with skyhold.open(str(scene.cloud("c"))) as store:
             assert head(store) == first
             assert store.engine_status().quorum == "whole"
+
+
+def test_minority_begins_anew_where_the_others_refuse_the_credentials(
+    scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        level(store)
+    read_tagged = FolderBucket.read_tagged
+
+    def refused(bucket: FolderBucket, key: str, *, unless_tag: str | None = None) -> Tagged | None:
+        if bucket.name in "ab":
+            raise PermissionDenied(f"403 from {bucket.name}")
+        return read_tagged(bucket, key, unless_tag=unless_tag)
+
+    monkeypatch.setattr(FolderBucket, "read_tagged", refused)
+    with pytest.raises(Unavailable) as caught:
+        skyhold.recover(str(scene.cloud("c")))
+    assert caught.value.code == "minority"
+    recovered, report = skyhold.recover(str(scene.cloud("c")), minority=True)
+    with recovered:
+        assert (report.answered, head(recovered)) == (("c",), first)
+
+
+def test_recovery_says_why_registers_cannot_be_read_whose_voters_answer(
+    scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unfinished(_registers: EpochRegisters, _key: str) -> None:
+        raise Unavailable("The store is moving to voters that are away", code="epoch_unfinished")
+
+    monkeypatch.setattr(EpochRegisters, "read", unfinished)
+    for minority in (False, True):
+        with pytest.raises(Unavailable) as caught:
+            skyhold.recover(str(scene.cloud("a")), minority=minority)
+        assert caught.value.code == "epoch_unfinished"
+
+
+def test_move_to_a_lost_machine_is_finished_with_a_minority_of_the_buckets_only_where_somebody_says_so(
+    scene: Scene, ada: Machine
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        for name in "de":
+            store.add_bucket(name, str(scene.cloud(name)), role="packs")
+        first = push(store, scene, 1)
+        store.sync()
+
+    def move() -> None:
+        insert_fuse(Fuse(is_checkpoint))
+        with skyhold.open(str(scene.cloud("a"))) as store:
+            store.move_engine("sqlite")
+
+    in_child(move)
+    for name in "cde":
+        scene.lose(name)
+    with Machine(scene.place / "eve").at_work():
+        with pytest.raises(Unavailable) as caught:
+            skyhold.recover(str(scene.cloud("a")))
+        assert caught.value.code == "minority"
+        recovered, report = skyhold.recover(str(scene.cloud("a")), minority=True)
+        with recovered:
+            assert (report.answered, report.majority) == (("a", "b"), False)
+            assert head(recovered) == first
+            recovered.remove_bucket("c", "d", "e", force=True)
+            second = push(recovered, scene, 2)
+        with skyhold.open(str(scene.cloud("b"))) as store:
+            assert head(store) == second

@@ -13,6 +13,7 @@ from skyhold.consensus.pinned import PinnedRegisters
 from skyhold.consensus.register import Versioned
 from skyhold.errors import InvalidInput, PermissionDenied
 from skyhold.storage.epoch import encode_epoch, next_epoch
+from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Silence
 from tests.cli.models import contents, write_model
 from tests.endtoend.killing import Fuse, in_child, insert_fuse, is_checkpoint
@@ -129,6 +130,30 @@ def test_change_that_meets_a_move_is_made_in_the_epoch_of_now(
         change(store)
         assert store.engine_status().epoch == 2
         assert store.sync().sound
+
+
+def test_policy_that_the_buckets_of_now_cannot_meet_is_refused(
+    scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        push(store, scene, 1)
+        store.sync()
+    met = []
+    compare_and_set = PinnedRegisters.compare_and_set
+
+    def meddled(registers: PinnedRegisters, *arguments: object) -> Versioned:
+        if not met:
+            met.append(None)
+            with skyhold.open(str(scene.cloud("b"))) as other:
+                other.remove_bucket("c")
+        return compare_and_set(registers, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PinnedRegisters, "compare_and_set", meddled)
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        with pytest.raises(InvalidInput) as caught:
+            store.repository("team/m").set_policy(Policy(copies=3))
+        assert caught.value.code == "policy_impossible"
+        assert store.status().repositories[0].durable
 
 
 def test_registers_move_from_one_machine_into_the_buckets_and_back(scene: Scene) -> None:

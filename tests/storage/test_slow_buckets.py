@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from skyhold.consensus.parallel import CALLS_AT_ONCE, at_once
 from skyhold.errors import NotFound, Unavailable
 from skyhold.storage import packing
 from skyhold.storage import replicas as replicas_module
@@ -105,6 +106,21 @@ def test_a_read_that_no_bucket_answers_ends_at_its_deadline(
     with pytest.raises(Unavailable, match="no answer in time"):
         replicas.read("k")
     assert 0.25 < time.monotonic() - begun_s < 2.0
+    released.set()
+    replicas.close()
+
+
+def test_as_many_reads_as_anybody_makes_at_once_pass_over_a_bucket_that_stalls(
+    released: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas_module, "STALL_S", 0.2)
+    monkeypatch.setattr(replicas_module, "READ_DEADLINE_S", 5.0)
+    buckets = [FlakyBucket(name) for name in "ab"]
+    for bucket in buckets:
+        bucket.write("x", b"bytes")
+    buckets[0].on_read = stalling(released)
+    replicas = Replicas(buckets, bool)
+    assert at_once(lambda _: bytes(replicas.read("x")), range(CALLS_AT_ONCE), "read") == [b"bytes"] * CALLS_AT_ONCE
     released.set()
     replicas.close()
 

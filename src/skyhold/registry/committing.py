@@ -10,11 +10,12 @@ from pathlib import Path
 from skyhold.errors import Corrupt, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import Change, RefUpdate, attachments
-from skyhold.registry.connection import Connection, new_operation_id, now, pause
+from skyhold.registry.connection import Connection, new_operation_id, pause
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.reading import open_version
 from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot, VersionEntry
+from skyhold.registry.time import now
 from skyhold.registry.version import FileEntry, Lineage, VersionDocument
 from skyhold.storage.canonical import Json
 from skyhold.storage.chunks import PackSpace

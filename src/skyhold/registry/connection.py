@@ -14,7 +14,6 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -32,7 +31,6 @@ from skyhold.consensus.stale import StaleRegisters
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
 from skyhold.registry.epochs import StoreSuccession, newest_engine, open_registers
 from skyhold.registry.session import Session
-from skyhold.registry.time import format_time
 from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase, StoreKeys
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.cache import CacheFolder, PackCache
@@ -46,7 +44,7 @@ from skyhold.storage.policy import Policy, allowed, copies_wanted, durability, p
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import StoreState, cache_folder
-from skyhold.storage.store_document import SQLITE, StoreDocument
+from skyhold.storage.store_document import SQLITE, Engine, StoreDocument
 from skyhold.storage.version_files import VersionFiles
 
 PAUSE_S_MAX: Final = 0.5
@@ -71,11 +69,6 @@ def frame_keys(keys: StoreKeys) -> FrameKeys:
 def new_operation_id() -> str:
     """An id for one intent to change a register."""
     return secrets.token_hex(16)
-
-
-def now() -> str:
-    """The time, as documents write it."""
-    return format_time(datetime.now(UTC))
 
 
 def pause(attempt: int) -> None:
@@ -167,10 +160,14 @@ class Connection:
         newest, places = newest_engine(self)
         if newest.term == self.document.engine.term:
             return False
-        self.document = replace(self.document, engine=newest)
+        self.adopt(newest, places)
+        return True
+
+    def adopt(self, engine: Engine, places: Sequence[BucketLocation]) -> None:
+        """Go on with the engine of a later epoch, whose buckets are at these places."""
+        self.document = replace(self.document, engine=engine)
         self.known_places = (*self.known_places, *places)
         self.reopen()
-        return True
 
     @property
     def locations(self) -> tuple[BucketLocation, ...]:

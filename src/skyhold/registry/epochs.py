@@ -61,13 +61,14 @@ def open_registers(connection: Connection, engine: Engine, configuration: Config
         location = connection.settings.locate_etcd(engine.cluster)
         etcd = open_etcd(location, store_id=connection.document.store, epoch=engine.term, writer=connection.author)
         return FramedRegisters(etcd, connection.keys)
-    return _machine_registers(connection, engine, configuration)
+    return open_machine_registers(connection, engine, configuration)
 
 
-def _machine_registers(
-    connection: Connection, engine: Engine, configuration: Configuration | None
+def open_machine_registers(
+    connection: Connection, engine: Engine, configuration: Configuration | None, *, needed: int | None = None
 ) -> CheckpointedRegisters:
-    """Raises `PermissionDenied` code `other_machine` on another machine."""
+    """The registers on this machine. `needed` buckets have to take a checkpoint, by default as many as a policy without
+    wishes wants. Raises `PermissionDenied` code `other_machine` where they are on another."""
     document = replace(connection.document, engine=engine)
     check_machine(document, open_state().machine_id, document.hints[0].url if document.hints else "URL")
     database = SqliteRegisters(connection.state.registers(engine.term))
@@ -88,7 +89,7 @@ def _machine_registers(
         [connection.bucket_at(location) for location in configuration.locations],
         connection.keys,
         connection.store_keys.name_key(),
-        needed=copies_wanted(Policy(), configuration.locations),
+        needed=needed or copies_wanted(Policy(), configuration.locations),
         term=engine.term,
         machine=engine.machine,
         read_term=lambda bucket: inspect_store_document(bucket, connection.store_keys).engine.term,

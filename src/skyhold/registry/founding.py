@@ -11,9 +11,9 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,12 +75,16 @@ def found_store(
     documents = [document_for(first, configuration, bucket) for bucket in configured]
     _undo_dead(state_folder, locations, settings)
     written: list[Bucket] = []
-    with _noted(state_folder, store_id, _marks(locations, documents, keys)), ExitStack() as opened, ExitStack() as made:
+    with (
+        _noted(state_folder, store_id, _marks(locations, documents, keys)) as undo,
+        ExitStack() as opened,
+        ExitStack() as made,
+    ):
         for location, document in zip(locations, documents, strict=True):
             create_bucket(settings.locate(location))
             bucket = opened.enter_context(open_bucket(settings.locate(location)))
             create_store_document(bucket, document, keys)
-            made.callback(_undo_quietly, bucket, _digest(document, keys))
+            made.callback(undo, bucket, _digest(document, keys))
             written.append(bucket)
         if engine == BUCKETS:
             _refuse_unfit_voters(written, configuration)
@@ -88,9 +92,9 @@ def found_store(
         made.callback(connection.close)
         connection.begin(configuration)
         connection.registers.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())
+        remember(connection)
         made.pop_all()
-    remember(connection)
-    return connection
+        return connection
 
 
 def _refuse_unfit_voters(buckets: Sequence[Bucket], configuration: Configuration) -> None:
@@ -125,12 +129,21 @@ def _digest(document: StoreDocument, keys: StoreKeys) -> str:
 
 
 @contextmanager
-def _noted(state_folder: StateFolder, store_id: str, marks: Sequence[_Mark]) -> Iterator[None]:
-    """Keep the note of an `init` while the block runs; its lock ends with this process at the latest."""
+def _noted(state_folder: StateFolder, store_id: str, marks: Sequence[_Mark]) -> Iterator[Callable[[Bucket, str], None]]:
+    """Keep the note of an `init` while the block runs; its lock ends with the block. The block gets what undoes one
+    bucket of it, as `_undo` does; where that fails, the note stays, and a later `init` tries again."""
     path = _notes(state_folder) / store_id
     draft = path.with_suffix(".part")  # locked and whole before anybody can find it
     with clear_errors(path):
         file = draft.open("x")
+    left = []
+
+    def undo(bucket: Bucket, digest: str) -> None:
+        try:
+            _undo(bucket, digest)
+        except SkyholdError:
+            left.append(bucket.name)
+
     with file:
         try:
             with clear_errors(path):
@@ -139,10 +152,11 @@ def _noted(state_folder: StateFolder, store_id: str, marks: Sequence[_Mark]) -> 
                 file.flush()
                 os.fsync(file.fileno())
                 draft.rename(path)
-            yield
+            yield undo
         finally:
             draft.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            if not left:
+                path.unlink(missing_ok=True)
 
 
 def _undo_dead(state_folder: StateFolder, locations: Sequence[BucketLocation], settings: Settings) -> None:
@@ -166,11 +180,6 @@ def _dead(path: Path) -> list[_Mark]:
             return [_Mark(place, digest) for place, digest in json.load(file)]
     except (FileNotFoundError, BlockingIOError):
         return []
-
-
-def _undo_quietly(bucket: Bucket, digest: str) -> None:
-    with suppress(SkyholdError):  # what is left undone is undone by a later `init`
-        _undo(bucket, digest)
 
 
 def _undo(bucket: Bucket, digest: str) -> None:

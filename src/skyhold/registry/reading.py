@@ -7,7 +7,7 @@ from typing import Final
 from skyhold.errors import NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection
-from skyhold.registry.names import Ref, RefKind
+from skyhold.registry.names import Ref, RefKind, parse_reference
 from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.version import VersionDocument
@@ -50,6 +50,14 @@ def read_model_card(version: VersionFiles, space: PackSpace) -> str | None:
             stored = StoredFile(version, index, ChunkReader(space))
             return stored.read(0, min(stored.size_bytes, MODEL_CARD_BYTES_MAX)).decode("utf-8", "replace")
     return None
+
+
+def resolve_base(connection: Connection, reference: str) -> tuple[str, str]:
+    """Repository id and version's digest of `team/name@ref`. Raises `NotFound`."""
+    parsed = parse_reference(reference)
+    with CatalogueSession(connection) as (catalogue, _):
+        register = catalogue.open(parsed.repository)
+        return register.repository_id, register.read().resolve(parsed.ref or "main", parsed.ancestor)
 
 
 class CatalogueSession:

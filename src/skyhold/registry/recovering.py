@@ -21,12 +21,11 @@ from skyhold.errors import (
     InvalidInput,
     NotFound,
     OutcomeUnknown,
-    PermissionDenied,
     SkyholdError,
     Unavailable,
 )
 from skyhold.registry.connection import Connection, key_encryption_keys
-from skyhold.registry.epochs import StoreSuccession, newest_engine, open_registers
+from skyhold.registry.epochs import StoreSuccession, newest_engine, open_machine_registers
 from skyhold.registry.opening import acquaintance, candidates, remember
 from skyhold.registry.reconfiguring import spread
 from skyhold.registry.salvage import begin_with, refuse_minority, salvage
@@ -85,38 +84,46 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
         if engine.kind == SQLITE:
             report = _take_over(connection, engine, told or places, minority)
         else:
-            connection.catch_up()
-            lost = _lost_with(connection)
-            if lost is None:
-                report = _begin_anew(connection, minority)
-            else:
+            connection.adopt(engine, told)
+            unread = _read(connection)
+            if unread is not None and unread.code == "other_machine":
+                lost = _finish_move(connection, minority)
                 report = _take_over(connection, lost.engine, lost.configuration.locations, minority)
+            else:
+                report = _begin_anew(connection, unread, minority)
         opened.pop_all()
         return connection, report
 
 
-def _lost_with(connection: Connection) -> Epoch | None:
-    """The epoch that the store was moved to, on a machine that was lost before any bucket told of it; None where the
-    registers are where the buckets say. What the move carries is in checkpoints then, as if it had come to its end."""
+def _read(connection: Connection) -> SkyholdError | None:
+    """Why the registers cannot be read, if they cannot."""
     try:
         connection.registers.read(CONFIG)
-    except PermissionDenied as error:
-        if error.code != "other_machine":
-            raise
-    except Unavailable:  # which voters answer is looked into later
-        return None
-    else:
-        return None
+    except SkyholdError as error:
+        return error
+    return None
+
+
+def _finish_move(connection: Connection, minority: bool) -> Epoch:
+    """Finish a move to a machine that was lost before any bucket told of it: what it carries is in checkpoints then, as
+    if the machine had come to its end. Returns the epoch that it began."""
     epoch = connection.registers.current
     value = epoch.read(CONFIG)
     if value is None or value.next_configuration is None:
         raise AssertionError("registers that are not sealed have not moved")
     lost = decode_epoch(value.next_configuration)
     here = replace(lost.engine, machine=open_state().machine_id)
-    following = open_registers(connection, here, lost.configuration)
+    following = open_machine_registers(connection, here, lost.configuration, needed=1 if minority else None)
     try:
         # Whatever that machine has changed since is in later checkpoints, of its own.
         carry_over(epoch, following, value.next_configuration, StoreSuccession(connection))
+    except OutcomeUnknown as error:
+        raise Unavailable(
+            f"The store was moving to a machine that is lost, and too few of its buckets answer to finish that: "
+            f"{error.message}",
+            code="minority",
+            hint="Bring back another bucket; or, if the others are lost for good: skyhold recover --minority URL",
+        ) from error
     finally:
         following.close()
     return lost
@@ -155,13 +162,14 @@ def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLoca
     )
 
 
-def _begin_anew(connection: Connection, minority: bool) -> RecoverReport:
+def _begin_anew(connection: Connection, unread: SkyholdError | None, minority: bool) -> RecoverReport:
+    """Begin anew with the voters that answer, if they are few. `unread` is why the registers cannot be read."""
     if connection.document.engine.kind != BUCKETS:
-        raise _nothing_to_recover(connection.document)
+        raise unread or _nothing_to_recover(connection.document)
     voters = connection.document.engine.voters
     found = salvage(connection)
     if len(found.survivors) > len(voters) // 2:
-        raise _nothing_to_recover(connection.document)
+        raise unread or _nothing_to_recover(connection.document)
     if not minority or not found.survivors:
         raise refuse_minority(found, voters)
     begin_with(connection, found)
@@ -196,7 +204,12 @@ def _raise_term(connection: Connection, buckets: Sequence[Bucket], lost: Engine,
         )
     newest = max((document for _, document in documents), key=lambda document: document.engine.term)
     if newest.engine.term > lost.term and newest.engine.kind != SQLITE:
-        raise _nothing_to_recover(newest)
+        raise InvalidInput(
+            f"The registers of store {newest.store} have moved to engine {newest.engine.kind}, "
+            "which the bucket that was named does not know",
+            code="nothing_to_recover",
+            hint="Name another bucket of the store",
+        )
     term = max(newest.engine.term, lost.term) + 1
     for bucket, document in documents:
         replace_store_document(bucket, replace(document, engine=Engine(machine, term)), keys, keks)

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, TypeVar
 from skyhold.errors import InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import ANY, Change, RefUpdate, attachments
-from skyhold.registry.connection import Connection, new_operation_id, now, pause
+from skyhold.registry.connection import Connection, new_operation_id, pause
 from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
 from skyhold.registry.names import Ref, parse_reference
 from skyhold.registry.pulling import PullRequest, pull_version
-from skyhold.registry.reading import find_ref, open_document, open_version, read_model_card
+from skyhold.registry.reading import find_ref, open_document, open_version, read_model_card, resolve_base
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.session import Session, follow_moves
 from skyhold.registry.snapshot import Snapshot
+from skyhold.registry.time import now
 from skyhold.registry.views import LogEntry, MoveView, PullResult, PushResult, RefView, Version, move_view
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.policy import Policy, check_possible
@@ -54,9 +55,13 @@ class Repository:
 
     def set_policy(self, policy: Policy) -> None:
         """Change how many copies there are and where. Versions that exist follow with `Store.sync`."""
-        check_possible(policy, self._connection.configuration.locations)
         operation_id = new_operation_id()
-        self._change(lambda register, _: register.set_policy(policy.to_json(), operation_id, pause=pause))
+
+        def set_policy(register: RepositoryRegister, _: Snapshot) -> None:
+            check_possible(policy, self._connection.configuration.locations)
+            register.set_policy(policy.to_json(), operation_id, pause=pause)
+
+        self._change(set_policy)
 
     def push(
         self,
@@ -100,7 +105,7 @@ class Repository:
             metadata=dict(metadata or {}),
             data=tuple(data),
             code=tuple(code),
-            bases=() if base is None else (self._base(base),),
+            bases=() if base is None else (resolve_base(self._connection, base),),
             expected_parent=expected_parent,
             dry_run=dry_run,
             without_optimizer=without_optimizer,
@@ -321,13 +326,6 @@ class Repository:
 
     def _author(self, author: str | None) -> str:
         return author if author is not None else self._connection.author
-
-    def _base(self, reference: str) -> tuple[str, str]:
-        parsed = parse_reference(reference)
-        with self._connection.session(self._connection.configuration.policy) as session:
-            register = Catalogue(session.registers, session.blobs).open(parsed.repository)
-            digest = register.read().resolve(parsed.ref or "main", parsed.ancestor)
-            return register.repository_id, digest
 
     def _side(self, session: Session, snapshot: Snapshot, reference: str) -> DiffSide:
         from skyhold.registry.diff import DiffSide

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.consensus.parallel import at_once
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
-from skyhold.registry.connection import Connection, new_operation_id, now, pause
+from skyhold.registry.connection import Connection, new_operation_id, pause
 from skyhold.registry.opening import named_locations, open_store
 from skyhold.registry.reading import CatalogueSession
 from skyhold.registry.repository import Repository
 from skyhold.registry.session import follow_moves
+from skyhold.registry.time import now
 from skyhold.registry.views import RepositoryInfo, SearchHit
 from skyhold.security.keys import KeyEncryptionKey
 from skyhold.storage.configuration import Configuration, Role
@@ -103,13 +104,13 @@ class Store:
         """Make an empty repository `team/name`. Raises `AlreadyExists`, and `InvalidInput` for a policy that the
         store's buckets cannot meet."""
         chosen = policy or self.configuration.policy
-        check_possible(chosen, self.configuration.locations)
         repository_id, operation_id = secrets.token_hex(16), new_operation_id()
-        self._change(
-            lambda catalogue: catalogue.create(
-                name, repository_id, policy=chosen.to_json(), operation_id=operation_id, pause=pause
-            )
-        )
+
+        def create(catalogue: Catalogue) -> None:
+            check_possible(chosen, self.configuration.locations)
+            catalogue.create(name, repository_id, policy=chosen.to_json(), operation_id=operation_id, pause=pause)
+
+        self._change(create)
         return Repository(self._connection, repository_id, name)
 
     def repository(self, name: str, *, create: bool = False, dry_run: bool = False) -> Repository:

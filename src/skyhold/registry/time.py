@@ -20,6 +20,11 @@ def format_time(moment: datetime) -> str:
     return f"{utc.year:04}" + utc.strftime(_FORMAT.removeprefix("%Y"))
 
 
+def now() -> str:
+    """The present moment, as documents write it."""
+    return format_time(datetime.now(UTC))
+
+
 def parse_time(text: str) -> datetime:
     """The moment that a document gives. Raises `InvalidInput`."""
     try:

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Final, TypeVar
 
 from skyhold.buckets.bucket import Bucket
+from skyhold.consensus.parallel import CALLS_AT_ONCE
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.storage.written import PATIENCE_S, Written, is_outpaced, not_durable, too_slow, write_verified
 from skyhold.units import Buffer
@@ -32,8 +33,8 @@ CLOSE_S: Final = 5.0
 """How long `close` waits for calls that are under way."""
 
 _SLOWNESS_CHECK_S: Final = 1.0
-_READERS_PER_BUCKET: Final = 8
-"""Twice the reads that a pull has under way, so that stalled ones do not keep others from beginning."""
+_READERS_PER_BUCKET: Final = 2 * CALLS_AT_ONCE
+"""Twice the reads that anybody has under way, so that stalled ones do not keep others from beginning."""
 
 Enough = Callable[[frozenset[str]], bool]
 """Whether verified replicas in the buckets of these names make an object durable to the policy."""
