@@ -354,14 +354,16 @@ def test_cloud_that_hangs_does_not_hold_a_thread_for_each_read(monkeypatch: pyte
     def hanging(bucket: FlakyBucket, key: str, **options: str) -> object:
         if bucket is buckets[2]:
             asked.append(key)
-            release.wait(20)
+            release.wait(300)  # longer than all reads take on a busy machine
         return read_tagged(bucket, key, **options)
 
     monkeypatch.setattr(FlakyBucket, "read_tagged", hanging)
-    for _ in range(12):
-        assert registers.read(KEY) == Versioned(1, b"one")
-    assert len(asked) == 5
-    release.set()
+    try:
+        for _ in range(12):
+            assert registers.read(KEY) == Versioned(1, b"one")
+        assert len(asked) == 5
+    finally:
+        release.set()
     wait_until(lambda: not registers._clients["cloud-2"].owes)
     registers.read(KEY)
     wait_until(lambda: len(asked) == 6)
