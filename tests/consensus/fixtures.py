@@ -30,6 +30,7 @@ class FlakyBucket(MemoryBucket):
     away = False
     before_write: Callable[[], object] | None = None
     term = 0
+    machine: str | None = None
 
     def write(self, key: str, body: Buffer) -> None:
         self._check()
@@ -101,7 +102,9 @@ def checkpointed(
         needed=needed,
         term=term,
         machine=machine,
-        read_term=lambda bucket: bucket.term if isinstance(bucket, FlakyBucket) else 0,
+        read_holder=lambda bucket: (
+            (bucket.term, bucket.machine or machine) if isinstance(bucket, FlakyBucket) else (0, machine)
+        ),
     )
 
 

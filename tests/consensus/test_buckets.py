@@ -15,12 +15,13 @@ import pytest
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.consensus import buckets as engine
-from skyhold.consensus.acceptor_object import object_key
+from skyhold.consensus.acceptor import AcceptorState, Ballot
+from skyhold.consensus.acceptor_object import AcceptorObject, object_key
 from skyhold.consensus.buckets import BucketRegisters
-from skyhold.consensus.paxos import Seen, Silent
-from skyhold.consensus.register import Registers, Versioned
+from skyhold.consensus.paxos import Put, Seen, Silent
+from skyhold.consensus.register import Change, Registers, Versioned
 from skyhold.consensus.runtime import ThreadRuntime
-from skyhold.consensus.voter import Voter
+from skyhold.consensus.voter import Voter, VoterClient
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, Unavailable
 from tests.consensus.conformance import KEY, RegistersConformance
 from tests.consensus.fixtures import KEYS, FlakyBucket, bucket_registers, new_buckets, wait_until, wait_until_at_rest
@@ -263,6 +264,36 @@ def test_bucket_that_is_emptied_while_a_register_is_created_there_never_shows_it
             ask()
 
 
+def test_list_believes_no_bucket_that_was_emptied() -> None:
+    buckets = new_buckets(3)
+    buckets[2].away = True
+    registers = bucket_registers(buckets)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    registers.close()
+    buckets[2].away = False
+    for info in list(buckets[0].list()):
+        buckets[0].delete(info.key)
+
+    def verify() -> None:
+        raise Corrupt("its store.json is gone", code="voter_not_admitted")
+
+    voters = [Voter(bucket, f"{n:032x}", (lambda: None) if n else verify) for n, bucket in enumerate(buckets)]
+    assert BucketRegisters(voters, 1, KEYS, writer="test").list() == [KEY]
+
+
+@pytest.mark.parametrize(("data", "decided"), [(b"two", 2), (b"another", 0)])
+def test_object_vouches_for_the_very_change_that_was_chosen_and_for_no_other(data: bytes, decided: int) -> None:
+    """A proposal that a rival has overtaken is put once more after its own process has read what was chosen."""
+    chosen = Change(Versioned(2, b"two"), "b")
+    proposed = (Change(Versioned(1, b"one"), "a"), Change(Versioned(2, data), "b" if data == b"two" else "c"))
+    ballot, following = Ballot(7, "a" * 32), Ballot(8, "a" * 32)
+    client = VoterClient(Voter(new_buckets(1)[0], f"{0:032x}", lambda: None), 1, KEYS, ThreadRuntime(), "test")
+    client.perform(KEY, Put("cloud-0", None, AcceptorState(following, ballot, proposed)), chosen)
+    held = client.held(KEY)
+    assert held is not None
+    assert held.decided == decided
+
+
 def test_damaged_object_is_no_vote_and_is_not_overwritten() -> None:
     buckets = new_buckets(3)
     bucket_registers(buckets).compare_and_set(KEY, 0, b"one", "a")
@@ -379,7 +410,9 @@ def test_registers_are_used_on_both_sides_of_a_fork() -> None:
         status = 1
         try:
             changed = registers.compare_and_set(KEY, 1, b"two", "child")  # in the child's own copy of the memory
-            status = int(changed.version != 2 or registers._proposer._id == proposer)
+            held = registers.inspect(KEY)["cloud-0"]
+            assert isinstance(held, AcceptorObject)
+            status = int(changed.version != 2 or held.state.accepted.proposer == proposer)
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0

@@ -223,6 +223,34 @@ def test_machine_that_was_recovered_elsewhere_acknowledges_nothing(path: Path, b
         registers.compare_and_set(KEY, 1, b"two", "b")
 
 
+def test_machine_that_another_has_recovered_at_the_same_term_acknowledges_nothing(
+    path: Path, buckets: list[FlakyBucket]
+) -> None:
+    registers = checkpointed(path, buckets, term=1)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    for bucket in buckets:
+        bucket.term, bucket.machine = 1, "b2" * 16
+    with pytest.raises(Conflict) as caught:
+        registers.compare_and_set(KEY, 1, b"two", "b")
+    assert caught.value.code == "store_recovered_elsewhere"
+
+
+def test_nothing_follows_on_a_seal_that_no_bucket_took(path: Path, buckets: list[FlakyBucket]) -> None:
+    registers = checkpointed(path, buckets, term=1)
+    registers.compare_and_set(KEY, 0, b"one", "a")
+    for bucket in buckets:
+        bucket.term = 2
+    with pytest.raises(Conflict):
+        registers.seal(KEY, 1, b"next")
+    with pytest.raises(Conflict) as caught:
+        registers.changes(KEY)
+    assert caught.value.code == "store_recovered_elsewhere"
+    for bucket in buckets:
+        bucket.term = 1
+    assert registers.changes(KEY)[-1].value.sealed
+    assert newest(buckets)[KEY].sealed
+
+
 def test_two_machines_with_one_history_are_found_out(path: Path, buckets: list[FlakyBucket]) -> None:
     checkpointed(path, buckets).compare_and_set(KEY, 0, b"one", "a")
     twin = checkpointed(path.with_name("twin.sqlite"), buckets)

@@ -159,3 +159,49 @@ def test_move_to_a_lost_machine_is_finished_with_a_minority_of_the_buckets_only_
             second = push(recovered, scene, 2)
         with skyhold.open(str(scene.cloud("b"))) as store:
             assert head(store) == second
+
+
+def test_process_that_knew_the_lost_voters_all_along_has_no_majority_with_one_that_comes_back(
+    scene: Scene, ada: Machine
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as of_ada:
+        push(of_ada, scene, 1)
+        level(of_ada)
+        for name in "ab":
+            scene.cloud(name).rename(scene.place / name)
+        with Machine(scene.place / "eve").at_work(), skyhold.recover(str(scene.cloud("c")), minority=True)[0] as store:
+            store.remove_bucket("a", "b", force=True)
+            second = push(store, scene, 2)
+        (scene.place / "a").rename(scene.cloud("a"))
+        with ada.at_work(), pytest.raises(Unavailable):
+            push(of_ada, scene, 3)
+    with Machine(scene.place / "eve").at_work(), skyhold.open(str(scene.cloud("c"))) as store:
+        assert head(store) == second
+
+
+def test_epoch_that_no_bucket_tells_of_is_found_and_not_begun_anew(
+    scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who changed the voters died before any `store.json` was written, and most of the voters of before are lost."""
+    ben = Machine(scene.place / "ben")
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        for name in "de":
+            store.add_bucket(name, str(scene.cloud(name)), role="packs")
+        push(store, scene, 1)
+        store.sync()
+        with ben.at_work():
+            of_ben = skyhold.connect(str(scene.cloud("c")))
+        with monkeypatch.context() as patch:
+            patch.setattr("skyhold.registry.reconfiguring.spread", lambda *_: None)
+            store.set_roles({"a": "packs", "b": "packs", "d": "voter", "e": "voter"})
+    with ben.at_work():
+        second = push(of_ben, scene, 2)
+        of_ben.close()
+    assert [epoch_in(scene.cloud(name))[0] for name in "cde"] == [3, 3, 3]
+    for name in "ab":
+        scene.lose(name)
+    with Machine(scene.place / "eve").at_work():
+        with pytest.raises(InvalidInput, match="nothing to recover"):
+            skyhold.recover(str(scene.cloud("c")), minority=True)
+        with skyhold.connect(str(scene.cloud("c"))) as store:
+            assert head(store) == second

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 import skyhold
 from skyhold.consensus.pinned import PinnedRegisters
 from skyhold.consensus.register import Versioned
-from skyhold.errors import InvalidInput, PermissionDenied
+from skyhold.errors import Conflict, InvalidInput, PermissionDenied, SkyholdError
 from skyhold.storage.epoch import encode_epoch, next_epoch
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Silence
@@ -236,6 +237,59 @@ def test_move_to_a_machine_that_is_lost_half_way_is_finished_by_a_recovery_elsew
                 assert store.verify(deep=True).sound
         recovered += 1
     assert recovered > 3
+
+
+def test_move_off_a_machine_that_is_lost_half_way_is_finished_by_a_recovery_elsewhere(scene: Scene) -> None:
+    ada = Machine(scene.place / "ada")
+    with ada.at_work():
+        skyhold.init(scene.clouds(), engine="sqlite").close()
+        with skyhold.open(str(scene.cloud("a"))) as store:
+            first = push(store, scene, 1)
+    scene.keep("whole")
+
+    def move(kill_at: int | None = None) -> int:
+        fuse = Fuse(kill_at)
+        insert_fuse(fuse)
+        with skyhold.open(str(scene.cloud("a"))) as store:
+            store.move_engine("buckets")
+        return len(fuse.calls)
+
+    with ada.at_work():
+        calls = in_child(move).result
+    engines = set()
+    for number in range(calls - 150, calls - 40, 10):
+        scene.put_back("whole")
+        with ada.at_work():
+            in_child(partial(move, number))
+        with Machine(scene.place / f"eve-{number}").at_work():
+            with skyhold.recover(str(scene.cloud("b")))[0] as store:
+                engines.add(store.engine)
+                assert head(store) == first
+                second = push(store, scene, 2)
+            with skyhold.open(str(scene.cloud("c"))) as store:
+                assert head(store) == second
+        with ada.at_work(), suppress(SkyholdError), skyhold.open(str(scene.cloud("a"))) as store:
+            store.move_engine("buckets")
+        with Machine(scene.place / f"eve-{number}").at_work(), skyhold.open(str(scene.cloud("c"))) as store:
+            assert head(store) == second
+    assert engines == {"sqlite", "buckets"}
+
+
+def test_machine_that_was_recovered_from_moves_nothing(scene: Scene) -> None:
+    ada, eve = Machine(scene.place / "ada"), Machine(scene.place / "eve")
+    with ada.at_work():
+        skyhold.init(scene.clouds(), engine="sqlite").close()
+        of_ada = skyhold.open(str(scene.cloud("a")))
+        push(of_ada, scene, 1)
+    with eve.at_work(), skyhold.recover(str(scene.cloud("b")))[0] as store:
+        second = push(store, scene, 2)
+    with ada.at_work(), of_ada:
+        for _ in range(5):
+            with pytest.raises(Conflict) as caught:
+                of_ada.move_engine("buckets")
+            assert caught.value.code == "store_recovered_elsewhere"
+    with eve.at_work(), skyhold.open(str(scene.cloud("b"))) as store:
+        assert head(store) == second
 
 
 def test_move_to_a_machine_that_died_half_way_goes_on_when_the_machine_is_there_again(

@@ -146,6 +146,9 @@ def test_replacing_refuses_another_store_and_a_term_that_has_passed() -> None:
     with pytest.raises(Conflict) as passed:
         replace_store_document(bucket, replace(DOCUMENT, engine=Engine(MACHINE, 2)), KEYS, [])
     assert passed.value.code == "term_passed"
+    with pytest.raises(Conflict) as passed:  # another machine has taken this very term
+        replace_store_document(bucket, replace(DOCUMENT, engine=replace(DOCUMENT.engine, machine="f" * 32)), KEYS, [])
+    assert passed.value.code == "term_passed"
     assert bytes(bucket.read("store.json")) == BODY
 
 

@@ -80,7 +80,6 @@ class BucketRegisters(Registers):
         self._start()
 
     def _start(self) -> None:
-        self._pid = os.getpid()
         self._clients = {
             voter.name: VoterClient(voter, self._epoch, self._keys, self._runtime, self._writer)
             for voter in self._voters
@@ -88,6 +87,7 @@ class BucketRegisters(Registers):
         self._proposer = Proposer(self._clients, self._runtime, self._deadline_s)
         self._slots: dict[str, Slot] = {}
         self._confirmed: dict[str, Confirmed] = {}
+        self._pid = os.getpid()  # last: no thread may go on with what is the parent's
 
     def read(self, key: str) -> Versioned | None:
         check_register_key(key)
@@ -210,8 +210,9 @@ class BucketRegisters(Registers):
 
     def _decide(self, operation: Operation) -> Decided:
         began_s = self._runtime.monotonic()
+        slot = self._slot(operation.key)  # first: after a fork it makes a proposer of this process's own
         try:
-            decided = self._proposer.decide(self._slot(operation.key), operation)
+            decided = self._proposer.decide(slot, operation)
         except Conflict:
             self._confirmed.pop(operation.key, None)  # what it was planned on is old: it has to be planned on another
             raise
@@ -290,6 +291,7 @@ class BucketRegisters(Registers):
     def _listed(self, client: VoterClient) -> set[str] | SkyholdError:
         try:
             found = [parse_object_key(info.key) for info in client.voter.bucket.list(f"{FOLDER}/{self._epoch:08x}/")]
+            client.voter.verify()  # what is absent counts, so that it is the bucket that was admitted
         except SkyholdError as error:
             return error
         return {place[1] for place in found if place is not None}

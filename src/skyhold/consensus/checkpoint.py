@@ -97,9 +97,9 @@ class Checkpoint:
 class CheckpointedRegisters(Registers):
     """Wraps the registers of this machine: a change is acknowledged once `needed` of `buckets` hold its checkpoint.
 
-    `term` and `machine` are those of the store's engine in `store.json`. `read_term` reads the term in a bucket's
-    `store.json`: where it is greater, the store was recovered elsewhere, and nothing is acknowledged here any more
-    (`Conflict` code `store_recovered_elsewhere`).
+    `term` and `machine` are those of the store's engine in `store.json`. `read_holder` reads both in a bucket's
+    `store.json`: where the term is greater, or another machine's, the store was recovered elsewhere, and nothing is
+    acknowledged here any more (`Conflict` code `store_recovered_elsewhere`).
 
     Where too few buckets take a checkpoint a change raises `OutcomeUnknown` code `checkpoint_pending`: it is committed
     on this machine and would be lost with it. The next change of the register, or `flush`, completes it; whoever opens
@@ -117,7 +117,7 @@ class CheckpointedRegisters(Registers):
         needed: int,
         term: int,
         machine: str,
-        read_term: Callable[[Bucket], int],
+        read_holder: Callable[[Bucket], tuple[int, str]],
     ) -> None:
         if not 1 <= needed <= len(buckets) or not 0 <= term <= TERM_MAX:
             raise ValueError(f"needed={needed} of {len(buckets)} buckets, term={term}")
@@ -129,7 +129,7 @@ class CheckpointedRegisters(Registers):
         self._needed = needed
         self._term = term
         self._machine = machine
-        self._read_term = read_term
+        self._read_holder = read_holder
 
     def read(self, key: str) -> Versioned | None:
         return self._registers.read(key)
@@ -148,7 +148,10 @@ class CheckpointedRegisters(Registers):
         return self._registers.watch(key, after_version, timeout_s=timeout_s)
 
     def changes(self, key: str) -> Sequence[Change]:
-        return self._registers.changes(key)
+        changes = self._registers.changes(key)
+        if changes and changes[-1].value.sealed:
+            self._settle(key)  # another epoch begins with it, so a recovery has to know it
+        return changes
 
     def list(self, prefix: str = "") -> list[str]:
         return self._registers.list(prefix)
@@ -208,8 +211,8 @@ class CheckpointedRegisters(Registers):
 
     def _write(self, bucket: Bucket, object_key: str, frame: bytes, version: int) -> None:
         bucket.write(object_key, frame)
-        term = self._read_term(bucket)
-        if term > self._term:
+        term, machine = self._read_holder(bucket)
+        if term > self._term or (term == self._term and machine != self._machine):
             raise Conflict(
                 f"The store was recovered on another machine: bucket `{bucket.name}` is at term {term}, this machine "
                 f"at {self._term}; changes made here no longer count",

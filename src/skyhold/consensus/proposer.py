@@ -16,9 +16,9 @@ from typing import Final
 
 from skyhold.consensus.acceptor import AcceptorState, Ballot
 from skyhold.consensus.no_majority import contended, did_not_answer, no_majority
-from skyhold.consensus.operation import Kept, Operation, Settle, newest
+from skyhold.consensus.operation import Kept, Operation, Settle
 from skyhold.consensus.paxos import Effect, Get, Phase, Proposal, Put, Round, Seen, Silent, adopted, begin, step
-from skyhold.consensus.register import Versioned
+from skyhold.consensus.register import Change, Versioned
 from skyhold.consensus.runtime import Mailbox, Runtime
 from skyhold.consensus.voter import Answer, VoterClient
 from skyhold.errors import SkyholdError
@@ -77,8 +77,8 @@ class Slot:
 
     `known` is what each voter held last, as far as the rounds of this process know it, and `shown` what reads have
     found there since: a change after a read begins with its puts. Readers fill it, and whoever leads empties it.
-    `turn` counts the rounds that were decided since the last prepare or rest; `rival` says that a greater ballot was
-    seen meanwhile.
+    `decided` is the newest change that is known to be chosen. `turn` counts the rounds that were decided since the last
+    prepare or rest; `rival` says that a greater ballot was seen meanwhile.
     """
 
     key: str
@@ -91,7 +91,7 @@ class Slot:
     busy: set[str] = field(default_factory=set)
     counter: int = 0
     following: Ballot | None = None
-    decided: int = 0
+    decided: Change | None = None
     round_s: float = 0.0
     turn: int = 0
     rival: bool = False
@@ -111,8 +111,8 @@ class Slot:
 
     def note_decided(self, value: Kept) -> None:
         """This value was chosen."""
-        current = newest(value)
-        self.decided = max(self.decided, current.version if current else 0)
+        if value and (self.decided is None or value[-1].value.version > self.decided.value.version):
+            self.decided = value[-1]
 
     def learn(self) -> None:
         """Take over what reads have found."""

@@ -13,6 +13,7 @@ from skyhold.consensus.acceptor import NO_BALLOT, AcceptorState, Ballot, in_prep
 from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, object_key
 from skyhold.consensus.operation import Kept, newest
 from skyhold.consensus.paxos import Get, Lost, Put, Refused, Seen, Silent
+from skyhold.consensus.register import Change
 from skyhold.consensus.runtime import Mailbox, Runtime
 from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, SkyholdError
 
@@ -66,8 +67,8 @@ class VoterClient:
         """What the acceptor of a register holds."""
         return self._get(key, absence_counts=True)
 
-    def perform(self, key: str, effect: Get | Put[Kept], decided: int) -> Answer:
-        """Carry out an effect of a round. `decided` is the version known to be chosen."""
+    def perform(self, key: str, effect: Get | Put[Kept], decided: Change | None) -> Answer:
+        """Carry out an effect of a round. `decided` is the newest change that is known to be chosen."""
         if isinstance(effect, Get):
             return self._get(key, absence_counts=False)  # the round goes on by a put, which creates the object
         name = self.voter.name
@@ -144,14 +145,17 @@ class VoterClient:
         self._runtime.start(task)
         return wait
 
-    def _decided(self, key: str, effect: Put[Kept], decided: int) -> int:
+    def _decided(self, key: str, effect: Put[Kept], decided: Change | None) -> int:
         """What the object will say to be decided. A promise leaves an old value where it is, which may never have been
-        chosen, so only what its own writer knew holds for it."""
+        chosen, so only what its own writer knew holds for it. A proposal may be an old one, which is overtaken: only of
+        the very change that was chosen it says so."""
         found = self._held.get(key, _NOTHING)
         if in_preparation(effect.state):
             return found.held.decided if found.tag == effect.tag else 0
-        version = newest(effect.state.value or ())
-        return min(max(decided, found.held.decided), version.version if version else 0)
+        value = effect.state.value or ()
+        current = newest(value)
+        chosen = decided.value.version if decided is not None and decided in value else 0
+        return min(max(chosen, found.held.decided), current.version if current else 0)
 
     def held(self, key: str) -> AcceptorObject | None:
         """What was last seen there."""

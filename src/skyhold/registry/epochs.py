@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.carrying import CONFIG, Succession
 from skyhold.consensus.checkpoint import CheckpointedRegisters
@@ -92,8 +94,14 @@ def open_machine_registers(
         needed=needed or copies_wanted(Policy(), configuration.locations),
         term=engine.term,
         machine=engine.machine,
-        read_term=lambda bucket: inspect_store_document(bucket, connection.store_keys).engine.term,
+        read_holder=partial(_holder, connection),
     )
+
+
+def _holder(connection: Connection, bucket: Bucket) -> tuple[int, str]:
+    """Term and machine that a bucket tells of."""
+    engine = inspect_store_document(bucket, connection.store_keys).engine
+    return engine.term, engine.machine
 
 
 def newest_engine(connection: Connection) -> tuple[Engine, list[BucketLocation]]:

@@ -13,7 +13,9 @@ from skyhold.buckets.open import open_bucket
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.carrying import CONFIG, carry_over
 from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.recovery import DamagedCheckpoint, Recovery, recover_registers, restore
+from skyhold.consensus.register import Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import (
     AlreadyExists,
@@ -28,10 +30,10 @@ from skyhold.registry.connection import Connection, key_encryption_keys
 from skyhold.registry.epochs import StoreSuccession, newest_engine, open_machine_registers
 from skyhold.registry.opening import acquaintance, candidates, remember
 from skyhold.registry.reconfiguring import spread
-from skyhold.registry.salvage import begin_with, refuse_minority, salvage
+from skyhold.registry.salvage import begin_with, refuse_minority, salvage_newest
 from skyhold.storage.bootstrap import read_store_document, replace_store_document
 from skyhold.storage.configuration import decode_configuration
-from skyhold.storage.epoch import Epoch, decode_epoch
+from skyhold.storage.epoch import Epoch, decode_epoch, encode_epoch, next_epoch
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import open_state
 from skyhold.storage.store_document import BUCKETS, SQLITE, Engine, StoreDocument
@@ -141,14 +143,14 @@ def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLoca
             code="nothing_to_recover",
             hint="Bring back another bucket of the store, then run `skyhold recover` again",
         )
-    _restore(recovery, connection.state.registers(term), connection.keys)
     configuration = decode_configuration(recovery.checkpoints[CONFIG].value.data)
-    connection.enter(Epoch(Engine(machine, term), configuration))
-    connection.reopen()
-    remember(connection)
-    if connection.shared:  # it was about to move to another engine, which is done by now
-        spread(connection)
+    sealed = recovery.checkpoints[CONFIG].value.next_configuration
+    if sealed is not None:
+        _move_on(connection, recovery, sealed, term)
     else:
+        _restore(recovery, connection.state.registers(term), connection.keys)
+        connection.adopt(Engine(machine, term), configuration.locations)
+        remember(connection)
         with suppress(OutcomeUnknown) if minority else nullcontext():
             connection.checkpoints.flush()
     return RecoverReport(
@@ -162,13 +164,35 @@ def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLoca
     )
 
 
+def _move_on(connection: Connection, recovery: Recovery, sealed: bytes, term: int) -> None:
+    """The registers were about to move from the lost machine to another engine: finish that, and begin one epoch more,
+    since what the buckets were told last, `term`, may be the number of that one."""
+    epoch, registers = decode_epoch(sealed), MemoryRegisters()
+    restore(recovery.checkpoints, registers)
+    connection.adopt(epoch.engine, epoch.configuration.locations)
+    if connection.registers.read(CONFIG) is None:
+        carry_over(registers, connection.registers, sealed, StoreSuccession(connection))
+
+    def following(value: Versioned) -> bytes:
+        engine = connection.document.engine
+        return encode_epoch(next_epoch(replace(engine, term=max(engine.term, term)), decode_configuration(value.data)))
+
+    connection.registers.advance(following)
+    remember(connection)
+    spread(connection)
+
+
 def _begin_anew(connection: Connection, unread: SkyholdError | None, minority: bool) -> RecoverReport:
     """Begin anew with the voters that answer, if they are few. `unread` is why the registers cannot be read."""
     if connection.document.engine.kind != BUCKETS:
         raise unread or _nothing_to_recover(connection.document)
+    before = connection.document.engine
+    found = salvage_newest(connection)
     voters = connection.document.engine.voters
-    found = salvage(connection)
     if len(found.survivors) > len(voters) // 2:
+        if connection.document.engine != before and _read(connection) is None:
+            spread(connection)  # no bucket that answers had told of it
+            raise _nothing_to_recover(connection.document)
         raise unread or _nothing_to_recover(connection.document)
     if not minority or not found.survivors:
         raise refuse_minority(found, voters)

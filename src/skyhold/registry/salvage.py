@@ -29,7 +29,8 @@ from skyhold.registry.reconfiguring import spread
 from skyhold.registry.voters import open_voters
 from skyhold.storage.bootstrap import inspect_store_document, overwrite_store_document
 from skyhold.storage.configuration import Configuration, decode_configuration
-from skyhold.storage.epoch import Epoch, encode_epoch, next_epoch
+from skyhold.storage.epoch import Epoch, decode_epoch, encode_epoch, next_epoch
+from skyhold.storage.store_document import BUCKETS
 
 
 @dataclass(slots=True)
@@ -42,6 +43,27 @@ class Salvage:
     failed: dict[str, SkyholdError] = field(default_factory=dict)
     damaged: list[DamagedCheckpoint] = field(default_factory=list)
     newest_epoch: int = 0
+
+
+def salvage_newest(connection: Connection) -> Salvage:
+    """Salvage the newest epoch that the survivors tell of: where they hold the seal of one, and some of the voters that
+    follow on it hold a configuration, that one. The connection goes on with it. Changes nothing."""
+    found = salvage(connection)
+    while (following := _following(found)) is not None and following.engine.kind == BUCKETS:
+        engine = connection.document.engine
+        connection.adopt(following.engine, following.configuration.locations)
+        beyond = salvage(connection)
+        if CONFIG not in beyond.accepted:
+            connection.adopt(engine, ())  # it has not begun, as far as anybody can know
+            break
+        found = beyond
+    return found
+
+
+def _following(found: Salvage) -> Epoch | None:
+    _, kept = found.accepted.get(CONFIG, (NO_BALLOT, ()))
+    sealed = kept[-1].value.next_configuration if kept else None
+    return None if sealed is None else decode_epoch(sealed)
 
 
 def salvage(connection: Connection) -> Salvage:
@@ -94,7 +116,9 @@ def begin_with(connection: Connection, found: Salvage) -> None:
         if configured.role == "voter":
             # With it the incarnations of before end: who still works in that epoch finds out.
             document = replace(document_for(connection.document, epoch.configuration, configured), engine=epoch.engine)
-            overwrite_store_document(connection.bucket_at(configured.location), document, connection.store_keys)
+            bucket = connection.bucket_at(configured.location)
+            overwrite_store_document(bucket, document, connection.store_keys)
+            _forget(bucket, epoch.engine.term)
     connection.enter(epoch)
     connection.reopen()
     remember(connection)
@@ -137,6 +161,16 @@ def _read(connection: Connection, bucket: Bucket, incarnation: str, found: Salva
             continue
         if state.value and state.accepted > found.accepted.get(place[1], (NO_BALLOT, ()))[0]:
             found.accepted[place[1]] = state.accepted, state.value
+
+
+def _forget(bucket: Bucket, term: int) -> None:
+    """Delete what a survivor holds of the epochs before: with one of the lost voters, should it come back alone, it
+    would be a majority to a process that has known them all this time. What is absent counts only after `store.json`
+    was read, which has another incarnation now."""
+    for info in list(bucket.list(f"{FOLDER}/")):
+        place = parse_object_key(info.key)
+        if place is not None and place[0] < term:
+            bucket.delete(info.key)
 
 
 def _epoch(connection: Connection, before: Configuration, found: Salvage) -> Epoch:

@@ -15,6 +15,8 @@ from skyhold.storage.names import STORE_DOCUMENT
 from skyhold.storage.state import Acquaintance
 from skyhold.storage.store_document import (
     DOCUMENT_BYTES_MAX,
+    SQLITE,
+    Engine,
     StoreDocument,
     decode_store_document,
     encode_store_document,
@@ -83,8 +85,8 @@ def replace_store_document(
     """Replace the `store.json` of the same store in a bucket.
 
     Raises `AlreadyExists` code `store_exists` where another store's is there, `Conflict` where somebody else replaced
-    it at the same time, where it has another incarnation (which only an admission may give it) or already a greater
-    term, and what `read_store_document` raises.
+    it at the same time, where it has another incarnation (which only an admission may give it), already a greater term
+    or this one of another machine, and what `read_store_document` raises.
     """
     body = encode_store_document(document, keys)
     found = _read_tagged(bucket)
@@ -97,10 +99,10 @@ def replace_store_document(
             code="bucket_restored",
             hint=f"Admit it again: skyhold store voters replace {bucket.name}",
         )
-    if current.engine.term > document.engine.term:
+    if _is_passed(document.engine, current.engine):
         raise Conflict(
-            f"{bucket.url} is already at term {current.engine.term}, beyond {document.engine.term}: the store was "
-            "recovered elsewhere",
+            f"{bucket.url} is already at term {current.engine.term} of another machine, and this would be term "
+            f"{document.engine.term}: the store was recovered elsewhere",
             code="term_passed",
         )
     if not bucket.capabilities.conditional_replace:
@@ -111,6 +113,12 @@ def replace_store_document(
     except OutcomeUnknown:
         if not _holds(bucket, body):
             raise
+
+
+def _is_passed(engine: Engine, by: Engine) -> bool:
+    """Whether one engine's term is over by another's: greater, or taken at the same time by another machine."""
+    machines = engine.kind == by.kind == SQLITE and engine.machine != by.machine
+    return by.term > engine.term or (by.term == engine.term and machines)
 
 
 def overwrite_store_document(bucket: Bucket, document: StoreDocument, keys: StoreKeys) -> None:
