@@ -27,6 +27,7 @@ from skyhold.registry.epochs import StoreSuccession
 from skyhold.registry.opening import document_for, remember
 from skyhold.registry.reconfiguring import spread
 from skyhold.registry.voters import open_voters
+from skyhold.registry.voting import level
 from skyhold.storage.bootstrap import inspect_store_document, overwrite_store_document
 from skyhold.storage.configuration import Configuration, decode_configuration
 from skyhold.storage.epoch import Epoch, decode_epoch, encode_epoch, next_epoch
@@ -110,6 +111,7 @@ def begin_with(connection: Connection, found: Salvage) -> None:
     registers = open_voters(connection, epoch.engine, places, verified=True)
     try:
         carry_over(held, registers, encode_epoch(epoch), _Salvaged(connection, held.list()))
+        level(registers)  # all of them: where this dies later, the first to have a new `store.json` may be left alone
     finally:
         registers.close()
     for configured in epoch.configuration.buckets:

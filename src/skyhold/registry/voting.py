@@ -121,16 +121,19 @@ def level_voters(connection: Connection) -> int:
     """Bring voters that answer, and that the last change of a register has passed over, up to it; returns of how many
     registers. A majority has it without them; with them, more may be lost."""
     registers = connection.registers.current
-    if not isinstance(registers, BucketRegisters):
-        return 0
+    return level(registers) if isinstance(registers, BucketRegisters) else 0
 
-    def level(key: str) -> bool:
+
+def level(registers: BucketRegisters) -> int:
+    """As `level_voters`, for the registers of an epoch."""
+
+    def levelled(key: str) -> bool:
         if is_level(registers.inspect(key)):
             return False
         registers.outcome(key, new_operation_id())  # which settles the register, at every voter that answers
         return True
 
-    return sum(at_once(level, registers.list(), "level"))
+    return sum(at_once(levelled, registers.list(), "level"))
 
 
 def is_level(shown: Shown) -> bool:
