@@ -205,3 +205,22 @@ def test_epoch_that_no_bucket_tells_of_is_found_and_not_begun_anew(
             skyhold.recover(str(scene.cloud("c")), minority=True)
         with skyhold.connect(str(scene.cloud("c"))) as store:
             assert head(store) == second
+
+
+def test_register_that_no_survivor_was_brought_yet_stands_as_the_epoch_before_ended(
+    scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        for name in "de":
+            store.add_bucket(name, str(scene.cloud(name)), role="packs")
+        first = push(store, scene, 1)
+        store.sync()
+        level(store)
+        monkeypatch.setattr("skyhold.registry.reconfiguring.spread", lambda *_: None)
+        store.set_roles({"a": "packs", "b": "packs", "d": "voter", "e": "voter"})
+    for register in (scene.cloud("c") / "registers" / "00000004").glob("repository-*"):
+        register.unlink()
+    for name in "bde":
+        scene.lose(name)
+    with Machine(scene.place / "eve").at_work(), skyhold.recover(str(scene.cloud("c")), minority=True)[0] as store:
+        assert head(store) == first

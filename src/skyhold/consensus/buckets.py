@@ -7,6 +7,7 @@ are in `acceptor` and `paxos`, without input or output; `proposer` changes a reg
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from math import inf
@@ -14,7 +15,7 @@ from typing import Final, TypeVar
 
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.acceptor import VOTERS_MAX, AcceptorState, unanimous
-from skyhold.consensus.acceptor_object import FOLDER, AcceptorObject, parse_object_key
+from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.known import Confirmed, known
 from skyhold.consensus.no_majority import did_not_answer, no_majority
 from skyhold.consensus.operation import CompareAndSet, Kept, Operation, Restore, Seal, Settle, after, find, newest
@@ -77,6 +78,7 @@ class BucketRegisters(Registers):
         self._deadline_s = deadline_s
         self._runtime = runtime or ThreadRuntime()
         self._closed = False
+        self._forked = threading.Lock()  # held by a child alone, when it begins
         self._start()
 
     def _start(self) -> None:
@@ -142,7 +144,7 @@ class BucketRegisters(Registers):
     def list(self, prefix: str = "") -> list[str]:
         found: dict[str, set[str]] = {}
         errors: dict[str, SkyholdError] = {}
-        for name, answer in self._asked(self._listed):
+        for name, answer in self._asked(VoterClient.list):
             if isinstance(answer, set):
                 found[name] = answer
             else:
@@ -223,7 +225,9 @@ class BucketRegisters(Registers):
         if self._closed:
             raise ValueError("the registers are closed")
         if self._pid != os.getpid():  # threads, locks and the proposer's id are the parent's
-            self._start()
+            with self._forked:
+                if self._pid != os.getpid():
+                    self._start()
         slot = self._slots.get(key)
         return slot or self._slots.setdefault(key, self._proposer.slot(key))
 
@@ -287,14 +291,6 @@ class BucketRegisters(Registers):
             else:
                 silent.add(name)
         return held, silent
-
-    def _listed(self, client: VoterClient) -> set[str] | SkyholdError:
-        try:
-            found = [parse_object_key(info.key) for info in client.voter.bucket.list(f"{FOLDER}/{self._epoch:08x}/")]
-            client.voter.verify()  # what is absent counts, so that it is the bucket that was admitted
-        except SkyholdError as error:
-            return error
-        return {place[1] for place in found if place is not None}
 
     def _asked(
         self,

@@ -50,11 +50,11 @@ def carry_over(epoch: Registers, following: Registers, next_configuration: bytes
     keys = sorted({*succession.listed(names[-1].value, sealed_config[-1].value.data)} - {CONFIG, NAMES})
 
     def carry(key: str) -> None:
-        _restore(following, key, _as_restored(_sealed(epoch, key, next_configuration)))
+        _restore(following, key, as_restored(_sealed(epoch, key, next_configuration)))
 
     succession.each(carry, keys)
-    _restore(following, NAMES, _as_restored(names))
-    config = _as_restored(sealed_config)
+    _restore(following, NAMES, as_restored(names))
+    config = as_restored(sealed_config)
     first = replace(config[-1].value, data=succession.configuration(next_configuration))
     _restore(following, CONFIG, [*config[:-1], replace(config[-1], value=first)])
 
@@ -84,7 +84,7 @@ def _sealed(epoch: Registers, key: str, next_configuration: bytes) -> list[Chang
     raise contended_seal(key)
 
 
-def _as_restored(changes: Sequence[Change]) -> list[Change]:
+def as_restored(changes: Sequence[Change]) -> list[Change]:
     """The changes as they are restored: the seal is a change that leaves the data as it was. None of a register that
     had never been created."""
     seal = changes[-1].value
@@ -126,7 +126,7 @@ def compare(epoch: Registers, following: Registers) -> Carried:
 
     def carried(key: str) -> tuple[int, bool]:
         """How many changes the register ended with, and whether they stand there."""
-        ended = _as_restored(epoch.changes(key))
+        ended = as_restored(epoch.changes(key))
         if not ended:
             return 0, True
         there = {change.value.version: change for change in following.changes(key)}

@@ -10,7 +10,14 @@ from typing import Final
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.acceptor import NO_BALLOT, AcceptorState, Ballot, in_preparation
-from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, object_key
+from skyhold.consensus.acceptor_object import (
+    FOLDER,
+    AcceptorObject,
+    decode_acceptor,
+    encode_acceptor,
+    object_key,
+    parse_object_key,
+)
 from skyhold.consensus.operation import Kept, newest
 from skyhold.consensus.paxos import Get, Lost, Put, Refused, Seen, Silent
 from skyhold.consensus.register import Change
@@ -97,6 +104,15 @@ class VoterClient:
         self._promised[key] = max(self._promised.get(key, NO_BALLOT), effect.state.promised)
         self._held[key] = _Held(tag, held)
         return Seen(name, tag, effect.state)
+
+    def list(self) -> set[str] | SkyholdError:
+        """The registers that have an object there, or why that cannot be told."""
+        try:
+            found = [parse_object_key(info.key) for info in self.voter.bucket.list(f"{FOLDER}/{self._epoch:08x}/")]
+            self.voter.verify()  # what is absent counts, so it has to be the bucket that was admitted
+        except SkyholdError as error:
+            return error
+        return {place[1] for place in found if place is not None}
 
     def _get(self, key: str, *, absence_counts: bool) -> Seen[Kept] | Silent:
         """A bucket that was emptied has forgotten what it promised. No acceptor there gets a value: an object is

@@ -31,7 +31,7 @@ from skyhold.registry.epochs import StoreSuccession, newest_engine, open_machine
 from skyhold.registry.opening import acquaintance, candidates, remember
 from skyhold.registry.reconfiguring import spread
 from skyhold.registry.salvage import begin_with, refuse_minority, salvage_newest
-from skyhold.storage.bootstrap import read_store_document, replace_store_document
+from skyhold.storage.bootstrap import inspect_store_document, read_store_document, replace_store_document
 from skyhold.storage.configuration import decode_configuration
 from skyhold.storage.epoch import Epoch, decode_epoch, encode_epoch, next_epoch
 from skyhold.storage.settings import Settings
@@ -114,6 +114,8 @@ def _finish_move(connection: Connection, minority: bool) -> Epoch:
     if value is None or value.next_configuration is None:
         raise AssertionError("registers that are not sealed have not moved")
     lost = decode_epoch(value.next_configuration)
+    if any(_term_at(connection, place) >= lost.engine.term for place in lost.configuration.locations):
+        return lost  # the machine had come to its end, and told that bucket of it
     here = replace(lost.engine, machine=open_state().machine_id)
     following = open_machine_registers(connection, here, lost.configuration, needed=1 if minority else None)
     try:
@@ -131,6 +133,13 @@ def _finish_move(connection: Connection, minority: bool) -> Epoch:
     return lost
 
 
+def _term_at(connection: Connection, place: BucketLocation) -> int:
+    try:
+        return inspect_store_document(connection.bucket_at(place), connection.store_keys).engine.term
+    except SkyholdError:
+        return 0
+
+
 def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLocation], minority: bool) -> RecoverReport:
     """Bring the registers to this machine, from the checkpoints that the machine of `lost` has left."""
     keys, machine = connection.store_keys, open_state().machine_id
@@ -144,10 +153,7 @@ def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLoca
             hint="Bring back another bucket of the store, then run `skyhold recover` again",
         )
     configuration = decode_configuration(recovery.checkpoints[CONFIG].value.data)
-    sealed = recovery.checkpoints[CONFIG].value.next_configuration
-    if sealed is not None:
-        _move_on(connection, recovery, sealed, term)
-    else:
+    if not _has_moved_on(connection, recovery, term, minority):
         _restore(recovery, connection.state.registers(term), connection.keys)
         connection.adopt(Engine(machine, term), configuration.locations)
         remember(connection)
@@ -164,9 +170,26 @@ def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLoca
     )
 
 
+def _has_moved_on(connection: Connection, recovery: Recovery, term: int, minority: bool) -> bool:
+    """Whether the registers were about to move from the lost machine to another engine, which is done then. Where that
+    engine cannot be reached, and `minority` accepts that what it alone knows is lost, the move is not gone on with."""
+    sealed = recovery.checkpoints[CONFIG].value.next_configuration
+    if sealed is None:
+        return False
+    try:
+        _move_on(connection, recovery, sealed, term)
+    except Unavailable:
+        if not minority:
+            raise
+        for key, checkpoint in recovery.checkpoints.items():
+            recovery.checkpoints[key] = replace(checkpoint, value=replace(checkpoint.value, next_configuration=None))
+        return False
+    return True
+
+
 def _move_on(connection: Connection, recovery: Recovery, sealed: bytes, term: int) -> None:
-    """The registers were about to move from the lost machine to another engine: finish that, and begin one epoch more,
-    since what the buckets were told last, `term`, may be the number of that one."""
+    """Finish the move, and begin one epoch more, since what the buckets were told last, `term`, may be the number of
+    the one that the move began."""
     epoch, registers = decode_epoch(sealed), MemoryRegisters()
     restore(recovery.checkpoints, registers)
     connection.adopt(epoch.engine, epoch.configuration.locations)

@@ -9,14 +9,18 @@ two halves would not know of each other: hence it is done only by a person who s
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.acceptor import NO_BALLOT, Ballot
 from skyhold.consensus.acceptor_object import ACCEPTOR_BYTES_MAX, FOLDER, decode_acceptor, parse_object_key
-from skyhold.consensus.carrying import CONFIG, carry_over
+from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.carrying import CONFIG, as_restored, carry_over
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.operation import Kept
 from skyhold.consensus.recovery import DamagedCheckpoint
@@ -27,11 +31,14 @@ from skyhold.registry.epochs import StoreSuccession
 from skyhold.registry.opening import document_for, remember
 from skyhold.registry.reconfiguring import spread
 from skyhold.registry.voters import open_voters
-from skyhold.registry.voting import level
+from skyhold.registry.voting import is_level, level
 from skyhold.storage.bootstrap import inspect_store_document, overwrite_store_document
 from skyhold.storage.configuration import Configuration, decode_configuration
 from skyhold.storage.epoch import Epoch, decode_epoch, encode_epoch, next_epoch
 from skyhold.storage.store_document import BUCKETS
+
+BRING_UP_ATTEMPTS: Final = 20
+BRING_UP_INTERVAL_S: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -57,6 +64,11 @@ def salvage_newest(connection: Connection) -> Salvage:
         if CONFIG not in beyond.accepted:
             connection.adopt(engine, ())  # it has not begun, as far as anybody can know
             break
+        for key, (ballot, kept) in found.accepted.items():
+            # What no survivor had been brought of the newer epoch yet stands as the older one ended with it.
+            ended = tuple(as_restored(kept)) if kept[-1].value.sealed else kept
+            if key not in beyond.accepted and ended:
+                beyond.accepted[key] = ballot, ended
         found = beyond
     return found
 
@@ -111,16 +123,17 @@ def begin_with(connection: Connection, found: Salvage) -> None:
     registers = open_voters(connection, epoch.engine, places, verified=True)
     try:
         carry_over(held, registers, encode_epoch(epoch), _Salvaged(connection, held.list()))
-        level(registers)  # all of them: where this dies later, the first to have a new `store.json` may be left alone
+        _bring_up_all(registers)  # where this dies later, the first to have a new `store.json` may be left alone
     finally:
         registers.close()
     for configured in epoch.configuration.buckets:
         if configured.role == "voter":
             # With it the incarnations of before end: who still works in that epoch finds out.
             document = replace(document_for(connection.document, epoch.configuration, configured), engine=epoch.engine)
-            bucket = connection.bucket_at(configured.location)
-            overwrite_store_document(bucket, document, connection.store_keys)
-            _forget(bucket, epoch.engine.term)
+            overwrite_store_document(connection.bucket_at(configured.location), document, connection.store_keys)
+    for name in found.survivors:
+        with suppress(SkyholdError):
+            _forget(connection.bucket_at(places[name]), epoch.engine.term)
     connection.enter(epoch)
     connection.reopen()
     remember(connection)
@@ -163,6 +176,20 @@ def _read(connection: Connection, bucket: Bucket, incarnation: str, found: Salva
             continue
         if state.value and state.accepted > found.accepted.get(place[1], (NO_BALLOT, ()))[0]:
             found.accepted[place[1]] = state.accepted, state.value
+
+
+def _bring_up_all(registers: BucketRegisters) -> None:
+    for _ in range(BRING_UP_ATTEMPTS):
+        level(registers)
+        shown = [registers.inspect(key) for key in registers.list()]
+        if all(is_level(of) and not any(isinstance(held, SkyholdError) for held in of.values()) for of in shown):
+            return
+        time.sleep(BRING_UP_INTERVAL_S)
+    raise Unavailable(
+        "A bucket that answered a moment ago does not take what the store begins anew with; nothing was changed",
+        code="minority",
+        hint="Run the command again",
+    )
 
 
 def _forget(bucket: Bucket, term: int) -> None:

@@ -110,7 +110,7 @@ MUTANTS = {
         8,
         "carrying.py",
         "    names = _sealed(epoch, NAMES, next_configuration)\n",
-        "    config = _as_restored(_sealed(epoch, CONFIG, next_configuration))\n"
+        "    config = as_restored(_sealed(epoch, CONFIG, next_configuration))\n"
         "    first = replace(config[-1].value, data=succession.configuration(next_configuration))\n"
         "    _restore(following, CONFIG, [*config[:-1], replace(config[-1], value=first)])\n"
         "    names = _sealed(epoch, NAMES, next_configuration)\n",
@@ -122,7 +122,7 @@ MUTANTS = {
     "registers are carried as they are found, and not sealed": Mutant(
         8,
         "carrying.py",
-        "        _restore(following, key, _as_restored(_sealed(epoch, key, next_configuration)))\n",
+        "        _restore(following, key, as_restored(_sealed(epoch, key, next_configuration)))\n",
         "        _restore(following, key, list(epoch.changes(key)))\n",
         600,
     ),
