@@ -171,8 +171,9 @@ def test_first_change_of_a_process_takes_a_read_and_two_puts_and_the_next_one_pu
     second = bucket_registers(buckets)
     second.compare_and_set(KEY, 4, b"x", "a")
     wait_until_at_rest(second, KEY)
-    for asked in requests.values():  # the slowest may be spared one
-        assert asked in (["GET", "PUT", "PUT"], ["GET", "PUT"])
+    for asked in requests.values():  # the slowest may be spared some
+        assert asked == ["GET", "PUT", "PUT"][: len(asked)]
+    assert sum(len(asked) == 3 for asked in requests.values()) >= 2
     second.compare_and_set(KEY, 5, b"x", "b")
     second.close()
     for asked in requests.values():
