@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import skyhold
 from skyhold.registry.voting import is_level
 from tests.cli.models import write_model
+from tests.endtoend.killing import Call, Ended, Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Scene
 
 
@@ -38,3 +40,17 @@ def epoch_of(folder: Path) -> int:
 def epoch_in(folder: Path) -> tuple[int, list[str]]:
     engine = json.loads((folder / "store.json").read_bytes())["engine"]
     return engine["term"], [name for name, _ in engine["voters"]]
+
+
+def move_in_child(scene: Scene, engine: str, kill_at: int | Callable[[Call], bool] | None = None) -> Ended:
+    """Let a child of this machine move the registers, and kill it as `Fuse` says. Its result is how many calls to
+    buckets it made."""
+
+    def move() -> int:
+        fuse = Fuse(kill_at)
+        insert_fuse(fuse)
+        with skyhold.open(str(scene.cloud("a"))) as store:
+            store.move_engine(engine)
+        return len(fuse.calls)
+
+    return in_child(move)

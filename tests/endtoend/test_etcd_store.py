@@ -11,9 +11,9 @@ import skyhold
 from skyhold.errors import InvalidInput, PermissionDenied
 from tests import etcd
 from tests.consensus.etcd_fixtures import PREFIX, secure_location
-from tests.endtoend.killing import Fuse, in_child, insert_fuse, is_checkpoint
+from tests.endtoend.killing import is_checkpoint
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import epoch_of, head, push
+from tests.endtoend.stores import epoch_of, head, move_in_child, push
 
 
 def plain() -> str:
@@ -70,12 +70,7 @@ def test_move_out_of_etcd_to_a_machine_that_is_lost_half_way_is_finished_by_a_re
         with skyhold.init(scene.clouds(), engine=plain()) as store:
             first = push(store, scene, 1)
 
-        def move() -> None:
-            insert_fuse(Fuse(is_checkpoint))
-            with skyhold.open(str(scene.cloud("a"))) as store:
-                store.move_engine("sqlite")
-
-        assert in_child(move).signal == signal.SIGKILL
+        assert move_in_child(scene, "sqlite", is_checkpoint).signal == signal.SIGKILL
     with Machine(scene.place / "eve").at_work():
         with pytest.raises(PermissionDenied) as caught:
             skyhold.connect(str(scene.cloud("b")))

@@ -14,7 +14,7 @@ from skyhold.errors import InvalidInput, PermissionDenied, Unavailable
 from tests.cli.models import contents
 from tests.endtoend.killing import Fuse, in_child, insert_fuse, is_checkpoint
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import epoch_in, head, level, push
+from tests.endtoend.stores import epoch_in, head, level, move_in_child, push
 
 
 def test_minority_begins_anew_only_where_somebody_says_that_the_others_are_lost(scene: Scene, ada: Machine) -> None:
@@ -139,12 +139,7 @@ def test_move_to_a_lost_machine_is_finished_with_a_minority_of_the_buckets_only_
         first = push(store, scene, 1)
         store.sync()
 
-    def move() -> None:
-        insert_fuse(Fuse(is_checkpoint))
-        with skyhold.open(str(scene.cloud("a"))) as store:
-            store.move_engine("sqlite")
-
-    in_child(move)
+    move_in_child(scene, "sqlite", is_checkpoint)
     for name in "cde":
         scene.lose(name)
     with Machine(scene.place / "eve").at_work():

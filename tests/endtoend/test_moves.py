@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 
 import pytest
 
@@ -17,9 +16,9 @@ from skyhold.storage.epoch import encode_epoch, next_epoch
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Silence
 from tests.cli.models import contents, write_model
-from tests.endtoend.killing import Fuse, in_child, insert_fuse, is_checkpoint
+from tests.endtoend.killing import is_checkpoint
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import epoch_in, head, level, push
+from tests.endtoend.stores import epoch_in, head, level, move_in_child, push
 
 
 def test_machine_that_knows_the_old_epoch_alone_finds_the_new_one_by_itself(
@@ -209,17 +208,10 @@ def test_move_to_a_machine_that_is_lost_half_way_is_finished_by_a_recovery_elsew
         level(store)
     scene.keep("whole")
 
-    def move(kill_at: int | None = None) -> int:
-        fuse = Fuse(kill_at)
-        insert_fuse(fuse)
-        with skyhold.open(str(scene.cloud("a"))) as store:
-            store.move_engine("sqlite")
-        return len(fuse.calls)
-
     recovered = 0
-    for number in range(1, in_child(move).result + 1, 7):
+    for number in range(1, move_in_child(scene, "sqlite").result + 1, 7):
         scene.put_back("whole")
-        in_child(partial(move, number))
+        move_in_child(scene, "sqlite", number)
         eve = Machine(scene.place / f"eve-{number}")  # ada's machine, and what it alone knew, is gone
         with eve.at_work():
             try:
@@ -247,20 +239,13 @@ def test_move_off_a_machine_that_is_lost_half_way_is_finished_by_a_recovery_else
             first = push(store, scene, 1)
     scene.keep("whole")
 
-    def move(kill_at: int | None = None) -> int:
-        fuse = Fuse(kill_at)
-        insert_fuse(fuse)
-        with skyhold.open(str(scene.cloud("a"))) as store:
-            store.move_engine("buckets")
-        return len(fuse.calls)
-
     with ada.at_work():
-        calls = in_child(move).result
+        calls = move_in_child(scene, "buckets").result
     engines = set()
     for number in range(calls - 150, calls - 40, 10):
         scene.put_back("whole")
         with ada.at_work():
-            in_child(partial(move, number))
+            move_in_child(scene, "buckets", number)
         with Machine(scene.place / f"eve-{number}").at_work():
             with skyhold.recover(str(scene.cloud("b")))[0] as store:
                 engines.add(store.engine)
@@ -298,12 +283,7 @@ def test_move_to_a_machine_that_died_half_way_goes_on_when_the_machine_is_there_
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
 
-    def move() -> None:
-        insert_fuse(Fuse(is_checkpoint))
-        with skyhold.open(str(scene.cloud("a"))) as store:
-            store.move_engine("sqlite")
-
-    in_child(move)
+    move_in_child(scene, "sqlite", is_checkpoint)
     with pytest.raises(InvalidInput, match="nothing to recover"):
         skyhold.recover(str(scene.cloud("b")))
     with skyhold.open(str(scene.cloud("b"))) as store:
