@@ -1,13 +1,18 @@
-"""A store that is content with reads of a bounded age changes as safely, and as surely, as any other."""
+"""Reads that may be stale: what they find without a majority of the voters, and that changes are as safe as ever."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import pytest
+
 import skyhold
+from skyhold.errors import SkyholdError, Unavailable
 from skyhold.registry.store import Store
-from tests.cli.models import write_model
-from tests.endtoend.machines import Scene
+from tests.cli.models import contents, write_model
+from tests.endtoend.machines import Machine, Scene
+from tests.endtoend.stores import head, level, push
 
 
 def test_change_after_somebody_elses_is_planned_on_what_is_newest(store: Store, scene: Scene, tmp_path: Path) -> None:
@@ -27,3 +32,46 @@ def test_repository_is_created_after_somebody_elses(store: Store, scene: Scene) 
         store.repository("fraud/judge", create=True)
         late.repository("fraud/jury", create=True)
     assert [found.name for found in store.repositories()] == ["fraud/judge", "fraud/jury", "fraud/scorer"]
+
+
+def test_what_is_known_can_be_read_without_a_majority_and_is_declared(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        level(store)
+    scene.keep("whole")
+    scene.lose("a")
+    scene.lose("b")
+    with skyhold.open(str(scene.cloud("c")), max_age_s=60) as store, pytest.raises(Unavailable) as caught:
+        head(store)
+    assert caught.value.code == "no_majority"
+    assert caught.value.fields["buckets"] == ["a", "b"]
+    assert "--stale" in str(caught.value.hint)
+    with skyhold.open(str(scene.cloud("c")), max_age_s=math.inf) as store:
+        assert store.stale == []
+        assert head(store) == first
+        store.repository("team/m").pull("main", scene.place / "pulled")
+        assert {read.register.partition("/")[0] for read in store.stale} == {"config", "names", "repository"}
+        assert all(read.age_s is None and read.silent == ("a", "b") and read.writer for read in store.stale)
+        assert store.engine_status().quorum == "lost"
+        with pytest.raises(SkyholdError, match="nothing was changed"):
+            push(store, scene, 2)
+    assert contents(scene.place / "pulled") == contents(scene.place / "model-1")
+    scene.put_back("whole", cloud="a")
+    with skyhold.open(str(scene.cloud("c")), max_age_s=math.inf) as store:
+        assert head(store) == first
+        assert store.stale == []
+
+
+def test_reads_of_a_bounded_age_need_no_cloud_until_they_are_older(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+    with skyhold.open(str(scene.cloud("c")), max_age_s=3600) as store:
+        assert head(store) == first
+        with skyhold.open(str(scene.cloud("a"))) as other:
+            second = push(other, scene, 2)
+            assert head(other) == second
+        assert head(store) == first
+        assert all(0 < read.age_s < 3600 for read in store.stale if read.age_s is not None)
+        assert store.stale
+    with skyhold.open(str(scene.cloud("c")), max_age_s=0) as store:
+        assert head(store) == second
