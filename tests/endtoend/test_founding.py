@@ -107,6 +107,7 @@ def test_refused_init_leaves_nothing_behind(scene: Scene) -> None:
     assert refused.value.code == "folder_not_empty"
     for name in "ab":
         assert [key for key in contents(scene.cloud(name)) if not key.startswith(".skyhold/")] == []
+    assert list((scene.machine.folder / "state" / "founding").iterdir()) == []
     skyhold.init(scene.clouds()[:2]).close()
 
 
@@ -124,6 +125,33 @@ def test_refused_init_that_cannot_be_undone_is_undone_by_the_next(
             skyhold.init(scene.clouds())
     assert (scene.cloud("a") / "store.json").exists()
     skyhold.init(scene.clouds()[:2]).close()
+
+
+def test_bucket_that_went_away_when_init_wrote_to_it_is_undone_by_the_next(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_objects, write_if = FolderBucket.list, FolderBucket.write_if
+
+    def written_and_away(bucket: FolderBucket, key: str, body: bytes, **condition: object) -> str:
+        tag = write_if(bucket, key, body, **condition)  # type: ignore[arg-type]
+        if bucket.name == "b":
+            away.append(bucket.name)
+            raise OutcomeUnknown("no answer came")
+        return tag
+
+    def listed(bucket: FolderBucket, *arguments: object, **named: object) -> object:
+        if bucket.name in away:
+            raise Unavailable("away for a moment")
+        return list_objects(bucket, *arguments, **named)  # type: ignore[arg-type]
+
+    away: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderBucket, "write_if", written_and_away)
+        patch.setattr(FolderBucket, "list", listed)
+        with pytest.raises(Unavailable, match="away for a moment"):
+            skyhold.init(scene.clouds())
+    assert (scene.cloud("b") / "store.json").exists()
+    skyhold.init(scene.clouds()).close()
 
 
 def test_store_made_anew_in_the_same_places_is_met_as_the_new_one(scene: Scene) -> None:

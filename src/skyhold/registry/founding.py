@@ -22,7 +22,7 @@ from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.consensus.carrying import CONFIG
-from skyhold.errors import NotFound, SkyholdError
+from skyhold.errors import InvalidInput, NotFound, SkyholdError
 from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.registry.opening import document_for, remember
 from skyhold.registry.voters import refuse_unfit_voter
@@ -83,8 +83,8 @@ def found_store(
         for location, document in zip(locations, documents, strict=True):
             create_bucket(settings.locate(location))
             bucket = opened.enter_context(open_bucket(settings.locate(location)))
+            made.callback(undo, bucket, _digest(document, keys))  # first: what fails may have written it all the same
             create_store_document(bucket, document, keys)
-            made.callback(undo, bucket, _digest(document, keys))
             written.append(bucket)
         if engine == BUCKETS:
             _refuse_unfit_voters(written, configuration)
@@ -187,7 +187,7 @@ def _undo(bucket: Bucket, digest: str) -> None:
     try:
         if hashlib.sha256(bytes(bucket.read(STORE_DOCUMENT))).hexdigest() != digest:
             return
-    except NotFound:
+    except (NotFound, InvalidInput):  # it is not there, or the place is no bucket
         return
     for folder in (CHECKPOINTS, REGISTERS):
         for info in list(bucket.list(f"{folder}/")):
