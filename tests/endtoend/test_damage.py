@@ -21,6 +21,7 @@ from skyhold.storage.names import pack_id_of
 from skyhold.storage.policy import Policy
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import CLOUDS, Machine, Scene
+from tests.endtoend.stores import level
 from tests.endtoend.tampering import change_move
 
 KINDS = ("packs", "indexes", "versions", "layouts", "pages", "tensors", "nodes")
@@ -250,6 +251,7 @@ def test_lost_cloud_is_not_noticed_and_is_filled_when_it_comes_back_empty(
     assert report.readmitted == [cloud]
     assert report.sound
     assert store.verify(deep=True).sound
+    level(store)
     for other in set(CLOUDS) - {cloud}:
         scene.keep("whole")
         scene.lose(other)
@@ -258,9 +260,11 @@ def test_lost_cloud_is_not_noticed_and_is_filled_when_it_comes_back_empty(
 
 
 def test_cloud_put_back_as_it_was_is_brought_up_to_date(scene: Scene, store: Store, tmp_path: Path) -> None:
+    level(store)
     scene.keep("before")
     tuned = write_model(tmp_path / "tuned", rows=64, noise=0.001)
     store.repository("fraud/scorer").push(tuned, message="Two", aliases=["champion"])
+    level(store)
     scene.put_back("before", cloud="b")
     status = {bucket.name: bucket.missing for bucket in store.status().buckets}
     assert status["b"] > 0
@@ -271,6 +275,7 @@ def test_cloud_put_back_as_it_was_is_brought_up_to_date(scene: Scene, store: Sto
 
 
 def test_cloud_put_back_as_it_was_before_it_was_readmitted_is_refused(scene: Scene, store: Store) -> None:
+    level(store)
     scene.keep("before")
     scene.empty("b")
     assert store.repair().readmitted == ["b"]

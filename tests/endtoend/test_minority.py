@@ -14,7 +14,7 @@ from skyhold.errors import InvalidInput, PermissionDenied, Unavailable
 from tests.cli.models import contents
 from tests.endtoend.killing import Fuse, in_child, insert_fuse, is_checkpoint
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import epoch_in, head, level, move_in_child, push
+from tests.endtoend.stores import epoch_in, head, level, level_epoch, move_in_child, push
 
 
 def test_minority_begins_anew_only_where_somebody_says_that_the_others_are_lost(scene: Scene, ada: Machine) -> None:
@@ -55,6 +55,7 @@ def test_minority_takes_what_any_survivor_had_accepted(scene: Scene, ada: Machin
         for name in ("d", "e"):
             store.add_bucket(name, str(scene.cloud(name)))
         push(store, scene, 1)
+        level(store)
         scene.keep("whole")
         scene.lose("a")
         second = push(store, scene, 2)
@@ -186,9 +187,11 @@ def test_epoch_that_no_bucket_tells_of_is_found_and_not_begun_anew(
         store.sync()
         with ben.at_work():
             of_ben = skyhold.connect(str(scene.cloud("c")))
+        before = store._connection.registers.current
         with monkeypatch.context() as patch:
             patch.setattr("skyhold.registry.reconfiguring.spread", lambda *_: None)
             store.set_roles({"a": "packs", "b": "packs", "d": "voter", "e": "voter"})
+        level_epoch(before)  # c has the seal, too
     with ben.at_work():
         second = push(of_ben, scene, 2)
         of_ben.close()
@@ -213,6 +216,7 @@ def test_register_that_no_survivor_was_brought_yet_stands_as_the_epoch_before_en
         level(store)
         monkeypatch.setattr("skyhold.registry.reconfiguring.spread", lambda *_: None)
         store.set_roles({"a": "packs", "b": "packs", "d": "voter", "e": "voter"})
+        level_epoch(store._connection.registers.current)  # c has the configuration, too
     for register in (scene.cloud("c") / "registers" / "00000004").glob("repository-*"):
         register.unlink()
     for name in "bde":
