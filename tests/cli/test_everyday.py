@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -399,7 +400,12 @@ def test_lost_cloud_is_not_noticed_and_comes_back(skyhold: Shell, pushed: list[s
     skyhold("pull", "fraud/scorer@v2", "restored")
     run = skyhold("push", "fraud/scorer", write_model(Path("model"), seed=7), "-m", "While b is away")
     assert "lagging: b" in run.out
-    assert "b" in skyhold("status").out
+    told = skyhold("status").out
+    assert "2 of 3 voters answer, 2 are needed" in told
+    assert "Last decision: register names, version 2, at " in told
+    of_a, of_b = (next(line for line in told.splitlines() if line.startswith(f"{name} ")) for name in "ab")
+    assert re.search(r"names \d+, config \d+ +current", of_a)
+    assert "takes no part" in of_b
 
 
 SHAPES: dict[str, set[str]] = {

@@ -36,6 +36,18 @@ def last_decision(engine: EngineStatus) -> str | None:
     return told if newest.time is None else f"{told}, at {newest.time} by {newest.writer}"
 
 
+def ballots(engine: EngineStatus) -> dict[str, str]:
+    """By bucket that votes, the ballots that it has accepted of the registers that every store has. Nothing where
+    buckets do not vote."""
+    if engine.kind != "buckets":
+        return {}
+    told = {}
+    for voter in engine.voters:
+        accepted = ", ".join(f"{vote.register} {vote.accepted}" for vote in voter.votes if vote.accepted)
+        told[voter.name] = "takes no part" if voter.error is not None else accepted or "none"
+    return told
+
+
 def tell_voters(engine: EngineStatus) -> None:
     """A table of voters: what each promised and accepted of the registers that every store has."""
     from skyhold.cli.render import line, marked, table

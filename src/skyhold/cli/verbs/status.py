@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from skyhold.cli.command import Session, verb
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from skyhold.registry.upkeep import StoreStatus
 
 
 @verb(examples=("skyhold status", "skyhold status --json"), exits=(2, 3, 6, 8, 10))
 def command(session: Session) -> None:
     """Show how the store is: of each bucket whether it can be reached and what it lacks, of each repository whether its
-    versions are durable to its policy, and of the refs where they live and how many voters answer."""
+    versions are durable to its policy, and of the refs where they live, how many voters answer, what each has accepted
+    (`skyhold store voters show` tells more), and what was decided last, when and by whom."""
     with session.store() as store:
         status = store.status()
     session.output.show(status.to_json(), quiet=[], human=lambda: _tell(status))
@@ -21,7 +24,7 @@ def command(session: Session) -> None:
 
 def _tell(status: StoreStatus) -> None:
     from skyhold.cli.render import line, marked, table
-    from skyhold.cli.voting import last_decision, summary
+    from skyhold.cli.voting import ballots, last_decision, summary
     from skyhold.units import format_bytes
 
     line("Store ", marked(status.store, "id"), ", ", "sealed" if status.sealed else "not sealed")
@@ -31,7 +34,8 @@ def _tell(status: StoreStatus) -> None:
     if decision is not None:
         line("Last decision: ", decision)
     line()
-    buckets = [
+    votes = ballots(status.engine)
+    buckets: list[tuple[str | Text, ...]] = [
         (
             marked(bucket.name, "name"),
             bucket.provider,
@@ -39,6 +43,7 @@ def _tell(status: StoreStatus) -> None:
             str(bucket.objects),
             format_bytes(bucket.held_bytes),
             str(bucket.missing) if bucket.error is None else "?",
+            *([votes.get(bucket.name, "-")] if votes else []),
             marked("current", "good")
             if bucket.error is None and not bucket.missing
             else marked("lagging", "warn")
@@ -48,7 +53,8 @@ def _tell(status: StoreStatus) -> None:
         for bucket in status.buckets
     ]
     numbers = ("objects", "bytes", "missing")
-    table(["bucket", "provider", "region", *numbers, "state"], buckets, right=numbers)
+    voting = ["accepted ballots"] if votes else []
+    table(["bucket", "provider", "region", *numbers, *voting, "state"], buckets, right=numbers)
     for bucket in status.buckets:
         if bucket.hint is not None:
             line(marked("hint: ", "warn"), f"bucket {bucket.name}: {bucket.hint}")
