@@ -17,6 +17,15 @@ from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import epoch_in, head, level, level_epoch, move_in_child, push
 
 
+def push_beside_packs(store: skyhold.Store, scene: Scene) -> str:
+    """Push to a store in which d and e keep packs alone, until every bucket has the version; returns its digest."""
+    for name in "de":
+        store.add_bucket(name, str(scene.cloud(name)), role="packs")
+    version = push(store, scene, 1)
+    store.sync()
+    return version
+
+
 def test_minority_begins_anew_only_where_somebody_says_that_the_others_are_lost(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
@@ -135,10 +144,7 @@ def test_move_to_a_lost_machine_is_finished_with_a_minority_of_the_buckets_only_
     scene: Scene, ada: Machine
 ) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
-        for name in "de":
-            store.add_bucket(name, str(scene.cloud(name)), role="packs")
-        first = push(store, scene, 1)
-        store.sync()
+        first = push_beside_packs(store, scene)
 
     move_in_child(scene, "sqlite", is_checkpoint)
     for name in "cde":
@@ -181,10 +187,7 @@ def test_epoch_that_no_bucket_tells_of_is_found_and_not_begun_anew(
     """Who changed the voters died before any `store.json` was written, and most of the voters of before are lost."""
     ben = Machine(scene.place / "ben")
     with skyhold.open(str(scene.cloud("a"))) as store:
-        for name in "de":
-            store.add_bucket(name, str(scene.cloud(name)), role="packs")
-        push(store, scene, 1)
-        store.sync()
+        push_beside_packs(store, scene)
         with ben.at_work():
             of_ben = skyhold.connect(str(scene.cloud("c")))
         before = store._connection.registers.current
@@ -209,10 +212,7 @@ def test_register_that_no_survivor_was_brought_yet_stands_as_the_epoch_before_en
     scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
-        for name in "de":
-            store.add_bucket(name, str(scene.cloud(name)), role="packs")
-        first = push(store, scene, 1)
-        store.sync()
+        first = push_beside_packs(store, scene)
         level(store)
         monkeypatch.setattr("skyhold.registry.reconfiguring.spread", lambda *_: None)
         store.set_roles({"a": "packs", "b": "packs", "d": "voter", "e": "voter"})

@@ -215,7 +215,7 @@ def _begin_anew(connection: Connection, unread: SkyholdError | None, minority: b
     if len(found.survivors) > len(voters) // 2:
         if connection.document.engine != before and _read(connection) is None:
             spread(connection)  # no bucket that answers had told of it
-            raise _nothing_to_recover(connection.document)
+            unread = None
         raise unread or _nothing_to_recover(connection.document)
     if not minority or not found.survivors:
         raise refuse_minority(found, voters)
