@@ -137,7 +137,7 @@ def test_store_works_inside_a_running_event_loop_and_in_its_threads(store: Store
     asyncio.run(work())
     for number in range(4):
         assert contents(tmp_path / f"pulled{number}") == contents(model)
-    assert len(store.repository("team/model").log("other")) == 1
+    assert len(store.repository("team/model").log("other")) == 3
 
 
 def test_store_opened_before_a_fork_works_in_the_child_and_in_the_parent(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyhold.cli.arguments import Reference, ReferenceType, policy_of, read_metric, read_value
+from skyhold.cli.arguments import PairType, Reference, ReferenceType, policy_of, read_metric
 from skyhold.cli.output import printable
 from skyhold.cli.verbs.diff import _percent
 from skyhold.errors import InvalidInput
@@ -40,22 +40,16 @@ def test_reference_without_a_ref_is_refused_where_one_is_needed() -> None:
         ReferenceType(ref_needed=True).convert("fraud/scorer", None, None)
 
 
+@pytest.mark.parametrize("typed", ["12e10", "3.10", "7e12345", "true", "null", '{"a": 1}', "=x", "", "NaN", ":=3"])
+def test_value_is_the_text_as_it_is_given(typed: str) -> None:
+    assert PairType(str, typed=True).convert(f"commit={typed}", None, None) == ("commit", typed)
+
+
 @pytest.mark.parametrize(
-    ("typed", "value"),
-    [
-        ("0.1", 0.1),
-        ("3", 3),
-        ("true", True),
-        ("adam", "adam"),
-        ('"3"', "3"),
-        ('{"lr": [1, 2]}', {"lr": [1, 2]}),
-        ("NaN", "NaN"),
-        ("", ""),
-        ("[" * 100_000, "[" * 100_000),
-    ],
+    ("typed", "value"), [("0.1", 0.1), ("3", 3), ("true", True), ('"3"', "3"), ('{"lr": [1, 2]}', {"lr": [1, 2]})]
 )
-def test_value_is_json_where_it_is_json(typed: str, value: object) -> None:
-    assert read_value(typed) == value
+def test_value_is_json_where_the_user_says_so(typed: str, value: object) -> None:
+    assert PairType(str, typed=True).convert(f"lr:={typed}", None, None) == ("lr", value)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -76,7 +70,10 @@ def test_metric_that_is_no_finite_number_is_refused(typed: str) -> None:
         (["--metric", "=3"], "expected NAME=VALUE"),
         (["--metric", "accuracy=nan"], "accuracy: expected a finite number but got 'nan'"),
         (["--metric", "a=1", "--metric", "a=2"], "'a' is given more than once"),
-        (["--param", "lr"], "expected NAME=VALUE"),
+        (["--param", "lr"], "expected NAME=VALUE or NAME:=JSON"),
+        (["--param", "lr:=high"], "lr: expected JSON after := but got 'high'"),
+        (["--meta", "x:=NaN"], "x: expected JSON after :="),
+        (["--meta", "x:=" + "[" * 100_000], "x: expected JSON after :="),
     ],
 )
 def test_wrong_pair_is_refused_before_anything_is_opened(arguments: list[str], message: str, skyhold: Shell) -> None:

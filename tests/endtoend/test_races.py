@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import skyhold
-from skyhold.errors import Conflict, SkyholdError
+from skyhold.errors import AlreadyExists, Conflict, SkyholdError
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.history import verify_chain
 from skyhold.registry.store import Store
@@ -160,7 +160,7 @@ def test_refused_change_of_one_ref_moves_none(store: Store, model: Path) -> None
     repository = store.repository("fraud/scorer")
     repository.push(model, message="Two")
     before = repository.refs()
-    with pytest.raises(Conflict) as refused:
+    with pytest.raises(AlreadyExists) as refused:
         repository.set_refs({"alias/champion": "main", "tag/v1": "main"})
     assert refused.value.code == "tag_exists"
     assert repository.refs() == before

@@ -21,7 +21,7 @@ def test_dry_run_into_a_repository_that_does_not_exist_tells_and_makes_nothing(
     store: skyhold.Store, tmp_path: Path
 ) -> None:
     with store:
-        told = store.repository("team/m", create=True, dry_run=True).push(tmp_path / "model", dry_run=True)
+        told = store.repository("team/m", create=True).push(tmp_path / "model", dry_run=True)
         assert told.stored_bytes > 0
         assert told.to_json()["version"] is None
         assert store.repositories() == []

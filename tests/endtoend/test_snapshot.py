@@ -52,4 +52,4 @@ def test_snapshot_with_a_link_into_another_models_cache_is_refused_whole(scene: 
         repository = store.repository("fraud/scorer", create=True)
         with pytest.raises(InvalidInput, match="stolen"):
             repository.push(snapshot)
-        assert repository.refs() == []
+        assert store.repository_names() == []

@@ -29,8 +29,8 @@ def test_change_after_somebody_elses_is_planned_on_what_is_newest(store: Store, 
 def test_repository_is_created_after_somebody_elses(store: Store, scene: Scene) -> None:
     with skyhold.open(str(scene.cloud("b")), max_age_s=3600) as late:
         assert [found.name for found in late.repositories()] == ["fraud/scorer"]
-        store.repository("fraud/judge", create=True)
-        late.repository("fraud/jury", create=True)
+        store.create_repository("fraud/judge")
+        late.create_repository("fraud/jury")
     assert [found.name for found in store.repositories()] == ["fraud/judge", "fraud/jury", "fraud/scorer"]
 
 

@@ -76,10 +76,10 @@ def test_branch_may_skip_versions_that_arrive_with_it(repository: RepositoryRegi
 
 def test_tag_never_moves_even_by_force_or_deletion(repository: RepositoryRegister) -> None:
     repository.apply(change(move(V1, "v1")), "tag")
-    with pytest.raises(Conflict, match="never moves"):
+    with pytest.raises(AlreadyExists, match="never moves"):
         repository.apply(change(move(V1, "v2", force=True)), "move")
     repository.apply(change(move(V1, None)), "delete")
-    with pytest.raises(Conflict, match="never moves"):
+    with pytest.raises(AlreadyExists, match="never moves"):
         repository.apply(change(move(V1, "v2")), "again")
     assert stands(repository.apply(change(move(V1, "v1")), "back"), V1) == digest("v1")
 
@@ -112,10 +112,10 @@ def test_deleted_ref_is_gone_and_its_moves_stay(repository: RepositoryRegister) 
 
 
 def test_name_of_a_branch_is_refused_for_a_tag(repository: RepositoryRegister) -> None:
-    with pytest.raises(Conflict, match="name of a branch already"):
+    with pytest.raises(AlreadyExists, match="name of a branch already"):
         repository.apply(change(move(Ref(RefKind.TAG, "main"), "v1")), "tag")
     both = change(move(Ref(RefKind.TAG, "x"), "v1"), move(Ref(RefKind.ALIAS, "x"), "v1"))
-    with pytest.raises(Conflict, match="already"):
+    with pytest.raises(AlreadyExists, match="already"):
         repository.apply(both, "both")
     swap = change(move(MAIN, None), move(Ref(RefKind.ALIAS, "main"), "v1"))
     assert [str(state.ref) for state in repository.apply(swap, "swap").refs()] == ["alias/main"]

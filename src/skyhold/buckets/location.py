@@ -26,7 +26,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from skyhold.buckets.bucket import check_key
-from skyhold.buckets.user_path import expand_user
+from skyhold.buckets.user_path import absolute, expand_user
 from skyhold.errors import InvalidInput
 
 PROVIDERS: Final = {"file": "folder", "memory": "memory", "s3": "aws", "gs": "google", "az": "azure"}
@@ -152,7 +152,7 @@ def parse_location(
         raise InvalidInput("Expected the URL of a bucket but got an empty one", code="invalid_location")
     if "://" not in url:
         path, query = _split_settings(url)
-        bare = expand_user(path, "Bucket URL").absolute().as_uri()
+        bare = absolute(expand_user(path, "Bucket URL")).as_uri()
         bare = "file://" + quote(os.path.normpath(unquote(urlsplit(bare).path)))
     else:
         parts = urlsplit(url)
@@ -170,7 +170,7 @@ def parse_location(
     settings.setdefault("provider", PROVIDERS[urlsplit(bare).scheme])
     certificates = settings.get("ca_file")
     if isinstance(certificates, str):
-        settings["ca_file"] = str(expand_user(certificates, "ca_file").absolute())
+        settings["ca_file"] = str(absolute(expand_user(certificates, "ca_file")))
     return BucketLocation.from_json({"url": bare, **settings})
 
 

@@ -1,10 +1,11 @@
-"""A path as a person wrote it, which may begin with `~` or `~somebody`."""
+"""A path as a person wrote it, which may begin with `~` or `~somebody`, and from where relative ones start."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from skyhold.errors import InvalidInput
+from skyhold.errors import InvalidInput, NotFound
 
 
 def expand_user(path: str | Path, setting: str) -> Path:
@@ -21,3 +22,25 @@ def expand_user(path: str | Path, setting: str) -> Path:
             hint=f"Write the whole path, or `./{home}` for a folder that is really named so",
             setting=setting,
         ) from error
+
+
+def absolute(path: str | Path) -> Path:
+    """`path`, a relative one taken from the working folder. Raises `NotFound` code `working_folder_missing`."""
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError as error:
+        raise NotFound(
+            "The working folder has been deleted, so that relative paths lead nowhere",
+            code="working_folder_missing",
+            hint="Change to a folder that exists, then run the command again",
+        ) from error
+
+
+def in_home(find: Callable[[str], Path]) -> Path | None:
+    """A folder of Skyhold's in the user's home, as `platformdirs` finds it; None for a user without a home, as in a
+    container, whose `~` would become the name of a folder."""
+    try:
+        path = find("skyhold")
+    except RuntimeError:
+        return None
+    return path if path.is_absolute() else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
@@ -52,29 +52,37 @@ def read_other_reference(text: str, repository: str) -> Reference:
 
 
 class PairType(click.ParamType):  # type: ignore[type-arg]  # generic in the newest Click only
-    """`NAME=VALUE`, the value read by `read`, which raises `ValueError`."""
+    """`NAME=VALUE`, the value read by `read`, which raises `ValueError`; with `typed` also `NAME:=JSON`."""
 
     name = "pair"
 
-    def __init__(self, read: Callable[[str], object]) -> None:
+    def __init__(self, read: Callable[[str], object], *, typed: bool = False) -> None:
         self.read = read
+        self.typed = typed
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, object]:
         name, equals, text = str(value).partition("=")
+        read = self.read
+        if self.typed and name.endswith(":"):
+            name, read = name[:-1], read_json
         if not equals or not name:
-            self.fail(f"expected NAME=VALUE but got {value!r}", param, ctx)
+            self.fail(f"expected NAME=VALUE{' or NAME:=JSON' if self.typed else ''} but got {value!r}", param, ctx)
         try:
-            return name, self.read(text)
+            return name, read(text)
         except ValueError as error:
             self.fail(f"{name}: {error}", param, ctx)
 
 
-def read_value(text: str) -> object:
-    """JSON where it is JSON, else text. NaN and Infinity are no JSON."""
+def read_json(text: str) -> object:
+    """A JSON value. NaN and Infinity are no JSON. Raises `ValueError`."""
     try:
-        return json.loads(text, parse_constant=str)
+        return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        return text
+        raise ValueError(f"expected JSON after := but got {text!r}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def read_metric(text: str) -> float:
@@ -97,10 +105,18 @@ def _distinct(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str
 
 
 def pairs_option(
-    flags: list[str], metavar: str, help_text: str, read: Callable[[str], object] = read_value
+    flags: list[str], metavar: str, help_text: str, read: Callable[[str], object] = str, *, typed: bool = False
 ) -> click.Option:
     """A repeatable option whose value is a dictionary of all its pairs."""
-    return click.Option(flags, metavar=metavar, multiple=True, type=PairType(read), callback=_distinct, help=help_text)
+    pair = PairType(read, typed=typed)
+    return click.Option(flags, metavar=metavar, multiple=True, type=pair, callback=_distinct, help=help_text)
+
+
+def values_option(flags: list[str], help_text: str) -> click.Option:
+    """A repeatable option of values by name: texts as they are given, or JSON where the user says so, as in HTTPie."""
+    return pairs_option(
+        flags, "NAME=TEXT", f"{help_text} NAME:=JSON for numbers, lists and objects; may be repeated.", typed=True
+    )
 
 
 def metrics_option() -> click.Option:

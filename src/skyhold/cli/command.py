@@ -128,15 +128,17 @@ def verb(
     exits: Sequence[int],
     answers: bool = True,
     reads: bool = False,
+    changes: bool = False,
 ) -> Callable[[Callable[Concatenate[Session, ...], None]], VerbCommand]:
     """Make a command of `run(session, **parameters)`; its docstring is the help. `answers=False` is for a command
-    without a result, which takes neither `--json` nor `--quiet`; one that only `reads` refs takes `--stale`."""
+    without a result, which takes neither `--json` nor `--quiet`; one that only `reads` refs takes `--stale`. One
+    that `changes` something ends with the status of that also where its answer cannot be written."""
 
     def decorate(run: Callable[Concatenate[Session, ...], None]) -> VerbCommand:
         def callback(store_url: str | None, config_file: str | None, verbose: bool, **values: Any) -> None:
             del verbose  # read by `main`, which must also know it when parsing fails
             outer = click.get_current_context().find_root().params
-            output = Output(json=values.pop("as_json", False), quiet=values.pop("quiet", False))
+            output = Output(json=values.pop("as_json", False), quiet=values.pop("quiet", False), changes=changes)
             stale = values.pop("stale", False)
             session = Session(output, store_url or outer.get("store"), config_file or outer.get("config"), stale)
             run(session, **values)

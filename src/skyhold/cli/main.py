@@ -6,13 +6,14 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
 from skyhold.cli.exits import CLOSED_PIPE, INTERRUPTED
 from skyhold.cli.group import COMPLETION_VARIABLE, PROGRAM, skyhold
 from skyhold.cli.interrupt import Interruption
-from skyhold.cli.output import color, printable, write_json
+from skyhold.cli.output import discard_stdout, printable, say, write_json
 from skyhold.errors import InvalidInput, SkyholdError
 
 
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     process is ours: Ctrl-C ends it (`Interruption.watch`)."""
     whole_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if whole_process:
+        _open_standard_streams()
     # numpy's linear algebra is not used here, yet its threads would start with it and spin for work on the cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Imports make many objects and no garbage: collecting it at the usual pace is a tenth of a short command's time.
@@ -41,18 +44,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if whole_process:
             gc.freeze()  # Python would look through all objects once more before it ends: 30 ms
     except BrokenPipeError:
-        _discard_stdout()
+        discard_stdout()
         return CLOSED_PIPE
     except OSError as error:
-        _discard_stdout()
+        discard_stdout()
         unwritable = f"Standard output cannot be written: {error.strerror}"
         return _fail(SkyholdError(unwritable, code="output_unwritable"), arguments)
     return status
 
 
-def _discard_stdout() -> None:
-    """Python flushes stdout once more at its end; give it a place where that succeeds."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _open_standard_streams() -> None:
+    """Where the caller has closed a standard stream (`2>&-`), give it a place that takes everything. A file that is
+    opened would get its number otherwise, and the messages of some library with it."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _run(arguments: list[str], interruption: Interruption) -> int:  # noqa: PLR0911 - one return for each ending
@@ -84,15 +96,14 @@ def _fail(error: SkyholdError, arguments: list[str]) -> int:
     if "--verbose" in arguments:
         import traceback
 
-        click.echo(printable_lines("".join(traceback.format_exception(error))), err=True)
+        say(printable_lines("".join(traceback.format_exception(error))))
     if "--json" in arguments:
-        write_json({"error": error.to_json()}, err=True)
+        with suppress(OSError):
+            write_json({"error": error.to_json()}, err=True)
         return error.exit_status
-    click.echo(
-        f"{click.style('error:', fg='red', bold=True)} {printable_lines(error.message)}", err=True, color=color()
-    )
+    say(f"{click.style('error:', fg='red', bold=True)} {printable_lines(error.message)}")
     if error.hint:
-        click.echo(f"{click.style('hint:', fg='cyan')} {printable_lines(error.hint)}", err=True, color=color())
+        say(f"{click.style('hint:', fg='cyan')} {printable_lines(error.hint)}")
     return error.exit_status
 
 

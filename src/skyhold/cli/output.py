@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ class Output:
 
     json: bool = False
     quiet: bool = False
+    changes: bool = False
+    """Whether the command has done its work when it answers: its status then reports that, whoever reads the answer."""
     _stores: list[Store] = field(default_factory=list)
 
     def watch(self, store: Store) -> None:
@@ -28,6 +32,16 @@ class Output:
 
     def show(self, document: Mapping[str, object], *, quiet: Iterable[str], human: Callable[[], None]) -> None:
         """Answer with one of three renderings of the same result."""
+        try:
+            self._answer(document, quiet, human)
+            sys.stdout.flush()
+        except OSError as error:
+            if not self.changes:
+                raise
+            discard_stdout()
+            say(f"Standard output cannot be written ({error.strerror}); the command has done its work")
+
+    def _answer(self, document: Mapping[str, object], quiet: Iterable[str], human: Callable[[], None]) -> None:
         if self.json:
             stale = {"stale": [read.to_json() for read in self._stale()]} if self._stores else {}
             write_json({**document, **stale})
@@ -48,7 +62,7 @@ class Output:
                 f"register {read.register} as of version {read.version}, {known}, at {read.time or 'an unknown time'}"
             )
             told = printable(f"{told} by {read.writer or 'somebody'}{age}{silent}")
-            click.echo(f"{label} {told}", err=True, color=color())
+            say(f"{label} {told}")
 
     def _stale(self) -> list[StaleRead]:
         return [read for store in self._stores for read in store.stale]
@@ -57,15 +71,29 @@ class Output:
         """What a person may want to do now; not for scripts."""
         if not self.json and not self.quiet:
             label = click.style("next:", fg="cyan")
-            click.echo(f"{label} {sentence}", err=True, color=color())
+            say(f"{label} {sentence}")
+
+
+def say(line: str) -> None:
+    """Write a line to stderr. Where nobody can read it, the work goes on all the same."""
+    with suppress(OSError):
+        click.echo(line, err=True, color=color())
+
+
+def discard_stdout() -> None:
+    """Python flushes stdout once more at its end; give it a place where that succeeds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def write_json(document: Mapping[str, object], *, err: bool = False) -> None:
-    """One JSON document, in UTF-8 whatever the locale is (RFC 8259)."""
+    """One JSON document, in UTF-8 whatever the locale is (RFC 8259), safe for a terminal as `printable` is: characters
+    that control it or change the direction of text are escaped, as JSON itself does for the first 32 only."""
     import json
 
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    click.echo(text.encode("utf-8", "backslashreplace"), err=err)
+    if not text.isascii() or "\x7f" in text:
+        text = "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+    click.echo(text.encode(), err=err)
 
 
 def printable(text: str) -> str:

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import click
-
-from skyhold.cli.output import Output, printable
+from skyhold.cli.output import Output, printable, say
 from skyhold.storage.progress import Progress, Silence
 from skyhold.units import MIB, format_bytes, format_duration_s
 
@@ -36,7 +34,7 @@ def open_progress(output: Output) -> Iterator[Progress]:
         finally:
             bar.end()
     else:
-        yield Lines(lambda line: click.echo(line, err=True))
+        yield Lines(say)
 
 
 class Tally:

@@ -53,9 +53,15 @@ def properties(pairs: Iterable[tuple[str, str | Text]]) -> None:
     _write(drawn)
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process; `main` decides."""
+        raise  # noqa: PLE0704 - the error that Rich is handling
+
+
 def _write(drawn: Table | Text) -> None:
     terminal = sys.stdout.isatty()
-    console = Console(
+    console = _Console(
         file=sys.stdout,
         highlight=False,
         width=None if terminal else _UNLIMITED_COLUMNS,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from skyhold.buckets.user_path import expand_user
+from skyhold.buckets.user_path import absolute, expand_user
 from skyhold.errors import InvalidInput
 from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase
 from skyhold.storage.settings import Settings
@@ -40,7 +40,7 @@ def choose_keys(settings: Settings, *, encrypt: bool, key_file: Path | None, pas
                 hint="Add `--key-file FILE` or `--passphrase`, or set SKYHOLD_KEY_FILE or SKYHOLD_PASSPHRASE",
             )
     if key_file is not None:
-        key_file = expand_user(key_file, "--key-file").absolute()
+        key_file = absolute(expand_user(key_file, "--key-file"))
         made = not key_file.exists()
         keks.append(KeyFile.generate(key_file) if made else KeyFile.load(key_file))
         if made:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from skyhold.buckets.credentials_file import read_credentials_file
-from skyhold.buckets.user_path import expand_user
+from skyhold.buckets.user_path import absolute, expand_user
 from skyhold.errors import InvalidInput, PermissionDenied
 
 NAMES: Final = ("USER", "PASSWORD", "CERT_FILE", "KEY_FILE")
@@ -76,7 +76,7 @@ def _file(path: str) -> Mapping[str, str]:
         raise InvalidInput(
             f"{path} does not hold a JSON object of credentials for etcd", code="invalid_credentials"
         ) from None
-    folder = expand_user(path, "Credentials file").absolute().parent
+    folder = absolute(expand_user(path, "Credentials file")).parent
     return {
         name: str(folder / expand_user(value, name)) if name.endswith("_FILE") and value else value
         for name, value in found.items()

@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from skyhold.buckets.bucket import check_key
-from skyhold.buckets.user_path import expand_user
+from skyhold.buckets.user_path import absolute, expand_user
 from skyhold.errors import InvalidInput
 
 PORT: Final = 2379
@@ -103,7 +103,7 @@ def parse_etcd_location(
     settings.update({name: value for name, value in given.items() if value is not None})
     certificates = settings.get("ca_file")
     if isinstance(certificates, str):
-        settings["ca_file"] = str(expand_user(certificates, "ca_file").absolute())
+        settings["ca_file"] = str(absolute(expand_user(certificates, "ca_file")))
     return EtcdLocation.from_json({"url": bare, **settings})
 
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from skyhold.errors import Conflict, InvalidInput, NotFound
+from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from skyhold.registry.graph import is_ancestor
-from skyhold.registry.names import Ref, RefKind, check_digest
-from skyhold.registry.root import next_chain
+from skyhold.registry.names import Ref, RefKind, check_digest, check_new_ref
+from skyhold.registry.root import Root, next_chain
 from skyhold.registry.snapshot import RefState, Snapshot, VersionEntry
 from skyhold.registry.time import check_time
 from skyhold.storage.canonical import Json, canonical, check_text
@@ -102,31 +102,12 @@ class Change:
 def plan(snapshot: Snapshot, change: Change) -> Snapshot | None:
     """The state after the change; its new map nodes and attachments are durable. None where nothing would change.
 
-    Raises `Conflict` (`gc_epoch_risen`, `policy_changed`, `ref_moved`, `not_fast_forward`, `tag_exists`,
-    `ref_name_taken`), `NotFound` (`repository_deleted`, `version_not_found`, `ref_not_found`), `InvalidInput`. Nothing
-    has taken effect then.
+    Raises `Conflict` (`gc_epoch_risen`, `policy_changed`, `ref_moved`, `not_fast_forward`), `AlreadyExists`
+    (`tag_exists`, `ref_name_taken`), `NotFound` (`repository_deleted`, `version_not_found`, `ref_not_found`),
+    `InvalidInput`. Nothing has taken effect then.
     """
     root = snapshot.root
-    if root.deleted is not None:
-        raise NotFound(
-            f"Repository {root.repository_id} was deleted at {root.deleted}",
-            code="repository_deleted",
-            hint="Bring it back with `skyhold repository undelete`",
-        )
-    if change.gc_epoch is not None and change.gc_epoch != root.gc_epoch:
-        raise Conflict(
-            f"Garbage was collected (epoch {root.gc_epoch}) since this change began in epoch {change.gc_epoch}: "
-            "objects that it relies on may be gone",
-            code="gc_epoch_risen",
-            hint="Push again; what is still there is not sent twice",
-            gc_epoch=root.gc_epoch,
-        )
-    if change.policy is not None and change.policy != root.policy:
-        raise Conflict(
-            f"The policy of repository {root.repository_id} was changed since this change began; nothing was changed",
-            code="policy_changed",
-            hint="Run the command again: it then follows the new policy, and sends nothing twice",
-        )
+    _check_begun(root, change)
     entries: dict[str, object | None] = {}
     added = _add_versions(snapshot, change, entries)
     moves, chain = root.moves, root.chain
@@ -153,6 +134,38 @@ def plan(snapshot: Snapshot, change: Change) -> Snapshot | None:
     map_ = snapshot.map.update(entries)
     root = replace(root, moves=moves, chain=chain, map=map_.to_json())
     return Snapshot(root, snapshot.register_version + 1, snapshot.blobs, map_)
+
+
+def check(snapshot: Snapshot, change: Change) -> None:
+    """Raise what `plan` raises, and write nothing: for a change whose versions are not made yet."""
+    _check_begun(snapshot.root, change)
+    added = _add_versions(snapshot, change, {})
+    for update in change.refs:
+        _checked(snapshot, change, update, added)
+
+
+def _check_begun(root: Root, change: Change) -> None:
+    """Raise where the repository is not any more what the change began with."""
+    if root.deleted is not None:
+        raise NotFound(
+            f"Repository {root.repository_id} was deleted at {root.deleted}",
+            code="repository_deleted",
+            hint="Bring it back with `skyhold repository undelete`",
+        )
+    if change.gc_epoch is not None and change.gc_epoch != root.gc_epoch:
+        raise Conflict(
+            f"Garbage was collected (epoch {root.gc_epoch}) since this change began in epoch {change.gc_epoch}: "
+            "objects that it relies on may be gone",
+            code="gc_epoch_risen",
+            hint="Push again; what is still there is not sent twice",
+            gc_epoch=root.gc_epoch,
+        )
+    if change.policy is not None and change.policy != root.policy:
+        raise Conflict(
+            f"The policy of repository {root.repository_id} was changed since this change began; nothing was changed",
+            code="policy_changed",
+            hint="Run the command again: it then follows the new policy, and sends nothing twice",
+        )
 
 
 def _add_versions(snapshot: Snapshot, change: Change, entries: dict[str, object | None]) -> dict[str, VersionEntry]:
@@ -188,6 +201,8 @@ def _checked(snapshot: Snapshot, change: Change, update: RefUpdate, added: dict[
     if new is None and old is None:
         raise NotFound(f"There is no {update.ref.kind} `{update.ref.name}`", code="ref_not_found", ref=str(update.ref))
     if new is not None and old is None:
+        if state is None:
+            check_new_ref(update.ref)
         _check_name_free(snapshot, change, update.ref)
     if new == old or new is None:
         return state
@@ -219,7 +234,7 @@ def _check_tag(snapshot: Snapshot, update: RefUpdate, state: RefState | None) ->
         deletion = snapshot.map.get(f"move/{state.move:016x}")
         stood = deletion.get("old") if isinstance(deletion, dict) else None
     if stood != update.version:
-        raise Conflict(
+        raise AlreadyExists(
             f"Tag `{update.ref.name}` names version {str(stood)[:12]}, and a tag never moves; nothing was changed",
             code="tag_exists",
             hint="Choose another tag, or use an alias, which may move",
@@ -240,8 +255,9 @@ def _check_name_free(snapshot: Snapshot, change: Change, ref: Ref) -> None:
         state = snapshot.ref_state(other)
         update = next((update for update in change.refs if update.ref == other), None)
         if update.version if update else state is not None and state.version is not None:
-            raise Conflict(
-                f"`{ref.name}` is the name of a {other.kind} already; nothing was changed",
+            raise AlreadyExists(
+                f"`{ref.name}` is the name of {'an' if other.kind is RefKind.ALIAS else 'a'} {other.kind} already; "
+                "nothing was changed",
                 code="ref_name_taken",
                 hint="Choose another name",
                 ref=str(ref),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, NamedTuple
 
-from skyhold.errors import Corrupt, NotFound
+from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import Change, RefUpdate, attachments
 from skyhold.registry.connection import Connection, new_operation_id, pause
-from skyhold.registry.names import Ref, RefKind
+from skyhold.registry.names import Ref, RefKind, check_new_ref, is_version_prefix
 from skyhold.registry.reading import open_version
 from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot, VersionEntry
@@ -23,6 +24,9 @@ from skyhold.storage.index import write_segments
 from skyhold.storage.names import pack_id_of, pack_key
 from skyhold.storage.push import Push, Pushed
 from skyhold.storage.reuse import Reused, ensure_durable
+
+PENDING: Final = "0" * 64
+"""The digest of a version that is not made yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,74 @@ class PushRequest:
     expected_parent: str | None = None
     dry_run: bool = False
     without_optimizer: bool = False
+    create: bool = False
+    """Whether the repository is made where it is missing, once all of the version is durable."""
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidInput` for all that can be known to be wrong before anything is read or asked for."""
+        refs = self.refs()
+        names = [ref.name for ref in refs]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidInput(
+                    f"`{name}` is given for more than one of the branch, the tags and the aliases",
+                    code="ref_named_twice",
+                    hint="Give each name once",
+                    name=name,
+                )
+        for ref in refs[1:]:  # a branch of such a name may exist
+            check_new_ref(ref)
+        if self.expected_parent is not None and not is_version_prefix(self.expected_parent):
+            raise InvalidInput(
+                f"Expected the id of a version as the expected parent but got {self.expected_parent!r}",
+                code="invalid_digest",
+            )
+        attachments(PENDING, self.metrics, self.notes)
+        self.describe((), None)
+
+    def refs(self) -> list[Ref]:
+        """The refs that move to the version, the branch first."""
+        given = ((RefKind.BRANCH, (self.branch,)), (RefKind.TAG, self.tags), (RefKind.ALIAS, self.aliases))
+        return [Ref(kind, name) for kind, names in given for name in names]
+
+    def describe(self, files: Iterable[FileEntry], parent: str | None) -> VersionDocument:
+        """The version of these files."""
+        return VersionDocument(
+            files=tuple(files),
+            time=now(),
+            author=self.author,
+            message=self.message,
+            parents=() if parent is None else (parent,),
+            parameters=dict(self.parameters),
+            metadata=dict(self.metadata),
+            lineage=Lineage(tuple(digest for _, digest in self.bases), self.data, self.code),
+        )
+
+    def change(
+        self, parent: Parent, version: str, added: tuple[VersionEntry, ...], gc_epoch: int, policy: Json
+    ) -> Change:
+        """What the push changes in the repository: its refs go to `version`, which may be `added` by it."""
+        branch, *others = self.refs()
+        updates = [RefUpdate(ref, version) for ref in others]
+        if parent.branch_at != version:
+            updates.insert(0, RefUpdate(branch, version, expected=parent.branch_at))
+        return Change(
+            author=self.author,
+            time=now(),
+            reason=f"push {self.message}"[:200] if self.message else "push",
+            refs=tuple(updates),
+            versions=added,
+            attachments=tuple(attachments(version, self.metrics, self.notes)),
+            gc_epoch=gc_epoch,
+            policy=policy,
+        )
+
+
+class Parent(NamedTuple):
+    """The version from which a push goes on, and the one to which its branch points, None for a new branch."""
+
+    version: str | None
+    branch_at: str | None
 
 
 class PacksLost(Exception):
@@ -62,11 +134,12 @@ class Commit:
 
     connection: Connection
     repository_id: str
+    name: str
     request: PushRequest
     push: Push
     pushed: Pushed
     snapshot: Snapshot
-    parent: str | None
+    parent: Parent
     gc_epoch: int
     behind: Counter[str] = field(default_factory=Counter)
 
@@ -85,24 +158,19 @@ class Commit:
         write_segments(connection.catalogue, session.blobs, space.placement_class.hex(), durable)
         document = self._document()
         versions: tuple[VersionEntry, ...] = ()
-        if self.parent is not None and self._stands(document, self.parent, session, space):
-            digest = self.parent
+        parent = self.parent.version
+        if parent is not None and self._stands(document, parent, session, space):
+            digest = parent
         else:
             digest = document.digest
             layout = self.push.write_layout(session.blobs, digest)
             stored = session.blobs.write("versions", document.encode())
             versions = (VersionEntry(digest, stored, layout, document.parents, document.time),)
-        change = Change(
-            author=request.author,
-            time=now(),
-            reason=f"push {request.message}"[:200] if request.message else "push",
-            refs=tuple(self._ref_updates(digest)),
-            versions=versions,
-            attachments=tuple(attachments(digest, request.metrics, request.notes)),
-            gc_epoch=self.gc_epoch,
-            policy=policy,
-        )
-        register = Catalogue(session.registers, session.blobs).repository(self.repository_id)
+        change = request.change(self.parent, digest, versions, self.gc_epoch, policy)
+        catalogue = Catalogue(session.registers, session.blobs)
+        if not self.snapshot.register_version:
+            catalogue.create(self.name, self.repository_id, policy=policy, operation_id=new_operation_id(), pause=pause)
+        register = catalogue.repository(self.repository_id)
         register.apply(change, new_operation_id(), pause=pause)
         return digest
 
@@ -119,45 +187,22 @@ class Commit:
             stored, files = open_version(session, self.snapshot, parent)
         except (Corrupt, NotFound):
             return False
-        if not _same_content(document, stored) or files.head.placement_class != space.placement_class.hex():
+        if not same_content(document, stored) or files.head.placement_class != space.placement_class.hex():
             return False
         return self._reuse(files.pack_ids() - self.pushed.packs_reused, space).complete
 
     def _document(self) -> VersionDocument:
-        request = self.request
-        files = tuple(
+        files = (
             FileEntry(file.path, file.size_bytes, {"sha256": file.sha256}, file.executable)
             for file in self.pushed.files
         )
-        lineage = Lineage(tuple(digest for _, digest in request.bases), request.data, request.code)
-        return VersionDocument(
-            files=files,
-            time=now(),
-            author=request.author,
-            message=request.message,
-            parents=() if self.parent is None else (self.parent,),
-            parameters=dict(request.parameters),
-            metadata=dict(request.metadata),
-            lineage=lineage,
-        )
-
-    def _ref_updates(self, digest: str) -> list[RefUpdate]:
-        request = self.request
-        updates = [RefUpdate(Ref(RefKind.BRANCH, request.branch), digest, expected=self.parent)]
-        for kind, given in ((RefKind.TAG, request.tags), (RefKind.ALIAS, request.aliases)):
-            updates += [RefUpdate(Ref(kind, name), digest) for name in given]
-        return [update for update in updates if _stands_at(self.snapshot, update.ref) != digest]
+        return self.request.describe(files, self.parent.version)
 
 
-def _same_content(new: VersionDocument, old: VersionDocument) -> bool:
+def same_content(new: VersionDocument, old: VersionDocument) -> bool:
     """Whether a push would only say again what the branch says already, as a command that is run twice does."""
     fields = ("files", "message", "author", "parameters", "metadata", "lineage")
     return all(getattr(new, name) == getattr(old, name) for name in fields)
-
-
-def _stands_at(snapshot: Snapshot, ref: Ref) -> str | None:
-    state = snapshot.ref_state(ref)
-    return None if state is None else state.version
 
 
 def _pack_ids(keys: Collection[str]) -> frozenset[bytes]:

@@ -6,6 +6,7 @@ One grammar per kind, checked wherever a name comes in. No name ever becomes a p
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -72,6 +73,23 @@ class Ref:
         return f"{self.kind}/{self.name}"
 
 
+def check_new_ref(ref: Ref) -> Ref:
+    """Return `ref`, or raise `InvalidInput` code `invalid_ref_name` for a name that a ref must not get any more: one
+    that reads as the beginning of a version's id, or as the full name of another ref, would mean two things."""
+    if is_version_prefix(ref.name):
+        why = "it reads as the beginning of a version's id"
+    elif ref.name.partition("/")[0] in {kind.value for kind in RefKind} and "/" in ref.name:
+        why = "it reads as the full name of a ref"
+    else:
+        return ref
+    raise InvalidInput(
+        f"A {ref.kind} cannot be called {ref.name!r}: {why}",
+        code="invalid_ref_name",
+        hint=f"Choose another name, such as `v{ref.name}` or `release-{ref.name}`" if "/" not in ref.name else None,
+        name=ref.name,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """A version as people write it: `team/name@REF`, where REF is a branch, tag, alias or at least 4 hex characters of
@@ -112,13 +130,21 @@ def parse_reference(text: str) -> Reference:
     return Reference(repository, ref, steps)
 
 
+def refs_called(name: str) -> list[Ref]:
+    """The refs that people may mean by `name`: the one whose kind comes before it, as in `alias/champion`, then one of
+    each kind that can have the name."""
+    refs = []
+    with suppress(InvalidInput):
+        refs.append(Ref.parse(name))
+    for kind in RefKind:
+        with suppress(InvalidInput):
+            refs.append(Ref(kind, name))
+    return refs
+
+
 def is_ref_name(name: str) -> bool:
-    """Whether some kind of ref can have this name."""
-    return (
-        len(name) <= REF_BYTES_MAX
-        and not _FULL_ID.fullmatch(name)
-        and any(grammar.fullmatch(name) for grammar in _REF_NAMES.values())
-    )
+    """Whether some kind of ref can have this name, its kind before it or not."""
+    return bool(refs_called(name))
 
 
 def is_version_prefix(text: str) -> bool:
@@ -128,7 +154,7 @@ def is_version_prefix(text: str) -> bool:
 
 def check_repository_name(name: str) -> str:
     """Return `name`, or raise `InvalidInput` unless it is `team/name`."""
-    if _REPOSITORY_NAME.fullmatch(name) is None:
+    if not isinstance(name, str) or _REPOSITORY_NAME.fullmatch(name) is None:
         raise InvalidInput(
             f"Expected a repository such as `team/name` but got {name!r}",
             code="invalid_repository_name",

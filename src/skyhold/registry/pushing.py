@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Final
 
 from skyhold.consensus.pinned import MOVED
-from skyhold.errors import Conflict, Corrupt, NotFound, Unavailable
+from skyhold.errors import AlreadyExists, Conflict, Corrupt, NotFound, Unavailable
 from skyhold.registry.catalogue import Catalogue, Names
-from skyhold.registry.committing import Commit, PacksLost, PushRequest
+from skyhold.registry.change import check
+from skyhold.registry.committing import PENDING, Commit, PacksLost, Parent, PushRequest, same_content
 from skyhold.registry.connection import Connection
-from skyhold.registry.names import Ref, RefKind
-from skyhold.registry.reading import open_version
+from skyhold.registry.names import Ref, RefKind, check_new_ref
+from skyhold.registry.reading import open_document, open_version
 from skyhold.registry.refs import read_root
 from skyhold.registry.root import Root
 from skyhold.registry.session import Session
-from skyhold.registry.snapshot import Snapshot
+from skyhold.registry.snapshot import Snapshot, VersionEntry
+from skyhold.registry.version import FileEntry, VersionDocument
 from skyhold.registry.views import PushResult
 from skyhold.storage.bases import DeltaBases
 from skyhold.storage.canonical import Json, decode
@@ -25,11 +28,12 @@ from skyhold.storage.policy import Policy, allowed, placement_class
 from skyhold.storage.progress import Progress
 from skyhold.storage.push import Push, PushOptions
 from skyhold.storage.resume import resume
-from skyhold.storage.source import Source, find_source
+from skyhold.storage.source import Source, find_source, sha256_of
 from skyhold.storage.version_files import VersionFiles
 
 __all__ = ["PushRequest", "push_version"]
 
+MAIN: Final = "main"
 ATTEMPTS_MAX: Final = 3
 INTERPRETER_BYTES: Final = 100 << 20
 """Of the memory that a push may take, what the interpreter, its libraries and their buffers take."""
@@ -84,13 +88,18 @@ class _Attempt:
         with connection.session(policy) as session:
             names = Catalogue(session.registers, session.blobs).read()
             snapshot = Snapshot(root, version, session.blobs)
+            if not version:
+                snapshot = Snapshot(replace(root, gc_epoch=names.gc_epoch), version, session.blobs)
             parent = self._parent(snapshot)
+            self._check(session, snapshot, parent, names.gc_epoch)
             space = connection.pack_space(policy, session)
             if not request.dry_run:
                 resume(space, connection.catalogue)
                 learn_segments(connection.catalogue, session.blobs, space.replicas, space.placement_class.hex())
             bases = DeltaBases(
-                list(self._base_versions(session, snapshot, parent)), space.placement_class.hex(), ChunkReader(space)
+                list(self._base_versions(session, snapshot, parent.version)),
+                space.placement_class.hex(),
+                ChunkReader(space),
             )
             self._progress.begin("push", self._source.size_bytes)
             try:
@@ -103,7 +112,9 @@ class _Attempt:
                     self._dead(session, names),
                 ) as push:
                     pushed = push.run(self._source.files)
-                    commit = Commit(connection, self._id, request, push, pushed, snapshot, parent, names.gc_epoch)
+                    commit = Commit(
+                        connection, self._id, self._name, request, push, pushed, snapshot, parent, names.gc_epoch
+                    )
                     if request.dry_run:
                         return self._result(commit, policy, session, "0" * 64)
                     digest = self._commit(commit, root.policy, session, space, pushed.packs_reused)
@@ -112,28 +123,58 @@ class _Attempt:
             return self._result(commit, policy, session, digest)
 
     def _root(self) -> tuple[int, Root]:
-        """The repository's root as it is, and its register's version; for a dry run into a repository that does not
-        exist, as it would begin."""
+        """The repository's root as it is, and its register's version; for one that the
+        push shall make, as it would begin."""
         try:
             return read_root(self._connection.registers, self._id)
         except NotFound:
-            if not self._request.dry_run:
+            if not self._request.create:
                 raise
             policy = self._connection.configuration.policy.to_json()
             return 0, Root.first(self._id, gc_epoch=0, policy=policy)
 
-    def _parent(self, snapshot: Snapshot) -> str | None:
-        state = snapshot.ref_state(Ref(RefKind.BRANCH, self._request.branch))
-        parent = None if state is None else state.version
-        expected = self._request.expected_parent
-        if expected is not None and parent != expected:
+    def _parent(self, snapshot: Snapshot) -> Parent:
+        """What the branch points to; a new branch begins at `main`. Raises `Conflict` where another was expected."""
+        request = self._request
+        at = snapshot.version_of(Ref(RefKind.BRANCH, request.branch))
+        if at is None:
+            check_new_ref(Ref(RefKind.BRANCH, request.branch))
+        parent = Parent(at or snapshot.version_of(Ref(RefKind.BRANCH, MAIN)), at)
+        expected = request.expected_parent
+        if expected is not None and not (parent.version or "").startswith(expected):
             raise Conflict(
-                f"Branch `{self._request.branch}` of {self._name} does not stand at {expected[:10]} any more; "
+                f"Branch `{request.branch}` of {self._name} does not point to {expected[:10]} any more; "
                 "nothing was changed",
                 code="ref_moved",
-                hint=f"Look at `skyhold log {self._name}@{self._request.branch}`, then push again",
+                hint=f"Look at `skyhold log {self._name}@{request.branch}`, then push again",
             )
         return parent
+
+    def _check(self, session: Session, snapshot: Snapshot, parent: Parent, gc_epoch: int) -> None:
+        """Refuse what the repository would refuse at the end, before anything is sent."""
+        request = self._request
+        files = [
+            FileEntry(file.path, file.size_bytes, {"sha256": PENDING}, file.executable) for file in self._source.files
+        ]
+        document = request.describe(files, parent.version)
+        document.encode()  # which bounds its size
+        entry = VersionEntry(PENDING, PENDING, PENDING, document.parents, document.time)
+        try:
+            check(snapshot, request.change(parent, PENDING, (entry,), gc_epoch, snapshot.root.policy))
+        except AlreadyExists:
+            # A tag may be at the branch's version, and the same files be pushed once more.
+            if parent.version is None or not self._is_at(session, snapshot, parent.version, document):
+                raise
+            check(snapshot, request.change(parent, parent.version, (), gc_epoch, snapshot.root.policy))
+
+    def _is_at(self, session: Session, snapshot: Snapshot, digest: str, described: VersionDocument) -> bool:
+        """Whether the files are those of a version that says the same of itself. Reads them to the first difference."""
+        stored = open_document(session, snapshot, digest)
+        unhashed = tuple(replace(file, digests={"sha256": PENDING}) for file in stored.files)
+        if not same_content(described, replace(stored, files=unhashed)):
+            return False
+        hashes = {file.path: file.sha256 for file in stored.files}
+        return all(sha256_of(file) == hashes[file.path] for file in self._source.files)
 
     def _options(self, policy: Policy) -> PushOptions:
         settings = self._connection.settings
@@ -216,7 +257,7 @@ class _Attempt:
                 location.name: 0 if location.name in session.lagging else pushed.stored_bytes for location in locations
             },
             lagging=dict(sorted(lagging.items())),
-            unchanged=digest == commit.parent,
+            unchanged=commit.parent == (digest, digest),
             dry_run=self._request.dry_run,
             ignored=self._source.ignored,
         )

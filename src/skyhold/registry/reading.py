@@ -7,7 +7,7 @@ from typing import Final
 from skyhold.errors import NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection
-from skyhold.registry.names import Ref, RefKind, parse_reference
+from skyhold.registry.names import Ref, parse_reference, refs_called
 from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.version import VersionDocument
@@ -19,13 +19,11 @@ MODEL_CARD_BYTES_MAX: Final = 1 << 20
 
 
 def find_ref(snapshot: Snapshot, name: str, repository: str) -> Ref:
-    """A ref by its full name, or by its last part: that of a branch, else a tag, else an alias. Raises `NotFound`."""
-    if name.split("/", 1)[0] in set(RefKind):
-        return Ref.parse(name)
-    for kind in RefKind:
-        state = snapshot.ref_state(Ref(kind, name))
-        if state is not None:
-            return state.ref
+    """A ref, also one that was deleted, by its full name or by its last part: that of a branch, else a tag, else an
+    alias. Raises `NotFound`."""
+    states = [state for ref in refs_called(name) if (state := snapshot.ref_state(ref)) is not None]
+    for state in sorted(states, key=lambda state: state.version is None):
+        return state.ref
     raise NotFound(
         f"There is no ref `{name}` in {repository}", code="ref_not_found", hint=f"skyhold ref list {repository}"
     )

@@ -89,7 +89,7 @@ class RepositoryRegister:
             before = self.read()
             try:
                 after = decide(before)
-            except (Conflict, NotFound):
+            except (AlreadyExists, Conflict, NotFound):
                 # It may be our own change, made by an attempt whose reply was lost, that now stands in the way.
                 done = self._registers.outcome(self.key, operation_id)
                 if done is None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from skyhold.errors import InvalidInput, NotFound
+from skyhold.errors import AlreadyExists, InvalidInput, NotFound
+from skyhold.registry import given
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import ANY, Change, RefUpdate, attachments
 from skyhold.registry.connection import Connection, new_operation_id, pause
@@ -16,7 +18,14 @@ from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
 from skyhold.registry.names import Ref, parse_reference
 from skyhold.registry.pulling import PullRequest, pull_version
-from skyhold.registry.reading import find_ref, open_document, open_version, read_model_card, resolve_base
+from skyhold.registry.reading import (
+    CatalogueSession,
+    find_ref,
+    open_document,
+    open_version,
+    read_model_card,
+    resolve_base,
+)
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.session import Session, follow_moves
 from skyhold.registry.snapshot import Snapshot
@@ -40,8 +49,9 @@ class Repository:
     `~N` for its Nth ancestor. Methods that change something are atomic: all of it takes effect, or nothing.
     """
 
-    def __init__(self, connection: Connection, repository_id: str, name: str) -> None:
+    def __init__(self, connection: Connection, repository_id: str, name: str, *, create: bool = False) -> None:
         self._connection = connection
+        self._create = create
         self.id = repository_id
         self.name = name
 
@@ -93,24 +103,34 @@ class Repository:
         from skyhold.registry.pushing import PushRequest, push_version  # loads what cuts and encodes
 
         request = PushRequest(
-            path=Path(path),
-            message=message,
+            path=given.path(path, "the files to push"),
+            message=given.text(message, "the message"),
             author=self._author(author),
-            branch=branch,
-            tags=tuple(tags),
-            aliases=tuple(aliases),
-            metrics=dict(metrics or {}),
-            notes=tuple(notes),
-            parameters=dict(parameters or {}),
-            metadata=dict(metadata or {}),
-            data=tuple(data),
-            code=tuple(code),
-            bases=() if base is None else (resolve_base(self._connection, base),),
-            expected_parent=expected_parent,
+            branch=given.text(branch, "the branch"),
+            tags=given.texts(tags, "tags"),
+            aliases=given.texts(aliases, "aliases"),
+            metrics=given.numbers(metrics, "metrics"),
+            notes=given.texts(notes, "notes"),
+            parameters=given.values(parameters, "parameters"),
+            metadata=given.values(metadata, "metadata"),
+            data=given.texts(data, "data"),
+            code=given.texts(code, "code"),
+            expected_parent=None if expected_parent is None else given.text(expected_parent, "the expected parent"),
             dry_run=dry_run,
             without_optimizer=without_optimizer,
+            create=self._create,
         )
-        return push_version(self._connection, self.id, self.name, request, progress or Silence())
+        if base is not None:
+            request = replace(request, bases=(resolve_base(self._connection, given.text(base, "the base")),))
+        progress = progress or Silence()
+        try:
+            return push_version(self._connection, self.id, self.name, request, progress)
+        except AlreadyExists as error:
+            if error.code != "repository_exists" or not self._create:
+                raise
+        with CatalogueSession(self._connection) as (catalogue, _):  # another push has made it meanwhile
+            self.id = catalogue.read().find(self.name) or self.id
+        return push_version(self._connection, self.id, self.name, request, progress)
 
     def pull(
         self,
@@ -128,11 +148,16 @@ class Repository:
         a file appears under its name. A `dry_run` fetches and writes nothing, and says what would come from where.
         Raises `NotFound` where a glob matches nothing.
         """
+        request = PullRequest(
+            given.path(destination, "the destination"),
+            given.texts(include, "include"),
+            given.texts(tensors, "tensors"),
+            dry_run,
+        )
         with self._reading() as (session, snapshot):
             digest = self._resolve(snapshot, reference)
             _, version = open_version(session, snapshot, digest)
             space = self._connection.version_space(version, Policy.from_json(snapshot.root.policy), session)
-            request = PullRequest(Path(destination), tuple(include), tuple(tensors), dry_run)
             return pull_version(self.name, digest, version, space, request, progress or Silence())
 
     def show(self, reference: str = "main") -> Version:
@@ -154,6 +179,7 @@ class Repository:
 
     def log(self, reference: str = "main", *, first_parent: bool = False, limit: int | None = None) -> list[LogEntry]:
         """The versions that a version descends from, itself first, newest first."""
+        limit = None if limit is None else given.count(limit, "limit", least=0)
         with self._reading() as (session, snapshot):
             digest = self._resolve(snapshot, reference)
             standing: dict[str, list[str]] = {}
@@ -205,17 +231,21 @@ class Repository:
         move forward only, unless `force`; tags never move. Returns the moves that were made.
         """
 
+        wanted = _targets(changes, "changes")
+        musts = _targets(expected or {}, "expected")
+        for name in wanted.keys() | musts.keys():
+            Ref.parse(name)
+        said = Change(author=self._author(author), time=now(), reason=given.text(reason, "the reason"))
+
         def move(register: RepositoryRegister, snapshot: Snapshot) -> list[MoveView]:
             updates = []
-            for name, target in changes.items():
-                ref = Ref.parse(name)
+            for name, target in wanted.items():
                 version = None if target is None else self._resolve(snapshot, target)
                 must: str | None = ANY
-                if expected is not None and name in expected:
-                    wanted = expected[name]
-                    must = None if wanted is None else self._resolve(snapshot, wanted)
-                updates.append(RefUpdate(ref, version, expected=must, force=force))
-            change = Change(author=self._author(author), time=now(), reason=reason, refs=tuple(updates))
+                if name in musts:
+                    must = None if (there := musts[name]) is None else self._resolve(snapshot, there)
+                updates.append(RefUpdate(Ref.parse(name), version, expected=must, force=force))
+            change = replace(said, time=now(), refs=tuple(updates))
             after = register.apply(change, new_operation_id(), pause=pause)
             made = after.root.moves - snapshot.root.moves
             own = {update.ref for update in updates}
@@ -225,11 +255,13 @@ class Repository:
 
     def history(self, ref: str | None = None, limit: int | None = None) -> list[MoveView]:
         """The moves of a ref, or of all of them, newest first."""
+        limit = None if limit is None else given.count(limit, "limit", least=0)
+        name = None if ref is None else given.text(ref, "a ref")
         with self._reading() as (_, snapshot):
-            if ref is None:
+            if name is None:
                 return [move_view(move) for move in islice(moves_reverse(snapshot), limit)]
             found = [
-                move_view(move) for move in islice(ref_history(snapshot, find_ref(snapshot, ref, self.name)), limit)
+                move_view(move) for move in islice(ref_history(snapshot, find_ref(snapshot, name, self.name)), limit)
             ]
             if not found:
                 raise NotFound(f"There never was a ref `{ref}` in {self.name}", code="ref_not_found")
@@ -238,7 +270,7 @@ class Repository:
     def rollback(self, ref: str, *, to: str | None = None, author: str | None = None, reason: str = "") -> MoveView:
         """Move a branch or alias back: to the version where it stood before its last move, or to `to`."""
         with self._reading() as (_, snapshot):
-            found = find_ref(snapshot, ref, self.name)
+            found = find_ref(snapshot, given.text(ref, "a ref"), self.name)
             last = next(ref_history(snapshot, found), None)
             if last is None or last.new is None:
                 raise NotFound(f"There is no ref `{ref}` in {self.name}", code="ref_not_found")
@@ -270,8 +302,10 @@ class Repository:
     ) -> None:
         """Attach metrics and notes to a version that exists; its id does not change."""
 
+        measured, texts = given.numbers(metrics, "metrics"), given.texts(notes, "notes")
+
         def attach(register: RepositoryRegister, snapshot: Snapshot) -> None:
-            found = tuple(attachments(self._resolve(snapshot, reference), metrics or {}, notes))
+            found = tuple(attachments(self._resolve(snapshot, reference), measured, texts))
             change = Change(author=self._author(author), time=now(), attachments=found)
             register.apply(change, new_operation_id(), pause=pause)
 
@@ -321,11 +355,11 @@ class Repository:
         return Catalogue(session.registers, session.blobs).repository(self.id)
 
     def _resolve(self, snapshot: Snapshot, reference: str) -> str:
-        parsed = parse_reference(f"{self.name}@{reference}")
+        parsed = parse_reference(f"{self.name}@{given.text(reference, 'a reference')}")
         return snapshot.resolve(parsed.ref or "main", parsed.ancestor)
 
     def _author(self, author: str | None) -> str:
-        return author if author is not None else self._connection.author
+        return given.text(author, "the author") if author is not None else self._connection.author
 
     def _side(self, session: Session, snapshot: Snapshot, reference: str) -> DiffSide:
         from skyhold.registry.diff import DiffSide
@@ -335,3 +369,11 @@ class Repository:
         reader = ChunkReader(self._connection.version_space(version, Policy.from_json(snapshot.root.policy), session))
         files = [StoredFile(version, index, reader) for index in range(len(version.files))]
         return DiffSide(files, snapshot.metrics(digest), document.parameters)
+
+
+def _targets(changes: object, what: str) -> dict[str, str | None]:
+    """References by the names of refs, and None."""
+    return {
+        name: None if target is None else given.text(target, f"{what} of `{name}`")
+        for name, target in given.pairs(changes, what)
+    }

@@ -2,8 +2,9 @@
 
 A query is a list of terms, all of which must hold. Terms with `:` match text: `name`, `ref`, `branch`, `tag`, `alias`,
 `author`, `id`; with `*` or `?` as a glob of the whole, else as a part of it (a ref's name: as the whole). Terms with
-`= != < <= > >=` compare a metric (`accuracy`, `metric.accuracy`) or a parameter (`param.lr`, `param.optimizer.lr`). A
-bare word is a part of the repository's name, or the name of a ref. Quotes keep spaces together, as in a shell.
+`= != < <= > >=` compare a metric (`accuracy`, `metric.accuracy`) or a parameter (`param.lr`, `param.optimizer.lr`); a
+parameter that is a text is compared as one by `=` and `!=`, and by its number by the others. A bare word is a part of
+the repository's name, or the name of a ref. Quotes keep spaces together, as in a shell.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq, "==": operator.eq, "!=": operator.ne,
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
+_EQUALITIES: Final = frozenset(("=", "==", "!="))
 _REF_FIELDS: Final = ("ref", *(kind.value for kind in RefKind))
 _TEXT_FIELDS: Final = ("name", "id", "author", *_REF_FIELDS)
 _PARAMETER: Final = "param."
@@ -82,16 +84,20 @@ class ComparisonTerm:
 
     field: str
     operator: str
-    value: float | str
+    text: str
+    number: float | None
     parameter: bool
 
     def holds(self, candidate: Candidate) -> bool:
         found = _descend(candidate.parameters, self.field) if self.parameter else candidate.metrics.get(self.field)
+        compare = _OPERATORS[self.operator]
         if isinstance(found, bool):
             found = str(found).lower()
-        if isinstance(self.value, str):
-            return isinstance(found, str) and _OPERATORS[self.operator](found, self.value)
-        return isinstance(found, int | float) and _OPERATORS[self.operator](found, self.value)
+        if isinstance(found, str):
+            if self.operator in _EQUALITIES:
+                return compare(found, self.text)
+            found = _number(found)
+        return isinstance(found, int | float) and self.number is not None and compare(found, self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,16 +194,19 @@ def _comparison(word: str, field: str, operator_: str, text: str) -> ComparisonT
     name = field.removeprefix(_PARAMETER if parameter else _METRIC)
     if not name or not text:
         _refuse(word, "a name and a value are needed")
-    value: float | str
+    number = _number(text)
+    if number is None and not (parameter and operator_ in _EQUALITIES):
+        _refuse(word, f"{text!r} is not a finite number")
+    return ComparisonTerm(name, operator_, text, number, parameter)
+
+
+def _number(text: str) -> float | None:
+    """The finite number that a text is, or None."""
     try:
-        value = float(text)
+        number = float(text)
     except ValueError:
-        value = text
-    if isinstance(value, float) and not math.isfinite(value):
-        _refuse(word, f"{text} is not a finite number")
-    if isinstance(value, str) and not (parameter and operator_ in {"=", "==", "!="}):
-        _refuse(word, f"{text!r} is not a number")
-    return ComparisonTerm(name, operator_, value, parameter)
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _descend(values: object, name: str) -> object:

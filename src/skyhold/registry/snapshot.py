@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from skyhold.errors import InvalidInput, NotFound
 from skyhold.registry.map import Map
-from skyhold.registry.names import Ref, RefKind, is_version_prefix
+from skyhold.registry.names import Ref, RefKind, is_version_prefix, refs_called
 from skyhold.registry.root import Root
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import malformed
@@ -67,6 +68,11 @@ class Snapshot:
         value = self.map.get(f"ref/{ref}")
         return None if value is None else _ref_state(ref, value)
 
+    def version_of(self, ref: Ref) -> str | None:
+        """Digest of the version that a ref points to; None where there is no such ref."""
+        state = self.ref_state(ref)
+        return None if state is None else state.version
+
     def refs(self, kind: RefKind | None = None) -> Iterator[RefState]:
         """The refs that exist, by kind and name."""
         prefix = f"ref/{kind}/" if kind else "ref/"
@@ -109,10 +115,12 @@ class Snapshot:
         return metrics
 
     def resolve(self, name: str, ancestor: int = 0) -> str:
-        """Digest of the version that `name` means: a branch, tag or alias of this name, else a version's id or the
-        beginning of one (at least 4 hex characters); then `ancestor` first parents back.
+        """Digest of the version that `name` means: a branch, tag or alias of this name, which may have its kind before
+        it (`alias/champion`), else a version's id or the beginning of one (at least 4 hex characters); then `ancestor`
+        first parents back.
 
-        Raises `NotFound` code `ref_not_found` or `ancestor_not_found`, `InvalidInput` code `ambiguous_version`.
+        Raises `NotFound` code `ref_not_found` or `ancestor_not_found`, `InvalidInput` code `ambiguous_version` or
+        `ambiguous_name`.
         """
         digest = self._named(name) or self._by_prefix(name)
         for step in range(ancestor):
@@ -126,22 +134,31 @@ class Snapshot:
         return digest
 
     def _named(self, name: str) -> str | None:
-        for kind in RefKind:
-            try:
-                state = self.ref_state(Ref(kind, name))
-            except InvalidInput:  # a name that only other kinds can have
-                continue
+        """The version of the ref that `name` means, or None. Raises `InvalidInput` code `ambiguous_name` where it also
+        means another version: names that did were given in stores of before, and nothing may guess which is meant."""
+        found: dict[Ref, str] = {}
+        for ref in refs_called(name):
+            state = self.ref_state(ref)
             if state is not None and state.version is not None:
-                return state.version
-        return None
+                found[ref] = state.version
+        meant = {str(ref): version for ref, version in found.items()}
+        if found and is_version_prefix(name):
+            meant |= {f"version {digest[:12]}": digest for digest in self._digests(name)}
+        if len(set(meant.values())) > 1:
+            raise InvalidInput(
+                f"{name!r} means several versions: {', '.join(meant)}",
+                code="ambiguous_name",
+                hint=f"Give the ref with its kind, such as `{next(iter(found))}`, or more characters of the id",
+                ref=name,
+            )
+        return next(iter(found.values()), None)
+
+    def _digests(self, prefix: str) -> list[str]:
+        """The digests that begin so, two at most."""
+        return [key.removeprefix("version/") for key, _ in islice(self.map.scan(f"version/{prefix}"), 2)]
 
     def _by_prefix(self, prefix: str) -> str:
-        found: list[str] = []
-        if is_version_prefix(prefix):
-            for key, _ in self.map.scan(f"version/{prefix}"):
-                found.append(key.removeprefix("version/"))
-                if len(found) > 1:
-                    break
+        found = self._digests(prefix) if is_version_prefix(prefix) else []
         if not found:
             raise NotFound(
                 f"There is no branch, tag, alias or version {prefix!r} in the repository",

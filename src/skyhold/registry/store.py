@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.consensus.parallel import at_once
-from skyhold.errors import AlreadyExists, InvalidInput, NotFound
+from skyhold.errors import InvalidInput, NotFound
+from skyhold.registry import given
 from skyhold.registry.connection import Connection, new_operation_id, pause
+from skyhold.registry.names import check_repository_name
 from skyhold.registry.opening import named_locations, open_store
 from skyhold.registry.reading import CatalogueSession
 from skyhold.registry.repository import Repository
@@ -103,6 +105,7 @@ class Store:
     def create_repository(self, name: str, *, policy: Policy | None = None) -> Repository:
         """Make an empty repository `team/name`. Raises `AlreadyExists`, and `InvalidInput` for a policy that the
         store's buckets cannot meet."""
+        check_repository_name(name)
         chosen = policy or self.configuration.policy
         repository_id, operation_id = secrets.token_hex(16), new_operation_id()
 
@@ -113,24 +116,17 @@ class Store:
         self._change(create)
         return Repository(self._connection, repository_id, name)
 
-    def repository(self, name: str, *, create: bool = False, dry_run: bool = False) -> Repository:
-        """The repository of this name, made where it is missing if `create`. Raises `NotFound`.
+    def repository(self, name: str, *, create: bool = False) -> Repository:
+        """The repository of this name. Raises `NotFound`.
 
-        With `dry_run` a missing one is not made: what is returned is good for `push(…, dry_run=True)` alone.
+        With `create` a missing one is made by the first push to it, at its end, once all of its version is durable; a
+        push that fails leaves no empty repository behind. `create_repository` makes one at once.
         """
         found = self._find(name)
         if found is not None:
-            return found
-        if dry_run:
-            return Repository(self._connection, secrets.token_hex(16), name)
+            return Repository(self._connection, found, name, create=create)
         if create:
-            try:
-                return self.create_repository(name)
-            except AlreadyExists:  # by somebody else, a moment ago
-                found = self._find(name)
-                if found is not None:
-                    return found
-                raise
+            return Repository(self._connection, secrets.token_hex(16), name, create=True)
         raise NotFound(
             f"There is no repository `{name}`",
             code="repository_not_found",
@@ -140,18 +136,21 @@ class Store:
 
     def rename_repository(self, name: str, new_name: str) -> None:
         """Give a repository another name; nothing of it is rewritten."""
+        for given_name in (name, new_name):
+            check_repository_name(given_name)
         operation_id = new_operation_id()
         self._change(lambda catalogue: catalogue.rename(name, new_name, operation_id, pause=pause))
 
     def delete_repository(self, name: str) -> None:
         """Take a repository away; `undelete_repository` brings it back."""
+        check_repository_name(name)
         time, operation_id = now(), new_operation_id()
         self._change(lambda catalogue: catalogue.delete(name, time=time, operation_id=operation_id, pause=pause))
 
     def undelete_repository(self, name: str) -> None:
         """Bring back the repository of this name that was deleted last, or the one of this id."""
         with self._catalogue() as (catalogue, _):
-            last = catalogue.read().find_deleted(name)
+            last = catalogue.read().find_deleted(given.text(name, "the name"))
         operation_id = new_operation_id()
         self._change(lambda catalogue: catalogue.undelete(last.repository_id, operation_id, pause=pause))
 
@@ -159,7 +158,7 @@ class Store:
         """Versions by name, ref, author, metric or parameter: `name:bert tag:v1* accuracy>0.9 param.lr<=0.01`."""
         from skyhold.registry.search import parse_query, search_catalogue
 
-        parsed = parse_query(query)
+        parsed = parse_query(given.text(query, "the query"))
         with self._catalogue() as (catalogue, _):
             return [SearchHit.of(hit) for hit in search_catalogue(parsed, catalogue)]
 
@@ -268,10 +267,10 @@ class Store:
 
         return repair_store(self._connection, deep=False, dry_run=dry_run, progress=progress or Silence())
 
-    def _find(self, name: str) -> Repository | None:
+    def _find(self, name: str) -> str | None:
+        check_repository_name(name)
         with self._catalogue() as (catalogue, _):
-            found = catalogue.read().find(name)
-        return None if found is None else Repository(self._connection, found, name)
+            return catalogue.read().find(name)
 
     def _change(self, change: Callable[[Catalogue], object]) -> None:
         def once() -> None:

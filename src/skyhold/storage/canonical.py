@@ -80,7 +80,7 @@ def check_value(value: object, what: str, depth: int = 0) -> None:
     elif isinstance(value, float) and not math.isfinite(value):
         _refuse(what, f"{value!r} is not a finite number")
     elif isinstance(value, int) and abs(value) > INTEGER_MAX:
-        _refuse(what, f"integer {value} is beyond 2^53 - 1; give it as a string")
+        _refuse(what, f"an integer of {value.bit_length()} bits is beyond 2^53 - 1; give it as a string")
     elif value is not None and not isinstance(value, int | float):
         _refuse(what, f"{value!r} is a {type(value).__name__}, which JSON cannot hold")
 

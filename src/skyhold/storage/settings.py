@@ -32,7 +32,7 @@ from typing import Final, NoReturn
 import platformdirs
 
 from skyhold.buckets.location import BucketLocation
-from skyhold.buckets.user_path import expand_user
+from skyhold.buckets.user_path import absolute, expand_user, in_home
 from skyhold.consensus.etcd_location import EtcdLocation, parse_etcd_location
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied
 from skyhold.units import GIB, MIB, format_bytes, parse_size_bytes
@@ -111,7 +111,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, working_folder: Path 
     Raises `InvalidInput` (not TOML, an unknown key, a wrong type or value; the message names file, key and what was
     expected), `NotFound` (a `SKYHOLD_CONFIG` that is not there) and `PermissionDenied` (unreadable, or another user's).
     """
-    here = working_folder or Path.cwd()
+    here = working_folder or absolute(".")
     path = find_file(environ, here)
     given, buckets = _place(_read_table(path), path) if path is not None else ({}, {})
     for name, variable in _VARIABLES.items():
@@ -136,12 +136,13 @@ def find_file(environ: Mapping[str, str], working_folder: Path) -> Path | None:
     """The one configuration file that holds, or None. Raises `NotFound` where `SKYHOLD_CONFIG` names none."""
     named = environ.get("SKYHOLD_CONFIG")
     if named:
-        path = expand_user(named, "SKYHOLD_CONFIG").absolute()
+        path = absolute(expand_user(named, "SKYHOLD_CONFIG"))
         if not path.is_file():
             raise NotFound(f"Configuration file {path} (SKYHOLD_CONFIG) does not exist", code="settings_missing")
         return path
-    start = working_folder.absolute()
-    folders = (start, *start.parents, Path(platformdirs.user_config_path("skyhold")))
+    start = absolute(working_folder)
+    own = in_home(platformdirs.user_config_path)
+    folders = (start, *start.parents, *([] if own is None else [own]))
     return next((folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()), None)
 
 

@@ -14,6 +14,7 @@ All offenders are refused at once, before anything is sent.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -24,6 +25,7 @@ from typing import Final
 
 from pathspec import GitIgnoreSpec
 
+from skyhold.buckets.user_path import absolute
 from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from skyhold.storage.paths import colliding_paths, path_fault
 
@@ -77,7 +79,7 @@ def find_source(root: Path, *, without_optimizer: bool = False) -> Source:
     Raises `NotFound` (nothing there), `PermissionDenied` code `source_unreadable`, and `InvalidInput`: `source_refused`
     (its message shows the first ten offenders, its field `offenders` all), `source_empty`, `too_many_files`.
     """
-    given = root.absolute()
+    given = absolute(root)
     try:
         real = given.resolve(strict=True)
         status = real.stat()
@@ -121,6 +123,15 @@ def check_unchanged(file: SourceFile, descriptor: int) -> None:
     """Raises `Conflict` code `source_changed` where `changed_since` says so."""
     if changed_since(file, descriptor):
         raise _changed(file)
+
+
+def sha256_of(file: SourceFile) -> str:
+    """The SHA-256 of a file's bytes, in hex. Raises as `open_source` does, also where it changed meanwhile."""
+    descriptor = open_source(file)
+    with os.fdopen(descriptor, "rb", closefd=True) as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        check_unchanged(file, opened.fileno())
+    return digest
 
 
 class _Walk:

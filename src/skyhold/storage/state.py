@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Final
 import platformdirs
 
 from skyhold.buckets.location import BucketLocation
-from skyhold.buckets.user_path import expand_user
+from skyhold.buckets.user_path import absolute, expand_user, in_home
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -124,7 +124,7 @@ def open_state(environ: Mapping[str, str] = os.environ) -> StateFolder:
     `QuotaExceeded` for a full disk; `Corrupt` code `machine_id_damaged`.
     """
     given = environ.get("SKYHOLD_STATE")
-    folder = expand_user(given, "SKYHOLD_STATE").absolute() if given else platformdirs.user_state_path("skyhold")
+    folder = absolute(expand_user(given, "SKYHOLD_STATE")) if given else _own("state", platformdirs.user_state_path)
     with clear_errors(folder):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -139,7 +139,19 @@ def open_state(environ: Mapping[str, str] = os.environ) -> StateFolder:
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """The folder of the cache (`SKYHOLD_CACHE`, or the platform's); it is not made here, and may be deleted."""
     given = environ.get("SKYHOLD_CACHE")
-    return expand_user(given, "SKYHOLD_CACHE").absolute() if given else platformdirs.user_cache_path("skyhold")
+    return absolute(expand_user(given, "SKYHOLD_CACHE")) if given else _own("cache", platformdirs.user_cache_path)
+
+
+def _own(kind: str, find: Callable[[str], Path]) -> Path:
+    """The folder of this user for `kind` (state, cache), as the platform has it."""
+    path = in_home(find)
+    if path is None:
+        raise InvalidInput(
+            f"This user has no home folder in which Skyhold could keep its {kind}",
+            code="no_home",
+            hint=f"Name a folder in SKYHOLD_{kind.upper()}",
+        )
+    return path
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from skyhold.buckets.user_path import absolute
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
 from skyhold.storage.linked_files import LinkedFiles, read_exactly
 from skyhold.storage.version_files import FileEntry
@@ -134,7 +135,7 @@ def missing_bytes(root: Path, entry: FileEntry) -> int:
 
 def check_space(root: Path, wanted_bytes: int) -> None:
     """Raise `QuotaExceeded` where the disk of the target folder cannot take this much."""
-    existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    existing = next(folder for folder in (root, *absolute(root).parents) if folder.exists())
     with named(root):
         disk = os.statvfs(existing)
     free_bytes = disk.f_bavail * disk.f_frsize

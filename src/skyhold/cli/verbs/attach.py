@@ -19,6 +19,7 @@ from skyhold.cli.output import counted
         'skyhold attach fraud/scorer@3f2a9c01de --note "Passed the review of 3 March" --author Ada',
     ),
     exits=(2, 3, 5, 6, 7, 8, 9),
+    changes=True,
 )
 def command(
     session: Session, *, reference: Reference, metrics: dict[str, float], notes: tuple[str, ...], author: str | None

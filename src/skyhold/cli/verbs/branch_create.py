@@ -18,6 +18,7 @@ from skyhold.cli.command import Session, verb
         "skyhold branch create fraud/scorer@v1.2 hotfix",
     ),
     exits=(2, 3, 4, 5, 6, 8, 9),
+    changes=True,
 )
 def command(session: Session, *, reference: Reference, name: str, reason: str, author: str | None) -> None:
     """Create a branch at a version (where `main` stands, without @REF). A branch that exists is left as it is."""

@@ -17,6 +17,7 @@ from skyhold.cli.command import Session, verb
     yes_option(),
     examples=("skyhold branch delete fraud/scorer experiment --yes",),
     exits=(2, 3, 5, 6, 8, 9),
+    changes=True,
 )
 def command(session: Session, *, repository: str, name: str, reason: str, author: str | None, yes: bool) -> None:
     """Delete a branch. Its versions and its history stay."""

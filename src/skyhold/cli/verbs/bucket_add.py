@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         "skyhold bucket add nas /mnt/nas/skyhold --dry-run",
     ),
     exits=(2, 3, 4, 5, 6, 8, 9),
+    changes=True,
 )
 def command(session: Session, *, name: str, url: str, role: Role | None, dry_run: bool, **options: object) -> None:
     """Add a bucket to the store. It must be empty, and a folder is made where it is missing. What the store holds

@@ -16,6 +16,7 @@ from skyhold.cli.output import counted
     yes_option(),
     examples=("skyhold bucket remove gcs-eu", "skyhold bucket remove lost-cloud lost-too --force --yes"),
     exits=(2, 3, 5, 6, 8, 9),
+    changes=True,
 )
 def command(session: Session, *, names: tuple[str, ...], force: bool, yes: bool) -> None:
     """Take buckets out of the store. What lies in them is left there.

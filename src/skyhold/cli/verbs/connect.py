@@ -12,6 +12,7 @@ from skyhold.cli.output import counted
     click.Argument(["url"]),
     examples=("skyhold connect s3://models-eu/skyhold", "SKYHOLD_KEY_FILE=~/team.key skyhold connect ./cloud-a"),
     exits=(2, 3, 6, 8, 10),
+    changes=True,
 )
 def command(session: Session, *, url: str) -> None:
     """Join an existing store by the URL of any of its buckets.

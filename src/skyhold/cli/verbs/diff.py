@@ -142,7 +142,7 @@ def _values(values: tuple[ValueDiff, ...]) -> Iterator[list[str | Text]]:
         old, new = value.old, value.new
         numbers = all(isinstance(side, int | float) and not isinstance(side, bool) for side in (old, new))
         difference = f"{new - old:+.6g}" if numbers else value.kind  # type: ignore[operator]
-        shown = ("-" if value.kind == gone else json.dumps(side, ensure_ascii=False)
+        shown = ("-" if value.kind == gone else side if isinstance(side, str) else json.dumps(side, ensure_ascii=False)
                  for side, gone in ((old, "added"), (new, "removed")))  # fmt: skip
         yield [value.name, *shown, difference]
 

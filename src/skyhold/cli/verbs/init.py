@@ -36,6 +36,7 @@ from skyhold.cli.output import counted
         "skyhold init 's3://models?endpoint=https://minio.lab&region=lab' --key-file ~/keys/team.key",
     ),
     exits=(2, 4, 6, 8),
+    changes=True,
 )
 def command(
     session: Session,

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         "skyhold pull fraud/scorer@champion ./restored --dry-run",
     ),
     exits=(2, 3, 6, 7, 8, 10),
+    changes=True,
     reads=True,
 )
 def command(

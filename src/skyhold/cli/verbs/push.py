@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from skyhold.cli import candidates
-from skyhold.cli.arguments import author_option, metrics_option, pairs_option, repository_argument
+from skyhold.cli.arguments import author_option, metrics_option, repository_argument, values_option
 from skyhold.cli.command import Session, verb
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     click.Option(["--tag", "tags"], multiple=True, metavar="NAME", help="Name it for ever; may be repeated."),
     click.Option(["--alias", "aliases"], multiple=True, metavar="NAME", help="Move this alias to it; may be repeated."),
     metrics_option(),
-    pairs_option(["--param", "parameters"], "NAME=VALUE", "A parameter of the training; may be repeated."),
-    pairs_option(["--meta", "metadata"], "NAME=VALUE", "Anything else to know; may be repeated."),
+    values_option(["--param", "parameters"], "A parameter of the training;"),
+    values_option(["--meta", "metadata"], "Anything else to know;"),
     click.Option(["--note", "notes"], multiple=True, metavar="TEXT", help="Attach a note; may be repeated."),
     click.Option(["--data"], multiple=True, metavar="URI", help="Data it was made from; may be repeated."),
     click.Option(["--code"], multiple=True, metavar="URI", help="Code it was made by; may be repeated."),
@@ -40,22 +40,23 @@ if TYPE_CHECKING:
     click.Option(["--dry-run"], is_flag=True, help="Say what would be stored in each bucket; change nothing."),
     examples=(
         'skyhold push fraud/scorer ./model -m "Trained on November" --metric accuracy=0.93 --alias champion',
-        "skyhold push fraud/scorer ./tuned --base meta/llama@v3 --param lr=0.0001 --branch experiment",
+        "skyhold push fraud/scorer ./tuned --base meta/llama@v3 --param lr:=0.0001 --branch experiment",
         "skyhold push fraud/scorer ./model --dry-run --json",
     ),
     exits=(2, 3, 4, 5, 6, 7, 8, 9, 10),
+    changes=True,
 )
 def command(session: Session, *, repository: str, path: Path, dry_run: bool, **given: Any) -> None:
     """Store a folder or file as a new version and move a branch to it.
 
     Bytes that the store has already are not sent again, and a fine-tune is stored as its difference to the base. The
     version counts once the repository's policy is met; remaining buckets follow. After an interruption the same
-    command continues. The repository is made where it is missing.
+    command continues. The repository is made where it is missing, and a new branch begins at `main`.
 
     Files that match .skyholdignore (patterns as in .gitignore) are left out.
     """
     with session.store() as store, session.progress() as progress:
-        opened = store.repository(repository, create=True, dry_run=dry_run)
+        opened = store.repository(repository, create=True)
         result = opened.push(path, dry_run=dry_run, progress=progress, **given)
     session.output.show(result.to_json(), quiet=[] if dry_run else [result.id], human=lambda: _tell(result))
     if not dry_run:

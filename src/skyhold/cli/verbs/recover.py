@@ -30,6 +30,7 @@ MINORITY: Final = (
     yes_option(),
     examples=("skyhold recover s3://models-eu/skyhold", "skyhold recover ./cloud-b --minority"),
     exits=(2, 3, 6, 8, 10),
+    changes=True,
 )
 def command(session: Session, *, url: str, minority: bool, yes: bool) -> None:
     """Bring a store's refs back from its surviving buckets, of which URL is one.

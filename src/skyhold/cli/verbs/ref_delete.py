@@ -17,6 +17,7 @@ from skyhold.cli.command import Session, verb
     yes_option(),
     examples=("skyhold ref delete fraud/scorer alias/candidate", "skyhold ref delete fraud/scorer tag/v0 --yes"),
     exits=(2, 3, 5, 6, 8, 9),
+    changes=True,
 )
 def command(
     session: Session, *, repository: str, refs: tuple[str, ...], reason: str, author: str | None, yes: bool

@@ -21,6 +21,7 @@ from skyhold.cli.command import Session, verb
         "skyhold ref set fraud/scorer branch/main=3f2a9c01de --force",
     ),
     exits=(2, 3, 4, 5, 6, 8, 9),
+    changes=True,
 )
 def command(
     session: Session,

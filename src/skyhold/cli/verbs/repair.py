@@ -11,6 +11,7 @@ from skyhold.cli.command import Session, verb
     click.Option(["--dry-run"], is_flag=True, help="Say what would be replaced from where; change nothing."),
     examples=("skyhold repair --dry-run", "skyhold repair"),
     exits=(2, 3, 6, 7, 8, 10),
+    changes=True,
 )
 def command(session: Session, *, dry_run: bool) -> None:
     """Replace damaged and missing replicas by good ones from other buckets, verified before and after.

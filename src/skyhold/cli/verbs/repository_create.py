@@ -14,6 +14,7 @@ from skyhold.cli.command import Session, verb
         "skyhold repository create health/triage --copies 3 --providers 2 --region 'eu-*'",
     ),
     exits=(2, 3, 4, 5, 6, 8, 9),
+    changes=True,
 )
 def command(
     session: Session,

@@ -13,6 +13,7 @@ from skyhold.cli.command import Session, verb
     yes_option(),
     examples=("skyhold repository delete fraud/scorer", "skyhold repository delete fraud/scorer --yes"),
     exits=(2, 3, 5, 6, 8, 9),
+    changes=True,
 )
 def command(session: Session, *, repository: str, yes: bool) -> None:
     """Delete a repository: its name is free, its refs are out of reach.

@@ -14,6 +14,7 @@ from skyhold.cli.command import Session, verb
         "skyhold repository policy fraud/scorer --copies 3 --providers 2",
     ),
     exits=(2, 3, 5, 6, 8, 9),
+    changes=True,
 )
 def command(
     session: Session,

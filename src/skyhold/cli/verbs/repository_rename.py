@@ -13,6 +13,7 @@ from skyhold.cli.command import Session, verb
     click.Argument(["new_name"], metavar="NEW_TEAM/NEW_NAME"),
     examples=("skyhold repository rename fraud/scorer risk/scorer",),
     exits=(2, 3, 4, 5, 6, 8, 9),
+    changes=True,
 )
 def command(session: Session, *, repository: str, new_name: str) -> None:
     """Rename a repository. Its versions and refs stay what they are, and no data is rewritten."""

@@ -12,6 +12,7 @@ from skyhold.cli.command import Session, verb
     repository_argument(),
     examples=("skyhold list --deleted", "skyhold repository undelete fraud/scorer"),
     exits=(2, 3, 4, 5, 6, 8, 9),
+    changes=True,
 )
 def command(session: Session, *, repository: str) -> None:
     """Bring a deleted repository back under its name, with all its refs and versions."""

@@ -18,6 +18,7 @@ from skyhold.cli.command import Session, verb
         "skyhold rollback fraud/scorer@champion --to 3f2a9c01de",
     ),
     exits=(2, 3, 5, 6, 8, 9),
+    changes=True,
 )
 def command(session: Session, *, reference: Reference, to: str | None, reason: str, author: str | None) -> None:
     """Move a branch or alias back to the version where it stood before its last move."""

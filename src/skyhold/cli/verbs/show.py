@@ -47,8 +47,8 @@ def _tell(version: Version) -> None:
             ("data", ", ".join(lineage.data)),
             ("code", ", ".join(lineage.code)),
             ("metrics", _values(version.metrics)),
-            ("parameters", _values(document.parameters)),
-            ("metadata", _values(document.metadata)),
+            ("parameters", _given(document.parameters)),
+            ("metadata", _given(document.metadata)),
         ]
     )
     if document.message:
@@ -74,3 +74,11 @@ def _tell(version: Version) -> None:
 def _values(values: Mapping[str, object]) -> str:
     """`accuracy=0.93, lr=0.0001`"""
     return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(values.items()))
+
+
+def _given(values: Mapping[str, object]) -> str:
+    """`optimizer=adam, lr:=0.0001`: texts and JSON, as a push takes them."""
+    return ", ".join(
+        f"{name}={value}" if isinstance(value, str) else f"{name}:={json.dumps(value, ensure_ascii=False)}"
+        for name, value in sorted(values.items())
+    )

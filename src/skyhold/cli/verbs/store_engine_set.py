@@ -18,6 +18,7 @@ from skyhold.cli.output import counted
         "skyhold store engine set sqlite --yes",
     ),
     exits=(2, 3, 5, 6, 8, 9, 10),
+    changes=True,
 )
 def command(session: Session, *, engine: str, yes: bool) -> None:
     """Move the refs, their history and the configuration to another engine: into the buckets, for every machine that

@@ -12,6 +12,7 @@ from skyhold.cli.command import Session, verb
     click.Argument(["names"], nargs=-1, required=True, metavar="NAME...", shell_complete=candidates.buckets),
     examples=("skyhold store voters add gcs-eu",),
     exits=(2, 3, 5, 6, 8, 9, 10),
+    changes=True,
 )
 def command(session: Session, *, names: tuple[str, ...]) -> None:
     """Give buckets of the store a vote, as one change. Each is tried first: its conditional puts have to be atomic.

@@ -12,6 +12,7 @@ from skyhold.cli.command import Session, verb
     click.Argument(["names"], nargs=-1, required=True, metavar="NAME...", shell_complete=candidates.buckets),
     examples=("skyhold store voters remove gcs-eu", "skyhold store voters remove lost-cloud lost-too"),
     exits=(2, 3, 5, 6, 8, 9, 10),
+    changes=True,
 )
 def command(session: Session, *, names: tuple[str, ...]) -> None:
     """Take the vote of buckets, as one change; they stay in the store and keep packs. A majority of the voters that are

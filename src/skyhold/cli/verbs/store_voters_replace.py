@@ -13,6 +13,7 @@ from skyhold.cli.command import Session, verb
     click.Argument(["by"], required=False, metavar="[BY]", shell_complete=candidates.buckets),
     examples=("skyhold store voters replace gcs-eu", "skyhold store voters replace gcs-eu azure-us"),
     exits=(2, 3, 5, 6, 8, 9, 10),
+    changes=True,
 )
 def command(session: Session, *, name: str, by: str | None) -> None:
     """Admit a voter again that was emptied, restored from a backup, or exchanged: it begins anew, since it has

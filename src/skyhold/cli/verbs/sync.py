@@ -11,6 +11,7 @@ from skyhold.cli.command import Session, verb
     click.Option(["--dry-run"], is_flag=True, help="Say what would be copied to which bucket; change nothing."),
     examples=("skyhold sync --dry-run", "skyhold sync"),
     exits=(2, 3, 6, 7, 8, 10),
+    changes=True,
 )
 def command(session: Session, *, dry_run: bool) -> None:
     """Bring lagging buckets up to date: every replica that a policy wants and that is not there is copied and verified.

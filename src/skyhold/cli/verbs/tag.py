@@ -15,6 +15,7 @@ from skyhold.cli.command import Session, verb
     author_option(),
     examples=("skyhold tag fraud/scorer v1.2", "skyhold tag fraud/scorer@3f2a9c01de audited-2026 v1.2.1"),
     exits=(2, 3, 4, 5, 6, 8, 9),
+    changes=True,
 )
 def command(session: Session, *, reference: Reference, names: tuple[str, ...], reason: str, author: str | None) -> None:
     """Name a version (where `main` stands, without @REF) for ever: a tag never moves."""

@@ -1,0 +1,131 @@
+"""What a caller gives, checked where it comes in and made plain: before anything is read, sent or changed.
+
+Every public method passes its arguments through here once. NumPy scalars and other values of no dimension (of PyTorch,
+of JAX) become Python numbers; a text where a list is meant is refused, as its letters would be taken for the items.
+All of them raise `InvalidInput` naming `what` was given and, in short, the value.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Final
+
+from skyhold.errors import InvalidInput
+from skyhold.storage.canonical import INTEGER_MAX, NESTING_MAX, Json, check_value
+
+_SHOWN_CHARACTERS: Final = 60
+
+
+def pairs(given: object, what: str) -> list[tuple[str, object]]:
+    """The pairs of a mapping whose names are texts; None has none."""
+    if given is None:
+        return []
+    if not isinstance(given, Mapping):
+        raise _refused(f"{what} as a mapping of names to values", given)
+    return [(text(name, f"a name of {what}"), value) for name, value in given.items()]
+
+
+def text(value: object, what: str) -> str:
+    """A text that has a UTF-8 form."""
+    if not isinstance(value, str):
+        raise _refused(f"{what} as text", value)
+    plain_text = str.__str__(value)  # of a subclass, such as NumPy's, the text alone
+    if not plain_text.isascii():
+        check_value(plain_text, what)
+    return plain_text
+
+
+def texts(values: object, what: str) -> tuple[str, ...]:
+    """A list, or any other series, of texts."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise _refused(f"{what} as a list of texts", values)
+    return tuple(text(value, f"each of {what}") for value in values)
+
+
+def numbers(values: object, what: str) -> dict[str, float]:
+    """Finite numbers by name; None is none."""
+    return {name: number(value, f"{what} `{name}`") for name, value in pairs(values, what)}
+
+
+def number(value: object, what: str) -> float:
+    """A finite number. Whole ones stay whole, and are at most 2^53 - 1."""
+    found = _number(_scalar(value))
+    fits = abs(found) <= INTEGER_MAX if isinstance(found, int) else found is not None and math.isfinite(found)
+    if found is None or not fits:
+        raise _refused(f"a finite number for {what}", value)
+    return found
+
+
+def values(given: object, what: str) -> Json:
+    """JSON values by name; None is none."""
+    plain = {name: _plain(value, what) for name, value in pairs(given, what)}
+    check_value(plain, what)
+    return plain
+
+
+def count(value: object, what: str, least: int = 1) -> int:
+    """A whole number of at least `least`."""
+    value = _scalar(value)
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+        raise _refused(f"{what} as a whole number of at least {least}", value)
+    return int(value)
+
+
+def path(value: object, what: str) -> Path:
+    """The path of a file or folder, as text or `os.PathLike`."""
+    written = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(written, str) or "\0" in written or not written:
+        raise _refused(f"{what} as a path", value)
+    return Path(written)
+
+
+def _plain(value: object, what: str, depth: int = 0) -> object:
+    value = _scalar(value)
+    if depth > NESTING_MAX:
+        return value  # `check_value` refuses it
+    if isinstance(value, Mapping):
+        return {name: _plain(item, what, depth + 1) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, what, depth + 1) for item in value]
+    if isinstance(value, str):
+        return str.__str__(value)
+    number = _number(value)
+    return value if number is None else number
+
+
+def _number(value: object) -> float | None:
+    """The number as Python's own type, infinite where it is beyond all floats; None for what is no number."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:  # of a fraction
+            return math.inf
+    return None
+
+
+def _scalar(value: object) -> object:
+    """What a value of no dimension holds, as its library gives it."""
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "ndim", None) == 0:
+        return item()
+    return value
+
+
+def _refused(expected: str, value: object) -> InvalidInput:
+    return InvalidInput(f"Expected {expected} but got {_shown(value)}", code="invalid_argument")
+
+
+def _shown(value: object) -> str:
+    """A value in short. Its own `repr` may fail or be of any length, as that of a number of 10,000 digits."""
+    kind = type(value).__name__
+    try:
+        written = repr(value)
+    except Exception:  # noqa: BLE001 - an object of somebody else
+        return f"a {kind}"
+    return f"{written[:_SHOWN_CHARACTERS]}{'…' if len(written) > _SHOWN_CHARACTERS else ''} (a {kind})"
