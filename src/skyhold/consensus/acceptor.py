@@ -7,7 +7,7 @@ one atomic step of the acceptor of the paper. The proposer is in `paxos`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -15,6 +15,14 @@ V = TypeVar("V")
 
 VOTERS_MAX: Final = 7
 """Of one epoch. Every round asks all of them; with seven, three may be gone."""
+
+COUNTER_MAX: Final = 2**53 - 1
+"""Of a ballot: what canonical JSON can hold."""
+LEAP_MAX: Final = 2**26
+"""How far one acceptor may be above what a majority shows, in its ballot or its version. A ballot rises by some 65 with
+each new process that changes the register, so an honest one is as far ahead after a million changes that passed all
+others over. One that is farther is not followed: whoever controls one bucket uses the counters up in 2^27 changes at
+best, and not in one."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,6 +63,24 @@ def in_preparation(state: AcceptorState[V]) -> bool:
     promised, accepted = state.promised, state.accepted
     beside_accept = promised.counter == accepted.counter + 1 and promised.proposer == accepted.proposer
     return promised != NO_BALLOT and not beside_accept
+
+
+def beyond_reach(
+    seen: Mapping[str, AcceptorState[V]], voters: int, version_of: Callable[[V], int] = lambda _: 0
+) -> frozenset[str]:
+    """Who shows a ballot or a version that no honest acceptor can have: more than `LEAP_MAX` above what a majority of
+    all `voters` shows at least. Such a one takes no part. Nobody, while fewer than a majority were seen."""
+    counters = {name: state.promised.counter for name, state in seen.items()}
+    versions = {name: 0 if state.value is None else version_of(state.value) for name, state in seen.items()}
+    return frozenset(_leapt(counters, voters) | _leapt(versions, voters))
+
+
+def _leapt(shown: Mapping[str, int], voters: int) -> set[str]:
+    majority = voters // 2 + 1
+    if len(shown) < majority:
+        return set()
+    reached = sorted(shown.values(), reverse=True)[majority - 1]
+    return {name for name, counter in shown.items() if counter - reached > LEAP_MAX}
 
 
 def unanimous(seen: Mapping[str, AcceptorState[V]], voters: int) -> AcceptorState[V] | None:

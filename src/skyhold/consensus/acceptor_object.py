@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
-from skyhold.consensus.acceptor import NO_BALLOT, AcceptorState, Ballot
+from skyhold.consensus.acceptor import COUNTER_MAX, NO_BALLOT, AcceptorState, Ballot
 from skyhold.consensus.operation import Kept
 from skyhold.consensus.register import (
     CHANGES_KEPT,
@@ -31,7 +31,6 @@ from skyhold.units import MIB, Buffer
 FOLDER: Final = "registers"
 ACCEPTOR_BYTES_MAX: Final = 2 * MIB
 """More than `CHANGES_KEPT` changes of `DATA_BYTES_MAX` take, with a configuration after a seal."""
-COUNTER_MAX: Final = 2**53 - 1
 _PROPOSER: Final = re.compile(r"[0-9a-f]{32}")
 _OBJECT: Final = re.compile(r"registers/([0-9a-f]{8})/(?:(config|names)|repository-([0-9a-f]{32}))")
 _FIELDS: Final = frozenset({"key", "epoch", "promised", "accepted", "changes", "decided", "nonce", "writer", "time"})
@@ -69,8 +68,8 @@ def parse_object_key(name: str) -> tuple[int, str] | None:
 
 def encode_acceptor(held: AcceptorObject, epoch: int, key: str, voter: str, keys: FrameKeys) -> bytes:
     """The bytes of the object; `voter` is the incarnation id of the bucket, so that no bucket's copy passes for
-    another's."""
-    state = held.state
+    another's. Raises `Corrupt` for what `decode_acceptor` would refuse: nothing that nobody can read is written."""
+    state = _checked(held, object_key(epoch, key), key).state
     header = _ENCODER.encode(
         {
             "key": key,
@@ -102,22 +101,43 @@ def decode_acceptor(stored: Buffer, epoch: int, key: str, voter: str, keys: Fram
             _malformed(what, "its fields are not those of this register")
         promised, accepted = _parse_ballot(fields["promised"]), _parse_ballot(fields["accepted"])
         value = _parse_changes(fields["changes"], body[start:])
-        decided = fields["decided"]
-        if value:
-            check_changes(check_register_key(key), value)
-        newest = value[-1].value.version if value else 0
-        if accepted > promised or (accepted == NO_BALLOT and value) or len(value) > CHANGES_KEPT:
-            _malformed(what, "its ballots do not fit")
-        if type(decided) is not int or not 0 <= decided <= newest:
-            _malformed(what, "what it says to be decided is not what it holds")
-        return AcceptorObject(
-            AcceptorState(promised, accepted, value if accepted != NO_BALLOT else None),
-            decided,
-            str(fields["writer"]),
-            str(fields["time"]),
+        if accepted == NO_BALLOT and value:
+            _malformed(what, "it holds a value that was never accepted")
+        return _checked(
+            AcceptorObject(
+                AcceptorState(promised, accepted, value if accepted != NO_BALLOT else None),
+                fields["decided"],
+                str(fields["writer"]),
+                str(fields["time"]),
+            ),
+            what,
+            key,
         )
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
         raise _error(what, repr(error)) from error
+
+
+def _checked(held: AcceptorObject, what: str, key: str) -> AcceptorObject:
+    """Raise `Corrupt` unless an object may hold this: the bounds of writers and readers alike."""
+    state, value = held.state, held.state.value or ()
+    for ballot in (state.promised, state.accepted):
+        if ballot != NO_BALLOT and not (
+            type(ballot.counter) is int and 0 < ballot.counter <= COUNTER_MAX and _PROPOSER.fullmatch(ballot.proposer)
+        ):
+            _malformed(what, f"a ballot is {ballot}")
+    if state.accepted > state.promised or len(value) > CHANGES_KEPT:
+        _malformed(what, "its ballots do not fit")
+    try:
+        if value:
+            check_changes(check_register_key(key), value)
+        for change in value:
+            if change.operation_id is not None:
+                check_operation_id(change.operation_id)
+    except InvalidInput as error:
+        raise _error(what, error.message) from error
+    if type(held.decided) is not int or not 0 <= held.decided <= (value[-1].value.version if value else 0):
+        _malformed(what, "what it says to be decided is not what it holds")
+    return held
 
 
 def _context(epoch: int, key: str, voter: str) -> str:
@@ -133,10 +153,7 @@ def _parse_ballot(value: object) -> Ballot:
         return NO_BALLOT
     if not isinstance(value, list) or len(value) != 2:
         raise TypeError(f"a ballot is {value!r}")
-    counter, proposer = value
-    if type(counter) is not int or not 0 < counter <= COUNTER_MAX or not _PROPOSER.fullmatch(proposer):
-        raise ValueError(f"a ballot is {value!r}")
-    return Ballot(counter, proposer)
+    return Ballot(*value)
 
 
 def _header(change: Change) -> dict[str, object]:
@@ -162,8 +179,6 @@ def _parse_changes(headers: Sequence[dict[str, object]], stored: bytes) -> Kept:
         version, operation_id = fields["version"], fields["operation"]
         if type(version) is not int or version < 1:
             raise ValueError(f"a version is {version!r}")
-        if operation_id is not None:
-            check_operation_id(operation_id)  # type: ignore[arg-type]
         data_bytes, next_bytes = _count(fields["bytes"]), fields["next_bytes"]
         end = offset + data_bytes
         following = None if next_bytes is None else stored[end : end + _count(next_bytes)]

@@ -14,11 +14,22 @@ from math import inf
 from typing import Final, TypeVar
 
 from skyhold.codec.frame import FrameKeys
-from skyhold.consensus.acceptor import VOTERS_MAX, AcceptorState, unanimous
+from skyhold.consensus.acceptor import VOTERS_MAX, AcceptorState, beyond_reach, unanimous
 from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.known import Confirmed, known
-from skyhold.consensus.no_majority import did_not_answer, no_majority
-from skyhold.consensus.operation import CompareAndSet, Kept, Operation, Restore, Seal, Settle, after, find, newest
+from skyhold.consensus.no_majority import did_not_answer, no_majority, out_of_reach
+from skyhold.consensus.operation import (
+    CompareAndSet,
+    Kept,
+    Operation,
+    Restore,
+    Seal,
+    Settle,
+    after,
+    find,
+    newest,
+    version_of,
+)
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.paxos import Seen, Silent
 from skyhold.consensus.proposer import ROUND_S_MIN, Decided, Fault, Proposer, Slot
@@ -32,6 +43,7 @@ from skyhold.consensus.register import (
     check_changes,
     check_data,
     check_expected_version,
+    check_next_version,
     check_operation_id,
     check_register_key,
 )
@@ -160,7 +172,7 @@ class BucketRegisters(Registers):
 
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
         check_register_key(key)
-        check_expected_version(expected_version)
+        check_next_version(expected_version)
         check_data(key, next_configuration)
         return self._changed(Seal(key, expected_version, bytes(next_configuration)))
 
@@ -200,6 +212,8 @@ class BucketRegisters(Registers):
         for name, answer in self._asked(lambda client: client.get(key)):
             held = self._clients[name].held(key) if isinstance(answer, Seen) and answer.tag is not None else None
             shown[name] = answer.error if isinstance(answer, Silent) else held
+        states = {name: held.state for name, held in shown.items() if isinstance(held, AcceptorObject)}
+        shown |= {name: out_of_reach(name, key) for name in beyond_reach(states, len(self._voters), version_of)}
         return dict(sorted(shown.items()))
 
     # ---- deciding

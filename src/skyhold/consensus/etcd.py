@@ -34,6 +34,7 @@ from skyhold.consensus.register import (
     check_changes,
     check_data,
     check_expected_version,
+    check_next_version,
     check_operation_id,
     check_register_key,
 )
@@ -132,7 +133,7 @@ class EtcdRegisters(Registers):
 
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
         check_register_key(key)
-        check_expected_version(expected_version)
+        check_next_version(expected_version)
         check_data(key, next_configuration)
         return self._changed(Seal(key, expected_version, bytes(next_configuration)))
 

@@ -18,6 +18,7 @@ from skyhold.consensus.register import (
     check_changes,
     check_data,
     check_expected_version,
+    check_next_version,
     check_operation_id,
     check_register_key,
     register_changed,
@@ -89,7 +90,7 @@ class MemoryRegisters(Registers):
 
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
         check_register_key(key)
-        check_expected_version(expected_version)
+        check_next_version(expected_version)
         check_data(key, next_configuration)
         with self._changed:
             current = self._current(key)

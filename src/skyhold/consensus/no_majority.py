@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from skyhold.errors import OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
+from skyhold.errors import Corrupt, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
 
 
 def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, sent: bool) -> SkyholdError:
@@ -54,3 +54,23 @@ def contended(key: str, *, sent: bool) -> SkyholdError:
 
 def did_not_answer(voter: str) -> SkyholdError:
     return Unavailable(f"Bucket `{voter}` did not answer in time", code="voter_late", bucket=voter)
+
+
+def out_of_reach(voter: str, key: str) -> Corrupt:
+    return Corrupt(
+        f"Bucket `{voter}` shows a ballot or a version of register {key} that is far above what a majority of the "
+        "voters shows: it was damaged or forged",
+        code="voter_out_of_reach",
+        hint=f"The store goes on without it. Admit it again: skyhold store voters replace {voter}",
+        bucket=voter,
+        key=key,
+    )
+
+
+def ballots_exhausted(key: str) -> Corrupt:
+    return Corrupt(
+        f"The ballots of register {key} are used up: a majority of its voters shows the greatest ones there are",
+        code="ballots_exhausted",
+        hint="It can be read and not changed. Keep the buckets as they are and ask for help",
+        key=key,
+    )

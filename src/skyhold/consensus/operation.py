@@ -121,6 +121,11 @@ def newest(kept: Sequence[Change]) -> Versioned | None:
     return kept[-1].value if kept else None
 
 
+def version_of(kept: Kept) -> int:
+    """The version of a register with these changes; 0 where it was never created."""
+    return kept[-1].value.version if kept else 0
+
+
 def find(kept: Sequence[Change], operation_id: str) -> Versioned | None:
     """The value that an operation set, if it is among the kept changes."""
     return next((change.value for change in kept if change.operation_id == operation_id), None)

@@ -15,12 +15,12 @@ with infinitely many processes" (2002), for acceptors that only store; L. Lampor
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final, Generic
 
-from skyhold.consensus.acceptor import AcceptorState, Ballot, V, accept, in_preparation, promise
+from skyhold.consensus.acceptor import AcceptorState, Ballot, V, accept, beyond_reach, in_preparation, promise
 from skyhold.errors import Corrupt, SkyholdError
 
 REREADS_MAX: Final = 16
@@ -61,7 +61,8 @@ class Seat(Generic[V]):
 class Round(Generic[V]):
     """One ballot. `following` is the ballot that an accept promises beside it. `exposed` are the acceptors that the
     value was sent to and that are not known to have refused it: while there are none, it can never be chosen.
-    `plain`: there is one acceptor, whose conditional put needs no promise before it (a plain compare-and-set)."""
+    `plain`: there is one acceptor, whose conditional put needs no promise before it (a plain compare-and-set).
+    `version_of` is the number of a value, which rises by one with each change."""
 
     ballot: Ballot
     following: Ballot
@@ -71,6 +72,7 @@ class Round(Generic[V]):
     exposed: frozenset[str] = frozenset()
     plain: bool = False
     written: bool = False
+    version_of: Callable[[V], int] = lambda _: 0
 
     @property
     def majority(self) -> int:
@@ -85,14 +87,21 @@ class Round(Generic[V]):
     def disputed(self) -> bool:
         """Whether the greatest ballot that an acceptor has shown was prepared, and nothing proposed under it yet: its
         proposer is about to, or died. (A smaller one is over, and was left where only its prepare arrived.)"""
-        states = [seat.state for seat in self.seats.values() if seat.state]
+        states = _credible(self).values()
         greatest = max(states, key=lambda state: state.promised, default=None)
         return greatest is not None and greatest.promised > self.following and in_preparation(greatest)
 
     @property
     def greatest(self) -> Ballot:
-        """The greatest ballot that any acceptor has shown: the next attempt must be above it."""
-        return max([self.ballot, *(seat.state.promised for seat in self.seats.values() if seat.state)])
+        """The greatest ballot that has been shown and is to be followed: the next attempt must be above it. Until a
+        majority was seen, nobody knows whether one is within reach."""
+        followed = _credible(self).values() if len(_shown(self)) >= self.majority else ()
+        return max([self.ballot, *(state.promised for state in followed)])
+
+    @property
+    def beyond_reach(self) -> frozenset[str]:
+        """The acceptors that take no part because of what they show."""
+        return beyond_reach(_shown(self), len(self.seats), self.version_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +173,7 @@ def begin(
     busy: Collection[str] = (),
     *,
     plain: bool = False,
+    version_of: Callable[[V], int] = lambda _: 0,
 ) -> tuple[Round[V], tuple[Effect[V], ...]]:
     """Start a round. `known` has an entry for each voter: what it holds as far as we know, None to read it first.
     `busy` are voters that still have to answer to an earlier round: their answer is the first event that they have.
@@ -176,7 +186,7 @@ def begin(
         else Seat(asked=voter in busy, late=voter in busy)
         for voter, seen in known.items()
     }
-    return _asking(_concluded(Round(ballot, following, seats, plain=plain)), list(seats))
+    return _asking(_concluded(Round(ballot, following, seats, plain=plain, version_of=version_of)), list(seats))
 
 
 def step(round_: Round[V], event: Event[V]) -> tuple[Round[V], tuple[Effect[V], ...]]:
@@ -212,9 +222,8 @@ def adopted(round_: Round[V]) -> V | None:
     Raises `Corrupt` code `ballot_shared` where one ballot carries two values: two proposers work under one id, as
     copies of one virtual machine would.
     """
-    states = [seat.state for seat in round_.seats.values() if seat.state and seat.state.promised == round_.ballot]
-    if round_.plain:  # the put is conditional on what was read, so no promise is needed
-        states = [seat.state for seat in round_.seats.values() if seat.state]
+    # Of a plain round the put is conditional on what was read, so no promise is needed.
+    states = [state for state in _credible(round_).values() if round_.plain or state.promised == round_.ballot]
     highest = max(states, key=lambda state: state.accepted)
     agreeing = [state for state in states if state.accepted == highest.accepted]
     if any(state.value != highest.value for state in agreeing):
@@ -273,14 +282,28 @@ def _concluded(round_: Round[V]) -> Round[V]:
     """The round in the phase that its votes put it into."""
     if not round_.voting:
         return round_
-    seats = round_.seats.values()
+    excluded = round_.beyond_reach
+    seats = [seat for voter, seat in round_.seats.items() if voter not in excluded]
     if sum(_has_voted(round_, seat) for seat in seats) >= round_.majority:
         return replace(round_, phase=Phase.PREPARED if round_.phase is Phase.PREPARE else Phase.DECIDED)
     rejections = sum(_has_rejected(round_, seat) for seat in seats)
     gone = sum(seat.error is not None and not _has_rejected(round_, seat) for seat in seats)
-    if len(round_.seats) - rejections - gone >= round_.majority:
+    if len(seats) - rejections - gone >= round_.majority:
         return round_
+    if rejections and len(_shown(round_)) < round_.majority:
+        # Whether the greater ballot is one to be followed, the others tell.
+        pending = any(seat.state is None and seat.error is None for seat in seats)
+        return round_ if pending else replace(round_, phase=Phase.UNREACHABLE)
     return replace(round_, phase=Phase.PREEMPTED if rejections else Phase.UNREACHABLE)
+
+
+def _shown(round_: Round[V]) -> dict[str, AcceptorState[V]]:
+    return {voter: seat.state for voter, seat in round_.seats.items() if seat.state is not None}
+
+
+def _credible(round_: Round[V]) -> dict[str, AcceptorState[V]]:
+    excluded = round_.beyond_reach
+    return {voter: state for voter, state in _shown(round_).items() if voter not in excluded}
 
 
 def _overtaken(round_: Round[V], event: Event[V]) -> bool:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from skyhold.consensus.acceptor import AcceptorState, Ballot
-from skyhold.consensus.no_majority import contended, did_not_answer, no_majority
-from skyhold.consensus.operation import Kept, Operation, Settle
+from skyhold.consensus.acceptor import COUNTER_MAX, AcceptorState, Ballot, beyond_reach
+from skyhold.consensus.no_majority import ballots_exhausted, contended, did_not_answer, no_majority, out_of_reach
+from skyhold.consensus.operation import Kept, Operation, Settle, version_of
 from skyhold.consensus.paxos import Effect, Get, Phase, Proposal, Put, Round, Seen, Silent, adopted, begin, step
 from skyhold.consensus.register import Change, Versioned
 from skyhold.consensus.runtime import Mailbox, Runtime
@@ -104,7 +104,6 @@ class Slot:
             raise answer.error
         if isinstance(answer, Seen):
             self.known[answer.voter] = answer
-            self.counter = max(self.counter, answer.state.promised.counter)
         else:
             self.known.pop(answer.voter, None)
         return answer
@@ -120,7 +119,14 @@ class Slot:
             seen, known = self.shown.pop(voter), self.known.get(voter)
             if known is None or known.state.promised < seen.state.promised:
                 self.known[voter] = seen
-                self.counter = max(self.counter, seen.state.promised.counter)
+
+    def follow(self, voters: int) -> None:
+        """Go on above the ballots that are known, as far as they are to be followed."""
+        states = {voter: seen.state for voter, seen in self.known.items()}
+        if len(states) > voters // 2:
+            excluded = beyond_reach(states, voters, version_of)
+            counters = [state.promised.counter for voter, state in states.items() if voter not in excluded]
+            self.counter = max([self.counter, *counters])
 
 
 class Proposer:
@@ -226,7 +232,9 @@ class Proposer:
         if not slot.known and not plain and batch[0].operation.creates:
             # Most likely it is not there; a put that creates it finds out as well as a read would.
             known = {voter: Seen(voter, None, AcceptorState()) for voter in self._voters}
-        round_, effects = begin(ballot, Ballot(ballot.counter + 1, self._id), known, slot.busy, plain=plain)
+        round_, effects = begin(
+            ballot, Ballot(ballot.counter + 1, self._id), known, slot.busy, plain=plain, version_of=version_of
+        )
         while True:
             self._send(slot, effects)
             if round_.phase is Phase.PREPARED:
@@ -254,11 +262,12 @@ class Proposer:
         promised = [seen for seen in slot.known.values() if seen.state.promised == following]
         if following is not None and len(promised) > len(self._voters) // 2:
             slot.counter = following.counter + 1
-            return following, True
+            return _within(slot, following), True
+        slot.follow(len(self._voters))
         # The ballot after it belongs to this round too: its accepts promise it.
         slot.counter += BALLOT_LEAD
         slot.turn, slot.rival = 0, False
-        return Ballot(slot.counter - 1, self._id), False
+        return _within(slot, Ballot(slot.counter - 1, self._id)), False
 
     def _send(self, slot: Slot, effects: Sequence[Effect[Kept]]) -> None:
         for effect in effects:
@@ -287,6 +296,7 @@ class Proposer:
 
     def _fail(self, slot: Slot, batch: Sequence[Ticket], round_: Round[Kept]) -> None:
         errors = {voter: seat.error for voter, seat in round_.seats.items() if seat.error}
+        errors |= {voter: out_of_reach(voter, slot.key) for voter in round_.beyond_reach}
         for ticket in batch:
             ticket.decided = None
             sent = ticket.exposed and not isinstance(ticket.operation, Settle)  # which changes nothing in any case
@@ -294,6 +304,13 @@ class Proposer:
                 ticket.error = no_majority(slot.key, len(self._voters), errors, sent=sent)
             else:
                 ticket.error = contended(slot.key, sent=sent)
+
+
+def _within(slot: Slot, ballot: Ballot) -> Ballot:
+    """A ballot, if the one that its accepts promise is one that readers take."""
+    if ballot.counter >= COUNTER_MAX:
+        raise ballots_exhausted(slot.key)
+    return ballot
 
 
 def _applied(value: Kept, batch: Sequence[Ticket]) -> Kept:

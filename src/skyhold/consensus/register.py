@@ -21,6 +21,8 @@ DATA_BYTES_MAX: Final = 17 * KIB
 CHANGES_KEPT: Final = 64
 """An engine keeps the last changes of a register, with their operation ids: no fewer, and about as many."""
 OPERATION_ID_BYTES_MAX: Final = 64
+VERSION_MAX: Final = 2**53 - 1
+"""What canonical JSON can hold."""
 
 _KEY: Final = re.compile(r"config|names|repository/[0-9a-f]{32}")
 _OPERATION_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -184,7 +186,7 @@ def check_change(key: str, expected_version: int, data: bytes, operation_id: str
     """Raise `InvalidInput` unless the arguments of `compare_and_set` are well formed."""
     check_register_key(key)
     check_operation_id(operation_id)
-    check_expected_version(expected_version)
+    check_next_version(expected_version)
     check_data(key, data)
 
 
@@ -192,7 +194,8 @@ def check_changes(key: str, changes: Sequence[Change]) -> None:
     """Raise `InvalidInput` unless the arguments of `restore` are well formed."""
     check_register_key(key)
     versions = [change.value.version for change in changes]
-    if not versions or versions[0] < 1 or versions != list(range(versions[0], versions[0] + len(versions))):
+    consecutive = versions == list(range(versions[0], versions[0] + len(versions))) if versions else False
+    if not consecutive or versions[0] < 1 or versions[-1] > VERSION_MAX:
         raise InvalidInput(
             f"Expected changes of register {key} one after the other but got versions {versions}",
             code="changes_malformed",
@@ -212,6 +215,15 @@ def check_operation_id(operation_id: str) -> None:
 def check_expected_version(expected_version: int) -> None:
     if expected_version < 0:
         raise InvalidInput(f"Expected a version of at least 0 but got {expected_version}", code="invalid_version")
+
+
+def check_next_version(expected_version: int) -> None:
+    """Raise `InvalidInput` unless a change may follow on this version."""
+    check_expected_version(expected_version)
+    if expected_version >= VERSION_MAX:
+        raise InvalidInput(
+            f"No change follows on version {expected_version}: it is the greatest there is", code="invalid_version"
+        )
 
 
 def check_data(key: str, data: bytes, bytes_max: int = DATA_BYTES_MAX) -> None:

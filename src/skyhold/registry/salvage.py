@@ -17,12 +17,13 @@ from typing import Final
 
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
-from skyhold.consensus.acceptor import NO_BALLOT, Ballot
+from skyhold.consensus.acceptor import AcceptorState, Ballot, beyond_reach
 from skyhold.consensus.acceptor_object import ACCEPTOR_BYTES_MAX, FOLDER, decode_acceptor, parse_object_key
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG, as_restored, carry_over
 from skyhold.consensus.memory import MemoryRegisters
-from skyhold.consensus.operation import Kept
+from skyhold.consensus.no_majority import out_of_reach
+from skyhold.consensus.operation import Kept, version_of
 from skyhold.consensus.recovery import DamagedCheckpoint
 from skyhold.consensus.register import Versioned
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
@@ -39,6 +40,9 @@ from skyhold.storage.store_document import BUCKETS
 
 BRING_UP_ATTEMPTS: Final = 20
 BRING_UP_INTERVAL_S: Final = 0.2
+EPOCH_LEAP_MAX: Final = 2**16
+"""How far the epoch of an object may be above the newest that the store's buckets tell of: what is farther up is
+nobody's, and is not counted on from."""
 
 
 @dataclass(slots=True)
@@ -74,7 +78,7 @@ def salvage_newest(connection: Connection) -> Salvage:
 
 
 def _following(found: Salvage) -> Epoch | None:
-    _, kept = found.accepted.get(CONFIG, (NO_BALLOT, ()))
+    kept = found.accepted[CONFIG][1] if CONFIG in found.accepted else ()
     sealed = kept[-1].value.next_configuration if kept else None
     return None if sealed is None else decode_epoch(sealed)
 
@@ -83,18 +87,27 @@ def salvage(connection: Connection) -> Salvage:
     """Read what the voters that answer have accepted. Changes nothing."""
     found = Salvage(newest_epoch=connection.document.engine.term)
     places = {location.name: location for location in connection.known_places}
-    for name, incarnation in connection.document.engine.voters:
+    voters = connection.document.engine.voters
+    held: dict[str, dict[str, AcceptorState[Kept]]] = {}
+    for name, incarnation in voters:
         try:
             if name not in places:
                 raise NotFound(f"No bucket that answers says where `{name}` is", code="bucket_not_configured")
             bucket = connection.bucket_at(places[name])
             if inspect_store_document(bucket, connection.store_keys).incarnation != incarnation:
                 raise Corrupt(f"Bucket `{name}` was emptied or exchanged", code="voter_not_admitted")
-            _read(connection, bucket, incarnation, found)
+            _read(connection, bucket, incarnation, held, found)
         except SkyholdError as error:
             found.failed[name] = error
         else:
             found.survivors.append(name)
+    excluded = {name: key for key, of in held.items() for name in beyond_reach(of, len(voters), version_of)}
+    found.failed |= {name: out_of_reach(name, key) for name, key in excluded.items()}
+    found.survivors = [name for name in found.survivors if name not in excluded]
+    for key, of in held.items():
+        accepted = [(state.accepted, state.value) for name, state in of.items() if state.value and name not in excluded]
+        if accepted:
+            found.accepted[key] = max(accepted, key=lambda one: one[0])
     return found
 
 
@@ -159,11 +172,17 @@ def refuse_minority(found: Salvage, voters: Sequence[tuple[str, str]]) -> Unavai
     )
 
 
-def _read(connection: Connection, bucket: Bucket, incarnation: str, found: Salvage) -> None:
+def _read(
+    connection: Connection,
+    bucket: Bucket,
+    incarnation: str,
+    held: dict[str, dict[str, AcceptorState[Kept]]],
+    found: Salvage,
+) -> None:
     epoch = connection.document.engine.term
     for info in list(bucket.list(f"{FOLDER}/")):
         place = parse_object_key(info.key)
-        if place is None:
+        if place is None or place[0] > epoch + EPOCH_LEAP_MAX:
             continue
         found.newest_epoch = max(found.newest_epoch, place[0])
         if place[0] != epoch:
@@ -174,8 +193,7 @@ def _read(connection: Connection, bucket: Bucket, incarnation: str, found: Salva
         except Corrupt as error:
             found.damaged.append(DamagedCheckpoint(bucket.name, info.key, error.message))
             continue
-        if state.value and state.accepted > found.accepted.get(place[1], (NO_BALLOT, ()))[0]:
-            found.accepted[place[1]] = state.accepted, state.value
+        held.setdefault(place[1], {})[bucket.name] = state
 
 
 def _bring_up_all(registers: BucketRegisters) -> None:

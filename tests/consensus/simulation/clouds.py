@@ -13,8 +13,8 @@ from typing import Any
 from greenlet import getcurrent
 
 from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, Capabilities, ObjectInfo, Tagged
-from skyhold.consensus.acceptor import AcceptorState
-from skyhold.consensus.acceptor_object import decode_acceptor, parse_object_key
+from skyhold.consensus.acceptor import COUNTER_MAX, AcceptorState, Ballot
+from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, parse_object_key
 from skyhold.consensus.operation import Kept
 from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, Unavailable
 from skyhold.units import Buffer
@@ -40,7 +40,7 @@ GET_FAULTS = ("request lost", "reply lost", "429 throttled", "torn reply")
 @dataclass(eq=False)
 class Cloud:
     """One object store. Its tags are digests of the body, as those of S3 are. `incarnation` is what its `store.json`
-    says; None: it has none. `incarnations` are all that it ever had."""
+    says; None: it has none. `incarnations` are all that it ever had, `poisoned` those under which it lied."""
 
     world: World
     name: str
@@ -50,6 +50,7 @@ class Cloud:
     away: bool = False
     lives: int = 1
     incarnations: list[str] = field(default_factory=list)
+    poisoned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if self.incarnation is not None:
@@ -74,6 +75,18 @@ class Cloud:
         objects, self.incarnation = backup
         self.objects = dict(objects)
         self.lives += 1
+
+    def poison(self) -> None:
+        """Somebody who has the store's keys, and may write here, promises the greatest ballot in every object."""
+        assert self.incarnation is not None
+        for name, body in self.objects.items():
+            place = parse_object_key(name)
+            assert place is not None
+            state = self.state(name, body)
+            poisoned = AcceptorState(Ballot(COUNTER_MAX, "f" * 32), state.accepted, state.value)
+            held = AcceptorObject(poisoned, 0, "poisoner", "")
+            self.objects[name] = encode_acceptor(held, *place, self.incarnation, KEYS)
+        self.poisoned.add(self.incarnation)
 
     def state(self, name: str, body: bytes) -> AcceptorState[Kept]:
         """What an object says, under whichever incarnation it was written."""

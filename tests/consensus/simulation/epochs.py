@@ -110,7 +110,11 @@ class Epochs:
 
     def lost(self, configuration: Configuration) -> int:
         """How many voters are not what they were admitted as."""
-        return sum(self.clouds[name].incarnation != incarnation for name, incarnation in configuration.voters)
+        return sum(self.is_lost(name, incarnation) for name, incarnation in configuration.voters)
+
+    def is_lost(self, name: str, incarnation: str) -> bool:
+        cloud = self.clouds[name]
+        return cloud.incarnation != incarnation or incarnation in cloud.poisoned
 
     def may_lose(self, cloud: Cloud) -> bool:
         """Whether the present epoch, and each that may follow on it, keeps a majority without this cloud as it is."""

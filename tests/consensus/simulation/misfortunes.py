@@ -10,7 +10,7 @@ from tests.consensus.simulation.clouds import Backup, Network
 from tests.consensus.simulation.epochs import Epochs
 from tests.consensus.simulation.world import Process, World
 
-MISFORTUNES = ("kill", "pause", "clock jump", "cut", "cloud away", "cloud emptied")
+MISFORTUNES = ("kill", "pause", "clock jump", "cut", "cloud away", "cloud emptied", "cloud poisoned")
 MISTAKES = ("emptied bucket restored", "healthy voter readmitted", "moved while one is away", "same move twice",
             "two moves at once", "left bucket deleted", "stale process")  # fmt: skip
 
@@ -35,6 +35,8 @@ class Misfortunes:
             self.lose()
         elif what == "cloud emptied":
             self.empty()
+        elif what == "cloud poisoned":
+            self.poison()
         else:
             self.strike_process(what, dice.choice(self.processes))
 
@@ -74,6 +76,14 @@ class Misfortunes:
             self._emptied[cloud.name] = cloud.backup()
         cloud.empty()
         self._note("cloud emptied")
+
+    def poison(self) -> None:
+        """A minority shows ballots that nobody has come to."""
+        cloud = self.world.random.choice(list(self.epochs.clouds.values()))
+        if cloud.incarnation is None or cloud.incarnation in cloud.poisoned or not self.epochs.may_lose(cloud):
+            return
+        cloud.poison()
+        self._note("cloud poisoned")
 
     def bring_back(self) -> None:
         """A bucket that was emptied and admitted again is restored to what it was then, under its old incarnation."""

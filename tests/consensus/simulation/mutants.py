@@ -25,19 +25,22 @@ PITFALLS = {
     6: "a ballot lies outside the tag, or a refused put counts as a promise",
     7: "an acceptor forgets: the bucket was emptied, or restored",
     8: "an epoch goes on, or the next begins, without a seal of a majority on every register",
+    9: "a counter that a minority shows is followed wherever it leads",
 }
 """What is known to go wrong with Paxos over buckets."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """In `module` of the engine, `shipped` becomes `mutated`. `seeds` are enough to see a violation, with a margin."""
+    """In `module` of the engine, `shipped` becomes `mutated`. `seeds` are enough to see a violation, with a margin.
+    `stops`: what goes wrong is not what clients are told, but that a register cannot be read in the end."""
 
     pitfall: int
     module: str
     shipped: str
     mutated: str
     seeds: int
+    stops: bool = False
 
 
 MUTANTS = {
@@ -159,6 +162,9 @@ MUTANTS = {
         "                    if self._could_follow(epoch, seal):\n                        continue",
         600,
     ),
+    "a ballot is followed however far it is above what a majority shows": Mutant(
+        9, "acceptor.py", "LEAP_MAX: Final = 2**26", "LEAP_MAX: Final = COUNTER_MAX", 1000, stops=True
+    ),
 }
 """By name, which says what is wrong."""
 
@@ -181,7 +187,14 @@ def killed(name: str, history: Path, seeds: int | None = None) -> str | None:
             )
         )
         environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-        command = [sys.executable, "-m", "tests.consensus.simulation.mutants", str(seeds or mutant.seeds), str(history)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.consensus.simulation.mutants",
+            str(seeds or mutant.seeds),
+            str(history),
+            mutant.stops * "stops",
+        ]
         done = subprocess.run(
             command, env=environment, cwd=folder, capture_output=True, text=True, timeout=540, check=False
         )
@@ -190,7 +203,7 @@ def killed(name: str, history: Path, seeds: int | None = None) -> str | None:
     return done.stdout.strip() or None
 
 
-def _first_violation(seeds: int, history: Path) -> str | None:
+def _first_violation(seeds: int, history: Path, stops: bool) -> str | None:
     from skyhold.errors import SkyholdError
     from tests.consensus.histories.history import write_history
     from tests.consensus.simulation.run import Run
@@ -199,7 +212,7 @@ def _first_violation(seeds: int, history: Path) -> str | None:
         run = Run(seed)
         try:
             report = run.execute()
-            violation = report.violation or report.watch_violation
+            violation = report.unreadable if stops else report.violation or report.watch_violation
         except AssertionError as error:
             violation = f"seed {seed}: {error}"
         except SkyholdError:
@@ -211,4 +224,4 @@ def _first_violation(seeds: int, history: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    print(_first_violation(int(sys.argv[1]), Path(sys.argv[2])) or "")
+    print(_first_violation(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "stops") or "")

@@ -79,7 +79,7 @@ class Operator:
         known = Configuration.decode(value.data)
         voters = [name for name, _ in known.voters]
         spares = [name for name in self.epochs.clouds if name not in voters]
-        lost = [name for name, incarnation in known.voters if self.epochs.clouds[name].incarnation != incarnation]
+        lost = [name for name, incarnation in known.voters if self.epochs.is_lost(name, incarnation)]
         plan, one = dice.choice(PLANS), dice.choice(lost or voters)
         if plan == "admit again" or (lost and dice.random() < 0.7):
             return Change(frozenset({one}), (one,))

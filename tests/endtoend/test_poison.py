@@ -1,0 +1,64 @@
+"""One bucket of an open store shows what drives counters up: the others go on, and it is named and can be replaced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import skyhold
+from skyhold.consensus.acceptor import COUNTER_MAX, Ballot
+from skyhold.consensus.acceptor_object import decode_acceptor, encode_acceptor, parse_object_key
+from skyhold.errors import Unavailable
+from tests.endtoend.machines import Machine, Scene
+from tests.endtoend.stores import head, level, push
+
+
+def poison(store: skyhold.Store, scene: Scene, name: str) -> None:
+    """Whoever may write this bucket, and has the keys that lie open in it, promises the greatest ballot everywhere."""
+    connection = store._connection
+    incarnation = dict(connection.document.engine.voters)[name]
+    registers = scene.cloud(name) / "registers"
+    for path in [path for path in registers.rglob("*") if path.is_file()]:
+        place = parse_object_key(str(path.relative_to(scene.cloud(name))))
+        assert place is not None
+        held = decode_acceptor(path.read_bytes(), *place, incarnation, connection.keys)
+        greatest = replace(held, state=replace(held.state, promised=Ballot(COUNTER_MAX, "f" * 32)))
+        path.write_bytes(encode_acceptor(greatest, *place, incarnation, connection.keys))
+
+
+def test_push_goes_on_where_one_bucket_shows_the_greatest_ballot(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        push(store, scene, 1)
+        level(store)
+        poison(store, scene, "b")
+        push(store, scene, 2)
+    with skyhold.open(str(scene.cloud("c"))) as store:
+        third = push(store, scene, 3, "team/new")
+        status = store.engine_status()
+        assert (status.quorum, [voter.name for voter in status.voters if voter.error]) == ("degraded", ["b"])
+        assert "far above" in str(next(voter.error for voter in status.voters if voter.name == "b"))
+        store.replace_voter("b")
+        assert store.engine_status().quorum == "whole"
+        assert head(store, "team/new") == third
+    scene.lose("a")
+    with Machine(scene.place / "eve").at_work(), skyhold.open(str(scene.cloud("b"))) as store:
+        assert head(store, "team/new") == third
+        push(store, scene, 4)
+
+
+def test_minority_begins_anew_without_a_bucket_that_shows_the_greatest_ballot(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        level(store)
+        poison(store, scene, "b")
+    (scene.cloud("a") / "registers" / "ffffffff").mkdir()
+    (scene.cloud("a") / "registers" / "ffffffff" / "config").write_bytes(b"of no epoch")
+    scene.lose("c")
+    with skyhold.open(str(scene.cloud("a"))) as store, pytest.raises(Unavailable, match="far above"):
+        push(store, scene, 2)
+    recovered, report = skyhold.recover(str(scene.cloud("a")), minority=True)
+    with recovered:
+        assert (report.term, report.answered) == (2, ("a",))
+        assert head(recovered) == first
+        push(recovered, scene, 2)
