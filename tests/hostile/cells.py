@@ -1,0 +1,283 @@
+"""One cell: a store, a damage, and the commands that follow, judged by its rule and by what holds in every cell."""
+
+from __future__ import annotations
+
+import random
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from skyhold.units import GIB
+from tests.cli.models import contents
+from tests.endtoend.machines import CLOUDS
+from tests.hostile.damage import DAMAGES, Damage
+from tests.hostile.restoring import SecondReader
+from tests.hostile.rules import KINDS, OK, Rule, rule_of
+from tests.hostile.running import Answer, run
+from tests.hostile.world import OTHER, TARGET, World
+
+Order = Literal["look", "push"]
+ORDERS: Final[tuple[Order, ...]] = ("look", "push")
+"""Whether the commands that only look come first, or the push."""
+ENGINES: Final = ("buckets", "sqlite")
+CLOUD_SETS: Final = ("a", "c", "ab", "bc", "abc")
+MEMORY_BYTES: Final = 4 * GIB
+"""Of address space, beside an object that is larger."""
+HINTED: Final = "skyhold store voters replace "
+
+
+@dataclass(frozen=True)
+class Cell:
+    engine: str
+    sealed: bool
+    damage: Damage
+    order: Order
+
+    @property
+    def name(self) -> str:
+        kind = self.damage.kind.replace(" ", "_")
+        sealing = "sealed" if self.sealed else "open"
+        return f"{self.engine}:{sealing}:{kind}:{self.damage.name}:{self.damage.clouds}:{self.order}"
+
+
+def all_cells() -> list[Cell]:
+    """Every cell that may exist, in a fixed order. Some do not apply: see `Damage.applies`."""
+    return [
+        Cell(engine, sealed, Damage(kind, name, clouds), order)
+        for engine in ENGINES
+        for sealed in (False, True)
+        for kind in KINDS[engine]
+        for name in DAMAGES
+        for clouds in CLOUD_SETS
+        for order in ORDERS
+        if _exists(kind, name, clouds)
+    ]
+
+
+def _exists(kind: str, name: str, clouds: str) -> bool:
+    replaced = {"store.json", "config", "names", "repository"}
+    return not (
+        (name == "flip-apart" and len(clouds) == 1)
+        or (name == "replay" and kind not in replaced)
+        or (name == "swap-kind" and kind == "tombstones")
+    )
+
+
+def sample(count: int, seed: int) -> list[Cell]:
+    """So many cells by a seed, each kind of object as often as the others as far as it has so many."""
+    draw = random.Random(seed)
+    by_kind: dict[str, list[Cell]] = {}
+    for cell in all_cells():
+        by_kind.setdefault(cell.damage.kind, []).append(cell)
+    for cells in by_kind.values():
+        draw.shuffle(cells)
+    chosen: list[Cell] = []
+    while len(chosen) < count and any(by_kind.values()):
+        chosen += [cells.pop() for cells in by_kind.values() if cells]
+    return chosen[:count]
+
+
+@dataclass
+class Verdict:
+    """What was wrong in a cell, as sentences; `applies` is False where the damage would change nothing."""
+
+    cell: Cell
+    rule: Rule
+    applies: bool = True
+    complaints: list[str] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+
+
+class Trial:
+    """The run of one cell in its world."""
+
+    def __init__(self, world: World, second: SecondReader, cell: Cell) -> None:
+        self.world, self.second, self.cell = world, second, cell
+        self.rule = rule_of(cell.damage)
+        self.verdict = Verdict(cell, self.rule)
+        self.owner = world.scene.machine
+        self.heads = world.heads()
+        self._pulls = 0
+
+    def run(self) -> Verdict:
+        self.world.put_back()
+        if not self.cell.damage.applies(self.world):
+            self.verdict.applies = False
+            return self.verdict
+        self.cell.damage.apply(self.world)
+        self._damaged = self._stored()
+        before = {cloud: self.second.restorable(cloud) for cloud in CLOUDS}
+        with self.world.at_work(self.owner), _little_memory(self.cell.damage.name == "oversize"):
+            if self.cell.order == "look":
+                self._look()
+                self._push()
+            else:
+                self._push()
+                self._look()
+            self._other()
+            self._mend()
+        for cloud in CLOUDS:
+            lost = before[cloud] - self.second.restorable(cloud)
+            if lost:
+                self.complain(f"bucket {cloud} gave back {len(lost)} versions before the commands that it lacks now")
+        return self.verdict
+
+    def complain(self, sentence: str) -> None:
+        self.verdict.complaints.append(sentence)
+
+    # ---- the commands
+
+    def _look(self) -> None:
+        self.expect("list", "list")
+        self.expect("log", "log", TARGET)
+        self.expect("show", "show", f"{TARGET}@main")
+        if self.cell.order == "look" or not self.rule.healed:
+            self._pull("pull")
+        self.expect("status", "status")
+        shallow = self.expect("verify", "verify")
+        still = {cloud for cloud, stored in self._stored().items() if stored == self._damaged[cloud]}
+        deep = self.expect("deep", "verify", "--deep", allow="rule" if still else OK | self.rule.deep)
+        if self.rule.named:
+            self._check_named(deep, still)
+        if shallow.status not in {0, deep.status}:
+            self.complain(f"verify ends with {shallow.status}, verify --deep with {deep.status}")
+
+    def _push(self) -> None:
+        model = self.world.models / "target"
+        pushed = self.expect("push", "push", TARGET, model, "-m", "Again")
+        if pushed.status == 0:
+            self.heads[TARGET] = str(pushed.document["version"])
+            self._check_acknowledged(pushed)
+        if self.rule.healed:
+            self._pull("pull after push", OK)
+
+    def _other(self) -> None:
+        """The repository of which nothing is damaged."""
+        allowed = OK if self.rule.others else None
+        self._pull("pull of the other", allowed, OTHER)
+        pushed = self.expect("push of the other", "push", OTHER, self.world.models / "late", "-m", "New", allow=allowed)
+        if pushed.status == 0:
+            self.heads[OTHER] = str(pushed.document["version"])
+            self._check_acknowledged(pushed)
+
+    def _mend(self) -> None:
+        repaired = self.expect("repair", "repair")
+        if repaired.status != 0:
+            for name in self._hinted(repaired):
+                self.expect("hinted", *name, allow=OK)
+            if self.rule.mended:
+                self.expect("repair again", "repair", allow=OK)
+        if self.rule.mended:
+            sound = self.expect("deep after repair", "verify", "--deep", allow=OK)
+            if sound.status == 0 and not sound.document.get("sound"):
+                self.complain("verify --deep ends with 0 and does not call the store sound")
+            self._pull("pull after repair", OK)
+        else:
+            self.expect("deep after repair", "verify", "--deep", allow=None)
+            self._pull("pull after repair", OK if self.rule.healed else None)
+
+    @staticmethod
+    def _hinted(repaired: Answer) -> list[list[str]]:
+        """The commands that a report names to admit buckets again."""
+        reasons = [str(reason) for reason in repaired.document.get("unreachable", {}).values()]
+        return [
+            ["store", "voters", "replace", reason.partition(HINTED)[2][:1], "--yes"]
+            for reason in reasons
+            if HINTED in reason
+        ]
+
+    # ---- what is expected of each
+
+    def expect(self, step: str, *arguments: object, allow: frozenset[int] | Literal["rule"] | None = "rule") -> Answer:
+        """Run a command; `allow` are the statuses that it may have, those of the rule by default, None for any that is
+        documented."""
+        answer = run(*arguments)
+        self.verdict.answers.append(answer)
+        if answer.failure is not None:
+            self.complain(f"{step}: {answer.failure}")
+            return answer
+        allowed = self.rule.statuses(step) if allow == "rule" else allow
+        if allowed is not None and answer.status not in allowed:
+            self.complain(f"{step}: expected {sorted(allowed)}, but {answer}")
+        return answer
+
+    def _pull(
+        self, step: str, allow: frozenset[int] | Literal["rule"] | None = "rule", repository: str = TARGET
+    ) -> Answer:
+        """Pull the branch `main` into a new folder: what arrives is what was pushed last, or nothing that is wrong."""
+        self._pulls += 1
+        target = self.world.scene.place / f"pulled-{self._pulls}"
+        self.world.forget_cache(self.owner)
+        answer = self.expect(step, "pull", repository, target, allow=allow)
+        found = contents(target) if target.is_dir() else {}
+        if answer.status == 0:
+            version = answer.document.get("version")
+            if version != self.heads[repository]:
+                self.complain(f"{step}: version {version} came back, not the newest, {self.heads[repository]}")
+            if found != self.tree(str(version), repository):
+                self.complain(f"{step}: other bytes came back than were pushed")
+        else:
+            wrong = [path for path, body in found.items() if body not in self._bodies_ever(path)]
+            if [path for path in wrong if not path.rpartition("/")[2].endswith("-part")]:
+                self.complain(f"{step}: the failed pull left wrong bytes in {wrong}")
+        shutil.rmtree(target, ignore_errors=True)
+        return answer
+
+    def tree(self, version: str, repository: str) -> Any:
+        if version in self.world.trees:
+            return self.world.trees[version]
+        return contents(self.world.models / ("target" if repository == TARGET else "late"))
+
+    def _bodies_ever(self, path: str) -> list[bytes]:
+        return [tree[path] for tree in self.world.trees.values() if path in tree]
+
+    def _stored(self) -> dict[str, tuple[int, bytes] | None]:
+        """What lies under the key of the subject in the buckets that were damaged: its size and first bytes."""
+        found: dict[str, tuple[int, bytes] | None] = {}
+        for cloud in self.cell.damage.clouds:
+            path = self.world.scene.cloud(cloud) / self.world.subjects[self.cell.damage.kind]
+            if path.is_file():
+                with path.open("rb") as file:
+                    found[cloud] = path.stat().st_size, file.read(1 << 20)
+            else:
+                found[cloud] = None
+        return found
+
+    def _check_named(self, deep: Answer, damaged: set[str]) -> None:
+        """`verify --deep` names the copies that are damaged still, and no others."""
+        key = self.world.subjects[self.cell.damage.kind]
+        problem = "missing" if self.cell.damage.name == "delete" else "damaged"
+        if self.cell.damage.kind == "store.json":
+            named = set(deep.document.get("unreachable", {}))
+            if named != damaged:
+                self.complain(f"verify --deep names the buckets {sorted(named)}, damaged are {sorted(damaged)}")
+            return
+        findings = {(item["bucket"], item["key"], item["problem"]) for item in deep.document.get("findings", [])}
+        expected = {(cloud, key, problem) for cloud in damaged}
+        if findings != expected:
+            self.complain(f"verify --deep names {sorted(findings)}, damaged are {sorted(expected)}")
+
+    def _check_acknowledged(self, pushed: Answer) -> None:
+        """Each bucket that was counted gives the version back on its own."""
+        counted = [cloud for cloud in CLOUDS if cloud not in pushed.document.get("lagging", {})]
+        if len(counted) < 2:
+            self.complain(f"the push was acknowledged, and only {counted} count")
+        for cloud in counted:
+            if pushed.document["version"] not in self.second.restorable(cloud):
+                self.complain(f"the push was acknowledged, and bucket {cloud}, which counts, does not give it back")
+
+
+@contextmanager
+def _little_memory(wanted: bool) -> Iterator[None]:
+    if not wanted:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,0 +1,233 @@
+"""What each command has to do beside each damage: a few rules, from which the verdict of every cell follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tests.hostile.damage import Damage
+
+OK: Final = frozenset({0})
+DAMAGED: Final = frozenset({10})
+ANY: Final = frozenset({0, 10})
+REFUSED: Final = frozenset({8, 10})
+"""Without a majority (8), or by what is damaged (10)."""
+MAJORITY: Final = 2
+
+IMMUTABLE: Final = ("pack", "page", "layout", "version", "node", "tensors", "attachment", "index", "tombstones")
+REGISTERS: Final = ("config", "names", "repository")
+CHECKPOINTS: Final = tuple(f"checkpoint of {register}" for register in REGISTERS)
+KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "buckets": ("store.json", *REGISTERS, "ended register", *IMMUTABLE),
+    "sqlite": ("store.json", *CHECKPOINTS, *IMMUTABLE),
+}
+"""The kinds of objects of a store, by its engine."""
+
+COMMANDS: Final = ("list", "log", "show", "pull", "push", "status", "verify", "deep", "repair")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The exit statuses that each command may have, `deep` being `verify --deep`.
+
+    `named`: the first `verify --deep` names exactly the damaged objects, each with its bucket and problem. `healed`:
+    after a push of the same files the new version can be pulled. `mended`: after `repair`, and the command that its
+    hint names where it ends with another status than 0, `verify --deep` is sound and everything can be pulled.
+    `others`: the other repository can be pulled and pushed.
+    """
+
+    name: str
+    says: str
+    list: frozenset[int] = OK
+    log: frozenset[int] = OK
+    show: frozenset[int] = OK
+    pull: frozenset[int] = OK
+    push: frozenset[int] = OK
+    status: frozenset[int] = OK
+    verify: frozenset[int] = ANY
+    deep: frozenset[int] = DAMAGED
+    repair: frozenset[int] = OK
+    named: bool = True
+    healed: bool = True
+    mended: bool = True
+    others: bool = True
+
+    def statuses(self, command: str) -> frozenset[int]:
+        found = getattr(self, command)
+        assert isinstance(found, frozenset)
+        return found
+
+
+INTACT_ELSEWHERE: Final = Rule(
+    "intact elsewhere",
+    "A bucket still holds the object (of a register: a majority of the voters). Reads and pushes go on, "
+    "`verify --deep` names exactly the damaged copies, `repair` replaces them, and the store is sound.",
+)
+LOST: Final = Rule(
+    "lost",
+    "No bucket holds the object, which a version needs. `pull` of that version ends with 10; a push of the same files "
+    "stores them anew.",
+    show=ANY,
+    pull=DAMAGED,
+    repair=ANY,
+    mended=False,
+)
+LOST_DOCUMENT: Final = replace(
+    LOST,
+    name="lost document",
+    says="As `lost`, of the document of a version: `log` cannot show it either.",
+    log=ANY,
+)
+LOST_NODE: Final = Rule(
+    "lost node",
+    "No bucket holds a node of the map of a repository: that repository is refused with 10, the others go on.",
+    list=ANY,
+    log=ANY,
+    show=ANY,
+    pull=DAMAGED,
+    push=DAMAGED,
+    repair=DAMAGED,
+    healed=False,
+    mended=False,
+)
+LOST_ASIDE: Final = Rule(
+    "lost, not needed to pull",
+    "No bucket holds an object of which no file is made (names of tensors, an attachment, an index segment): "
+    "everything goes on but what shows it; `verify --deep` names it.",
+    show=ANY,
+    repair=ANY,
+    mended=False,
+)
+LOST_TOMBSTONES: Final = Rule(
+    "lost tombstones",
+    "No bucket holds what says which packs will be deleted: reads go on, pushes may be refused with 10.",
+    push=ANY,
+    repair=ANY,
+    mended=False,
+    healed=False,
+    others=False,
+)
+ENDED: Final = Rule(
+    "ended register",
+    "The register of an epoch that is over: nobody who knows the next epoch needs it.",
+    deep=ANY,
+    named=False,
+)
+DOCUMENT: Final = Rule(
+    "store.json of a minority",
+    "The bucket takes no part: everything goes on by the others, the bucket is named with what to do, and `repair`, or "
+    "the command that it names, admits it again.",
+    verify=frozenset({8, 10}),
+    deep=frozenset({8, 10}),
+    repair=frozenset({0, 8, 10}),
+)
+DOCUMENTS: Final = Rule(
+    "store.json of a majority",
+    "The voters cannot be told from others: the store is refused with 8 or 10 (3 where none is left). "
+    "`recover --minority` goes on from a bucket that is intact.",
+    **dict.fromkeys(COMMANDS, frozenset({0, 3, 8, 10})),  # type: ignore[arg-type]
+    named=False,
+    healed=False,
+    mended=False,
+    others=False,
+)
+REPOSITORY_REGISTER: Final = Rule(
+    "register of a repository, in a majority",
+    "That repository is refused with 8 or 10, also where the objects were deleted; all other repositories go on, and "
+    "`status`, `verify` and `repair` name it.",
+    list=frozenset({0, 8, 10}),
+    log=REFUSED,
+    show=REFUSED,
+    pull=REFUSED,
+    push=REFUSED,
+    status=frozenset({0, 8, 10}),
+    verify=REFUSED,
+    deep=REFUSED,
+    repair=REFUSED,
+    healed=False,
+    mended=False,
+)
+STORE_REGISTER: Final = Rule(
+    "register of the store, in a majority",
+    "`config` or `names`: the store is refused with 8 or 10.",
+    **dict.fromkeys(COMMANDS, frozenset({0, 8, 10})),  # type: ignore[arg-type]
+    named=False,
+    healed=False,
+    mended=False,
+    others=False,
+)
+CHECKPOINT: Final = Rule(
+    "checkpoint, in all",
+    "The registers of the machine go on; `repair` writes the checkpoint anew.",
+    repair=ANY,
+    mended=False,
+)
+REPLAYED_DOCUMENT: Final = Rule(
+    "store.json as it was before",
+    "An earlier epoch leads to the present one; an earlier incarnation takes no part, as a damaged one.",
+    verify=frozenset({0, 8, 10}),
+    deep=frozenset({0, 8, 10}),
+    repair=frozenset({0, 8, 10}),
+    named=False,
+)
+REPLAYED: Final = Rule(
+    "register as it was before, in a minority",
+    "A minority that went back is outvoted: the newest state is read.",
+    deep=ANY,
+    named=False,
+)
+REPLAYED_MAJORITY: Final = Rule(
+    "register as it was before, in a majority",
+    "A machine that has seen the newer state never goes back: it reads the newest, or refuses and names the buckets. A "
+    "machine that is new may see the older state, as nothing tells it otherwise.",
+    **dict.fromkeys(COMMANDS, frozenset({0, 5, 8, 10})),  # type: ignore[arg-type]
+    named=False,
+    healed=False,
+    mended=False,
+)
+RULES: Final = (
+    INTACT_ELSEWHERE, LOST, LOST_DOCUMENT, LOST_NODE, LOST_ASIDE, LOST_TOMBSTONES, ENDED, DOCUMENT, DOCUMENTS,
+    REPOSITORY_REGISTER, STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT, REPLAYED, REPLAYED_MAJORITY,
+)  # fmt: skip
+
+
+def rule_of(damage: Damage) -> Rule:  # noqa: PLR0911 - the table itself
+    """The rule that a damage falls under."""
+    damaged, everywhere = len(damage.clouds), len(damage.clouds) == 3
+    if damage.kind == "ended register":
+        return ENDED
+    if damage.name == "replay":
+        if damage.kind == "store.json":
+            return REPLAYED_DOCUMENT
+        return REPLAYED if damaged < MAJORITY else REPLAYED_MAJORITY
+    if damage.kind == "store.json":
+        return DOCUMENT if damaged < MAJORITY else DOCUMENTS
+    if damage.kind in REGISTERS:
+        if damaged < MAJORITY:
+            return INTACT_ELSEWHERE
+        return REPOSITORY_REGISTER if damage.kind == "repository" else STORE_REGISTER
+    if not everywhere or (damage.kind == "pack" and damage.name == "flip-apart"):  # whose intact records make one whole
+        return INTACT_ELSEWHERE
+    if damage.kind in CHECKPOINTS:
+        return CHECKPOINT
+    return {
+        "node": LOST_NODE,
+        "version": LOST_DOCUMENT,
+        "tombstones": LOST_TOMBSTONES,
+        "tensors": LOST_ASIDE,
+        "attachment": LOST_ASIDE,
+        "index": LOST_ASIDE,
+    }.get(damage.kind, LOST)
+
+
+def table_of_rules() -> str:
+    """The rules as a table of Markdown: for `docs/security.md`, which a test compares with it."""
+    lines = [
+        "| beside | " + " | ".join(f"`{command}`" for command in COMMANDS) + " |",
+        "|---|" + "---|" * len(COMMANDS),
+    ]
+    for rule in RULES:
+        statuses = (", ".join(map(str, sorted(rule.statuses(command)))) for command in COMMANDS)
+        lines.append(f"| {rule.name} | " + " | ".join(statuses) + " |")
+    return "\n".join(lines)

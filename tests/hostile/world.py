@@ -1,0 +1,282 @@
+"""One small store of three folders with at least one object of each kind, made once and put back as it was before each
+cell: in memory, since thousands of cells each need it whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from unittest import mock
+
+import numpy as np
+from safetensors.numpy import save_file
+
+import skyhold
+from skyhold.consensus.checkpoint import checkpoint_prefix
+from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.connection import new_operation_id
+from skyhold.registry.reading import open_version
+from skyhold.registry.root import register_key
+from skyhold.storage.canonical import canonical
+from skyhold.storage.names import blob_key, pack_key
+from skyhold.storage.policy import Policy
+from tests.cli.models import contents
+from tests.endtoend.machines import CLOUDS, Machine, Scene
+from tests.endtoend.stores import level
+
+TARGET: Final = "team/target"
+OTHER: Final = "team/other"
+LATE: Final = "team/late"
+NOTE: Final = "A note that is too long for the map. " * 50
+_Signature = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A version as its repository's map names it, and the files that were pushed."""
+
+    repository: str
+    digest: str
+    document: str
+    layout: str
+    tree: Mapping[str, bytes]
+
+
+class World:
+    """A store of the engine `buckets` or `sqlite`, open or sealed, with the machine that made it (`owner`).
+
+    `subjects` maps each kind of object to the key of one, which the head of `TARGET` needs where versions need such a
+    thing at all; `others` to one more of the kind; `older` to the bytes that each bucket held under that key before
+    (of what is ever replaced).
+    """
+
+    def __init__(self, place: Path, *, engine: str, sealed: bool) -> None:
+        self.scene, self.engine, self.sealed = Scene(place), engine, sealed
+        self.entries: dict[str, Entry] = {}
+        self.subjects: dict[str, str] = {}
+        self.others: dict[str, str] = {}
+        self.older: dict[str, dict[str, bytes]] = {}
+        self._folders: set[Path] = set()
+        self._image: dict[Path, bytes] = {}
+        self._signatures: dict[Path, _Signature] = {}
+        place.mkdir(parents=True)
+        with self.at_work(self.scene.machine):
+            self._make()
+        self._keep()
+
+    @property
+    def key_file(self) -> Path:
+        return self.scene.place / "team.key"
+
+    @property
+    def models(self) -> Path:
+        return self.scene.place / "models"
+
+    def url(self, cloud: str) -> str:
+        return str(self.scene.cloud(cloud))
+
+    @contextmanager
+    def at_work(self, machine: Machine, cloud: str = "a") -> Iterator[None]:
+        """Be a machine of this store, which reaches it by one of its buckets."""
+        with machine.at_work():
+            if self.sealed:
+                os.environ["SKYHOLD_KEY_FILE"] = str(self.key_file)
+            os.environ["SKYHOLD_STORE"] = self.url(cloud)
+            yield
+
+    @property
+    def trees(self) -> dict[str, Mapping[str, bytes]]:
+        """The files of every version that was pushed, by its digest."""
+        return {digest: entry.tree for digest, entry in self.entries.items()}
+
+    def heads(self) -> dict[str, str]:
+        """The version that each repository's `main` points to."""
+        return {entry.repository: digest for digest, entry in self.entries.items()}
+
+    def forget_cache(self, machine: Machine) -> None:
+        """What is read next shall come out of the buckets."""
+        shutil.rmtree(machine.folder / "cache", ignore_errors=True)
+
+    # ---- made once
+
+    def _make(self) -> None:
+        from skyhold.security.keys import KeyFile
+
+        keys = [KeyFile.generate(self.key_file)] if self.sealed else []
+        urls = self.scene.clouds()
+        for name, folder in ((OTHER, "other"), (TARGET, "target"), (LATE, "late")):
+            _write_model(self.models / folder, seed=len(name))
+        with skyhold.init(urls, engine=self.engine, encrypt_with=keys) as store:
+            self._push(store, OTHER, "other", tags=["v1"])
+            self._push(store, TARGET, "target", tags=["v1"])
+            self._remember(["store.json"])
+            if self.engine == "buckets":
+                level(store)
+                store.replace_voter("c")
+        if self.engine == "sqlite":
+            skyhold.recover(urls[0])[0].close()
+        with skyhold.open(urls[0]) as store:
+            _change_model(self.models / "target", seed=2)
+            target = self._push(store, TARGET, "target", tags=["v2"])
+            target.attach("main", notes=[NOTE])
+            target.set_refs({f"alias/name-{number:02}-{'x' * 40}": "main" for number in range(60)})
+            _set_tombstones(store)
+            store.sync()
+            if self.engine == "buckets":
+                level(store)
+            self._remember(key for key in self._keys() if key.startswith("registers/"))
+            _change_model(self.models / "target", seed=3)
+            target = self._push(store, TARGET, "target", tags=["v3"], aliases=["champion"])
+            target.attach("main", notes=[NOTE])
+            self._push(store, LATE, "late")
+            store.sync()
+            if self.engine == "buckets":
+                level(store)
+            self._find_subjects(store)
+            if not store.verify(deep=True).sound:
+                raise AssertionError("the store is not sound before anything is damaged")
+
+    def _push(self, store: skyhold.Store, name: str, folder: str, **options: object) -> skyhold.Repository:
+        repository = store.repository(name, create=True)
+        with mock.patch("skyhold.storage.layout.PAGE_BYTES_MAX", 400):  # a layout of several pages
+            pushed = repository.push(self.models / folder, message="Made for damage", **options)  # type: ignore[arg-type]
+        connection = store._connection
+        with connection.session(Policy()) as session:
+            snapshot = Catalogue(session.registers, session.blobs).open(name).read()
+            entry = snapshot.version(pushed.version)
+        tree = contents(self.models / folder)
+        self.entries[pushed.version] = Entry(name, pushed.version, entry.document, entry.layout, tree)
+        return repository
+
+    def _remember(self, keys: object) -> None:
+        """Keep the present state of objects, to replay it later."""
+        for key in list(keys):  # type: ignore[call-overload]
+            self.older[key] = {cloud: (self.scene.cloud(cloud) / key).read_bytes() for cloud in CLOUDS}
+
+    def _keys(self) -> list[str]:
+        folder = self.scene.cloud("a")
+        return sorted(
+            key
+            for path in folder.rglob("*")
+            if path.is_file() and not (key := path.relative_to(folder).as_posix()).startswith(".skyhold")
+        )
+
+    def _find_subjects(self, store: skyhold.Store) -> None:
+        connection = store._connection
+        head = next(entry for entry in reversed(self.entries.values()) if entry.repository == TARGET)
+        with connection.session(Policy()) as session:
+            register = Catalogue(session.registers, session.blobs).open(TARGET)
+            snapshot = register.read()
+            _, files = open_version(session, snapshot, head.digest)
+            nodes = list(snapshot.map.node_names())
+            attached = [item.blob for item in snapshot.attached(head.digest) if item.blob]
+            blobs = dict.fromkeys(files.blobs())
+            packs = [pack_key(pack) for pack in files.pack_ids()]
+        keys = self._keys()
+        of_head = {
+            "pack": packs[-1],
+            "version": blob_key("versions", head.document),
+            "layout": blob_key("layouts", head.layout),
+            "page": next(blob_key(folder, name) for folder, name in blobs if folder == "pages"),
+            "tensors": next(blob_key(folder, name) for folder, name in blobs if folder == "tensors"),
+            "node": blob_key("nodes", nodes[-1]),
+            "attachment": blob_key("attachments", attached[-1]),  # type: ignore[arg-type]
+        }
+        self.subjects = {"store.json": "store.json", **of_head}
+        for kind, folder in (("index", "indexes"), ("tombstones", "tombstones")):
+            self.subjects[kind] = next(key for key in keys if key.startswith(f"{folder}/"))
+        registers = {"config": "config", "names": "names", "repository": register_key(register.repository_id)}
+        if self.engine == "buckets":
+            epoch = connection.document.engine.term
+            for kind, key in registers.items():
+                self.subjects[kind] = f"registers/{epoch:08x}/{key.replace('/', '-')}"
+            self.subjects["ended register"] = f"registers/{1:08x}/config"
+        else:
+            for kind, key in registers.items():
+                folder = checkpoint_prefix(key, 1, 1, connection.store_keys.name_key()).rpartition("/")[0]
+                self.subjects[f"checkpoint of {kind}"] = max(key for key in keys if key.startswith(folder))
+        self.others = {kind: _sibling(key, keys) for kind, key in self.subjects.items()}
+
+    # ---- put back before each cell
+
+    def _keep(self) -> None:
+        place = self.scene.place
+        for path in place.rglob("*"):
+            if path.is_file():
+                self._image[path] = path.read_bytes()
+                self._signatures[path] = _signature(path)
+            else:
+                self._folders.add(path)
+
+    def put_back(self) -> None:
+        """Everything as it was when it was made: what was changed is written anew, what was added is deleted."""
+        missing = dict(self._image)
+        folders = []
+        for path in self.scene.place.rglob("*"):
+            if path.is_dir() and not path.is_symlink():
+                folders.append(path)
+            elif path not in missing:
+                path.unlink()
+            elif _signature(path) == self._signatures[path]:
+                del missing[path]
+        for path, body in missing.items():
+            path.unlink(missing_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(body)
+            if path == self.key_file:
+                path.chmod(0o600)
+            self._signatures[path] = _signature(path)
+        for folder in self._folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(folders):
+            if folder not in self._folders:
+                folder.rmdir()
+
+
+def _signature(path: Path) -> _Signature:
+    found = path.lstat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _sibling(key: str, keys: list[str]) -> str:
+    """Another object of the same kind, of the same epoch where it is a register; "" where there is none."""
+    folder, epoch = [*key.split("/"), ""][:2]
+    prefix = f"registers/{epoch}/" if folder == "registers" else f"{folder}/"
+    return max((other for other in keys if other.startswith(prefix) and other != key), default="")
+
+
+def _write_model(folder: Path, *, seed: int) -> None:
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    weights = {f"layer.{number}": random.normal(size=(8, 8)).astype(np.float32) for number in range(2)}
+    save_file(weights, folder / "model.safetensors")
+    for number in range(6):
+        (folder / f"part-{number}").write_bytes(random.bytes(300 + 10 * number))
+    (folder / "README.md").write_text(f"# Model {seed}\n")
+
+
+def _change_model(folder: Path, *, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    for number in range(3):
+        (folder / f"part-{number}").write_bytes(random.bytes(300 + 10 * number))
+
+
+def _set_tombstones(store: skyhold.Store) -> None:
+    """Tombstones as gc will write them, of a pack that never was, named by the register `names`."""
+    connection = store._connection
+    body = canonical({"tombstones": 1, "epoch": 1, "packs": [secrets.token_hex(16)], "blobs": []})
+    with connection.session(Policy()) as session:
+        name = session.blobs.write("tombstones", body)
+        names = Catalogue(session.registers, session.blobs).read()
+        document = json.loads(names.encode())
+        document["gc"]["tombstones"] = [name]
+        registers = connection.registers
+        found = registers.read("names")
+        assert found is not None
+        registers.compare_and_set("names", found.version, canonical(document), new_operation_id())
