@@ -109,7 +109,7 @@ class Trial:
             return self.verdict
         self.cell.damage.apply(self.world)
         self._damaged = self._stored()
-        before = {cloud: self.second.restorable(cloud) for cloud in CLOUDS}
+        before = {cloud: self._restorable(cloud) for cloud in CLOUDS}
         with self.world.at_work(self.owner), _little_memory(self.cell.damage.name == "oversize"):
             if self.cell.order == "look":
                 self._look()
@@ -120,10 +120,13 @@ class Trial:
             self._other()
             self._mend()
         for cloud in CLOUDS:
-            lost = before[cloud] - self.second.restorable(cloud)
+            lost = before[cloud] - self._restorable(cloud)
             if lost:
                 self.complain(f"bucket {cloud} gave back {len(lost)} versions before the commands that it lacks now")
         return self.verdict
+
+    def _restorable(self, cloud: str) -> frozenset[str]:
+        return self.second.restorable(self.world.scene.cloud(cloud))
 
     def complain(self, sentence: str) -> None:
         self.verdict.complaints.append(sentence)
@@ -266,7 +269,7 @@ class Trial:
         if len(counted) < 2:
             self.complain(f"the push was acknowledged, and only {counted} count")
         for cloud in counted:
-            if pushed.document["version"] not in self.second.restorable(cloud):
+            if pushed.document["version"] not in self._restorable(cloud):
                 self.complain(f"the push was acknowledged, and bucket {cloud}, which counts, does not give it back")
 
 

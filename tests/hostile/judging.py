@@ -34,7 +34,7 @@ class Court:
         place = cell.engine, cell.sealed
         if place not in self._worlds:
             world = World(self._folder / f"{cell.engine}-{cell.sealed}", engine=cell.engine, sealed=cell.sealed)
-            self._worlds[place] = world, SecondReader(world)
+            self._worlds[place] = world, SecondReader(world.scene.cloud("a"), world.key_file if world.sealed else None)
         return Trial(*self._worlds[place], cell).run()
 
 

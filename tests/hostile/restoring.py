@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.hostile.world import World
 from tests.second_reading import READER
 
 
@@ -29,14 +28,12 @@ reader = _load()
 class SecondReader:
     """The second reader with the keys of a store, which it took before anything was damaged."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        key_file = reader.read_key_file(world.key_file) if world.sealed else None
-        self._keys = reader.Bucket(world.scene.cloud("a")).load_document(key_file, None)
+    def __init__(self, bucket: Path, key_file: Path | None = None) -> None:
+        key = None if key_file is None else reader.read_key_file(key_file)
+        self._keys = reader.Bucket(bucket).load_document(key, None)
 
-    def restorable(self, cloud: str) -> frozenset[str]:
-        """The digests of all versions that this bucket holds whole."""
-        folder = self._world.scene.cloud(cloud)
+    def restorable(self, folder: Path) -> frozenset[str]:
+        """The digests of all versions that the bucket in this folder holds whole."""
         store = object.__new__(reader.Store)
         bucket = object.__new__(reader.Bucket)
         bucket.folder = folder

@@ -29,12 +29,12 @@ from skyhold.storage.policy import Policy
 from tests.cli.models import contents
 from tests.endtoend.machines import CLOUDS, Machine, Scene
 from tests.endtoend.stores import level
+from tests.hostile.image import Image
 
 TARGET: Final = "team/target"
 OTHER: Final = "team/other"
 LATE: Final = "team/late"
 NOTE: Final = "A note that is too long for the map. " * 50
-_Signature = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,10 @@ class World:
         self.subjects: dict[str, str] = {}
         self.others: dict[str, str] = {}
         self.older: dict[str, dict[str, bytes]] = {}
-        self._folders: set[Path] = set()
-        self._image: dict[Path, bytes] = {}
-        self._signatures: dict[Path, _Signature] = {}
         place.mkdir(parents=True)
         with self.at_work(self.scene.machine):
             self._make()
-        self._keep()
+        self._image = Image(place)
 
     @property
     def key_file(self) -> Path:
@@ -99,6 +96,10 @@ class World:
         """The version that each repository's `main` points to."""
         return {entry.repository: digest for digest, entry in self.entries.items()}
 
+    def put_back(self) -> None:
+        """Everything as it was when it was made."""
+        self._image.put_back()
+
     def forget_cache(self, machine: Machine) -> None:
         """What is read next shall come out of the buckets."""
         shutil.rmtree(machine.folder / "cache", ignore_errors=True)
@@ -111,7 +112,7 @@ class World:
         keys = [KeyFile.generate(self.key_file)] if self.sealed else []
         urls = self.scene.clouds()
         for name, folder in ((OTHER, "other"), (TARGET, "target"), (LATE, "late")):
-            _write_model(self.models / folder, seed=len(name))
+            write_model(self.models / folder, seed=len(name))
         with skyhold.init(urls, engine=self.engine, encrypt_with=keys) as store:
             self._push(store, OTHER, "other", tags=["v1"])
             self._push(store, TARGET, "target", tags=["v1"])
@@ -122,7 +123,7 @@ class World:
         if self.engine == "sqlite":
             skyhold.recover(urls[0])[0].close()
         with skyhold.open(urls[0]) as store:
-            _change_model(self.models / "target", seed=2)
+            change_model(self.models / "target", seed=2)
             target = self._push(store, TARGET, "target", tags=["v2"])
             target.attach("main", notes=[NOTE])
             target.set_refs({f"alias/name-{number:02}-{'x' * 40}": "main" for number in range(60)})
@@ -131,7 +132,7 @@ class World:
             if self.engine == "buckets":
                 level(store)
             self._remember(key for key in self._keys() if key.startswith("registers/"))
-            _change_model(self.models / "target", seed=3)
+            change_model(self.models / "target", seed=3)
             target = self._push(store, TARGET, "target", tags=["v3"], aliases=["champion"])
             target.attach("main", notes=[NOTE])
             self._push(store, LATE, "late")
@@ -203,46 +204,6 @@ class World:
                 self.subjects[f"checkpoint of {kind}"] = max(key for key in keys if key.startswith(folder))
         self.others = {kind: _sibling(key, keys) for kind, key in self.subjects.items()}
 
-    # ---- put back before each cell
-
-    def _keep(self) -> None:
-        place = self.scene.place
-        for path in place.rglob("*"):
-            if path.is_file():
-                self._image[path] = path.read_bytes()
-                self._signatures[path] = _signature(path)
-            else:
-                self._folders.add(path)
-
-    def put_back(self) -> None:
-        """Everything as it was when it was made: what was changed is written anew, what was added is deleted."""
-        missing = dict(self._image)
-        folders = []
-        for path in self.scene.place.rglob("*"):
-            if path.is_dir() and not path.is_symlink():
-                folders.append(path)
-            elif path not in missing:
-                path.unlink()
-            elif _signature(path) == self._signatures[path]:
-                del missing[path]
-        for path, body in missing.items():
-            path.unlink(missing_ok=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(body)
-            if path == self.key_file:
-                path.chmod(0o600)
-            self._signatures[path] = _signature(path)
-        for folder in self._folders:
-            folder.mkdir(parents=True, exist_ok=True)
-        for folder in reversed(folders):
-            if folder not in self._folders:
-                folder.rmdir()
-
-
-def _signature(path: Path) -> _Signature:
-    found = path.lstat()
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
 
 def _sibling(key: str, keys: list[str]) -> str:
     """Another object of the same kind, of the same epoch where it is a register; "" where there is none."""
@@ -251,7 +212,7 @@ def _sibling(key: str, keys: list[str]) -> str:
     return max((other for other in keys if other.startswith(prefix) and other != key), default="")
 
 
-def _write_model(folder: Path, *, seed: int) -> None:
+def write_model(folder: Path, *, seed: int) -> None:
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     weights = {f"layer.{number}": random.normal(size=(8, 8)).astype(np.float32) for number in range(2)}
@@ -261,7 +222,7 @@ def _write_model(folder: Path, *, seed: int) -> None:
     (folder / "README.md").write_text(f"# Model {seed}\n")
 
 
-def _change_model(folder: Path, *, seed: int) -> None:
+def change_model(folder: Path, *, seed: int) -> None:
     random = np.random.default_rng(seed)
     for number in range(3):
         (folder / f"part-{number}").write_bytes(random.bytes(300 + 10 * number))
