@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml requirements.txt
 	touch $(STAMP)
 
 
-.PHONY: help setup demo demo-read test test-all check format types contracts lint golden reference servers sim spec torture bench clean
+.PHONY: help setup demo demo-read test test-all test-pythons check format types contracts lint golden reference servers sim spec torture bench clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,13 @@ test-all: $(STAMP) servers ## Run the tests with every real server; a skip fails
 
 servers: ## Build the real servers of the tests into a cache folder outside the checkout
 	tools/servers/build
+
+test-pythons: ## Run the tests that need no server on every Python from 3.11 on that this machine has
+	@for python in $$(tools/pythons); do \
+		version=$$($$python -c 'import sys; print(*sys.version_info[:3], sep=".")') && \
+		echo "Python $$version, $$python" && \
+		SKYHOLD_REQUIRE_ALL= SKYHOLD_SERVERS=/nonexistent $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venvs/$$version || exit 1; \
+	done
 
 check: lint types contracts ## Lint, types and import contracts
 
@@ -77,4 +84,4 @@ bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone, etcd);
 	$(BIN)/python benchmarks/bench_consensus.py
 
 clean: ## Remove what these commands made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output torture-output sim-output
+	rm -rf $(VENV) .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output torture-output sim-output

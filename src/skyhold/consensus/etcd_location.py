@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, fields
-from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl
 
 from skyhold.buckets.bucket import check_key
 from skyhold.buckets.user_path import absolute, expand_user
@@ -24,6 +24,7 @@ ENDPOINTS_MAX: Final = 16
 PREFIX: Final = "skyhold"
 """The prefix of keys where the URL names none."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_URL: Final = re.compile(r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 _REFERENCE: Final = re.compile(r"chain|env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
 _HINT: Final = "Use etcds://host:2379,host:2379/prefix, or etcd:// where the network is trusted"
 
@@ -56,17 +57,17 @@ class EtcdLocation:
 
     @property
     def tls(self) -> bool:
-        return urlsplit(self.url).scheme == "etcds"
+        return _split(self.url).scheme == "etcds"
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The nodes as `host:port`, in the order in which they are tried."""
-        return tuple(urlsplit(self.url).netloc.split(","))
+        return tuple(_split(self.url).netloc.split(","))
 
     @property
     def prefix(self) -> str:
         """What every key begins with, without slashes at its ends."""
-        return urlsplit(self.url).path.strip("/")
+        return _split(self.url).path.strip("/")
 
     def to_json(self) -> dict[str, object]:
         """The location as a JSON object, without the settings that are at their defaults."""
@@ -92,7 +93,7 @@ def parse_etcd_location(
 
     Raises `InvalidInput`, whose message never holds what the URL said: somebody may have put a secret into it.
     """
-    parts = urlsplit(url)
+    parts = _split(url)
     endpoints = [_with_port(host) for host in parts.netloc.split(",")]
     bare = f"{parts.scheme}://{','.join(endpoints)}/{parts.path.strip('/') or PREFIX}"
     if parts.fragment:
@@ -105,6 +106,21 @@ def parse_etcd_location(
     if isinstance(certificates, str):
         settings["ca_file"] = str(absolute(expand_user(certificates, "ca_file")))
     return EtcdLocation.from_json({"url": bare, **settings})
+
+
+class _Parts(NamedTuple):
+    scheme: str
+    netloc: str
+    path: str
+    query: str
+    fragment: str
+
+
+def _split(url: str) -> _Parts:
+    """The parts of a URL (RFC 3986, appendix B). `urlsplit` takes an authority for that of one host, and refuses two of
+    them from some patch of Python on."""
+    found = _URL.fullmatch(url)
+    return _Parts(*found.groups("")) if found is not None else _Parts("", "", "", "", "")
 
 
 def _refuse(reason: str) -> InvalidInput:
@@ -120,7 +136,7 @@ def _host(endpoint: str) -> str:
 
 
 def _check_url(url: str) -> None:
-    parts = urlsplit(url)
+    parts = _split(url)
     if "@" in parts.netloc:
         raise _refuse("holds credentials; put a reference to them into `credentials` instead")
     if parts.scheme not in {"etcd", "etcds"}:
