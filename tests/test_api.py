@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import skyhold
-from skyhold.errors import NotFound
+from skyhold.errors import InvalidInput, NotFound
 from skyhold.registry.store import Store
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import Scene
@@ -121,7 +121,7 @@ def test_examples_in_docstrings_run(scene: Scene, store: Store, monkeypatch: pyt
 def test_closed_store_is_closed_also_after_an_error(scene: Scene, store: Store) -> None:
     with pytest.raises(NotFound), skyhold.open(scene.clouds()[0]) as opened:
         opened.repository("team/nothing")
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(InvalidInput, match="closed"):
         opened.repositories()
 
 

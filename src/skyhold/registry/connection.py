@@ -28,7 +28,7 @@ from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.pinned import PinnedRegisters
 from skyhold.consensus.register import Known, Registers
 from skyhold.consensus.stale import StaleRegisters
-from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
+from skyhold.errors import Corrupt, InvalidInput, OutcomeUnknown, SkyholdError, Unavailable
 from skyhold.registry.epochs import StoreSuccession, newest_engine, open_registers
 from skyhold.registry.session import Session
 from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase, StoreKeys
@@ -105,6 +105,13 @@ class Connection:
         self._max_age_s = max_age_s
         self.stale: dict[str, Known] = {}
         self._buckets_pid = os.getpid()
+        self._closed = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidInput(
+                "The store was closed; it cannot be used any more", code="store_closed", hint="Open it again"
+            )
 
     @property
     def shared(self) -> bool:
@@ -127,6 +134,7 @@ class Connection:
     def configuration(self) -> Configuration:
         """The store's configuration, read when it is needed first, and anew in each epoch."""
         with self._lock:
+            self._check_open()
             if self._configuration is not None:
                 return self._configuration
             engine = self.document.engine
@@ -181,6 +189,7 @@ class Connection:
     def bucket_at(self, location: BucketLocation) -> Bucket:
         """The bucket at a place, opened once."""
         with self._lock:
+            self._check_open()
             if self._buckets_pid != os.getpid():  # after a fork connections are the parent's
                 self._buckets, self._buckets_pid = {}, os.getpid()
             if location not in self._buckets:
@@ -209,6 +218,7 @@ class Connection:
         reading goes on, and the next change of such a register completes it or says that it cannot.
         """
         with self._lock:
+            self._check_open()
             if self._registers is None:
                 self._registers = self._open_registers()
             return self._registers
@@ -322,8 +332,9 @@ class Connection:
         return Replicas(buckets, enough, lagging=lagging)
 
     def close(self) -> None:
-        """Close what was opened. The connection must not be used afterwards."""
+        """Close what was opened. What is asked of the connection afterwards is refused."""
         with self._lock:
+            self._closed = True
             for bucket in self._buckets.values():
                 bucket.close()
             self._buckets.clear()

@@ -17,7 +17,15 @@ from typing import Final
 from skyhold.errors import InvalidInput
 from skyhold.storage.canonical import INTEGER_MAX, NESTING_MAX, Json, check_value
 
+NAME_CHARACTERS_MAX: Final = 1024
+"""Of every name and reference; what is kept has bounds of its own."""
+
 _SHOWN_CHARACTERS: Final = 60
+
+
+def _is_path(written: bytes) -> bool:
+    """Whether a file system can have it (POSIX: PATH_MAX, NAME_MAX)."""
+    return b"\0" not in written and len(written) < 4096 and all(len(name) <= 255 for name in written.split(b"/"))
 
 
 def pairs(given: object, what: str) -> list[tuple[str, object]]:
@@ -29,21 +37,29 @@ def pairs(given: object, what: str) -> list[tuple[str, object]]:
     return [(text(name, f"a name of {what}"), value) for name, value in given.items()]
 
 
-def text(value: object, what: str) -> str:
-    """A text that has a UTF-8 form."""
-    if not isinstance(value, str):
-        raise _refused(f"{what} as text", value)
+def text(value: object, what: str, *, long: bool = False) -> str:
+    """A text that has a UTF-8 form: a name or a reference, or one that may be `long` and is bounded by who keeps it."""
+    if not isinstance(value, str) or (len(value) > NAME_CHARACTERS_MAX and not long):
+        raise _refused(f"{what} as text" + ("" if long else f" of at most {NAME_CHARACTERS_MAX} characters"), value)
     plain_text = str.__str__(value)  # of a subclass, such as NumPy's, the text alone
     if not plain_text.isascii():
         check_value(plain_text, what)
     return plain_text
 
 
-def texts(values: object, what: str) -> tuple[str, ...]:
+def texts(values: object, what: str, *, long: bool = False) -> tuple[str, ...]:
     """A list, or any other series, of texts."""
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise _refused(f"{what} as a list of texts", values)
-    return tuple(text(value, f"each of {what}") for value in values)
+    return tuple(text(value, f"each of {what}", long=long) for value in items(values, what))
+
+
+def items(values: object, what: str) -> list[object]:
+    """What a list, or any other series, holds. A text is none."""
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping):
+        try:
+            return list(values)
+        except TypeError:  # of what only looks like a series, as NumPy's array of no dimension
+            pass
+    raise _refused(f"{what} as a list", values)
 
 
 def numbers(values: object, what: str) -> dict[str, float]:
@@ -70,7 +86,7 @@ def values(given: object, what: str) -> Json:
 def count(value: object, what: str, least: int = 1) -> int:
     """A whole number of at least `least`."""
     value = _scalar(value)
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) <= INTEGER_MAX:
         raise _refused(f"{what} as a whole number of at least {least}", value)
     return int(value)
 
@@ -78,9 +94,12 @@ def count(value: object, what: str, least: int = 1) -> int:
 def path(value: object, what: str) -> Path:
     """The path of a file or folder, as text or `os.PathLike`."""
     written = os.fspath(value) if isinstance(value, str | os.PathLike) else value
-    if not isinstance(written, str) or "\0" in written or not written:
-        raise _refused(f"{what} as a path", value)
-    return Path(written)
+    try:
+        if isinstance(written, str) and written and _is_path(os.fsencode(written)):
+            return Path(written)
+    except UnicodeEncodeError:
+        pass
+    raise _refused(f"{what} as a path", value)
 
 
 def _plain(value: object, what: str, depth: int = 0) -> object:

@@ -154,7 +154,7 @@ def is_version_prefix(text: str) -> bool:
 
 def check_repository_name(name: str) -> str:
     """Return `name`, or raise `InvalidInput` unless it is `team/name`."""
-    if not isinstance(name, str) or _REPOSITORY_NAME.fullmatch(name) is None:
+    if _REPOSITORY_NAME.fullmatch(name) is None:
         raise InvalidInput(
             f"Expected a repository such as `team/name` but got {name!r}",
             code="invalid_repository_name",

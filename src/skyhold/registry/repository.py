@@ -104,17 +104,17 @@ class Repository:
 
         request = PushRequest(
             path=given.path(path, "the files to push"),
-            message=given.text(message, "the message"),
+            message=given.text(message, "the message", long=True),
             author=self._author(author),
             branch=given.text(branch, "the branch"),
             tags=given.texts(tags, "tags"),
             aliases=given.texts(aliases, "aliases"),
             metrics=given.numbers(metrics, "metrics"),
-            notes=given.texts(notes, "notes"),
+            notes=given.texts(notes, "notes", long=True),
             parameters=given.values(parameters, "parameters"),
             metadata=given.values(metadata, "metadata"),
-            data=given.texts(data, "data"),
-            code=given.texts(code, "code"),
+            data=given.texts(data, "data", long=True),
+            code=given.texts(code, "code", long=True),
             expected_parent=None if expected_parent is None else given.text(expected_parent, "the expected parent"),
             dry_run=dry_run,
             without_optimizer=without_optimizer,
@@ -232,10 +232,10 @@ class Repository:
         """
 
         wanted = _targets(changes, "changes")
-        musts = _targets(expected or {}, "expected")
+        musts = _targets(expected, "expected")
         for name in wanted.keys() | musts.keys():
             Ref.parse(name)
-        said = Change(author=self._author(author), time=now(), reason=given.text(reason, "the reason"))
+        said = Change(author=self._author(author), time=now(), reason=given.text(reason, "the reason", long=True))
 
         def move(register: RepositoryRegister, snapshot: Snapshot) -> list[MoveView]:
             updates = []
@@ -302,7 +302,7 @@ class Repository:
     ) -> None:
         """Attach metrics and notes to a version that exists; its id does not change."""
 
-        measured, texts = given.numbers(metrics, "metrics"), given.texts(notes, "notes")
+        measured, texts = given.numbers(metrics, "metrics"), given.texts(notes, "notes", long=True)
 
         def attach(register: RepositoryRegister, snapshot: Snapshot) -> None:
             found = tuple(attachments(self._resolve(snapshot, reference), measured, texts))

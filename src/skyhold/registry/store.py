@@ -105,7 +105,7 @@ class Store:
     def create_repository(self, name: str, *, policy: Policy | None = None) -> Repository:
         """Make an empty repository `team/name`. Raises `AlreadyExists`, and `InvalidInput` for a policy that the
         store's buckets cannot meet."""
-        check_repository_name(name)
+        name = _repository_name(name)
         chosen = policy or self.configuration.policy
         repository_id, operation_id = secrets.token_hex(16), new_operation_id()
 
@@ -122,6 +122,7 @@ class Store:
         With `create` a missing one is made by the first push to it, at its end, once all of its version is durable; a
         push that fails leaves no empty repository behind. `create_repository` makes one at once.
         """
+        name = _repository_name(name)
         found = self._find(name)
         if found is not None:
             return Repository(self._connection, found, name, create=create)
@@ -136,14 +137,13 @@ class Store:
 
     def rename_repository(self, name: str, new_name: str) -> None:
         """Give a repository another name; nothing of it is rewritten."""
-        for given_name in (name, new_name):
-            check_repository_name(given_name)
+        name, new_name = _repository_name(name), _repository_name(new_name)
         operation_id = new_operation_id()
         self._change(lambda catalogue: catalogue.rename(name, new_name, operation_id, pause=pause))
 
     def delete_repository(self, name: str) -> None:
         """Take a repository away; `undelete_repository` brings it back."""
-        check_repository_name(name)
+        name = _repository_name(name)
         time, operation_id = now(), new_operation_id()
         self._change(lambda catalogue: catalogue.delete(name, time=time, operation_id=operation_id, pause=pause))
 
@@ -172,7 +172,8 @@ class Store:
         from skyhold.registry.joining import plan_join
         from skyhold.registry.reconfiguring import join_bucket
 
-        location = parse_location(url, name=name, **options)  # type: ignore[arg-type]
+        settings = {key: given.text(value, f"`{key}`") for key, value in options.items() if value is not None}
+        location = parse_location(given.text(url, "the URL"), name=given.text(name, "the name"), **settings)  # type: ignore[arg-type]
         joining = plan_join(self._connection, location)
         if not dry_run:
             join_bucket(self._connection, location, role)
@@ -183,7 +184,7 @@ class Store:
         together. Refused where the others do not hold everything, unless `force`."""
         from skyhold.registry.reconfiguring import leave_buckets
 
-        leaving = (name, *others)
+        leaving = given.texts((name, *others), "the names of buckets")
         if not force:
             staying = [bucket for bucket in self.status().buckets if bucket.name not in leaving]
             lacking = [bucket.name for bucket in staying if bucket.error is not None or bucket.missing]
@@ -200,17 +201,21 @@ class Store:
         """Give buckets a vote (`voter`) or take it (`packs`), as one change."""
         from skyhold.registry.reconfiguring import change_roles
 
-        change_roles(self._connection, roles)
+        change_roles(
+            self._connection,
+            {name: given.text(role, f"the role of `{name}`") for name, role in given.pairs(roles, "roles")},
+        )  # type: ignore[misc]
 
     def replace_voter(self, name: str, by: str | None = None) -> None:
         """Let bucket `by` vote in the place of `name`; or, without one, admit `name` again, which was emptied, restored
         from a backup or exchanged, as one that has forgotten what it promised."""
         from skyhold.registry import reconfiguring
 
+        name = given.text(name, "the name")
         if by is None:
             reconfiguring.admit_again(self._connection, name)
         else:
-            reconfiguring.replace_voter(self._connection, name, by)
+            reconfiguring.replace_voter(self._connection, name, given.text(by, "the name"))
 
     @property
     def stale(self) -> list[StaleRead]:
@@ -230,12 +235,13 @@ class Store:
         their history."""
         from skyhold.registry.reconfiguring import move_engine
 
-        return move_engine(self._connection, engine)
+        return move_engine(self._connection, given.text(engine, "the engine"))
 
     def check_bucket(self, name: str) -> BucketReport:
         """Try, measure and ask a bucket, from this machine."""
         from skyhold.buckets.check import check_bucket
 
+        name = given.text(name, "the name")
         location = self._connection.settings.locate(self.configuration.bucket(name).location)
         return check_bucket(self._connection.bucket(name), location)
 
@@ -253,6 +259,8 @@ class Store:
         """Compare every bucket with what it shall hold; `deep` reads every byte back."""
         from skyhold.registry.upkeep import verify_store
 
+        if repository is not None:
+            repository = _repository_name(repository)
         return verify_store(self._connection, deep=deep, repository=repository, progress=progress or Silence())
 
     def repair(self, *, dry_run: bool = False, progress: Progress | None = None) -> RepairReport:
@@ -268,7 +276,6 @@ class Store:
         return repair_store(self._connection, deep=False, dry_run=dry_run, progress=progress or Silence())
 
     def _find(self, name: str) -> str | None:
-        check_repository_name(name)
         with self._catalogue() as (catalogue, _):
             return catalogue.read().find(name)
 
@@ -296,13 +303,17 @@ def init(
     default of several), where every machine that connects may change them, or on this machine (`sqlite`)."""
     from skyhold.registry.founding import found_store
 
+    places = [
+        place if isinstance(place, BucketLocation) else given.text(place, "each of the buckets")
+        for place in given.items(locations, "the buckets")
+    ]
     return Store(
         found_store(
-            named_locations(locations, names),
+            named_locations(places, None if names is None else given.texts(names, "the names")),
             settings or load_settings(),
             encrypt_with=encrypt_with,
             policy=policy,
-            engine=engine,
+            engine=None if engine is None else given.text(engine, "the engine"),
         )
     )
 
@@ -315,7 +326,7 @@ def open(url: str | None = None, *, settings: Settings | None = None, max_age_s:
     voters does, by what is known; `Store.stale` says which did.
     """
     chosen = settings or load_settings()
-    place = url or chosen.store
+    place = chosen.store if url is None else given.text(url, "the URL")
     if place is None:
         raise InvalidInput(
             "No store is named",
@@ -327,12 +338,16 @@ def open(url: str | None = None, *, settings: Settings | None = None, max_age_s:
 
 def connect(url: str, *, settings: Settings | None = None) -> Store:
     """Join a store that exists, and remember it on this machine."""
-    return Store(open_store(url, settings or load_settings(), meet=True))
+    return Store(open_store(given.text(url, "the URL"), settings or load_settings(), meet=True))
 
 
 def recover(url: str, *, settings: Settings | None = None, minority: bool = False) -> tuple[Store, RecoverReport]:
     """Bring a store's refs back from its buckets to this machine, whose registers were lost or lived elsewhere."""
     from skyhold.registry.recovering import recover_store
 
-    connection, report = recover_store(url, settings or load_settings(), minority=minority)
+    connection, report = recover_store(given.text(url, "the URL"), settings or load_settings(), minority=minority)
     return Store(connection), report
+
+
+def _repository_name(name: object) -> str:
+    return check_repository_name(given.text(name, "the name of a repository"))
