@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.consensus.parallel import at_once
@@ -201,10 +201,8 @@ class Store:
         """Give buckets a vote (`voter`) or take it (`packs`), as one change."""
         from skyhold.registry.reconfiguring import change_roles
 
-        change_roles(
-            self._connection,
-            {name: given.text(role, f"the role of `{name}`") for name, role in given.pairs(roles, "roles")},
-        )  # type: ignore[misc]
+        wanted = {name: given.text(role, f"the role of `{name}`") for name, role in given.pairs(roles, "roles")}
+        change_roles(self._connection, cast(dict[str, Role], wanted))
 
     def replace_voter(self, name: str, by: str | None = None) -> None:
         """Let bucket `by` vote in the place of `name`; or, without one, admit `name` again, which was emptied, restored
