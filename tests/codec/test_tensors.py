@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_safetensors
 
 from skyhold.codec.formats import safetensors
@@ -252,9 +253,9 @@ def test_a_safetensors_header_that_contradicts_itself_is_none(header: object) ->
 
 
 def test_a_type_of_the_future_keeps_its_place() -> None:
-    data = safetensors_of({"a": {"dtype": "F3_E1M1", "shape": [5], "data_offsets": [3, 9]}})
+    data = safetensors_of({"a": {"dtype": "F3_E1M1", "shape": [5], "data_offsets": [0, 16]}})
     (tensor,) = tensors_of(data) or ()
-    assert (tensor.dtype, tensor.end - tensor.start, element_width_bytes(tensor.dtype)) == ("F3_E1M1", 6, 0)
+    assert (tensor.dtype, tensor.end - tensor.start, element_width_bytes(tensor.dtype)) == ("F3_E1M1", 16, 0)
 
 
 def test_a_header_past_its_limit_is_not_read() -> None:
@@ -285,3 +286,71 @@ def test_errors_of_the_file_pass_through() -> None:
 
     with pytest.raises(PermissionError):
         read_tensors("m.npz", 100, read)
+
+
+@given(st.sampled_from(sorted(NUMPY_TYPES)), SHAPES)
+def test_array_whose_first_dimension_varies_fastest_is_named_so(dtype: str, shape: tuple[int, ...]) -> None:
+    values = np.asfortranarray(np.arange(int(np.prod(shape))).reshape(shape).astype(SAFETENSORS_TYPES[dtype]))
+    file = io.BytesIO()
+    np.save(file, values)
+    (tensor,) = tensors_of(file.getvalue()) or ()
+    stored = np.frombuffer(file.getvalue()[tensor.start : tensor.end], SAFETENSORS_TYPES[dtype])
+    order = "F" if tensor.dtype == f"{dtype}:fortran" else "C"
+    assert tensor.dtype.removesuffix(":fortran") == dtype
+    assert element_width_bytes(tensor.dtype) == element_width_bytes(dtype)
+    assert np.array_equal(stored.reshape(tensor.shape, order=order), np.load(io.BytesIO(file.getvalue())))
+
+
+def safetensors_file(header: str, data: bytes = b"") -> bytes:
+    text = header.encode("utf-8", "surrogatepass")
+    return len(text).to_bytes(8, "little") + text + data
+
+
+ONE = '"dtype":"U8","shape":[1],"data_offsets":[0,1]'
+
+
+@pytest.mark.parametrize(
+    ("header", "data"),
+    [
+        ('{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', b"xx"),
+        (f'{{"a":{{{ONE}}}}}', b"xx"),
+        (f'{{"\\ud800":{{{ONE}}}}}', b"x"),
+        (f'{{"\ud800":{{{ONE}}}}}', b"x"),
+        (f'{{"__metadata__":{{"a":1}},"a":{{{ONE}}}}}', b"x"),
+        (f'{{"__metadata__":{{"a":NaN}},"a":{{{ONE}}}}}', b"x"),
+        ('{"a":{"dtype":"U8","shape":[true],"data_offsets":[0,1]}}', b"x"),
+    ],
+)
+def test_file_that_the_library_of_safetensors_refuses_has_no_tensors(header: str, data: bytes, tmp_path: Path) -> None:
+    body = safetensors_file(header, data)
+    (tmp_path / "a.safetensors").write_bytes(body)
+    with pytest.raises(SafetensorError), safe_open(tmp_path / "a.safetensors", "np"):
+        pass
+    assert tensors_of(body) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"z":{"dtype":"F32","shape":[0,9007199254740993],"data_offsets":[0,0]}}',
+        f'{{"a":{{{ONE}}},"a":{{{ONE}}}}}',
+    ],
+)
+def test_header_that_no_document_can_repeat_has_no_tensors(header: str) -> None:
+    assert tensors_of(safetensors_file(header, b"x" if ONE in header else b"")) is None
+
+
+def test_onnx_tensor_lies_where_its_location_says(tmp_path: Path) -> None:
+    """A model that has both raw bytes and an entry for external ones: the library reads those that are meant."""
+    onnx = pytest.importorskip("onnx", reason="pip install onnx brings the library that writes the model")
+    values = np.arange(4, dtype=np.float32)
+    (tmp_path / "weights.bin").write_bytes(values[::-1].tobytes())
+    for location, external in ((onnx.TensorProto.DEFAULT, False), (onnx.TensorProto.EXTERNAL, True)):
+        tensor = onnx.numpy_helper.from_array(values, "w")
+        tensor.external_data.add(key="location", value="weights.bin")
+        tensor.data_location = location
+        model = onnx.helper.make_model(onnx.helper.make_graph([], "graph", [], [], [tensor]))
+        body = model.SerializeToString()
+        inline = read_tensors("model.onnx", len(body), reader(body)) or ()
+        assert [found.name for found in inline] == ([] if external else ["w"])
+        assert read_external_tensors(len(body), reader(body)).keys() == ({"weights.bin"} if external else set())

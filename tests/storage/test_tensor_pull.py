@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from skyhold.errors import Corrupt, InvalidInput, NotFound
@@ -93,7 +95,7 @@ def test_a_name_in_two_files_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save_file({"w": np.ones(3, np.float32)}, tmp_path / "in" / f"{name}.safetensors")
     version, _ = stand.push(tmp_path / "in")
-    with pytest.raises(InvalidInput, match="more than one file"):
+    with pytest.raises(InvalidInput, match="more than once"):
         pull(stand, version, ["w"], tmp_path / "out")
     stand.close()
 
@@ -127,4 +129,51 @@ def test_a_damaged_tensor_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(Corrupt, match="damaged"):
         pull(stand, version, ["model.layers.0.bias"], tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+    stand.close()
+
+
+def test_array_of_the_other_order_is_refused_by_name_and_its_file_comes_whole(tmp_path: Path) -> None:
+    """safetensors is row-major: written as they lie, the bytes would be those of the transposed array."""
+    stand = Stand(tmp_path / "state", [FlakyBucket("a")])
+    (tmp_path / "in").mkdir()
+    values = np.asfortranarray(np.arange(6, dtype="f4").reshape(2, 3))
+    np.save(tmp_path / "in" / "w.npy", values)
+    version, _ = stand.push(tmp_path / "in")
+    with pytest.raises(InvalidInput, match="fortran") as caught:
+        pull(stand, version, ["*"], tmp_path / "out")
+    assert caught.value.code == "tensor_type"
+    assert not (tmp_path / "out").exists()
+    stand.close()
+
+
+def test_every_type_of_the_library_is_written_as_it_was(tmp_path: Path) -> None:
+    stand = Stand(tmp_path / "state", [FlakyBucket("a")])
+    (tmp_path / "in").mkdir()
+    data = RANDOM.bytes(24)
+    widths = {"F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3FNUZ": 8, "C64": 64}
+    for dtype, bits in widths.items():
+        entry = {"dtype": dtype, "shape": [24 * 8 // bits], "data_offsets": [0, 24]}
+        header = json.dumps({dtype: entry}).encode()
+        (tmp_path / "in" / f"{dtype}.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
+    version, _ = stand.push(tmp_path / "in")
+    for dtype in widths:
+        pulled = pull(stand, version, [dtype], tmp_path / dtype)
+        with safe_open(pulled.path, "np") as opened:
+            assert opened.get_slice(dtype).get_dtype() == dtype
+        assert pulled.path.read_bytes().endswith(data)
+    stand.close()
+
+
+def test_name_that_is_there_is_meant_before_any_glob(tmp_path: Path) -> None:
+    stand = Stand(tmp_path / "state", [FlakyBucket("a")])
+    (tmp_path / "in").mkdir()
+    named = {"params['k']": np.ones(3, np.float32), "params*": np.zeros(2, np.float32), "paramsk": np.ones(1, np.int8)}
+    save_file(named, tmp_path / "in" / "m[fp16].safetensors")
+    (tmp_path / "in" / "mf.safetensors").write_bytes(b"another")
+    version, _ = stand.push(tmp_path / "in")
+    assert pull(stand, version, ["params['k']"], tmp_path / "one").names == ("params['k']",)
+    assert pull(stand, version, ["params*"], tmp_path / "two").names == ("params*",)
+    assert set(pull(stand, version, ["param*"], tmp_path / "all").names) == set(named)
+    assert [version.files[index].path for index in version.matching(["m[fp16].safetensors"])] == ["m[fp16].safetensors"]
+    assert [version.files[index].path for index in version.matching(["m[f]*.safetensors"])] == ["mf.safetensors"]
     stand.close()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from skyhold.codec.formats.tensor import Malformed, Read, Tensor, element_width_bytes
+from skyhold.codec.formats.tensor import FORTRAN, Malformed, Read, Tensor, element_width_bytes
 
-__all__ = ["Tensor", "element_width_bytes", "read_tensors"]
+__all__ = ["FORTRAN", "Tensor", "element_width_bytes", "read_tensors"]
 
 _HEAD_BYTES = 16
 

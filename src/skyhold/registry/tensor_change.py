@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from skyhold.codec.tensors import Tensor, element_width_bytes
+from skyhold.codec.tensors import FORTRAN, Tensor, element_width_bytes
 
 BLOCK_BYTES: Final = 1 << 20
 """A multiple of every element's width, and the chunk size inside tensors, so that a block is mostly one chunk."""
@@ -64,7 +64,8 @@ def compare_values(old: StoredTensor, new: StoredTensor) -> Change | None:
     equal = _equal_ranges(old, new)
     width = element_width_bytes(old.tensor.dtype)
     elements, changed, squares_changed, squares_old = size_bytes // (width or 1), 0, 0.0, 0.0
-    is_float = old.tensor.dtype in _DECODERS
+    dtype = old.tensor.dtype.removesuffix(FORTRAN)
+    is_float = dtype in _DECODERS
     compared = _complement(equal, size_bytes, width or 1)
     for start, length in _blocks(compared):
         before, after = old.read(start, length), new.read(start, length)
@@ -73,17 +74,17 @@ def compare_values(old: StoredTensor, new: StoredTensor) -> Change | None:
             if not is_float:
                 continue
         if is_float:
-            values = decode_floats(old.tensor.dtype, before)
+            values = decode_floats(dtype, before)
             squares_old += _sum_of_squares(values)
             if before != after:
-                squares_changed += _sum_of_squares(_difference(values, decode_floats(old.tensor.dtype, after)))
+                squares_changed += _sum_of_squares(_difference(values, decode_floats(dtype, after)))
     if not changed:
         return None
     share = changed / elements if width else None
     if not is_float:
         return Change(share, None)
     for start, length in _blocks(_complement(compared, size_bytes, 1)):
-        squares_old += _sum_of_squares(decode_floats(old.tensor.dtype, old.read(start, length)))
+        squares_old += _sum_of_squares(decode_floats(dtype, old.read(start, length)))
     return Change(share, _quotient(squares_changed, squares_old))
 
 

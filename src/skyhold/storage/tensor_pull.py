@@ -7,7 +7,6 @@ import json
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -16,15 +15,16 @@ from skyhold.errors import InvalidInput, NotFound
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.progress import Progress
 from skyhold.storage.targets import check_space, named
-from skyhold.storage.version_files import StoredFile, VersionFiles
+from skyhold.storage.version_files import StoredFile, VersionFiles, chooser
 from skyhold.units import MIB
 
 TENSORS_FILE: Final = "tensors.safetensors"
 _STEP_BYTES: Final = 8 * MIB
 _DTYPES: Final = frozenset(
-    {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "C64", "BOOL"}
-    | {"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8"}
-)  # what the safetensors format knows
+    {"F64", "F32", "F16", "BF16", "C64", "BOOL", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8"}
+    | {"F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0", "F6_E2M3", "F6_E3M2", "F4"}
+)  # what the safetensors format knows (0.8)
+_METADATA: Final = "__metadata__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,10 @@ def choose_tensors(version: VersionFiles, patterns: Sequence[str]) -> dict[Tenso
     does."""
     indices = {entry.path: index for index, entry in enumerate(version.files)}
     known = [(tensor, indices[path]) for path, tensors in sorted(version.tensors.items()) for tensor in tensors]
+    chooses = chooser(patterns, {tensor.name for tensor, _ in known})
     for pattern in patterns:
-        if not any(fnmatchcase(tensor.name, pattern) for tensor, _ in known):
+        chooses_one = chooser([pattern], {tensor.name for tensor, _ in known})
+        if not any(chooses_one(tensor.name) for tensor, _ in known):
             close = difflib.get_close_matches(pattern, [tensor.name for tensor, _ in known], n=1)
             raise NotFound(
                 f"No tensor of the version matches `{pattern}`" + ("" if known else "; its files name no tensors"),
@@ -99,17 +101,19 @@ def choose_tensors(version: VersionFiles, patterns: Sequence[str]) -> dict[Tenso
     chosen: dict[Tensor, int] = {}
     names: set[str] = set()
     for tensor, index in known:
-        if not any(fnmatchcase(tensor.name, pattern) for pattern in patterns):
+        if not chooses(tensor.name):
             continue
         if tensor.name in names:
             raise InvalidInput(
-                f"Tensor `{tensor.name}` is in more than one file",
+                f"Tensor `{tensor.name}` is there more than once",
                 code="tensor_ambiguous",
                 hint="Choose the file with --include",
             )
-        if tensor.dtype not in _DTYPES:
+        if tensor.dtype not in _DTYPES or tensor.name == _METADATA:
             raise InvalidInput(
-                f"Tensor `{tensor.name}` has type {tensor.dtype}, which safetensors cannot hold",
+                f"Tensor `{tensor.name}` has type {tensor.dtype}, which safetensors cannot hold"
+                if tensor.name != _METADATA
+                else f"A tensor called `{_METADATA}` cannot be held by safetensors",
                 code="tensor_type",
                 hint="Pull its whole file with --include",
             )

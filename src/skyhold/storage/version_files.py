@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -34,6 +34,14 @@ class ChunkAt:
     start: int
     place: Place
     base: Place | None
+
+
+def chooser(patterns: Sequence[str], names: Collection[str]) -> Callable[[str], bool]:
+    """Whether a name is chosen. A pattern that is one of the `names` means that one, whatever brackets and stars it
+    has (`params['k']`); any other is a glob."""
+    exact = frozenset(patterns) & frozenset(names)
+    globs = [pattern for pattern in patterns if pattern not in exact]
+    return lambda name: name in exact or any(fnmatchcase(name, pattern) for pattern in globs)
 
 
 class VersionFiles:
@@ -67,19 +75,17 @@ class VersionFiles:
     def matching(self, include: Sequence[str]) -> list[int]:
         """Indices of the files whose paths match one of these globs, or of all. Raises `NotFound` where a glob matches
         none."""
+        paths = {file.path for file in self.files}
         for pattern in include:
-            if not any(fnmatchcase(file.path, pattern) for file in self.files):
+            if not any(map(chooser([pattern], paths), paths)):
                 raise NotFound(
                     f"No file of the version matches `{pattern}`",
                     code="file_not_found",
                     hint="List them with `skyhold show`",
                     pattern=pattern,
                 )
-        return [
-            index
-            for index, file in enumerate(self.files)
-            if not include or any(fnmatchcase(file.path, pattern) for pattern in include)
-        ]
+        chooses = chooser(include, paths)
+        return [index for index, file in enumerate(self.files) if not include or chooses(file.path)]
 
     def chunks(self, file: int) -> Iterator[ChunkAt]:
         """The chunks of a file in order. Raises `Corrupt` where they do not cover it exactly."""

@@ -89,7 +89,7 @@ def _placed(descriptions: list[_Description], data_start: int, size_bytes: int) 
     for description in descriptions:
         dtype, block_elements, block_bytes = _TYPES.get(description.type_number, ("", 1, 0))
         elements = prod(description.shape)
-        if elements % block_elements:
+        if (description.shape or (1,))[-1] % block_elements:  # a block never reaches into the next row
             raise Malformed
         length = elements // block_elements * block_bytes
         if not dtype:

@@ -10,6 +10,7 @@ import re
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from skyhold.codec.formats.tensor import (
+    FORTRAN,
     TENSORS_MAX,
     Malformed,
     Read,
@@ -28,7 +29,7 @@ _LOCAL_HEADER_BYTES = 30
 
 # What NumPy itself writes. Structured and object arrays have another `descr` and are stored as bytes.
 _HEADER = re.compile(
-    r"\{'descr': '([<>|=])([a-zA-Z])(\d{1,4})', 'fortran_order': (?:False|True), "
+    r"\{'descr': '([<>|=])([a-zA-Z])(\d{1,4})', 'fortran_order': (False|True), "
     r"'shape': \(((?:\d{1,19}, ?)*(?:\d{1,19})?)\), \}\s*"
 )
 _DTYPES = {"f": "F", "i": "I", "u": "U", "c": "C"}
@@ -71,13 +72,15 @@ def _array(name: str, start: int, end: int, read: Read) -> Tensor:
     match = _HEADER.fullmatch(header)
     if match is None:
         raise Malformed
-    order, kind, width, dimensions = match.groups()
+    order, kind, width, fortran, dimensions = match.groups()
     dtype = _dtype(order, kind, int(width))
     shape = tuple(int(dimension) for dimension in dimensions.replace(" ", "").split(",") if dimension)
     data_start = header_start + header_bytes
     size = tensor_size_bytes(dtype, shape)
     if end - data_start < (size or 0):
         raise Malformed
+    if fortran == "True" and sum(dimension > 1 for dimension in shape) > 1:  # else both orders are one
+        dtype += FORTRAN
     return Tensor(name, dtype, shape, data_start, data_start + size if size is not None else end)
 
 

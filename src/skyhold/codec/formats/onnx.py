@@ -28,7 +28,8 @@ _WAY = {
     "NodeProto": {5: "AttributeProto"},
     "AttributeProto": {5: "TensorProto", 6: "GraphProto", 10: "TensorProto", 11: "GraphProto"},
 }
-_DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA = 1, 2, 8, 9, 13
+_DIMS, _DATA_TYPE, _SEGMENT, _NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 3, 8, 9, 13, 14
+_EXTERNAL = 1
 
 _DTYPES = {
     1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16", 11: "F64", 12: "U32",
@@ -47,6 +48,17 @@ class _Found:
     raw_start: int = 0
     raw_end: int = -1
     external: dict[str, str] = field(default_factory=dict)
+    location: int = 0
+    is_segment: bool = False
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether its bytes lie in the model itself. The library returns no part of a tensor (a segment)."""
+        return self.raw_end >= 0 and self.location != _EXTERNAL and not self.is_segment
+
+    @property
+    def is_external(self) -> bool:
+        return self.location == _EXTERNAL and not self.is_segment and bool(self.external.get("location"))
 
     @property
     def dtype(self) -> str:
@@ -55,7 +67,7 @@ class _Found:
 
 def read_tensors(size_bytes: int, read: Read) -> tuple[Tensor, ...]:
     """The tensors whose bytes lie inside the `.onnx` file itself. Raises `Malformed`."""
-    return in_file_order((_inline(found) for found in _tensors(size_bytes, read) if found.raw_end >= 0), size_bytes)
+    return in_file_order((_inline(found) for found in _tensors(size_bytes, read) if found.is_inline), size_bytes)
 
 
 def read_external_tensors(size_bytes: int, read: Read) -> dict[str, tuple[Tensor, ...]]:
@@ -68,9 +80,9 @@ def read_external_tensors(size_bytes: int, read: Read) -> dict[str, tuple[Tensor
     files: dict[str, dict[tuple[int, int], Tensor]] = {}
     try:
         for found in _tensors(size_bytes, read):
-            if location := found.external.get("location"):
+            if found.is_external:
                 tensor = _external(found)
-                files.setdefault(location, {}).setdefault((tensor.start, tensor.end), tensor)
+                files.setdefault(found.external["location"], {}).setdefault((tensor.start, tensor.end), tensor)
         return {location: in_file_order(places.values(), 1 << 63) for location, places in files.items()}
     except Malformed:
         return {}
@@ -132,6 +144,10 @@ def _tensor(reader: _WireReader, end: int) -> _Found:
             found.dims += reader.integers(wire_type, field_end)
         elif number == _DATA_TYPE and wire_type == _VARINT:
             found.data_type = reader.varint()
+        elif number == _DATA_LOCATION and wire_type == _VARINT:
+            found.location = reader.varint()
+        elif number == _SEGMENT:
+            found.is_segment = True
         elif number == _NAME and wire_type == _BYTES:
             found.name = reader.text(field_end)
         elif number == _RAW_DATA and wire_type == _BYTES:

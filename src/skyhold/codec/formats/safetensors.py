@@ -27,14 +27,18 @@ def matches(head: bytes) -> bool:
 
 
 def read_tensors(size_bytes: int, read: Read) -> tuple[Tensor, ...]:
-    """The tensors of a safetensors file. Raises `Malformed`."""
+    """The tensors of a safetensors file. Raises `Malformed`, also for whatever the library refuses to open: what it
+    would not return must not be returned here."""
     header_bytes = int.from_bytes(read_exactly(read, 0, 8, size_bytes), "little")
     if header_bytes > HEADER_BYTES_MAX:
         raise Malformed
     header = _parse(read_exactly(read, 8, header_bytes, size_bytes))
     data_start = 8 + header_bytes
     tensors = [_tensor(name, entry, data_start) for name, entry in header.items() if name != "__metadata__"]
-    return in_file_order(tensors, size_bytes)
+    ordered = in_file_order(tensors, size_bytes)
+    if sum(tensor.end - tensor.start for tensor in ordered) != size_bytes - data_start:  # a hole, or bytes at the end
+        raise Malformed
+    return ordered
 
 
 def _parse(text: bytes) -> dict[str, object]:
@@ -42,12 +46,31 @@ def _parse(text: bytes) -> dict[str, object]:
     if text.count(b",") + text.count(b"[") + text.count(b"{") > _VALUES_MAX:
         raise Malformed
     try:
-        header = json.loads(text)
+        header = json.loads(text.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise Malformed from error
     if not isinstance(header, dict) or len(header) > TENSORS_MAX:
         raise Malformed
+    metadata = header.get("__metadata__")
+    if metadata is not None and not (
+        isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    ):
+        raise Malformed
     return header
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose names come once and have a UTF-8 form; of two, one would hide the other."""
+    value = dict(pairs)
+    for name in value:
+        name.encode()
+    if len(value) != len(pairs):
+        raise ValueError("a name comes twice in one object")
+    return value
 
 
 def _tensor(name: str, entry: object, data_start: int) -> Tensor:

@@ -13,7 +13,11 @@ TENSORS_MAX = 1 << 16
 """Tensors of one file. A file with more is stored as bytes: its list would not fit into a page of memory anyhow."""
 
 DIMENSIONS_MAX = 64
-SIZE_BYTES_MAX = 1 << 62
+SIZE_BYTES_MAX = 2**53 - 1
+"""Of places, sizes and dimensions: what a JSON document can hold, in which they are stored."""
+
+FORTRAN = ":fortran"
+"""What is added to the type of a dense tensor of several dimensions whose *first* dimension varies fastest."""
 
 _WIDTH_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F8_E8M0": 8,
@@ -32,7 +36,8 @@ class Tensor:
     """A named array in the bytes `[start, end)` of a file, elements little-endian in the order of the file.
 
     `dtype` is a name of safetensors (`BF16`, `F8_E4M3`, `I64`), or of the format itself where safetensors has none
-    (`Q4_K` of GGUF, `>f4` of NumPy). `shape` is row-major: the last dimension varies fastest.
+    (`Q4_K` of GGUF, `>f4` of NumPy). `shape` is row-major: the last dimension varies fastest, but for a `dtype` that
+    ends in `:fortran` (`F32:fortran`), whose first one does.
     """
 
     name: str
@@ -44,7 +49,7 @@ class Tensor:
 
 def element_width_bytes(dtype: str) -> int:
     """Bytes of one element, or 0 where elements are packed, block-quantised or unknown."""
-    return _WIDTH_BITS.get(dtype, 0) // 8
+    return _WIDTH_BITS.get(dtype.removesuffix(FORTRAN), 0) // 8
 
 
 def tensor_size_bytes(dtype: str, shape: tuple[int, ...]) -> int | None:
