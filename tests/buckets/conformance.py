@@ -6,6 +6,7 @@ name in `exemptions.py`, and nothing else may skip.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -220,6 +221,19 @@ class BucketConformance(ABC):
         assert info.tag in {"", tag_of(bucket, "k")}
         assert info.modified_at is not None
         assert abs(info.modified_at.timestamp() - time.time()) < 60
+
+    def test_listing_gives_the_stamp_of_the_last_write(self, bucket: Bucket) -> None:
+        first = bucket.write("k", b"one")
+        (info,) = bucket.list()
+        assert info.stamp == first != ""
+        assert info.md5 in {b"", hashlib.md5(b"one").digest()}
+        second = bucket.write("k", b"two")
+        (info,) = bucket.list()
+        assert info.stamp == second != first
+        third = bucket.write_if("k", b"six", expected_tag=tag_of(bucket, "k"))
+        (info,) = bucket.list()
+        assert info.stamp not in {first, second}
+        assert third == tag_of(bucket, "k")
 
     # -- tags and conditional puts -------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ def denied() -> PermissionDenied:
 
 
 class ReadOnly(MemoryBucket):
-    def write(self, key: str, body: Buffer) -> None:
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
         raise denied()
 
 
@@ -40,7 +40,7 @@ class KeepsEverything(MemoryBucket):
 
 
 class Unreachable(MemoryBucket):
-    def write(self, key: str, body: Buffer) -> None:
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
         raise Unavailable("no route", code="unreachable")
 
     def list(self, prefix: str = "", *, after: str = "") -> object:  # type: ignore[override]
@@ -51,7 +51,7 @@ class Unreachable(MemoryBucket):
 
 
 class Gone(Unreachable):
-    def write(self, key: str, body: Buffer) -> None:
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
         raise NotFound("no bucket", code="bucket_not_found")
 
 

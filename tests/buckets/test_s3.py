@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -11,11 +13,12 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.check import check_bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
-from skyhold.errors import Corrupt, PermissionDenied
+from skyhold.errors import Corrupt, OutcomeUnknown, PermissionDenied
 from tests import servers
-from tests.buckets.conformance import QUICK, BucketConformance, every_call
+from tests.buckets.conformance import QUICK, BucketConformance, every_call, tag_of
 from tests.buckets.places import SeaweedPlace, ThroughProxy, VersitygwPlace
 from tests.faults.bucket_faults import BucketFaults
+from tests.faults.proxy import WRITES, Fault, FaultProxy
 
 
 class S3Conformance(BucketConformance):
@@ -58,3 +61,54 @@ class TestSeaweedFS(SeaweedPlace, S3Conformance):
 
 class TestVersitygwFaults(ThroughProxy, VersitygwPlace, BucketFaults):
     pass
+
+
+CONFIRMS_OTHER_BYTES = partial(
+    Fault, "answer", times=1, status=200, methods=WRITES, headers=(("ETag", f'"{"0" * 32}"'),)
+)
+"""A 200 with the tag of other bytes, of a server that has stored nothing."""
+
+
+class TestVersitygwConfirmations(ThroughProxy, VersitygwPlace):
+    @pytest.fixture
+    def bucket(self, location: BucketLocation) -> Iterator[Bucket]:
+        with open_bucket(location, QUICK) as opened:
+            yield opened
+
+    @pytest.mark.parametrize("there", [None, b"older", b"longer than what is sent"])
+    def test_write_that_was_acknowledged_but_not_stored_is_an_error(
+        self, there: bytes | None, bucket: Bucket, proxy: FaultProxy
+    ) -> None:
+        if there is not None:
+            bucket.write("k", there)
+        proxy.inject(CONFIRMS_OTHER_BYTES())
+        with pytest.raises(Corrupt) as caught:
+            bucket.write("k", b"bytes")
+        assert caught.value.code == "stored_differently"
+
+    def test_conditional_put_that_was_acknowledged_but_not_stored_is_in_doubt(
+        self, bucket: Bucket, proxy: FaultProxy
+    ) -> None:
+        proxy.inject(CONFIRMS_OTHER_BYTES())
+        with pytest.raises(OutcomeUnknown):
+            bucket.write_if("new", b"bytes", expected_tag=None)
+        tag = bucket.write_if("new", b"bytes", expected_tag=None)
+        proxy.inject(CONFIRMS_OTHER_BYTES())
+        with pytest.raises(OutcomeUnknown):
+            bucket.write_if("new", b"newer", expected_tag=tag)
+
+    def test_tag_that_is_no_md5_is_confirmed_by_reading_back(
+        self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As under SSE-KMS, and in directory buckets."""
+        monkeypatch.setattr("skyhold.buckets.s3.md5_in", lambda _tag: b"")
+        body = bytes(range(256)) * 40_000
+        bucket.write("k", body)
+        assert bytes(bucket.read("k")) == body
+        tag = bucket.write_if("k", b"next", expected_tag=tag_of(bucket, "k"))
+        assert tag == tag_of(bucket, "k")
+
+    def test_tag_of_a_write_is_compared_and_nothing_read(self, bucket: Bucket, proxy: FaultProxy) -> None:
+        bucket.write("k", b"bytes")
+        bucket.write_if("new", b"bytes", expected_tag=None)
+        assert proxy.count() == 2

@@ -32,11 +32,11 @@ class FlakyBucket(MemoryBucket):
     term = 0
     machine: str | None = None
 
-    def write(self, key: str, body: Buffer) -> None:
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
         self._check()
         if self.before_write:
             self.before_write()
-        super().write(key, body)
+        return super().write(key, body, md5=md5)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
         self._check()

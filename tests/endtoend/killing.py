@@ -67,9 +67,9 @@ class FusedBucket(Bucket):
         self._fuse.burn(self.name, "read_tagged", key)
         return self._inner.read_tagged(key, unless_tag=unless_tag)
 
-    def write(self, key: str, body: Buffer) -> None:
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
         self._fuse.burn(self.name, "write", key)
-        self._inner.write(key, body)
+        return self._inner.write(key, body, md5=md5)
 
     def write_if(
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S

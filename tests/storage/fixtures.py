@@ -53,10 +53,11 @@ class FlakyBucket(MemoryBucket):
         self.written: list[str] = []
         self.reads = 0
 
-    def write(self, key: str, body: Buffer) -> None:
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
         self.on_write(key)
-        super().write(key, body)
+        stamp = super().write(key, body, md5=md5)
         self.written.append(key)
+        return stamp
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
         self.reads += 1
@@ -94,11 +95,11 @@ class Stand:
         self.keys = StoreKeys(store.hex(), {0: b"k" * 32}, sealed)
         frames = FrameKeys({0: DataKey(self.keys.mac_key(0), self.keys.seal_key(0))}, 0, sealed)
         folder.mkdir(parents=True, exist_ok=True)
-        self.replicas = Replicas(buckets, lambda names: len(names) >= copies)
+        self.catalogue = Catalogue(folder)
+        self.replicas = Replicas(buckets, lambda names: len(names) >= copies, noted=self.catalogue.note_copy)
         cache = CacheFolder(folder / "cache", cache_bytes)
         files = LinkedFiles(cache, sealed=sealed)
         self.space = PackSpace(store, CLASS, frames, self.keys.chunk_id_key(), self.replicas, PackCache(cache), files)
-        self.catalogue = Catalogue(folder)
         self.blobs = BucketBlobs(self.replicas, frames, self.keys.name_key())
         self.checker = ObjectChecker(store, frames, self.keys.name_key())
         self._numbers = itertools.count()

@@ -58,7 +58,7 @@ class Scene:
         self.stand = Stand(root / "second", list(self.buckets.values()), copies=copies)
 
     def reuse(self) -> Reused:
-        return ensure_durable(self.stand.replicas, self.stand.checker, self.sizes)
+        return ensure_durable(self.stand.replicas, self.stand.checker, self.stand.catalogue, self.sizes)
 
     def written(self) -> dict[str, int]:
         return {name: len(bucket.written) for name, bucket in self.buckets.items() if bucket.written}

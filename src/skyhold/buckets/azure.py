@@ -95,13 +95,13 @@ class AzureBucket(Bucket):
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
         return retrying(self._policy, lambda: self._get_unless(key, unless_tag))
 
-    def write(self, key: str, body: Buffer) -> None:
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:  # noqa: ARG002 - the SDK computes it
         send_s = self._policy.upload_timeout_s(len(memoryview(body).cast("B")))
 
-        def attempt() -> None:
-            self._put(key, body, {"overwrite": True}, connection_timeout=send_s, read_timeout=send_s)
+        def attempt() -> str:
+            return self._put(key, body, {"overwrite": True}, connection_timeout=send_s, read_timeout=send_s)
 
-        retrying(self._policy, attempt)
+        return retrying(self._policy, attempt)
 
     def write_if(
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
@@ -255,13 +255,15 @@ class AzureBucket(Bucket):
         try:
             blobs = client.list_blobs(self._prefix + prefix, results_per_page=PAGE_OBJECTS, **self._patience())
             pages: Any = blobs.by_page(token)  # an iterator that has a `continuation_token`
-            page = [
-                ObjectInfo(blob.name.removeprefix(self._prefix), blob.size, _tag(blob.etag), blob.last_modified)
-                for blob in next(pages, ())
-            ]
+            page = [self._info(blob) for blob in next(pages, ())]
         except AzureError as error:
             raise translated(error, self.name) from error
         return page, pages.continuation_token
+
+    def _info(self, blob: Any) -> ObjectInfo:
+        key, tag = blob.name.removeprefix(self._prefix), _tag(blob.etag)
+        md5 = bytes(blob.content_settings.content_md5 or b"")
+        return ObjectInfo(key, blob.size, tag, blob.last_modified, tag, md5)
 
     def _opened(self) -> ContainerClient:
         return self._service().get_container_client(self._location.container)

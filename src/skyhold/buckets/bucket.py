@@ -34,18 +34,27 @@ class Capabilities:
     conditional_replace: bool = True
     """`write_if(expected_tag=tag)` replaces only what has that tag."""
     confirms_checksum: bool = True
-    """A `write` that returned was checked by the store against a checksum of what we sent."""
+    """A `write` that returned has compared the checksum of what the store holds, or has read the bytes back."""
+    compares_md5: bool = False
+    """`write` compares MD5s, so who writes one body to several buckets computes it once for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """What a listing tells of one object. `tag` changes whenever the object's bytes change (ETag,
-    generation); it is comparable for equality only, and is empty where a listing does not tell it."""
+    generation); it is comparable for equality only, and is empty where a listing does not tell it.
+
+    `stamp` is what `write` returned as long as nothing has been written to the object since, as far as the store shows;
+    comparable for equality only, and empty where the store shows nothing. `md5` is what the store gives as the MD5 of
+    its bytes, empty where it gives none; it may be another number of that length (S3 with SSE-KMS), so that only
+    agreement means something."""
 
     key: str
     size_bytes: int
     tag: str
     modified_at: datetime | None
+    stamp: str = ""
+    md5: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +139,11 @@ class Bucket(ABC):
         """
 
     @abstractmethod
-    def write(self, key: str, body: Buffer) -> None:
-        """Write an object whole, replacing what is there. Returns once the store has acknowledged it durably; where
-        `capabilities.confirms_checksum`, once it has also checked the bytes. The buffer must not change meanwhile.
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+        """Write an object whole, replacing what is there; returns its stamp (`ObjectInfo`). Returns once the store has
+        acknowledged it durably; where `capabilities.confirms_checksum`, once its bytes have been checked as well: what
+        the store gives as the checksum of what it holds has been compared, or they were read back. The buffer must not
+        change meanwhile. `md5` is that of `body`, for a caller that has it; of use where `capabilities.compares_md5`.
 
         Raises `QuotaExceeded` (no space), `Corrupt` code `checksum_refused` (the store received other bytes).
         """

@@ -44,7 +44,7 @@ from skyhold.buckets.folder_errors import (
     object_missing,
     translated,
 )
-from skyhold.buckets.folder_listing import walk
+from skyhold.buckets.folder_listing import stamp_of, walk
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, retrying
 from skyhold.buckets.rules import BucketRules, no_rules
@@ -142,14 +142,16 @@ class FolderBucket(Bucket):
         tag = _tag(body)
         return None if tag == unless_tag else Tagged(body, tag)
 
-    def write(self, key: str, body: Buffer) -> None:
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:  # noqa: ARG002 - bytes are compared
         path = self._path(key)
 
-        def attempt() -> None:
+        def attempt() -> str:
             with self._drafted(key, body, self._policy.total_s) as draft:
                 self._publish(draft, path, key)
+                with translated(self.name, key):
+                    return stamp_of(path.stat(follow_symlinks=False))  # under the lock: nobody has replaced it yet
 
-        retrying(self._policy, attempt)
+        return retrying(self._policy, attempt)
 
     def write_if(
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
@@ -174,7 +176,7 @@ class FolderBucket(Bucket):
             self._check_there()
             for key, status in walk(self._root, prefix, after):
                 if key.split("/", 1)[0] != OWN_FOLDER:
-                    yield ObjectInfo(key, status.st_size, "", _time(status))
+                    yield ObjectInfo(key, status.st_size, "", _time(status), stamp_of(status))
 
     def delete(self, key: str) -> None:
         path = self._path(key)

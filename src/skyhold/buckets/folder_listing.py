@@ -19,6 +19,11 @@ def walk(root: Path, prefix: str, after: str) -> Iterator[tuple[str, os.stat_res
     yield from _walk(root, "", prefix, after)
 
 
+def stamp_of(status: os.stat_result) -> str:
+    """What changes with every write to a file: nobody sets the time of its last change (`ctime`) at will."""
+    return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+
+
 def _walk(folder: Path, above: str, prefix: str, after: str) -> Iterator[tuple[str, os.stat_result]]:
     try:
         with os.scandir(folder) as entries:

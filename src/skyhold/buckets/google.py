@@ -40,7 +40,7 @@ from skyhold.buckets.google_upload import MultipartForm, crc32c_base64
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, google_rules
-from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated, within
+from skyhold.buckets.wire import checksum_refused, decode_md5, error_of_no_reply, truncated, within
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied, SkyholdError, Unavailable
 from skyhold.units import Buffer
 
@@ -111,8 +111,8 @@ class GoogleBucket(Bucket):
 
         return retrying(self._policy, attempt)
 
-    def write(self, key: str, body: Buffer) -> None:
-        retrying(self._policy, lambda: self._upload(key, body, {}, None))
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:  # noqa: ARG002 - CRC32C is compared
+        return retrying(self._policy, lambda: self._upload(key, body, {}, None))
 
     def write_if(
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
@@ -125,7 +125,7 @@ class GoogleBucket(Bucket):
         query = {
             "prefix": self._prefix + prefix,
             "maxResults": "1000",
-            "fields": "items(name,size,generation,updated),nextPageToken",
+            "fields": "items(name,size,generation,updated,md5Hash),nextPageToken",
         }
         if after:
             query["startOffset"] = self._prefix + after  # inclusive, hence the comparison below
@@ -288,4 +288,5 @@ class GoogleBucket(Bucket):
 
     def _info(self, item: Mapping[str, str]) -> ObjectInfo:
         key = item["name"].removeprefix(self._prefix)
-        return ObjectInfo(key, int(item["size"]), item["generation"], datetime.fromisoformat(item["updated"]))
+        tag, modified_at = item["generation"], datetime.fromisoformat(item["updated"])
+        return ObjectInfo(key, int(item["size"]), tag, modified_at, tag, decode_md5(item.get("md5Hash")))

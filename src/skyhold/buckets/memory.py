@@ -71,10 +71,10 @@ class MemoryBucket(Bucket):
         stored = self._stored(key)
         return None if stored.tag == unless_tag else Tagged(stored.body, stored.tag)
 
-    def write(self, key: str, body: Buffer) -> None:
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:  # noqa: ARG002
         check_key(key)
         with self._objects.lock:
-            self._put(key, body)
+            return self._put(key, body)
 
     def write_if(
         self,
@@ -120,4 +120,4 @@ class MemoryBucket(Bucket):
 
 
 def _info(key: str, stored: _Stored) -> ObjectInfo:
-    return ObjectInfo(key, len(stored.body), stored.tag, stored.modified_at)
+    return ObjectInfo(key, len(stored.body), stored.tag, stored.modified_at, stored.tag)

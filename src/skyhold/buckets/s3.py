@@ -5,12 +5,14 @@ time limit covers a whole request, so there is one store object, with its own co
 reads have none but the stall limit, an upload's grows with its size, and a conditional put's is the caller's deadline.
 Small objects are read on the connections of conditional puts, which most often follow.
 Every upload is signed with the SHA-256 of its body and declares it again as its checksum: the provider refuses others.
+That it holds what it acknowledged is seen by its tag, where that is the MD5 of the body; else the bytes are read back.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +31,7 @@ from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.obstore_process import abandon, obstore_here
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, unknown_rules
+from skyhold.buckets.s3_checksum import md5_in, md5_of, not_confirmed, stored_differently
 from skyhold.buckets.s3_errors import Request, failure_of, to_error
 from skyhold.buckets.s3_listing import Listing
 from skyhold.buckets.s3_options import StoreOptions
@@ -55,7 +58,7 @@ class _Opened:
 class S3Bucket(Bucket):
     """See the module. Options and credentials are looked up when the bucket is first used, and again after a fork."""
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(compares_md5=True)
 
     def __init__(self, location: BucketLocation, policy: RetryPolicy | None = None) -> None:
         self.name, self.url = location.name, location.url
@@ -106,10 +109,13 @@ class S3Bucket(Bucket):
 
         return retrying(self._policy, attempt)
 
-    def write(self, key: str, body: Buffer) -> None:
-        check_key(key)
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+        request = Request(self.name, check_key(key))
         limit_s = 2.0 ** math.ceil(math.log2(self._policy.upload_timeout_s(len(body))))
-        retrying(self._policy, lambda: self._put(Request(self.name, key), body, "overwrite", limit_s))
+        tag = retrying(self._policy, lambda: self._put(request, body, "overwrite", limit_s))
+        if md5_in(tag) != (md5 or md5_of(body)) and not self._holds(key, body):
+            raise stored_differently(self.name, key)
+        return tag
 
     def write_if(
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
@@ -122,9 +128,13 @@ class S3Bucket(Bucket):
                 bucket=self.name,
                 key=key,
             )
+        begun_s = time.monotonic()
         request = Request(self.name, key, conditional=True, replacing=expected_tag is not None)
         mode = "create" if expected_tag is None else {"e_tag": expected_tag}
-        return self._put(request, body, mode, _limit_within(deadline_s))
+        tag = self._put(request, body, mode, _limit_within(deadline_s))
+        if md5_in(tag) != md5_of(body):
+            self._confirm(key, body, tag, begun_s + deadline_s - time.monotonic())
+        return tag
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """As the port says. Raises `Corrupt` code `listing_out_of_order` where a store that keeps objects in folders
@@ -203,6 +213,30 @@ class S3Bucket(Bucket):
         )
         return str(result["e_tag"])
 
+    def _holds(self, key: str, body: Buffer) -> bool:
+        """Whether the bytes of an object are these, by reading them back."""
+        view, offset = memoryview(body).cast("B"), 0
+        try:
+            for part in self.read_stream(key):
+                if bytes(view[offset : offset + len(part)]) != bytes(part):  # a view compares by element
+                    return False
+                offset += len(part)
+        except NotFound:
+            return False
+        return offset == len(view)
+
+    def _confirm(self, key: str, body: Buffer, tag: str, left_s: float) -> None:
+        """Raise `OutcomeUnknown` unless a conditional put gives back what was sent, under its tag: somebody else may
+        have replaced it since, or the store has never held it."""
+        request = Request(self.name, key)
+        try:
+            result = self._get(request, {}, _limit_within(max(DEADLINE_S_MIN, left_s)))
+            same = result.meta["e_tag"] == tag and bytes(self._body(result, request)) == bytes(body)
+        except SkyholdError as error:
+            raise not_confirmed(self.name, key) from error
+        if not same:
+            raise not_confirmed(self.name, key)
+
     def _begin(self, listing: Listing) -> tuple[Any, Sequence[ObjectInfo]]:
         """The stream of what is left of a listing, and its first batch."""
         folder, offset = listing.begin()
@@ -219,7 +253,8 @@ class S3Bucket(Bucket):
         return [self._info(meta) for meta in self._call(request, lambda: next(stream, None)) or ()]
 
     def _info(self, meta: Any) -> ObjectInfo:
-        return ObjectInfo(meta["path"][len(self._prefix) :], meta["size"], meta["e_tag"] or "", meta["last_modified"])
+        key, tag = meta["path"][len(self._prefix) :], meta["e_tag"] or ""
+        return ObjectInfo(key, meta["size"], tag, meta["last_modified"], tag, md5_in(tag))
 
     def _store(self, limit_s: float) -> Any:
         """The store object whose requests end after `limit_s`; made anew in a forked process. Two threads that come

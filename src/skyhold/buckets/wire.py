@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -86,3 +88,11 @@ def truncated(bucket: str, key: str) -> Corrupt:
         bucket=bucket,
         key=key,
     )
+
+
+def decode_md5(text: object) -> bytes:
+    """An MD5 as Google's JSON API writes it, or nothing where it has none (an object that was composed of others)."""
+    try:
+        return base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+    except binascii.Error:
+        return b""

@@ -76,6 +76,7 @@ class Change:
 
     `gc_epoch` is the epoch that was noted before the first look-up of what the versions are made of (format.md, 12);
     a change that adds versions must give it. `policy` is that under which they are durable (None: whatever it is).
+    `relaid` are digests of `versions` that get the layout given, also where they are there with another one.
     """
 
     author: str
@@ -86,6 +87,7 @@ class Change:
     attachments: tuple[Attachment, ...] = ()
     gc_epoch: int | None = None
     policy: Json | None = None
+    relaid: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         check_time(self.time)
@@ -169,7 +171,7 @@ def _check_begun(root: Root, change: Change) -> None:
 
 
 def _add_versions(snapshot: Snapshot, change: Change, entries: dict[str, object | None]) -> dict[str, VersionEntry]:
-    """Enter the versions that are not there yet; a version that is there keeps its layout."""
+    """Enter the versions that are not there yet; a version that is there keeps its layout, unless it is relaid."""
     added: dict[str, VersionEntry] = {}
     for version in change.versions:
         for parent in version.parents:
@@ -180,7 +182,7 @@ def _add_versions(snapshot: Snapshot, change: Change, entries: dict[str, object 
                     hint="Push the parent first",
                 )
         added[version.digest] = version
-        if not snapshot.has_version(version.digest):
+        if version.digest in change.relaid or not snapshot.has_version(version.digest):
             entries[f"version/{version.digest}"] = {
                 "document": version.document,
                 "layout": version.layout,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,9 +22,11 @@ from skyhold.registry.version import FileEntry, Lineage, VersionDocument
 from skyhold.storage.canonical import Json
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.index import write_segments
-from skyhold.storage.names import pack_id_of, pack_key
+from skyhold.storage.names import blob_key, pack_id_of, pack_key
+from skyhold.storage.pack import PackRef, Place
 from skyhold.storage.push import Push, Pushed
-from skyhold.storage.reuse import Reused, ensure_durable
+from skyhold.storage.reuse import Reused, ensure_durable, mend_blobs
+from skyhold.storage.version_files import VersionFiles
 
 PENDING: Final = "0" * 64
 """The digest of a version that is not made yet."""
@@ -120,7 +123,8 @@ class Parent(NamedTuple):
 
 
 class PacksLost(Exception):
-    """Packs that a push meant to reuse are not to be had; `vanished` are those of them that no bucket holds."""
+    """Packs that a push meant to reuse are not to be had (`packs`; `vanished` are those of them that no bucket holds),
+    or contain other chunks than this machine's catalogue said, which has been corrected."""
 
     def __init__(self, reused: Reused) -> None:
         super().__init__()
@@ -130,7 +134,8 @@ class PacksLost(Exception):
 
 @dataclass(slots=True)
 class Commit:
-    """What a push wants to commit. `behind` counts by bucket the reused packs that it still lacks."""
+    """What a push wants to commit. `behind` counts by bucket the reused packs that it still lacks, `mended` those of
+    which it held a damaged copy that was written anew."""
 
     connection: Connection
     repository_id: str
@@ -142,6 +147,7 @@ class Commit:
     parent: Parent
     gc_epoch: int
     behind: Counter[str] = field(default_factory=Counter)
+    mended: Counter[str] = field(default_factory=Counter)
 
     def under(self, policy: Json, session: Session, space: PackSpace, packs: Collection[bytes]) -> str:
         """Commit under a policy, to which `packs` are made durable first (those just sent are, to the policy under
@@ -157,39 +163,85 @@ class Commit:
         durable = pushed.packs_sent.keys() | pushed.packs_reused
         write_segments(connection.catalogue, session.blobs, space.placement_class.hex(), durable)
         document = self._document()
-        versions: tuple[VersionEntry, ...] = ()
-        parent = self.parent.version
-        if parent is not None and self._stands(document, parent, session, space):
-            digest = parent
-        else:
-            digest = document.digest
+        versions: list[VersionEntry] = []
+        digest = document.digest
+        found = self._same_files(document, session, space)
+        if found is not None:
+            same, files = found
+            if not self._stands(files, session, space):
+                versions.append(self._laid_anew(same, session))
+            if same_content(document, same):
+                digest = same.digest
+        relaid = frozenset(version.digest for version in versions)
+        if digest == document.digest:
             layout = self.push.write_layout(session.blobs, digest)
             stored = session.blobs.write("versions", document.encode())
-            versions = (VersionEntry(digest, stored, layout, document.parents, document.time),)
-        change = request.change(self.parent, digest, versions, self.gc_epoch, policy)
+            versions.append(VersionEntry(digest, stored, layout, document.parents, document.time))
+        change = request.change(self.parent, digest, tuple(versions), self.gc_epoch, policy)
         catalogue = Catalogue(session.registers, session.blobs)
         if not self.snapshot.register_version:
             catalogue.create(self.name, self.repository_id, policy=policy, operation_id=new_operation_id(), pause=pause)
         register = catalogue.repository(self.repository_id)
-        register.apply(change, new_operation_id(), pause=pause)
+        register.apply(replace(change, relaid=relaid), new_operation_id(), pause=pause)
         return digest
 
     def _reuse(self, packs: Collection[bytes], space: PackSpace) -> Reused:
         sizes = {pack_key(pack): self.connection.catalogue.size_bytes(pack) for pack in packs}
-        reused = ensure_durable(space.replicas, self.connection.checker, sizes)
+        reused = ensure_durable(space.replicas, self.connection.checker, self.connection.catalogue, sizes)
         self.behind.update(reused.behind)
+        self.mended.update(reused.mended)
         return reused
 
-    def _stands(self, document: VersionDocument, parent: str, session: Session, space: PackSpace) -> bool:
-        """Whether the branch's version says all of `document` and lies, durably, where the policy wants it now: its
-        own layout may name other packs than those in which this push has found or laid the same chunks."""
+    def _same_files(
+        self, document: VersionDocument, session: Session, space: PackSpace
+    ) -> tuple[VersionDocument, VersionFiles] | None:
+        """The branch's version, where it has the files of `document` and they are to lie where the policy wants them
+        now."""
+        if self.parent.version is None:
+            return None
         try:
-            stored, files = open_version(session, self.snapshot, parent)
+            stored, files = open_version(session, self.snapshot, self.parent.version)
+        except (Corrupt, NotFound):
+            return None
+        if stored.files != document.files or files.head.placement_class != space.placement_class.hex():
+            return None
+        return stored, files
+
+    def _laid_anew(self, same: VersionDocument, session: Session) -> VersionEntry:
+        """The entry of the branch's version, whose own bytes are lost, with those that we have just laid: it keeps its
+        id."""
+        layout = self.push.write_layout(session.blobs, same.digest)
+        stored = session.blobs.write("versions", same.encode())
+        return replace(self.snapshot.version(same.digest), document=stored, layout=layout)
+
+    def _stands(self, files: VersionFiles, session: Session, space: PackSpace) -> bool:
+        """Whether a version lies, durably, where its layout says: that may name other packs than those in which this
+        push has found or laid the same chunks, and other places in them."""
+        try:
+            packs = files.pack_ids()
         except (Corrupt, NotFound):
             return False
-        if not same_content(document, stored) or files.head.placement_class != space.placement_class.hex():
+        if not self._reuse(packs - self.pushed.packs_reused - self.pushed.packs_sent.keys(), space).complete:
             return False
-        return self._reuse(files.pack_ids() - self.pushed.packs_reused, space).complete
+        if not self._lies_as_said(files):
+            return False
+        entry = self.snapshot.version(files.head.version)
+        keys = [blob_key("versions", entry.document), *(blob_key(folder, name) for folder, name in files.blobs())]
+        keys += [blob_key("nodes", name) for name in self.snapshot.map.way_to(f"version/{entry.digest}")]
+        keys += [blob_key("nodes", name) for name in self.snapshot.map.way_to(f"ref/branch/{self.request.branch}")]
+        return mend_blobs(session.store_replicas, self.connection.checker, set(keys))
+
+    def _lies_as_said(self, files: VersionFiles) -> bool:
+        """Whether the places of a layout are those that its packs contain, which are in the catalogue by now."""
+
+        @lru_cache(maxsize=8)
+        def contained(pack: PackRef) -> frozenset[Place]:
+            return frozenset(self.connection.catalogue.places(pack))
+
+        chunks = (chunk for file in range(len(files.files)) for chunk in files.chunks(file))
+        return all(
+            place is None or place in contained(place.pack) for chunk in chunks for place in (chunk.place, chunk.base)
+        )
 
     def _document(self) -> VersionDocument:
         files = (

@@ -39,6 +39,7 @@ from skyhold.storage.chunks import PackSpace
 from skyhold.storage.configuration import Configuration, decode_configuration
 from skyhold.storage.epoch import Epoch
 from skyhold.storage.linked_files import LinkedFiles
+from skyhold.storage.names import pack_id_of
 from skyhold.storage.objects import ObjectChecker
 from skyhold.storage.policy import Policy, allowed, copies_wanted, durability, placement_class
 from skyhold.storage.replicas import Replicas
@@ -329,7 +330,12 @@ class Connection:
             return durability(policy, every, names).met and (not voters or held > len(voters) // 2)
 
         buckets = [self.bucket(location.name) for location in locations]
-        return Replicas(buckets, enough, lagging=lagging)
+        return Replicas(buckets, enough, lagging=lagging, noted=self._note_copy)
+
+    def _note_copy(self, bucket: str, key: str, stamp: str) -> None:
+        """Packs only: of blobs nothing is noted, they are read back."""
+        if pack_id_of(key) is not None:
+            self.catalogue.note_copy(bucket, key, stamp)
 
     def close(self) -> None:
         """Close what was opened. What is asked of the connection afterwards is refused."""

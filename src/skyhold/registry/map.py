@@ -81,6 +81,15 @@ class Map:
         found = place >= 0 and node.entries[place][0] == key
         return node.entries[place][1] if found else None
 
+    def way_to(self, key: str) -> list[str]:
+        """Names of the blobs that are read to find the key."""
+        names, node = [], self._top
+        while node.level:
+            place = max(0, bisect_right(node.keys, key) - 1)
+            names.append(str(node.entries[place][1]))
+            node = self._child(node, place)
+        return names
+
     def scan(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
         """The entries whose keys start with `prefix` and sort after `after`, in ascending order."""
         for key, value in self._ascend(self._top, max(prefix, after)):

@@ -58,11 +58,13 @@ def push_version(
                 raise
         except PacksLost as error:
             connection.catalogue.forget(error.vanished)
+            if error.packs:
+                progress.note(f"No bucket gives {len(error.packs)} of the packs intact; what lies in them is sent anew")
             lost.update(error.packs)  # delta bases are found by layouts, and may still open from the cache
     raise Unavailable(
-        f"Objects that this push reuses vanished during each of {ATTEMPTS_MAX} attempts; no ref was moved",
+        f"Objects that this push reuses were gone or damaged in each of {ATTEMPTS_MAX} attempts; no ref was moved",
         code="objects_vanish",
-        hint="Run `skyhold verify`: somebody deletes objects from the buckets",
+        hint="Run `skyhold verify --deep`: somebody deletes or changes objects in the buckets",
     )
 
 
@@ -120,6 +122,8 @@ class _Attempt:
                     digest = self._commit(commit, root.policy, session, space, pushed.packs_reused)
             finally:
                 self._progress.end()
+            for bucket, count in sorted(commit.mended.items()):
+                self._progress.note(f"Bucket `{bucket}` held {count} damaged packs; they were written anew")
             return self._result(commit, policy, session, digest)
 
     def _root(self) -> tuple[int, Root]:

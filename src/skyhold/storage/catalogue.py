@@ -12,14 +12,18 @@ import os
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from blake3 import blake3
+
 from skyhold.errors import Corrupt, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
-from skyhold.storage.pack import PackRef, Place
+from skyhold.storage.names import pack_id_of
+from skyhold.storage.pack import PackRef, Place, encode_entries
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS packs(
@@ -35,6 +39,11 @@ CREATE TABLE IF NOT EXISTS segments(
     replaced INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS replacements(
     segment TEXT NOT NULL, contains TEXT NOT NULL, PRIMARY KEY(segment, contains)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS placed(
+    pack BLOB PRIMARY KEY, hash BLOB NOT NULL) WITHOUT ROWID;  -- of what the pack itself says of its chunks
+CREATE TABLE IF NOT EXISTS copies(  -- that were verified: the stamp that each had then, and when that was
+    pack BLOB NOT NULL, bucket TEXT NOT NULL, stamp TEXT NOT NULL, checked_s INTEGER NOT NULL,
+    PRIMARY KEY(pack, bucket)) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
 
@@ -46,6 +55,14 @@ class KnownPack:
     pack: PackRef
     placement_class: str
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopyNote:
+    """What this machine remembers of a verified copy: the stamp that it had, and when that was (seconds, Unix)."""
+
+    stamp: str
+    checked_s: int
 
 
 class Catalogue:
@@ -94,6 +111,8 @@ class Catalogue:
     def enter(self, pack: KnownPack, places: Sequence[Place]) -> None:
         """Note a pack that this session is about to send."""
         self._enter([pack], places, self.session)
+        with self._transaction() as connection:
+            _set_placed(connection, pack, places)
 
     def arrived(self, pack_id: bytes) -> None:
         """Note that at least one bucket holds a pack."""
@@ -194,6 +213,59 @@ class Catalogue:
                 [(replaced, name, name, pack_id) for pack_id in pack_ids],
             )
 
+    def is_placed(self, pack_id: bytes) -> bool:
+        """Whether what the catalogue says of a pack and its chunks is what the pack itself says, as this machine has
+        written or read it. (What came from an index segment, or has changed since, is a hint and not more.)"""
+        rows = self._execute(
+            "SELECT p.salt, p.class, p.size, h.hash FROM packs p JOIN placed h ON h.pack = p.id WHERE p.id = ?",
+            (pack_id,),
+        )
+        if not rows:
+            return False
+        salt, placement_class, size_bytes, hash_ = rows[0]
+        pack = PackRef(pack_id, salt)
+        return bool(hash_ == _hash_of(KnownPack(pack, placement_class, size_bytes), self.places(pack)))
+
+    def confirm(self, known: KnownPack, places: Sequence[Place]) -> bool:
+        """Note what an intact pack says of itself; returns whether the catalogue said nothing else, and corrects it."""
+        pack_id = known.pack.pack_id
+        places = sorted({place.chunk_id: place for place in reversed(places)}.values(), key=lambda place: place.offset)
+        rows = self._execute("SELECT id, salt, class, size FROM packs WHERE id = ?", (pack_id,))
+        same = [_known(row) for row in rows] == [known] and self.places(known.pack) == places
+        with self._transaction() as connection:
+            if not same:
+                connection.execute(
+                    "INSERT INTO packs(id, salt, class, size) VALUES (?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET"
+                    " salt = excluded.salt, class = excluded.class, size = excluded.size",
+                    (pack_id, known.pack.salt, known.placement_class, known.size_bytes),
+                )
+                connection.execute(
+                    "DELETE FROM chunks WHERE pack = (SELECT number FROM packs WHERE id = ?)", (pack_id,)
+                )
+                _insert_chunks(connection, places)
+            _set_placed(connection, known, places)
+        return same or not rows
+
+    def note_copy(self, bucket: str, key: str, stamp: str) -> None:
+        """Note that the copy of a pack in the bucket of this URL has been verified now, under this stamp."""
+        pack_id = pack_id_of(key)
+        if pack_id is not None and stamp:
+            with self._transaction() as connection:
+                connection.execute(
+                    "INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?)", (pack_id, bucket, stamp, int(time.time()))
+                )
+
+    def copies(self, bucket: str, keys: Iterable[str]) -> dict[str, CopyNote]:
+        """What is noted of the copies of packs in the bucket of this URL."""
+        found = {}
+        for key in keys:
+            rows = self._execute(
+                "SELECT stamp, checked_s FROM copies WHERE pack = ? AND bucket = ?", (pack_id_of(key), bucket)
+            )
+            if rows:
+                found[key] = CopyNote(*rows[0])
+        return found
+
     def forget(self, pack_ids: Iterable[bytes]) -> None:
         """Drop packs that no bucket holds any more (or yet)."""
         with self._transaction() as connection:
@@ -201,7 +273,8 @@ class Catalogue:
                 connection.execute(
                     "DELETE FROM chunks WHERE pack = (SELECT number FROM packs WHERE id = ?)", (pack_id,)
                 )
-                connection.execute("DELETE FROM packs WHERE id = ?", (pack_id,))
+                for table, column in (("packs", "id"), ("placed", "pack"), ("copies", "pack")):
+                    connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (pack_id,))  # noqa: S608 - our names
 
     def _enter(self, packs: Iterable[KnownPack], places: Iterable[Place], session: str | None) -> None:
         with self._transaction() as connection:
@@ -209,10 +282,7 @@ class Catalogue:
                 "INSERT OR IGNORE INTO packs(id, salt, class, size, session) VALUES (?, ?, ?, ?, ?)",
                 ((k.pack.pack_id, k.pack.salt, k.placement_class, k.size_bytes, session) for k in packs),
             )
-            connection.executemany(
-                "INSERT OR IGNORE INTO chunks SELECT ?, number, ?, ?, ?, ?, ? FROM packs WHERE id = ?",
-                ((p.chunk_id, p.offset, p.stored_length, p.raw_length, p.codec, p.base_id, p.pack_id) for p in places),
-            )
+            _insert_chunks(connection, places)
 
     def _runs(self, session: str) -> bool:
         try:
@@ -305,6 +375,22 @@ def _remove_if_free(path: Path) -> None:
             path.unlink(missing_ok=True)
     except (BlockingIOError, FileNotFoundError):
         return
+
+
+def _insert_chunks(connection: sqlite3.Connection, places: Iterable[Place]) -> None:
+    connection.executemany(
+        "INSERT OR IGNORE INTO chunks SELECT ?, number, ?, ?, ?, ?, ? FROM packs WHERE id = ?",
+        ((p.chunk_id, p.offset, p.stored_length, p.raw_length, p.codec, p.base_id, p.pack_id) for p in places),
+    )
+
+
+def _set_placed(connection: sqlite3.Connection, known: KnownPack, places: Sequence[Place]) -> None:
+    connection.execute("INSERT OR REPLACE INTO placed VALUES (?, ?)", (known.pack.pack_id, _hash_of(known, places)))
+
+
+def _hash_of(known: KnownPack, places: Sequence[Place]) -> bytes:
+    hasher = blake3(f"{known.pack.salt.hex()} {known.placement_class} {known.size_bytes} ".encode())
+    return hasher.update(encode_entries(places)).digest()
 
 
 def _known(row: Sequence[Any]) -> KnownPack:

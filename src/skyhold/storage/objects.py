@@ -11,8 +11,9 @@ from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys
 from skyhold.consensus.checkpoint import open_checkpoint, parse_checkpoint_key, read_checkpoint
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, SkyholdError, Unavailable
 from skyhold.storage.blobs import check_blob
+from skyhold.storage.catalogue import KnownPack
 from skyhold.storage.names import blob_name_of, pack_id_of
-from skyhold.storage.pack import PACK_BYTES_MAX, check_pack, merge_packs
+from skyhold.storage.pack import PACK_BYTES_MAX, PackRef, Place, check_pack, merge_packs, pack_contents
 from skyhold.storage.written import write_verified
 from skyhold.units import Buffer
 
@@ -71,6 +72,15 @@ class ObjectChecker:
         if parse_checkpoint_key(key) is not None:
             return read_checkpoint(bucket, key)
         return read_bounded(bucket, key, PACK_BYTES_MAX if pack_id_of(key) is not None else FRAME_BYTES_MAX)
+
+    def contents(self, key: str, pack: Buffer) -> tuple[KnownPack, list[Place]]:
+        """What an intact pack says of itself, and where the chunks lie in it. Raises `Corrupt`."""
+        pack_id = pack_id_of(key)
+        if pack_id is None:
+            raise InvalidInput(f"{key} is no pack", code="invalid_key", key=key)
+        session, places = pack_contents(pack, pack_id, self.store_id, self.keys)
+        known = KnownPack(PackRef(pack_id, session.salt), session.placement_class.hex(), len(pack))
+        return known, places
 
     def merged(self, key: str, copies: Iterable[Buffer]) -> Buffer | None:
         """An intact pack put together from damaged copies, or None where a chunk is intact in none of them."""

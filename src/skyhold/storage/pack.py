@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -217,7 +217,7 @@ class PackBuilder:
         return self._view[:end]
 
 
-def encode_entries(places: list[Place]) -> bytes:
+def encode_entries(places: Sequence[Place]) -> bytes:
     """The entries of a pack footer, in order."""
     return b"".join(
         _ENTRY.pack(p.chunk_id, p.base_id or NO_BASE, p.offset, p.stored_length, p.raw_length, p.codec) for p in places
@@ -270,15 +270,21 @@ def check_pack(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -
     """Each place of a whole pack in memory with whether its record is intact (sealed or authenticated bytes, not the
     decoded chunk). Raises `Corrupt` where header or footer are damaged, so that the places are not known."""
     view = memoryview(pack)
+    session, places = pack_contents(view, pack_id, store_id, keys)
+    for place in places:
+        yield place, _opens(view[place.offset : place.offset + place.record_length], place, session, keys)
+
+
+def pack_contents(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -> tuple[Session, list[Place]]:
+    """The session of a whole pack in memory, and the places that its footer lists. Raises `Corrupt`."""
+    view = memoryview(pack)
     session = read_header(view, pack_id, store_id)
     start, length = footer_span(view[-_TRAILER.size :], len(view), pack_id)
     footer = view[start : start + length]
     # No code protects a pack's own header; its footer, written with the same seal and key, is a frame and protected.
     if length < HEADER_BYTES or view[5] != footer[6] & _SEALED or view[6:8] != footer[8:10]:
         raise Corrupt(f"Header and footer of pack {pack_id.hex()} differ", code="pack_damaged", pack=pack_id.hex())
-    places = read_footer(footer, PackRef(pack_id, session.salt), keys)
-    for place in places:
-        yield place, _opens(view[place.offset : place.offset + place.record_length], place, session, keys)
+    return session, read_footer(footer, PackRef(pack_id, session.salt), keys)
 
 
 def merge_packs(copies: list[Buffer], pack_id: bytes, store_id: bytes, keys: FrameKeys) -> bytes | None:

@@ -10,12 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.parallel import CALLS_AT_ONCE
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
-from skyhold.storage.written import PATIENCE_S, Written, is_outpaced, not_durable, too_slow, write_verified
+from skyhold.storage.written import (
+    PATIENCE_S,
+    SharedMD5,
+    Written,
+    is_outpaced,
+    not_durable,
+    too_slow,
+    write_verified,
+)
 from skyhold.units import Buffer
 
 T = TypeVar("T")
@@ -40,6 +49,10 @@ Enough = Callable[[frozenset[str]], bool]
 """Whether verified replicas in the buckets of these names make an object durable to the policy."""
 
 
+Noted = Callable[[str, str, str], None]
+"""Takes the URL of a bucket, the key of an object, and the stamp of its copy there."""
+
+
 class Replicas:
     """A set of buckets that shall hold the same objects. Thread-safe; `close` ends its threads, not the buckets."""
 
@@ -50,8 +63,11 @@ class Replicas:
         *,
         writers_per_bucket: int = 2,
         lagging: dict[str, SkyholdError] | None = None,
+        noted: Noted | None = None,
     ) -> None:
+        """`noted` is called for every copy that has been written and verified."""
         self.buckets = {bucket.name: bucket for bucket in buckets}
+        self._noted = noted
         self.enough = enough
         self.lagging: dict[str, SkyholdError] = {} if lagging is None else lagging
         self._order = list(self.buckets)
@@ -102,8 +118,9 @@ class Replicas:
         """Start writing an object to these buckets as well."""
         with self._changed:
             written.pending.update(names)
+        md5 = SharedMD5(body)
         for name in names:
-            self._begin(self._writers[name], self._write_one, name, body, written, done)
+            self._begin(self._writers[name], self._write_one, name, body, md5, written, done)
 
     def wait_settled(self, written: Written) -> None:
         """Return once the object is durable to the policy and no replica is pending; a bucket that is much slower than
@@ -157,8 +174,10 @@ class Replicas:
         for written in started:
             self.wait_settled(written)
 
-    def _write_one(self, name: str, body: Buffer, written: Written, done: Callable[[Written], None] | None) -> None:
-        error = self._try_write(name, body, written.key)
+    def _write_one(
+        self, name: str, body: Buffer, md5: SharedMD5, written: Written, done: Callable[[Written], None] | None
+    ) -> None:
+        error = self._try_write(name, body, md5, written.key)
         with self._changed:
             if error is None:
                 written.verified.add(name)
@@ -174,14 +193,14 @@ class Replicas:
         if last and done is not None:
             done(written)
 
-    def _try_write(self, name: str, body: Buffer, key: str) -> SkyholdError | None:
+    def _try_write(self, name: str, body: Buffer, md5: SharedMD5, key: str) -> SkyholdError | None:
         """What prevented the write, if anything did."""
         if self._stopped:
             return Unavailable(f"The write of {key} was given up before it began", code="stopped", bucket=name)
         if name in self.lagging:
             return self.lagging[name]
         try:
-            write_verified(self.buckets[name], key, body)
+            self._note(self.buckets[name], key, write_verified(self.buckets[name], key, body, md5))
         except SkyholdError as failure:
             return failure
         except BaseException as failure:  # noqa: BLE001  whatever ends a driver must not leave a pusher waiting for ever
@@ -189,6 +208,11 @@ class Replicas:
             error.__cause__ = failure
             return error
         return None
+
+    def _note(self, bucket: Bucket, key: str, stamp: str) -> None:
+        if self._noted is not None:
+            with suppress(SkyholdError):  # what is not noted is read back before it is relied on
+                self._noted(bucket.url, key, stamp)
 
     # ---- reading
 

@@ -1,4 +1,5 @@
-"""Making what a push reuses as durable as what it sends: found in the buckets, and copied where the policy lacks it."""
+"""Making what a push reuses as durable as what it sends: found in the buckets, verified there, and copied where the
+policy lacks an intact copy or a damaged one was found."""
 
 from __future__ import annotations
 
@@ -10,15 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from skyhold.buckets.bucket import Bucket
-from skyhold.errors import Corrupt, SkyholdError, Unavailable
+from skyhold.buckets.bucket import Bucket, ObjectInfo
+from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
+from skyhold.storage.catalogue import Catalogue
 from skyhold.storage.objects import ObjectChecker, read_intact
 from skyhold.storage.replicas import Enough, Replicas
-from skyhold.storage.written import Written, is_outpaced, too_slow
+from skyhold.storage.verified import Checked, CopyCheck
+from skyhold.storage.written import PATIENCE_S, Written, is_outpaced, too_slow
 from skyhold.units import Buffer
 
 COPIES_AT_ONCE: Final = 3
 """Objects under way together: their bytes take no more memory than the buffers of the packs of a push."""
+
+BLOBS_AT_ONCE: Final = 8
 
 _LISTED_SINGLY_MAX: Final = 32
 _SLOWNESS_CHECK_S: Final = 1.0
@@ -26,9 +31,10 @@ _SLOWNESS_CHECK_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """Which buckets hold each object. `silent` are the buckets that could not be asked: they may hold any."""
+    """What each bucket lists of each object, by key and name. `silent` are the buckets that could not be asked: they
+    may hold any."""
 
-    of: dict[str, set[str]]
+    of: dict[str, dict[str, ObjectInfo]]
     silent: frozenset[str]
 
 
@@ -37,17 +43,21 @@ class Reused:
     """What became of objects that were to be reused. All but `vanished` and `unusable` are durable to the policy.
 
     `vanished`: keys that no bucket holds any more. `unusable`: keys that no bucket which answers gives intact: they are
-    to be done without, not to be forgotten. `behind`: how many of the others each bucket lacks; `sync` brings them.
+    to be done without, not to be forgotten. `misplaced`: keys of packs in which chunks lie elsewhere than the catalogue
+    said, which is right now. `behind`: how many of the others each bucket lacks; `sync` brings them. `mended`: how many
+    damaged copies were written anew in each bucket.
     """
 
     vanished: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
+    misplaced: list[str] = field(default_factory=list)
     behind: Counter[str] = field(default_factory=Counter)
+    mended: Counter[str] = field(default_factory=Counter)
 
     @property
     def complete(self) -> bool:
         """Whether all of the objects can be relied on."""
-        return not (self.vanished or self.unusable)
+        return not (self.vanished or self.unusable or self.misplaced)
 
 
 def find_holders(replicas: Replicas, sizes: Mapping[str, int | None]) -> Holders:
@@ -56,23 +66,26 @@ def find_holders(replicas: Replicas, sizes: Mapping[str, int | None]) -> Holders
     A bucket that fails, or is much slower than those that suffice, lags from now on. One that lags already is asked
     only for what no other has.
     """
-    found: dict[str, set[str]] = {key: set() for key in sizes}
-    for name, keys in _ask(replicas, set(replicas.buckets) - set(replicas.lagging), sizes).items():
-        for key in keys:
-            found[key].add(name)
+    found: dict[str, dict[str, ObjectInfo]] = {key: {} for key in sizes}
+    for name, infos in _ask(replicas, set(replicas.buckets) - set(replicas.lagging), sizes).items():
+        for info in infos:
+            found[info.key][name] = info
     silent = frozenset(replicas.lagging) & frozenset(replicas.buckets)
     homeless = {key: sizes[key] for key, names in found.items() if not names}
     if homeless and silent:
         answers = _ask(replicas, silent, homeless)
         silent -= answers.keys()
-        for name, keys in answers.items():
-            for key in keys:
-                found[key].add(name)
+        for name, infos in answers.items():
+            for info in infos:
+                found[info.key][name] = info
     return Holders(found, silent)
 
 
-def ensure_durable(replicas: Replicas, checker: ObjectChecker, sizes: Mapping[str, int | None]) -> Reused:
-    """Make objects that were written earlier durable to the policy, several at once.
+def ensure_durable(
+    replicas: Replicas, checker: ObjectChecker, catalogue: Catalogue, sizes: Mapping[str, int | None]
+) -> Reused:
+    """Make packs that were written earlier durable to the policy, several at once: as many *verified* copies as it
+    asks for (`CopyCheck`), and no damaged one left where it was found.
 
     Only as many copies are made as the policy lacks; a bucket that fails or is slow is passed over where another one
     serves. Raises `Unavailable` code `not_durable` where none does.
@@ -81,31 +94,89 @@ def ensure_durable(replicas: Replicas, checker: ObjectChecker, sizes: Mapping[st
     if not sizes:
         return reused
     holders = find_holders(replicas, sizes)
-    lacking = []
-    for key, holding in holders.of.items():
-        if not holding:
+    for key, held in holders.of.items():
+        if not held:
             (reused.unusable if holders.silent else reused.vanished).append(key)
-        elif not replicas.enough(frozenset(holding)):
-            lacking.append(key)
+    lying = {key: held for key, held in holders.of.items() if held}
+    check = CopyCheck(replicas, checker, catalogue, lying)
 
-    def complete(key: str) -> None:
-        try:
-            body = _read_intact(replicas, checker, key, holders.of[key])
-        except SkyholdError:  # no bucket gives it: that is no fault of those that it would have been copied to
-            reused.unusable.append(key)
+    def settle(key: str) -> None:
+        found = check.verify(key)
+        if found.misplaced:
+            (reused.unusable if found.contradictory else reused.misplaced).append(key)
+            return
+        if replicas.enough(frozenset(found.intact)) and not found.damaged:
+            holding = found.intact
         else:
-            holders.of[key] |= _copy(replicas, key, body, holders.of[key])
+            holding = _complete(replicas, checker, check, lying[key], key, found)
+            if not holding:
+                reused.unusable.append(key)
+                return
+            reused.mended.update(found.damaged & holding)
+        reused.behind.update(replicas.buckets.keys() - holding - (lying[key].keys() - found.damaged))
 
     with _threads(COPIES_AT_ONCE, replicas) as pool:
-        list(pool.map(complete, lacking))
-    for key in sizes.keys() - {*reused.vanished, *reused.unusable}:
-        reused.behind.update(replicas.buckets.keys() - holders.of[key])
+        check.sample(lambda read, copies: list(pool.map(read, copies)))
+        list(pool.map(settle, lying))
     return reused
 
 
-def _ask(replicas: Replicas, names: Collection[str], sizes: Mapping[str, int | None]) -> dict[str, list[str]]:
+def mend_blobs(replicas: Replicas, checker: ObjectChecker, keys: Collection[str]) -> bool:
+    """Make blobs that were written earlier durable to the policy: every copy is read back, for they are small, and
+    those that are damaged or missing are written anew. Returns whether all of them are to be had.
+
+    Raises `Unavailable` code `not_durable`.
+    """
+
+    def settle(key: str) -> bool:
+        found = Checked(set())
+        for name in [name for name in replicas.buckets if name not in replicas.lagging]:
+            try:
+                found.body = replicas.first(key, lambda bucket: checker.read_checked(bucket, key), only=[name])
+                found.intact.add(name)
+            except (Corrupt, NotFound):
+                found.damaged.add(name)
+            except SkyholdError as error:
+                replicas.pass_over(name, error)
+        if found.body is None:
+            return False
+        if found.damaged or not replicas.enough(frozenset(found.intact)):
+            _copy(replicas, key, found.body, found.intact, found.damaged)
+        return True
+
+    with _threads(BLOBS_AT_ONCE, replicas) as pool:
+        return all(list(pool.map(settle, keys)))
+
+
+def _complete(
+    replicas: Replicas,
+    checker: ObjectChecker,
+    check: CopyCheck,
+    held: Collection[str],
+    key: str,
+    found: Checked,
+) -> set[str]:
+    """Who holds a pack once copies were made of an intact one; nobody, where there is none."""
+    try:
+        if found.body is None:
+            found.body = _read_intact(replicas, checker, key, found.intact or set(held))
+    except Corrupt:
+        if not found.intact:
+            return set()
+        check.distrust(key)  # what was verified earlier has been damaged since, unseen
+        again = check.verify(key)
+        if again.misplaced:
+            return set()
+        found.intact, found.damaged, found.body = again.intact, again.damaged, again.body
+        return _complete(replicas, checker, check, held, key, found)
+    except SkyholdError:  # no bucket gives it: that is no fault of those that it would have been copied to
+        return set()
+    return _copy(replicas, key, found.body, found.intact, found.damaged)
+
+
+def _ask(replicas: Replicas, names: Collection[str], sizes: Mapping[str, int | None]) -> dict[str, list[ObjectInfo]]:
     """What each bucket that answers holds of the objects. Those that fail or are outpaced are passed over."""
-    answers: dict[str, list[str]] = {}
+    answers: dict[str, list[ObjectInfo]] = {}
     begun_s, enough_after_s = time.monotonic(), None
     with _threads(max(1, len(names)), replicas) as pool:
         running = {pool.submit(_held, replicas.buckets[name], sizes): name for name in sorted(names)}
@@ -123,20 +194,22 @@ def _ask(replicas: Replicas, names: Collection[str], sizes: Mapping[str, int | N
     return answers
 
 
-def _take(future: Future[list[str]], name: str, answers: dict[str, list[str]], replicas: Replicas) -> None:
+def _take(
+    future: Future[list[ObjectInfo]], name: str, answers: dict[str, list[ObjectInfo]], replicas: Replicas
+) -> None:
     try:
         answers[name] = future.result()
     except SkyholdError as error:
         replicas.pass_over(name, error)
 
 
-def _held(bucket: Bucket, sizes: Mapping[str, int | None]) -> list[str]:
+def _held(bucket: Bucket, sizes: Mapping[str, int | None]) -> list[ObjectInfo]:
     """Those of the objects that a bucket holds, by listings: one for each of a few keys, one per folder for many. (A
     `stat` also gives the tag, for which a folder bucket reads the whole object.)"""
     many = len(sizes) > _LISTED_SINGLY_MAX
     prefixes = {key.split("/", 1)[0] + "/" for key in sizes} if many else set(sizes)
     return [
-        info.key
+        info
         for prefix in sorted(prefixes)
         for info in bucket.list(prefix)
         if info.key in sizes and sizes[info.key] in (None, info.size_bytes)
@@ -150,13 +223,16 @@ def _read_intact(replicas: Replicas, checker: ObjectChecker, key: str, holding: 
         return read_intact(key, [replicas.buckets[name] for name in sorted(holding)], checker)
 
 
-def _copy(replicas: Replicas, key: str, body: Buffer, holding: Collection[str]) -> set[str]:
-    """Write an object to as few further buckets as the policy needs; returns who holds it then.
+def _copy(replicas: Replicas, key: str, body: Buffer, holding: Collection[str], damaged: Collection[str]) -> set[str]:
+    """Write an object over its damaged copies, and to as few further buckets as the policy needs; returns who holds an
+    intact copy then.
 
     A target that fails is replaced, one that is slow gets company; one that is outpaced by its company is passed over.
     """
     written = Written(key, len(body), verified=set(holding), failed=dict(replicas.lagging))
-    tried = set(holding)
+    mended = [name for name in replicas.buckets if name in damaged and name not in replicas.lagging]
+    tried = {*holding, *mended}
+    replicas.send(written, body, mended)
     while not replicas.wait_enough(written):
         untried = [name for name in replicas.buckets if name not in tried and name not in replicas.lagging]
         more = fewest(replicas.enough, written.verified, untried)
@@ -164,6 +240,8 @@ def _copy(replicas: Replicas, key: str, body: Buffer, holding: Collection[str]) 
             raise _not_durable(written)
         tried.update(more)
         replicas.send(written, body, more)
+    if written.pending & set(mended):
+        replicas.wait_all(written, timeout_s=PATIENCE_S)
     for name in sorted(written.pending):
         replicas.pass_over(name, too_slow(name))
     return written.verified

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Final
@@ -46,12 +48,28 @@ def too_slow(name: str) -> SkyholdError:
     )
 
 
-def write_verified(bucket: Bucket, key: str, body: Buffer) -> None:
+class SharedMD5:
+    """The MD5 of a body that goes to several buckets, computed once, when it is asked for first."""
+
+    def __init__(self, body: Buffer) -> None:
+        self._body = body
+        self._lock = threading.Lock()
+        self._digest: bytes | None = None
+
+    def digest(self) -> bytes:
+        with self._lock:
+            if self._digest is None:
+                self._digest = hashlib.md5(self._body, usedforsecurity=False).digest()
+            return self._digest
+
+
+def write_verified(bucket: Bucket, key: str, body: Buffer, md5: SharedMD5 | None = None) -> str:
     """Write an object and return once its stored bytes are verified: by the provider's confirmed checksum, else by
-    reading them back. Raises `Corrupt` where they differ."""
-    bucket.write(key, body)
+    reading them back. Returns the stamp of the copy. Raises `Corrupt` where they differ."""
+    compared = md5.digest() if md5 is not None and bucket.capabilities.compares_md5 else None
+    stamp = bucket.write(key, body, md5=compared)
     if bucket.capabilities.confirms_checksum:
-        return
+        return stamp
     hasher, length = blake3(), 0
     for part in bucket.read_stream(key):
         hasher.update(part)
@@ -64,6 +82,7 @@ def write_verified(bucket: Bucket, key: str, body: Buffer) -> None:
             bucket=bucket.name,
             key=key,
         )
+    return stamp
 
 
 def not_durable(written: Written) -> SkyholdError:

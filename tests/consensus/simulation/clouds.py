@@ -261,7 +261,7 @@ class SimulatedBucket(Bucket):
     ) -> Iterator[Buffer]:
         raise NotImplementedError
 
-    def write(self, key: str, body: Buffer) -> None:
+    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
         raise NotImplementedError
 
     def delete(self, key: str) -> None:
