@@ -226,12 +226,16 @@ class Catalogue:
         pack = PackRef(pack_id, salt)
         return bool(hash_ == _hash_of(KnownPack(pack, placement_class, size_bytes), self.places(pack)))
 
+    def says(self, known: KnownPack, places: Sequence[Place]) -> bool:
+        """Whether the catalogue says of a pack what the pack itself says."""
+        rows = self._execute("SELECT id, salt, class, size FROM packs WHERE id = ?", (known.pack.pack_id,))
+        return [_known(row) for row in rows] == [known] and self.places(known.pack) == _each_once(places)
+
     def confirm(self, known: KnownPack, places: Sequence[Place]) -> bool:
         """Note what an intact pack says of itself; returns whether the catalogue said nothing else, and corrects it."""
-        pack_id = known.pack.pack_id
-        places = sorted({place.chunk_id: place for place in reversed(places)}.values(), key=lambda place: place.offset)
-        rows = self._execute("SELECT id, salt, class, size FROM packs WHERE id = ?", (pack_id,))
-        same = [_known(row) for row in rows] == [known] and self.places(known.pack) == places
+        pack_id, places = known.pack.pack_id, _each_once(places)
+        unknown = self.size_bytes(pack_id) is None
+        same = self.says(known, places)
         with self._transaction() as connection:
             if not same:
                 connection.execute(
@@ -244,7 +248,7 @@ class Catalogue:
                 )
                 _insert_chunks(connection, places)
             _set_placed(connection, known, places)
-        return same or not rows
+        return same or unknown
 
     def note_copy(self, bucket: str, key: str, stamp: str) -> None:
         """Note that the copy of a pack in the bucket of this URL has been verified now, under this stamp."""
@@ -375,6 +379,12 @@ def _remove_if_free(path: Path) -> None:
             path.unlink(missing_ok=True)
     except (BlockingIOError, FileNotFoundError):
         return
+
+
+def _each_once(places: Sequence[Place]) -> list[Place]:
+    """The first place of each chunk, by offset: what the catalogue keeps of a pack that contains one twice."""
+    first = {place.chunk_id: place for place in reversed(places)}
+    return sorted(first.values(), key=lambda place: place.offset)
 
 
 def _insert_chunks(connection: sqlite3.Connection, places: Iterable[Place]) -> None:

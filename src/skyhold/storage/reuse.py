@@ -102,8 +102,8 @@ def ensure_durable(
 
     def settle(key: str) -> None:
         found = check.verify(key)
-        if found.misplaced:
-            (reused.unusable if found.contradictory else reused.misplaced).append(key)
+        if found.misplaced or found.contradictory:
+            (reused.misplaced if found.misplaced else reused.unusable).append(key)
             return
         if replicas.enough(frozenset(found.intact)) and not found.damaged:
             holding = found.intact
@@ -165,8 +165,6 @@ def _complete(
             return set()
         check.distrust(key)  # what was verified earlier has been damaged since, unseen
         again = check.verify(key)
-        if again.misplaced:
-            return set()
         found.intact, found.damaged, found.body = again.intact, again.damaged, again.body
         return _complete(replicas, checker, check, held, key, found)
     except SkyholdError:  # no bucket gives it: that is no fault of those that it would have been copied to

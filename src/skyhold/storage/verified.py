@@ -36,12 +36,14 @@ Held = Mapping[str, Mapping[str, ObjectInfo]]
 
 @dataclass(slots=True)
 class Checked:
-    """What was found of one object. `body` is that of an intact copy, where one was read. `misplaced`: it does not
-    contain what this machine's catalogue said. `contradictory`: copies that are intact contain different things."""
+    """What was found of one object. `body` is that of an intact copy, where one was read, and `contents` what it says
+    of itself. `misplaced`: this machine's catalogue said something else, and has been corrected. `contradictory`:
+    copies that are sound in themselves contain different things, so that one of them was made up."""
 
     intact: set[str]
     damaged: set[str] = field(default_factory=set)
     body: Buffer | None = None
+    contents: tuple[KnownPack, list[Place]] | None = None
     misplaced: bool = False
     contradictory: bool = False
 
@@ -54,13 +56,13 @@ class CopyCheck:
         self._trusted: dict[str, set[str]] = {key: set() for key in held}
         self._suspected: dict[str, set[str]] = {key: set() for key in held}
         self._checked_s: dict[tuple[str, str], int] = {}
-        placed = {key for key in held if catalogue.is_placed(_pack_id(key))}
+        self._placed = {key for key in held if catalogue.is_placed(_pack_id(key))}
         for name, bucket in replicas.buckets.items():
             here = [key for key, names in held.items() if name in names]
             for key, note in catalogue.copies(bucket.url, here).items():
                 if note.stamp != held[key][name].stamp or not note.stamp:
                     self._suspected[key].add(name)
-                elif key in placed:
+                elif key in self._placed:
                     self._trusted[key].add(name)
                     self._checked_s[key, name] = note.checked_s
 
@@ -77,6 +79,8 @@ class CopyCheck:
             self._read_back(key, name, found)
             if name in found.damaged:
                 lost.add(name)
+            elif name in found.intact:
+                self._note(key, name)
 
         run(read, [copy for _, copy in due[:count]])
         for key, trusted in self._trusted.items():
@@ -91,12 +95,17 @@ class CopyCheck:
     def verify(self, key: str) -> Checked:
         """Find verified copies of a pack that are enough, and every damaged one among those that are suspected. Where
         too few are verified, all that hold it have been read back."""
-        found = Checked(set(self._trusted[key]))
+        trusted = self._trusted[key]
+        found = Checked(set(trusted))
         suspected = self._suspected[key]
-        unknown = [name for name in self._replicas.buckets if name in self._held[key] and name not in found.intact]
+        unknown = [name for name in self._replicas.buckets if name in self._held[key] and name not in trusted]
         for name in sorted(unknown, key=lambda name: name not in suspected):
             if name not in found.intact and (name in suspected or not self._replicas.enough(frozenset(found.intact))):
                 self._read_back(key, name, found)
+        if found.contents is not None and not found.contradictory:
+            found.misplaced = not self._catalogue.confirm(*found.contents)
+            for name in found.intact - trusted:
+                self._note(key, name)
         return found
 
     def _read_back(self, key: str, name: str, found: Checked) -> None:
@@ -108,33 +117,22 @@ class CopyCheck:
             return
         except SkyholdError:
             return  # it does not answer: neither intact nor damaged
-        known, places = checker.contents(key, body)
-        if not self._agrees(known, places, found):
-            return
-        found.body = body
-        self._note(key, name, found)
-        self._note_same(key, body, found)
+        contents = checker.contents(key, body)
+        if key in self._placed and not self._catalogue.says(*contents):
+            found.damaged.add(name)  # sound in itself, but not what was written
+        elif found.contents not in (None, contents):
+            found.contradictory = True
+        else:
+            found.contents, found.body = contents, body
+            found.intact |= {name, *self._same(key, body)}
 
-    def _agrees(self, known: KnownPack, places: list[Place], found: Checked) -> bool:
-        """Whether a pack contains what the catalogue says. Where it does not, the catalogue is corrected by the first
-        copy; the next one to differ, too, means that one of the two was made up."""
-        if self._catalogue.confirm(known, places):
-            return True
-        found.contradictory = found.misplaced or found.body is not None
-        found.misplaced = True
-        return False
+    def _same(self, key: str, body: Buffer) -> list[str]:
+        """The buckets that give the MD5 of this intact copy as that of their own, which need not be read then."""
+        given = {name: info.md5 for name, info in self._held[key].items() if info.md5}
+        digest = hashlib.md5(body, usedforsecurity=False).digest() if given else b""
+        return [name for name, md5 in given.items() if md5 == digest]
 
-    def _note_same(self, key: str, body: Buffer, found: Checked) -> None:
-        """Copies of which their stores give the MD5 of this intact one need not be read."""
-        others = {name: info.md5 for name, info in self._held[key].items() if name not in found.intact and info.md5}
-        if others:
-            digest = hashlib.md5(body, usedforsecurity=False).digest()
-            for name, md5 in others.items():
-                if md5 == digest:
-                    self._note(key, name, found)
-
-    def _note(self, key: str, name: str, found: Checked) -> None:
-        found.intact.add(name)
+    def _note(self, key: str, name: str) -> None:
         self._catalogue.note_copy(self._replicas.buckets[name].url, key, self._held[key][name].stamp)
 
 
