@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from skyhold.consensus.carrying import Succession
@@ -42,8 +42,8 @@ class Epochs(Succession):
             return bucket_registers(self.buckets.setdefault(number, new_buckets()), epoch=number)
         return SqliteRegisters(Path(self._folder.name) / f"{number}.sqlite")
 
-    def listed(self, names: Versioned, configuration: bytes) -> Iterable[str]:
-        return self.keys
+    def listed(self, names: Versioned, configuration: bytes) -> Mapping[str, bool]:
+        return dict.fromkeys(self.keys, False)
 
     def configuration(self, next_configuration: bytes) -> bytes:
         return b"epoch " + next_configuration

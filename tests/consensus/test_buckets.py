@@ -316,7 +316,7 @@ def test_object_of_another_register_or_bucket_is_refused() -> None:
         bucket.write(object_key(1, "names"), bucket.read(object_key(1, KEY)))
         bucket.write(object_key(1, "config"), buckets[2].read(object_key(1, KEY)))
     for key in ("names", "config"):
-        with pytest.raises(Unavailable, match="damaged"):
+        with pytest.raises(Corrupt, match="damaged"):
             bucket_registers(buckets).read(key)
 
 

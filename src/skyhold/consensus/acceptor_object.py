@@ -44,13 +44,15 @@ class AcceptorObject:
     """What an acceptor holds, and who wrote it.
 
     `decided` is the version up to which the writer knew the register's changes to be chosen (0: of none). `writer` and
-    `time` (RFC 3339, the writer's clock) are told to people and decide nothing.
+    `time` (RFC 3339, the writer's clock) are told to people and decide nothing. A `retired` acceptor takes no part in
+    its epoch any more (`retiring`); what it held is kept.
     """
 
     state: AcceptorState[Kept]
     decided: int
     writer: str
     time: str
+    retired: bool = False
 
 
 def object_key(epoch: int, key: str) -> str:
@@ -87,13 +89,21 @@ def encode_acceptor(held: AcceptorObject, epoch: int, key: str, voter: str, keys
     body = b"".join(
         [_LENGTH.pack(len(header)), header, *(part for change in state.value or () for part in _parts(change))]
     )
-    return encode_frame(Kind.ACCEPTOR, body, context=_context(epoch, key, voter), keys=keys)
+    context = _context(epoch, key, voter, retired=held.retired)
+    return encode_frame(Kind.ACCEPTOR, body, context=context, keys=keys)
 
 
 def decode_acceptor(stored: Buffer, epoch: int, key: str, voter: str, keys: FrameKeys) -> AcceptorObject:
     """Raises `Corrupt` for anything but an intact object of this register, epoch and voter."""
-    what = object_key(epoch, key)
-    body = decode_frame(stored, kind=Kind.ACCEPTOR, context=_context(epoch, key, voter), keys=keys)
+    what, retired = object_key(epoch, key), False
+    try:
+        body = decode_frame(stored, kind=Kind.ACCEPTOR, context=_context(epoch, key, voter), keys=keys)
+    except Corrupt as damaged:
+        try:
+            retired_context = _context(epoch, key, voter, retired=True)
+            body, retired = decode_frame(stored, kind=Kind.ACCEPTOR, context=retired_context, keys=keys), True
+        except Corrupt:
+            raise damaged from None
     try:
         start = _LENGTH.size + _LENGTH.unpack_from(body)[0]
         fields = json.loads(body[_LENGTH.size : start])
@@ -109,6 +119,7 @@ def decode_acceptor(stored: Buffer, epoch: int, key: str, voter: str, keys: Fram
                 fields["decided"],
                 str(fields["writer"]),
                 str(fields["time"]),
+                retired,
             ),
             what,
             key,
@@ -140,8 +151,8 @@ def _checked(held: AcceptorObject, what: str, key: str) -> AcceptorObject:
     return held
 
 
-def _context(epoch: int, key: str, voter: str) -> str:
-    return f"acceptor/{voter}/{epoch}/{key}"
+def _context(epoch: int, key: str, voter: str, *, retired: bool = False) -> str:
+    return f"{'retired' if retired else 'acceptor'}/{voter}/{epoch}/{key}"
 
 
 def _ballot(ballot: Ballot) -> list[int | str]:

@@ -17,7 +17,7 @@ from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.acceptor import VOTERS_MAX, AcceptorState, beyond_reach, unanimous
 from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.known import Confirmed, known
-from skyhold.consensus.no_majority import did_not_answer, no_majority, out_of_reach
+from skyhold.consensus.no_majority import REGISTER_DAMAGED, did_not_answer, no_majority, out_of_reach
 from skyhold.consensus.operation import (
     CompareAndSet,
     Kept,
@@ -47,9 +47,10 @@ from skyhold.consensus.register import (
     check_operation_id,
     check_register_key,
 )
+from skyhold.consensus.retiring import Acceptors
 from skyhold.consensus.runtime import Mailbox, Runtime, ThreadRuntime
 from skyhold.consensus.voter import Voter, VoterClient
-from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
+from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
 
 T = TypeVar("T")
 
@@ -115,8 +116,8 @@ class BucketRegisters(Registers):
             return known({}, (), confirmed, began_s)
         try:
             return Known(newest(self._read(key)))
-        except (Unavailable, PermissionDenied, OutcomeUnknown) as error:
-            if error.code not in {"no_majority", "register_contended"}:
+        except (Unavailable, PermissionDenied, OutcomeUnknown, Corrupt) as error:
+            if error.code not in {"no_majority", "register_contended", REGISTER_DAMAGED}:
                 raise
             held, silent = self._held(key)
             if not held and confirmed is None:
@@ -167,8 +168,16 @@ class BucketRegisters(Registers):
             raise no_majority(f"{prefix}*", len(self._voters), errors, sent=False)
         keys = sorted({key for keys in found.values() for key in keys if key.startswith(prefix)})
         # An object may hold a promise alone, for a register that was never created.
-        created = at_once(self._read, keys, "list")  # by real threads, whatever the runtime: no simulation lists
-        return [key for key, kept in zip(keys, created, strict=True) if kept]
+        created = at_once(self._is_created, keys, "list")  # by real threads, whatever the runtime: no simulation lists
+        return [key for key, there in zip(keys, created, strict=True) if there]
+
+    def _is_created(self, key: str) -> bool:
+        try:
+            return bool(self._read(key))
+        except Corrupt as error:
+            if error.code != REGISTER_DAMAGED:
+                raise
+            return True
 
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
         check_register_key(key)
@@ -179,6 +188,15 @@ class BucketRegisters(Registers):
     def restore(self, key: str, changes: Sequence[Change]) -> None:
         check_changes(key, changes)
         self._decide(Restore(key, tuple(changes)))
+
+    def salvaged(self, key: str) -> Sequence[Change] | None:
+        check_register_key(key)
+        return self.acceptors.salvaged(key)
+
+    @property
+    def acceptors(self) -> Acceptors:
+        """The objects of this epoch, for a recovery of a register that is damaged."""
+        return Acceptors(self._voters, self._epoch, self._keys)
 
     def is_new(self) -> bool:
         states: list[AcceptorState[Kept]] = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from skyhold.consensus.no_majority import REGISTER_DAMAGED, register_lost
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.register import Change, Registers, Versioned
 from skyhold.errors import Conflict, Corrupt, SkyholdError, Unavailable
@@ -25,9 +26,10 @@ class Succession(ABC):
         """The registers of the epoch that this configuration begins."""
 
     @abstractmethod
-    def listed(self, names: Versioned, configuration: bytes) -> Iterable[str]:
-        """The keys that the sealed register `names` lists, itself left out; `configuration` is what `config` held in
-        the epoch that ends. Called while no epoch is entered: it must not use the registers."""
+    def listed(self, names: Versioned, configuration: bytes) -> Mapping[str, bool]:
+        """The keys that the sealed register `names` lists, itself left out, each with whether its register is known to
+        have been created: not to find it is a loss then. `configuration` is what `config` held in the epoch that ends.
+        Called while no epoch is entered: it must not use the registers."""
 
     @abstractmethod
     def configuration(self, next_configuration: bytes) -> bytes:
@@ -45,12 +47,14 @@ class Succession(ABC):
 def carry_over(epoch: Registers, following: Registers, next_configuration: bytes, succession: Succession) -> None:
     """Steps 2 to 4 of a move, as `epochs` counts them. May be repeated, also by several at once: what is done already
     is found done."""
-    sealed_config = _sealed(epoch, CONFIG, next_configuration)
-    names = _sealed(epoch, NAMES, next_configuration)
-    keys = sorted({*succession.listed(names[-1].value, sealed_config[-1].value.data)} - {CONFIG, NAMES})
+    sealed_config = _ended(epoch, CONFIG, next_configuration)
+    names = _ended(epoch, NAMES, next_configuration)
+    listed = succession.listed(names[-1].value, sealed_config[-1].value.data)
+    keys = sorted({*listed} - {CONFIG, NAMES})
 
     def carry(key: str) -> None:
-        _restore(following, key, as_restored(_sealed(epoch, key, next_configuration)))
+        changes = _ended(epoch, key, next_configuration, created=listed[key])
+        _restore(following, key, as_restored(changes))
 
     succession.each(carry, keys)
     _restore(following, NAMES, as_restored(names))
@@ -59,11 +63,29 @@ def carry_over(epoch: Registers, following: Registers, next_configuration: bytes
     _restore(following, CONFIG, [*config[:-1], replace(config[-1], value=first)])
 
 
-def _sealed(epoch: Registers, key: str, next_configuration: bytes) -> list[Change]:
+def _ended(epoch: Registers, key: str, next_configuration: bytes, *, created: bool = False) -> list[Change]:
+    """The kept changes of a register with which its epoch ends, of which the last is the seal: of one that was damaged
+    and then retired, what was salvaged, as if it had been sealed. Raises `Corrupt` for one that is damaged still, or
+    lost: it is neither left out nor carried as one that never was."""
+    try:
+        return _sealed(epoch, key, next_configuration, created=created)
+    except Corrupt as error:
+        salvaged = epoch.salvaged(key) if error.code == REGISTER_DAMAGED else None
+        if not salvaged:
+            raise
+    newest = salvaged[-1].value
+    if newest.sealed:  # some voter had accepted a seal
+        return [*salvaged[:-1], Change(replace(newest, next_configuration=next_configuration), None)]
+    return [*salvaged, Change(Versioned(newest.version + 1, newest.data, next_configuration), None)]
+
+
+def _sealed(epoch: Registers, key: str, next_configuration: bytes, *, created: bool) -> list[Change]:
     """Seal a register unless it is; its kept changes, of which the last is the seal."""
     for _ in range(SEAL_ATTEMPTS_MAX):
         changes = list(epoch.changes(key))
         newest = changes[-1].value if changes else None
+        if newest is None and created:
+            raise register_lost(key)
         if newest is not None and newest.next_configuration is not None:
             if newest.next_configuration != next_configuration:
                 raise Corrupt(

@@ -18,11 +18,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from skyhold.consensus.carrying import CONFIG, SEAL_ATTEMPTS_MAX, Succession, carry_over, contended_seal
+from skyhold.consensus.carrying import CONFIG, NAMES, SEAL_ATTEMPTS_MAX, Succession, carry_over, contended_seal
+from skyhold.consensus.no_majority import REGISTER_DAMAGED
 from skyhold.consensus.register import Change, Known, Registers, Resync, Versioned, register_sealed
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, Unavailable
 
@@ -66,7 +67,11 @@ class EpochRegisters(Registers):
     def read(self, key: str) -> Versioned | None:
         for _ in range(EPOCHS_MAX):
             epoch = self._current
-            value = epoch.read(key)
+            try:
+                value = epoch.read(key)
+            except Corrupt as error:
+                self._follow_damaged(epoch, key, error)
+                continue
             seal = self._seal_of(epoch, value)
             if seal is None:
                 return value
@@ -77,7 +82,11 @@ class EpochRegisters(Registers):
     def read_known(self, key: str, *, max_age_s: float = 0.0) -> Known:
         for _ in range(EPOCHS_MAX):
             epoch = self._current
-            found = epoch.read_known(key, max_age_s=max_age_s)
+            try:
+                found = epoch.read_known(key, max_age_s=max_age_s)
+            except Corrupt as error:
+                self._follow_damaged(epoch, key, error)
+                continue
             newest = found.undecided or found.value
             if newest is None and found.age_s is not None:
                 # Who looks in an old epoch finds nothing, too. (A reader that may be stale overrides `read` by this.)
@@ -101,6 +110,9 @@ class EpochRegisters(Registers):
             except Conflict as conflict:
                 if conflict.code != "register_sealed":
                     raise
+            except Corrupt as error:
+                self._follow_damaged(epoch, key, error)
+                continue
             self._follow_from(epoch, key)
         raise _endless(key)
 
@@ -110,7 +122,11 @@ class EpochRegisters(Registers):
     def changes(self, key: str) -> Sequence[Change]:
         for _ in range(EPOCHS_MAX):
             epoch = self._current
-            changes = epoch.changes(key)
+            try:
+                changes = epoch.changes(key)
+            except Corrupt as error:
+                self._follow_damaged(epoch, key, error)
+                continue
             seal = self._seal_of(epoch, changes[-1].value if changes else None)
             if seal is None:
                 return changes
@@ -132,7 +148,11 @@ class EpochRegisters(Registers):
         while True:
             epoch = self._current
             slice_s = min(max(deadline_s - self._monotonic(), 0), WATCH_SLICE_S_MAX)
-            changes = epoch.watch(key, after_version, timeout_s=slice_s)
+            try:
+                changes = epoch.watch(key, after_version, timeout_s=slice_s)
+            except Corrupt as error:
+                self._follow_damaged(epoch, key, error)
+                continue
             newest = changes.current if isinstance(changes, Resync) else changes[-1] if changes else None
             if newest is None or newest.sealed:
                 seal = self._seal_of(epoch, newest)
@@ -179,6 +199,24 @@ class EpochRegisters(Registers):
             return following
         raise contended_seal(CONFIG)
 
+    def resume(self, decide: Callable[[Versioned], bytes]) -> bytes:
+        """As `advance`, from an epoch whose register `config` was damaged and then retired: the next one begins from
+        what was salvaged of it. Of two that want different ones the first to seal `names` goes on.
+
+        Raises `Corrupt` where `config` was not retired.
+        """
+        epoch = self._current
+        salvaged = epoch.salvaged(CONFIG)
+        if not salvaged:
+            raise Corrupt("The register `config` is not retired", code=REGISTER_DAMAGED, key=CONFIG)
+        value = salvaged[-1].value
+        following = value.next_configuration
+        if following is None:
+            following = decide(value)
+            self._refuse_used(following)
+        self._follow(epoch, following)
+        return following
+
     def close(self) -> None:
         with ExitStack() as closing:  # one that raises keeps none open; of several errors the first epoch's is raised
             for epoch in self._opened:
@@ -190,7 +228,11 @@ class EpochRegisters(Registers):
         """An answer of the present epoch; one that finds nothing counts only where the register had not moved on."""
         for _ in range(EPOCHS_MAX):
             epoch = self._current
-            answer = ask(epoch)
+            try:
+                answer = ask(epoch)
+            except Corrupt as error:
+                self._follow_damaged(epoch, key, error)
+                continue
             if answer is not None:
                 return answer
             seal = self._seal_of(epoch, epoch.read(key))
@@ -211,6 +253,18 @@ class EpochRegisters(Registers):
         if value is None or value.next_configuration is None:
             raise register_sealed(key, value or Versioned(0, b""))
         self._follow(epoch, value.next_configuration)
+
+    def _follow_damaged(self, epoch: Registers, key: str, error: Corrupt) -> None:
+        """A register that is damaged has no seal to show. Follow that of another one, as it may go on in the next
+        epoch; where there is none, or it cannot be read, raise the error."""
+        seal = None
+        if error.code == REGISTER_DAMAGED:
+            with suppress(Corrupt):
+                value = epoch.read(NAMES if key == CONFIG else CONFIG)
+                seal = None if value is None else value.next_configuration
+        if seal is None:
+            raise error
+        self._follow(epoch, seal)
 
     def _follow(self, epoch: Registers, next_configuration: bytes) -> None:
         """Work in the next epoch from now on; where it has not begun, finish what begins it."""

@@ -1,18 +1,31 @@
-"""The errors of a register that cannot be decided now: they name the clouds, and say what still works."""
+"""The errors of a register that cannot be decided: they name the clouds, and say what still works."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from skyhold.errors import Corrupt, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
 
+REGISTER_DAMAGED: Final = "register_damaged"
+REGISTER_LOST: Final = "register_lost"
+_ACCEPTOR_DAMAGED: Final = "acceptor_damaged"
+_ACCEPTOR_RETIRED: Final = "acceptor_retired"
+
 
 def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, sent: bool) -> SkyholdError:
-    """`errors` says why each voter takes no part; `sent`: the change was sent to some voter and may take effect."""
+    """`errors` says why each voter takes no part; `sent`: the change was sent to some voter and may take effect.
+
+    `Corrupt` code `register_damaged` where the voters that answer are enough, but what they hold of this register is
+    damaged: to wait for others does not help then.
+    """
     reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(errors.items()))
     message = (
         f"Register {key} needs {voters // 2 + 1} of its {voters} voters, and {len(errors)} do not take part ({reasons})"
     )
+    damaged = [name for name, error in errors.items() if error.code in {_ACCEPTOR_DAMAGED, _ACCEPTOR_RETIRED}]
+    if damaged and voters - len(errors) + len(damaged) > voters // 2:
+        return _register_damaged(key, message, sorted(damaged), sent=sent)
     if sent:
         return OutcomeUnknown(
             f"{message}; the change was sent, and takes effect or not once they do",
@@ -36,6 +49,63 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
         hint="Look at them with `skyhold doctor`. What is known without them can be read: skyhold pull --stale REF",
         key=key,
         buckets=sorted(errors),
+    )
+
+
+def _register_damaged(key: str, message: str, damaged: list[str], *, sent: bool) -> SkyholdError:
+    if sent:
+        return OutcomeUnknown(
+            f"{message}; the change was sent, and is among what a recovery of this register finds, or lost",
+            code="no_majority",
+            hint=f"Bring the register back, then look at it: {way_back(key)}",
+            key=key,
+            buckets=damaged,
+        )
+    return Corrupt(
+        f"{message}; nothing was changed",
+        code=REGISTER_DAMAGED,
+        hint=f"See what is left of it, and bring it back: {way_back(key)}",
+        key=key,
+        buckets=damaged,
+    )
+
+
+def register_lost(key: str) -> Corrupt:
+    """The error of a register that was created, and that a majority of its voters does not have any more."""
+    return Corrupt(
+        f"Register {key} was created, and a majority of the voters does not have it any more: it was deleted from "
+        "the buckets; nothing was changed",
+        code=REGISTER_LOST,
+        hint=f"See what is left of it, and bring it back: {way_back(key)}",
+        key=key,
+    )
+
+
+def way_back(key: str) -> str:
+    """The command that brings one register back."""
+    return f"skyhold recover URL --register {key}"
+
+
+def acceptor_damaged(voter: str, key: str, error: SkyholdError) -> Corrupt:
+    """What a voter holds of a register is not what was stored there. It may have promised and accepted anything, so it
+    takes no part: it is never taken for one that holds nothing."""
+    return Corrupt(
+        f"What bucket `{voter}` holds of register {key} is damaged: {error.message}",
+        code=_ACCEPTOR_DAMAGED,
+        hint=f"Where the other voters are sound: skyhold store voters replace {voter}",
+        bucket=voter,
+        key=key,
+    )
+
+
+def acceptor_retired(voter: str, key: str) -> Corrupt:
+    """A recovery of this register has begun, and not come to its end."""
+    return Corrupt(
+        f"Register {key} was retired in bucket `{voter}` by a recovery that has not come to its end",
+        code=_ACCEPTOR_RETIRED,
+        hint=f"Run it again: {way_back(key)}",
+        bucket=voter,
+        key=key,
     )
 
 

@@ -161,6 +161,11 @@ class Registers(ABC):
         `register_changed` if it has another, and `InvalidInput` code `changes_malformed` for a gap or for none.
         """
 
+    def salvaged(self, key: str) -> Sequence[Change] | None:  # noqa: ARG002 - of most engines nothing can be salvaged
+        """The changes that a register goes on from in the next epoch, which a recovery has retired from this one, since
+        it was damaged; None where it was not. Engines that do not keep a register at several places know none."""
+        return None
+
     def is_new(self) -> bool:
         """Whether nobody has created the register `config` here. Asked before it is known whose registers these will
         be, so it changes nothing, and does not settle what is under way, as a read may."""

@@ -18,11 +18,12 @@ from skyhold.consensus.acceptor_object import (
     object_key,
     parse_object_key,
 )
+from skyhold.consensus.no_majority import acceptor_damaged, acceptor_retired
 from skyhold.consensus.operation import Kept, newest
 from skyhold.consensus.paxos import Get, Lost, Put, Refused, Seen, Silent
 from skyhold.consensus.register import Change
 from skyhold.consensus.runtime import Mailbox, Runtime
-from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, SkyholdError
+from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, PermissionDenied, SkyholdError
 
 WAIT_S: Final = 60.0
 Answer = Seen[Kept] | Refused | Lost | Silent
@@ -188,7 +189,12 @@ class VoterClient:
             return _NOTHING
         if tagged is None:
             return known
-        held = decode_acceptor(tagged.body, self._epoch, key, self.voter.incarnation, self._keys)
+        try:
+            held = decode_acceptor(tagged.body, self._epoch, key, self.voter.incarnation, self._keys)
+        except (Corrupt, PermissionDenied) as error:  # a flipped key number reads as a key that is not at hand
+            raise acceptor_damaged(self.voter.name, key, error) from error
+        if held.retired:
+            raise acceptor_retired(self.voter.name, key)
         return _Held(tagged.tag, held)
 
     def _refuse_older(self, key: str, before: Ballot, promised: Ballot) -> None:

@@ -72,6 +72,12 @@ class Names:
         for key, _ in self.map.scan("register/"):
             yield key.removeprefix("register/")
 
+    def created(self) -> dict[str, bool]:
+        """As `registers`, each with whether it is known to have been created: what has or had a name was."""
+        there = {repository_id for _, repository_id in self.repositories()}
+        there |= {item.repository_id for item in self.deleted()}
+        return {key: key.removeprefix("repository/") in there for key in self.registers()}
+
     def find(self, name: str) -> str | None:
         """Id of the repository of this name, or None."""
         key = f"name/{check_repository_name(name)}"

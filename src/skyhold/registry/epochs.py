@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -38,11 +38,11 @@ class StoreSuccession(Succession):
         epoch = decode_epoch(next_configuration)
         return open_registers(self._connection, epoch.engine, epoch.configuration)
 
-    def listed(self, names: Versioned, configuration: bytes) -> Iterable[str]:
+    def listed(self, names: Versioned, configuration: bytes) -> Mapping[str, bool]:
         if not names.data:
-            return ()
+            return {}
         blobs = self._connection.blobs_of(decode_configuration(configuration))
-        return list(Names.decode(names.data, names.version, blobs).registers())
+        return Names.decode(names.data, names.version, blobs).created()
 
     def configuration(self, next_configuration: bytes) -> bytes:
         return encode_configuration(decode_epoch(next_configuration).configuration)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -158,8 +158,8 @@ class _Salvaged(StoreSuccession):
         super().__init__(connection)
         self._keys = keys
 
-    def listed(self, names: Versioned, configuration: bytes) -> Iterable[str]:  # noqa: ARG002 - see `salvage`
-        return self._keys
+    def listed(self, names: Versioned, configuration: bytes) -> Mapping[str, bool]:  # noqa: ARG002 - see `salvage`
+        return dict.fromkeys(self._keys, True)
 
 
 def refuse_minority(found: Salvage, voters: Sequence[tuple[str, str]]) -> Unavailable:

@@ -138,8 +138,8 @@ class SimulatedSuccession(Succession):
     def open(self, next_configuration: bytes) -> Registers:
         return self._epochs.open(self._runtime, Configuration.decode(next_configuration))
 
-    def listed(self, names: Versioned, configuration: bytes) -> Iterable[str]:
-        return KEY_NAMES[1:] if names.data else ()
+    def listed(self, names: Versioned, configuration: bytes) -> Mapping[str, bool]:
+        return dict.fromkeys(KEY_NAMES[1:] if names.data else (), False)
 
     def configuration(self, next_configuration: bytes) -> bytes:
         return next_configuration

@@ -1,0 +1,121 @@
+"""Retiring a register from its epoch, where no majority of its voters holds it intact: it can go on in the next then.
+
+A damaged acceptor may have promised and accepted anything, so nothing can be decided through it, and to write over it
+would be to make it forget. To *retire* an acceptor is safe whatever it held: it takes no part any more, as if it never
+answered again. Once a majority of the voters is retired the register can never be decided again in this epoch, whoever
+still works in it, and whether or not damaged bytes turn out to have been a fault of reading. Every change that was
+chosen before had been accepted by a majority, so at one of the retired at least: it is found there unless all of these
+are damaged. The newest of what they held intact is what the register goes on from (`carrying`).
+
+A put that retires is conditional on what was found, so no vote falls between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from skyhold.codec.frame import FrameKeys
+from skyhold.consensus.acceptor import AcceptorState, Ballot
+from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, object_key
+from skyhold.consensus.no_majority import contended
+from skyhold.consensus.operation import Kept
+from skyhold.consensus.parallel import at_once
+from skyhold.consensus.voter import Voter
+from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, PermissionDenied, SkyholdError
+
+ATTEMPTS_MAX: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one voter has of a register. Where nothing is said it has no object. `held` is what it holds intact,
+    `damage` says what is wrong with its object, and `error` why it is not known what it has."""
+
+    voter: str
+    tag: str | None = None
+    held: AcceptorObject | None = None
+    damage: str | None = None
+    error: SkyholdError | None = None
+
+    @property
+    def retired(self) -> bool:
+        return self.held is not None and self.held.retired
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptors:
+    """The acceptors of the registers of one epoch, as objects."""
+
+    voters: Sequence[Voter]
+    epoch: int
+    keys: FrameKeys
+
+    def examine(self, key: str) -> list[Holding]:
+        """What each voter has of a register."""
+        return at_once(lambda voter: self._look(voter, key), self.voters, "examine")
+
+    def retire(self, key: str, instead: Kept, proposer: str) -> list[Holding]:
+        """Retire the acceptors of all voters that answer; what each has then. `instead` is written where nothing
+        intact was, so that it is what the register goes on from if no voter holds anything intact."""
+        return at_once(lambda voter: self._retire(voter, key, instead, proposer), self.voters, "retire")
+
+    def salvaged(self, key: str) -> Kept | None:
+        """What a retired register goes on from; None where it is not retired at a majority."""
+        return newest_held(self.examine(key), len(self.voters))
+
+    def _look(self, voter: Voter, key: str) -> Holding:
+        try:
+            try:
+                tagged = voter.bucket.read_tagged(object_key(self.epoch, key))
+            except NotFound as error:
+                if error.code != "object_not_found":
+                    raise
+                tagged = None
+            voter.verify()  # after it: what is absent counts, so it has to be the bucket that was admitted
+        except SkyholdError as error:
+            if isinstance(error, Corrupt) and error.code == "object_too_large":
+                return Holding(voter.name, damage=error.message)
+            return Holding(voter.name, error=error)
+        if tagged is None:
+            return Holding(voter.name)
+        try:
+            held = decode_acceptor(tagged.body, self.epoch, key, voter.incarnation, self.keys)
+        except (Corrupt, PermissionDenied) as error:
+            return Holding(voter.name, tagged.tag, damage=error.message)
+        return Holding(voter.name, tagged.tag, held)
+
+    def _retire(self, voter: Voter, key: str, instead: Kept, proposer: str) -> Holding:
+        first = Ballot(1, proposer) if instead else None
+        blank = AcceptorObject(AcceptorState(first, first, instead) if first else AcceptorState(), 0, "", "")
+        for _ in range(ATTEMPTS_MAX):
+            found = self._look(voter, key)
+            if found.error is not None or found.retired:
+                return found
+            body = encode_acceptor(
+                replace(found.held or blank, retired=True), self.epoch, key, voter.incarnation, self.keys
+            )
+            name = object_key(self.epoch, key)
+            try:
+                if found.damage is not None and found.tag is None:  # so large that it was not read
+                    voter.bucket.write(name, body)
+                else:
+                    voter.bucket.write_if(name, body, expected_tag=found.tag)
+            except (Conflict, OutcomeUnknown):
+                continue  # somebody else was faster, or we were: that is seen
+            except SkyholdError as error:
+                return Holding(voter.name, error=error)
+        return Holding(voter.name, error=contended(key, sent=False))
+
+
+def newest_held(holdings: Sequence[Holding], voters: int) -> Kept | None:
+    """The value under the greatest ballot that the retired acceptors accepted, if they are a majority and have one."""
+    retired = [holding.held for holding in holdings if holding.held is not None and holding.retired]
+    return newest_of(retired) if len(retired) > voters // 2 else None
+
+
+def newest_of(held: Iterable[AcceptorObject]) -> Kept | None:
+    """The value under the greatest ballot that was accepted, or None where none was."""
+    newest = max(held, key=lambda found: found.state.accepted, default=None)
+    return newest.state.value or None if newest is not None else None
