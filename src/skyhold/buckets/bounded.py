@@ -1,22 +1,116 @@
-"""Reading an object whose size nobody has vouched for."""
+"""What one reply of a store may cost in bytes and in time, for every driver.
+
+A store is somebody else's word until its bytes are checked, and it may be anybody's: it may announce any size, send no
+end of bytes, or one a second. So a size is compared with what an object can have before memory is taken, bytes are
+counted as they come, and a reply or a listing that makes too little progress is given up. What a store does wrong here
+is `bucket_misbehaves`, which is not tried again: the other buckets go on.
+"""
 
 from __future__ import annotations
 
-from skyhold.buckets.bucket import Bucket
-from skyhold.errors import Corrupt
+import time
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from skyhold.buckets.bucket import Bucket, ObjectInfo, is_key
+from skyhold.buckets.retry import MISBEHAVES, RetryPolicy
+from skyhold.errors import Corrupt, Unavailable
+
+LISTED_KEYS_MAX: Final = 1 << 22
+"""The most objects of one listing: 256 TiB of full packs."""
+EMPTY_PAGES_MAX: Final = 1000
+"""The most pages in a row that bring no new key: stores pass over deleted objects in pages of their own."""
+OBJECT_SIZE_MAX: Final = 1 << 60
+"""The largest size that a listing may tell: no cloud has larger objects, and no sum of them overflows."""
 
 
 def read_bounded(bucket: Bucket, key: str, limit_bytes: int) -> bytearray:
     """A whole object. Raises `Corrupt` where it is longer than such an object can be, before it is taken in."""
     body = bytearray()
     for part in bucket.read_stream(key):
-        if len(body) + len(part) > limit_bytes:
-            raise Corrupt(
-                f"Object {key} in bucket `{bucket.name}` is longer than {limit_bytes} bytes, the most that it can have",
-                code="object_too_large",
-                hint="Run `skyhold repair`",
-                bucket=bucket.name,
-                key=key,
-            )
+        check_size(bucket.name, key, len(body) + len(part), limit_bytes)
         body += part
     return body
+
+
+def check_size(bucket: str, key: str, size_bytes: int, limit_bytes: int) -> None:
+    """Raise `Corrupt` code `object_too_large` where an object, or a reply, has more than `limit_bytes`."""
+    if size_bytes > limit_bytes:
+        raise Corrupt(
+            f"Object {key} in bucket `{bucket}` is longer than {limit_bytes} bytes, the most that it can have",
+            code="object_too_large",
+            hint="Run `skyhold repair`",
+            bucket=bucket,
+            key=key,
+        )
+
+
+def misbehaves(bucket: str, what: str) -> Unavailable:
+    """The error of a store that does what no store does: its bucket counts as failed."""
+    return Unavailable(
+        f"Bucket `{bucket}` {what}",
+        code=MISBEHAVES,
+        hint=f"Go on with the other buckets; ask who runs this one, and look at it: skyhold bucket check {bucket}",
+        bucket=bucket,
+    )
+
+
+class Pace:
+    """How fast a reply has to come: it may stay silent for the policy's stall limit, and then owes its rate since the
+    beginning. A limit on silence alone would let a byte a second pass."""
+
+    def __init__(self, policy: RetryPolicy, bucket: str, key: str) -> None:
+        self._policy, self._bucket, self._key = policy, bucket, key
+        self._began_s = time.monotonic()
+        self._done_bytes = 0
+
+    def add(self, count_bytes: int) -> None:
+        """Count bytes that came. Raises `Unavailable` code `bucket_misbehaves` where they are too few by now."""
+        self._done_bytes += count_bytes
+        if time.monotonic() - self._began_s > self._policy.download_timeout_s(self._done_bytes):
+            what = f"the object `{self._key}`" if self._key else "a reply"
+            raise misbehaves(
+                self._bucket,
+                f"sends {what} at less than {self._policy.download_bytes_per_s_min} bytes a second",
+            )
+
+
+def listed(bucket: str, prefix: str, after: str, found: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+    """A driver's listing as the port promises it: keys with the prefix, past `after`, ascending, none twice, and not
+    without end. Names that are no keys are passed over: anybody may keep others in a bucket.
+
+    Raises `Unavailable` code `bucket_misbehaves`.
+    """
+    last = after
+    for count, info in enumerate(found, 1):
+        if count > LISTED_KEYS_MAX:
+            raise misbehaves(bucket, f"lists more than {LISTED_KEYS_MAX} objects")
+        if not info.key.startswith(prefix) or info.key <= last:
+            raise misbehaves(bucket, f"lists {info.key[:80]!a}, which does not follow {last[:80]!a}")
+        if not 0 <= info.size_bytes <= OBJECT_SIZE_MAX:
+            raise misbehaves(bucket, f"lists {info.key[:80]!a} with a size of {info.size_bytes} bytes")
+        last = info.key
+        if is_key(info.key):
+            yield info
+
+
+class Pages:
+    """The progress of a listing over its pages: a token must be a new one, and keys must come now and then."""
+
+    def __init__(self, bucket: str, policy: RetryPolicy) -> None:
+        self._bucket, self._limit_s = bucket, policy.listing_timeout_s
+        self._token: str | None = None
+        self._empty = 0
+        self._since_s = time.monotonic()
+
+    def turn(self, token: str, keys: int) -> None:
+        """Count a page of so many keys which names `token` for the next. Raises code `bucket_misbehaves`."""
+        if token == self._token:
+            raise misbehaves(self._bucket, "lists the same page again and again")
+        self._token = token
+        if keys:
+            self._empty, self._since_s = 0, time.monotonic()
+            return
+        self._empty += 1
+        if self._empty > EMPTY_PAGES_MAX or time.monotonic() - self._since_s > self._limit_s:
+            raise misbehaves(self._bucket, f"lists {self._empty} pages in a row without an object")

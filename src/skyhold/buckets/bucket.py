@@ -23,6 +23,10 @@ from skyhold.units import Buffer
 KEY_BYTES_MAX: Final = 512
 KEY_PART_BYTES_MAX: Final = 255
 WRITE_IF_DEADLINE_S: Final = 30.0
+OBJECT_BYTES_MAX: Final = 65 << 20
+"""The most that an object of a store has, whatever its kind (format.md): a longer one is not read whole."""
+TAGGED_BYTES_MAX: Final = 2 << 20
+"""The same of an object that is read with its tag: a register, or `store.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +74,20 @@ def check_key(key: str) -> str:
     1 to 255 of `[A-Za-z0-9._=-]`, none of them `.` or `..`, so that they mean the same in every store and folder.
     The first part `.skyhold` is reserved for what a driver keeps of its own. One key must not be a folder of another
     (`a` and `a/b`): stores that keep objects as files cannot hold both."""
-    parts = key.split("/")
-    if (
-        not 1 <= len(key) <= KEY_BYTES_MAX
-        or parts[0] == ".skyhold"
-        or any(
-            not 1 <= len(part) <= KEY_PART_BYTES_MAX or part in {".", ".."} or not _PART_CHARACTERS.issuperset(part)
-            for part in parts
-        )
-    ):
+    if not is_key(key):
         raise InvalidInput(f"Expected an object key but got {key!r}", code="invalid_key", key=key)
     return key
+
+
+def is_key(name: str) -> bool:
+    """Whether `check_key` returns `name`."""
+    if not 1 <= len(name) <= KEY_BYTES_MAX:
+        return False
+    parts = name.split("/")
+    return parts[0] != ".skyhold" and all(
+        1 <= len(part) <= KEY_PART_BYTES_MAX and part not in {".", ".."} and _PART_CHARACTERS.issuperset(part)
+        for part in parts
+    )
 
 
 def check_range(key: str, size_bytes: int, start: int, length: int | None) -> int:
@@ -108,7 +115,8 @@ class Bucket(ABC):
 
     All keys are relative to the location's prefix and obey `check_key`. Common errors of every method:
     `PermissionDenied` (credentials missing, wrong or insufficient), `Unavailable` (unreachable, throttled or failing
-    after the bounded retries), `NotFound` with code `bucket_not_found` (the bucket or folder itself is gone).
+    after the bounded retries; code `bucket_misbehaves`: it goes past the bounds of `bounded.py`), `NotFound` with
+    code `bucket_not_found` (the bucket or folder itself is gone).
     """
 
     name: str
@@ -120,7 +128,8 @@ class Bucket(ABC):
         """The bytes `[start, start + length)` of an object, or all from `start`.
 
         Raises `NotFound` (no object), `InvalidInput` code `range_not_satisfiable` (the range does not lie inside the
-        object), `Corrupt` code `truncated_reply` (the store sent fewer bytes than asked, also after retries).
+        object), `Unavailable` code `truncated_reply` (the store sent fewer bytes than asked, also after retries),
+        `Corrupt` code `object_too_large` (no `length` is given, and what follows is more than `OBJECT_BYTES_MAX`).
         A range never returns fewer bytes than asked; `check_range` says what lies inside. `length=0` returns no bytes
         and may skip the request.
         """
@@ -135,7 +144,7 @@ class Bucket(ABC):
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
         """A small object whole, with its tag, or None where its tag is still `unless_tag` (a conditional GET).
 
-        Raises `NotFound`.
+        Raises `NotFound`, and `Corrupt` code `object_too_large` for one of more than `TAGGED_BYTES_MAX`.
         """
 
     @abstractmethod
@@ -164,7 +173,8 @@ class Bucket(ABC):
     @abstractmethod
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """All objects whose keys start with `prefix` (a string prefix, which need not end at `/`) and sort after
-        `after`, in ascending byte order of their keys, over as many pages as there are."""
+        `after`, in ascending byte order of their keys, over as many pages as there are. Names that are no keys are
+        passed over."""
 
     @abstractmethod
     def delete(self, key: str) -> None:

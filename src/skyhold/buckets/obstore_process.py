@@ -8,6 +8,7 @@ and leaves the parent's objects alone: even to free one would touch the dead run
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.machinery
 import importlib.util
@@ -16,9 +17,10 @@ import shutil
 import sys
 import tempfile
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 import obstore
 import obstore.store
@@ -45,6 +47,25 @@ def obstore_here() -> ModuleType:
 def abandon(stores: object) -> None:
     """Keep the parent's store objects alive, unused, for the life of this child."""
     _abandoned.append(stores)
+
+
+def next_within(stream: Any, limit_s: float) -> Any:
+    """The next part of one of obstore's streams, or None at its end. Raises `TimeoutError` after `limit_s`, and the
+    stream makes no more requests: only an awaited call of obstore can be given up. It is awaited in a thread of its
+    own, for the caller's may run a loop already, and a loop that is kept would not survive `fork`."""
+    done: Future[Any] = Future()
+
+    async def part() -> Any:
+        return await asyncio.wait_for(anext(stream, None), limit_s)
+
+    def wait() -> None:
+        try:
+            done.set_result(asyncio.run(part()))
+        except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
+            done.set_exception(error)
+
+    threading.Thread(target=wait, name="listing", daemon=True).start()
+    return done.result()
 
 
 def _fresh_copy() -> ModuleType:

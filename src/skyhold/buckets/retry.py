@@ -16,7 +16,8 @@ from skyhold.units import Buffer
 
 T = TypeVar("T")
 
-_REPEATABLE_CORRUPTION: Final = frozenset({"truncated_reply", "checksum_refused"})
+MISBEHAVES: Final = "bucket_misbehaves"
+"""The code of what a store does on purpose, or for ever: it is not asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,8 @@ class RetryPolicy:
     A delay is drawn evenly from the upper half of `first_delay_s * 2**n`, at most `delay_s_max`, so that many clients
     which failed together do not return together; a store that names a time (`Retry-After`) is given at least that.
     No attempt begins later than `total_s` after the first. One attempt fails when no connection stands
-    after `connect_timeout_s`, or when no byte arrives for `stall_timeout_s` (an upload: that plus its size at
-    `upload_bytes_per_s_min`).
+    after `connect_timeout_s`, or when no byte arrives for `stall_timeout_s`; a transfer also fails when it takes longer
+    than that plus its size at `upload_bytes_per_s_min` or `download_bytes_per_s_min` (many may share a slow link).
     """
 
     attempts_max: int = 6
@@ -37,6 +38,16 @@ class RetryPolicy:
     connect_timeout_s: float = 5.0
     stall_timeout_s: float = 20.0
     upload_bytes_per_s_min: int = 64 << 10
+    download_bytes_per_s_min: int = 20 << 10
+
+    @property
+    def listing_timeout_s(self) -> float:
+        """How long a listing may bring nothing new."""
+        return 1.5 * self.stall_timeout_s
+
+    def download_timeout_s(self, size_bytes: int) -> float:
+        """By when `size_bytes` of a reply must have come."""
+        return self.stall_timeout_s + size_bytes / self.download_bytes_per_s_min
 
     def upload_timeout_s(self, size_bytes: int) -> float:
         """How long one attempt to send `size_bytes` may take."""
@@ -72,9 +83,11 @@ class _Attempts:
 
 
 def may_repeat(error: SkyholdError) -> bool:
-    """Whether the same request may succeed if it is sent again: the store was unavailable, or bytes were damaged or
-    cut short on the way."""
-    return isinstance(error, Unavailable) or (isinstance(error, Corrupt) and error.code in _REPEATABLE_CORRUPTION)
+    """Whether the same request may succeed if it is sent again: the store was unavailable, or bytes were cut short or
+    damaged on the way."""
+    if isinstance(error, Unavailable):
+        return error.code != MISBEHAVES
+    return isinstance(error, Corrupt) and error.code == "checksum_refused"
 
 
 def retrying(policy: RetryPolicy, attempt: Callable[[], T]) -> T:

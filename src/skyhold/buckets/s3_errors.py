@@ -20,6 +20,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from skyhold.buckets.bounded import misbehaves
 from skyhold.buckets.bucket import range_not_satisfiable
 from skyhold.errors import (
     Conflict,
@@ -152,6 +153,8 @@ def _in_doubt(failure: Failure, request: Request) -> SkyholdError:
     )
     if status:
         what = f"answered {failure.code or 'an error'} ({status})"
+    if request.listing and not status and not failure.kind:
+        return misbehaves(bucket, "sends a listing that cannot be read: it is malformed, or has names such as `..`")
     if request.conditional:
         return OutcomeUnknown(
             f"Bucket `{bucket}` {what}: the write of `{key}` may or may not have taken effect",
@@ -159,5 +162,5 @@ def _in_doubt(failure: Failure, request: Request) -> SkyholdError:
             **where,
         )
     if status == 0 and failure.kind not in {"Timeout", "Request"}:
-        return Corrupt(f"Bucket `{bucket}` {what} for `{key}`", code="truncated_reply", **where)
+        return Unavailable(f"Bucket `{bucket}` {what} for `{key}`", code="truncated_reply", **where)
     return Unavailable(f"Bucket `{bucket}` {what} for `{key}`", **where)

@@ -41,18 +41,18 @@ class StoreOptions:
         ca_file = location.ca_file or self._variable("AWS_CA_BUNDLE")
         self._root_certificate = _read_certificates(ca_file, location) if ca_file else None
 
-    def store(self, policy: RetryPolicy, limit_s: float) -> Any:
-        """A store object whose requests are tried once and end after `limit_s`."""
+    def store(self, policy: RetryPolicy, limit_s: float, *, reading: bool) -> Any:
+        """A store object whose requests are tried once and end after `limit_s`; those that are `reading` also end
+        when nothing comes for the stall limit. (It would also cut an upload, during which nothing is received.)"""
         location = self._location
         client: dict[str, Any] = {
             "allow_http": self._endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=min(policy.connect_timeout_s, limit_s)),
-            "read_timeout": timedelta(seconds=max(policy.stall_timeout_s, 0.001)),
             "timeout": timedelta(seconds=limit_s),
             "user_agent": "skyhold",
         }
-        if limit_s < READ_TIMEOUT_BELOW_S:
-            del client["read_timeout"]  # it would also cut an upload, during which nothing is received
+        if reading:
+            client["read_timeout"] = timedelta(seconds=max(policy.stall_timeout_s, 0.001))
         if self._root_certificate is not None and self._endpoint.startswith("https://"):
             client["root_certificate"] = self._root_certificate
         try:
@@ -128,10 +128,6 @@ class StoreOptions:
             return endpoint
         parts = urlsplit(endpoint)
         return parts._replace(netloc=f"{self._location.container}.{parts.netloc}").geturl()
-
-
-READ_TIMEOUT_BELOW_S: Final = 3600.0
-"""Store objects with a longer limit are those of reads, which need the stall limit."""
 
 
 def _refuse_encryption_variables(location: BucketLocation) -> None:

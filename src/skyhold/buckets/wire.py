@@ -81,8 +81,8 @@ def checksum_refused(bucket: str, key: str) -> Corrupt:
     )
 
 
-def truncated(bucket: str, key: str) -> Corrupt:
-    return Corrupt(
+def truncated(bucket: str, key: str) -> Unavailable:
+    return Unavailable(
         f"Bucket `{bucket}` sent fewer bytes of `{key}` than it announced",
         code="truncated_reply",
         bucket=bucket,

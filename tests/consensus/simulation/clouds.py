@@ -165,7 +165,7 @@ class SimulatedBucket(Bucket):
         fault = self._network.fault(GET_FAULTS, lambda: "read")
         found = self._request(lambda: self._cloud.get(key), fault)
         if fault == "torn reply":
-            raise Corrupt(f"the reply of {self.name} was cut short", code="truncated_reply")
+            raise Unavailable(f"the reply of {self.name} was cut short", code="truncated_reply")
         if isinstance(found, NotFound):
             raise found
         return None if found.tag == unless_tag else found
