@@ -156,3 +156,83 @@ def test_a_new_key_file_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "fsync", noted)
     KeyFile.generate(tmp_path / "key")
     assert synced == [(tmp_path / "key").stat().st_ino, tmp_path.stat().st_ino]
+
+
+def wraps_of(count: int, **cost: int) -> list[dict[str, object]]:
+    wrap = {"kind": "passphrase", "kdf": "scrypt", "n": 1 << 17, "r": 8, "p": 1, "salt": "00" * 16,
+            "nonce": "00" * 12, "sealed": "00" * 48} | cost  # fmt: skip
+    return [dict(wrap) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        [{"number": 0, "wraps": wraps_of(3000)}],
+        [{"number": 0, "wraps": wraps_of(33)}],
+        [{"number": number, "wraps": wraps_of(2)} for number in range(17)],
+        [{"number": 0, "wraps": wraps_of(1, n=1 << 18, p=16) + wraps_of(1)}],
+        [{"number": 0, "wraps": wraps_of(64, n=2, r=1) + wraps_of(1, n=2, r=1)}],
+        [{"number": number, "wraps": []} for number in range(257)],
+    ],
+)
+def test_wraps_that_are_too_many_or_too_dear_are_refused_before_one_is_tried(
+    stored: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_arguments: object, **_options: object) -> bytes:
+        raise AssertionError("a wrap was tried")
+
+    monkeypatch.setattr(keys_module.hashlib, "scrypt", never)
+    with pytest.raises(Corrupt):
+        open_keys(STORE, True, stored, [Passphrase("right")])
+
+
+def test_as_many_wraps_as_readers_try_are_tried() -> None:
+    _, stored = new_keys(STORE, [Passphrase(str(number)) for number in range(32)])
+    assert open_keys(STORE, True, stored, [Passphrase("31")]).sealed
+
+
+def test_cost_of_a_wrap_that_is_negative_pays_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = [{"number": 0, "wraps": wraps_of(60) + wraps_of(1, n=-(1 << 60))}]
+    with pytest.raises(Corrupt) as caught:
+        open_keys(STORE, True, stored, [Passphrase("right")])
+    assert caught.value.code == "keys_malformed"
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "large"])
+def test_what_is_no_regular_small_file_is_no_key_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "key"
+    if kind == "device":
+        path = Path("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path, 0o600)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"skyhold-key-1:" + b"0" * (64 << 20))
+    with pytest.raises(InvalidInput) as caught:
+        KeyFile.load(path)
+    assert caught.value.code in {"key_file_malformed", "key_file_unreadable"}
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
+def test_key_file_that_others_can_use_is_refused_unless_that_is_meant(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "team key"
+    made = KeyFile.generate(path)
+    assert KeyFile.load(path).key_id == made.key_id
+    path.chmod(mode)
+    with pytest.raises(PermissionDenied) as caught:
+        KeyFile.load(path)
+    assert caught.value.code == "key_file_insecure"
+    assert "chmod 600 '" in (caught.value.hint or "")
+    assert KeyFile.load(path, insecure=True).key_id == made.key_id
+
+
+def test_key_file_may_be_a_link_and_belong_to_another_user(tmp_path: Path) -> None:
+    """As a secret that a cluster mounts."""
+    made = KeyFile.generate(tmp_path / "key")
+    (tmp_path / "link").symlink_to(tmp_path / "key")
+    assert KeyFile.load(tmp_path / "link").key_id == made.key_id
+    if os.getuid() == 0:
+        os.chown(tmp_path / "key", 12345, 12345)
+        (tmp_path / "key").chmod(0o644)
+        assert KeyFile.load(tmp_path / "key").key_id == made.key_id

@@ -6,7 +6,12 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
+from skyhold.errors import SkyholdError
 from skyhold.storage.cache import CacheFolder, PackCache
+from skyhold.storage.pack import PackRef, Place
+from skyhold.storage.state import open_state
 from tests.endtoend.killing import in_child
 from tests.storage.fixtures import FlakyBucket, Stand
 from tests.storage.test_push_pull import AWAY, refusing, tree_of, write_tree
@@ -126,3 +131,37 @@ def test_a_cache_cut_short_is_no_answer(tmp_path: Path) -> None:
     assert bucket.reads > 0
     assert tree_of(tmp_path / "out") == tree_of(tmp_path / "in")
     stand.close()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "device", "folder"])
+def test_what_is_no_file_of_the_cache_neither_holds_anybody_up_nor_is_followed(tmp_path: Path, kind: str) -> None:
+    cache, pack, outside = PackCache(CacheFolder(tmp_path / "cache", 1 << 20)), bytes(16), tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    path = tmp_path / "cache" / pack.hex()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(outside if kind == "link" else "/dev/zero")
+    began_s = time.monotonic()
+    cache.put(pack, 0, b"x" * 1000)
+    assert cache.get(pack, [Place(bytes(32), PackRef(pack, bytes(16)), 0, 100, 100, 0, None)]) is None
+    assert time.monotonic() - began_s < 1
+    assert outside.read_bytes() == b"precious"
+    for number in range(1, 12):
+        cache.put(bytes([number] * 16), 0, os.urandom(200 << 10))
+    assert outside.read_bytes() == b"precious"
+
+
+def test_pipe_in_the_state_folder_holds_nobody_up(tmp_path: Path) -> None:
+    environ = {"SKYHOLD_STATE": str(tmp_path / "state")}
+    folder = open_state(environ).store("ab" * 16).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(folder / "store.json")
+    with pytest.raises(SkyholdError):
+        open_state(environ).store("ab" * 16).recall()
+    (tmp_path / "state" / "machine").unlink()
+    os.mkfifo(tmp_path / "state" / "machine")
+    with pytest.raises(SkyholdError):
+        open_state(environ)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Opened = TypeVar("Opened")
 
-COMMON: Final = ("store_url", "config_file", "verbose", "as_json", "quiet")
+COMMON: Final = ("store_url", "config_file", "insecure_key_file", "verbose", "as_json", "quiet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,15 @@ class Session:
     store_url: str | None
     config_file: str | None
     stale: bool = False
+    insecure_key_file: bool = False
 
     def settings(self) -> Settings:
         """This machine's settings. Raises as `load_settings` does."""
         from skyhold.storage.settings import load_settings
 
         given = {"SKYHOLD_CONFIG": self.config_file} if self.config_file else {}
+        if self.insecure_key_file:
+            given["SKYHOLD_INSECURE_KEY_FILE"] = "true"
         return load_settings({**os.environ, **given})
 
     def store(self) -> Store:
@@ -139,8 +142,13 @@ def verb(
             del verbose  # read by `main`, which must also know it when parsing fails
             outer = click.get_current_context().find_root().params
             output = Output(json=values.pop("as_json", False), quiet=values.pop("quiet", False), changes=changes)
-            stale = values.pop("stale", False)
-            session = Session(output, store_url or outer.get("store"), config_file or outer.get("config"), stale)
+            session = Session(
+                output,
+                store_url or outer.get("store"),
+                config_file or outer.get("config"),
+                stale=values.pop("stale", False),
+                insecure_key_file=values.pop("insecure_key_file") or outer.get("insecure_key_file", False),
+            )
             run(session, **values)
             output.tell_stale()
 
@@ -171,6 +179,7 @@ def _common(answers: bool) -> list[click.Parameter]:
         click.Option(
             ["--config", "config_file"], metavar="FILE", help="Read this instead of the skyhold.toml that is found."
         ),
+        click.Option(["--insecure-key-file"], is_flag=True, hidden=True),  # the help of `skyhold` itself has it
         click.Option(["--verbose"], is_flag=True, help="Show the chain of errors, for reports of defects."),
     ]
     if not answers:

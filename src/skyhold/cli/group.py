@@ -115,6 +115,9 @@ skyhold = LazyGroup(
     params=[
         click.Option(["--store"], metavar="URL", help="The store, by the URL of any of its buckets."),
         click.Option(["--config"], metavar="FILE", help="Read this instead of the skyhold.toml that is found."),
+        click.Option(
+            ["--insecure-key-file"], is_flag=True, help="Use a key file that other users of this machine can read."
+        ),
         click.Option(["--verbose"], is_flag=True, help="Show the chain of errors, for reports of defects."),
         click.Option(
             ["--version"],

@@ -42,7 +42,7 @@ def choose_keys(settings: Settings, *, encrypt: bool, key_file: Path | None, pas
     if key_file is not None:
         key_file = absolute(expand_user(key_file, "--key-file"))
         made = not key_file.exists()
-        keks.append(KeyFile.generate(key_file) if made else KeyFile.load(key_file))
+        keks.append(KeyFile.generate(key_file) if made else KeyFile.load(key_file, insecure=settings.insecure_key_file))
         if made:
             advice.append(f"Keep a copy of the new key file {key_file} elsewhere: without a key nothing can be read")
         if settings.key_file != key_file:

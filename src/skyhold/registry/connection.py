@@ -55,7 +55,7 @@ def key_encryption_keys(settings: Settings) -> list[KeyEncryptionKey]:
     """The keys that this machine's settings name."""
     keks: list[KeyEncryptionKey] = []
     if settings.key_file is not None:
-        keks.append(KeyFile.load(settings.key_file))
+        keks.append(KeyFile.load(settings.key_file, insecure=settings.insecure_key_file))
     if settings.passphrase is not None:
         keks.append(Passphrase(settings.passphrase))
     return keks

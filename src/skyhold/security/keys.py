@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
+import stat
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +26,14 @@ if TYPE_CHECKING:
 KEY_BYTES: Final = 32
 SCRYPT_N: Final = 1 << 17
 SCRYPT_BYTES_MAX: Final = 512 << 20
+SCRYPT_WORK: Final = SCRYPT_N * 8
+"""What one of our own wraps costs, as `n * r * p`: about 0.4 s."""
+SCRYPT_WORK_MAX: Final = 32 * SCRYPT_WORK
+"""What all the passphrase wraps of one document may cost together; readers compare it before they try any."""
+DATA_KEYS_MAX: Final = 256
+WRAPS_MAX: Final = 64
+"""The most wraps of one data key."""
+KEY_FILE_BYTES_MAX: Final = 4096
 _KEY_FILE_PREFIX: Final = "skyhold-key-1:"
 
 Wrap = dict[str, object]
@@ -108,9 +118,11 @@ class KeyFile:
         return cls(key)
 
     @classmethod
-    def load(cls, path: Path) -> KeyFile:
+    def load(cls, path: Path, *, insecure: bool = False) -> KeyFile:
+        """Read a key file. As `ssh` does, one of ours that others may use is refused, unless that is known to be so
+        (`insecure`). Raises `NotFound`, `InvalidInput`, and `PermissionDenied` code `key_file_insecure`."""
         try:
-            text = path.read_text("ascii").strip()
+            text = _read_key_file(path, insecure=insecure).decode("ascii").strip()
         except FileNotFoundError:
             raise NotFound(f"Key file {path} does not exist", code="key_file_missing") from None
         except (OSError, UnicodeDecodeError) as error:
@@ -160,7 +172,10 @@ class Passphrase:
         n, r, p = (wrap.get(name) for name in ("n", "r", "p"))
         if not (isinstance(n, int) and isinstance(r, int) and isinstance(p, int)) or wrap.get("kdf") != "scrypt":
             raise Corrupt("A passphrase wrap in store.json is malformed", code="wrap_malformed")
-        if not (n > 1 and n & (n - 1) == 0 and r > 0 and 0 < p <= 16 and _stretch_bytes(n, r, p) <= SCRYPT_BYTES_MAX):
+        if not (
+            n > 1 and n & (n - 1) == 0 and r > 0 and 0 < p <= 16
+            and _stretch_bytes(n, r, p) <= SCRYPT_BYTES_MAX and n * r * p <= SCRYPT_WORK_MAX
+        ):  # fmt: skip
             raise Corrupt(
                 "A passphrase wrap in store.json asks for unreasonable work", code="wrap_malformed", n=n, r=r, p=p
             )
@@ -189,24 +204,55 @@ def open_keys(store_id: str, sealed: bool, keys: object, keks: Sequence[KeyEncry
             code="store_not_sealed",
             hint="If so, unset SKYHOLD_KEY_FILE and SKYHOLD_PASSPHRASE; else somebody has replaced store.json",
         )
-    if not isinstance(keys, list) or not keys:
+    check_keys(keys)
+    assert isinstance(keys, list)  # noqa: S101 - checked above
+    opened = {
+        entry["number"]: _open_data_key(entry["wraps"], _associated(store_id, entry["number"]), sealed, keks)
+        for entry in keys
+    }
+    return StoreKeys(store_id, opened, sealed)
+
+
+def check_keys(keys: object) -> None:
+    """Raise `Corrupt` code `keys_malformed` unless this is the `keys` field of a `store.json` in form, number and
+    cost: for readers before they try a wrap, since anybody may have written it, and for writers."""
+    if not isinstance(keys, list) or not 1 <= len(keys) <= DATA_KEYS_MAX:
         raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
-    opened: dict[int, bytes] = {}
+    numbers: set[int] = set()
+    work = 0
     for entry in keys:
         number, wraps = (entry.get("number"), entry.get("wraps")) if isinstance(entry, dict) else (None, None)
-        if type(number) is not int or not 0 <= number < 1 << 16 or not isinstance(wraps, list) or number in opened:
+        if type(number) is not int or not 0 <= number < 1 << 16 or number in numbers:
             raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
-        opened[number] = _open_data_key(wraps, _associated(store_id, number), sealed, keks)
-    if 0 not in opened:
+        numbers.add(number)
+        if not isinstance(wraps, list) or not all(isinstance(wrap, dict) for wrap in wraps):
+            raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
+        if len(wraps) > WRAPS_MAX:
+            raise Corrupt(f"A key in store.json is wrapped more than {WRAPS_MAX} times", code="keys_malformed")
+        work += sum(_work(wrap) for wrap in wraps)
+    if 0 not in numbers:
         raise Corrupt("The keys in store.json lack data key 0", code="keys_malformed")
-    return StoreKeys(store_id, opened, sealed)
+    if work > SCRYPT_WORK_MAX:
+        raise Corrupt(
+            "The passphrase wraps in store.json ask for unreasonable work",
+            code="keys_malformed",
+            hint="Connect by another bucket of the store, then run `skyhold repair`",
+        )
+
+
+def _work(wrap: Wrap) -> int:
+    """What it costs to try a wrap. One that is malformed is refused when it is tried."""
+    if wrap.get("kind") != "passphrase":
+        return 0
+    n, r, p = (wrap.get(name) for name in ("n", "r", "p"))
+    if not (isinstance(n, int) and isinstance(r, int) and isinstance(p, int)):
+        return 0
+    return max(0, n) * max(0, r) * max(0, p)
 
 
 def _open_data_key(wraps: list[Wrap], associated: bytes, sealed: bool, keks: Sequence[KeyEncryptionKey]) -> bytes:
     denied: PermissionDenied | None = None
     for wrap in wraps:
-        if not isinstance(wrap, dict):
-            raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
         if not sealed and wrap.get("kind") == "clear":
             return _hex(wrap, "key", KEY_BYTES)
         for kek in keks:
@@ -226,6 +272,25 @@ def _open_data_key(wraps: list[Wrap], associated: bytes, sealed: bool, keks: Seq
         hint="Set SKYHOLD_KEY_FILE to the key file, or SKYHOLD_PASSPHRASE",
         wraps=kinds,
     )
+
+
+def _read_key_file(path: Path, *, insecure: bool) -> bytes:
+    """The bytes of a key file. It is opened without waiting: a pipe or a device is no key file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > KEY_FILE_BYTES_MAX:
+            raise InvalidInput(f"File {path} is not a key file of Skyhold", code="key_file_malformed")
+        if not insecure and status.st_uid == os.getuid() and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise PermissionDenied(
+                f"Key file {path} can be used by others (mode {stat.S_IMODE(status.st_mode):04o})",
+                code="key_file_insecure",
+                hint=f"Close it with `chmod 600 {shlex.quote(str(path))}`, or add `--insecure-key-file`",
+                path=str(path),
+            )
+        return os.read(descriptor, KEY_FILE_BYTES_MAX)
+    finally:
+        os.close(descriptor)
 
 
 def _open_wrap(key: bytes, wrap: Wrap, associated: bytes, what: str) -> bytes:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from skyhold.storage.own_files import open_own
 from skyhold.storage.pack import RECORD_HEADER_BYTES, Place
 from skyhold.units import Buffer
 
@@ -43,14 +44,14 @@ class CacheFolder:
         entries = []
         for entry in os.scandir(self.path):
             with contextlib.suppress(FileNotFoundError):  # another process evicts, too
-                stat = entry.stat()
-                if stat.st_nlink == 1:  # a file that has another name elsewhere takes nothing here
-                    entries.append((stat.st_mtime, stat.st_blocks * 512, entry.path))
+                status = entry.stat(follow_symlinks=False)
+                if status.st_nlink == 1:  # a file that has another name elsewhere takes nothing here
+                    entries.append((status.st_mtime, status.st_blocks * 512, entry.path))
         used = sum(entry[1] for entry in entries)
         for _, size, path in sorted(entries):
             if used <= self.limit_bytes:
                 return
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # another process evicts, too; a folder is none of ours
                 Path(path).unlink()
             used -= size
 
@@ -68,12 +69,12 @@ class PackCache:
         start = places[0].offset
         length = places[-1].offset + places[-1].record_length - start
         try:
-            descriptor = os.open(self._path(pack_id), os.O_RDONLY)
+            descriptor = open_own(self._path(pack_id), os.O_RDONLY)
         except OSError:
             return None
         try:
             data = os.pread(descriptor, length, start)
-            self._touch(descriptor, pack_id)
+            self._touch(descriptor)
         except OSError:
             return None
         finally:
@@ -86,16 +87,16 @@ class PackCache:
         if len(data) > self._folder.limit_bytes:
             return
         with contextlib.suppress(OSError):
-            descriptor = os.open(self._path(pack_id), os.O_WRONLY | os.O_CREAT, 0o600)
+            descriptor = open_own(self._path(pack_id), os.O_WRONLY | os.O_CREAT)
             try:
                 os.pwrite(descriptor, data, start)
             finally:
                 os.close(descriptor)
             self._folder.has_grown(len(data))
 
-    def _touch(self, descriptor: int, pack_id: bytes) -> None:
+    def _touch(self, descriptor: int) -> None:
         if time.time() - os.fstat(descriptor).st_mtime > _TOUCH_AFTER_S:
-            os.utime(self._path(pack_id))
+            os.utime(descriptor)
 
     def _path(self, pack_id: bytes) -> Path:
         return self._folder.path / pack_id.hex()

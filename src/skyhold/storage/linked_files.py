@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from skyhold.storage.cache import CacheFolder
+from skyhold.storage.own_files import open_own, read_own
 from skyhold.storage.pack import Place
 from skyhold.units import MIB
 
@@ -28,6 +29,7 @@ _ENTRY: Final = struct.Struct("<32s32sQI")
 """Of a chunk in a file: its id, the file's SHA-256, where it begins there, and its length."""
 
 _PACKS_KNOWN_MAX: Final = 256
+_LIST_BYTES_MAX: Final = 64 << 20
 
 
 class LinkedFiles:
@@ -52,7 +54,7 @@ class LinkedFiles:
         for digest, start, length in self._places(place.pack_id).get(place.chunk_id, ()):
             if length == place.raw_length:
                 with contextlib.suppress(OSError):
-                    descriptor = os.open(self._link(digest), os.O_RDONLY | os.O_CLOEXEC)
+                    descriptor = open_own(self._link(digest), os.O_RDONLY)
                     try:
                         found = read_exactly(descriptor, start, length)
                     finally:
@@ -77,7 +79,7 @@ class LinkedFiles:
                 by_pack.setdefault(place.pack_id, bytearray()).extend(entry)
         for pack_id, entries in by_pack.items():
             with contextlib.suppress(OSError):
-                descriptor = os.open(self._list(pack_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                descriptor = open_own(self._list(pack_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
                 try:
                     os.write(descriptor, entries)
                 finally:
@@ -96,7 +98,7 @@ class LinkedFiles:
         if not self._limit_bytes:
             return places
         with contextlib.suppress(OSError):
-            data = self._list(pack_id).read_bytes()
+            data = read_own(self._list(pack_id), _LIST_BYTES_MAX)
             whole = len(data) // _ENTRY.size * _ENTRY.size  # another process may be writing the last one
             for chunk_id, digest, start, length in _ENTRY.iter_unpack(data[:whole]):
                 places.setdefault(chunk_id, []).append((digest, start, length))

@@ -46,6 +46,7 @@ _VARIABLES: Final = {
     "store": "SKYHOLD_STORE",
     "author": "SKYHOLD_AUTHOR",
     "key_file": "SKYHOLD_KEY_FILE",
+    "insecure_key_file": "SKYHOLD_INSECURE_KEY_FILE",
     "push.memory": "SKYHOLD_MEMORY",
     "push.threads": "SKYHOLD_THREADS",
     "cache.size": "SKYHOLD_CACHE_SIZE",
@@ -74,6 +75,7 @@ class Settings:
     store: str | None = None
     author: str | None = None
     key_file: Path | None = None
+    insecure_key_file: bool = False
     passphrase: str | None = field(default=None, repr=False)
     push_memory_bytes: int = 200 * MIB
     push_threads: int | None = None
@@ -208,6 +210,7 @@ _READERS: Final[dict[str, tuple[str, Callable[[_Given], object]]]] = {
     "store": ("store", _Given.text),
     "author": ("author", _Given.text),
     "key_file": ("key_file", _Given.path),
+    "insecure_key_file": ("insecure_key_file", _Given.truth),
     "push.memory": ("push_memory_bytes", lambda given: given.size_bytes(MEMORY_BYTES_MIN)),
     "push.threads": ("push_threads", lambda given: given.number(THREADS_MAX)),
     "cache.size": ("cache_size_bytes", lambda given: given.size_bytes(0)),

@@ -24,8 +24,10 @@ import platformdirs
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.user_path import absolute, expand_user, in_home
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
+from skyhold.storage.own_files import read_own
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
+_NOTE_BYTES_MAX: Final = 16 << 20
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT}
 _NO_ACCESS: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -74,7 +76,7 @@ class StoreState:
         path = self.folder / "store.json"
         try:
             with clear_errors(self.folder):
-                note = json.loads(path.read_bytes())
+                note = json.loads(read_own(path, _NOTE_BYTES_MAX))
             locations = tuple(BucketLocation.from_json(location) for location in note["locations"])
             sealed, key_check = note["sealed"], note["key_check"]
             if not (isinstance(sealed, bool) and isinstance(key_check, str)):
@@ -211,7 +213,7 @@ def _machine_id(folder: Path) -> str:
         finally:
             draft.unlink()
         _sync_folder(folder)
-    machine_id = path.read_bytes()[:64].decode("ascii", "replace").strip()
+    machine_id = read_own(path, 64).decode("ascii", "replace").strip()
     if not _ID.fullmatch(machine_id):
         raise Corrupt(
             f"Machine id in {path} is damaged",

@@ -16,7 +16,7 @@ from blake3 import blake3
 from skyhold.buckets.location import BucketLocation, check_bucket_name
 from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied
-from skyhold.security.keys import KeyEncryptionKey, StoreKeys, open_keys
+from skyhold.security.keys import KeyEncryptionKey, StoreKeys, check_keys, open_keys
 from skyhold.storage.canonical import decode_canonical, encode
 from skyhold.storage.names import STORE_DOCUMENT
 from skyhold.units import MIB
@@ -70,7 +70,16 @@ class StoreDocument:
 
 
 def encode_store_document(document: StoreDocument, keys: StoreKeys) -> bytes:
-    """The bytes of `store.json`, with the MAC under data key 0. Raises `InvalidInput` for one over 1 MiB."""
+    """The bytes of `store.json`, with the MAC under data key 0.
+
+    Raises `InvalidInput` for one that no reader would accept: over 1 MiB, or with more wraps than readers try.
+    """
+    try:
+        check_keys(list(document.keys))
+    except Corrupt as error:
+        raise InvalidInput(
+            error.message, code="too_many_keys", hint="Remove a key or a passphrase before another is added"
+        ) from error
     fields: dict[str, object] = {
         "skyhold": "store",
         "format": FORMAT,
