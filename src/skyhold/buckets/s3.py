@@ -258,7 +258,7 @@ class S3Bucket(Bucket):
         request = Request(self.name, key)
         try:
             result = self._get(request, {}, _limit_within(max(DEADLINE_S_MIN, left_s)))
-            same = result.meta["e_tag"] == tag and bytes(self._body(result, request)) == bytes(body)
+            same = result.meta["e_tag"] == tag and bytes(self._body(result, request, len(body))) == bytes(body)
         except SkyholdError as error:
             raise not_confirmed(self.name, key) from error
         if not same:
