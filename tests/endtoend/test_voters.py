@@ -13,6 +13,7 @@ import pytest
 import skyhold
 from skyhold.buckets.admission import AdmissionVerdict
 from skyhold.errors import InvalidInput, Unavailable
+from skyhold.registry.store import Store
 from skyhold.registry import voters
 from tests.cli.models import contents
 from tests.endtoend.killing import Fuse, in_child, insert_fuse
@@ -257,3 +258,15 @@ def test_voter_that_the_last_change_passed_over_is_brought_up_by_sync(scene: Sce
     scene.lose("b")
     with skyhold.open(str(scene.cloud("c")), max_age_s=math.inf) as store:
         assert head(store) == first
+
+
+def test_removal_that_leaves_one_copy_of_what_has_several_needs_force(store: Store) -> None:
+    with pytest.raises(InvalidInput, match="Only `a` would be left") as refused:
+        store.remove_bucket("b", "c")
+    assert refused.value.code == "one_copy_left"
+    assert store.bucket_names == ["a", "b", "c"]
+    store.remove_bucket("c")
+    with pytest.raises(InvalidInput):
+        store.remove_bucket("b")
+    store.remove_bucket("b", force=True)
+    assert store.bucket_names == ["a"]

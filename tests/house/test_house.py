@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MODULE_LINES_MAX = 420
-"""Past about 300 lines a module asks for a second look; a module that is cut to stay below a limit is worse than one that
-is whole, so the limit is where nobody doubts it any more."""
+"""Past about 300 lines a module asks for a second look. One that is cut to stay below a limit is worse than one that is
+whole, so the limit is where nobody doubts it any more."""
 
 
 def test_rooms_import_only_from_lower_floors_and_drivers_alone_know_their_sdk() -> None:

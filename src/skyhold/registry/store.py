@@ -7,7 +7,7 @@ waits for what this module imports.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from skyhold.buckets.location import BucketLocation, parse_location
@@ -24,7 +24,7 @@ from skyhold.registry.time import now
 from skyhold.registry.views import RepositoryInfo, SearchHit
 from skyhold.security.keys import KeyEncryptionKey
 from skyhold.storage.configuration import Configuration, Role
-from skyhold.storage.policy import Policy, check_possible
+from skyhold.storage.policy import Policy, check_possible, copies_wanted
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.settings import Settings, load_settings
 
@@ -181,7 +181,8 @@ class Store:
 
     def remove_bucket(self, name: str, *others: str, force: bool = False) -> None:
         """Take a bucket out of the store, or several as one change: those that are lost for good have to leave
-        together. Refused where the others do not hold everything, unless `force`."""
+        together. Refused where the others do not hold everything, or where a single copy would be left of what has
+        several, unless `force`."""
         from skyhold.registry.reconfiguring import leave_buckets
 
         leaving = given.texts((name, *others), "the names of buckets")
@@ -195,6 +196,7 @@ class Store:
                     code="bucket_needed",
                     hint="Run `skyhold sync` first; or, knowing what may be lost, use --force",
                 )
+            self._check_copies(leaving)
         leave_buckets(self._connection, leaving)
 
     def set_roles(self, roles: Mapping[str, Role]) -> None:
@@ -272,6 +274,18 @@ class Store:
         from skyhold.registry.upkeep import repair_store
 
         return repair_store(self._connection, deep=False, dry_run=dry_run, progress=progress or Silence())
+
+    def _check_copies(self, leaving: Collection[str]) -> None:
+        """Raise `InvalidInput` code `one_copy_left` where versions would be left in one bucket only."""
+        staying = [location for location in self.configuration.locations if location.name not in leaving]
+        before = copies_wanted(self.configuration.policy, self.configuration.locations)
+        if len(staying) == 1 < before:
+            raise InvalidInput(
+                f"Only `{staying[0].name}` would be left: versions would be durable with one copy instead of {before}, "
+                "and lost with that bucket; nothing was changed",
+                code="one_copy_left",
+                hint="Add another bucket first; or, knowing that, use --force",
+            )
 
     def _find(self, name: str) -> str | None:
         with self._catalogue() as (catalogue, _):

@@ -12,7 +12,7 @@ from skyhold.cli.output import counted
 
 @verb(
     click.Argument(["names"], nargs=-1, required=True, metavar="NAME...", shell_complete=candidates.buckets),
-    click.Option(["--force"], is_flag=True, help="Also where versions are then less durable than their policy says."),
+    click.Option(["--force"], is_flag=True, help="Also where the others lack something, or one copy is left."),
     yes_option(),
     examples=("skyhold bucket remove gcs-eu", "skyhold bucket remove lost-cloud lost-too --force --yes"),
     exits=(2, 3, 5, 6, 8, 9),
