@@ -135,8 +135,11 @@ def _store(open_store: Callable[[], Store], open_stale: Callable[[], Store]) -> 
     for repository in status.repositories:
         if not repository.durable:
             yield Sign(f"repository {repository.name}", "warning", repository.detail, "skyhold sync")
+    for unread in status.unread:
+        yield Sign(f"repository {unread.name}", "problem", unread.message, unread.hint)
     for sentence in status.damage:
-        yield Sign("store", "problem", sentence, "skyhold repair")
+        if sentence not in {unread.sentence for unread in status.unread}:
+            yield Sign("store", "problem", sentence, "skyhold repair")
 
 
 def _engine(engine: EngineStatus) -> Iterator[Sign]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
 
+from skyhold.errors import Corrupt
+
 if TYPE_CHECKING:
+    from skyhold.registry.damage import UnreadRepository
     from skyhold.registry.store import Store
     from skyhold.registry.voting import StaleRead
 
@@ -67,6 +70,23 @@ class Output:
     def _stale(self) -> list[StaleRead]:
         return [read for store in self._stores for read in store.stale]
 
+    def refuse_unread(self, unread: Sequence[UnreadRepository]) -> None:
+        """End a command whose answer is there, and lacks the repositories that could not be read."""
+        if not unread:
+            return
+        if not self.json:
+            for repository in unread[1:]:
+                click.echo(
+                    f"{click.style('damage:', fg='red')} {printable(repository.sentence)}", err=True, color=color()
+                )
+        first = unread[0]
+        raise Corrupt(
+            f"{counted(len(unread), 'repository', 'repositories')} could not be read. {first.name}: {first.message}",
+            code="repositories_unread",
+            hint=first.hint,
+            repositories=[repository.to_json() for repository in unread],
+        )
+
     def next_step(self, sentence: str) -> None:
         """What a person may want to do now; not for scripts."""
         if not self.json and not self.quiet:
@@ -106,9 +126,9 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
-def counted(number: int, thing: str) -> str:
+def counted(number: int, thing: str, things: str | None = None) -> str:
     """`1 bucket`, `3 buckets`"""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    return f"{number} {thing}" if number == 1 else f"{number} {things or thing + 's'}"
 
 
 def color() -> bool | None:

@@ -9,8 +9,8 @@ from skyhold.errors import Corrupt, OutcomeUnknown, PermissionDenied, SkyholdErr
 
 REGISTER_DAMAGED: Final = "register_damaged"
 REGISTER_LOST: Final = "register_lost"
-_ACCEPTOR_DAMAGED: Final = "acceptor_damaged"
-_ACCEPTOR_RETIRED: Final = "acceptor_retired"
+ACCEPTOR_DAMAGED: Final = "acceptor_damaged"
+ACCEPTOR_RETIRED: Final = "acceptor_retired"
 
 
 def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, sent: bool) -> SkyholdError:
@@ -23,7 +23,7 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
     message = (
         f"Register {key} needs {voters // 2 + 1} of its {voters} voters, and {len(errors)} do not take part ({reasons})"
     )
-    damaged = [name for name, error in errors.items() if error.code in {_ACCEPTOR_DAMAGED, _ACCEPTOR_RETIRED}]
+    damaged = [name for name, error in errors.items() if error.code in {ACCEPTOR_DAMAGED, ACCEPTOR_RETIRED}]
     if damaged and voters - len(errors) + len(damaged) > voters // 2:
         return _register_damaged(key, message, sorted(damaged), sent=sent)
     if sent:
@@ -91,7 +91,7 @@ def acceptor_damaged(voter: str, key: str, error: SkyholdError) -> Corrupt:
     takes no part: it is never taken for one that holds nothing."""
     return Corrupt(
         f"What bucket `{voter}` holds of register {key} is damaged: {error.message}",
-        code=_ACCEPTOR_DAMAGED,
+        code=ACCEPTOR_DAMAGED,
         hint=f"Where the other voters are sound: skyhold store voters replace {voter}",
         bucket=voter,
         key=key,
@@ -102,7 +102,7 @@ def acceptor_retired(voter: str, key: str) -> Corrupt:
     """A recovery of this register has begun, and not come to its end."""
     return Corrupt(
         f"Register {key} was retired in bucket `{voter}` by a recovery that has not come to its end",
-        code=_ACCEPTOR_RETIRED,
+        code=ACCEPTOR_RETIRED,
         hint=f"Run it again: {way_back(key)}",
         bucket=voter,
         key=key,

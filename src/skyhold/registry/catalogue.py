@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from skyhold.consensus.no_majority import register_lost
 from skyhold.consensus.register import Registers, check_register_key
-from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable
+from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound, SkyholdError, Unavailable
 from skyhold.registry.map import Map
 from skyhold.registry.names import check_repository_id, check_repository_name
-from skyhold.registry.refs import ATTEMPTS_MAX, Pause, RepositoryRegister, no_pause
+from skyhold.registry.refs import ATTEMPTS_MAX, Pause, RepositoryRegister, no_pause, no_repository
 from skyhold.registry.root import register_key
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.time import check_time
@@ -120,8 +121,12 @@ class Catalogue:
         self._blobs = blobs
 
     def read(self) -> Names:
+        """The newest state. Raises `Corrupt` code `register_lost` where it is not there although it was created, which
+        the registers of repositories show: they are made after it."""
         value = self._registers.read(KEY)
         if value is None:
+            if self._registers.list("repository/"):
+                raise register_lost(KEY)
             return Names(0, 0, (), Map(self._blobs))
         return Names.decode(value.data, value.version, self._blobs)
 
@@ -130,7 +135,12 @@ class Catalogue:
         return self.repository(self.read().resolve(name))
 
     def repository(self, repository_id: str) -> RepositoryRegister:
-        return RepositoryRegister(self._registers, self._blobs, repository_id)
+        return RepositoryRegister(self._registers, self._blobs, repository_id, self.absent)
+
+    def absent(self, repository_id: str) -> SkyholdError:
+        """Why there is no register of this repository: it never was created, or it is lost."""
+        key = register_key(repository_id)
+        return register_lost(key) if self.read().created().get(key) else no_repository(repository_id)
 
     def enter(self, key: str, operation_id: str, *, pause: Pause = no_pause) -> Names:
         """List a register's key, before the register is created."""

@@ -25,6 +25,7 @@ from skyhold.codec.frame import DataKey, FrameKeys
 from skyhold.consensus.carrying import CONFIG
 from skyhold.consensus.checkpoint import CheckpointedRegisters
 from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.no_majority import register_lost
 from skyhold.consensus.pinned import PinnedRegisters
 from skyhold.consensus.register import Known, Registers
 from skyhold.consensus.stale import StaleRegisters
@@ -141,11 +142,13 @@ class Connection:
             engine = self.document.engine
         try:
             value = self.registers.read(CONFIG)
-        except Unavailable:
+        except (Unavailable, Corrupt):
             if not self.catch_up():
                 raise
             engine = self.document.engine
             value = self.registers.read(CONFIG)
+        if value is None and self.registers.list():  # which are made after it
+            raise register_lost(CONFIG)
         if value is None:
             raise Corrupt(
                 f"Store {self.document.store} has no configuration: it was not made to its end, or belongs to nobody",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.checkpoint import parse_checkpoint_key
-from skyhold.consensus.parallel import at_once
 from skyhold.errors import SkyholdError
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.checkpoints import newest_checkpoints
 from skyhold.registry.connection import Connection
+from skyhold.registry.damage import UnreadRepository, read_each
 from skyhold.registry.history import verify_chain
 from skyhold.registry.reading import open_version
 from skyhold.registry.root import register_key
@@ -38,15 +38,17 @@ class RepositoryInventory:
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """The objects of a store. `expected` maps each key to the names of the buckets that shall hold it; `lost_registers`
-    have no checkpoint of their newest change in any bucket."""
+    have no checkpoint of their newest change in any bucket; `unread` are the repositories of which nothing is known."""
 
     repositories: tuple[RepositoryInventory, ...]
     expected: dict[str, frozenset[str]]
     lost_registers: tuple[str, ...]
+    unread: tuple[UnreadRepository, ...]
 
     @property
     def damage(self) -> tuple[str, ...]:
-        found = [sentence for repository in self.repositories for sentence in repository.damage]
+        found = [repository.sentence for repository in self.unread]
+        found += [sentence for repository in self.repositories for sentence in repository.damage]
         names = {register_key(repository.id): repository.name for repository in self.repositories}
         for key in self.lost_registers:
             what = names.get(key, f"register {key}")
@@ -65,7 +67,7 @@ def take_inventory(
     expected where it lies: older checkpoints, and the older states that a recovery may need them for.
 
     A version whose document or layout no bucket gives is named in `damage`, and the walk goes on; so is a history of
-    refs whose chain is broken.
+    refs whose chain is broken, and a repository that cannot be read at all.
     """
     catalogue = Catalogue(session.registers, session.blobs)
     names = catalogue.read()
@@ -74,8 +76,10 @@ def take_inventory(
         listed = [(repository, names.resolve(repository))]
     everywhere = frozenset(location.name for location in connection.configuration.locations)
     expected = {blob_key("nodes", name): everywhere for name in names.map.node_names()}
-    found = at_once(
-        lambda item: _repository(session, item[0], catalogue.repository(item[1]).read()), listed, "inventory"
+    found, unread = read_each(
+        listed,
+        lambda name, repository_id: _repository(session, name, catalogue.repository(repository_id).read()),
+        "inventory",
     )
     for taken in found:
         places = frozenset(bucket.name for bucket in allowed(taken.policy, connection.configuration.locations))
@@ -94,7 +98,7 @@ def take_inventory(
             for key in _listed(bucket):
                 if key not in reached and (blob_name_of(key) or pack_id_of(key) or parse_checkpoint_key(key)):
                     expected[key] = expected.get(key, frozenset()) | {name}
-    return Inventory(tuple(found), expected, newest.lost)
+    return Inventory(tuple(found), expected, newest.lost, unread)
 
 
 def _repository(session: Session, name: str, snapshot: Snapshot) -> RepositoryInventory:

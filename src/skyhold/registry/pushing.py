@@ -13,7 +13,7 @@ from skyhold.registry.change import check
 from skyhold.registry.committing import PENDING, Commit, PacksLost, Parent, PushRequest, same_content
 from skyhold.registry.connection import Connection
 from skyhold.registry.names import Ref, RefKind, check_new_ref
-from skyhold.registry.reading import open_document, open_version
+from skyhold.registry.reading import CatalogueSession, open_document, open_version
 from skyhold.registry.refs import read_root
 from skyhold.registry.root import Root
 from skyhold.registry.session import Session
@@ -132,8 +132,10 @@ class _Attempt:
         try:
             return read_root(self._connection.registers, self._id)
         except NotFound:
-            if not self._request.create:
-                raise
+            with CatalogueSession(self._connection) as (catalogue, _):
+                absent = catalogue.absent(self._id)
+            if not (self._request.create and isinstance(absent, NotFound)):
+                raise absent from None
             policy = self._connection.configuration.policy.to_json()
             return 0, Root.first(self._id, gc_epoch=0, policy=policy)
 

@@ -20,6 +20,7 @@ from skyhold.consensus.register import Versioned
 from skyhold.errors import Corrupt, InvalidInput, OutcomeUnknown, SkyholdError
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection, key_encryption_keys, new_operation_id
+from skyhold.registry.damage import created_registers, refuse_unreadable
 from skyhold.registry.membership import is_member, names_store
 from skyhold.registry.opening import document_for, remember
 from skyhold.registry.voters import refuse_needed_voter, refuse_unfit_voter
@@ -60,6 +61,7 @@ def admit_again(connection: Connection, name: str) -> None:
     def change(known: Configuration) -> Configuration:
         return replace_bucket(known, replace(known.bucket(name), incarnation=incarnation))
 
+    refuse_unreadable(connection)
     before = connection.configuration.bucket(name)
     bucket, location = connection.bucket(name), connection.settings.locate(before.location)
     member = is_member(connection, before, bucket)
@@ -67,7 +69,7 @@ def admit_again(connection: Connection, name: str) -> None:
         create_bucket(location)
         refuse_occupied(bucket)
     if connection.document.engine.kind == BUCKETS and before.role == "voter":
-        refuse_needed_voter(connection, name)
+        refuse_needed_voter(connection, name, created_registers(connection))
         refuse_unfit_voter(bucket, location, f"Take its vote: skyhold store voters remove {name}")
     after = change(connection.configuration)
     # Its old incarnation ends before the epoch does: what it holds of it counts no more, here or elsewhere.
@@ -90,6 +92,7 @@ def join_bucket(connection: Connection, location: BucketLocation, role: Role | N
     after = add_bucket(connection.configuration, configured)  # refuses before anything is written
     if connection.shared:
         next_epoch(connection.document.engine, after)
+        refuse_unreadable(connection)
     reached = connection.settings.locate(location)
     create_bucket(reached)
     with open_bucket(reached) as bucket:
@@ -135,6 +138,7 @@ def leave_buckets(connection: Connection, names: Collection[str]) -> None:
     `OutcomeUnknown` code `checkpoint_pending`. So lost buckets leave together, since none of them could take the change
     that another leaves. With registers in the buckets a majority of the voters that were has to answer.
     """
+    refuse_unreadable(connection)
     with connection.session(Policy()) as session:
         catalogue = Catalogue(session.registers, session.blobs)
         policies = [
@@ -167,6 +171,7 @@ def change_roles(connection: Connection, roles: Mapping[str, Role]) -> None:
     checked_voters(after)
     if after == before:
         return
+    refuse_unreadable(connection)
     for name, role in roles.items():
         if role == "voter" and before.bucket(name).role != "voter" and connection.document.engine.kind == BUCKETS:
             location = connection.settings.locate(before.bucket(name).location)
@@ -217,6 +222,7 @@ def move_engine(connection: Connection, place: str) -> EngineMove:
         raise InvalidInput(
             f"The registers are kept there already ({place}); nothing was changed", code="engine_unchanged"
         )
+    refuse_unreadable(connection)
     for name, _ in target.voters:
         location = connection.settings.locate(configuration.bucket(name).location)
         refuse_unfit_voter(connection.bucket(name), location, f"Take its vote: skyhold store voters remove {name}")

@@ -1,8 +1,9 @@
-"""Recovering a store: from checkpoints, where its machine is lost; from a minority, where most voters are."""
+"""Recovering a store: from checkpoints, where its machine is lost; from a minority, where most voters are; or one of
+its registers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +28,11 @@ from skyhold.errors import (
     Unavailable,
 )
 from skyhold.registry.connection import Connection, key_encryption_keys
+from skyhold.registry.damage import first_unreadable
 from skyhold.registry.epochs import StoreSuccession, newest_engine, open_machine_registers
 from skyhold.registry.opening import acquaintance, candidates, remember
 from skyhold.registry.reconfiguring import spread
+from skyhold.registry.register_recovery import RegisterPlan, RegisterReport, recover_one
 from skyhold.registry.salvage import begin_with, refuse_minority, salvage_newest
 from skyhold.storage.bootstrap import inspect_store_document, read_store_document, replace_store_document
 from skyhold.storage.configuration import decode_configuration
@@ -71,20 +74,11 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
     code `minority` where less than a majority of the buckets answers, unless `minority` accepts that changes which only
     the others know are lost; `InvalidInput` code `nothing_to_recover` where a majority of the voters answers.
     """
-    state_folder = open_state()
-    keks = key_encryption_keys(settings)
-    location = parse_location(url)
-    _, met = acquaintance(state_folder, location)
-    location = candidates(location, met)[0]
-    with open_bucket(settings.locate(location)) as first:
-        document, keys = read_store_document(first, keks)
-    places = (replace(location, name=document.bucket), *document.hints)
     with ExitStack() as opened:
-        connection = Connection(document, keys, state_folder.store(document.store), settings, places)
-        opened.callback(connection.close)
+        connection = _opened(url, settings, opened)
         engine, told = newest_engine(connection)  # the bucket that was named may know an earlier epoch alone
         if engine.kind == SQLITE:
-            report = _take_over(connection, engine, told or places, minority)
+            report = _take_over(connection, engine, told or connection.known_places, minority)
         else:
             connection.adopt(engine, told)
             unread = _read(connection)
@@ -95,6 +89,33 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
                 report = _begin_anew(connection, unread, minority)
         opened.pop_all()
         return connection, report
+
+
+def recover_register(
+    url: str, name: str, settings: Settings, *, empty: bool = False, consent: Callable[[RegisterPlan], None]
+) -> tuple[Connection, RegisterReport]:
+    """Bring back one register that is damaged or gone at a majority of its voters, as `recover_one` does."""
+    with ExitStack() as opened:
+        connection = _opened(url, settings, opened)
+        engine, told = newest_engine(connection)
+        connection.adopt(engine, told)
+        report = recover_one(connection, name, empty=empty, consent=consent)
+        opened.pop_all()
+        return connection, report
+
+
+def _opened(url: str, settings: Settings, opened: ExitStack) -> Connection:
+    """The store, by what the bucket that is named says of it. It is closed with `opened`."""
+    state_folder = open_state()
+    location = parse_location(url)
+    _, met = acquaintance(state_folder, location)
+    location = candidates(location, met)[0]
+    with open_bucket(settings.locate(location)) as first:
+        document, keys = read_store_document(first, key_encryption_keys(settings))
+    places = (replace(location, name=document.bucket), *document.hints)
+    connection = Connection(document, keys, state_folder.store(document.store), settings, places)
+    opened.callback(connection.close)
+    return connection
 
 
 def _read(connection: Connection) -> SkyholdError | None:
@@ -216,7 +237,7 @@ def _begin_anew(connection: Connection, unread: SkyholdError | None, minority: b
         if connection.document.engine != before and _read(connection) is None:
             spread(connection)  # no bucket that answers had told of it
             unread = None
-        raise unread or _nothing_to_recover(connection.document)
+        raise unread or first_unreadable(connection) or _nothing_to_recover(connection.document)
     if not minority or not found.survivors:
         raise refuse_minority(found, voters)
     begin_with(connection, found)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from skyhold.consensus.register import Registers
-from skyhold.errors import AlreadyExists, Conflict, NotFound, Unavailable
+from skyhold.errors import AlreadyExists, Conflict, NotFound, SkyholdError, Unavailable
 from skyhold.registry.change import Change, plan
 from skyhold.registry.root import Root, register_key
 from skyhold.registry.snapshot import Snapshot
@@ -31,11 +31,19 @@ class RepositoryRegister:
     under the same id: if it had taken effect it is not made twice.
     """
 
-    def __init__(self, registers: Registers, blobs: Blobs, repository_id: str) -> None:
+    def __init__(
+        self,
+        registers: Registers,
+        blobs: Blobs,
+        repository_id: str,
+        absent: Callable[[str], SkyholdError] | None = None,
+    ) -> None:
+        """`absent` gives the error for a register that is not there: whether it never was, or is lost."""
         self.repository_id = repository_id
         self.key = register_key(repository_id)
         self._registers = registers
         self._blobs = blobs
+        self._absent = absent or no_repository
 
     def create(self, *, policy: Json, gc_epoch: int, operation_id: str) -> Snapshot:
         """Create the register. Its key must be entered in `names` before (see `Catalogue.create`).
@@ -54,8 +62,12 @@ class RepositoryRegister:
         return self._snapshot(value.version, value.data)
 
     def read(self) -> Snapshot:
-        """The newest state. Raises `NotFound` code `repository_not_found`."""
-        version, root = read_root(self._registers, self.repository_id)
+        """The newest state. Raises `NotFound` code `repository_not_found`, and `Corrupt` code `register_lost` where the
+        repository was created."""
+        try:
+            version, root = read_root(self._registers, self.repository_id)
+        except NotFound:
+            raise self._absent(self.repository_id) from None
         return Snapshot(root, version, self._blobs)
 
     def apply(self, change: Change, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
@@ -124,8 +136,12 @@ def read_root(registers: Registers, repository_id: str) -> tuple[int, Root]:
     a bucket for it. Raises `NotFound` code `repository_not_found`."""
     value = registers.read(register_key(repository_id))
     if value is None:
-        raise NotFound(f"There is no repository {repository_id}", code="repository_not_found")
+        raise no_repository(repository_id)
     return value.version, Root.decode(value.data, repository_id)
+
+
+def no_repository(repository_id: str) -> NotFound:
+    return NotFound(f"There is no repository {repository_id}", code="repository_not_found")
 
 
 def _with_root(snapshot: Snapshot, **fields: object) -> Snapshot | None:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, NoReturn
 
-from skyhold.consensus.parallel import at_once
 from skyhold.errors import InvalidInput
 from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.damage import UnreadRepository, read_each
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import VersionDocument
@@ -133,14 +133,16 @@ def parse_query(text: str) -> Query:
     return Query(tuple(_parse_term(word) for word in words))
 
 
-def search_catalogue(query: Query, catalogue: Catalogue) -> list[Candidate]:
-    """The versions of all repositories that match, newest first in each; those whose name rules it out are not read."""
+def search_catalogue(query: Query, catalogue: Catalogue) -> tuple[list[Candidate], tuple[UnreadRepository, ...]]:
+    """The versions of all repositories that match, newest first in each; those whose name rules it out are not read.
+    And the repositories that could not be read."""
 
-    def matches(item: tuple[str, str]) -> list[Candidate]:
-        return list(search(query, [(item[0], catalogue.repository(item[1]).read())]))
+    def matches(name: str, repository_id: str) -> list[Candidate]:
+        return list(search(query, [(name, catalogue.repository(repository_id).read())]))
 
     listed = [item for item in catalogue.read().repositories() if query.may_match(item[0])]
-    return [candidate for found in at_once(matches, listed, "search") for candidate in found]
+    found, unread = read_each(listed, matches, "search")
+    return [candidate for candidates in found for candidate in candidates], unread
 
 
 def search(query: Query, repositories: Iterable[tuple[str, Snapshot]]) -> Iterator[Candidate]:

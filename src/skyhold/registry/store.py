@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from skyhold.buckets.location import BucketLocation, parse_location
-from skyhold.consensus.parallel import at_once
 from skyhold.errors import InvalidInput, NotFound
 from skyhold.registry import given
 from skyhold.registry.connection import Connection, new_operation_id, pause
+from skyhold.registry.damage import UnreadRepository, read_each
 from skyhold.registry.names import check_repository_name
 from skyhold.registry.opening import named_locations, open_store
 from skyhold.registry.reading import CatalogueSession
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from skyhold.registry.joining import Joining
     from skyhold.registry.reconfiguring import EngineMove
     from skyhold.registry.recovering import RecoverReport
+    from skyhold.registry.register_recovery import RegisterPlan, RegisterReport
     from skyhold.registry.upkeep import RepairReport, StoreStatus, SyncReport, VerifyReport
     from skyhold.registry.voting import EngineStatus, StaleRead
 
@@ -48,6 +49,8 @@ class Store:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.unread: tuple[UnreadRepository, ...] = ()
+        """What the last call of `repositories` or `search` could not read, and left out."""
 
     def __enter__(self) -> Store:
         return self
@@ -86,16 +89,18 @@ class Store:
     # ---- repositories
 
     def repositories(self, *, deleted: bool = False) -> list[RepositoryInfo]:
-        """The repositories by name, or those that were deleted and can be brought back."""
+        """The repositories by name, or those that were deleted and can be brought back. `unread` are those that could
+        not be read: their own register is damaged, or a part of their map."""
         with self._catalogue() as (catalogue, _):
             names = catalogue.read()
             if deleted:
                 return [RepositoryInfo(d.name, d.repository_id, deleted=d.time) for d in names.deleted()]
-            return at_once(
-                lambda item: RepositoryInfo.of(item[0], catalogue.repository(item[1]).read()),
+            found, self.unread = read_each(
                 names.repositories(),
+                lambda name, repository_id: RepositoryInfo.of(name, catalogue.repository(repository_id).read()),
                 "list",
             )
+            return found
 
     def repository_names(self) -> list[str]:
         """The names alone, sorted: nothing of the repositories is read."""
@@ -155,12 +160,14 @@ class Store:
         self._change(lambda catalogue: catalogue.undelete(last.repository_id, operation_id, pause=pause))
 
     def search(self, query: str) -> list[SearchHit]:
-        """Versions by name, ref, author, metric or parameter: `name:bert tag:v1* accuracy>0.9 param.lr<=0.01`."""
+        """Versions by name, ref, author, metric or parameter: `name:bert tag:v1* accuracy>0.9 param.lr<=0.01`.
+        `unread` are the repositories that could not be read."""
         from skyhold.registry.search import parse_query, search_catalogue
 
         parsed = parse_query(given.text(query, "the query"))
         with self._catalogue() as (catalogue, _):
-            return [SearchHit.of(hit) for hit in search_catalogue(parsed, catalogue)]
+            hits, self.unread = search_catalogue(parsed, catalogue)
+            return [SearchHit.of(hit) for hit in hits]
 
     # ---- buckets
 

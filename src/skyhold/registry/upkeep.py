@@ -10,6 +10,7 @@ from typing import Final
 from skyhold.errors import SkyholdError
 from skyhold.registry.checkpoints import write_lost_checkpoints
 from skyhold.registry.connection import Connection
+from skyhold.registry.damage import UnreadRepository
 from skyhold.registry.inventory import Inventory, RepositoryInventory, take_inventory
 from skyhold.registry.membership import Membership, examine
 from skyhold.registry.reconfiguring import admit_again, spread
@@ -50,12 +51,16 @@ class RepositoryStatus:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
+    """`damage` are sentences on what is lost or damaged; `unread` are the repositories among it that cannot be read at
+    all."""
+
     store: str
     engine: EngineStatus
     sealed: bool
     buckets: tuple[BucketStatus, ...]
     repositories: tuple[RepositoryStatus, ...]
     damage: tuple[str, ...]
+    unread: tuple[UnreadRepository, ...]
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -65,6 +70,7 @@ class StoreStatus:
             "buckets": [_json(bucket) for bucket in self.buckets],
             "repositories": [_json(repository) for repository in self.repositories],
             "damage": list(self.damage),
+            "unread": [repository.to_json() for repository in self.unread],
         }
 
 
@@ -164,6 +170,7 @@ def status_of(connection: Connection) -> StoreStatus:
     repositories = tuple(_repository_status(connection, item, found, members) for item in inventory.repositories)
     return StoreStatus(
         document.store, engine_of(connection), document.sealed, tuple(buckets), repositories, inventory.damage,
+        inventory.unread,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -13,7 +13,8 @@ from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG
-from skyhold.consensus.no_majority import no_majority
+from skyhold.consensus.no_majority import ACCEPTOR_DAMAGED, no_majority
+from skyhold.consensus.parallel import at_once
 from skyhold.consensus.voter import Voter
 from skyhold.errors import Corrupt, InvalidInput, SkyholdError
 from skyhold.security.keys import StoreKeys
@@ -63,9 +64,10 @@ def open_voters(
         return registers
 
 
-def refuse_needed_voter(connection: Connection, name: str) -> None:
-    """Raise unless the other voters of the present epoch are a majority without this one: `InvalidInput` code
-    `voter_needed`, or `Unavailable` where too few of them answer."""
+def refuse_needed_voter(connection: Connection, name: str, keys: Iterable[str]) -> None:
+    """Raise unless the other voters of the present epoch are a majority without this one, for each of the registers
+    `keys` too, of which this bucket forgets what it holds: `InvalidInput` code `voter_needed`, or `Unavailable` where
+    too few of them answer."""
     registers = connection.registers.current
     if not isinstance(registers, BucketRegisters):
         raise TypeError(f"the registers of engine buckets are {registers!r}")
@@ -80,9 +82,25 @@ def refuse_needed_voter(connection: Connection, name: str) -> None:
             "skyhold recover --minority URL",
             bucket=name,
         )
-    silent = {voter: held for voter in others if isinstance(held := shown[voter], SkyholdError)}
-    if len(others) - len(silent) < needed:
-        raise no_majority(CONFIG, len(shown), silent, sent=False)
+
+    def check(key: str) -> None:
+        shown = registers.inspect(key)
+        silent = {voter: held for voter in others if isinstance(held := shown[voter], SkyholdError)}
+        if len(others) - len(silent) >= needed:
+            return
+        damaged = sorted(voter for voter, error in silent.items() if error.code == ACCEPTOR_DAMAGED)
+        if not damaged:
+            raise no_majority(key, len(shown), silent, sent=False)
+        raise InvalidInput(
+            f"Bucket `{name}` cannot begin anew: what the others hold of register {key} is damaged in "
+            f"{', '.join(f'`{voter}`' for voter in damaged)}, and they are no majority without it; nothing was changed",
+            code="voter_needed",
+            hint=f"Admit that one first: skyhold store voters replace {damaged[0]}",
+            bucket=name,
+            key=key,
+        )
+
+    at_once(check, [CONFIG, *keys], "needed")
 
 
 def refuse_unfit_voter(bucket: Bucket, location: BucketLocation, hint: str) -> None:

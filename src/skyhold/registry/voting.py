@@ -12,9 +12,10 @@ from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG, NAMES
 from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.no_majority import REGISTER_DAMAGED
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.register import Known
-from skyhold.errors import SkyholdError
+from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.storage.store_document import ETCD
 
@@ -130,7 +131,12 @@ def level(registers: BucketRegisters) -> int:
     def levelled(key: str) -> bool:
         if is_level(registers.inspect(key)):
             return False
-        registers.outcome(key, new_operation_id())  # which settles the register, at every voter that answers
+        try:
+            registers.outcome(key, new_operation_id())  # which settles the register, at every voter that answers
+        except Corrupt as error:
+            if error.code != REGISTER_DAMAGED:
+                raise
+            return False
         return True
 
     return sum(at_once(levelled, registers.list(), "level"))

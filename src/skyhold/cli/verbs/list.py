@@ -23,10 +23,14 @@ def command(session: Session, *, deleted: bool) -> None:
     """List the repositories of the store."""
     with session.store() as store:
         repositories = store.repositories(deleted=deleted)
-    document: dict[str, object] = {"repositories": [repository.to_json() for repository in repositories]}
+    document: dict[str, object] = {
+        "repositories": [repository.to_json() for repository in repositories],
+        "unread": [repository.to_json() for repository in store.unread],
+    }
     session.output.show(
         document, quiet=[repository.name for repository in repositories], human=lambda: _tell(repositories, deleted)
     )
+    session.output.refuse_unread(store.unread)
     if not repositories and not deleted:
         session.output.next_step("skyhold push team/model PATH")
 

@@ -8,10 +8,11 @@ import click
 
 from skyhold.cli.arguments import confirm, yes_option
 from skyhold.cli.command import Session, verb
-from skyhold.cli.output import counted
+from skyhold.cli.output import counted, printable
 
 if TYPE_CHECKING:
     from skyhold.registry.recovering import RecoverReport
+    from skyhold.registry.register_recovery import RegisterPlan, VoterFinding
 
 MACHINE: Final = "Take this store over on this machine, and shut its former machine out?"
 MINORITY: Final = (
@@ -27,12 +28,26 @@ MINORITY: Final = (
         is_flag=True,
         help="Go on with less than a majority of the buckets: changes that only the others know are lost.",
     ),
+    click.Option(
+        ["--register"],
+        metavar="REGISTER",
+        help="Only the refs of this repository (team/name), or what an error names: repository/ID, names, config.",
+    ),
+    click.Option(
+        ["--empty"],
+        is_flag=True,
+        help="With --register: where nothing of a repository's refs is left, let it begin anew, without versions.",
+    ),
     yes_option(),
-    examples=("skyhold recover s3://models-eu/skyhold", "skyhold recover ./cloud-b --minority"),
-    exits=(2, 3, 6, 8, 10),
+    examples=(
+        "skyhold recover s3://models-eu/skyhold",
+        "skyhold recover ./cloud-b --minority",
+        "skyhold recover ./cloud-b --register fraud/scorer",
+    ),
+    exits=(2, 3, 5, 6, 8, 9, 10),
     changes=True,
 )
-def command(session: Session, *, url: str, minority: bool, yes: bool) -> None:
+def command(session: Session, *, url: str, minority: bool, register: str | None, empty: bool, yes: bool) -> None:
     """Bring a store's refs back from its surviving buckets, of which URL is one.
 
     Of the engine `sqlite`, where the machine, or its state folder, is lost, be it half-way through a move to it: from
@@ -42,9 +57,18 @@ def command(session: Session, *, url: str, minority: bool, yes: bool) -> None:
     Where the others are lost for good, `--minority` begins anew with those that are left, from the newest values that
     they have accepted; changes that only the lost ones knew are lost. Those must not come back: together they would be
     a second store.
+
+    Where the buckets are there, and one register is damaged or gone in most of them, `--register` shows what each of
+    them still holds of it and what may be lost, and brings it back from the newest that is intact. Everything else goes
+    on meanwhile.
     """
     from skyhold.registry import store
 
+    if register is not None:
+        _recover_register(session, url, register, empty=empty, yes=yes, minority=minority)
+        return
+    if empty:
+        raise click.UsageError("--empty goes with --register")
     confirm(MINORITY if minority else MACHINE, yes=yes)
     recovered, report = session.unseal(
         session.settings(), lambda settings: store.recover(url, settings=settings, minority=minority)
@@ -52,6 +76,46 @@ def command(session: Session, *, url: str, minority: bool, yes: bool) -> None:
     with recovered:
         session.output.show(report.to_json(), quiet=[recovered.id], human=lambda: _tell(report))
         session.output.next_step("skyhold verify")
+
+
+def _recover_register(session: Session, url: str, register: str, *, empty: bool, yes: bool, minority: bool) -> None:
+    from skyhold.registry import store
+
+    if minority:
+        raise click.UsageError(
+            "--register and --minority are two ways: first the one, then, if it is needed, the other"
+        )
+
+    def consent(plan: RegisterPlan) -> None:
+        if not session.output.json and not session.output.quiet:
+            _tell_plan(plan)
+        confirm(f"Go on from version {plan.version}? {plan.losses}.", yes=yes)
+
+    recovered, report = session.unseal(
+        session.settings(),
+        lambda settings: store.recover_register(url, register, settings=settings, empty=empty, consent=consent),
+    )
+    with recovered:
+        told = f"Register {report.plan.register} goes on from version {report.plan.version}, in epoch {report.epoch}"
+        session.output.show(report.to_json(), quiet=[report.plan.register], human=lambda: click.echo(told))
+        session.output.next_step("skyhold verify")
+
+
+def _tell_plan(plan: RegisterPlan) -> None:
+    """What was found, on stderr: it is there before anybody consents."""
+    click.echo(f"Register {plan.register} of store {plan.store}, epoch {plan.epoch}:", err=True)
+    for finding in plan.voters:
+        click.echo(f"  {printable(finding.voter)}: {printable(_found(finding))}", err=True)
+    if plan.source == "earlier epoch":
+        click.echo(f"  an earlier epoch ended with version {plan.version}", err=True)
+    click.echo(printable(plan.losses), err=True)
+
+
+def _found(finding: VoterFinding) -> str:
+    if finding.state != "intact":
+        return f"{finding.state} ({finding.reason})" if finding.reason else finding.state
+    moves = "" if finding.moves is None else f", {counted(finding.moves, 'move')} of refs"
+    return f"intact, version {finding.version}{moves}, written by {finding.writer or 'somebody'} at {finding.time}"
 
 
 def _tell(report: RecoverReport) -> None:

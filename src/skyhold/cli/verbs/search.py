@@ -37,10 +37,15 @@ def command(session: Session, *, query: tuple[str, ...]) -> None:
     with session.store() as store:
         hits = store.search(" ".join(query))
     session.output.show(
-        {"query": " ".join(query), "hits": [hit.to_json() for hit in hits]},
+        {
+            "query": " ".join(query),
+            "hits": [hit.to_json() for hit in hits],
+            "unread": [repository.to_json() for repository in store.unread],
+        },
         quiet=[f"{hit.repository}@{hit.id}" for hit in hits],
         human=lambda: _tell(hits),
     )
+    session.output.refuse_unread(store.unread)
 
 
 def _tell(hits: Sequence[SearchHit]) -> None:

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 def command(session: Session) -> None:
     """Show how the store is: of each bucket whether it can be reached and what it lacks, of each repository whether its
     versions are durable to its policy, and of the refs where they live, how many voters answer, what each has accepted
-    (`skyhold store voters show` tells more), and what was decided last, when and by whom."""
+    (`skyhold store voters show` tells more), and what was decided last, when and by whom.
+
+    Where something is damaged or lost for every bucket it names that, and ends with status 10."""
+    from skyhold.cli.findings import refuse_unsound
+
     with session.store() as store:
         status = store.status()
     session.output.show(status.to_json(), quiet=[], human=lambda: _tell(status))
+    refuse_unsound(0, {}, status.damage, hint=next((item.hint for item in status.unread), None) or "skyhold verify")
 
 
 def _tell(status: StoreStatus) -> None:
