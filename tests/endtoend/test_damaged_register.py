@@ -14,9 +14,10 @@ import pytest
 import skyhold as api
 from skyhold.consensus.acceptor_object import object_key
 from skyhold.errors import Corrupt, SkyholdError
+from skyhold.registry.recovering import recover_register
 from skyhold.registry.register_recovery import RegisterPlan
 from skyhold.registry.root import register_key
-from skyhold.registry.store import recover_register
+from skyhold.storage.settings import load_settings
 from tests.cli.models import contents, write_model
 from tests.cli.running import Shell
 from tests.endtoend.killing import Fuse, in_child, insert_fuse
@@ -84,8 +85,10 @@ def harm(scene: Scene, damage: str, *clouds: str, name: str = HARMED) -> None:
 def bring_back(scene: Scene, *, cloud: str = "a", empty: bool = False) -> RegisterPlan:
     """Recover the harmed register; returns what somebody would have consented to."""
     plans: list[RegisterPlan] = []
-    store, report = recover_register(str(scene.cloud(cloud)), HARMED, empty=empty, consent=plans.append)
-    store.close()
+    connection, report = recover_register(
+        str(scene.cloud(cloud)), HARMED, load_settings(), empty=empty, consent=plans.append
+    )
+    connection.close()
     assert plans == [report.plan]
     return report.plan
 

@@ -71,10 +71,10 @@ def _register_damaged(key: str, message: str, damaged: list[str], *, sent: bool)
 
 
 def register_lost(key: str) -> Corrupt:
-    """The error of a register that was created, and that a majority of its voters does not have any more."""
+    """The error of a register that was created and is not there any more; of several voters, at a majority."""
     return Corrupt(
-        f"Register {key} was created, and a majority of the voters does not have it any more: it was deleted from "
-        "the buckets; nothing was changed",
+        f"Register {key} was created, and at a majority of the voters it is not there any more: it was deleted; "
+        "nothing was changed",
         code=REGISTER_LOST,
         hint=f"See what is left of it, and bring it back: {way_back(key)}",
         key=key,

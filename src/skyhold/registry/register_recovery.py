@@ -122,7 +122,7 @@ def recover_one(
             f"The registers of this store are in engine `{connection.document.engine.kind}`, which keeps each of them "
             "once: there are no voters to bring one back from",
             code="nothing_to_recover",
-            hint="Of engine `sqlite`: skyhold recover URL, from its checkpoints",
+            hint="Of `sqlite`, from its checkpoints: skyhold recover URL. Of `etcd`, from a backup of the cluster",
         )
     _follow(connection)
     key = _key(connection, name)

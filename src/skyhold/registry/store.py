@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from skyhold.registry.joining import Joining
     from skyhold.registry.reconfiguring import EngineMove
     from skyhold.registry.recovering import RecoverReport
-    from skyhold.registry.register_recovery import RegisterPlan, RegisterReport
     from skyhold.registry.upkeep import RepairReport, StoreStatus, SyncReport, VerifyReport
     from skyhold.registry.voting import EngineStatus, StaleRead
 

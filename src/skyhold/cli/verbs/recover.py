@@ -79,7 +79,8 @@ def command(session: Session, *, url: str, minority: bool, register: str | None,
 
 
 def _recover_register(session: Session, url: str, register: str, *, empty: bool, yes: bool, minority: bool) -> None:
-    from skyhold.registry import store
+    from skyhold.registry.recovering import recover_register
+    from skyhold.registry.store import Store
 
     if minority:
         raise click.UsageError(
@@ -91,11 +92,10 @@ def _recover_register(session: Session, url: str, register: str, *, empty: bool,
             _tell_plan(plan)
         confirm(f"Go on from version {plan.version}? {plan.losses}.", yes=yes)
 
-    recovered, report = session.unseal(
-        session.settings(),
-        lambda settings: store.recover_register(url, register, settings=settings, empty=empty, consent=consent),
+    connection, report = session.unseal(
+        session.settings(), lambda settings: recover_register(url, register, settings, empty=empty, consent=consent)
     )
-    with recovered:
+    with Store(connection):
         told = f"Register {report.plan.register} goes on from version {report.plan.version}, in epoch {report.epoch}"
         session.output.show(report.to_json(), quiet=[report.plan.register], human=lambda: click.echo(told))
         session.output.next_step("skyhold verify")
