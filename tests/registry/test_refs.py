@@ -9,7 +9,7 @@ import pytest
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
-from skyhold.errors import AlreadyExists, Conflict, Corrupt, InvalidInput, NotFound, OutcomeUnknown, Unavailable
+from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound, OutcomeUnknown, Unavailable
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import Attachment
 from skyhold.registry.names import Ref, RefKind
@@ -35,10 +35,9 @@ def stands(snapshot: Snapshot, ref: Ref = MAIN) -> str | None:
     return state.version if state else None
 
 
-def test_register_of_a_named_repository_that_is_not_there_is_lost() -> None:
-    with pytest.raises(Corrupt, match=REPOSITORY_ID) as caught:
+def test_missing_repository_is_not_found() -> None:
+    with pytest.raises(NotFound, match=REPOSITORY_ID):
         RepositoryRegister(MemoryRegisters(), MemoryBlobs(), REPOSITORY_ID).read()
-    assert caught.value.code == "register_lost"
 
 
 def test_repository_is_created_once(repository: RepositoryRegister) -> None:
