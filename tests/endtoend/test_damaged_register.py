@@ -361,3 +361,52 @@ def test_recovery_dies_anywhere_and_is_run_again(two: dict[str, str], scene: Sce
         with api.open(str(scene.cloud("c"))) as store:
             assert {name: head(store, name) for name in (HARMED, OTHER)} == two
             assert store.verify().sound
+
+
+@pytest.mark.parametrize("damage", WORST)
+def test_register_that_is_damaged_while_the_store_moves_holds_it_up_until_it_is_brought_back(
+    damage: str, two: dict[str, str], scene: Scene, skyhold: Shell
+) -> None:
+    objects = [register_of(scene, HARMED, cloud) for cloud in "ab"]
+
+    def move() -> None:
+        insert_fuse(Fuse(lambda call: call.verb == "write_if" and call.key.endswith("00000001/names")))
+        with api.open(str(scene.cloud("a"))) as store:
+            store.set_roles({"b": "packs"})
+
+    in_child(move)
+    for path in objects:
+        DAMAGES[damage](path)
+    store = ["--store", str(scene.cloud("c"))]
+    for command in (["list"], ["log", OTHER], ["status"], ["repair"]):
+        error = skyhold(*command, "--json", *store, status=10).error
+        assert "is moving" in error["message"]
+        assert "skyhold recover URL --register repository/" in error["hint"]
+    command = error["hint"][error["hint"].index("skyhold recover") :].replace("URL", store[1]).split()[1:]
+    skyhold(*command, "--yes")
+    assert epoch_in(scene.cloud("c")) == (2, ["a", "c"])
+    skyhold("sync", *store)
+    assert skyhold("verify", "--deep", "--json", *store).document["sound"]
+    with api.open(store[1]) as opened:
+        assert {name: head(opened, name) for name in (HARMED, OTHER)} == two
+
+
+def test_minority_that_holds_one_register_damaged_begins_anew_with_the_others_and_keeps_what_is_left_of_that_one(
+    two: dict[str, str], scene: Scene, skyhold: Shell
+) -> None:
+    url = str(scene.cloud("c"))
+    with api.open(url) as store:
+        store.add_bucket("d", str(scene.cloud("d")))
+        push(store, scene, 5, HARMED)
+    harm(scene, "flip", "c", "d")
+    for lost in "ab":
+        scene.lose(lost)
+    report = skyhold("recover", url, "--minority", "--yes", "--json").document
+    assert [damage["bucket"] for damage in report["damaged"]] == ["c", "d"]
+    error = skyhold("log", HARMED, "--json", "--store", url, status=10).error
+    assert error["code"] == "register_lost"
+    skyhold("log", OTHER, "--store", url)
+    command = error["hint"][error["hint"].index("skyhold recover") :].replace("URL", url).split()[1:]
+    assert skyhold(*command, "--yes", "--json").document["plan"]["source"] == "earlier epoch"
+    with api.open(url) as store:
+        assert {name: head(store, name) for name in (HARMED, OTHER)} == two

@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from skyhold.consensus.carrying import CONFIG, NAMES, SEAL_ATTEMPTS_MAX, Succession, carry_over, contended_seal
-from skyhold.consensus.no_majority import REGISTER_DAMAGED
+from skyhold.consensus.no_majority import REGISTER_DAMAGED, REGISTER_LOST
 from skyhold.consensus.register import Change, Known, Registers, Resync, Versioned, register_sealed
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, Unavailable
 
@@ -301,6 +301,15 @@ class EpochRegisters(Registers):
                 f"The store is moving to another configuration, which these credentials cannot finish: {error.message}",
                 code=UNFINISHED,
                 hint="Run any command, such as `skyhold status`, with credentials that may write",
+            ) from error
+        except Corrupt as error:
+            if error.code not in {REGISTER_DAMAGED, REGISTER_LOST}:
+                raise
+            raise Corrupt(
+                f"The store is moving to another configuration, with all registers, and cannot go on: {error.message}",
+                code=error.code,
+                hint=error.hint,
+                **error.fields,
             ) from error
         except (OutcomeUnknown, Unavailable) as error:  # of the move: what is asked of the next epoch was not sent yet
             raise Unavailable(

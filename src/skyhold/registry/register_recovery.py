@@ -131,7 +131,7 @@ def recover_one(
         raise TypeError(f"the registers of engine buckets are {registers!r}")
     acceptors = registers.acceptors
     holdings = acceptors.examine(key)
-    _refuse_needless(connection, key, holdings)
+    _refuse_needless(connection, registers, key, holdings)
     source, kept = _newest(connection, acceptors, key, holdings, empty=empty)
     plan = _plan(connection, acceptors, key, holdings, source, kept)
     consent(plan)
@@ -163,7 +163,7 @@ def _key(connection: Connection, name: str) -> str:
         ) from error
 
 
-def _refuse_needless(connection: Connection, key: str, holdings: list[Holding]) -> None:
+def _refuse_needless(connection: Connection, registers: BucketRegisters, key: str, holdings: list[Holding]) -> None:
     """Raise unless the register is damaged, absent or retired at so many that no majority holds it."""
     unknown = {holding.voter: holding.error for holding in holdings if holding.error is not None}
     if len(holdings) - len(unknown) <= len(holdings) // 2:
@@ -173,7 +173,7 @@ def _refuse_needless(connection: Connection, key: str, holdings: list[Holding]) 
     sound = len(holdings) - len(unknown) - len(damaged)
     if retired or sound <= len(holdings) // 2:
         return
-    value = connection.registers.read(key)
+    value = registers.read(key)  # in this epoch alone: a move out of it may wait for this very register
     if value is not None:
         hint = "Look at the store: skyhold status"
         if damaged:
@@ -184,7 +184,13 @@ def _refuse_needless(connection: Connection, key: str, holdings: list[Holding]) 
             code="nothing_to_recover",
             hint=hint,
         )
-    if key.startswith(REPOSITORY) and not created_registers(connection).get(key):
+    if key in {CONFIG, NAMES} or any(holding.held is not None and holding.held.state.value for holding in holdings):
+        return
+    try:
+        created = created_registers(connection).get(key)
+    except SkyholdError:  # as it waits for a move, which waits for this register
+        return
+    if not created:
         raise InvalidInput(
             f"No repository that was created has register {key}",
             code="nothing_to_recover",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -146,7 +146,7 @@ def begin_with(connection: Connection, found: Salvage) -> None:
             overwrite_store_document(connection.bucket_at(configured.location), document, connection.store_keys)
     for name in found.survivors:
         with suppress(SkyholdError):
-            _forget(connection.bucket_at(places[name]), epoch.engine.term)
+            _forget(connection.bucket_at(places[name]), epoch.engine.term, found.accepted)
     connection.enter(epoch)
     connection.reopen()
     remember(connection)
@@ -210,13 +210,14 @@ def _bring_up_all(registers: BucketRegisters) -> None:
     )
 
 
-def _forget(bucket: Bucket, term: int) -> None:
+def _forget(bucket: Bucket, term: int, carried: Collection[str]) -> None:
     """Delete what a survivor holds of the epochs before: with one of the lost voters, should it come back alone, it
     would be a majority to a process that has known them all this time. What is absent counts only after `store.json`
-    was read, which has another incarnation now."""
+    was read, which has another incarnation now. A register that was not carried, since it is damaged, can have no
+    majority there, and what an earlier epoch holds may be all that is left of it."""
     for info in list(bucket.list(f"{FOLDER}/")):
         place = parse_object_key(info.key)
-        if place is not None and place[0] < term:
+        if place is not None and place[0] < term and place[1] in carried:
             bucket.delete(info.key)
 
 
