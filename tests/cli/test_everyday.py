@@ -414,9 +414,9 @@ SHAPES: dict[str, set[str]] = {
         "repository", "id", "digest", "message", "author", "time", "parents", "files", "size_bytes", "tensors",
         "parameters", "metadata", "lineage", "metrics", "attached", "refs", "model_card",
     },
-    "list": {"repositories"},
+    "list": {"repositories", "unread"},
     "list --deleted": {"repositories"},
-    "search fraud": {"query", "hits"},
+    "search fraud": {"query", "hits", "unread"},
     "diff fraud/scorer@v1 fraud/scorer@v2": {
         "from", "to", "files", "tensors", "tensors_unchanged", "metrics", "parameters",
     },
@@ -429,7 +429,7 @@ SHAPES: dict[str, set[str]] = {
         "bucket", "url", "reachable", "trials", "missing_rights", "round_trip_s", "upload_bytes_per_s",
         "download_bytes_per_s", "clock_skew_s", "rules", "admission", "problems",
     },
-    "status": {"store", "engine", "sealed", "buckets", "repositories", "damage"},
+    "status": {"store", "engine", "sealed", "buckets", "repositories", "damage", "unread"},
     "verify": {"deep", "sound", "objects", "checked_bytes", "findings", "unreachable", "damage"},
     "sync --dry-run": {
         "dry_run", "sound", "mended", "failed", "written_bytes", "checkpoints", "readmitted", "unreachable", "damage",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import secrets
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,6 +19,7 @@ from skyhold.consensus.carrying import CONFIG, NAMES
 from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.retiring import newest_of
 from skyhold.errors import Corrupt, SkyholdError, Unavailable
+from skyhold.units import Buffer
 from tests.consensus.epochs import REPOSITORY, Epochs
 from tests.consensus.fixtures import FlakyBucket, bucket_registers, new_buckets, wait_until_at_rest
 
@@ -176,6 +180,18 @@ def test_retired_is_what_was_accepted_until_then_whoever_proposes_meanwhile(puts
     assert salvaged[-1].value.data in ({b"one", b"two"} if acknowledged is None else {b"two"})
 
 
+def test_change_that_is_acknowledged_between_the_look_and_the_put_of_a_retirement_is_not_lost() -> None:
+    buckets = new_buckets()
+    writer = bucket_registers(buckets)
+    writer.compare_and_set(REPOSITORY, 0, b"one", "a")
+    wait_until_at_rest(writer, REPOSITORY)
+    retirer = bucket_registers(interrupted(buckets, 1, lambda: writer.compare_and_set(REPOSITORY, 1, b"two", "b")))
+    retire(retirer, REPOSITORY)
+    salvaged = retirer.salvaged(REPOSITORY)
+    assert salvaged is not None
+    assert [change.value.data for change in salvaged] == [b"one", b"two"]
+
+
 def test_config_that_was_retired_begins_the_next_epoch_and_the_first_to_seal_names_decides_which() -> None:
     epochs = BucketEpochs()
     process = written(epochs, b"one")
@@ -210,15 +226,72 @@ def test_what_no_voter_holds_intact_goes_on_from_what_it_is_given_instead() -> N
     assert value.data == b"one"
 
 
-def interrupted(buckets: Sequence[FlakyBucket], puts: int, interrupt: Callable[[], None]) -> list[FlakyBucket]:
-    """The same buckets, as a process reaches them that is interrupted before so many of its puts."""
-    left = [puts]
+@pytest.mark.parametrize("seed", range(4))
+def test_no_acknowledged_change_is_lost_where_a_register_is_retired_again_and_again_while_others_write(
+    seed: int,
+) -> None:
+    """As many recoveries as epochs, each beside writers; before each the object of one voter is damaged."""
+    epochs, dice = BucketEpochs(), random.Random(seed)
+    written(epochs, b"0")
+    acknowledged: dict[int, str] = {}
+    over = threading.Event()
+
+    def write(writer: int) -> None:
+        process, number = epochs.process(), 0
+        while not over.is_set():
+            number += 1
+            time.sleep(0.002)
+            with suppress(SkyholdError):
+                before = process.read(REPOSITORY)
+                assert before is not None
+                name = f"{writer}-{number}"
+                after = process.compare_and_set(REPOSITORY, before.version, name.encode(), name)
+                assert acknowledged.setdefault(after.version, name) == name
+
+    writers = [threading.Thread(target=write, args=(writer,)) for writer in range(3)]
+    for thread in writers:
+        thread.start()
+    for epoch in range(1, 6):
+        time.sleep(dice.random() * 0.1)
+        with suppress(SkyholdError):
+            flip(dice.choice(epochs.clouds), REPOSITORY, epoch)
+        retire(epochs.open(b"%d" % epoch), REPOSITORY)
+        with suppress(Unavailable):  # writers that are in the next epoch already may be faster, again and again
+            epochs.process(epoch).advance(lambda _, following=epoch + 1: b"%d" % following)  # type: ignore[misc]
+        while epochs.newest == epoch:
+            with suppress(Unavailable):
+                epochs.process(epoch).read(NAMES)
+    over.set()
+    for thread in writers:
+        thread.join()
+    changes = {change.value.version: change for change in epochs.process().changes(REPOSITORY)}
+    first = min(changes)
+    assert epochs.newest == 6
+    assert len(acknowledged) > 10
+    for version, name in acknowledged.items():
+        if version >= first:
+            assert changes[version].value.data == name.encode()
+            assert changes[version].operation_id == name
+
+
+def interrupted(buckets: Sequence[FlakyBucket], puts: int, interrupt: Callable[[], object]) -> list[FlakyBucket]:
+    """The same buckets, as a process reaches them that is interrupted before so many of its puts, which come one after
+    the other."""
+    left, lock = [puts], threading.Lock()
 
     class Reached(FlakyBucket):
+        def write(self, key: str, body: Buffer) -> None:
+            self._reach()
+            super().write(key, body)
+
         def write_if(self, *arguments: Any, **named: Any) -> str:
-            left[0] -= 1
-            if left[0] == 0:
-                interrupt()
+            self._reach()
             return super().write_if(*arguments, **named)
+
+        def _reach(self) -> None:
+            with lock:
+                left[0] -= 1
+                if left[0] == 0:
+                    interrupt()
 
     return [Reached(BucketLocation(name=bucket.name, url=bucket.url, provider="memory")) for bucket in buckets]
