@@ -11,12 +11,13 @@ import pytest
 from skyhold.buckets.admission import admit
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.check import check_bucket
-from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import open_bucket
 from skyhold.errors import Corrupt, OutcomeUnknown, PermissionDenied
 from tests import servers
 from tests.buckets.conformance import QUICK, BucketConformance, every_call, tag_of
 from tests.buckets.places import SeaweedPlace, ThroughProxy, VersitygwPlace
+from tests.buckets.scripted_server import Reply, scripted
 from tests.faults.bucket_faults import BucketFaults
 from tests.faults.proxy import WRITES, Fault, FaultProxy
 
@@ -112,3 +113,15 @@ class TestVersitygwConfirmations(ThroughProxy, VersitygwPlace):
         bucket.write("k", b"bytes")
         bucket.write_if("new", b"bytes", expected_tag=None)
         assert proxy.count() == 2
+
+
+def test_store_that_stores_nothing_is_found_out_whatever_tag_it_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANY_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("ANY_SECRET_ACCESS_KEY", "any")
+    for tag in ('"another"', f'"{"0" * 32}"', f'"{"0" * 32}-2"'):
+        with scripted(Reply(headers={"ETag": tag}), Reply(404)) as server:
+            location = parse_location("s3://models", endpoint=server.url, credentials="env:ANY", name="lab")
+            with open_bucket(location, QUICK) as bucket, pytest.raises(Corrupt) as caught:
+                bucket.write("k", b"bytes")
+            assert caught.value.code == "stored_differently"
+            assert [request.split()[0] for request in server.requests] == ["PUT", "GET"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import skyhold
+from skyhold.errors import Corrupt
 from skyhold.registry.store import Store
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import CLOUDS, Machine, Scene
@@ -161,3 +162,21 @@ def test_push_from_another_machine_reads_each_copy_back_once(scene: Scene, store
         overwrite_packs(scene, "a")
         opened.repository("fraud/scorer").push(model, message="Three")
         assert opened.verify(deep=True).sound
+
+
+@pytest.mark.parametrize("found_by", ["pull", "verify"])
+def test_silent_damage_that_was_met_once_is_mended_by_the_next_push(
+    found_by: str, scene: Scene, store: Store, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that forgets changes no time of a file: a push sees it by samples only, or when something has read it."""
+    monkeypatch.setattr("skyhold.buckets.folder.stamp_of", lambda _status: "as ever")
+    store.repository("fraud/scorer").push(model, message="Two")
+    overwrite_packs(scene, "abc")
+    assert store.repository("fraud/scorer").push(model, message="Two").unchanged
+    if found_by == "pull":
+        with pytest.raises(Corrupt):
+            store.repository("fraud/scorer").pull("main", tmp_path / "damaged")
+    else:
+        assert not store.verify(deep=True).sound
+    store.repository("fraud/scorer").push(model, message="Two")
+    assert restores(store, model, tmp_path / "pulled")

@@ -96,7 +96,7 @@ class Stand:
         frames = FrameKeys({0: DataKey(self.keys.mac_key(0), self.keys.seal_key(0))}, 0, sealed)
         folder.mkdir(parents=True, exist_ok=True)
         self.catalogue = Catalogue(folder)
-        self.replicas = Replicas(buckets, lambda names: len(names) >= copies, noted=self.catalogue.note_copy)
+        self.replicas = Replicas(buckets, lambda names: len(names) >= copies, notes=self.catalogue)
         cache = CacheFolder(folder / "cache", cache_bytes)
         files = LinkedFiles(cache, sealed=sealed)
         self.space = PackSpace(store, CLASS, frames, self.keys.chunk_id_key(), self.replicas, PackCache(cache), files)

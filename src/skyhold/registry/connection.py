@@ -78,6 +78,22 @@ def pause(attempt: int) -> None:
     time.sleep(secrets.randbelow(1000) / 1000 * min(PAUSE_S_MAX, 0.005 * 2**attempt))
 
 
+class _CatalogueNotes:
+    """Notes copies of packs in the catalogue of a connection, which is opened for the first one: most operations have
+    none. Of blobs nothing is noted: they are read back."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def note_copy(self, bucket: str, key: str, stamp: str) -> None:
+        if pack_id_of(key) is not None:
+            self._connection.catalogue.note_copy(bucket, key, stamp)
+
+    def doubt(self, key: str) -> None:
+        if pack_id_of(key) is not None:
+            self._connection.catalogue.doubt(key)
+
+
 class Connection:
     """See the module. Thread-safe."""
 
@@ -333,12 +349,7 @@ class Connection:
             return durability(policy, every, names).met and (not voters or held > len(voters) // 2)
 
         buckets = [self.bucket(location.name) for location in locations]
-        return Replicas(buckets, enough, lagging=lagging, noted=self._note_copy)
-
-    def _note_copy(self, bucket: str, key: str, stamp: str) -> None:
-        """Packs only: of blobs nothing is noted, they are read back."""
-        if pack_id_of(key) is not None:
-            self.catalogue.note_copy(bucket, key, stamp)
+        return Replicas(buckets, enough, lagging=lagging, notes=_CatalogueNotes(self))
 
     def close(self) -> None:
         """Close what was opened. What is asked of the connection afterwards is refused."""

@@ -15,6 +15,7 @@ from skyhold.registry.inventory import Inventory, RepositoryInventory, take_inve
 from skyhold.registry.membership import Membership, examine
 from skyhold.registry.reconfiguring import admit_again, spread
 from skyhold.registry.voting import EngineStatus, engine_of, level_voters
+from skyhold.storage.names import pack_id_of
 from skyhold.storage.policy import Policy, durability
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.survey import Finding, Survey, repair, survey
@@ -261,7 +262,11 @@ def _survey(
         for name, bucket in connection.buckets().items()
         if members[name].error is None or (include_vacant and members[name].readmissible)
     }
-    return survey(buckets, inventory.expected, connection.checker, progress, deep=deep)
+    found = survey(buckets, inventory.expected, connection.checker, progress, deep=deep)
+    for key in {finding.key for finding in found.findings if finding.problem == "damaged"}:
+        if pack_id_of(key) is not None:  # the next push that uses it shall not rely on what was verified earlier
+            connection.catalogue.doubt(key)
+    return found
 
 
 def _unreachable(found: Survey, members: dict[str, Membership]) -> dict[str, str]:

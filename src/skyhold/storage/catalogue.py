@@ -259,6 +259,11 @@ class Catalogue:
                     "INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?)", (pack_id, bucket, stamp, int(time.time()))
                 )
 
+    def doubt(self, key: str) -> None:
+        """Note that some copy of a pack is damaged: each is read back before it is relied on again."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE copies SET stamp = '' WHERE pack = ?", (pack_id_of(key),))
+
     def copies(self, bucket: str, keys: Iterable[str]) -> dict[str, CopyNote]:
         """What is noted of the copies of packs in the bucket of this URL."""
         found = {}

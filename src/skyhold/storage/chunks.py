@@ -101,6 +101,7 @@ class ChunkReader:
             return self._decode_checked(place, record, base, out)
         except Corrupt:
             key = pack_key(place.pack_id)
+            self._space.replicas.doubt(key)
 
             def from_bucket(bucket: Bucket) -> memoryview:
                 other = bucket.read(key, place.offset, place.record_length)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.parallel import CALLS_AT_ONCE
@@ -49,8 +49,14 @@ Enough = Callable[[frozenset[str]], bool]
 """Whether verified replicas in the buckets of these names make an object durable to the policy."""
 
 
-Noted = Callable[[str, str, str], None]
-"""Takes the URL of a bucket, the key of an object, and the stamp of its copy there."""
+class CopyNotes(Protocol):
+    """What this machine remembers of the copies of packs; other keys are ignored."""
+
+    def note_copy(self, bucket: str, key: str, stamp: str) -> None:
+        """The copy in the bucket of this URL has been verified now, under this stamp."""
+
+    def doubt(self, key: str) -> None:
+        """Some copy has turned out damaged: none is verified any more."""
 
 
 class Replicas:
@@ -63,11 +69,10 @@ class Replicas:
         *,
         writers_per_bucket: int = 2,
         lagging: dict[str, SkyholdError] | None = None,
-        noted: Noted | None = None,
+        notes: CopyNotes | None = None,
     ) -> None:
-        """`noted` is called for every copy that has been written and verified."""
         self.buckets = {bucket.name: bucket for bucket in buckets}
-        self._noted = noted
+        self._notes = notes
         self.enough = enough
         self.lagging: dict[str, SkyholdError] = {} if lagging is None else lagging
         self._order = list(self.buckets)
@@ -210,9 +215,15 @@ class Replicas:
         return None
 
     def _note(self, bucket: Bucket, key: str, stamp: str) -> None:
-        if self._noted is not None:
+        if self._notes is not None:
             with suppress(SkyholdError):  # what is not noted is read back before it is relied on
-                self._noted(bucket.url, key, stamp)
+                self._notes.note_copy(bucket.url, key, stamp)
+
+    def doubt(self, key: str) -> None:
+        """Rely on no copy of this object any more that was verified earlier: one has turned out damaged."""
+        if self._notes is not None:
+            with suppress(SkyholdError):  # a machine whose state cannot be written still reads
+                self._notes.doubt(key)
 
     # ---- reading
 

@@ -24,11 +24,11 @@ from skyhold.storage.pack import Place
 from skyhold.storage.replicas import Replicas
 from skyhold.units import Buffer
 
-SAMPLE_AGE_S: Final = 24 * 3600.0
+SAMPLE_AGE_S: Final = 7 * 24 * 3600.0
 """A copy that was checked less long ago is not sampled."""
 SAMPLED_SHARE: Final = 1 / 16
-SAMPLES_MAX: Final = 8
-"""Of the verified copies that a push relies on, this share is read back again, at most so many: 128 MiB of packs."""
+SAMPLES_MAX: Final = 4
+"""Of the verified copies that a push relies on, this share is read back again, at most so many: 64 MiB of packs."""
 
 Held = Mapping[str, Mapping[str, ObjectInfo]]
 """What listings say of each object, by key and by the name of the bucket."""
