@@ -106,7 +106,7 @@ def test_what_had_arrived_before_a_kill_is_not_sent_again(tmp_path: Path) -> Non
     with pytest.raises(SkyholdError):
         killed.push(source)
     killed.replicas.close()
-    killed.catalogue._session_file.close()  # as the death of the process does; nothing is tidied up
+    killed.catalogue._file._session_file.close()  # as the death of the process does; nothing is tidied up
     arrived = [key for key in bucket.written if key.startswith("packs/")]
     assert len(arrived) == 2
     bucket.on_write = lambda _key: None
@@ -125,7 +125,7 @@ def test_an_outage_while_a_push_resumes_forgets_nothing_that_arrived(tmp_path: P
     killed = Stand(tmp_path / "state", [bucket])
     _, pushed = killed.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
     pack = next(iter(pushed.packs_sent))
-    with killed.catalogue._transaction() as database:
+    with killed.catalogue._file.transaction() as database:
         database.execute("UPDATE packs SET session = 'of a push that was killed'")
     bucket.list = lambda *_args, **_kwargs: refusing(AWAY)("")  # type: ignore[method-assign]
     away = Stand(tmp_path / "state", [bucket])

@@ -184,7 +184,7 @@ def test_two_damaged_copies_make_a_whole_one(tmp_path: Path) -> None:
 def test_a_killed_pushs_pack_in_a_lagging_bucket_is_found_again(tmp_path: Path) -> None:
     scene = Scene(tmp_path, held_by="a", copies=1)
     stand = Stand(tmp_path / "first", list(scene.buckets.values()))
-    with stand.catalogue._transaction() as database:
+    with stand.catalogue._file.transaction() as database:
         database.execute("UPDATE packs SET session = 'of a push that was killed'")
     stand.replicas.pass_over("a", AWAY)
     resume(stand.space, stand.catalogue)

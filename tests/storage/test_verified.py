@@ -23,7 +23,7 @@ from tests.storage.test_push_pull import write_tree
 PACKS = 3
 
 
-class TellingBucket(FlakyBucket):
+class ListingBucket(FlakyBucket):
     """Its listings give MD5s; `rot` changes bytes as a failing disk does: no write, no other stamp."""
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
@@ -68,7 +68,7 @@ class Scene:
 
     def age(self) -> None:
         """All copies were checked long ago."""
-        with self.stand.catalogue._transaction() as database:
+        with self.stand.catalogue._file.transaction() as database:
             database.execute("UPDATE copies SET checked_s = ?", (int(time.time() - verified.SAMPLE_AGE_S - 60),))
 
     def intact(self, names: str = "abc") -> bool:
@@ -99,7 +99,7 @@ def test_another_machine_reads_as_many_copies_as_the_policy_asks_for_and_only_on
 
 
 def test_another_machine_reads_one_copy_where_listings_give_the_md5_of_the_others(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, TellingBucket)
+    scene = Scene(tmp_path, ListingBucket)
     scene.another_machine()
     assert scene.reuse().complete
     assert scene.reads() == {"a": PACKS}
@@ -110,7 +110,7 @@ def test_another_machine_reads_one_copy_where_listings_give_the_md5_of_the_other
 
 def test_md5_of_a_damaged_copy_vouches_for_nothing(tmp_path: Path) -> None:
     """The same damage in two buckets, as after a copy from one to the other by another tool."""
-    scene = Scene(tmp_path, TellingBucket)
+    scene = Scene(tmp_path, ListingBucket)
     for name in "ab":
         for key in scene.sizes:
             scene.buckets[name].flip(key, 300)
@@ -152,14 +152,14 @@ def test_a_share_of_the_copies_that_were_checked_long_ago_is_read_back_the_oldes
 
 
 def test_silent_damage_that_a_sample_finds_takes_the_trust_from_its_whole_bucket(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, TellingBucket)
+    scene = Scene(tmp_path, ListingBucket)
     bucket = scene.buckets["a"]
-    assert isinstance(bucket, TellingBucket)
+    assert isinstance(bucket, ListingBucket)
     for key in scene.sizes:
         bucket.rot(key)
     assert scene.reuse().complete, "nothing shows it: the stamps are the same"
     assert scene.reads() == {}
-    with scene.stand.catalogue._transaction() as database:
+    with scene.stand.catalogue._file.transaction() as database:
         database.execute("UPDATE copies SET checked_s = 1 WHERE bucket = ?", (bucket.url,))
     reused = scene.reuse()
     assert reused.mended == {"a": PACKS}
@@ -168,10 +168,10 @@ def test_silent_damage_that_a_sample_finds_takes_the_trust_from_its_whole_bucket
 
 
 def test_verified_copy_that_turns_out_damaged_as_a_source_is_replaced(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, TellingBucket)
+    scene = Scene(tmp_path, ListingBucket)
     key = min(scene.sizes)
     first, last = scene.buckets["a"], scene.buckets["c"]
-    assert isinstance(first, TellingBucket)
+    assert isinstance(first, ListingBucket)
     first.rot(key)
     scene.buckets["b"].delete(key)
     last.flip(key, 300)  # found damaged, it is to be written from `a`, which has rotted unseen, in another chunk
@@ -183,7 +183,7 @@ def test_verified_copy_that_turns_out_damaged_as_a_source_is_replaced(tmp_path: 
 def test_places_of_an_index_are_checked_against_the_pack_and_corrected(scene: Scene) -> None:
     key = min(scene.sizes)
     catalogue, pack_id = scene.stand.catalogue, pack_id_of(key)
-    with catalogue._transaction() as database:
+    with catalogue._file.transaction() as database:
         database.execute(
             "UPDATE chunks SET place = place + 1 WHERE pack = (SELECT number FROM packs WHERE id = ?)", (pack_id,)
         )
@@ -195,7 +195,7 @@ def test_places_of_an_index_are_checked_against_the_pack_and_corrected(scene: Sc
     assert catalogue.places(known.pack) == places
 
 
-def made_up(scene: Scene, key: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
+def forged(scene: Scene, key: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A pack of that name, sound in itself, with a chunk that the real one does not have. (Who can write into a bucket
     of an open store can make it.)"""
     session = scene.stand.space.session(bytes(16))
@@ -208,11 +208,11 @@ def made_up(scene: Scene, key: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
     return bytes(builder.finish())
 
 
-def test_made_up_pack_beside_the_real_ones_is_damage_to_who_has_written_them(
+def test_forged_pack_beside_the_real_ones_is_damage_to_who_has_written_them(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = min(scene.sizes)
-    scene.buckets["a"].write(key, made_up(scene, key, monkeypatch))
+    scene.buckets["a"].write(key, forged(scene, key, monkeypatch))
     scene.sizes = dict.fromkeys(scene.sizes)
     assert scene.reuse().mended == {"a": 1}
     assert scene.reuse().complete
@@ -221,7 +221,7 @@ def test_made_up_pack_beside_the_real_ones_is_damage_to_who_has_written_them(
 
 def test_copies_that_contradict_each_other_are_not_used(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     key = min(scene.sizes)
-    scene.buckets["a"].write(key, made_up(scene, key, monkeypatch))
+    scene.buckets["a"].write(key, forged(scene, key, monkeypatch))
     scene.sizes = dict.fromkeys(scene.sizes)
     scene.another_machine()
     for _ in range(3):

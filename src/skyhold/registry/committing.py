@@ -124,7 +124,7 @@ class Parent(NamedTuple):
 
 class PacksLost(Exception):
     """Packs that a push meant to reuse are not to be had (`packs`; `vanished` are those of them that no bucket holds),
-    or contain other chunks than this machine's catalogue said, which has been corrected."""
+    or contain other chunks than this machine's catalogue listed, which has been corrected."""
 
     def __init__(self, reused: Reused) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class Commit:
     def _same_files(
         self, document: VersionDocument, session: Session, space: PackSpace
     ) -> tuple[VersionDocument, VersionFiles] | None:
-        """The branch's version, where it has the files of `document` and they are to lie where the policy wants them
+        """The branch's version, where it has the files of `document`, in the placement class that the policy wants
         now."""
         if self.parent.version is None:
             return None
@@ -215,7 +215,7 @@ class Commit:
         return replace(self.snapshot.version(same.digest), document=stored, layout=layout)
 
     def _stands(self, files: VersionFiles, session: Session, space: PackSpace) -> bool:
-        """Whether a version lies, durably, where its layout says: that may name other packs than those in which this
+        """Whether a version is intact and durable by its own layout: that may name other packs than those in which this
         push has found or laid the same chunks, and other places in them."""
         try:
             packs = files.pack_ids()
@@ -223,7 +223,7 @@ class Commit:
             return False
         if not self._reuse(packs - self.pushed.packs_reused - self.pushed.packs_sent.keys(), space).complete:
             return False
-        if not self._lies_as_said(files):
+        if not self._places_agree(files):
             return False
         entry = self.snapshot.version(files.head.version)
         keys = [blob_key("versions", entry.document), *(blob_key(folder, name) for folder, name in files.blobs())]
@@ -231,7 +231,7 @@ class Commit:
         keys += [blob_key("nodes", name) for name in self.snapshot.map.way_to(f"ref/branch/{self.request.branch}")]
         return mend_blobs(session.store_replicas, self.connection.checker, set(keys))
 
-    def _lies_as_said(self, files: VersionFiles) -> bool:
+    def _places_agree(self, files: VersionFiles) -> bool:
         """Whether the places of a layout are those that its packs contain, which are in the catalogue by now."""
 
         @lru_cache(maxsize=8)

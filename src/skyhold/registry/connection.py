@@ -40,13 +40,13 @@ from skyhold.storage.chunks import PackSpace
 from skyhold.storage.configuration import Configuration, decode_configuration
 from skyhold.storage.epoch import Epoch
 from skyhold.storage.linked_files import LinkedFiles
-from skyhold.storage.names import pack_id_of
 from skyhold.storage.objects import ObjectChecker
 from skyhold.storage.policy import Policy, allowed, copies_wanted, durability, placement_class
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import StoreState, cache_folder
 from skyhold.storage.store_document import SQLITE, Engine, StoreDocument
+from skyhold.storage.verified import LateNotes
 from skyhold.storage.version_files import VersionFiles
 
 PAUSE_S_MAX: Final = 0.5
@@ -76,22 +76,6 @@ def new_operation_id() -> str:
 def pause(attempt: int) -> None:
     """Wait before another attempt at a contended register, with jitter."""
     time.sleep(secrets.randbelow(1000) / 1000 * min(PAUSE_S_MAX, 0.005 * 2**attempt))
-
-
-class _CatalogueNotes:
-    """Notes copies of packs in the catalogue of a connection, which is opened for the first one: most operations have
-    none. Of blobs nothing is noted: they are read back."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def note_copy(self, bucket: str, key: str, stamp: str) -> None:
-        if pack_id_of(key) is not None:
-            self._connection.catalogue.note_copy(bucket, key, stamp)
-
-    def doubt(self, key: str) -> None:
-        if pack_id_of(key) is not None:
-            self._connection.catalogue.doubt(key)
 
 
 class Connection:
@@ -349,7 +333,7 @@ class Connection:
             return durability(policy, every, names).met and (not voters or held > len(voters) // 2)
 
         buckets = [self.bucket(location.name) for location in locations]
-        return Replicas(buckets, enough, lagging=lagging, notes=_CatalogueNotes(self))
+        return Replicas(buckets, enough, lagging=lagging, notes=LateNotes(lambda: self.catalogue))
 
     def close(self) -> None:
         """Close what was opened. What is asked of the connection afterwards is refused."""

@@ -7,21 +7,16 @@ keeps it bounded in memory; several processes may use it at once.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import secrets
 import sqlite3
-import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from blake3 import blake3
 
-from skyhold.errors import Corrupt, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
+from skyhold.storage.catalogue_file import CatalogueFile
 from skyhold.storage.names import pack_id_of
 from skyhold.storage.pack import PackRef, Place, encode_entries
 
@@ -40,7 +35,7 @@ CREATE TABLE IF NOT EXISTS segments(
 CREATE TABLE IF NOT EXISTS replacements(
     segment TEXT NOT NULL, contains TEXT NOT NULL, PRIMARY KEY(segment, contains)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS placed(
-    pack BLOB PRIMARY KEY, hash BLOB NOT NULL) WITHOUT ROWID;  -- of what the pack itself says of its chunks
+    pack BLOB PRIMARY KEY, hash BLOB NOT NULL) WITHOUT ROWID;  -- of what the pack itself lists
 CREATE TABLE IF NOT EXISTS copies(  -- that were verified: the stamp that each had then, and when that was
     pack BLOB NOT NULL, bucket TEXT NOT NULL, stamp TEXT NOT NULL, checked_s INTEGER NOT NULL,
     PRIMARY KEY(pack, bucket)) WITHOUT ROWID;
@@ -69,38 +64,20 @@ class Catalogue:
     """The catalogue of one store, in the folder given. Thread-safe; a forked process opens it for itself."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "catalogue.db"
-        self._sessions = folder / "sessions"
-        self._open()
-
-    def _open(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.RLock()
-        self._session = secrets.token_hex(8)
-        self._session_file = _lock_session(self._sessions, self._session)
-        with _translated(self._path):
-            self._database = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            # A catalogue lost to a power cut is rebuilt from the buckets; a kill −9 loses nothing.
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.executescript(_SCHEMA)
+        self._file = CatalogueFile(folder, _SCHEMA)
 
     @property
     def session(self) -> str:
         """What the packs that this process is sending are marked with."""
-        self._follow_fork()
-        return self._session
+        return self._file.session
 
     def close(self) -> None:
-        if self._pid == os.getpid():  # else all of it is the parent's
-            self._database.close()
-            (self._sessions / self._session).unlink(missing_ok=True)
-            self._session_file.close()
+        self._file.close()
 
     def find(self, chunk_id: bytes, placement_class: str, dead: Collection[bytes] = ()) -> Place | None:
         """A place of the chunk in a pack of the class that is not `dead`: a whole one rather than a delta, and the one
         that was entered last. What another push is still sending does not count: it may never arrive."""
-        rows = self._execute(
+        rows = self._file.execute(
             "SELECT p.id, p.salt, c.place, c.stored, c.raw, c.codec, c.base FROM chunks c"
             " JOIN packs p ON p.number = c.pack WHERE c.id = ? AND p.class = ? AND (p.session IS NULL OR p.session = ?)"
             " ORDER BY c.base IS NOT NULL, p.number DESC",
@@ -111,25 +88,25 @@ class Catalogue:
     def enter(self, pack: KnownPack, places: Sequence[Place]) -> None:
         """Note a pack that this session is about to send."""
         self._enter([pack], places, self.session)
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             _set_placed(connection, pack, places)
 
     def arrived(self, pack_id: bytes) -> None:
         """Note that at least one bucket holds a pack."""
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.execute("UPDATE packs SET session = NULL WHERE id = ?", (pack_id,))
 
     def abandoned(self, placement_class: str) -> list[KnownPack]:
         """Packs that a push which no longer runs was sending: whether they arrived is to be asked of the buckets."""
-        rows = self._execute(
+        rows = self._file.execute(
             "SELECT id, salt, class, size, session FROM packs WHERE session IS NOT NULL AND class = ?",
             (placement_class,),
         )
-        return [_known(row) for row in rows if row[4] != self.session and not self._runs(row[4])]
+        return [_known(row) for row in rows if row[4] != self.session and not self._file.runs(row[4])]
 
     def unlisted(self, placement_class: str) -> list[KnownPack]:
         """Packs that arrived and that no index segment lists yet."""
-        rows = self._execute(
+        rows = self._file.execute(
             "SELECT id, salt, class, size FROM packs WHERE segment IS NULL AND session IS NULL AND class = ?",
             (placement_class,),
         )
@@ -137,7 +114,7 @@ class Catalogue:
 
     def places(self, pack: PackRef) -> list[Place]:
         """All places in a pack, by offset."""
-        rows = self._execute(
+        rows = self._file.execute(
             "SELECT c.id, c.place, c.stored, c.raw, c.codec, c.base FROM chunks c JOIN packs p ON p.number = c.pack"
             " WHERE p.id = ? ORDER BY c.place",
             (pack.pack_id,),
@@ -146,28 +123,28 @@ class Catalogue:
 
     def size_bytes(self, pack_id: bytes) -> int | None:
         """Size of the pack's object, or None for an unknown pack."""
-        rows = self._execute("SELECT size FROM packs WHERE id = ?", (pack_id,))
+        rows = self._file.execute("SELECT size FROM packs WHERE id = ?", (pack_id,))
         return int(rows[0][0]) if rows else None
 
     def segments(self, placement_class: str) -> set[str]:
         """Names of the index segments that the catalogue contains."""
-        return {row[0] for row in self._execute("SELECT name FROM segments WHERE class = ?", (placement_class,))}
+        return {row[0] for row in self._file.execute("SELECT name FROM segments WHERE class = ?", (placement_class,))}
 
     def small_segments(self, placement_class: str, chunks_max: int) -> set[str]:
         """Names of the segments in force with at most `chunks_max` chunks."""
-        rows = self._execute(
+        rows = self._file.execute(
             "SELECT name FROM segments WHERE class = ? AND chunks <= ? AND NOT replaced", (placement_class, chunks_max)
         )
         return {row[0] for row in rows}
 
     def packs_in(self, segment: str) -> list[KnownPack]:
         """The packs that this segment lists."""
-        rows = self._execute("SELECT id, salt, class, size FROM packs WHERE segment = ?", (segment,))
+        rows = self._file.execute("SELECT id, salt, class, size FROM packs WHERE segment = ?", (segment,))
         return [_known(row) for row in rows]
 
     def contained_in(self, segment: str) -> set[str]:
         """Names of the segments that this one contains, also at second hand."""
-        rows = self._execute(
+        rows = self._file.execute(
             "WITH RECURSIVE contained(name) AS (SELECT contains FROM replacements WHERE segment = ?"
             " UNION SELECT r.contains FROM replacements r JOIN contained c ON r.segment = c.name)"
             " SELECT name FROM contained",
@@ -191,7 +168,7 @@ class Catalogue:
         self, name: str, placement_class: str, pack_ids: Iterable[bytes], replaces: Collection[str], chunks: int
     ) -> None:
         """Note that a segment of this name lists these packs, in place of the segments that it replaces."""
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.execute(
                 "INSERT INTO segments(name, class, chunks) VALUES (?, ?, ?)"
                 " ON CONFLICT(name) DO UPDATE SET class = excluded.class, chunks = excluded.chunks",
@@ -214,9 +191,9 @@ class Catalogue:
             )
 
     def is_placed(self, pack_id: bytes) -> bool:
-        """Whether what the catalogue says of a pack and its chunks is what the pack itself says, as this machine has
+        """Whether the catalogue's entries of a pack and its chunks are those of the pack itself, as this machine has
         written or read it. (What came from an index segment, or has changed since, is a hint and not more.)"""
-        rows = self._execute(
+        rows = self._file.execute(
             "SELECT p.salt, p.class, p.size, h.hash FROM packs p JOIN placed h ON h.pack = p.id WHERE p.id = ?",
             (pack_id,),
         )
@@ -226,17 +203,17 @@ class Catalogue:
         pack = PackRef(pack_id, salt)
         return bool(hash_ == _hash_of(KnownPack(pack, placement_class, size_bytes), self.places(pack)))
 
-    def says(self, known: KnownPack, places: Sequence[Place]) -> bool:
-        """Whether the catalogue says of a pack what the pack itself says."""
-        rows = self._execute("SELECT id, salt, class, size FROM packs WHERE id = ?", (known.pack.pack_id,))
+    def agrees(self, known: KnownPack, places: Sequence[Place]) -> bool:
+        """Whether the catalogue's entries of a pack are what the pack itself lists."""
+        rows = self._file.execute("SELECT id, salt, class, size FROM packs WHERE id = ?", (known.pack.pack_id,))
         return [_known(row) for row in rows] == [known] and self.places(known.pack) == _each_once(places)
 
     def confirm(self, known: KnownPack, places: Sequence[Place]) -> bool:
-        """Note what an intact pack says of itself; returns whether the catalogue said nothing else, and corrects it."""
+        """Note what an intact pack lists; returns False where the catalogue had other entries, which are corrected."""
         pack_id, places = known.pack.pack_id, _each_once(places)
         unknown = self.size_bytes(pack_id) is None
-        same = self.says(known, places)
-        with self._transaction() as connection:
+        same = self.agrees(known, places)
+        with self._file.transaction() as connection:
             if not same:
                 connection.execute(
                     "INSERT INTO packs(id, salt, class, size) VALUES (?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET"
@@ -254,30 +231,24 @@ class Catalogue:
         """Note that the copy of a pack in the bucket of this URL has been verified now, under this stamp."""
         pack_id = pack_id_of(key)
         if pack_id is not None and stamp:
-            with self._transaction() as connection:
+            with self._file.transaction() as connection:
                 connection.execute(
                     "INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?)", (pack_id, bucket, stamp, int(time.time()))
                 )
 
     def doubt(self, key: str) -> None:
         """Note that some copy of a pack is damaged: each is read back before it is relied on again."""
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.execute("UPDATE copies SET stamp = '' WHERE pack = ?", (pack_id_of(key),))
 
-    def copies(self, bucket: str, keys: Iterable[str]) -> dict[str, CopyNote]:
-        """What is noted of the copies of packs in the bucket of this URL."""
-        found = {}
-        for key in keys:
-            rows = self._execute(
-                "SELECT stamp, checked_s FROM copies WHERE pack = ? AND bucket = ?", (pack_id_of(key), bucket)
-            )
-            if rows:
-                found[key] = CopyNote(*rows[0])
-        return found
+    def copies(self, key: str) -> dict[str, CopyNote]:
+        """What is noted of the copies of a pack, by the URLs of the buckets."""
+        rows = self._file.execute("SELECT bucket, stamp, checked_s FROM copies WHERE pack = ?", (pack_id_of(key),))
+        return {row[0]: CopyNote(row[1], row[2]) for row in rows}
 
     def forget(self, pack_ids: Iterable[bytes]) -> None:
         """Drop packs that no bucket holds any more (or yet)."""
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             for pack_id in pack_ids:
                 connection.execute(
                     "DELETE FROM chunks WHERE pack = (SELECT number FROM packs WHERE id = ?)", (pack_id,)
@@ -286,104 +257,12 @@ class Catalogue:
                     connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (pack_id,))  # noqa: S608 - our names
 
     def _enter(self, packs: Iterable[KnownPack], places: Iterable[Place], session: str | None) -> None:
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.executemany(
                 "INSERT OR IGNORE INTO packs(id, salt, class, size, session) VALUES (?, ?, ?, ?, ?)",
                 ((k.pack.pack_id, k.pack.salt, k.placement_class, k.size_bytes, session) for k in packs),
             )
             _insert_chunks(connection, places)
-
-    def _runs(self, session: str) -> bool:
-        try:
-            with (self._sessions / session).open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
-
-    def _execute(self, statement: str, parameters: tuple[object, ...]) -> list[Any]:
-        with self._here() as database:
-            return database.execute(statement, parameters).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._here() as database:
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                yield database
-            except BaseException:
-                database.execute("ROLLBACK")
-                raise
-            database.execute("COMMIT")
-
-    @contextmanager
-    def _here(self) -> Iterator[sqlite3.Connection]:
-        """The connection of this process, for one thread at a time."""
-        self._follow_fork()
-        with self._lock, _translated(self._path):
-            yield self._database
-
-    def _follow_fork(self) -> None:
-        if self._pid != os.getpid():
-            _inherited.append((self._database, self._session_file))  # to close them would be the parent's to do
-            self._open()
-
-
-_inherited: list[object] = []
-
-
-class _translated:  # noqa: N801  reads as a verb at its place of use
-    """Foreign errors of SQLite become ours at one place."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, sqlite3.Error):
-            return
-        code = getattr(error, "sqlite_errorcode", 0)
-        if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the file of the shared memory could not be made larger
-            code = sqlite3.SQLITE_FULL
-        kind_of, hint = _ERRORS.get(code & 0xFF, (Unavailable, "Run it again"))
-        raise kind_of(f"Catalogue {self._path} cannot be used: {error}", code="catalogue_failed", hint=hint) from error
-
-
-_ERRORS: dict[int, tuple[type[SkyholdError], str]] = {
-    sqlite3.SQLITE_FULL: (QuotaExceeded, "Free some space on the disk of the state folder"),
-    sqlite3.SQLITE_READONLY: (PermissionDenied, "Make the state folder writable"),
-    sqlite3.SQLITE_CANTOPEN: (PermissionDenied, "Make the state folder writable"),
-    sqlite3.SQLITE_CORRUPT: (Corrupt, "Delete the file: it is rebuilt from the buckets"),
-    sqlite3.SQLITE_NOTADB: (Corrupt, "Delete the file: it is rebuilt from the buckets"),
-}
-
-
-def _lock_session(sessions: Path, session: str) -> IO[str]:
-    """A locked file that tells other processes that this session lives."""
-    sessions.mkdir(parents=True, exist_ok=True)
-    for stale in sessions.iterdir():  # the files of sessions that were killed
-        _remove_if_free(stale)
-    path = sessions / session
-    while True:  # another process that cleans up may remove the file between its making and its lock
-        file = path.open("w")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                return file
-        file.close()
-
-
-def _remove_if_free(path: Path) -> None:
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
-    except (BlockingIOError, FileNotFoundError):
-        return
 
 
 def _each_once(places: Sequence[Place]) -> list[Place]:

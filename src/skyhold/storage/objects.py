@@ -74,7 +74,7 @@ class ObjectChecker:
         return read_bounded(bucket, key, PACK_BYTES_MAX if pack_id_of(key) is not None else FRAME_BYTES_MAX)
 
     def contents(self, key: str, pack: Buffer) -> tuple[KnownPack, list[Place]]:
-        """What an intact pack says of itself, and where the chunks lie in it. Raises `Corrupt`."""
+        """What an intact pack is, and the places that its footer lists. Raises `Corrupt`."""
         pack_id = pack_id_of(key)
         if pack_id is None:
             raise InvalidInput(f"{key} is no pack", code="invalid_key", key=key)

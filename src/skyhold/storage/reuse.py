@@ -16,7 +16,7 @@ from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.storage.catalogue import Catalogue
 from skyhold.storage.objects import ObjectChecker, read_intact
 from skyhold.storage.replicas import Enough, Replicas
-from skyhold.storage.verified import Checked, CopyCheck
+from skyhold.storage.verified import Checked, CopyCheck, Listed
 from skyhold.storage.written import PATIENCE_S, Written, is_outpaced, too_slow
 from skyhold.units import Buffer
 
@@ -34,7 +34,7 @@ class Holders:
     """What each bucket lists of each object, by key and name. `silent` are the buckets that could not be asked: they
     may hold any."""
 
-    of: dict[str, dict[str, ObjectInfo]]
+    of: dict[str, dict[str, Listed]]
     silent: frozenset[str]
 
 
@@ -66,10 +66,10 @@ def find_holders(replicas: Replicas, sizes: Mapping[str, int | None]) -> Holders
     A bucket that fails, or is much slower than those that suffice, lags from now on. One that lags already is asked
     only for what no other has.
     """
-    found: dict[str, dict[str, ObjectInfo]] = {key: {} for key in sizes}
+    found: dict[str, dict[str, Listed]] = {key: {} for key in sizes}
     for name, infos in _ask(replicas, set(replicas.buckets) - set(replicas.lagging), sizes).items():
         for info in infos:
-            found[info.key][name] = info
+            found[info.key][name] = Listed(info.stamp, info.md5)
     silent = frozenset(replicas.lagging) & frozenset(replicas.buckets)
     homeless = {key: sizes[key] for key, names in found.items() if not names}
     if homeless and silent:
@@ -77,7 +77,7 @@ def find_holders(replicas: Replicas, sizes: Mapping[str, int | None]) -> Holders
         silent -= answers.keys()
         for name, infos in answers.items():
             for info in infos:
-                found[info.key][name] = info
+                found[info.key][name] = Listed(info.stamp, info.md5)
     return Holders(found, silent)
 
 
@@ -97,8 +97,8 @@ def ensure_durable(
     for key, held in holders.of.items():
         if not held:
             (reused.unusable if holders.silent else reused.vanished).append(key)
-    lying = {key: held for key, held in holders.of.items() if held}
-    check = CopyCheck(replicas, checker, catalogue, lying)
+    present = {key: held for key, held in holders.of.items() if held}
+    check = CopyCheck(replicas, checker, catalogue, present)
 
     def settle(key: str) -> None:
         found = check.verify(key)
@@ -108,16 +108,16 @@ def ensure_durable(
         if replicas.enough(frozenset(found.intact)) and not found.damaged:
             holding = found.intact
         else:
-            holding = _complete(replicas, checker, check, lying[key], key, found)
+            holding = _complete(replicas, checker, check, present[key], key, found)
             if not holding:
                 reused.unusable.append(key)
                 return
             reused.mended.update(found.damaged & holding)
-        reused.behind.update(replicas.buckets.keys() - holding - (lying[key].keys() - found.damaged))
+        reused.behind.update(replicas.buckets.keys() - holding - (present[key].keys() - found.damaged))
 
     with _threads(COPIES_AT_ONCE, replicas) as pool:
         check.sample(lambda read, copies: list(pool.map(read, copies)))
-        list(pool.map(settle, lying))
+        list(pool.map(settle, present))
     return reused
 
 
@@ -163,8 +163,7 @@ def _complete(
     except Corrupt:
         if not found.intact:
             return set()
-        check.distrust(key)  # what was verified earlier has been damaged since, unseen
-        again = check.verify(key)
+        again = check.verify(key, anew=True)  # what was verified earlier has been damaged since, unseen
         found.intact, found.damaged, found.body = again.intact, again.damaged, again.body
         return _complete(replicas, checker, check, held, key, found)
     except SkyholdError:  # no bucket gives it: that is no fault of those that it would have been copied to

@@ -9,15 +9,15 @@ back again, a few by each push, and one that turns out damaged takes the trust f
 from __future__ import annotations
 
 import hashlib
+import heapq
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
-from skyhold.buckets.bucket import ObjectInfo
 from skyhold.errors import Corrupt, NotFound, SkyholdError
-from skyhold.storage.catalogue import Catalogue, KnownPack
+from skyhold.storage.catalogue import Catalogue, CopyNote, KnownPack
 from skyhold.storage.names import pack_id_of
 from skyhold.storage.objects import ObjectChecker
 from skyhold.storage.pack import Place
@@ -30,15 +30,26 @@ SAMPLED_SHARE: Final = 1 / 16
 SAMPLES_MAX: Final = 4
 """Of the verified copies that a push relies on, this share is read back again, at most so many: 64 MiB of packs."""
 
-Held = Mapping[str, Mapping[str, ObjectInfo]]
-"""What listings say of each object, by key and by the name of the bucket."""
+Copy = tuple[str, str]
+"""The key of an object and the name of a bucket."""
+
+
+class Listed(NamedTuple):
+    """What a listing gives of a copy, see `ObjectInfo`. A push keeps one for each copy of each pack that it reuses."""
+
+    stamp: str
+    md5: bytes
+
+
+Held = Mapping[str, Mapping[str, Listed]]
+"""The copies of each object, by key and by the name of the bucket."""
 
 
 @dataclass(slots=True)
 class Checked:
-    """What was found of one object. `body` is that of an intact copy, where one was read, and `contents` what it says
-    of itself. `misplaced`: this machine's catalogue said something else, and has been corrected. `contradictory`:
-    copies that are sound in themselves contain different things, so that one of them was made up."""
+    """What was found of one object. `body` is that of an intact copy, where one was read, and `contents` what it lists.
+    `misplaced`: this machine's catalogue had other entries, and has been corrected. `contradictory`: copies that are
+    sound in themselves contain different things, so that one of them was forged."""
 
     intact: set[str]
     damaged: set[str] = field(default_factory=set)
@@ -53,52 +64,45 @@ class CopyCheck:
 
     def __init__(self, replicas: Replicas, checker: ObjectChecker, catalogue: Catalogue, held: Held) -> None:
         self._replicas, self._checker, self._catalogue, self._held = replicas, checker, catalogue, held
-        self._trusted: dict[str, set[str]] = {key: set() for key in held}
-        self._suspected: dict[str, set[str]] = {key: set() for key in held}
-        self._checked_s: dict[tuple[str, str], int] = {}
-        self._placed = {key for key in held if catalogue.is_placed(_pack_id(key))}
-        for name, bucket in replicas.buckets.items():
-            here = [key for key, names in held.items() if name in names]
-            for key, note in catalogue.copies(bucket.url, here).items():
-                if note.stamp != held[key][name].stamp or not note.stamp:
-                    self._suspected[key].add(name)
-                elif key in self._placed:
-                    self._trusted[key].add(name)
-                    self._checked_s[key, name] = note.checked_s
+        self._distrusted: set[str] = set()
 
-    def sample(self, run: Callable[[Callable[[tuple[str, str]], None], Iterable[tuple[str, str]]], object]) -> None:
+    def sample(self, run: Callable[[Callable[[Copy], None], Iterable[Copy]], object]) -> None:
         """Read the copies back that were checked longest ago; `run` applies a function to each, several at once."""
         oldest_s = time.time() - SAMPLE_AGE_S
-        due = sorted((checked_s, copy) for copy, checked_s in self._checked_s.items() if checked_s < oldest_s)
-        count = min(SAMPLES_MAX, math.ceil(SAMPLED_SHARE * len(self._checked_s)))
-        lost: set[str] = set()
+        relied_on = 0
 
-        def read(copy: tuple[str, str]) -> None:
+        def due() -> Iterator[tuple[int, Copy]]:
+            nonlocal relied_on
+            for key, held in self._held.items():
+                for name, note in self._notes(key).items():
+                    relied_on += 1
+                    if note.checked_s < oldest_s and note.stamp == held[name].stamp:
+                        yield note.checked_s, (key, name)
+
+        def read(copy: Copy) -> None:
             key, name = copy
             found = Checked(set())
             self._read_back(key, name, found)
             if name in found.damaged:
-                lost.add(name)
+                self._distrusted.add(name)
             elif name in found.intact:
                 self._note(key, name)
 
-        run(read, [copy for _, copy in due[:count]])
-        for key, trusted in self._trusted.items():
-            self._suspected[key] |= trusted & lost
-            self._trusted[key] = trusted - lost
+        oldest = heapq.nsmallest(SAMPLES_MAX, due())
+        run(read, [copy for _, copy in oldest[: math.ceil(SAMPLED_SHARE * relied_on)]])
 
-    def distrust(self, key: str) -> None:
-        """Rely on no copy of this object before it has been read back."""
-        self._suspected[key] |= self._held[key].keys()
-        self._trusted[key].clear()
-
-    def verify(self, key: str) -> Checked:
+    def verify(self, key: str, *, anew: bool = False) -> Checked:
         """Find verified copies of a pack that are enough, and every damaged one among those that are suspected. Where
-        too few are verified, all that hold it have been read back."""
-        trusted = self._trusted[key]
+        too few are verified, all that hold it have been read back; with `anew`, in any case."""
+        held, notes = self._held[key], self._notes(key)
+        suspected = {
+            name
+            for name in held
+            if anew or name in self._distrusted or (name in notes and notes[name].stamp != held[name].stamp)
+        }
+        trusted = notes.keys() - suspected if self._catalogue.is_placed(_pack_id(key)) else set()
         found = Checked(set(trusted))
-        suspected = self._suspected[key]
-        unknown = [name for name in self._replicas.buckets if name in self._held[key] and name not in trusted]
+        unknown = [name for name in self._replicas.buckets if name in held and name not in trusted]
         for name in sorted(unknown, key=lambda name: name not in suspected):
             if name not in found.intact and (name in suspected or not self._replicas.enough(frozenset(found.intact))):
                 self._read_back(key, name, found)
@@ -107,6 +111,12 @@ class CopyCheck:
             for name in found.intact - trusted:
                 self._note(key, name)
         return found
+
+    def _notes(self, key: str) -> dict[str, CopyNote]:
+        """What is noted of the copies of a pack, by the name of the bucket, as far as the bucket holds it."""
+        notes = self._catalogue.copies(key)
+        urls = {name: self._replicas.buckets[name].url for name in self._held[key]}
+        return {name: notes[url] for name, url in urls.items() if url in notes}
 
     def _read_back(self, key: str, name: str, found: Checked) -> None:
         checker = self._checker
@@ -118,7 +128,7 @@ class CopyCheck:
         except SkyholdError:
             return  # it does not answer: neither intact nor damaged
         contents = checker.contents(key, body)
-        if key in self._placed and not self._catalogue.says(*contents):
+        if self._catalogue.is_placed(_pack_id(key)) and not self._catalogue.agrees(*contents):
             found.damaged.add(name)  # sound in itself, but not what was written
         elif found.contents not in (None, contents):
             found.contradictory = True
@@ -134,6 +144,22 @@ class CopyCheck:
 
     def _note(self, key: str, name: str) -> None:
         self._catalogue.note_copy(self._replicas.buckets[name].url, key, self._held[key][name].stamp)
+
+
+class LateNotes:
+    """Notes copies of packs in a catalogue that is opened for the first one: most operations have none. Of blobs
+    nothing is noted: they are read back."""
+
+    def __init__(self, catalogue: Callable[[], Catalogue]) -> None:
+        self._catalogue = catalogue
+
+    def note_copy(self, bucket: str, key: str, stamp: str) -> None:
+        if pack_id_of(key) is not None:
+            self._catalogue().note_copy(bucket, key, stamp)
+
+    def doubt(self, key: str) -> None:
+        if pack_id_of(key) is not None:
+            self._catalogue().doubt(key)
 
 
 def _pack_id(key: str) -> bytes:

@@ -66,8 +66,10 @@ class SharedMD5:
 def write_verified(bucket: Bucket, key: str, body: Buffer, md5: SharedMD5 | None = None) -> str:
     """Write an object and return once its stored bytes are verified: by the provider's confirmed checksum, else by
     reading them back. Returns the stamp of the copy. Raises `Corrupt` where they differ."""
-    compared = md5.digest() if md5 is not None and bucket.capabilities.compares_md5 else None
-    stamp = bucket.write(key, body, md5=compared)
+    if md5 is not None and bucket.capabilities.compares_md5:
+        stamp = bucket.write(key, body, md5=md5.digest())
+    else:
+        stamp = bucket.write(key, body)
     if bucket.capabilities.confirms_checksum:
         return stamp
     hasher, length = blake3(), 0
