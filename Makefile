@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml requirements.txt
 	touch $(STAMP)
 
 
-.PHONY: help setup demo demo-read test test-all test-pythons check format types contracts lint golden reference servers sim spec torture bench clean
+.PHONY: help setup demo demo-read test test-all test-pythons check format types contracts lint golden reference servers sim spec hostile torture bench clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,9 @@ spec: ## Check the TLA+ specification of the bucket registers with TLC to its fu
 		$(or $(SKYHOLD_SERVERS),$(HOME)/.cache/skyhold-servers)/bin/tlc -workers $$(getconf _NPROCESSORS_ONLN) -deadlock -nowarning -cleanup \
 			-metadir $(or $(TMPDIR),/tmp)/skyhold-spec -config $$bounds.cfg BucketRegister || exit 1; \
 	done
+
+hostile: $(STAMP) ## Damage every kind of object in every way, and judge what each command does; all cells, on all cores
+	$(BIN)/python -m tests.hostile
 
 torture: $(STAMP) servers ## Torture real processes for MINUTES (240 by default): kill, pause, cut, lie; judge what they saw
 	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),240) $(if $(SEED),--seed $(SEED))

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from os import cpu_count
 
+from tests.docs.pages import ROOT
 from tests.hostile.cells import Cell, all_cells, sample
 from tests.hostile.judging import Court, Outcome, judge, open_court
 from tests.hostile.rules import RULES, rule_of, table_of_rules
@@ -23,10 +24,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--cells", type=int, help="a random sample of so many, instead of all")
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--jobs", type=int, default=cpu_count() or 1)
-    parser.add_argument("--table", action="store_true", help="print the rules and run nothing")
+    parser.add_argument("--write-table", action="store_true", help="write the rules into docs/security.md, run nothing")
     options = parser.parse_args(arguments)
-    if options.table:
-        print(table_of_rules())
+    if options.write_table:
+        _write_table()
         return 0
     cells = all_cells() if options.cells is None else sample(options.cells, options.seed)
     if options.names:
@@ -47,6 +48,13 @@ def main(arguments: Sequence[str]) -> int:
         + (f"\nOne alone: python -m tests.hostile {wrong[0].cell.name}" if wrong else "")
     )
     return 1 if wrong or not applied else 0
+
+
+def _write_table() -> None:
+    page = ROOT / "docs" / "security.md"
+    before, mark, rest = page.read_text().partition("<!-- rules -->\n")
+    end = rest[rest.index("<!-- end of rules -->") :]
+    page.write_text(f"{before}{mark}{table_of_rules()}\n{end}")
 
 
 def _run(cells: Sequence[Cell], jobs: int) -> Iterable[Outcome]:

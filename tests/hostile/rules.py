@@ -222,12 +222,12 @@ def rule_of(damage: Damage) -> Rule:  # noqa: PLR0911 - the table itself
 
 
 def table_of_rules() -> str:
-    """The rules as a table of Markdown: for `docs/security.md`, which a test compares with it."""
+    """The rules as Markdown, as `docs/security.md` has them."""
     lines = [
-        "| beside | " + " | ".join(f"`{command}`" for command in COMMANDS) + " |",
+        "| rule | " + " | ".join(f"`{command}`" for command in COMMANDS) + " |",
         "|---|" + "---|" * len(COMMANDS),
     ]
     for rule in RULES:
         statuses = (", ".join(map(str, sorted(rule.statuses(command)))) for command in COMMANDS)
         lines.append(f"| {rule.name} | " + " | ".join(statuses) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *(f"- *{rule.name}*: {rule.says}" for rule in RULES)])
