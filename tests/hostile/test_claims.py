@@ -21,7 +21,9 @@ def functions_of(file: str) -> frozenset[str]:
 
 def test_every_test_that_the_page_names_exists() -> None:
     assert len(NAMED) > 20
-    missing = [f"{file}::{name}" for file, name in NAMED if not (ROOT / file).is_file() or name not in functions_of(file)]
+    missing = [
+        f"{file}::{name}" for file, name in NAMED if not (ROOT / file).is_file() or name not in functions_of(file)
+    ]
     assert not missing
 
 
