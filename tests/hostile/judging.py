@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.endtoend.machines import CLOUDS
 from tests.hostile.cells import Cell, Trial, Verdict
 from tests.hostile.restoring import SecondReader
 from tests.hostile.world import World
@@ -34,8 +35,17 @@ class Court:
         place = cell.engine, cell.sealed
         if place not in self._worlds:
             world = World(self._folder / f"{cell.engine}-{cell.sealed}", engine=cell.engine, sealed=cell.sealed)
-            self._worlds[place] = world, SecondReader(world.scene.cloud("a"), world.key_file if world.sealed else None)
+            self._worlds[place] = world, _second_reader(world)
         return Trial(*self._worlds[place], cell).run()
+
+
+def _second_reader(world: World) -> SecondReader:
+    """One that gives back every version of every bucket while nothing is damaged: else it would judge nothing."""
+    second = SecondReader(world.scene.cloud("a"), world.key_file if world.sealed else None)
+    for cloud in CLOUDS:
+        if second.restorable(world.scene.cloud(cloud)) != world.trees.keys():
+            raise AssertionError(f"the second reader does not give back what bucket {cloud} holds")
+    return second
 
 
 @dataclass(frozen=True)

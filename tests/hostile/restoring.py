@@ -38,7 +38,7 @@ class SecondReader:
         bucket = object.__new__(reader.Bucket)
         bucket.folder = folder
         keys = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_small(path)]
-        store.keys, store.holders = self._keys, dict.fromkeys(keys, bucket)
+        store.keys, store.holders, store.source = self._keys, dict.fromkeys(keys, bucket), None
         documents: dict[str, Any] = {}
         layouts: list[tuple[str, str]] = []
         for key in keys:
