@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import shutil
@@ -15,7 +16,7 @@ from tests.cli.models import contents
 from tests.endtoend.machines import CLOUDS
 from tests.hostile.damage import DAMAGES, Damage
 from tests.hostile.restoring import SecondReader
-from tests.hostile.rules import KINDS, OK, Rule, rule_of
+from tests.hostile.rules import KINDS, OK, REGISTER, Rule, rule_of
 from tests.hostile.running import Answer, run
 from tests.hostile.world import OTHER, TARGET, World
 
@@ -119,6 +120,8 @@ class Trial:
                 self._look()
             self._other()
             self._mend()
+            if self.rule.way_back:
+                self._recover()
         for cloud in CLOUDS:
             lost = before[cloud] - self._restorable(cloud)
             if lost:
@@ -168,12 +171,9 @@ class Trial:
 
     def _mend(self) -> None:
         repaired = self.expect("repair", "repair")
-        if repaired.status != 0:
-            for name in self._hinted(repaired):
-                self.expect("hinted", *name, allow=OK)
-            if self.rule.mended:
-                self.expect("repair again", "repair", allow=OK)
         if self.rule.mended:
+            if repaired.status != 0:
+                self._repair_by_hints()
             sound = self.expect("deep after repair", "verify", "--deep", allow=OK)
             if sound.status == 0 and not sound.document.get("sound"):
                 self.complain("verify --deep ends with 0 and does not call the store sound")
@@ -181,6 +181,27 @@ class Trial:
         else:
             self.expect("deep after repair", "verify", "--deep", allow=None)
             self._pull("pull after repair", OK if self.rule.healed else None)
+
+    def _repair_by_hints(self) -> None:
+        """Repair, do what the report says for what it could not do, and repair again."""
+        for name in self._hinted(self.expect("repair again", "repair", allow=None)):
+            self.expect("hinted", *name, allow=OK)
+        self.expect("repair after its hints", "repair", allow=OK)
+
+    def _recover(self) -> None:
+        """The documented way back; only where a bucket is intact it has to bring back everything."""
+        intact = [cloud for cloud in CLOUDS if cloud not in self.cell.damage.clouds]
+        register = TARGET if self.cell.damage.kind == "repository" else self.cell.damage.kind
+        options = [register if option == REGISTER else option for option in self.rule.way_back]
+        url = self.world.url(intact[0] if intact else "a")
+        self.expect("way back", "recover", url, *options, "--yes", allow=OK if intact else None)
+        if not intact:
+            return
+        os.environ["SKYHOLD_STORE"] = url
+        self._pull("pull after the way back", OK)
+        self._pull("pull of the other after the way back", OK, OTHER)
+        self._repair_by_hints()
+        self.expect("deep after the way back", "verify", "--deep", allow=OK)
 
     @staticmethod
     def _hinted(repaired: Answer) -> list[list[str]]:

@@ -14,6 +14,8 @@ ANY: Final = frozenset({0, 10})
 REFUSED: Final = frozenset({8, 10})
 """Without a majority (8), or by what is damaged (10)."""
 MAJORITY: Final = 2
+REGISTER: Final = "REGISTER"
+"""In the options of `recover`: what names the damaged register there."""
 
 IMMUTABLE: Final = ("pack", "page", "layout", "version", "node", "tensors", "attachment", "index", "tombstones")
 REGISTERS: Final = ("config", "names", "repository")
@@ -34,7 +36,8 @@ class Rule:
     `named`: the first `verify --deep` names exactly the damaged objects, each with its bucket and problem. `healed`:
     after a push of the same files the new version can be pulled. `mended`: after `repair`, and the command that its
     hint names where it ends with another status than 0, `verify --deep` is sound and everything can be pulled.
-    `others`: the other repository can be pulled and pushed.
+    `others`: the other repository can be pulled and pushed. `way_back`: options of `recover`, run at the end on a bucket
+    that is intact, after which everything can be pulled and `repair` makes the store sound.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Rule:
     healed: bool = True
     mended: bool = True
     others: bool = True
+    way_back: tuple[str, ...] = ()
 
     def statuses(self, command: str) -> frozenset[int]:
         found = getattr(self, command)
@@ -87,6 +91,7 @@ LOST_NODE: Final = Rule(
     show=ANY,
     pull=DAMAGED,
     push=DAMAGED,
+    status=ANY,
     repair=DAMAGED,
     healed=False,
     mended=False,
@@ -126,36 +131,33 @@ DOCUMENTS: Final = Rule(
     "store.json of a majority",
     "The voters cannot be told from others: the store is refused with 8 or 10 (3 where none is left). "
     "`recover --minority` goes on from a bucket that is intact.",
-    **dict.fromkeys(COMMANDS, frozenset({0, 3, 8, 10})),  # type: ignore[arg-type]
+    **dict.fromkeys(COMMANDS, frozenset({3, 8, 10})),  # type: ignore[arg-type]
     named=False,
     healed=False,
     mended=False,
     others=False,
+    way_back=("--minority",),
 )
 REPOSITORY_REGISTER: Final = Rule(
     "register of a repository, in a majority",
     "That repository is refused with 8 or 10, also where the objects were deleted; all other repositories go on, and "
-    "`status`, `verify` and `repair` name it.",
-    list=frozenset({0, 8, 10}),
-    log=REFUSED,
-    show=REFUSED,
-    pull=REFUSED,
-    push=REFUSED,
-    status=frozenset({0, 8, 10}),
-    verify=REFUSED,
-    deep=REFUSED,
-    repair=REFUSED,
+    "`list`, `status`, `verify` and `repair` name it. `recover --register` goes on from the newest state that a voter "
+    "holds intact.",
+    **dict.fromkeys(COMMANDS, REFUSED),  # type: ignore[arg-type]
     healed=False,
     mended=False,
+    way_back=("--register", REGISTER),
 )
 STORE_REGISTER: Final = Rule(
     "register of the store, in a majority",
-    "`config` or `names`: the store is refused with 8 or 10.",
-    **dict.fromkeys(COMMANDS, frozenset({0, 8, 10})),  # type: ignore[arg-type]
+    "`config` or `names`, which everything needs: the store is refused with 8 or 10. `recover --register` goes on from "
+    "the newest state that a voter holds intact.",
+    **dict.fromkeys(COMMANDS, REFUSED),  # type: ignore[arg-type]
     named=False,
     healed=False,
     mended=False,
     others=False,
+    way_back=("--register", REGISTER),
 )
 CHECKPOINT: Final = Rule(
     "checkpoint, in all",
