@@ -208,9 +208,7 @@ class Trial:
         """The commands that a report names to admit buckets again."""
         reasons = [str(reason) for reason in repaired.document.get("unreachable", {}).values()]
         return [
-            ["store", "voters", "replace", reason.partition(HINTED)[2][:1], "--yes"]
-            for reason in reasons
-            if HINTED in reason
+            ["store", "voters", "replace", reason.partition(HINTED)[2][:1]] for reason in reasons if HINTED in reason
         ]
 
     # ---- what is expected of each

@@ -36,8 +36,8 @@ class Rule:
     `named`: the first `verify --deep` names exactly the damaged objects, each with its bucket and problem. `healed`:
     after a push of the same files the new version can be pulled. `mended`: after `repair`, and the command that its
     hint names where it ends with another status than 0, `verify --deep` is sound and everything can be pulled.
-    `others`: the other repository can be pulled and pushed. `way_back`: options of `recover`, run at the end on a bucket
-    that is intact, after which everything can be pulled and `repair` makes the store sound.
+    `others`: the other repository can be pulled and pushed. `way_back`: options of `recover`, run at the end on
+    a bucket that is intact, after which everything can be pulled and `repair` makes the store sound.
     """
 
     name: str

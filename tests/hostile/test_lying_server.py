@@ -194,7 +194,7 @@ class _Trial:
         repaired = self.expect(ANY, "repair")
         for reason in repaired.document.get("unreachable", {}).values():
             if HINTED in reason:
-                self.expect(OK, *HINTED.split()[1:], LIAR, "--yes")
+                self.expect(OK, *HINTED.split()[1:], LIAR)
         self.expect(OK, "repair")
         self.expect(OK, "verify", "--deep")
         self.read()
