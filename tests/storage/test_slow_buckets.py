@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from skyhold.consensus.parallel import CALLS_AT_ONCE, at_once
-from skyhold.errors import NotFound, Unavailable
+from skyhold.errors import Corrupt, PermissionDenied, SkyholdError, Unavailable
 from skyhold.storage import packing
 from skyhold.storage import replicas as replicas_module
 from skyhold.storage import written as written_module
@@ -37,6 +37,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "PATIENCE_S", 0.2)
     monkeypatch.setattr(replicas_module, "_SLOWNESS_CHECK_S", 0.05)
     monkeypatch.setattr(packing, "_SLOWNESS_CHECK_S", 0.05)
+
+
+def failing(error: SkyholdError) -> Callable[[str], None]:
+    def fail(_key: str) -> None:
+        raise error
+
+    return fail
 
 
 def stalling(released: threading.Event) -> Callable[[str], None]:
@@ -126,8 +133,31 @@ def test_as_many_reads_as_anybody_makes_at_once_pass_over_a_bucket_that_stalls(
 
 
 def test_the_error_of_an_only_bucket_is_raised_as_it_is() -> None:
-    replicas = Replicas([FlakyBucket("a")], bool)
-    with pytest.raises(NotFound, match="k") as caught:
+    bucket = FlakyBucket("a")
+    bucket.on_read = failing(PermissionDenied("no", code="access_denied"))
+    replicas = Replicas([bucket], bool)
+    with pytest.raises(PermissionDenied, match="no") as caught:
         replicas.read("k")
     assert "No bucket gives" not in caught.value.message
+    replicas.close()
+
+
+@pytest.mark.parametrize("names", ["a", "abc"])
+def test_what_every_bucket_has_lost_is_damage(names: str) -> None:
+    buckets = [FlakyBucket(name) for name in names]
+    buckets[0].write("short", b"12")
+    replicas = Replicas(buckets, bool)
+    for key, start in (("gone", 0), ("short", 5)):
+        with pytest.raises(Corrupt, match=key) as caught:
+            replicas.read(key, start, 1)
+        assert caught.value.code == "object_lost"
+    replicas.close()
+
+
+def test_what_a_bucket_that_is_away_may_have_is_unavailable() -> None:
+    buckets = [FlakyBucket(name) for name in "ab"]
+    buckets[1].on_read = failing(Unavailable("away", code="away"))
+    replicas = Replicas(buckets, bool)
+    with pytest.raises(Unavailable):
+        replicas.read("gone")
     replicas.close()

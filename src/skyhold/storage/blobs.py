@@ -28,7 +28,7 @@ class Blobs(Protocol):
         """Store several bodies at once; returns their names in order."""
 
     def read(self, folder: str, name: str) -> bytes:
-        """The body of a blob. Raises `NotFound` and `Corrupt`."""
+        """The body of a blob. Raises `Corrupt` where it is damaged or lost (`MemoryBlobs`: `NotFound`)."""
 
 
 class MemoryBlobs:

@@ -235,9 +235,9 @@ class Replicas:
         """The result of `action` from the first bucket that gives one, in order of trust; a bucket that stalls for
         `STALL_S` gets company by the next one.
 
-        `action` raises `SkyholdError` for a bucket that does not serve; a `Corrupt` of all, or `NotFound` of all, is
-        raised as such, anything mixed as `Unavailable` (or `Corrupt`, where one was). After `READ_DEADLINE_S` without
-        an answer it is `Unavailable`, however many buckets there are.
+        `action` raises `SkyholdError` for a bucket that does not serve. An error of all is raised as such, anything
+        mixed as `Unavailable`; but it is `Corrupt` where one was, or where all have lost it. After `READ_DEADLINE_S`
+        without an answer it is `Unavailable`, however many buckets there are.
         """
         chosen = None if only is None else set(only)
         with self._changed:
@@ -285,19 +285,28 @@ class Replicas:
                 self._order.append(name)
 
 
+_LOST: Final = frozenset({"object_not_found", "range_not_satisfiable"})
+"""Whatever is read here is named by a document of the store: where it is gone, or shorter than the document says, it
+was lost. To the caller that is damage, not a name that does not exist or a wrong request."""
+
+
 def _no_bucket_serves(what: str, names: Sequence[str], errors: dict[str, SkyholdError]) -> SkyholdError:
-    if len(names) == 1 and errors:
-        return errors[names[0]]
-    kinds = {type(error) for error in errors.values()}
+    only = errors.get(names[0]) if len(names) == 1 else None
+    if only is not None and only.code not in _LOST:
+        return only
     reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(errors.items())) or "no answer in time"
-    if len(kinds) == 1 and len(errors) == len(names):
-        kind = kinds.pop()
-    else:
-        kind = Corrupt if Corrupt in kinds else Unavailable
-    first = next(iter(errors.values()), None)
-    return kind(
-        f"No bucket gives {what} ({reasons})",
-        code=first.code if first is not None and len({error.code for error in errors.values()}) == 1 else "no_replica",
+    codes = {"object_lost" if error.code in _LOST else error.code for error in errors.values()}
+    return _kind_of(names, errors)(
+        f"No bucket gives {what} ({reasons})" if only is None else only.message,
+        code=codes.pop() if len(codes) == 1 else "no_replica",
         hint="Run `skyhold status` to see what each bucket holds, then `skyhold repair`",
         buckets=sorted(errors),
     )
+
+
+def _kind_of(names: Sequence[str], errors: dict[str, SkyholdError]) -> type[SkyholdError]:
+    """`Corrupt` where a bucket has it damaged, or where all have lost it; a bucket that is away may have it."""
+    if any(isinstance(error, Corrupt) or error.code == "range_not_satisfiable" for error in errors.values()):
+        return Corrupt
+    kinds = {Corrupt if error.code in _LOST else type(error) for error in errors.values()}
+    return kinds.pop() if len(kinds) == 1 and len(errors) == len(names) else Unavailable

@@ -68,10 +68,10 @@ def command(
 
 def _refuse_absent(sources: PullSources) -> None:
     """End as the pull that was planned would end."""
-    from skyhold.errors import NotFound, Unavailable
+    from skyhold.errors import Corrupt, Unavailable
     from skyhold.units import format_bytes
 
-    kind = Unavailable if sources.unreachable else NotFound
+    kind = Unavailable if sources.unreachable else Corrupt
     raise kind(
         f"The pull would fail: {format_bytes(sources.absent_bytes)} are in no bucket that answered",
         code="no_replica",
