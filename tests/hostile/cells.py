@@ -110,7 +110,7 @@ class Trial:
             return self.verdict
         self.cell.damage.apply(self.world)
         self._damaged = self._stored()
-        before = {cloud: self._restorable(cloud) for cloud in CLOUDS}
+        self._restorable_before = before = {cloud: self._restorable(cloud) for cloud in CLOUDS}
         with self.world.at_work(self.owner), _little_memory(self.cell.damage.name == "oversize"):
             if self.cell.order == "look":
                 self._look()
@@ -141,7 +141,8 @@ class Trial:
         self.expect("log", "log", TARGET)
         self.expect("show", "show", f"{TARGET}@main")
         if self.cell.order == "look" or not self.rule.healed:
-            self._pull("pull")
+            intact = self.heads[TARGET] in frozenset().union(*self._restorable_before.values())
+            self._pull("pull", OK if intact and 0 in self.rule.pull else "rule")
         self.expect("status", "status")
         shallow = self.expect("verify", "verify")
         still = {cloud for cloud, stored in self._stored().items() if stored == self._damaged[cloud]}

@@ -77,6 +77,13 @@ LOST: Final = Rule(
     repair=ANY,
     mended=False,
 )
+LOST_PACK: Final = replace(
+    LOST,
+    name="pack damaged everywhere",
+    says="A pull needs some records of a pack: where those are intact in one bucket it goes on, else it ends with 10. A "
+    "push of the same files stores them anew.",
+    pull=ANY,
+)
 LOST_DOCUMENT: Final = replace(
     LOST,
     name="lost document",
@@ -189,7 +196,7 @@ REPLAYED_MAJORITY: Final = Rule(
     mended=False,
 )
 RULES: Final = (
-    INTACT_ELSEWHERE, LOST, LOST_DOCUMENT, LOST_NODE, LOST_ASIDE, LOST_TOMBSTONES, ENDED, DOCUMENT, DOCUMENTS,
+    INTACT_ELSEWHERE, LOST, LOST_PACK, LOST_DOCUMENT, LOST_NODE, LOST_ASIDE, LOST_TOMBSTONES, ENDED, DOCUMENT, DOCUMENTS,
     REPOSITORY_REGISTER, STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT, REPLAYED, REPLAYED_MAJORITY,
 )  # fmt: skip
 
@@ -209,11 +216,13 @@ def rule_of(damage: Damage) -> Rule:  # noqa: PLR0911 - the table itself
         if damaged < MAJORITY:
             return INTACT_ELSEWHERE
         return REPOSITORY_REGISTER if damage.kind == "repository" else STORE_REGISTER
-    if not everywhere or (damage.kind == "pack" and damage.name == "flip-apart"):  # whose intact records make one whole
+    merged = damage.kind == "pack" and damage.name in {"flip-apart", "extend-byte", "extend-double"}
+    if not everywhere or merged:  # the intact records of all copies make a whole pack
         return INTACT_ELSEWHERE
     if damage.kind in CHECKPOINTS:
         return CHECKPOINT
     return {
+        "pack": LOST_PACK,
         "node": LOST_NODE,
         "version": LOST_DOCUMENT,
         "tombstones": LOST_TOMBSTONES,
