@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     print(_table(outcomes))
     wrong = [outcome for outcome in outcomes if outcome.complaints]
     for outcome in wrong:
-        print(f"\n{outcome.cell.name} ({rule_of(outcome.cell.damage).name})")
+        print(f"\n{outcome.cell.name} ({rule_of(outcome.cell.damage, outcome.cell.engine).name})")
         for complaint in outcome.complaints:
             print(f"    {complaint[:600]}")
     applied = [outcome for outcome in outcomes if outcome.applies]
@@ -84,7 +84,7 @@ def _table(outcomes: Sequence[Outcome]) -> str:
     for kind in dict.fromkeys(kind for kind, _ in sorted(run)):
         counts = [f"{right[kind, clouds]}/{run[kind, clouds]}" for clouds in columns]
         lines.append(f"{kind:26}" + "".join(f"{count:>18}" for count in counts))
-    by_rule = Counter(rule_of(outcome.cell.damage).name for outcome in outcomes if outcome.applies)
+    by_rule = Counter(rule_of(outcome.cell.damage, outcome.cell.engine).name for outcome in outcomes if outcome.applies)
     lines += ["", "cells by rule: " + ", ".join(f"{rule.name} {by_rule[rule.name]}" for rule in RULES)]
     return "\n".join(lines)
 

@@ -27,6 +27,8 @@ ENGINES: Final = ("buckets", "sqlite")
 CLOUD_SETS: Final = ("a", "c", "ab", "bc", "abc")
 MEMORY_BYTES: Final = 4 * GIB
 """Of address space, beside an object that is larger."""
+UNKNOWN: Final = 9
+"""The exit status of a change that may have taken effect."""
 HINTED: Final = "skyhold store voters replace "
 
 
@@ -97,11 +99,12 @@ class Trial:
 
     def __init__(self, world: World, second: SecondReader, cell: Cell) -> None:
         self.world, self.second, self.cell = world, second, cell
-        self.rule = rule_of(cell.damage)
+        self.rule = rule_of(cell.damage, cell.engine)
         self.verdict = Verdict(cell, self.rule)
         self.owner = world.scene.machine
         self.heads = world.heads()
         self._pulls = 0
+        self._unknown: set[str] = set()
 
     def run(self) -> Verdict:
         self.world.put_back()
@@ -158,6 +161,8 @@ class Trial:
         if pushed.status == 0:
             self.heads[TARGET] = str(pushed.document["version"])
             self._check_acknowledged(pushed)
+        elif pushed.status == UNKNOWN:
+            self._unknown.add(TARGET)
         if self.rule.healed:
             self._pull("pull after push", OK)
 
@@ -169,6 +174,8 @@ class Trial:
         if pushed.status == 0:
             self.heads[OTHER] = str(pushed.document["version"])
             self._check_acknowledged(pushed)
+        elif pushed.status == UNKNOWN:
+            self._unknown.add(OTHER)
 
     def _mend(self) -> None:
         repaired = self.expect("repair", "repair")
@@ -238,6 +245,9 @@ class Trial:
         found = contents(target) if target.is_dir() else {}
         if answer.status == 0:
             version = answer.document.get("version")
+            if repository in self._unknown:  # the push may have taken effect, or not
+                self.heads[repository] = str(version)
+                self._unknown.remove(repository)
             if version != self.heads[repository]:
                 self.complain(f"{step}: version {version} came back, not the newest, {self.heads[repository]}")
             if found != self.tree(str(version), repository):

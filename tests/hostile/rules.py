@@ -80,8 +80,8 @@ LOST: Final = Rule(
 LOST_PACK: Final = replace(
     LOST,
     name="pack damaged everywhere",
-    says="A pull needs some records of a pack: where those are intact in one bucket it goes on, else it ends with 10. A "
-    "push of the same files stores them anew.",
+    says="A pull needs some records of a pack: where those are intact in one bucket it goes on, else it ends with 10. "
+    "A push of the same files stores them anew.",
     pull=ANY,
 )
 LOST_DOCUMENT: Final = replace(
@@ -145,6 +145,17 @@ DOCUMENTS: Final = Rule(
     others=False,
     way_back=("--minority",),
 )
+MACHINE_DOCUMENTS: Final = Rule(
+    "store.json of two, engine sqlite",
+    "The registers are on this machine, and one bucket is enough to read. A push cannot leave its checkpoint at a "
+    "majority: it says so with 9, and completes it once `repair` has admitted the buckets again.",
+    push=frozenset({0, 9}),
+    verify=frozenset({8, 10}),
+    deep=frozenset({8, 10}),
+    repair=frozenset({0, 8, 10}),
+    healed=False,
+    others=False,
+)
 REPOSITORY_REGISTER: Final = Rule(
     "register of a repository, in a majority",
     "That repository is refused with 8 or 10, also where the objects were deleted; all other repositories go on, and "
@@ -196,13 +207,14 @@ REPLAYED_MAJORITY: Final = Rule(
     mended=False,
 )
 RULES: Final = (
-    INTACT_ELSEWHERE, LOST, LOST_PACK, LOST_DOCUMENT, LOST_NODE, LOST_ASIDE, LOST_TOMBSTONES, ENDED, DOCUMENT, DOCUMENTS,
-    REPOSITORY_REGISTER, STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT, REPLAYED, REPLAYED_MAJORITY,
+    INTACT_ELSEWHERE, LOST, LOST_PACK, LOST_DOCUMENT, LOST_NODE, LOST_ASIDE, LOST_TOMBSTONES, ENDED, DOCUMENT,
+    DOCUMENTS, MACHINE_DOCUMENTS, REPOSITORY_REGISTER, STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT, REPLAYED,
+    REPLAYED_MAJORITY,
 )  # fmt: skip
 
 
-def rule_of(damage: Damage) -> Rule:  # noqa: PLR0911 - the table itself
-    """The rule that a damage falls under."""
+def rule_of(damage: Damage, engine: str) -> Rule:  # noqa: PLR0911 - the table itself
+    """The rule that a damage falls under, in a store of this engine."""
     damaged, everywhere = len(damage.clouds), len(damage.clouds) == 3
     if damage.kind == "ended register":
         return ENDED
@@ -211,7 +223,9 @@ def rule_of(damage: Damage) -> Rule:  # noqa: PLR0911 - the table itself
             return REPLAYED_DOCUMENT
         return REPLAYED if damaged < MAJORITY else REPLAYED_MAJORITY
     if damage.kind == "store.json":
-        return DOCUMENT if damaged < MAJORITY else DOCUMENTS
+        if damaged >= MAJORITY:
+            return MACHINE_DOCUMENTS if engine == "sqlite" and not everywhere else DOCUMENTS
+        return DOCUMENT
     if damage.kind in REGISTERS:
         if damaged < MAJORITY:
             return INTACT_ELSEWHERE

@@ -43,7 +43,7 @@ def test_every_kind_every_damage_and_every_rule_has_cells() -> None:
     cells = all_cells()
     assert len({cell.name for cell in cells}) == len(cells)
     assert {cell.damage.kind for cell in cells} == {kind for kinds in KINDS.values() for kind in kinds}
-    assert {rule_of(cell.damage).name for cell in cells} == {rule.name for rule in RULES}
+    assert {rule_of(cell.damage, cell.engine).name for cell in cells} == {rule.name for rule in RULES}
 
 
 def test_a_sample_has_every_kind_and_is_repeated_by_its_seed() -> None:
