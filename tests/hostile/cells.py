@@ -13,10 +13,10 @@ from typing import Any, Final, Literal
 
 from skyhold.units import GIB
 from tests.cli.models import contents
-from tests.endtoend.machines import CLOUDS
+from tests.endtoend.machines import CLOUDS, Machine
 from tests.hostile.damage import DAMAGES, Damage
 from tests.hostile.restoring import SecondReader
-from tests.hostile.rules import KINDS, OK, REGISTER, Rule, rule_of
+from tests.hostile.rules import KINDS, MAJORITY, OK, REGISTER, Rule, rule_of
 from tests.hostile.running import Answer, run
 from tests.hostile.world import OTHER, TARGET, World
 
@@ -29,6 +29,8 @@ MEMORY_BYTES: Final = 4 * GIB
 """Of address space, beside an object that is larger."""
 UNKNOWN: Final = 9
 """The exit status of a change that may have taken effect."""
+MET: Final = ("store.json", "config", "names", "repository")
+"""Kinds by which a machine finds into a store."""
 HINTED: Final = "skyhold store voters replace "
 
 
@@ -152,8 +154,22 @@ class Trial:
         deep = self.expect("deep", "verify", "--deep", allow="rule" if still else OK | self.rule.deep)
         if self.rule.named:
             self._check_named(deep, still)
+        if self.cell.damage.kind in MET and self.cell.engine == "buckets":
+            self._meet()
         if shallow.status not in {0, deep.status}:
             self.complain(f"verify ends with {shallow.status}, verify --deep with {deep.status}")
+
+    def _meet(self) -> None:
+        """A machine that knows nothing of the store joins it by each bucket, and pulls. By one that is intact it gets
+        the newest version where a majority of the buckets is; whatever it gets, is what was pushed once."""
+        damaged = self.cell.damage.clouds
+        for cloud in CLOUDS:
+            stranger = Machine(self.world.scene.place / f"stranger-{cloud}")
+            with self.world.at_work(stranger, cloud):
+                fine = len(damaged) < MAJORITY and cloud not in damaged
+                joined = self.expect("connect", "connect", self.world.url(cloud), allow=OK if fine else None)
+                if joined.status == 0:
+                    self._pull("pull of a new machine", OK if fine else None, known=fine)
 
     def _push(self) -> None:
         model = self.world.models / "target"
@@ -235,9 +251,15 @@ class Trial:
         return answer
 
     def _pull(
-        self, step: str, allow: frozenset[int] | Literal["rule"] | None = "rule", repository: str = TARGET
+        self,
+        step: str,
+        allow: frozenset[int] | Literal["rule"] | None = "rule",
+        repository: str = TARGET,
+        *,
+        known: bool = True,
     ) -> Answer:
-        """Pull the branch `main` into a new folder: what arrives is what was pushed last, or nothing that is wrong."""
+        """Pull the branch `main` into a new folder: what arrives is what was pushed last (if that is `known` to the
+        machine at work, else any version), or nothing that is wrong."""
         self._pulls += 1
         target = self.world.scene.place / f"pulled-{self._pulls}"
         self.world.forget_cache(self.owner)
@@ -248,7 +270,7 @@ class Trial:
             if repository in self._unknown:  # the push may have taken effect, or not
                 self.heads[repository] = str(version)
                 self._unknown.remove(repository)
-            if version != self.heads[repository]:
+            if known and version != self.heads[repository]:
                 self.complain(f"{step}: version {version} came back, not the newest, {self.heads[repository]}")
             if found != self.tree(str(version), repository):
                 self.complain(f"{step}: other bytes came back than were pushed")
