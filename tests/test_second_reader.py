@@ -24,6 +24,7 @@ from skyhold.security.keys import KeyFile, Passphrase, StoreKeys
 from skyhold.storage import layout
 from skyhold.storage.bootstrap import inspect_store_document, replace_store_document
 from skyhold.storage.epoch import Epoch, encode_epoch
+from skyhold.storage.paths import path_fault
 from skyhold.storage.settings import load_settings
 from skyhold.storage.store_document import ETCD, Engine
 from tests.second_reading import READER, hashes, read_again
@@ -322,3 +323,15 @@ def test_it_shares_no_code_with_us() -> None:
     imported |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     rooms = {name.split(".")[0] for name in imported}
     assert rooms - set(sys.stdlib_module_names) == {"blake3", "cryptography", "numpy", "zstandard"}
+
+
+@pytest.mark.parametrize(
+    "path", ["w.bin", ".skyhold-part/x", "a/w.SKYHOLD-Part. ", "w.skyhold\u200c-part:x", "skyhold-part", "a//b", "\x85"]
+)
+def test_both_accept_the_same_paths(path: str) -> None:
+    reader = runpy.run_path(str(READER))
+    if path_fault(path) is None:
+        reader["check_path"](path)
+    else:
+        with pytest.raises(reader["Damaged"]):
+            reader["check_path"](path)

@@ -803,6 +803,12 @@ def check_path(path: str) -> None:
     check(not {"", ".", ".."} & set(parts) and "\\" not in path, f"the path {path!r}")
     check(not any(unicodedata.category(character) == "Cc" for character in path), f"the path {path!r}")
     check(len(path.encode()) <= 1024 and all(len(part.encode()) <= 255 for part in parts), f"the path {path!r}")
+    check(not any(plainest(part).endswith(".skyhold-part") for part in parts), f"the path {path!r}, which is reserved")
+
+
+def plainest(part: str) -> str:
+    ignored = [*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF]
+    return fold(part.translate(dict.fromkeys(ignored)).partition(":")[0].rstrip(" ."))
 
 
 def fold(path: str) -> str:

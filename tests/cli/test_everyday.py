@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from skyhold.storage.targets import part_of
+from skyhold.storage.parts import part_path
 from skyhold.storage.version_files import FileEntry
 from tests.cli.models import contents, write_model
 from tests.cli.running import Shell, run_on_terminal
@@ -121,7 +121,9 @@ def test_dry_run_of_a_pull_counts_what_the_folder_has(skyhold: Shell, pushed: li
     before = contents(Path("out"))
     weights = Path("out/model.safetensors")
     entry = FileEntry(weights.name, weights.stat().st_size, hashlib.sha256(weights.read_bytes()).hexdigest())
-    part = weights.rename(part_of(weights, entry))  # as an interrupted pull leaves it
+    part = part_path(Path("out"), entry)
+    part.parent.mkdir()
+    weights.rename(part)  # as an interrupted pull leaves it
     interrupted = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json").document
     assert (interrupted["kept_bytes"], interrupted["fetched_bytes"]) == (again["total_bytes"], 0)
     part.rename(weights)

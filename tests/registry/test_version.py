@@ -122,6 +122,10 @@ def test_any_changed_byte_is_found(place: int, flip: int) -> None:
         "\ud800",
         "x" * 256,
         "/".join(["y" * 200] * 6),
+        ".0123456789abcdef-0123456789abcdef.skyhold-part",
+        ".skyhold-part/x",
+        "a/w.SKYHOLD-Part. ",
+        "w.skyhold\u200c-part::$DATA",
     ],
 )
 def test_path_outside_the_rules_is_refused(path: str) -> None:
@@ -130,7 +134,9 @@ def test_path_outside_the_rules_is_refused(path: str) -> None:
     assert caught.value.code == "invalid_path"
 
 
-@pytest.mark.parametrize("path", ["a", ".hidden", "a b/c", "..a", "模型/é.bin", "C:x", "x" * 255])
+@pytest.mark.parametrize(
+    "path", ["a", ".hidden", "a b/c", "..a", "模型/é.bin", "C:x", "x" * 255, "skyhold-part", "a.skyhold-p"]
+)
 def test_path_within_the_rules_is_taken(path: str) -> None:
     assert check_path(path) == path
 

@@ -28,6 +28,7 @@ from skyhold.storage.push import Push, Pushed, PushOptions
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.resume import resume
 from skyhold.storage.source import find_source
+from skyhold.storage.standing import Stored
 from skyhold.storage.version_files import VersionFiles
 from skyhold.units import Buffer
 
@@ -116,9 +117,9 @@ class Stand:
             version = secrets.token_hex(32)
             return VersionFiles(self.blobs, push.write_layout(self.blobs, version), version, pushed.files), pushed
 
-    def pull(self, version: VersionFiles, root: Path) -> Pulled:
+    def pull(self, version: VersionFiles, root: Path, stored: Stored | None = None) -> Pulled:
         with Pull(self.space, Silence()) as pull:
-            return pull.run(version, range(len(version.files)), root)
+            return pull.run(version, range(len(version.files)), root, stored)
 
     def close(self) -> None:
         self.replicas.close()

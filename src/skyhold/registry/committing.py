@@ -52,6 +52,7 @@ class PushRequest:
     expected_parent: str | None = None
     dry_run: bool = False
     without_optimizer: bool = False
+    allow_unsafe_names: bool = False
     create: bool = False
     """Whether the repository is made where it is missing, once all of the version is durable."""
 

@@ -3,61 +3,149 @@ others."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
+from skyhold.errors import Corrupt, NotFound
+from skyhold.registry.graph import first_parents
+from skyhold.registry.reading import open_document
+from skyhold.registry.session import Session
+from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.views import PullResult
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.progress import Progress
 from skyhold.storage.pull import pull_files
+from skyhold.storage.standing import Stored
+from skyhold.storage.unsafe_names import unsafe_name
 from skyhold.storage.version_files import VersionFiles
+
+VERSIONS_MAX: Final = 1000
+ANCESTORS_FIRST: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class PullRequest:
     """What shall be restored below `root`: tensors by these names or globs, else the files that match one of `include`,
-    else all files."""
+    else all files. `force` replaces files of any content; `allow_unsafe_names` writes names that steer other programs
+    (`unsafe_name`), which are left out otherwise."""
 
     root: Path
     include: tuple[str, ...]
     tensors: tuple[str, ...]
     dry_run: bool
+    force: bool = False
+    allow_unsafe_names: bool = False
 
 
-def pull_version(
-    name: str, digest: str, version: VersionFiles, space: PackSpace, request: PullRequest, progress: Progress
-) -> PullResult:
-    """Restore what is wanted of a version of repository `name`, or plan it. Raises what storage raises."""
-    root = request.root
+@dataclass(frozen=True, slots=True)
+class Pulling:
+    """A version that is pulled, of the repository of this name. `stored` finds out which contents of files the
+    repository can give back."""
+
+    name: str
+    digest: str
+    version: VersionFiles
+    space: PackSpace
+    stored: Stored
+
+
+def pull_version(pulling: Pulling, request: PullRequest, progress: Progress) -> PullResult:
+    """Restore what is wanted of a version, or plan it. Raises what storage raises."""
+    root, version = request.root, pulling.version
     if request.dry_run:
-        return _planned(name, digest, version, space, request)
+        return _planned(pulling, request)
     if request.tensors:
         from skyhold.storage.tensor_pull import pull_tensors
 
-        taken = pull_tensors(version, request.tensors, root, ChunkReader(space), progress)
-        return PullResult(name, digest, str(root), 1, taken.size_bytes, 0, taken.size_bytes, taken.names)
-    pulled = pull_files(version, request.include, root, space, progress)
+        reader = ChunkReader(pulling.space)
+        taken = pull_tensors(version, request.tensors, root, reader, progress, force=request.force)
+        return PullResult(
+            pulling.name, pulling.digest, str(root), 1, taken.size_bytes, 0, taken.size_bytes, taken.names
+        )
+    indices, left_out = _chosen(version, request)
+    pulled = pull_files(version, indices, root, pulling.space, _replaceable(pulling, request), progress)
     return PullResult(
-        name, digest, str(root), pulled.files, pulled.total_bytes, pulled.kept_bytes, pulled.fetched_bytes
+        repository=pulling.name,
+        version=pulling.digest,
+        destination=str(root),
+        files=pulled.files,
+        total_bytes=pulled.total_bytes,
+        kept_bytes=pulled.kept_bytes,
+        fetched_bytes=pulled.fetched_bytes,
+        left_out=left_out,
     )
 
 
-def _planned(name: str, digest: str, version: VersionFiles, space: PackSpace, request: PullRequest) -> PullResult:
+def stored_in(session: Session, snapshot: Snapshot, digest: str) -> Stored:
+    """Which contents are those of files of the repository's versions: that of `digest`, those before it, those that
+    refs point to, then all others, `VERSIONS_MAX` in all. A version that cannot be read is passed over."""
+
+    def stored(wanted: Collection[str]) -> Collection[str]:
+        missing = set(wanted)
+        for version in islice(_each_once(_nearest_first(snapshot, digest)), VERSIONS_MAX):
+            if not missing:
+                break
+            with suppress(Corrupt, NotFound):
+                missing.difference_update(file.sha256 for file in open_document(session, snapshot, version).files)
+        return set(wanted) - missing
+
+    return stored
+
+
+def _nearest_first(snapshot: Snapshot, digest: str) -> Iterator[str]:
+    with suppress(Corrupt, NotFound):
+        yield from islice(first_parents(digest, lambda version: snapshot.version(version).parents), ANCESTORS_FIRST)
+    yield from (str(state.version) for state in snapshot.refs())
+    with suppress(Corrupt, NotFound):
+        yield from (entry.digest for entry in snapshot.versions())
+
+
+def _each_once(digests: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for digest in digests:
+        if digest not in seen:
+            seen.add(digest)
+            yield digest
+
+
+def _chosen(version: VersionFiles, request: PullRequest) -> tuple[list[int], dict[str, str]]:
+    """The indices of the files that are restored, and the paths of those that are left out, with the reason."""
+    indices = version.matching(request.include)
+    if request.allow_unsafe_names:
+        return indices, {}
+    reasons = {index: unsafe_name(version.files[index].path) for index in indices}
+    left_out = {version.files[index].path: reason for index, reason in reasons.items() if reason is not None}
+    return [index for index, reason in reasons.items() if reason is None], left_out
+
+
+def _replaceable(pulling: Pulling, request: PullRequest) -> Stored | None:
+    return None if request.force else pulling.stored
+
+
+def _planned(pulling: Pulling, request: PullRequest) -> PullResult:
     from skyhold.storage.pull_plan import plan_files, plan_tensors
 
+    left_out: dict[str, str] = {}
     if request.tensors:
-        plan = plan_tensors(version, request.tensors, request.root, space)
+        plan = plan_tensors(pulling.version, request.tensors, request.root, pulling.space, force=request.force)
     else:
-        plan = plan_files(version, request.include, request.root, space)
+        indices, left_out = _chosen(pulling.version, request)
+        stored = _replaceable(pulling, request)
+        plan = plan_files(pulling.version, indices, request.root, pulling.space, stored)
     return PullResult(
-        repository=name,
-        version=digest,
+        repository=pulling.name,
+        version=pulling.digest,
         destination=str(request.root),
         files=plan.files,
         total_bytes=plan.total_bytes,
         kept_bytes=plan.kept_bytes,
         fetched_bytes=plan.sources.total_bytes,
         tensors=plan.tensors,
+        left_out=left_out,
         dry_run=True,
         sources=plan.sources,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from skyhold.consensus.pinned import MOVED
@@ -29,6 +30,7 @@ from skyhold.storage.progress import Progress
 from skyhold.storage.push import Push, PushOptions
 from skyhold.storage.resume import resume
 from skyhold.storage.source import Source, find_source, sha256_of
+from skyhold.storage.state import cache_folder
 from skyhold.storage.version_files import VersionFiles
 
 __all__ = ["PushRequest", "push_version"]
@@ -48,7 +50,12 @@ def push_version(
     or where objects that it meant to reuse are not to be had any more; what was sent is found again. Raises what
     storage raises, and `Conflict` where the branch moved.
     """
-    source = find_source(request.path, without_optimizer=request.without_optimizer)
+    source = find_source(
+        request.path,
+        without_optimizer=request.without_optimizer,
+        allow_unsafe_names=request.allow_unsafe_names,
+        own=_own_places(connection),
+    )
     lost: set[bytes] = set()
     for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
@@ -66,6 +73,14 @@ def push_version(
         code="objects_vanish",
         hint="Run `skyhold verify --deep`: somebody deletes or changes objects in the buckets",
     )
+
+
+def _own_places(connection: Connection) -> list[Path]:
+    """What Skyhold keeps on this machine, of whatever store: settings, key, state and cache."""
+    settings = connection.settings
+    state = connection.state.folder.parent.parent
+    places = [settings.file, settings.key_file, state, settings.cache_folder or cache_folder()]
+    return [Path(place) for place in places if place is not None]
 
 
 class _Attempt:
@@ -266,4 +281,5 @@ class _Attempt:
             unchanged=commit.parent == (digest, digest),
             dry_run=self._request.dry_run,
             ignored=self._source.ignored,
+            left_out=dict(self._source.left_out),
         )

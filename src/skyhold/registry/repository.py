@@ -17,7 +17,7 @@ from skyhold.registry.connection import Connection, new_operation_id, pause
 from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
 from skyhold.registry.names import Ref, parse_reference
-from skyhold.registry.pulling import PullRequest, pull_version
+from skyhold.registry.pulling import Pulling, PullRequest, pull_version, stored_in
 from skyhold.registry.reading import (
     CatalogueSession,
     find_ref,
@@ -92,6 +92,7 @@ class Repository:
         expected_parent: str | None = None,
         dry_run: bool = False,
         without_optimizer: bool = False,
+        allow_unsafe_names: bool = False,
         progress: Progress | None = None,
     ) -> PushResult:
         """Commit the files at `path` as a new version of `branch`; it is durable to the policy when this returns.
@@ -99,6 +100,10 @@ class Repository:
         `base` names a version of any repository (`team/name@ref`) from which this one was derived: it becomes part of
         the lineage, and the new weights are stored as differences to it where that helps. Run again after any failure:
         what had arrived is not sent again. Raises `Conflict` where another push moved the branch first.
+
+        Files whose names steer other programs (`.git`, `.env`, `skyhold.toml` and the like) are left out, unless
+        `allow_unsafe_names`; buckets of stores, key files and other things of Skyhold's own always. The result names
+        them in `left_out`.
         """
         from skyhold.registry.pushing import PushRequest, push_version  # loads what cuts and encodes
 
@@ -118,6 +123,7 @@ class Repository:
             expected_parent=None if expected_parent is None else given.text(expected_parent, "the expected parent"),
             dry_run=dry_run,
             without_optimizer=without_optimizer,
+            allow_unsafe_names=allow_unsafe_names,
             create=self._create,
         )
         if base is not None:
@@ -140,25 +146,34 @@ class Repository:
         include: Sequence[str] = (),
         tensors: Sequence[str] = (),
         dry_run: bool = False,
+        force: bool = False,
+        allow_unsafe_names: bool = False,
         progress: Progress | None = None,
     ) -> PullResult:
         """Restore a version, or the files that match one of the globs in `include`, into a folder.
 
         With `tensors` (names or globs) only these are fetched, into `tensors.safetensors`. Every byte is checked before
         a file appears under its name. A `dry_run` fetches and writes nothing, and says what would come from where.
-        Raises `NotFound` where a glob matches nothing.
+
+        A file that is there with other content is replaced where some version of the repository has that content; else
+        nothing is done and `Conflict`, code `target_edited`, names it, unless `force`. Files whose names steer other
+        programs are not written, unless `allow_unsafe_names`; the result names them in `left_out`. Raises `NotFound`
+        where a glob matches nothing, and `InvalidInput` where something is in the way of a file.
         """
         request = PullRequest(
             given.path(destination, "the destination"),
             given.texts(include, "include"),
             given.texts(tensors, "tensors"),
             dry_run,
+            force,
+            allow_unsafe_names,
         )
         with self._reading() as (session, snapshot):
             digest = self._resolve(snapshot, reference)
             _, version = open_version(session, snapshot, digest)
             space = self._connection.version_space(version, Policy.from_json(snapshot.root.policy), session)
-            return pull_version(self.name, digest, version, space, request, progress or Silence())
+            pulling = Pulling(self.name, digest, version, space, stored_in(session, snapshot, digest))
+            return pull_version(pulling, request, progress or Silence())
 
     def show(self, reference: str = "main") -> Version:
         """A version with its files, parameters, lineage, metrics, notes, refs and model card."""

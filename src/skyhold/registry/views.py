@@ -180,7 +180,8 @@ class MoveView:
 @dataclass(frozen=True, slots=True)
 class PushResult:
     """What a push did. `unchanged`: the branch stood at this very content already. `stored_bytes` is what new packs
-    hold; `sent_bytes` what that makes for each bucket; `lagging` names buckets that follow later, with the reason."""
+    hold; `sent_bytes` what that makes for each bucket; `lagging` names buckets that follow later, with the reason.
+    `ignored` are paths that rules left out, `left_out` those that are no part of a model, each with the reason."""
 
     repository: str
     version: str
@@ -195,6 +196,7 @@ class PushResult:
     unchanged: bool = False
     dry_run: bool = False
     ignored: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -208,7 +210,8 @@ class PushResult:
 @dataclass(frozen=True, slots=True)
 class PullResult:
     """What a pull did, or in a dry run would do. `kept_bytes` were in the target folder already, `fetched_bytes` came
-    from cache or buckets; a dry run says in `sources` from which."""
+    from cache or buckets; a dry run says in `sources` from which. `left_out` are the files that were not written
+    because their names steer other programs, each with the reason."""
 
     repository: str
     version: str
@@ -218,6 +221,7 @@ class PullResult:
     kept_bytes: int
     fetched_bytes: int
     tensors: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
     dry_run: bool = False
     sources: PullSources | None = None
 

@@ -184,6 +184,11 @@ class Passphrase:
         return _open_wrap(key, wrap, associated + b"passphrase", "the passphrase")
 
 
+def is_key_text(text: bytes) -> bool:
+    """Whether these bytes begin as a key file does."""
+    return text.lstrip().startswith(_KEY_FILE_PREFIX.encode())
+
+
 def new_keys(store_id: str, keks: Sequence[KeyEncryptionKey]) -> tuple[StoreKeys, list[dict[str, object]]]:
     """Keys of a new store, sealed where a key-encryption key is given, and the `keys` field of its `store.json`."""
     data_key = os.urandom(KEY_BYTES)

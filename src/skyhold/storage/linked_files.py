@@ -20,6 +20,7 @@ from typing import Final
 from skyhold.storage.cache import CacheFolder
 from skyhold.storage.own_files import open_own, read_own
 from skyhold.storage.pack import Place
+from skyhold.storage.parts import Part
 from skyhold.units import MIB
 
 FILE_BYTES_MIN: Final = MIB
@@ -85,13 +86,13 @@ class LinkedFiles:
                 finally:
                     os.close(descriptor)
 
-    def keep(self, part: Path, sha256: str) -> None:
+    def keep(self, part: Part, sha256: str) -> None:
         """Link a whole file that was restored. Where that is not possible, it is not kept."""
         link = self._link(bytes.fromhex(sha256))
         with contextlib.suppress(OSError):
             link.unlink(missing_ok=True)  # written to, perhaps, under its other name
-            os.link(part, link)
-            self._folder.has_grown(part.stat().st_size)
+            os.link(part.name, link, src_dir_fd=part.folder, follow_symlinks=False)
+            self._folder.has_grown(os.fstat(part.descriptor).st_size)
 
     def _read_places(self, pack_id: bytes) -> dict[bytes, list[tuple[bytes, int, int]]]:
         places: dict[bytes, list[tuple[bytes, int, int]]] = {}

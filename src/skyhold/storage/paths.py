@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
 PATH_BYTES_MAX: Final = 1024
 PART_BYTES_MAX: Final = 255
+PART_SUFFIX: Final = ".skyhold-part"
+"""Of what a pull has under way. No path of a version has a part that ends so."""
+
+_IGNORED_BY_HFS: Final = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
 
 
 def path_fault(path: str) -> str | None:
@@ -20,12 +25,43 @@ def path_fault(path: str) -> str | None:
         return f"its path is longer than {PATH_BYTES_MAX} bytes"
     if "\\" in path or any(unicodedata.category(character) == "Cc" for character in path):
         return "its name has a backslash or a control character"
-    for part in path.split("/"):
-        if part in {"", ".", ".."}:
-            return "its path has an empty part, `.` or `..`"
-        if len(part.encode()) > PART_BYTES_MAX:
-            return f"a part of its path is longer than {PART_BYTES_MAX} bytes"
+    return next(filter(None, map(_part_fault, path.split("/"))), None)
+
+
+def _part_fault(part: str) -> str | None:
+    if part in {"", ".", ".."}:
+        return "its path has an empty part, `.` or `..`"
+    if len(part.encode()) > PART_BYTES_MAX:
+        return f"a part of its path is longer than {PART_BYTES_MAX} bytes"
+    if is_reserved(part):
+        return f"names that end in `{PART_SUFFIX}` are for what a pull has under way"
     return None
+
+
+def is_reserved(part: str) -> bool:
+    """Whether a part of a path is a name that pulls use for what they have under way."""
+    return plainest(part).endswith(PART_SUFFIX)
+
+
+def plainest(part: str) -> str:
+    """What a part of a path is on the file system that drops most of it: HFS+ ignores some code points, NTFS dots and
+    spaces at the end and takes what follows a colon for the name of a stream, and both take no notice of case."""
+    return folded(part.translate(_IGNORED_BY_HFS).partition(":")[0].rstrip(" ."))
+
+
+def on_disk(path: str) -> str:
+    """The name of a file as this process gives it to the system: its UTF-8 bytes, in whatever locale."""
+    return os.fsdecode(path.encode())
+
+
+def as_stored(name: str) -> str:
+    """The path of a name that the system gave, the other way round. Bytes that are no UTF-8 become surrogates."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def printable(path: str) -> str:
+    """A path as it may be shown to a person."""
+    return path if path.isprintable() else ascii(path)
 
 
 def folded(path: str) -> str:

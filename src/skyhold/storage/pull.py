@@ -11,7 +11,7 @@ import contextlib
 import mmap
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,9 @@ from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.loads import BATCH_BYTES, LOAD_BYTES, Batch, loads
 from skyhold.storage.pack import CHUNK_BYTES_MAX, Place
 from skyhold.storage.progress import Progress
-from skyhold.storage.targets import Target, check_space, is_current, missing_bytes
+from skyhold.storage.standing import Stored, examine
+from skyhold.storage.target_folder import Identity, TargetFolder
+from skyhold.storage.targets import Target, check_space, missing_bytes
 from skyhold.storage.version_files import FileEntry, VersionFiles
 from skyhold.units import Buffer
 
@@ -111,26 +113,39 @@ class Pull:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        """End all threads, then close what they use."""
         for workers in (self._fetchers, self._decoders):
             workers.shutdown(wait=True, cancel_futures=True)
         for target in self._open:
             target.close()
+        self._open.clear()
 
-    def run(self, version: VersionFiles, indices: Sequence[int], root: Path) -> Pulled:
-        """Restore the files of these indices below `root`. What is there already, whole or in part, is used."""
-        wanted = []
-        for index in indices:
-            entry = version.files[index]
+    def run(self, version: VersionFiles, indices: Sequence[int], root: Path, stored: Stored | None) -> Pulled:
+        """Restore the files of these indices below `root`. What is there already, whole or in part, is used; what is
+        there and `stored` does not have is not replaced (`examine`)."""
+        standing = examine(root, [version.files[index] for index in indices], stored)
+        wanted = [index for index, found in zip(indices, standing, strict=True) if not found.current]
+        for found in standing:
             self.pulled.files += 1
-            self.pulled.total_bytes += entry.size_bytes
-            if is_current(root, entry):
+            self.pulled.total_bytes += found.entry.size_bytes
+            if found.current:
                 self.pulled.files_current += 1
-                self.pulled.kept_bytes += entry.size_bytes
-                self._progress.advance(entry.size_bytes)
-            else:
-                wanted.append(index)
+                self.pulled.kept_bytes += found.entry.size_bytes
+                self._progress.advance(found.entry.size_bytes)
         check_space(root, sum(missing_bytes(root, version.files[index]) for index in wanted))
-        for batches in loads(version, wanted, partial(self._begin, root)):
+        before = {found.entry.path: found.before for found in standing}
+        with TargetFolder(root) as folder:
+            try:
+                self._restore(version, wanted, partial(self._begin, folder, before))
+            finally:
+                self._stop()
+        return self.pulled
+
+    def _restore(self, version: VersionFiles, wanted: Sequence[int], begin: Callable[[FileEntry], Target]) -> None:
+        for batches in loads(version, wanted, begin):
             self._fetching.append((batches, self._fetchers.submit(self._fetch, batches)))
             if len(self._fetching) > FETCHERS:
                 self._begin_decoding()
@@ -138,12 +153,11 @@ class Pull:
             self._begin_decoding()
         while self._decoding:
             self._complete_first()
-        return self.pulled
 
-    def _begin(self, root: Path, entry: FileEntry) -> Target:
-        target = Target(root, entry)
+    def _begin(self, folder: TargetFolder, before: Mapping[str, Identity | None], entry: FileEntry) -> Target:
+        target = Target(folder, entry, before[entry.path])
         self._open.append(target)
-        if self._space.files.accepts(root, entry.size_bytes):
+        if self._space.files.accepts(folder.path, entry.size_bytes):
             self._kept.add(target)
         return target
 
@@ -240,16 +254,17 @@ class Pull:
 
 
 def pull_files(
-    version: VersionFiles, include: Sequence[str], root: Path, space: PackSpace, progress: Progress
+    version: VersionFiles,
+    indices: Sequence[int],
+    root: Path,
+    space: PackSpace,
+    stored: Stored | None,
+    progress: Progress,
 ) -> Pulled:
-    """Restore the files of a version whose paths match one of the globs in `include`, or all, below `root`.
-
-    Raises `NotFound` where a glob matches none.
-    """
-    indices = version.matching(include)
+    """Restore the files of these indices of a version below `root`. Raises as `examine` does."""
     progress.begin("pull", sum(version.files[index].size_bytes for index in indices))
     try:
         with Pull(space, progress) as pull:
-            return pull.run(version, indices, root)
+            return pull.run(version, indices, root, stored)
     finally:
         progress.end()

@@ -24,8 +24,11 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.errors import SkyholdError
 from skyhold.storage.chunks import PackSpace, spans
 from skyhold.storage.names import pack_id_of, pack_key
-from skyhold.storage.targets import check_space, is_current, missing_bytes, part_of
-from skyhold.storage.tensor_pull import choose_tensors, safetensors_head
+from skyhold.storage.parts import part_path
+from skyhold.storage.paths import on_disk
+from skyhold.storage.standing import Stored, examine
+from skyhold.storage.targets import check_space, missing_bytes
+from skyhold.storage.tensor_pull import choose_tensors, examine_tensors_file, safetensors_head
 from skyhold.storage.version_files import ChunkAt, FileEntry, VersionFiles
 from skyhold.units import Buffer
 
@@ -59,11 +62,13 @@ class PullPlan:
     tensors: tuple[str, ...] = ()
 
 
-def plan_files(version: VersionFiles, include: Sequence[str], root: Path, space: PackSpace) -> PullPlan:
-    """What `pull_files` would do. Raises as it does before it writes: `NotFound`, `QuotaExceeded`."""
-    indices = version.matching(include)
+def plan_files(
+    version: VersionFiles, indices: Sequence[int], root: Path, space: PackSpace, stored: Stored | None
+) -> PullPlan:
+    """What `pull_files` would do. Raises as it does before it writes."""
     entries = [version.files[index] for index in indices]
-    wanted = [index for index, entry in zip(indices, entries, strict=True) if not is_current(root, entry)]
+    standing = examine(root, entries, stored)
+    wanted = [index for index, found in zip(indices, standing, strict=True) if not found.current]
     check_space(root, sum(missing_bytes(root, version.files[index]) for index in wanted))
 
     def missing() -> Iterator[ChunkAt]:
@@ -75,11 +80,14 @@ def plan_files(version: VersionFiles, include: Sequence[str], root: Path, space:
     return PullPlan(len(entries), total_bytes, total_bytes - missed_bytes, sources)
 
 
-def plan_tensors(version: VersionFiles, patterns: Sequence[str], root: Path, space: PackSpace) -> PullPlan:
+def plan_tensors(
+    version: VersionFiles, patterns: Sequence[str], root: Path, space: PackSpace, *, force: bool = False
+) -> PullPlan:
     """What `pull_tensors` would do. Raises as it does before it writes."""
     chosen = choose_tensors(version, patterns)
     head, payload_bytes = safetensors_head(chosen)
     total_bytes = len(head) + payload_bytes
+    examine_tensors_file(root, force=force)
     check_space(root, total_bytes)
 
     def needed() -> Iterator[ChunkAt]:
@@ -118,8 +126,7 @@ def _not_here(version: VersionFiles, index: int, root: Path, space: PackSpace) -
 
 
 def _candidates(root: Path, entry: FileEntry) -> tuple[Path, Path]:
-    path = root.joinpath(*entry.path.split("/"))
-    return path, part_of(path, entry)
+    return root / on_disk(entry.path), part_path(root, entry)
 
 
 def _opened(path: Path, opened: ExitStack) -> int:

@@ -18,7 +18,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,13 +27,15 @@ from pathspec import GitIgnoreSpec
 
 from skyhold.buckets.user_path import absolute
 from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied
-from skyhold.storage.paths import colliding_paths, path_fault
+from skyhold.storage.own_places import OwnPlaces, is_bucket
+from skyhold.storage.paths import as_stored, colliding_paths, is_reserved, path_fault, printable
+from skyhold.storage.unsafe_names import unsafe_name
 
 FILES_MAX: Final = 100_000
 IGNORE_FILE: Final = ".skyholdignore"
 IGNORE_FILE_BYTES_MAX: Final = 1 << 20
 DEFAULT_IGNORED: Final = (
-    ".git/", "__pycache__/", ".DS_Store", f"/{IGNORE_FILE}", "*.part", "/.cache/huggingface/",
+    ".git", "__pycache__/", ".DS_Store", f"/{IGNORE_FILE}", "*.part", "/.cache/huggingface/",
 )  # fmt: skip
 OPTIMIZER_IGNORED: Final = (
     "optimizer.pt", "optimizer.bin", "optimizer_[0-9]*/", "*.optim", "*.optim.*", "*_optim_states.pt",
@@ -60,24 +62,32 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The files in order of the UTF-8 bytes of their paths, and the paths that rules left out (folders end in `/`)."""
+    """The files in order of the UTF-8 bytes of their paths, the paths that rules left out (folders end in `/`), and
+    those that are no part of a model, each with the reason."""
 
     files: tuple[SourceFile, ...]
     ignored: tuple[str, ...]
+    left_out: Mapping[str, str]
 
     @property
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
 
 
-def find_source(root: Path, *, without_optimizer: bool = False) -> Source:
+def find_source(
+    root: Path, *, without_optimizer: bool = False, allow_unsafe_names: bool = False, own: Sequence[Path] = ()
+) -> Source:
     """The source at `root`, a folder or a file.
+
+    Left out and named are: names that steer other programs, unless `allow_unsafe_names` (`unsafe_name`); and always
+    what is Skyhold's own: buckets of stores, key files, what pulls have under way, and the files and folders `own`.
 
     `.skyholdignore` in the folder has the syntax of `.gitignore` and comes after the defaults, so that `!pattern` takes
     one back. `without_optimizer` leaves out what training needs to go on and serving does not.
 
     Raises `NotFound` (nothing there), `PermissionDenied` code `source_unreadable`, and `InvalidInput`: `source_refused`
-    (its message shows the first ten offenders, its field `offenders` all), `source_empty`, `too_many_files`.
+    (its message shows the first ten offenders, its field `offenders` all), `source_empty`, `source_is_bucket`,
+    `too_many_files`.
     """
     given = absolute(root)
     try:
@@ -87,11 +97,14 @@ def find_source(root: Path, *, without_optimizer: bool = False) -> Source:
         raise NotFound(f"There is no file or folder {root}", code="source_missing") from None
     except (OSError, RuntimeError) as error:
         raise PermissionDenied(f"{root} cannot be read: {error}", code="source_unreadable") from error
-    walk = _Walk(real, _rules(real, without_optimizer) if stat.S_ISDIR(status.st_mode) else GitIgnoreSpec([]))
-    if stat.S_ISDIR(status.st_mode):
+    is_folder = stat.S_ISDIR(status.st_mode)
+    rules = _rules(real, without_optimizer) if is_folder else GitIgnoreSpec([])
+    walk = _Walk(real, rules, OwnPlaces(own), allow_unsafe_names=allow_unsafe_names)
+    if is_folder:
+        _refuse_bucket(root, real)
         walk.folder()
     else:
-        walk.add(given.name, real, status)
+        walk.add(as_stored(given.name), real, status)
     return walk.finish(root)
 
 
@@ -137,11 +150,13 @@ def sha256_of(file: SourceFile) -> str:
 class _Walk:
     """One walk over a folder, which gathers files and offenders alike."""
 
-    def __init__(self, root: Path, rules: GitIgnoreSpec) -> None:
-        self._root, self._rules = root, rules
+    def __init__(self, root: Path, rules: GitIgnoreSpec, own: OwnPlaces, *, allow_unsafe_names: bool) -> None:
+        self._root, self._rules, self._own = root, rules, own
+        self._allow_unsafe_names = allow_unsafe_names
         self._blobs = _blobs_of_snapshot(root)
         self._files: list[SourceFile] = []
         self._ignored: list[str] = []
+        self._left_out: dict[str, str] = {}
         self._offenders: list[tuple[str, str]] = []
 
     def folder(self) -> None:
@@ -154,17 +169,24 @@ class _Walk:
                 self._offenders.append((prefix or ".", f"a folder that cannot be read ({error.strerror})"))
                 continue
             for entry in entries:
-                path = prefix + entry.name
+                path = prefix + as_stored(entry.name)
+                place = folder / entry.name
                 is_folder = entry.is_dir(follow_symlinks=False)
                 if self._is_ignored(path, is_folder):
                     self._ignored.append(path + "/" * is_folder)
+                elif reason := self._no_part_of_a_model(path, place, is_folder):
+                    self._left_out[path + "/" * is_folder] = reason
                 elif is_folder:
-                    pending.append((path + "/", folder / entry.name))
+                    pending.append((path + "/", place))
                 else:
-                    self._entry(path, folder / entry.name, entry.is_symlink())
+                    self._entry(path, place, entry.is_symlink())
 
     def add(self, path: str, absolute: Path, status: os.stat_result) -> None:
-        """Take a file that is no link, or refuse it."""
+        """Take a file that is no link, or leave it out, or refuse it."""
+        reason = self._own.reason(absolute, status) or self._unsafe(path)
+        if reason is not None:
+            self._left_out[path] = reason
+            return
         fault = _kind_fault(status.st_mode) or path_fault(path)
         if fault is None and not os.access(absolute, os.R_OK):
             fault = "it cannot be read (permissions)"
@@ -195,13 +217,27 @@ class _Walk:
             raise _refused(given, sorted(offenders))
         if not self._files:
             left_out = f" (rules leave out {len(self._ignored)} entries)" if self._ignored else ""
+            if self._left_out:
+                shown = [f"{printable(path)}: {why}" for path, why in sorted(self._left_out.items())[:_SHOWN]]
+                left_out += f" (left out, as no part of a model: {'; '.join(shown)})"
             raise InvalidInput(
                 f"Folder {given} holds no file to push{left_out}",
                 code="source_empty",
                 hint=f"Check the path and {IGNORE_FILE}",
             )
         files = sorted(self._files, key=lambda file: file.path.encode())
-        return Source(tuple(files), tuple(sorted(self._ignored)))
+        return Source(tuple(files), tuple(sorted(self._ignored)), dict(sorted(self._left_out.items())))
+
+    def _no_part_of_a_model(self, path: str, place: Path, is_folder: bool) -> str | None:
+        """Why a folder, or what has this name, is left out."""
+        if is_reserved(path.rpartition("/")[2]):
+            return "what a pull has under way, or has left"
+        if is_folder and (reason := self._own.folder_reason(place)):
+            return reason
+        return self._unsafe(path + "/" * is_folder)
+
+    def _unsafe(self, path: str) -> str | None:
+        return None if self._allow_unsafe_names else unsafe_name(path)
 
     def _is_ignored(self, path: str, is_folder: bool) -> bool:
         return self._rules.match_file(path + "/" * is_folder)
@@ -229,6 +265,16 @@ class _Walk:
         return f"a link to {target}, outside the folder"
 
 
+def _refuse_bucket(given: Path, real: Path) -> None:
+    bucket = next((folder for folder in (real, *real.parents) if is_bucket(folder)), None)
+    if bucket is not None:
+        raise InvalidInput(
+            f"{given} cannot be pushed: {bucket} is a bucket of a store",
+            code="source_is_bucket",
+            hint="Name a folder that is outside of it",
+        )
+
+
 def _blobs_of_snapshot(root: Path) -> Path | None:
     """The `blobs` folder that belongs to `root` where that is, or lies in, a snapshot of a Hugging Face cache."""
     for folder in (root, *root.parents):
@@ -244,7 +290,7 @@ def _rules(root: Path, without_optimizer: bool) -> GitIgnoreSpec:
     try:
         if path.stat().st_size > IGNORE_FILE_BYTES_MAX:
             raise InvalidInput(f"Expected {path} to be of at most 1 MiB", code="invalid_ignore_file")
-        lines += path.read_text("utf-8").splitlines()
+        lines += path.read_text("utf-8-sig").splitlines()
         return GitIgnoreSpec.from_lines(lines)
     except FileNotFoundError:
         return GitIgnoreSpec.from_lines(lines)
@@ -269,7 +315,7 @@ def _kind_fault(mode: int) -> str | None:
 
 
 def _refused(given: Path, offenders: list[tuple[str, str]]) -> InvalidInput:
-    lines = [f"  {_printable(path)}: {why}" for path, why in offenders[:_SHOWN]]
+    lines = [f"  {printable(path)}: {why}" for path, why in offenders[:_SHOWN]]
     if len(offenders) > _SHOWN:
         lines.append(f"  … and {len(offenders) - _SHOWN} more")
     count = "1 entry" if len(offenders) == 1 else f"{len(offenders)} entries"
@@ -277,12 +323,8 @@ def _refused(given: Path, offenders: list[tuple[str, str]]) -> InvalidInput:
         f"{given} cannot be pushed as it is; nothing was sent. {count} refused:\n" + "\n".join(lines),
         code="source_refused",
         hint=f"Remove or rename them, or leave them out with {IGNORE_FILE}",
-        offenders=[{"path": _printable(path), "reason": why} for path, why in offenders],
+        offenders=[{"path": printable(path), "reason": why} for path, why in offenders],
     )
-
-
-def _printable(path: str) -> str:
-    return path if path.isprintable() else ascii(path)
 
 
 def _changed(file: SourceFile) -> Conflict:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,23 @@ from skyhold.codec.tensors import Tensor
 from skyhold.errors import InvalidInput, NotFound
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.progress import Progress
-from skyhold.storage.targets import check_space, named
-from skyhold.storage.version_files import StoredFile, VersionFiles, chooser
+from skyhold.storage.standing import edited_files, examine
+from skyhold.storage.target_folder import Identity, TargetFolder, named
+from skyhold.storage.targets import check_space
+from skyhold.storage.version_files import FileEntry, StoredFile, VersionFiles, chooser
 from skyhold.units import MIB
 
 TENSORS_FILE: Final = "tensors.safetensors"
 _STEP_BYTES: Final = 8 * MIB
+_METADATA: Final = "__metadata__"
+_DIGEST: Final = "skyhold.sha256"
+_NO_DIGEST: Final = b"0" * 64
+_HEAD_BEGIN: Final = f'{{"{_METADATA}":{{"{_DIGEST}":"'.encode()
+_HEAD_BYTES: Final = 8 + len(_HEAD_BEGIN) + len(_NO_DIGEST)
 _DTYPES: Final = frozenset(
     {"F64", "F32", "F16", "BF16", "C64", "BOOL", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8"}
     | {"F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0", "F6_E2M3", "F6_E3M2", "F4"}
 )  # what the safetensors format knows (0.8)
-_METADATA: Final = "__metadata__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,41 +43,54 @@ class PulledTensors:
 
 
 def pull_tensors(
-    version: VersionFiles, patterns: Sequence[str], root: Path, reader: ChunkReader, progress: Progress
+    version: VersionFiles,
+    patterns: Sequence[str],
+    root: Path,
+    reader: ChunkReader,
+    progress: Progress,
+    *,
+    force: bool = False,
 ) -> PulledTensors:
-    """Write the tensors whose names match one of `patterns` (globs) to `tensors.safetensors` in `root`.
+    """Write the tensors whose names match one of `patterns` (globs) to `tensors.safetensors` in `root`. One that is
+    there is replaced where it is as a pull wrote it, or by `force`.
 
-    Raises `NotFound` where a pattern matches none, and `InvalidInput` where two files have a tensor of one name, or a
-    type that safetensors cannot hold.
+    Raises as `examine` does, `NotFound` where a pattern matches none, and `InvalidInput` where two files have a tensor
+    of one name, or a type that safetensors cannot hold.
     """
     chosen = choose_tensors(version, patterns)
     head, payload_bytes = safetensors_head(chosen)
     size_bytes = len(head) + payload_bytes
+    before = examine_tensors_file(root, force=force)
     check_space(root, size_bytes)
     path = root / TENSORS_FILE
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.skyhold-part")
     progress.begin("pull", payload_bytes)
-    with named(path):
-        root.mkdir(parents=True, exist_ok=True)
+    with TargetFolder(root) as folder, named(path):
+        part = folder.open_part(TENSORS_FILE)
         try:
-            with part.open("xb") as file:
+            with open(part.descriptor, "wb", closefd=False) as file:
+                digest = hashlib.sha256(head)
                 file.write(head)
                 for tensor, index in chosen.items():
                     stored = StoredFile(version, index, reader)
                     for start in range(tensor.start, tensor.end, _STEP_BYTES):
                         data = stored.read(start, min(_STEP_BYTES, tensor.end - start))
                         file.write(data)
+                        digest.update(data)
                         progress.advance(len(data), stored_bytes=len(data))
-            part.replace(path)
+                file.seek(_HEAD_BYTES - len(_NO_DIGEST))
+                file.write(digest.hexdigest().encode())
+            folder.publish(part, TENSORS_FILE, before)
         finally:
-            part.unlink(missing_ok=True)
+            part.discard()
+            part.close()
             progress.end()
     return PulledTensors(path, tuple(tensor.name for tensor in chosen), size_bytes)
 
 
 def safetensors_head(tensors: Iterable[Tensor]) -> tuple[bytes, int]:
-    """What a safetensors file of these tensors begins with, and the length of what follows."""
-    header: dict[str, object] = {}
+    """What a safetensors file of these tensors begins with, and the length of what follows. Its metadata have room for
+    the SHA-256 of the whole file, as it is with zeros there: so a later pull finds out that nobody has changed it."""
+    header: dict[str, object] = {_METADATA: {_DIGEST: _NO_DIGEST.decode()}}
     position = 0
     for tensor in tensors:
         end = position + tensor.end - tensor.start
@@ -80,6 +99,27 @@ def safetensors_head(tensors: Iterable[Tensor]) -> tuple[bytes, int]:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, position
+
+
+def examine_tensors_file(root: Path, *, force: bool) -> Identity | None:
+    """What is at the place of the file of tensors below `root`. Raises as `examine` does."""
+    (found,) = examine(root, [FileEntry(TENSORS_FILE, -1, "")], None)
+    if found.before is not None and not force and not _is_as_pulled(root / TENSORS_FILE):
+        raise edited_files(root, [TENSORS_FILE])
+    return found.before
+
+
+def _is_as_pulled(path: Path) -> bool:
+    with named(path), path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        start = len(head[:8]) + len(_HEAD_BEGIN)
+        if head[8:start] != _HEAD_BEGIN:
+            return False
+        noted = head[start : start + len(_NO_DIGEST)]
+        digest = hashlib.sha256(head[:start] + _NO_DIGEST + head[start + len(_NO_DIGEST) :])
+        while data := file.read(_STEP_BYTES):
+            digest.update(data)
+    return digest.hexdigest().encode() == noted
 
 
 def choose_tensors(version: VersionFiles, patterns: Sequence[str]) -> dict[Tensor, int]:

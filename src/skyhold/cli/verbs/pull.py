@@ -9,6 +9,7 @@ import click
 
 from skyhold.cli.arguments import Reference, reference_argument
 from skyhold.cli.command import Session, verb
+from skyhold.errors import PermissionDenied
 
 if TYPE_CHECKING:
     from skyhold.registry.views import PullResult
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
         metavar="NAME",
         help="Only tensors of this name or glob, into tensors.safetensors; may be repeated.",
     ),
+    click.Option(["--force"], is_flag=True, help="Replace files even where no version has their content."),
+    click.Option(["--allow-unsafe-names"], is_flag=True, help="Write names that steer other programs, too."),
     click.Option(["--dry-run"], is_flag=True, help="Say what would be fetched from where; fetch and write nothing."),
     examples=(
         "skyhold pull fraud/scorer@champion ./restored",
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
         "skyhold pull meta/llama@main ./one --tensor model.embed_tokens.weight",
         "skyhold pull fraud/scorer@champion ./restored --dry-run",
     ),
-    exits=(2, 3, 6, 7, 8, 10),
+    exits=(2, 3, 5, 6, 7, 8, 10),
     changes=True,
     reads=True,
 )
@@ -49,21 +52,34 @@ def command(
     destination: Path,
     include: tuple[str, ...],
     tensors: tuple[str, ...],
-    dry_run: bool,
+    **given: bool,
 ) -> None:
     """Fetch a version into the folder DEST (the current one, where none is given).
 
     Every byte is checked against the version. What the folder has already is not fetched again; files appear whole,
     one by one; after an interruption the same command continues. Other files of the folder are left alone. Without
     @REF it is the branch `main`.
+
+    A file that is there with other content is replaced only where some version of the repository has that content;
+    else nothing is changed and the file is named, unless --force. Files that other programs obey or keep credentials in
+    (.git, .env, .ssh, skyhold.toml and the like) are not written, unless --allow-unsafe-names: they are named, and the
+    command ends with status 6 after it has written the others.
     """
     with session.store() as store, session.progress() as progress:
         result = store.repository(reference.repository).pull(
-            reference.ref, destination, include=include, tensors=tensors, dry_run=dry_run, progress=progress
+            reference.ref, destination, include=include, tensors=tensors, progress=progress, **given
         )
     session.output.show(result.to_json(), quiet=[result.id], human=lambda: _tell(reference, result))
     if result.sources is not None and result.sources.absent_bytes:
         _refuse_absent(result.sources)
+    if result.left_out:
+        raise PermissionDenied(
+            f"Not all of the version {'would be' if result.dry_run else 'was'} written: "
+            f"{len(result.left_out)} of its files have names that steer other programs",
+            code="unsafe_names",
+            hint="If you trust who pushed them, pull again with --allow-unsafe-names",
+            paths=list(result.left_out),
+        )
 
 
 def _refuse_absent(sources: PullSources) -> None:
@@ -97,6 +113,14 @@ def _tell(reference: Reference, result: PullResult) -> None:
             ("tensors", ", ".join(result.tensors)),
         ]
     )
+    _tell_left_out(result)
+
+
+def _tell_left_out(result: PullResult) -> None:
+    from skyhold.cli.render import line, marked
+
+    for path, reason in result.left_out.items():
+        line(marked("left out: ", "warn"), f"{path} ({reason})")
 
 
 def _tell_plan(reference: Reference, result: PullResult, sources: PullSources) -> None:
@@ -120,5 +144,6 @@ def _tell_plan(reference: Reference, result: PullResult, sources: PullSources) -
             ("tensors", ", ".join(result.tensors)),
         ]
     )
+    _tell_left_out(result)
     for name, reason in sources.unreachable.items():
         line(marked("not looked at: ", "warn"), f"bucket {name} ({reason})")

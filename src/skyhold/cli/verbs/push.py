@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     ),
     click.Option(["--expected-parent"], metavar="ID", help="Refuse unless the branch stands at this version."),
     click.Option(["--without-optimizer"], is_flag=True, help="Leave out the states of optimizers."),
+    click.Option(["--allow-unsafe-names"], is_flag=True, help="Store names that steer other programs, too."),
     author_option(),
     click.Option(["--dry-run"], is_flag=True, help="Say what would be stored in each bucket; change nothing."),
     examples=(
@@ -53,7 +54,9 @@ def command(session: Session, *, repository: str, path: Path, dry_run: bool, **g
     version counts once the repository's policy is met; remaining buckets follow. After an interruption the same
     command continues. The repository is made where it is missing, and a new branch begins at `main`.
 
-    Files that match .skyholdignore (patterns as in .gitignore) are left out.
+    Files that match .skyholdignore (patterns as in .gitignore) are left out. So are, and are named, files that other
+    programs obey or keep credentials in (.git, .env, .ssh, skyhold.toml and the like), unless --allow-unsafe-names; and
+    buckets, key files and other things of Skyhold's own, always.
     """
     with session.store() as store, session.progress() as progress:
         opened = store.repository(repository, create=True)
@@ -64,6 +67,14 @@ def command(session: Session, *, repository: str, path: Path, dry_run: bool, **g
 
 
 def _tell(result: PushResult) -> None:
+    from skyhold.cli.render import line, marked
+
+    _tell_stored(result)
+    for path, reason in result.left_out.items():
+        line(marked("left out: ", "warn"), f"{path} ({reason})")
+
+
+def _tell_stored(result: PushResult) -> None:
     from skyhold.cli.render import line, marked, properties, short
     from skyhold.units import format_bytes
 
