@@ -347,8 +347,10 @@ def test_bucket_that_went_back_to_an_older_state_has_no_vote() -> None:
     wait_until_at_rest(registers, KEY)
     for bucket, body in zip(buckets[:2], old, strict=False):
         bucket.write(name, body)
-    with pytest.raises(Unavailable, match="older state"):
+    with pytest.raises(Corrupt, match="older state") as caught:
         registers.read(KEY)
+    assert caught.value.code == "register_rolled_back"
+    assert caught.value.fields["buckets"] == ["cloud-0", "cloud-1"]
 
 
 def test_close_waits_for_what_a_slow_cloud_was_sent_and_then_closes_the_buckets(

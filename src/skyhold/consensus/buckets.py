@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Final, TypeVar
 
 from skyhold.codec.frame import FrameKeys
-from skyhold.consensus.acceptor import VOTERS_MAX, AcceptorState, beyond_reach, unanimous
+from skyhold.consensus.acceptor import VOTERS_MAX, AcceptorState, Ballot, beyond_reach, unanimous
 from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.known import Confirmed, known
-from skyhold.consensus.no_majority import REGISTER_DAMAGED, did_not_answer, no_majority, out_of_reach
+from skyhold.consensus.no_majority import (
+    NOT_TO_BE_HAD,
+    did_not_answer,
+    no_majority,
+    out_of_reach,
+    rolled_back,
+)
 from skyhold.consensus.operation import (
     CompareAndSet,
     Kept,
@@ -49,6 +56,7 @@ from skyhold.consensus.register import (
 )
 from skyhold.consensus.retiring import Acceptors
 from skyhold.consensus.runtime import Mailbox, Runtime, ThreadRuntime
+from skyhold.consensus.sightings import Sighting, Sightings, contradiction, sighting
 from skyhold.consensus.voter import Voter, VoterClient
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
 
@@ -81,6 +89,7 @@ class BucketRegisters(Registers):
         writer: str,
         deadline_s: float = DEADLINE_S,
         runtime: Runtime | None = None,
+        sightings: Sightings | None = None,
     ) -> None:
         if not 1 <= len(voters) <= VOTERS_MAX or len({voter.name for voter in voters}) != len(voters):
             raise ValueError(f"voters {[voter.name for voter in voters]}")
@@ -89,6 +98,7 @@ class BucketRegisters(Registers):
         self._keys = keys
         self._writer = writer
         self._deadline_s = deadline_s
+        self._sightings = sightings
         self._runtime = runtime or ThreadRuntime()
         self._closed = False
         self._forked = threading.Lock()  # held by a child alone, when it begins
@@ -96,12 +106,13 @@ class BucketRegisters(Registers):
 
     def _start(self) -> None:
         self._clients = {
-            voter.name: VoterClient(voter, self._epoch, self._keys, self._runtime, self._writer)
+            voter.name: VoterClient(voter, self._epoch, self._keys, self._runtime, self._writer, self._remembered)
             for voter in self._voters
         }
         self._proposer = Proposer(self._clients, self._runtime, self._deadline_s)
         self._slots: dict[str, Slot] = {}
         self._confirmed: dict[str, Confirmed] = {}
+        self._noted: dict[str, object] = {}
         self._pid = os.getpid()  # last: no thread may go on with what is the parent's
 
     def read(self, key: str) -> Versioned | None:
@@ -117,7 +128,7 @@ class BucketRegisters(Registers):
         try:
             return Known(newest(self._read(key)))
         except (Unavailable, PermissionDenied, OutcomeUnknown, Corrupt) as error:
-            if error.code not in {"no_majority", "register_contended", REGISTER_DAMAGED}:
+            if error.code not in {"no_majority", "register_contended", *NOT_TO_BE_HAD}:
                 raise
             held, silent = self._held(key)
             if not held and confirmed is None:
@@ -175,7 +186,7 @@ class BucketRegisters(Registers):
         try:
             return bool(self._read(key))
         except Corrupt as error:
-            if error.code != REGISTER_DAMAGED:
+            if error.code not in NOT_TO_BE_HAD:
                 raise
             return True
 
@@ -245,11 +256,15 @@ class BucketRegisters(Registers):
     def _decide(self, operation: Operation) -> Decided:
         began_s = self._runtime.monotonic()
         slot = self._slot(operation.key)  # first: after a fork it makes a proposer of this process's own
+        seen = self._seen(operation.key)
         try:
             decided = self._proposer.decide(slot, operation)
         except Conflict:
             self._confirmed.pop(operation.key, None)  # what it was planned on is old: it has to be planned on another
             raise
+        self._refuse_rolled_back(operation.key, seen, decided.kept, self._clients)
+        with suppress(SkyholdError):  # it is decided, whether or not this machine can note it
+            self._note(operation.key, decided.kept)
         self._confirmed[operation.key] = Confirmed(began_s, decided.kept)
         return decided
 
@@ -270,9 +285,14 @@ class BucketRegisters(Registers):
         slot = self._slot(key)
         for attempt in range(READ_ATTEMPTS):
             began_s = self._runtime.monotonic()
+            seen = self._seen(key)  # before it: what another process notes meanwhile says nothing of this read
             states, errors = self._look(slot)
             found = unanimous(states, len(self._voters))
             if found is not None:
+                self._refuse_rolled_back(
+                    key, seen, found.value or (), [name for name in states if states[name].accepted == found.accepted]
+                )
+                self._note(key, found.value or ())
                 self._confirmed[key] = Confirmed(began_s, found.value or ())
                 slot.note_decided(found.value or ())
                 return found.value or ()
@@ -281,6 +301,30 @@ class BucketRegisters(Registers):
             # Somebody changes it just now, or died over it. The first is more frequent, and ends by itself.
             self._runtime.sleep(self._runtime.random() * max(slot.round_s, ROUND_S_MIN) * 2**attempt)
         return self._decide(Settle(key)).kept
+
+    # ---- what this machine has seen before
+
+    def _remembered(self, key: str) -> Mapping[str, Ballot]:
+        return {} if self._sightings is None else self._sightings.promised(self._epoch, key)
+
+    def _seen(self, key: str) -> Sighting | None:
+        return None if self._sightings is None else self._sightings.newest(key)
+
+    def _refuse_rolled_back(self, key: str, seen: Sighting | None, kept: Kept, shown_by: Iterable[str]) -> None:
+        why = contradiction(key, seen, self._epoch, kept)
+        if why is not None:
+            raise rolled_back(key, why, list(shown_by))
+
+    def _note(self, key: str, kept: Kept) -> None:
+        if self._sightings is None:
+            return
+        promised = {client.voter.incarnation: client.promised(key) for client in self._clients.values()}
+        news = sighting(self._epoch, kept), promised
+        if self._noted.get(key) != news:
+            self._sightings.note(key, self._epoch, *news)
+            self._noted[key] = news
+
+    # ---- asking
 
     def _look(self, slot: Slot) -> tuple[dict[str, AcceptorState[Kept]], dict[str, SkyholdError]]:
         """What the voters show, as far as a majority needs it, and why the others show nothing."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from skyhold.consensus.no_majority import REGISTER_DAMAGED, register_lost
+from skyhold.consensus.no_majority import NOT_TO_BE_HAD, register_lost
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.register import Change, Registers, Versioned
 from skyhold.errors import Conflict, Corrupt, SkyholdError, Unavailable
@@ -70,7 +70,7 @@ def _ended(epoch: Registers, key: str, next_configuration: bytes, *, created: bo
     try:
         return _sealed(epoch, key, next_configuration, created=created)
     except Corrupt as error:
-        salvaged = epoch.salvaged(key) if error.code == REGISTER_DAMAGED else None
+        salvaged = epoch.salvaged(key) if error.code in NOT_TO_BE_HAD else None
         if not salvaged:
             raise
     newest = salvaged[-1].value

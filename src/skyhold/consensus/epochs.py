@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from skyhold.consensus.carrying import CONFIG, NAMES, SEAL_ATTEMPTS_MAX, Succession, carry_over, contended_seal
-from skyhold.consensus.no_majority import REGISTER_DAMAGED, REGISTER_LOST
+from skyhold.consensus.no_majority import NOT_TO_BE_HAD, REGISTER_DAMAGED, REGISTER_LOST
 from skyhold.consensus.register import Change, Known, Registers, Resync, Versioned, register_sealed
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, Unavailable
 
@@ -258,7 +258,7 @@ class EpochRegisters(Registers):
         """A register that is damaged has no seal to show. Follow that of another one, as it may go on in the next
         epoch; where there is none, or it cannot be read, raise the error."""
         seal = None
-        if error.code == REGISTER_DAMAGED:
+        if error.code in NOT_TO_BE_HAD:
             with suppress(Corrupt):
                 value = epoch.read(NAMES if key == CONFIG else CONFIG)
                 seal = None if value is None else value.next_configuration
@@ -303,7 +303,7 @@ class EpochRegisters(Registers):
                 hint="Run any command, such as `skyhold status`, with credentials that may write",
             ) from error
         except Corrupt as error:
-            if error.code not in {REGISTER_DAMAGED, REGISTER_LOST}:
+            if error.code not in {*NOT_TO_BE_HAD, REGISTER_LOST}:
                 raise
             raise Corrupt(
                 f"The store is moving to another configuration, with all registers, and cannot go on: {error.message}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from skyhold.errors import Corrupt, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
@@ -11,6 +11,10 @@ REGISTER_DAMAGED: Final = "register_damaged"
 REGISTER_LOST: Final = "register_lost"
 ACCEPTOR_DAMAGED: Final = "acceptor_damaged"
 ACCEPTOR_RETIRED: Final = "acceptor_retired"
+REGISTER_ROLLED_BACK: Final = "register_rolled_back"
+VOTER_WENT_BACK: Final = "voter_went_back"
+NOT_TO_BE_HAD: Final = frozenset({REGISTER_DAMAGED, REGISTER_ROLLED_BACK})
+"""The codes of a register whose voters answer, and do not hold what they did: to wait does not help."""
 
 
 def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, sent: bool) -> SkyholdError:
@@ -23,9 +27,12 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
     message = (
         f"Register {key} needs {voters // 2 + 1} of its {voters} voters, and {len(errors)} do not take part ({reasons})"
     )
+    back = [name for name, error in errors.items() if error.code == VOTER_WENT_BACK]
     damaged = [name for name, error in errors.items() if error.code in {ACCEPTOR_DAMAGED, ACCEPTOR_RETIRED}]
-    if damaged and voters - len(errors) + len(damaged) > voters // 2:
-        return _register_damaged(key, message, sorted(damaged), sent=sent)
+    if (damaged or back) and voters - len(errors) + len(damaged) + len(back) > voters // 2:
+        if back and not damaged and not sent:
+            return rolled_back(key, message, back)
+        return _register_damaged(key, message, sorted(damaged + back), sent=sent)
     if sent:
         return OutcomeUnknown(
             f"{message}; the change was sent, and takes effect or not once they do",
@@ -106,6 +113,19 @@ def acceptor_retired(voter: str, key: str) -> Corrupt:
         hint=f"Run it again: {way_back(key)}",
         bucket=voter,
         key=key,
+    )
+
+
+def rolled_back(key: str, why: str, buckets: Collection[str]) -> Corrupt:
+    """The error of a register of which voters show an older state than this machine has seen: to take it for the newest
+    would be to lose, without a word, what was acknowledged since."""
+    return Corrupt(
+        f"Register {key} was rolled back in {', '.join(f'`{name}`' for name in sorted(buckets))}: {why}",
+        code=REGISTER_ROLLED_BACK,
+        hint="Bring the buckets back to what they held. If that is lost, or the store was recovered on purpose, take "
+        "it as it is now: skyhold connect URL --accept-rollback",
+        key=key,
+        buckets=sorted(buckets),
     )
 
 

@@ -249,7 +249,7 @@ def _connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
     try:
-        _use_write_ahead_log(connection, busy_timeout_s)
+        use_write_ahead_log(connection, busy_timeout_s)
         connection.execute("PRAGMA synchronous = FULL")
         _create_schema(connection, path)
     except BaseException:
@@ -258,7 +258,7 @@ def _connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
     return connection
 
 
-def _use_write_ahead_log(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
+def use_write_ahead_log(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
     """Switching the mode needs a lock that SQLite does not wait for, so processes that create one file at once do."""
     deadline_s = time.monotonic() + busy_timeout_s
     while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -18,7 +18,7 @@ from skyhold.consensus.acceptor_object import (
     object_key,
     parse_object_key,
 )
-from skyhold.consensus.no_majority import acceptor_damaged, acceptor_retired
+from skyhold.consensus.no_majority import VOTER_WENT_BACK, acceptor_damaged, acceptor_retired
 from skyhold.consensus.operation import Kept, newest
 from skyhold.consensus.paxos import Get, Lost, Put, Refused, Seen, Silent
 from skyhold.consensus.register import Change
@@ -58,12 +58,23 @@ class VoterClient:
     """Thread-safe: every method works on what it reads, and what is remembered only ever grows. `away_s` is how long it
     last took to answer a read, and infinite where it did not; `owes` are the reads that it has not answered yet."""
 
-    def __init__(self, voter: Voter, epoch: int, keys: FrameKeys, runtime: Runtime, writer: str) -> None:
+    def __init__(
+        self,
+        voter: Voter,
+        epoch: int,
+        keys: FrameKeys,
+        runtime: Runtime,
+        writer: str,
+        remembered: Callable[[str], Mapping[str, Ballot]] = lambda _: {},
+    ) -> None:
+        """`remembered` gives the greatest ballots that the voters are known to have promised of a register, by
+        incarnation."""
         self.voter = voter
         self._epoch = epoch
         self._keys = keys
         self._runtime = runtime
         self._writer = writer
+        self._remembered = remembered
         self.away_s = inf
         self.owes: set[object] = set()
         self._verified = False
@@ -102,7 +113,7 @@ class VoterClient:
                 self._verify()
             except SkyholdError as error:
                 return Silent(name, error)
-        self._promised[key] = max(self._promised.get(key, NO_BALLOT), effect.state.promised)
+        self._promised[key] = max(self.promised(key), effect.state.promised)
         self._held[key] = _Held(tag, held)
         return Seen(name, tag, effect.state)
 
@@ -120,7 +131,7 @@ class VoterClient:
         created with a promise alone, and whoever finds one without a value asks the bucket what it is *after* that,
         before it counts. So an acceptor with a value is from before, and to ask once, beside it, will do."""
         try:
-            before = self._promised.get(key, NO_BALLOT)  # of another thread's read that ends first nothing follows
+            before = self.promised(key)  # of another thread's read that ends first nothing follows
             wait_until_verified = None if self._verified else self._verify_beside()
             asked_s = self._runtime.monotonic()
             found = self._read(key)
@@ -174,6 +185,12 @@ class VoterClient:
         chosen = decided.value.version if decided is not None and decided in value else 0
         return min(max(chosen, found.held.decided), current.version if current else 0)
 
+    def promised(self, key: str) -> Ballot:
+        """The greatest ballot that it is known to have promised."""
+        if key not in self._promised:
+            self._promised[key] = self._remembered(key).get(self.voter.incarnation, NO_BALLOT)
+        return self._promised[key]
+
     def held(self, key: str) -> AcceptorObject | None:
         """What was last seen there."""
         found = self._held.get(key)
@@ -200,14 +217,14 @@ class VoterClient:
     def _refuse_older(self, key: str, before: Ballot, promised: Ballot) -> None:
         if promised < before:
             raise Corrupt(
-                f"Bucket `{self.voter.name}` shows an older state of register {key} than it did before: it was "
-                "restored or answers from a stale copy",
-                code="voter_went_back",
-                hint=f"Replace it as a voter, or find out why: `skyhold bucket check {self.voter.name}`",
+                f"Bucket `{self.voter.name}` shows an older state of register {key} than this machine saw there "
+                "before: it was restored or replayed, or answers from a stale copy",
+                code=VOTER_WENT_BACK,
+                hint=f"Admit it again: skyhold store voters replace {self.voter.name}",
                 bucket=self.voter.name,
                 key=key,
             )
-        self._promised[key] = max(promised, self._promised.get(key, NO_BALLOT))
+        self._promised[key] = max(promised, self.promised(key))
 
     def _pace(self, key: str) -> None:
         interval_s = self.voter.write_interval_s

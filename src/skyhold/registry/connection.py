@@ -28,6 +28,7 @@ from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.no_majority import register_lost
 from skyhold.consensus.pinned import PinnedRegisters
 from skyhold.consensus.register import Known, Registers
+from skyhold.consensus.sightings import SightingsFile
 from skyhold.consensus.stale import StaleRegisters
 from skyhold.errors import Corrupt, InvalidInput, OutcomeUnknown, SkyholdError, Unavailable
 from skyhold.registry.epochs import StoreSuccession, newest_engine, open_registers
@@ -311,6 +312,10 @@ class Connection:
         return Catalogue(self.state.folder)
 
     @cached_property
+    def sightings(self) -> SightingsFile:
+        return SightingsFile(self.state.sightings)
+
+    @cached_property
     def cache(self) -> CacheFolder:
         folder = self.settings.cache_folder or cache_folder()
         return CacheFolder(Path(folder) / self.document.store, self.settings.cache_size_bytes)
@@ -347,3 +352,5 @@ class Connection:
             for registers in (*self._retired, self._registers):
                 if registers is not None:
                     registers.close()
+            if "sightings" in self.__dict__:
+                self.sightings.close()

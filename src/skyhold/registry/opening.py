@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import open_bucket
+from skyhold.consensus.sightings import SightingsFile
 from skyhold.errors import (
     Corrupt,
     InvalidInput,
@@ -32,9 +34,12 @@ def document_for(document: StoreDocument, configuration: Configuration, configur
     return document.for_bucket(configured.location.name, configured.incarnation, hints)
 
 
-def open_store(url: str, settings: Settings, *, meet: bool = False, max_age_s: float | None = None) -> Connection:
+def open_store(
+    url: str, settings: Settings, *, meet: bool = False, accept_rollback: bool = False, max_age_s: float | None = None
+) -> Connection:
     """Open the store that a bucket's URL names. Where that bucket is away, damaged or closed to us, another one that
     this machine has met opens it as well. `meet` takes the bucket's own word for which store it is, as `connect` does.
+    With `accept_rollback` what this machine has seen of the store's registers is forgotten: they are taken as they are.
     `max_age_s` as `Connection` takes it.
 
     Raises `PermissionDenied` code `other_machine` where the registers live elsewhere.
@@ -59,6 +64,9 @@ def open_store(url: str, settings: Settings, *, meet: bool = False, max_age_s: f
             continue
         places = (replace(candidate, name=document.bucket), *(met.locations if met is not None else ()))
         state = state_folder.store(document.store)
+        if accept_rollback:
+            with closing(SightingsFile(state.sightings)) as sightings:
+                sightings.forget()
         connection = Connection(document, keys, state, settings, places, max_age_s=max_age_s)
         if met is None:
             remember(connection)

@@ -130,6 +130,7 @@ def begin_with(connection: Connection, found: Salvage) -> None:
             hint="Bring back another bucket of the store, then run `skyhold recover` again",
         )
     epoch = _epoch(connection, decode_configuration(value.data), found)
+    connection.sightings.forget()  # who says that the others are lost gives up what they alone knew
     connection.begin(epoch.configuration)
     places = {location.name: location for location in epoch.configuration.locations}
     # The registers first: nobody looks for them yet, and where this dies, it is done again in an epoch of its own.

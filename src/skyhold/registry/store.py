@@ -354,9 +354,15 @@ def open(url: str | None = None, *, settings: Settings | None = None, max_age_s:
     return Store(open_store(place, chosen, max_age_s=max_age_s))
 
 
-def connect(url: str, *, settings: Settings | None = None) -> Store:
-    """Join a store that exists, and remember it on this machine."""
-    return Store(open_store(given.text(url, "the URL"), settings or load_settings(), meet=True))
+def connect(url: str, *, settings: Settings | None = None, accept_rollback: bool = False) -> Store:
+    """Join a store that exists, and remember it on this machine.
+
+    This machine refuses refs that are older than what it has seen (`Corrupt` code `register_rolled_back`).
+    `accept_rollback` makes it forget what it has seen, once: after a recovery on purpose, or where newer ones are lost.
+    """
+    return Store(
+        open_store(given.text(url, "the URL"), settings or load_settings(), meet=True, accept_rollback=accept_rollback)
+    )
 
 
 def recover(url: str, *, settings: Settings | None = None, minority: bool = False) -> tuple[Store, RecoverReport]:

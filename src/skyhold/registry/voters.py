@@ -59,7 +59,9 @@ def open_voters(
             )
             verify = _believe if verified else verify
             voters.append(Voter(bucket, incarnation, verify, WRITE_INTERVAL_S.get(location.provider, 0.0)))
-        registers = BucketRegisters(voters, engine.term, connection.keys, writer=connection.author)
+        registers = BucketRegisters(
+            voters, engine.term, connection.keys, writer=connection.author, sightings=connection.sightings
+        )
         opened.pop_all()  # they are the registers' from here on
         return registers
 

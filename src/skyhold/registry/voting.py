@@ -12,7 +12,7 @@ from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG, NAMES
 from skyhold.consensus.framed import FramedRegisters
-from skyhold.consensus.no_majority import REGISTER_DAMAGED
+from skyhold.consensus.no_majority import NOT_TO_BE_HAD
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.register import Known
 from skyhold.errors import Corrupt, SkyholdError
@@ -134,7 +134,7 @@ def level(registers: BucketRegisters) -> int:
         try:
             registers.outcome(key, new_operation_id())  # which settles the register, at every voter that answers
         except Corrupt as error:
-            if error.code != REGISTER_DAMAGED:
+            if error.code not in NOT_TO_BE_HAD:
                 raise
             return False
         return True

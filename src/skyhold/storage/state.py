@@ -60,6 +60,11 @@ class StoreState:
         return self.folder / "catalogue.db"
 
     @property
+    def sightings(self) -> Path:
+        """The SQLite database of what was seen of the registers in the buckets; one that is lost is begun anew."""
+        return self.folder / "sightings.db"
+
+    @property
     def journal(self) -> Path:
         """The folder of the journals of pushes that are not finished."""
         return self.folder / "journal"

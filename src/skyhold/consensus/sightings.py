@@ -1,0 +1,172 @@
+"""What this machine has seen of the registers of a store, so that nobody can show it an older state as the newest.
+
+Of each register the newest value that was known to be chosen; of each voter the greatest ballot that it has promised. A
+voter that shows a smaller one has gone back: it takes no part. Since a chosen value was accepted by a majority, whose
+ballots are noted with it, no majority that is left can answer without it. The newest value is compared besides: in
+another epoch voters have other ballots.
+
+It is a safeguard, and no part of the store: one that is lost makes this machine one that comes new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from skyhold.consensus.acceptor import Ballot
+from skyhold.consensus.carrying import CONFIG
+from skyhold.consensus.operation import Kept, newest, version_of
+from skyhold.consensus.sqlite import use_write_ahead_log
+from skyhold.consensus.sqlite_errors import translated
+
+BUSY_TIMEOUT_S: Final = 15.0
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS registers(
+    key TEXT PRIMARY KEY, epoch INTEGER NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS voters(
+    epoch INTEGER NOT NULL, key TEXT NOT NULL, incarnation TEXT NOT NULL, counter INTEGER NOT NULL,
+    proposer TEXT NOT NULL, PRIMARY KEY(epoch, key, incarnation)) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
+_NOTE_REGISTER: Final = (
+    "INSERT INTO registers VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
+    " SET epoch = excluded.epoch, version = excluded.version, digest = excluded.digest"
+    " WHERE (excluded.epoch, excluded.version) > (epoch, version)"
+)
+_NOTE_VOTER: Final = (
+    "INSERT INTO voters VALUES (?, ?, ?, ?, ?) ON CONFLICT (epoch, key, incarnation) DO UPDATE"
+    " SET counter = excluded.counter, proposer = excluded.proposer"
+    " WHERE (excluded.counter, excluded.proposer) > (counter, proposer)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A value of a register that was chosen in an epoch; the digest is that of its data."""
+
+    epoch: int
+    version: int
+    digest: str
+
+
+class Sightings(ABC):
+    """See the module. Thread-safe."""
+
+    @abstractmethod
+    def newest(self, key: str) -> Sighting | None:
+        """The newest value of a register that was noted."""
+
+    @abstractmethod
+    def promised(self, epoch: int, key: str) -> Mapping[str, Ballot]:
+        """The greatest ballots that the voters of an epoch have promised, by their incarnations."""
+
+    @abstractmethod
+    def note(self, key: str, epoch: int, seen: Sighting | None, promised: Mapping[str, Ballot]) -> None:
+        """Note what was seen. Nothing that was noted becomes smaller."""
+
+
+def sighting(epoch: int, kept: Kept) -> Sighting | None:
+    """What is noted of a value. A seal is not the last word on its register, and is not noted."""
+    value = newest(kept)
+    return None if value is None or value.sealed else Sighting(epoch, value.version, _digest(value.data))
+
+
+def contradiction(key: str, seen: Sighting | None, epoch: int, kept: Kept) -> str | None:
+    """Why a value that voters of an epoch show as the newest cannot follow on what was seen before; None if it can."""
+    value, version = newest(kept), version_of(kept)
+    if seen is None or (value is not None and value.sealed) or (value is None and epoch != seen.epoch):
+        return None  # a seal leads on; what is absent may be in another epoch, or this one has not begun
+    if epoch < seen.epoch:
+        return f"it is shown in epoch {epoch}, and this machine has seen epoch {seen.epoch}"
+    if version < seen.version:
+        return f"it is shown at version {version}, and this machine has seen version {seen.version}"
+    of_then = next((change.value for change in kept if change.value.version == seen.version), None)
+    replaced = key == CONFIG and epoch != seen.epoch  # an epoch begins with a configuration of its own
+    if of_then is not None and not replaced and _digest(of_then.data) != seen.digest:
+        return f"its change {seen.version} is shown with other data than this machine has seen"
+    return None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class SightingsFile(Sightings):
+    """What is noted, in the SQLite file `path`. Several processes may use it at once; a forked one opens it for itself.
+
+    Raises `Corrupt` code `sightings_damaged`, `Unavailable`, `PermissionDenied` and `QuotaExceeded`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def newest(self, key: str) -> Sighting | None:
+        with self._open() as connection:
+            row = connection.execute("SELECT epoch, version, digest FROM registers WHERE key = ?", (key,)).fetchone()
+        return None if row is None else Sighting(*row)
+
+    def promised(self, epoch: int, key: str) -> Mapping[str, Ballot]:
+        with self._open() as connection:
+            rows = connection.execute(
+                "SELECT incarnation, counter, proposer FROM voters WHERE epoch = ? AND key = ?", (epoch, key)
+            ).fetchall()
+        return {incarnation: Ballot(counter, proposer) for incarnation, counter, proposer in rows}
+
+    def note(self, key: str, epoch: int, seen: Sighting | None, promised: Mapping[str, Ballot]) -> None:
+        rows = [(epoch, key, incarnation, ballot.counter, ballot.proposer) for incarnation, ballot in promised.items()]
+        with self._open() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                if seen is not None:
+                    connection.execute(_NOTE_REGISTER, (key, seen.epoch, seen.version, seen.digest))
+                connection.executemany(_NOTE_VOTER, rows)
+                connection.execute("DELETE FROM voters WHERE key = ? AND epoch < ?", (key, epoch))
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def forget(self) -> None:
+        """Take what the buckets show from now on."""
+        with self._open() as connection:
+            connection.executescript("BEGIN IMMEDIATE; DELETE FROM registers; DELETE FROM voters; COMMIT;")
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        if self._pid != os.getpid():
+            _inherited.append(self._connection)  # to close it would be the parent's to do
+            self._connection, self._lock, self._pid = None, threading.Lock(), os.getpid()
+        with self._lock, translated(self._path, what="File", code="sightings", damaged=_DELETE):
+            if self._connection is None:
+                self._connection = self._connect()
+            yield self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        use_write_ahead_log(connection, BUSY_TIMEOUT_S)
+        # The newest notes may be lost with the power, not with the process: to wait for the disk slows each change.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_SCHEMA)
+        return connection
+
+
+_DELETE: Final = "Delete the file: this machine then takes what the buckets show, as one that comes new"
+_inherited: list[object] = []

@@ -1,0 +1,196 @@
+"""A machine that has seen newer refs refuses older ones, and names the buckets that went back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import skyhold
+from skyhold.errors import Corrupt, SkyholdError
+from tests.endtoend.killing import in_child
+from tests.endtoend.machines import Machine, Scene
+from tests.endtoend.stores import head, level, push
+
+
+def refs_of(scene: Scene, cloud: str) -> Path:
+    """The register of the one repository."""
+    (path,) = (scene.cloud(cloud) / "registers").rglob("repository-*")
+    return path
+
+
+def pushed_twice(scene: Scene, kept: Callable[[str], object]) -> tuple[str, str]:
+    """The digests of two pushes; between them, when all voters are level, each cloud's state is handed to `kept`."""
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        level(store)
+        for cloud in "abc":
+            kept(cloud)
+        second = push(store, scene, 2)
+        level(store)
+    return first, second
+
+
+def keep_register(scene: Scene) -> Callable[[str], object]:
+    return lambda cloud: shutil.copy(refs_of(scene, cloud), scene.place / f"register-{cloud}")
+
+
+def replay(scene: Scene, *clouds: str) -> None:
+    for cloud in clouds:
+        shutil.copy(scene.place / f"register-{cloud}", refs_of(scene, cloud))
+
+
+def test_register_that_is_replayed_in_two_of_three_buckets_is_refused(scene: Scene, ada: Machine) -> None:
+    pushed_twice(scene, keep_register(scene))
+    replay(scene, "a", "b")
+    for name in "abc":
+        with skyhold.open(str(scene.cloud(name))) as store:
+            with pytest.raises(Corrupt) as caught:
+                head(store)
+            assert caught.value.code == "register_rolled_back"
+            assert caught.value.fields["buckets"] == ["a", "b"]
+            with pytest.raises(SkyholdError):
+                push(store, scene, 3)
+
+
+def test_register_that_is_replayed_is_refused_by_the_process_that_goes_on(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        pushed_twice(scene, keep_register(scene))
+        head(store)
+        replay(scene, "a", "b")
+        with pytest.raises(Corrupt) as caught:
+            head(store)
+        assert caught.value.code == "register_rolled_back"
+
+
+def test_process_that_pushed_and_is_gone_leaves_what_it_saw_to_the_next(scene: Scene, ada: Machine) -> None:
+    in_child(lambda: pushed_twice(scene, keep_register(scene)))
+    replay(scene, "b", "c")
+    with skyhold.open(str(scene.cloud("a"))) as store, pytest.raises(Corrupt) as caught:
+        head(store)
+    assert caught.value.fields["buckets"] == ["b", "c"]
+
+
+def test_one_bucket_that_went_back_is_passed_over(scene: Scene, ada: Machine) -> None:
+    _, second = pushed_twice(scene, keep_register(scene))
+    replay(scene, "c")
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        assert head(store) == second
+        push(store, scene, 3)
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_bucket_that_was_restored_makes_no_majority_with_one_that_lagged(
+    scene: Scene, ada: Machine, *, away: bool
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        level(store)
+        scene.keep("first")
+    scene.lose("c")
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        second = push(store, scene, 2)
+        level(store)
+    scene.put_back("first", cloud="c")
+    scene.put_back("first", cloud="b")
+    if away:
+        scene.lose("a")
+        with skyhold.open(str(scene.cloud("c"))) as store, pytest.raises(Corrupt) as caught:
+            head(store)
+        assert caught.value.code == "register_rolled_back"
+        with Machine(scene.place / "eve").at_work(), skyhold.open(str(scene.cloud("c"))) as store:
+            assert head(store) == first  # one that comes new cannot know
+        return
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        assert head(store) == second  # a has it, and is heard
+
+
+def test_register_that_is_deleted_in_two_buckets_is_refused(scene: Scene, ada: Machine) -> None:
+    pushed_twice(scene, keep_register(scene))
+    for cloud in "ab":
+        refs_of(scene, cloud).unlink()
+    with skyhold.open(str(scene.cloud("c"))) as store, pytest.raises(Corrupt) as caught:
+        head(store)
+    assert caught.value.code == "register_rolled_back"
+
+
+def test_store_whose_buckets_were_all_restored_is_refused_until_somebody_accepts_it(scene: Scene, ada: Machine) -> None:
+    def keep(cloud: str) -> None:
+        shutil.copytree(scene.cloud(cloud), scene.place / f"kept-{cloud}")
+
+    first, second = pushed_twice(scene, keep)
+    assert first != second
+    for cloud in "abc":
+        scene.lose(cloud)
+        shutil.copytree(scene.place / f"kept-{cloud}", scene.cloud(cloud))
+    url = str(scene.cloud("a"))
+    with skyhold.open(url) as store, pytest.raises(Corrupt) as caught:
+        head(store)
+    assert caught.value.fields["buckets"] == ["a", "b", "c"]
+    assert "--accept-rollback" in str(caught.value.hint)
+    skyhold.connect(url, accept_rollback=True).close()
+    with skyhold.open(url) as store:
+        assert head(store) == first
+        third = push(store, scene, 3)
+        assert head(store) == third
+
+
+def test_epoch_of_before_is_refused_where_its_buckets_are_restored(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        push(store, scene, 1)
+        level(store)
+        scene.keep("first")
+        for name in "de":
+            store.add_bucket(name, str(scene.cloud(name)))
+        push(store, scene, 2)
+        level(store)
+    for name in "abc":
+        scene.put_back("first", cloud=name)
+    for name in "de":
+        scene.lose(name)
+    with skyhold.open(str(scene.cloud("a"))) as store, pytest.raises(Corrupt) as caught:
+        head(store)
+    assert caught.value.code == "register_rolled_back"
+
+
+def test_voter_that_is_admitted_again_counts_though_it_went_back(scene: Scene, ada: Machine) -> None:
+    _, second = pushed_twice(scene, keep_register(scene))
+    replay(scene, "c")
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        store.replace_voter("c")
+        level(store)
+    scene.lose("a")
+    with skyhold.open(str(scene.cloud("c"))) as store:
+        assert head(store) == second
+        push(store, scene, 3)
+
+
+def test_status_names_the_voter_that_went_back(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        push(store, scene, 1)
+        level(store)
+        (names,) = (scene.cloud("c") / "registers").rglob("names")
+        before = names.read_bytes()
+        push(store, scene, 2, "team/other")
+        level(store)
+    names.write_bytes(before)
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        status = store.engine_status()
+    assert (status.quorum, [voter.name for voter in status.voters if voter.error]) == ("degraded", ["c"])
+
+
+def test_machine_that_begins_anew_with_a_minority_goes_on_with_less(scene: Scene, ada: Machine) -> None:
+    first, _ = pushed_twice(scene, keep_register(scene))
+    replay(scene, "c")
+    scene.lose("a")
+    scene.lose("b")
+    url = str(scene.cloud("c"))
+    recovered, _ = skyhold.recover(url, minority=True)
+    with recovered:
+        assert head(recovered) == first
+        recovered.remove_bucket("a", "b", force=True)
+        third = push(recovered, scene, 3)
+    with skyhold.open(url) as store:
+        assert head(store) == third
