@@ -12,7 +12,7 @@ from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.codec.frame import DataKey, FrameKeys
 from skyhold.consensus.buckets import BucketRegisters
-from skyhold.consensus.checkpoint import CheckpointedRegisters
+from skyhold.consensus.checkpoint import CheckpointedRegisters, Holders
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.consensus.voter import Voter
@@ -96,10 +96,9 @@ def checkpointed(
     return CheckpointedRegisters(
         FramedRegisters(engine, keys),
         engine,
-        buckets,
+        lambda: Holders(tuple(buckets), needed, engine.configured() or 0),
         keys,
         NAME_KEY,
-        needed=needed,
         term=term,
         machine=machine,
         read_holder=lambda bucket: (

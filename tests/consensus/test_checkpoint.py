@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from skyhold.consensus.checkpoint import CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, parse_checkpoint_key
-from skyhold.consensus.framed import FRAMED_DATA_BYTES_MAX
+from skyhold.consensus.checkpoint import (
+    CHECKPOINT_BYTES_MAX,
+    CHECKPOINTS_KEPT,
+    Holders,
+    checkpoint_prefix,
+    parse_checkpoint_key,
+)
+from skyhold.consensus.framed import FRAMED_DATA_BYTES_MAX, FramedRegisters
 from skyhold.consensus.recovery import recover_registers, restore
 from skyhold.consensus.register import Registers, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
@@ -291,3 +297,37 @@ def test_empty_buckets_recover_nothing(buckets: list[FlakyBucket]) -> None:
     assert recovery.checkpoints == {}
     assert recovery.term == 0
     assert recovery.answered == ["cloud-0", "cloud-1", "cloud-2"]
+
+
+def test_checkpoint_that_is_written_while_the_configuration_changes_is_written_to_the_buckets_of_then(
+    tmp_path: Path,
+) -> None:
+    buckets = new_buckets(3)
+    registers = checkpointed(tmp_path / "registers.db", buckets[:2])
+    registers.compare_and_set("config", 0, b"before", "op-1")
+    other = SqliteRegisters(tmp_path / "registers.db")
+
+    def reconfigure() -> None:
+        buckets[0].before_write = None
+        other.compare_and_set("config", 1, FramedRegisters(other, KEYS)._framed("config", b"after"), "op-2")
+        registers._holders = lambda: Holders(tuple(buckets[1:]), 2, other.configured() or 0)
+
+    buckets[0].before_write = reconfigure
+    registers.compare_and_set("names", 0, b"one", "op-3")
+    prefix = checkpoint_prefix("names", 0, 1, NAME_KEY)
+    assert any(info.key.startswith(prefix) for info in buckets[2].list("checkpoints/"))
+    assert other.pending_checkpoints() == ("config",)
+
+
+def test_change_for_one_configuration_is_refused_in_another(tmp_path: Path) -> None:
+    registers = checkpointed(tmp_path / "registers.db", new_buckets(3))
+    registers.compare_and_set("config", 0, b"before", "op-1")
+    configured = registers.configured()
+    assert configured == 1
+    first = registers.compare_and_set_in(configured, "names", 0, b"one", "op-2")
+    registers.compare_and_set("config", 1, b"after", "op-3")
+    with pytest.raises(Conflict) as caught:
+        registers.compare_and_set_in(configured, "names", 1, b"two", "op-4")
+    assert caught.value.code == "membership_changed"
+    assert registers.compare_and_set_in(configured, "names", 0, b"one", "op-2") == first  # it was done before
+    assert registers.read("names") == first

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from time import monotonic
@@ -47,8 +47,9 @@ class CheckpointLog(Protocol):
     def last_checkpoint(self, key: str) -> tuple[int, str] | None:
         """Version and digest (SHA-256 of the body, hex) of the checkpoint that was noted last."""
 
-    def note_checkpoint(self, key: str, version: int, digest: str) -> None:
-        """Note a checkpoint; one of an older version than the noted one changes nothing."""
+    def note_checkpoint(self, key: str, version: int, digest: str, configured: int) -> bool:
+        """Note a checkpoint; one of an older version than the noted one changes nothing. False, and nothing is noted,
+        where the register `config` is not at version `configured` any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,23 @@ class Checkpoint:
         return checkpoint
 
 
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """The buckets that hold checkpoints, and how many of them have to, in the configuration that register `config` has
+    at this version."""
+
+    buckets: tuple[Bucket, ...]
+    needed: int
+    configured: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.needed <= len(self.buckets):
+            raise ValueError(f"needed={self.needed} of {len(self.buckets)} buckets")
+
+
 class CheckpointedRegisters(Registers):
-    """Wraps the registers of this machine: a change is acknowledged once `needed` of `buckets` hold its checkpoint.
+    """Wraps the registers of this machine: a change is acknowledged once as many of the store's buckets as `holders`
+    says hold its checkpoint. It is asked for every change, since another process may have changed the configuration.
 
     `term` and `machine` are those of the store's engine in `store.json`. `read_holder` reads both in a bucket's
     `store.json`: where the term is greater, or another machine's, the store was recovered elsewhere, and nothing is
@@ -110,23 +126,21 @@ class CheckpointedRegisters(Registers):
         self,
         registers: Registers,
         log: CheckpointLog,
-        buckets: Sequence[Bucket],
+        holders: Callable[[], Holders],
         keys: FrameKeys,
         name_key: bytes,
         *,
-        needed: int,
         term: int,
         machine: str,
         read_holder: Callable[[Bucket], tuple[int, str]],
     ) -> None:
-        if not 1 <= needed <= len(buckets) or not 0 <= term <= TERM_MAX:
-            raise ValueError(f"needed={needed} of {len(buckets)} buckets, term={term}")
+        if not 0 <= term <= TERM_MAX:
+            raise ValueError(f"term={term}")
         self._registers = registers
         self._log = log
-        self._buckets = tuple(buckets)
+        self._holders = holders
         self._keys = keys
         self._name_key = name_key
-        self._needed = needed
         self._term = term
         self._machine = machine
         self._read_holder = read_holder
@@ -136,6 +150,16 @@ class CheckpointedRegisters(Registers):
 
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
         value = self._registers.compare_and_set(key, expected_version, data, operation_id)
+        self._settle(key)
+        return value
+
+    def configured(self) -> int | None:
+        return self._registers.configured()
+
+    def compare_and_set_in(
+        self, configured: int | None, key: str, expected_version: int, data: bytes, operation_id: str
+    ) -> Versioned:
+        value = self._registers.compare_and_set_in(configured, key, expected_version, data, operation_id)
         self._settle(key)
         return value
 
@@ -190,24 +214,32 @@ class CheckpointedRegisters(Registers):
 
     def _settle(self, key: str, *, again: bool = False) -> None:
         """Write the checkpoint of a register's newest change, unless it is noted. It stands for all changes before."""
-        value = self._registers.read(key)
-        noted = self._log.last_checkpoint(key)
-        if value is None or (noted is not None and noted[0] >= value.version and not again):
-            return
-        checkpoint = Checkpoint(key, self._term, value, self._machine, noted[1] if noted else None)
-        body = checkpoint.encode()
+        while True:
+            value = self._registers.read(key)
+            noted = self._log.last_checkpoint(key)
+            if value is None or (noted is not None and noted[0] >= value.version and not again):
+                return
+            holders = self._holders()
+            digest = self._write_to(holders, key, value, noted[1] if noted else None)
+            if self._log.note_checkpoint(key, value.version, digest, holders.configured):
+                return
+            # The configuration was changed meanwhile: other buckets have to hold it by now.
+
+    def _write_to(self, holders: Holders, key: str, value: Versioned, previous: str | None) -> str:
+        """Write a checkpoint to as many buckets as are needed, or raise; its digest."""
+        body = Checkpoint(key, self._term, value, self._machine, previous).encode()
         prefix = checkpoint_prefix(key, self._term, value.version, self._name_key)
         object_key = prefix + secrets.token_hex(16)
         frame = encode_frame(Kind.CHECKPOINT, body, context=object_key, keys=self._keys)
         failures = _write_to_all(
-            self._buckets, lambda bucket: self._write(bucket, object_key, frame, value.version), self._needed
+            holders.buckets, lambda bucket: self._write(bucket, object_key, frame, value.version), holders.needed
         )
         fenced = next((error for error in failures.values() if isinstance(error, Conflict)), None)
         if fenced is not None:
             raise fenced
-        if len(self._buckets) - len(failures) < self._needed:
-            raise _pending(key, value.version, failures, len(self._buckets), self._needed)
-        self._log.note_checkpoint(key, value.version, hashlib.sha256(body).hexdigest())
+        if len(holders.buckets) - len(failures) < holders.needed:
+            raise _pending(key, value.version, failures, holders)
+        return hashlib.sha256(body).hexdigest()
 
     def _write(self, bucket: Bucket, object_key: str, frame: bytes, version: int) -> None:
         bucket.write(object_key, frame)
@@ -292,13 +324,11 @@ def _prune(bucket: Bucket, folder: str) -> None:
         return
 
 
-def _pending(
-    key: str, version: int, failures: dict[str, SkyholdError | None], buckets: int, needed: int
-) -> OutcomeUnknown:
+def _pending(key: str, version: int, failures: Mapping[str, SkyholdError | None], holders: Holders) -> OutcomeUnknown:
     said = "; ".join(f"`{name}`: {error.message if error else 'no answer yet'}" for name, error in failures.items())
     return OutcomeUnknown(
         f"Change {version} of register {key} is committed on this machine, but its checkpoint reached "
-        f"{buckets - len(failures)} of the {needed} buckets that must hold it ({said})",
+        f"{len(holders.buckets) - len(failures)} of the {holders.needed} buckets that must hold it ({said})",
         code="checkpoint_pending",
         hint="Run the command again, or `skyhold sync`, when the buckets answer; until then do not lose this machine",
         key=key,

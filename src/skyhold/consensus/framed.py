@@ -54,6 +54,16 @@ class FramedRegisters(Registers):
         value = self._registers.compare_and_set(key, expected_version, self._framed(key, data), operation_id)
         return self._opened(key, value)
 
+    def configured(self) -> int | None:
+        return self._registers.configured()
+
+    def compare_and_set_in(
+        self, configured: int | None, key: str, expected_version: int, data: bytes, operation_id: str
+    ) -> Versioned:
+        framed = self._framed(key, data)
+        value = self._registers.compare_and_set_in(configured, key, expected_version, framed, operation_id)
+        return self._opened(key, value)
+
     def outcome(self, key: str, operation_id: str) -> Versioned | None:
         value = self._registers.outcome(key, operation_id)
         return None if value is None else self._opened(key, value)

@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from skyhold.consensus.epochs import EpochRegisters
-from skyhold.consensus.register import Change, Registers, Resync, Versioned
+from skyhold.consensus.register import Change, Registers, Resync, Versioned, membership_changed
 from skyhold.errors import Conflict
-
-MOVED: Final = "membership_changed"
 
 
 class PinnedRegisters(Registers):
     """The registers of a store, read in whichever epoch it is, and changed in the present one alone.
 
     Who writes objects to the buckets of an epoch, and then names them in a register, must not do so once other buckets
-    count. A change raises `Conflict` code `membership_changed` where that epoch has ended, and has no effect then.
+    count. A change raises `Conflict` code `membership_changed` where that epoch has ended, or has other buckets by now,
+    and has no effect then.
     """
 
     def __init__(self, epochs: EpochRegisters) -> None:
         self._epochs = epochs
         self._epoch = epochs.current
+        self._configured = self._epoch.configured()
 
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
         if self._epochs.current is self._epoch:
             try:
-                return self._epoch.compare_and_set(key, expected_version, data, operation_id)
+                return self._epoch.compare_and_set_in(self._configured, key, expected_version, data, operation_id)
             except Conflict as conflict:
                 if conflict.code != "register_sealed":
                     raise
         earlier = self._epochs.outcome(key, operation_id)
         if earlier is not None:
             return earlier
-        raise Conflict(
-            "The buckets of the store were changed while this ran; nothing of it took effect",
-            code=MOVED,
-            hint="Run the command again: it then writes to the buckets of now, and sends nothing twice",
-            key=key,
-        )
+        raise membership_changed(key)
 
     def read(self, key: str) -> Versioned | None:
         return self._epochs.read(key)

@@ -23,6 +23,7 @@ CHANGES_KEPT: Final = 64
 OPERATION_ID_BYTES_MAX: Final = 64
 VERSION_MAX: Final = 2**53 - 1
 """What canonical JSON can hold."""
+MEMBERSHIP_CHANGED: Final = "membership_changed"
 
 _KEY: Final = re.compile(r"config|names|repository/[0-9a-f]{32}")
 _OPERATION_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -114,6 +115,21 @@ class Registers(ABC):
         `register_data_size` unless the data has 1 to `DATA_BYTES_MAX` bytes. `Unavailable` speaks of its own call
         alone: an earlier one under the same id, whose outcome was unknown, may still take effect.
         """
+
+    def configured(self) -> int | None:
+        """The version of the register `config`, where a new configuration begins no epoch; else None."""
+        return None
+
+    def compare_and_set_in(
+        self,
+        configured: int | None,  # noqa: ARG002 - an epoch that ends refuses every change
+        key: str,
+        expected_version: int,
+        data: bytes,
+        operation_id: str,
+    ) -> Versioned:
+        """As `compare_and_set`, while `configured` is as it was. Raises `Conflict` code `membership_changed` else."""
+        return self.compare_and_set(key, expected_version, data, operation_id)
 
     @abstractmethod
     def outcome(self, key: str, operation_id: str) -> Versioned | None:
@@ -252,6 +268,16 @@ def register_changed(key: str, expected_version: int, current: Versioned | None)
         key=key,
         expected_version=expected_version,
         current_version=current_version,
+    )
+
+
+def membership_changed(key: str) -> Conflict:
+    """The error of a change that is right with the buckets of before alone."""
+    return Conflict(
+        "The buckets of the store were changed while this ran; nothing of it took effect",
+        code=MEMBERSHIP_CHANGED,
+        hint="Run the command again: it then writes to the buckets of now, and sends nothing twice",
+        key=key,
     )
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from skyhold.consensus.carrying import CONFIG
 from skyhold.consensus.register import (
     CHANGES_KEPT,
     Change,
@@ -31,6 +32,7 @@ from skyhold.consensus.register import (
     check_next_version,
     check_operation_id,
     check_register_key,
+    membership_changed,
     register_changed,
     register_sealed,
 )
@@ -84,11 +86,22 @@ class SqliteRegisters(Registers):
             return _value(connection.execute(_NEWEST, (key,)).fetchone())
 
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
+        return self.compare_and_set_in(None, key, expected_version, data, operation_id)
+
+    def configured(self) -> int | None:
+        with self._open() as connection:
+            return _configured(connection)
+
+    def compare_and_set_in(
+        self, configured: int | None, key: str, expected_version: int, data: bytes, operation_id: str
+    ) -> Versioned:
         check_change(key, expected_version, data, operation_id)
         with self._transaction() as connection:
             earlier = _value(connection.execute(_OUTCOME, (key, operation_id)).fetchone())
             if earlier is not None:
                 return earlier
+            if configured is not None and _configured(connection) != configured:
+                raise membership_changed(key)
             _check_open(connection, key, expected_version)
             return _append(connection, key, Versioned(expected_version + 1, bytes(data)), operation_id)
 
@@ -160,14 +173,18 @@ class SqliteRegisters(Registers):
             row = connection.execute("SELECT version, digest FROM checkpointed WHERE key = ?", (key,)).fetchone()
         return None if row is None else (int(row[0]), str(row[1]))
 
-    def note_checkpoint(self, key: str, version: int, digest: str) -> None:
-        """Note that the change `version` of a register has reached its checkpoints."""
+    def note_checkpoint(self, key: str, version: int, digest: str, configured: int) -> bool:
+        """Note that the change `version` of a register has reached its checkpoints, in the buckets of the configuration
+        of this version. False, and nothing is noted, where there is another by now."""
         with self._transaction() as connection:
+            if _configured(connection) != configured:
+                return False
             connection.execute(
                 "INSERT INTO checkpointed VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE"
                 " SET version = excluded.version, digest = excluded.digest WHERE excluded.version > version",
                 (key, version, digest),
             )
+        return True
 
     def close(self) -> None:
         with self._lock:
@@ -226,6 +243,13 @@ class SqliteRegisters(Registers):
 
 def _value(row: tuple[int, bytes, bytes | None] | None) -> Versioned | None:
     return None if row is None else Versioned(*row)
+
+
+def _configured(connection: sqlite3.Connection) -> int:
+    """The version of the register `config`; 0 where it was never created."""
+    return int(
+        connection.execute("SELECT coalesce(max(version), 0) FROM changes WHERE key = ?", (CONFIG,)).fetchone()[0]
+    )
 
 
 def _check_open(connection: sqlite3.Connection, key: str, expected_version: int) -> None:

@@ -105,6 +105,7 @@ class Connection:
         self._retired: list[Registers] = []
         self._registers: EpochRegisters | None = None
         self._configuration: Configuration | None = None
+        self._configured: tuple[int, int] | None = None
         self._max_age_s = max_age_s
         self.stale: dict[str, Known] = {}
         self._buckets_pid = os.getpid()
@@ -135,12 +136,13 @@ class Connection:
 
     @property
     def configuration(self) -> Configuration:
-        """The store's configuration, read when it is needed first, and anew in each epoch."""
+        """The store's configuration. Where registers are shared, another one begins an epoch, and what was read holds
+        until its end is met; on one machine another process may have changed it, so its version is asked each time."""
         with self._lock:
             self._check_open()
-            if self._configuration is not None:
-                return self._configuration
-            engine = self.document.engine
+            known, engine = self._configuration, self.document.engine
+            if known is not None and (self.shared or self._registers is None):
+                return known
         try:
             value = self.registers.read(CONFIG)
         except (Unavailable, Corrupt):
@@ -148,6 +150,8 @@ class Connection:
                 raise
             engine = self.document.engine
             value = self.registers.read(CONFIG)
+        if value is None and known is not None:
+            return known  # the store is about to be made
         if value is None and self.registers.list():  # which are made after it
             raise register_lost(CONFIG)
         if value is None:
@@ -156,10 +160,12 @@ class Connection:
                 code="registers_missing",
                 hint="Make it again: skyhold init URL…",
             )
+        if known is not None and self._configured == (engine.term, value.version):
+            return known
         configuration = decode_configuration(value.data)
         with self._lock:
-            if self._configuration is None and self.document.engine == engine:
-                self._configuration = configuration
+            if (self._configuration is None or not self.shared) and self.document.engine == engine:
+                self._configuration, self._configured = configuration, (engine.term, value.version)
             # Where the store has moved on meanwhile, `enter` has noted what holds now.
             return self._configuration or configuration
 
@@ -210,8 +216,6 @@ class Connection:
         """Read the configuration anew when it is needed next."""
         with self._lock:
             self._configuration = None
-            if not self.shared:  # whose checkpoints go to the buckets of before
-                self.reopen()
 
     # ---- registers
 
@@ -337,7 +341,7 @@ class Connection:
             held = sum(name in names for name, _ in voters)
             return durability(policy, every, names).met and (not voters or held > len(voters) // 2)
 
-        buckets = [self.bucket(location.name) for location in locations]
+        buckets = [self.bucket_at(location) for location in locations]
         return Replicas(buckets, enough, lagging=lagging, notes=LateNotes(lambda: self.catalogue))
 
     def close(self) -> None:

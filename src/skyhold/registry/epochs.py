@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.carrying import CONFIG, Succession
-from skyhold.consensus.checkpoint import CheckpointedRegisters
+from skyhold.consensus.checkpoint import CheckpointedRegisters, Holders
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.register import Registers, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
@@ -85,13 +85,22 @@ def open_machine_registers(
                 hint="Run `skyhold recover URL` with the URL of one of its buckets",
             )
         configuration = decode_configuration(value.data)
+
+    def holders() -> Holders:
+        value = framed.read(CONFIG)  # another process of this machine may have changed it
+        now = configuration if value is None else decode_configuration(value.data)
+        return Holders(
+            tuple(connection.bucket_at(location) for location in now.locations),
+            needed or copies_wanted(Policy(), now.locations),
+            0 if value is None else value.version,
+        )
+
     return CheckpointedRegisters(
         framed,
         database,
-        [connection.bucket_at(location) for location in configuration.locations],
+        holders,
         connection.keys,
         connection.store_keys.name_key(),
-        needed=needed or copies_wanted(Policy(), configuration.locations),
         term=engine.term,
         machine=engine.machine,
         read_holder=partial(_holder, connection),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from skyhold.consensus.pinned import MOVED
+from skyhold.consensus.register import MEMBERSHIP_CHANGED
 from skyhold.errors import AlreadyExists, Conflict, Corrupt, NotFound, Unavailable
 from skyhold.registry.catalogue import Catalogue, Names
 from skyhold.registry.change import check
@@ -61,7 +61,7 @@ def push_version(
         try:
             return _Attempt(connection, repository_id, name, request, source, progress, frozenset(lost)).run()
         except Conflict as error:
-            if error.code not in {"gc_epoch_risen", "policy_changed", MOVED} or attempt == ATTEMPTS_MAX:
+            if error.code not in {"gc_epoch_risen", "policy_changed", MEMBERSHIP_CHANGED} or attempt == ATTEMPTS_MAX:
                 raise
         except PacksLost as error:
             connection.catalogue.forget(error.vanished)
@@ -245,9 +245,9 @@ class _Attempt:
         try:
             return commit.under(policy, session, space, packs)
         except Conflict as error:
-            if error.code not in {"policy_changed", MOVED} or attempt == ATTEMPTS_MAX:
+            if error.code not in {"policy_changed", MEMBERSHIP_CHANGED} or attempt == ATTEMPTS_MAX:
                 raise
-            what = "buckets of the store were" if error.code == MOVED else f"policy of {self._name} was"
+            what = "buckets of the store were" if error.code == MEMBERSHIP_CHANGED else f"policy of {self._name} was"
             changed = self._root()[1].policy
             parsed = Policy.from_json(changed)
             if placement_class(parsed) != space.placement_class.hex():

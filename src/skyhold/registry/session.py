@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from skyhold.consensus.pinned import MOVED, PinnedRegisters
+from skyhold.consensus.pinned import PinnedRegisters
+from skyhold.consensus.register import MEMBERSHIP_CHANGED
 from skyhold.errors import Conflict, SkyholdError
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.replicas import Replicas
@@ -46,6 +47,6 @@ def follow_moves(operation: Callable[[], T]) -> T:
         try:
             return operation()
         except Conflict as error:
-            if error.code != MOVED:
+            if error.code != MEMBERSHIP_CHANGED:
                 raise
     return operation()

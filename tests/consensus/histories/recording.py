@@ -8,8 +8,7 @@ from typing import TypeVar
 
 from skyhold import errors
 from skyhold.consensus import register as port
-from skyhold.consensus.pinned import MOVED
-from skyhold.consensus.register import Registers, Versioned
+from skyhold.consensus.register import MEMBERSHIP_CHANGED, Registers, Versioned
 from tests.consensus.histories.history import (
     Absent,
     Changes,
@@ -87,7 +86,9 @@ class RecordedClient:
         except errors.OutcomeUnknown:
             raise
         except errors.Conflict as error:
-            if error.code == MOVED:  # a change that was to be made in one epoch alone; the version may be the expected
+            if (
+                error.code == MEMBERSHIP_CHANGED
+            ):  # a change that was to be made in one epoch alone; the version may be the expected
                 result = Failed()
             elif error.code == "register_changed":
                 result = Conflict(int(str(error.fields["current_version"])))
