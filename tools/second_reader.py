@@ -167,6 +167,11 @@ def is_count(value: object, below: int = 1 << 53) -> bool:
     return type(value) is int and 0 <= value < below
 
 
+def is_ballot(value: object) -> bool:
+    counter, proposer = value if isinstance(value, list) and len(value) == 2 else (None, None)
+    return is_count(counter) and counter > 0 and isinstance(proposer, str) and bool(HEX[32].fullmatch(proposer))
+
+
 # ---- 4 keys
 
 
@@ -245,6 +250,7 @@ HINT_FIELDS = {"name", "url", "provider", "region", "endpoint", "path_style", "a
 def check_engine(engine: dict) -> None:
     fields = {"kind", "term", ENGINE_FIELDS[engine["kind"]]}
     check(engine.keys() == fields and is_count(engine["term"], 1 << 32), "the engine's fields")
+    check(1 <= len(engine.get("voters", "_")) <= 7, "the engine's voters")
 
 
 class Bucket:
@@ -622,8 +628,11 @@ class Store:
             start += change["next_bytes"] or 0
         check(start == len(body), "the acceptor's length")
         check((held["key"], held["epoch"]) == (register, epoch), "the acceptor of another register or epoch")
+        for ballot in (held["promised"], held["accepted"]):
+            check(ballot == [0, ""] or is_ballot(ballot), "a ballot of the acceptor")
         check(held["accepted"] <= held["promised"], "an acceptor that accepted above its promise")
         versions = [change["version"] for change in held["changes"]]
+        check(all(is_count(version) and version > 0 for version in versions), "a version of the acceptor")
         check(
             versions == list(range(versions[0], versions[0] + len(versions))) if versions else True, "a gap in changes"
         )
@@ -782,6 +791,10 @@ def read_document(repository: Repository, digest: str, entry: dict) -> dict:
     document = parse_object(body, "version document")
     check(document.keys() == DOCUMENT_FIELDS and document["skyhold"] == "version/1", "the document's fields")
     check(TIME.fullmatch(document["time"]), "the document's time")
+    lengths = len(document["author"].encode()), len(document["message"].encode())
+    check(lengths[0] <= 256 and lengths[1] <= 64 * 1024, "the document's author or message is too long")
+    parents = document["parents"]
+    check(len(parents) <= 16 and len(set(parents)) == len(parents), "the document's parents")
     check((document["parents"], document["time"]) == (entry["parents"], entry["time"]), "the map's entry differs")
     check(all(f"version/{parent}" in repository.map for parent in document["parents"]), "a parent is not there")
     files = document["files"]

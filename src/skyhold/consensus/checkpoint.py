@@ -24,8 +24,8 @@ from blake3 import blake3
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
-from skyhold.consensus.register import Change, Registers, Resync, Versioned
-from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, SkyholdError
+from skyhold.consensus.register import VERSION_MAX, Change, Registers, Resync, Versioned, check_register_key
+from skyhold.errors import Conflict, Corrupt, InvalidInput, OutcomeUnknown, SkyholdError
 from skyhold.units import KIB
 
 CHECKPOINTS_KEPT: Final = 8
@@ -63,7 +63,8 @@ class Checkpoint:
     previous: str | None
 
     def encode(self) -> bytes:
-        """Canonical JSON."""
+        """Canonical JSON. Raises `InvalidInput` for what a reader would refuse."""
+        self._check()
         body: dict[str, str | int | None] = {
             "key": self.key,
             "term": self.term,
@@ -83,16 +84,28 @@ class Checkpoint:
             fields = json.loads(body)
             sealed = fields.get("next_configuration")
             value = Versioned(
-                int(fields["version"]),
+                fields["version"],
                 base64.b64decode(fields["data"], validate=True),
                 None if sealed is None else base64.b64decode(sealed, validate=True),
             )
-            checkpoint = cls(str(fields["key"]), int(fields["term"]), value, str(fields["machine"]), fields["previous"])
-        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+            checkpoint = cls(str(fields["key"]), fields["term"], value, str(fields["machine"]), fields["previous"])
+            checkpoint._check()
+        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error, InvalidInput) as error:
             raise _damaged(object_key, f"it is no checkpoint: {error!r}") from error
         if not object_key.startswith(checkpoint_prefix(checkpoint.key, checkpoint.term, value.version, name_key)):
             raise _damaged(object_key, "it is that of another register or change")
         return checkpoint
+
+    def _check(self) -> None:
+        check_register_key(self.key)
+        for what, counter, least, greatest in (
+            ("term", self.term, 0, TERM_MAX), ("version", self.value.version, 1, VERSION_MAX),
+        ):  # fmt: skip
+            if type(counter) is not int or not least <= counter <= greatest:
+                raise InvalidInput(
+                    f"Expected the {what} of a checkpoint from {least} to {greatest} but got {counter!r}",
+                    code="invalid_version",
+                )
 
 
 @dataclass(frozen=True, slots=True)

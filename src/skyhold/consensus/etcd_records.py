@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from skyhold.consensus.operation import Kept
-from skyhold.consensus.register import Change, Versioned
-from skyhold.errors import Corrupt
+from skyhold.consensus.register import CHANGES_KEPT, VERSION_MAX, Change, Versioned, check_operation_id
+from skyhold.errors import Corrupt, InvalidInput
 
 FORMAT: Final = 1
 _FIELDS: Final = frozenset(
@@ -90,8 +90,9 @@ def without_data(kept: Kept) -> Kept:
 
 
 def encode_record(record: Record) -> bytes:
-    """A line of JSON, then the data, then the next configuration of a seal."""
-    value = record.value
+    """A line of JSON, then the data, then the next configuration of a seal. Raises `InvalidInput` for what a reader
+    would refuse."""
+    value = _checked(record).value
     header = {
         "format": FORMAT,
         "version": value.version,
@@ -110,7 +111,7 @@ def decode_record(body: bytes, name: str) -> Record:
     try:
         end = body.index(b"\n")
         return _record(json.loads(body[:end]), body[end + 1 :])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, InvalidInput) as error:
         raise Corrupt(
             f"The value of key {name} in etcd is damaged, or was written by another program or a later Skyhold",
             code="registers_damaged",
@@ -130,7 +131,22 @@ def _record(header: object, rest: bytes) -> Record:
         raise TypeError("sizes")
     if not isinstance(operations, list) or not all(isinstance(item, str | None) for item in operations):
         raise TypeError("operations")
-    if data_bytes < 0 or len(rest) != data_bytes + (next_bytes or 0) or not 1 <= len(operations) <= version:
+    if data_bytes < 0 or len(rest) != data_bytes + (next_bytes or 0):
         raise ValueError("lengths")
     value = Versioned(version, rest[:data_bytes], None if next_bytes is None else rest[data_bytes:])
-    return Record(value, tuple(operations), writer, time)
+    return _checked(Record(value, tuple(operations), writer, time))
+
+
+def _checked(record: Record) -> Record:
+    """Raise `InvalidInput` unless this can be a record: the bounds of writers and readers alike."""
+    version, operations = record.value.version, record.operations
+    if type(version) is not int or not 1 <= len(operations) <= min(version, CHANGES_KEPT) or version > VERSION_MAX:
+        raise InvalidInput(
+            f"Expected a version up to {VERSION_MAX} with 1 to {CHANGES_KEPT} kept changes but got {version!r} with "
+            f"{len(operations)}",
+            code="invalid_version",
+        )
+    for operation in operations:
+        if operation is not None:
+            check_operation_id(operation)
+    return record

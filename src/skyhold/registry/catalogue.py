@@ -20,7 +20,7 @@ from skyhold.registry.root import register_key
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.time import check_time
 from skyhold.storage.blobs import Blobs
-from skyhold.storage.canonical import Json, canonical, decode, malformed
+from skyhold.storage.canonical import Json, canonical, decode, is_counter, malformed
 
 KEY: Final = "names"
 _FORMAT: Final = 1
@@ -98,6 +98,9 @@ class Names:
         return repository_id
 
     def encode(self) -> bytes:
+        """Canonical JSON. Raises `InvalidInput` for an epoch that readers would refuse."""
+        if not is_counter(self.gc_epoch):
+            raise InvalidInput(f"Expected an epoch of gc but got {self.gc_epoch!r}", code="counter_used_up")
         gc = {"epoch": self.gc_epoch, "tombstones": list(self.tombstones)}
         return canonical({"names": _FORMAT, "gc": gc, "map": self.map.to_json()})
 
@@ -107,7 +110,7 @@ class Names:
         value = decode(data, "register of names")
         gc = value.get("gc")
         epoch, tombstones = (gc.get("epoch"), gc.get("tombstones")) if isinstance(gc, dict) else (None, None)
-        if value.get("names") != _FORMAT or type(epoch) is not int or not isinstance(tombstones, list):
+        if value.get("names") != _FORMAT or not is_counter(epoch) or not isinstance(tombstones, list):
             malformed("register of names", f"its format is {value.get('names')!r}, or gc's part is missing")
         return cls(version, epoch, tuple(str(name) for name in tombstones), Map.from_json(blobs, value.get("map")))
 

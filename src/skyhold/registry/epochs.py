@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
@@ -26,6 +26,9 @@ from skyhold.storage.store_document import BUCKETS, ETCD, Engine, check_machine
 
 if TYPE_CHECKING:
     from skyhold.registry.connection import Connection
+
+EPOCH_LEAP_MAX: Final = 2**16
+"""How far the epoch that one bucket tells of may be above the one that was opened."""
 
 
 class StoreSuccession(Succession):
@@ -115,13 +118,14 @@ def _holder(connection: Connection, bucket: Bucket) -> tuple[int, str]:
 
 def newest_engine(connection: Connection) -> tuple[Engine, list[BucketLocation]]:
     """The engine of the greatest epoch that any bucket tells of which is known, and the places that it tells with it:
-    none where no bucket knows more than the connection. On one machine it is what it is."""
+    none where no bucket knows more than the connection. On one machine it is what it is. One bucket that tells of an
+    epoch which nobody can have come to is passed over, so that no later epoch is counted on from it."""
     newest, told = connection.document.engine, []
     for place in {place.place: place for place in connection.known_places}.values() if connection.shared else ():
         try:
             document = inspect_store_document(connection.bucket_at(place), connection.store_keys)
         except SkyholdError:
             continue
-        if document.engine.term > newest.term:
+        if newest.term < document.engine.term <= connection.document.engine.term + EPOCH_LEAP_MAX:
             newest, told = document.engine, [replace(place, name=document.bucket), *document.hints]
     return newest, told

@@ -13,6 +13,7 @@ from typing import Final
 
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.registry.node import (
+    KEY_BYTES_MAX,
     Draft,
     Entry,
     Node,
@@ -27,7 +28,6 @@ from skyhold.storage.canonical import Json, canonical
 
 TOP_BYTES_MAX: Final = 10 * 1024
 """A top node past this becomes a blob. The rest of the 16 KiB of a register is for the root's other fields."""
-KEY_BYTES_MAX: Final = 512
 VALUE_BYTES_MAX: Final = 2 * 1024
 
 

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from skyhold.errors import QuotaExceeded
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import canonical, decode, malformed
 
 NODE_BYTES_MAX: Final = 128 * 1024
+NODE_BYTES_OVER_ENTRIES: Final = 64
+KEY_BYTES_MAX: Final = 512
 NODE_ENTRIES_MIN: Final = 8
 LEVEL_MAX: Final = 15
 _CUT_BELOW: Final = 4  # of 256: about 64 entries after the least number
@@ -44,6 +47,8 @@ class Draft:
 
 def decode_node(body: bytes, what: str, *, level: int, first_key: str | None) -> Node:
     """The node in a blob, checked against its place in the tree. Raises `Corrupt`."""
+    if len(body) > NODE_BYTES_MAX + NODE_BYTES_OVER_ENTRIES:
+        malformed(what, f"it has {len(body)} bytes")
     node = parse_node(decode(body, what), what)
     if node.level != level or not node.entries or (first_key is not None and node.keys[0] != first_key):
         malformed(what, "it is not the node that its parent names")
@@ -59,6 +64,8 @@ def parse_node(value: object, what: str) -> Node:
     for entry in entries:
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)) or entry[1] is None:
             malformed(what, "an entry is not a pair of key and value")
+        if len(entry[0]) > KEY_BYTES_MAX or (not entry[0].isascii() and len(entry[0].encode()) > KEY_BYTES_MAX):
+            malformed(what, "a key is too long")
         if entry[0] <= previous:
             malformed(what, f"key {entry[0]!r} does not sort after {previous!r}")
         if level and not (isinstance(entry[1], str) and _NAME.fullmatch(entry[1])):
@@ -114,6 +121,8 @@ def _named(entries: list[Entry], names: dict[int, str]) -> list[Entry]:
 
 
 def _encode(level: int, entries: list[Entry]) -> bytes:
+    if not 0 <= level <= LEVEL_MAX:
+        raise QuotaExceeded(f"A map has at most {LEVEL_MAX} levels", code="map_too_deep")
     return canonical({"level": level, "entries": [[key, value] for key, value in entries]})
 
 

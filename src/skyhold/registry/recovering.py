@@ -21,6 +21,7 @@ from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import (
     AlreadyExists,
     Conflict,
+    Corrupt,
     InvalidInput,
     NotFound,
     OutcomeUnknown,
@@ -29,7 +30,7 @@ from skyhold.errors import (
 )
 from skyhold.registry.connection import Connection, key_encryption_keys
 from skyhold.registry.damage import first_unreadable
-from skyhold.registry.epochs import StoreSuccession, newest_engine, open_machine_registers
+from skyhold.registry.epochs import EPOCH_LEAP_MAX, StoreSuccession, newest_engine, open_machine_registers
 from skyhold.registry.opening import acquaintance, candidates, remember
 from skyhold.registry.reconfiguring import spread
 from skyhold.registry.register_recovery import RegisterPlan, RegisterReport, recover_one
@@ -260,7 +261,13 @@ def _raise_term(connection: Connection, buckets: Sequence[Bucket], lost: Engine,
     errors: dict[str, SkyholdError] = {}
     for bucket in buckets:
         try:
-            documents.append((bucket, read_store_document(bucket, keks, expected_store=connection.document.store)[0]))
+            document = read_store_document(bucket, keks, expected_store=connection.document.store)[0]
+            if document.engine.term > lost.term + EPOCH_LEAP_MAX:
+                raise Corrupt(
+                    f"Bucket `{bucket.name}` tells of term {document.engine.term}, which nobody can have come to",
+                    code="store_document_malformed",
+                )
+            documents.append((bucket, document))
         except SkyholdError as error:
             errors[bucket.name] = error
     if not documents or (len(documents) <= len(buckets) // 2 and not minority):

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from skyhold.errors import QuotaExceeded
+from skyhold.errors import InvalidInput, QuotaExceeded
 from skyhold.registry.names import check_repository_id
-from skyhold.storage.canonical import Json, canonical, decode, malformed
+from skyhold.storage.canonical import INTEGER_MAX, Json, canonical, decode, is_counter, malformed
 from skyhold.units import KIB
 
 ROOT_BYTES_MAX: Final = 16 * KIB
@@ -38,7 +38,13 @@ class Root:
         return cls(repository_id, gc_epoch, policy, first_chain(repository_id))
 
     def encode(self) -> bytes:
-        """Canonical JSON. Raises `QuotaExceeded` code `root_too_large` for more than 16 KiB."""
+        """Canonical JSON. Raises `QuotaExceeded` code `root_too_large` for more than 16 KiB, and `InvalidInput` for a
+        counter that readers would refuse."""
+        for counter in (self.gc_epoch, self.moves):
+            if not is_counter(counter):
+                raise InvalidInput(
+                    f"Expected a counter up to {INTEGER_MAX} but got {counter!r}", code="counter_used_up"
+                )
         body = canonical(
             {
                 "root": _FORMAT,
@@ -72,12 +78,16 @@ class Root:
             malformed(what, f"it is that of repository {value.get('repository')!r}")
         gc_epoch, moves, chain = value.get("gc_epoch"), value.get("moves"), value.get("chain")
         policy, deleted, map_ = value.get("policy"), value.get("deleted"), value.get("map")
-        if type(gc_epoch) is not int or gc_epoch < 0 or type(moves) is not int or moves < 0:
+        if not is_counter(gc_epoch) or not is_counter(moves):
             malformed(what, "a counter is not one")
+        if len(data) > ROOT_BYTES_MAX:
+            malformed(what, f"it has {len(data)} bytes")
         if not (isinstance(chain, str) and _HASH.fullmatch(chain)):
             malformed(what, "its chain is not a hash")
         if not isinstance(policy, dict) or not isinstance(map_, dict) or not isinstance(deleted, str | None):
             malformed(what, "a field has another type")
+        if len(canonical(policy)) > POLICY_BYTES_MAX:
+            malformed(what, "its policy is too long")
         return cls(repository_id, gc_epoch, policy, chain, deleted, moves, map_)
 
 

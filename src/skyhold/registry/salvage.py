@@ -28,7 +28,7 @@ from skyhold.consensus.recovery import DamagedCheckpoint
 from skyhold.consensus.register import Versioned
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.registry.connection import Connection
-from skyhold.registry.epochs import StoreSuccession
+from skyhold.registry.epochs import EPOCH_LEAP_MAX, StoreSuccession
 from skyhold.registry.opening import document_for, remember
 from skyhold.registry.reconfiguring import spread
 from skyhold.registry.voters import open_voters
@@ -40,9 +40,6 @@ from skyhold.storage.store_document import BUCKETS
 
 BRING_UP_ATTEMPTS: Final = 20
 BRING_UP_INTERVAL_S: Final = 0.2
-EPOCH_LEAP_MAX: Final = 2**16
-"""How far the epoch of an object may be above the newest that the store's buckets tell of: what is farther up is
-nobody's, and is not counted on from."""
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeGuard
 
 import rfc8785
 
@@ -83,6 +83,11 @@ def check_value(value: object, what: str, depth: int = 0) -> None:
         _refuse(what, f"an integer of {value.bit_length()} bits is beyond 2^53 - 1; give it as a string")
     elif value is not None and not isinstance(value, int | float):
         _refuse(what, f"{value!r} is a {type(value).__name__}, which JSON cannot hold")
+
+
+def is_counter(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer from 0 to what a document can hold."""
+    return type(value) is int and 0 <= value <= INTEGER_MAX
 
 
 def check_text(text: str, what: str) -> None:

@@ -108,6 +108,8 @@ def encode_configuration(configuration: Configuration) -> bytes:
 
 def decode_configuration(body: bytes | bytearray | memoryview) -> Configuration:
     """The inverse. Raises `Corrupt` for anything else, and `InvalidInput` code `format_newer` for a later form."""
+    if len(body) > CONFIGURATION_BYTES_MAX:
+        raise Corrupt(f"The configuration is malformed: it has {len(body)} bytes", code="configuration_malformed")
     document = decode_canonical(body, "configuration")
     number = document.get("configuration")
     if type(number) is int and number > 1:

@@ -89,6 +89,7 @@ class PageBuilder:
         return b"".join((counts, *packs, *self.chunks, *self._base_places))
 
     def _encode(self, place: Place, base_index: int) -> bytes:
+        _check_lengths(place.stored_length, place.raw_length)
         pack = self._packs.setdefault(place.pack, len(self._packs))
         return _PLACE.pack(
             place.chunk_id, pack, place.offset, place.stored_length, place.raw_length, base_index, place.codec
@@ -160,6 +161,8 @@ def decode_page(body: Buffer, name: str) -> Page:
     """The page in `body`. Raises `Corrupt` naming the layout where it is not one, or a place in it cannot be."""
     view = memoryview(body)
     try:
+        if len(view) > PAGE_BYTES_MAX:
+            raise ValueError("a page in it is too long")
         packs_count, chunks_count, bases_count = _COUNTS.unpack_from(view)
         at = _COUNTS.size + _PACK_BYTES * packs_count
         if at + _PLACE.size * (chunks_count + bases_count) != len(view):
@@ -180,10 +183,15 @@ def _decode_place(
     fields: tuple[bytes, int, int, int, int, int, int], packs: list[PackRef], bases: list[Place]
 ) -> Place:
     chunk_id, pack, offset, stored_length, raw_length, base_index, codec = fields
-    if not 0 < raw_length <= CHUNK_BYTES_MAX or not 0 < stored_length <= raw_length + STORED_BYTES_OVER_RAW_MAX:
-        raise ValueError("a place in it has lengths that cannot be")
+    _check_lengths(stored_length, raw_length)
     base_id = None if base_index == _NO_BASE else bases[base_index].chunk_id
     return Place(chunk_id, packs[pack], offset, stored_length, raw_length, codec, base_id)
+
+
+def _check_lengths(stored_length: int, raw_length: int) -> None:
+    """Raise `ValueError` for a place that no record can have: of one to be written a mistake of ours."""
+    if not 0 < raw_length <= CHUNK_BYTES_MAX or not 0 < stored_length <= raw_length + STORED_BYTES_OVER_RAW_MAX:
+        raise ValueError(f"a place of {raw_length} bytes, stored in {stored_length}, which cannot be")
 
 
 def _damaged(name: str, why: str) -> Corrupt:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NoReturn, cast
 
@@ -15,6 +15,7 @@ from blake3 import blake3
 
 from skyhold.buckets.location import BucketLocation, check_bucket_name
 from skyhold.consensus.acceptor import VOTERS_MAX
+from skyhold.consensus.checkpoint import TERM_MAX
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys, check_keys, open_keys
 from skyhold.storage.canonical import decode_canonical, encode
@@ -92,6 +93,7 @@ def encode_store_document(document: StoreDocument, keys: StoreKeys) -> bytes:
         "hints": [_hint(location) for location in document.hints],
         "keys": list(document.keys),
     }
+    _refuse_unreadable(lambda: _parse({**fields, "mac": ""}, STORE_DOCUMENT))
     body = encode({**fields, "mac": _mac(fields, keys)}, STORE_DOCUMENT)
     if len(body) > DOCUMENT_BYTES_MAX:
         raise InvalidInput(f"Expected {STORE_DOCUMENT} of at most 1 MiB but got {len(body)}", code="document_too_large")
@@ -188,11 +190,13 @@ def _parse(fields: dict[str, object], what: str) -> StoreDocument:
 
 
 def engine_to_json(engine: Engine) -> dict[str, object]:
-    """The field `engine` of format.md, 3."""
+    """The field `engine` of format.md, 3. Raises `InvalidInput` for one that a reader would refuse."""
     voters = [list(voter) for voter in engine.voters]
     field = _ENGINE_FIELDS[engine.kind]
     value = {"machine": engine.machine, "voters": voters, "cluster": engine.cluster}[field]
-    return {"kind": engine.kind, "term": engine.term, field: value}
+    written: dict[str, object] = {"kind": engine.kind, "term": engine.term, field: value}
+    _refuse_unreadable(lambda: engine_from_json(written, "engine of the store"))
+    return written
 
 
 def engine_from_json(value: object, what: str) -> Engine:
@@ -210,7 +214,7 @@ def engine_from_json(value: object, what: str) -> Engine:
     if value.keys() != {"kind", "term", field}:
         _malformed(what, "`engine` is malformed")
     term = value["term"]
-    if type(term) is not int or not 0 <= term < 1 << 32:
+    if type(term) is not int or not 0 <= term <= TERM_MAX:
         _malformed(what, "its term is no number of 32 bits")
     if kind == SQLITE:
         return Engine(_id(value["machine"], "machine", what), term)
@@ -256,6 +260,16 @@ def _id(value: object, name: str, what: str) -> str:
 
 def _mac(fields: dict[str, object], keys: StoreKeys) -> str:
     return blake3(b"store.json\0" + encode(fields, STORE_DOCUMENT), key=keys.mac_key(0)).hexdigest()
+
+
+def _refuse_unreadable(read: Callable[[], object]) -> None:
+    """Nothing is written that `read`, which every reader does, refuses."""
+    try:
+        read()
+    except Corrupt as error:
+        raise InvalidInput(
+            f"This cannot be written, since nobody could read it: {error.message}", code="document_unreadable"
+        ) from error
 
 
 def _malformed(what: str, why: str) -> NoReturn:
