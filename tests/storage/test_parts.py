@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skyhold.errors import Conflict, Corrupt, InvalidInput, Unavailable
+from skyhold.errors import Conflict, Corrupt, InvalidInput, PermissionDenied, Unavailable
 from skyhold.storage.parts import PARTS, Parts, part_name, part_path
 from skyhold.storage.source import find_source
 from skyhold.storage.standing import examine
@@ -200,11 +200,23 @@ def test_the_parts_of_a_pull_that_is_alive_are_left_alone(tmp_path: Path, stand:
     assert not (out / PARTS).exists()
 
 
-def test_a_folder_of_parts_that_others_can_write_is_not_used(tmp_path: Path, stand: Stand) -> None:
+def test_a_folder_of_parts_that_others_could_write_becomes_private(tmp_path: Path, stand: Stand) -> None:
+    above = os.open(tmp_path, os.O_RDONLY)
+    (tmp_path / PARTS).mkdir()
+    (tmp_path / PARTS).chmod(0o777)
+    parts = Parts(above, tmp_path)
+    assert (tmp_path / PARTS).stat().st_mode & 0o777 == 0o700
+    parts.sweep()
+    parts.close()
+    os.close(above)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+def test_a_folder_of_parts_of_another_user_is_not_used(tmp_path: Path, stand: Stand) -> None:
     version, out = pushed(stand, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
     (out / PARTS).mkdir(parents=True)
-    (out / PARTS).chmod(0o777)
-    with pytest.raises(Exception, match="can be written by others"):
+    os.chown(out / PARTS, 12345, 12345)
+    with pytest.raises(PermissionDenied, match="belongs to another user"):
         stand.pull(version, out)
 
 

@@ -171,8 +171,7 @@ class Parts:
             try:
                 self._folder = os.open(PARTS, _FOLDER, dir_fd=self._above)
                 status = os.fstat(self._folder)
-                if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                    raise self._foreign()
+                self._make_private(status)
                 self._lock = os.open(_LOCK, _FILE | os.O_CREAT, 0o600, dir_fd=self._folder)
                 fcntl.flock(self._lock, fcntl.LOCK_SH)
                 there = os.stat(PARTS, dir_fd=self._above, follow_symlinks=False)
@@ -187,9 +186,22 @@ class Parts:
             self._lock = self._folder = -1
         raise Unavailable(f"Folder {self._shown} is deleted again and again by others", code="target_busy")
 
-    def _foreign(self) -> PermissionDenied:
-        return PermissionDenied(
-            f"Folder {self._shown}, for files under way, belongs to another user or can be written by others",
-            code="target_unwritable",
-            hint=f"Once nobody pulls there, delete it: rm -r {self._shown}",
-        )
+    def _make_private(self, status: os.stat_result) -> None:
+        """Raise `PermissionDenied` where the folder is another user's. (Whose a file of ours is, only a file tells:
+        servers and containers map users.)"""
+        name = secrets.token_hex(32)
+        descriptor = os.open(name, _FILE | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._folder)
+        try:
+            ours = os.fstat(descriptor).st_uid == status.st_uid
+        finally:
+            os.close(descriptor)
+            os.unlink(name, dir_fd=self._folder)
+        if not ours:
+            raise PermissionDenied(
+                f"Folder {self._shown}, for files under way, belongs to another user",
+                code="target_unwritable",
+                hint=f"Once nobody pulls there, delete it: rm -r {self._shown}",
+            )
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            with contextlib.suppress(OSError):  # a file system without modes
+                os.fchmod(self._folder, 0o700)

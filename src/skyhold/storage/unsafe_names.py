@@ -46,8 +46,8 @@ _FILES: Final = {
 _FOLDER_REASONS: Final = {name: reason for reason, names in _FOLDERS.items() for name in names}
 _FILE_REASONS: Final = {name: reason for reason, names in _FILES.items() for name in names}
 _ENVIRONMENT: Final = re.compile(r"\.env(\..+)?")
-_SHORT: Final = re.compile(r"(git|gi[0-9a-f]{4})~[0-9]")
-"""What NTFS may call `.git` by its short name."""
+_SHORT: Final = re.compile(r"(git|gitmod|gi[0-9a-f]{4})~[0-9]")
+"""What NTFS may call `.git` and `.gitmodules` by a short name."""
 
 
 def unsafe_name(path: str) -> str | None:
