@@ -123,6 +123,20 @@ def test_blobs_of_a_version_that_is_there_already_are_mended(
         assert store.verify(deep=True).sound
 
 
+@pytest.mark.parametrize("kind", ["layouts", "tensors"])
+def test_layout_that_is_damaged_in_all_buckets_is_written_anew_by_a_push_of_the_same_files(
+    kind: str, scene: Scene, pusher: Machine, model: Path, tmp_path: Path
+) -> None:
+    for cloud in CLOUDS:
+        for path in objects(scene, cloud, kind):
+            overwrite(path)
+    with pusher.at_work(), skyhold.open(scene.clouds()[0]) as store:
+        pushed = store.repository("fraud/scorer").push(model, message="One")
+        assert (pushed.stored_bytes, pushed.unchanged) == (0, True)
+        assert restores(store, model, tmp_path / "pulled", "v1")
+        assert store.verify().sound
+
+
 @pytest.mark.parametrize("message", ["One", "Two"])
 def test_shifted_place_in_the_catalogue_of_the_machine_is_not_pushed(
     message: str, scene: Scene, store: Store, model: Path, tmp_path: Path

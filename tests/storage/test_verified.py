@@ -129,6 +129,16 @@ def test_copy_that_was_written_to_since_is_read_back_also_where_enough_others_ar
     assert scene.intact()
 
 
+def test_copies_of_another_size_are_written_anew_wherever_they_are_found(scene: Scene) -> None:
+    shorter, longer = sorted(scene.sizes)[:2]
+    for name in "bc":
+        bucket = scene.buckets[name]
+        bucket.write(shorter, bytes(bucket.read(shorter))[:-1])
+        bucket.write(longer, bytes(bucket.read(longer)) * 2)
+    assert scene.reuse().mended == {"b": 2, "c": 2}
+    assert scene.intact()
+
+
 def test_copy_that_was_written_to_again_with_the_same_bytes_is_verified_again(scene: Scene) -> None:
     key = min(scene.sizes)
     bucket = scene.buckets["a"]

@@ -14,7 +14,7 @@ from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import Change, RefUpdate, attachments
 from skyhold.registry.connection import Connection, new_operation_id, pause
 from skyhold.registry.names import Ref, RefKind, check_new_ref, is_version_prefix
-from skyhold.registry.reading import open_version
+from skyhold.registry.reading import open_document, open_version
 from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.time import now
@@ -169,7 +169,7 @@ class Commit:
         found = self._same_files(document, session, space)
         if found is not None:
             same, files = found
-            if not self._stands(files, session, space):
+            if files is None or not self._stands(files, session, space):
                 versions.append(self._laid_anew(same, session))
             if same_content(document, same):
                 digest = same.digest
@@ -195,18 +195,23 @@ class Commit:
 
     def _same_files(
         self, document: VersionDocument, session: Session, space: PackSpace
-    ) -> tuple[VersionDocument, VersionFiles] | None:
+    ) -> tuple[VersionDocument, VersionFiles | None] | None:
         """The branch's version, where it has the files of `document`, in the placement class that the policy wants
-        now."""
-        if self.parent.version is None:
+        now; without its files where its layout is lost."""
+        parent = self.parent.version
+        if parent is None:
             return None
         try:
-            stored, files = open_version(session, self.snapshot, self.parent.version)
+            stored = open_document(session, self.snapshot, parent)
         except (Corrupt, NotFound):
             return None
-        if stored.files != document.files or files.head.placement_class != space.placement_class.hex():
+        if stored.files != document.files:
             return None
-        return stored, files
+        try:
+            files = open_version(session, self.snapshot, parent)[1]
+        except (Corrupt, NotFound):
+            return stored, None
+        return (stored, files) if files.head.placement_class == space.placement_class.hex() else None
 
     def _laid_anew(self, same: VersionDocument, session: Session) -> VersionEntry:
         """The entry of the branch's version, whose own bytes are lost, with those that we have just laid: it keeps its

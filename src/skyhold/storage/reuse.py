@@ -31,10 +31,11 @@ _SLOWNESS_CHECK_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """What each bucket lists of each object, by key and name. `silent` are the buckets that could not be asked: they
-    may hold any."""
+    """What each bucket lists of each object, by key and name. `misshapen` are the buckets that list it with another
+    size. `silent` are those that could not be asked: they may hold any."""
 
     of: dict[str, dict[str, Listed]]
+    misshapen: dict[str, set[str]]
     silent: frozenset[str]
 
 
@@ -67,18 +68,24 @@ def find_holders(replicas: Replicas, sizes: Mapping[str, int | None]) -> Holders
     only for what no other has.
     """
     found: dict[str, dict[str, Listed]] = {key: {} for key in sizes}
-    for name, infos in _ask(replicas, set(replicas.buckets) - set(replicas.lagging), sizes).items():
-        for info in infos:
-            found[info.key][name] = Listed(info.stamp, info.md5)
+    misshapen: dict[str, set[str]] = {}
+
+    def take(answers: Mapping[str, list[ObjectInfo]]) -> None:
+        for name, infos in answers.items():
+            for info in infos:
+                if sizes[info.key] in (None, info.size_bytes):
+                    found[info.key][name] = Listed(info.stamp, info.md5)
+                else:
+                    misshapen.setdefault(info.key, set()).add(name)
+
+    take(_ask(replicas, set(replicas.buckets) - set(replicas.lagging), sizes))
     silent = frozenset(replicas.lagging) & frozenset(replicas.buckets)
     homeless = {key: sizes[key] for key, names in found.items() if not names}
     if homeless and silent:
         answers = _ask(replicas, silent, homeless)
         silent -= answers.keys()
-        for name, infos in answers.items():
-            for info in infos:
-                found[info.key][name] = Listed(info.stamp, info.md5)
-    return Holders(found, silent)
+        take(answers)
+    return Holders(found, misshapen, silent)
 
 
 def ensure_durable(
@@ -102,6 +109,7 @@ def ensure_durable(
 
     def settle(key: str) -> None:
         found = check.verify(key)
+        found.damaged |= holders.misshapen.get(key, set())
         if found.misplaced or found.contradictory:
             (reused.misplaced if found.misplaced else reused.unusable).append(key)
             return
@@ -164,7 +172,7 @@ def _complete(
         if not found.intact:
             return set()
         again = check.verify(key, anew=True)  # what was verified earlier has been damaged since, unseen
-        found.intact, found.damaged, found.body = again.intact, again.damaged, again.body
+        found.intact, found.damaged, found.body = again.intact, found.damaged | again.damaged, again.body
         return _complete(replicas, checker, check, held, key, found)
     except SkyholdError:  # no bucket gives it: that is no fault of those that it would have been copied to
         return set()
@@ -201,16 +209,10 @@ def _take(
 
 
 def _held(bucket: Bucket, sizes: Mapping[str, int | None]) -> list[ObjectInfo]:
-    """Those of the objects that a bucket holds, by listings: one for each of a few keys, one per folder for many. (A
-    `stat` also gives the tag, for which a folder bucket reads the whole object.)"""
+    """Those of the objects that a bucket lists: in one listing for each of a few keys, one per folder for many."""
     many = len(sizes) > _LISTED_SINGLY_MAX
     prefixes = {key.split("/", 1)[0] + "/" for key in sizes} if many else set(sizes)
-    return [
-        info
-        for prefix in sorted(prefixes)
-        for info in bucket.list(prefix)
-        if info.key in sizes and sizes[info.key] in (None, info.size_bytes)
-    ]
+    return [info for prefix in sorted(prefixes) for info in bucket.list(prefix) if info.key in sizes]
 
 
 def _read_intact(replicas: Replicas, checker: ObjectChecker, key: str, holding: set[str]) -> Buffer:
