@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skyhold.errors import Corrupt
 from skyhold.registry.graph import common_ancestor, is_ancestor
 from skyhold.registry.log import log
 from skyhold.registry.snapshot import Snapshot, VersionEntry
@@ -75,3 +76,28 @@ def test_ancestors_are_told_apart(snapshot: Snapshot) -> None:
     assert common_ancestor(digest("b"), digest("c"), parents) == digest("a")
     assert common_ancestor(digest("e"), digest("c"), parents) == digest("c")
     assert common_ancestor(digest("e"), digest("lonely"), parents) is None
+
+
+@pytest.mark.parametrize("cycle", [("a", "a"), ("a", "b"), ("a", "e")], ids=" of ".join)
+def test_a_log_of_versions_that_are_their_own_ancestors_ends_with_an_error(
+    cycle: tuple[str, str], snapshot: Snapshot
+) -> None:
+    """As a forged map has it; a digest covers its parents, so no documents do."""
+    first, last = cycle
+    changed = snapshot.map.get(f"version/{digest(first)}")
+    assert isinstance(changed, dict)
+    forged = Snapshot(
+        snapshot.root,
+        snapshot.register_version,
+        snapshot.blobs,
+        snapshot.map.update({f"version/{digest(first)}": changed | {"parents": [digest(last)]}}),
+    )
+    for first_parent in (False, True):
+        found: list[VersionEntry] = []
+        with pytest.raises(Corrupt) as refused:
+            found.extend(log(forged, digest("e"), first_parent=first_parent))
+        assert refused.value.code == "history_cycle"
+    assert names(log(forged, digest("e"), first_parent=True, limit=2)) == ["e", "d"]
+    with pytest.raises(Corrupt):
+        forged.resolve(digest("e"), 10**12)
+    assert is_ancestor(digest("a"), digest("e"), lambda name: forged.version(name).parents)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from skyhold.errors import Corrupt
+
 Parents = Callable[[str], tuple[str, ...]]
 
 
@@ -27,8 +29,13 @@ def reachable(digest: str, parents: Parents) -> Iterator[str]:
 
 
 def first_parents(digest: str, parents: Parents) -> Iterator[str]:
-    """`digest`, its first parent, and so on back to a version without parents."""
+    """`digest`, its first parent, and so on back to a version without parents. Raises `Corrupt` code `history_cycle`
+    where a version comes again."""
+    seen = set()
     while True:
+        if digest in seen:
+            raise history_cycle(digest)
+        seen.add(digest)
         yield digest
         before = parents(digest)
         if not before:
@@ -40,3 +47,14 @@ def common_ancestor(one: str, other: str, parents: Parents) -> str | None:
     """The version before both (or one of them) that is nearest to `other`, or None where they share no history."""
     before_one = set(reachable(one, parents))
     return next((digest for digest in reachable(other, parents) if digest in before_one), None)
+
+
+def history_cycle(digest: str) -> Corrupt:
+    """The error for a version that is its own ancestor. Parents are named by digests of what names them, so no version
+    can be: its entry in the map is not what its document says."""
+    return Corrupt(
+        f"Version {digest[:10]} is recorded as an ancestor of itself: its parents are not those of its document",
+        code="history_cycle",
+        hint="A defect, or somebody who has the store's keys, wrote it so. See where: skyhold verify",
+        version=digest,
+    )

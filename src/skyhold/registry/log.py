@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator
 from itertools import islice
 
-from skyhold.registry.graph import first_parents, reachable
+from skyhold.registry.graph import first_parents, history_cycle, reachable
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 
 
@@ -18,6 +18,8 @@ def log(
     A version comes before its parents whatever their clocks said; among those that no descent orders the newest comes
     first, and of one second the greater digest, so that the order is always the same. `first_parent` follows only the
     first parent of each, and reads no more than it gives; the full log reads the whole history first.
+
+    Raises `Corrupt` code `history_cycle`, in place of the versions that are their own ancestors.
     """
     entries: dict[str, VersionEntry] = {}
 
@@ -44,10 +46,14 @@ def _newest_first(entries: dict[str, VersionEntry]) -> Iterator[VersionEntry]:
             children_left[parent] += 1
     ready = [rank[digest] for digest, count in children_left.items() if count == 0]
     heapq.heapify(ready)
+    left = set(entries)
     while ready:
         entry = ordered[heapq.heappop(ready)]
+        left.remove(entry.digest)
         yield entry
         for parent in set(entry.parents):
             children_left[parent] -= 1
             if children_left[parent] == 0:
                 heapq.heappush(ready, rank[parent])
+    if left:
+        raise history_cycle(min(left))

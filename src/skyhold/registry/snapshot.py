@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from skyhold.errors import InvalidInput, NotFound
+from skyhold.registry.graph import first_parents
 from skyhold.registry.map import Map
 from skyhold.registry.names import Ref, RefKind, is_version_prefix, refs_called
 from skyhold.registry.root import Root
@@ -106,12 +107,21 @@ class Snapshot:
         for key, value in self.map.scan(f"attached/{digest}/"):
             yield self._attached(digest, key, value)
 
+    def attachment_blobs(self, digest: str) -> Iterator[str]:
+        """The names of the blobs of what was attached to a version and is too large for the map; reads none of them."""
+        for _, value in self.map.scan(f"attached/{digest}/"):
+            content = value.get("value") if isinstance(value, dict) else None
+            if isinstance(content, dict):
+                yield str(content.get("blob"))
+
     def metrics(self, digest: str) -> dict[str, float]:
-        """The metrics of a version, by name; of several values the one attached last."""
+        """The metrics of a version, by name; of several values the one attached last. Notes are not read for them."""
         metrics: dict[str, float] = {}
-        for attached in self.attached(digest):
-            if attached.kind == "metric" and isinstance(attached.value, int | float):
-                metrics[attached.name] = attached.value
+        for key, value in self.map.scan(f"attached/{digest}/"):
+            if isinstance(value, dict) and value.get("kind") == "metric":
+                attached = self._attached(digest, key, value)
+                if isinstance(attached.value, int | float):
+                    metrics[attached.name] = attached.value
         return metrics
 
     def resolve(self, name: str, ancestor: int = 0) -> str:
@@ -120,18 +130,17 @@ class Snapshot:
         first parents back.
 
         Raises `NotFound` code `ref_not_found` or `ancestor_not_found`, `InvalidInput` code `ambiguous_version` or
-        `ambiguous_name`.
+        `ambiguous_name`, and `Corrupt` code `history_cycle`.
         """
         digest = self._named(name) or self._by_prefix(name)
-        for step in range(ancestor):
-            parents = self.version(digest).parents
-            if not parents:
-                raise NotFound(
-                    f"`{name}~{ancestor}` goes back beyond the first version: there are {step} before `{name}`",
-                    code="ancestor_not_found",
-                )
-            digest = parents[0]
-        return digest
+        step = 0
+        for step, found in enumerate(first_parents(digest, lambda digest: self.version(digest).parents)):
+            if step == ancestor:
+                return found
+        raise NotFound(
+            f"`{name}~{ancestor}` goes back beyond the first version: there are {step} before `{name}`",
+            code="ancestor_not_found",
+        )
 
     def _named(self, name: str) -> str | None:
         """The version of the ref that `name` means, or None. Raises `InvalidInput` code `ambiguous_name` where it also

@@ -268,7 +268,8 @@ def read_footer(footer: Buffer, pack: PackRef, keys: FrameKeys) -> list[Place]:
 
 def check_pack(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -> Iterator[tuple[Place, bool]]:
     """Each place of a whole pack in memory with whether its record is intact (sealed or authenticated bytes, not the
-    decoded chunk). Raises `Corrupt` where header or footer are damaged, so that the places are not known."""
+    decoded chunk). Raises `Corrupt` where header or footer are damaged, so that the places are not known, and where the
+    records are not all that lies between the two: what a footer does not list, nobody checks."""
     view = memoryview(pack)
     session, places = pack_contents(view, pack_id, store_id, keys)
     for place in places:
@@ -284,7 +285,17 @@ def pack_contents(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys
     # No code protects a pack's own header; its footer, written with the same seal and key, is a frame and protected.
     if length < HEADER_BYTES or view[5] != footer[6] & _SEALED or view[6:8] != footer[8:10]:
         raise Corrupt(f"Header and footer of pack {pack_id.hex()} differ", code="pack_damaged", pack=pack_id.hex())
-    return session, read_footer(footer, PackRef(pack_id, session.salt), keys)
+    places = read_footer(footer, PackRef(pack_id, session.salt), keys)
+    end = PACK_HEADER_BYTES
+    for place in places:
+        if place.offset != end:
+            break
+        end += place.record_length
+    if not places or end != start:
+        raise Corrupt(
+            f"Pack {pack_id.hex()} holds other bytes than its footer lists", code="pack_damaged", pack=pack_id.hex()
+        )
+    return session, places
 
 
 def merge_packs(copies: list[Buffer], pack_id: bytes, store_id: bytes, keys: FrameKeys) -> bytes | None:
