@@ -11,6 +11,7 @@ from skyhold.errors import Corrupt, SkyholdError, Unavailable
 from skyhold.units import format_bytes
 
 if TYPE_CHECKING:
+    from skyhold.registry.damage import UnreadRepository
     from skyhold.registry.upkeep import RepairReport
     from skyhold.storage.survey import Finding
 
@@ -57,6 +58,11 @@ def refuse_unsound(problems: int, unreachable: Mapping[str, str], damage: Sequen
         )
     if error is not None:
         raise error
+
+
+def way_out(unread: Sequence[UnreadRepository]) -> str | None:
+    """What to do for a repository that cannot be read at all, if there is one: other mending leaves it as it is."""
+    return next((repository.hint for repository in unread if repository.hint), None)
 
 
 def tell_mended(report: RepairReport, done: str) -> None:

@@ -23,7 +23,7 @@ from skyhold.consensus.no_majority import contended
 from skyhold.consensus.operation import Kept
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.voter import Voter
-from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, PermissionDenied, SkyholdError
+from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, SkyholdError
 
 ATTEMPTS_MAX: Final = 16
 
@@ -66,20 +66,20 @@ class Acceptors:
         return newest_held(self.examine(key), len(self.voters))
 
     def _look(self, voter: Voter, key: str) -> Holding:
+        tagged, damage = None, None
         try:
-            try:
-                tagged = voter.bucket.read_tagged(object_key(self.epoch, key))
-            except NotFound as error:
-                if error.code != "object_not_found":
-                    raise
-                tagged = None
+            tagged = voter.bucket.read_tagged(object_key(self.epoch, key))
+        except SkyholdError as error:
+            if error.code == "object_too_large":
+                damage = error.message
+            elif error.code != "object_not_found":
+                return Holding(voter.name, error=error)
+        try:
             voter.verify()  # after it: what is absent counts, so it has to be the bucket that was admitted
         except SkyholdError as error:
-            if isinstance(error, Corrupt) and error.code == "object_too_large":
-                return Holding(voter.name, damage=error.message)
             return Holding(voter.name, error=error)
         if tagged is None:
-            return Holding(voter.name)
+            return Holding(voter.name, damage=damage)
         try:
             held = decode_acceptor(tagged.body, self.epoch, key, voter.incarnation, self.keys)
         except (Corrupt, PermissionDenied) as error:

@@ -204,6 +204,10 @@ class VoterClient:
             if error.code != "object_not_found":
                 raise
             return _NOTHING
+        except Corrupt as error:
+            if error.code == "object_too_large":
+                raise acceptor_damaged(self.voter.name, key, error) from error
+            raise
         if tagged is None:
             return known
         try:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
@@ -49,6 +49,9 @@ from skyhold.storage.state import StoreState, cache_folder
 from skyhold.storage.store_document import SQLITE, Engine, StoreDocument
 from skyhold.storage.verified import LateNotes
 from skyhold.storage.version_files import VersionFiles
+
+if TYPE_CHECKING:
+    from skyhold.registry.damage import UnreadRepository
 
 PAUSE_S_MAX: Final = 0.5
 
@@ -93,7 +96,8 @@ class Connection:
         max_age_s: float | None = None,
     ) -> None:
         """`places` are the store's buckets as far as they are known before its configuration is read. With `max_age_s`
-        reads may be stale (`StaleRegisters`); `stale` tells which were."""
+        reads may be stale (`StaleRegisters`); `stale` tells which were. `unread` are the repositories that the last
+        look at all of them left out."""
         self.document = document
         self.store_keys = keys
         self.keys = frame_keys(keys)
@@ -108,6 +112,7 @@ class Connection:
         self._configured: tuple[int, int] | None = None
         self._max_age_s = max_age_s
         self.stale: dict[str, Known] = {}
+        self.unread: tuple[UnreadRepository, ...] = ()
         self._buckets_pid = os.getpid()
         self._closed = False
 

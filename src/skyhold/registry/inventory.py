@@ -98,6 +98,7 @@ def take_inventory(
             for key in _listed(bucket):
                 if key not in reached and (blob_name_of(key) or pack_id_of(key) or parse_checkpoint_key(key)):
                     expected[key] = expected.get(key, frozenset()) | {name}
+    connection.unread = unread
     return Inventory(tuple(found), expected, newest.lost, unread)
 
 

@@ -27,7 +27,7 @@ from skyhold.consensus.no_majority import REGISTER_DAMAGED, no_majority, way_bac
 from skyhold.consensus.operation import Kept
 from skyhold.consensus.register import Change, Versioned, check_register_key
 from skyhold.consensus.retiring import Acceptors, Holding, newest_of
-from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, SkyholdError
+from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, SkyholdError, Unavailable
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection
 from skyhold.registry.damage import created_registers
@@ -173,7 +173,10 @@ def _refuse_needless(connection: Connection, registers: BucketRegisters, key: st
     sound = len(holdings) - len(unknown) - len(damaged)
     if retired or sound <= len(holdings) // 2:
         return
-    value = registers.read(key)  # in this epoch alone: a move out of it may wait for this very register
+    try:
+        value = registers.read(key)  # in this epoch alone: a move out of it may wait for this very register
+    except (Corrupt, Unavailable):  # a majority went back, or was deleted, as far as this process has seen before
+        return
     if value is not None:
         hint = "Look at the store: skyhold status"
         if damaged:

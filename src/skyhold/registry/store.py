@@ -48,8 +48,6 @@ class Store:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.unread: tuple[UnreadRepository, ...] = ()
-        """What the last call of `repositories` or `search` could not read, and left out."""
 
     def __enter__(self) -> Store:
         return self
@@ -78,6 +76,12 @@ class Store:
         return self._connection.document.engine.kind
 
     @property
+    def unread(self) -> tuple[UnreadRepository, ...]:
+        """The repositories that the last look at all of them (`repositories`, `search`, `status`, `verify`, `sync`,
+        `repair`) could not read, and left out: of each its own register is damaged, or a part of its map."""
+        return self._connection.unread
+
+    @property
     def configuration(self) -> Configuration:
         return self._connection.configuration
 
@@ -89,12 +93,12 @@ class Store:
 
     def repositories(self, *, deleted: bool = False) -> list[RepositoryInfo]:
         """The repositories by name, or those that were deleted and can be brought back. `unread` are those that could
-        not be read: their own register is damaged, or a part of their map."""
+        not be read."""
         with self._catalogue() as (catalogue, _):
             names = catalogue.read()
             if deleted:
                 return [RepositoryInfo(d.name, d.repository_id, deleted=d.time) for d in names.deleted()]
-            found, self.unread = read_each(
+            found, self._connection.unread = read_each(
                 names.repositories(),
                 lambda name, repository_id: RepositoryInfo.of(name, catalogue.repository(repository_id).read()),
                 "list",
@@ -165,7 +169,7 @@ class Store:
 
         parsed = parse_query(given.text(query, "the query"))
         with self._catalogue() as (catalogue, _):
-            hits, self.unread = search_catalogue(parsed, catalogue)
+            hits, self._connection.unread = search_catalogue(parsed, catalogue)
             return [SearchHit.of(hit) for hit in hits]
 
     # ---- buckets

@@ -19,12 +19,12 @@ def command(session: Session) -> None:
     (`skyhold store voters show` tells more), and what was decided last, when and by whom.
 
     Where something is damaged or lost for every bucket it names that, and ends with status 10."""
-    from skyhold.cli.findings import refuse_unsound
+    from skyhold.cli.findings import refuse_unsound, way_out
 
     with session.store() as store:
         status = store.status()
     session.output.show(status.to_json(), quiet=[], human=lambda: _tell(status))
-    refuse_unsound(0, {}, status.damage, hint=next((item.hint for item in status.unread), None) or "skyhold verify")
+    refuse_unsound(0, {}, status.damage, hint=way_out(status.unread) or "skyhold verify")
 
 
 def _tell(status: StoreStatus) -> None:

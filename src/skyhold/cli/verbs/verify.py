@@ -31,13 +31,15 @@ def command(session: Session, *, deep: bool, repository: str | None) -> None:
 
     It changes nothing. Where damage or a loss is found it names each object and bucket and ends with status 10.
     """
-    from skyhold.cli.findings import refuse_unsound
+    from skyhold.cli.findings import refuse_unsound, way_out
 
     with session.store() as store, session.progress() as progress:
         report = store.verify(deep=deep, repository=repository, progress=progress)
     bare = [f"{finding.problem} {finding.bucket} {finding.key}" for finding in report.findings]
     session.output.show(report.to_json(), quiet=bare, human=lambda: _tell(report))
-    refuse_unsound(len(report.findings), report.unreachable, report.damage, hint="skyhold repair")
+    refuse_unsound(
+        len(report.findings), report.unreachable, report.damage, hint=way_out(store.unread) or "skyhold repair"
+    )
 
 
 def _tell(report: VerifyReport) -> None:
