@@ -27,6 +27,7 @@ from skyhold.storage.epoch import Epoch, encode_epoch
 from skyhold.storage.paths import path_fault
 from skyhold.storage.settings import load_settings
 from skyhold.storage.store_document import ETCD, Engine
+from tests.endtoend.tampering import change_version_entry, forge_sha256, shift_place
 from tests.second_reading import READER, hashes, read_again
 
 PASSPHRASE = "a passphrase of the tests"
@@ -335,3 +336,65 @@ def test_both_accept_the_same_paths(path: str) -> None:
     else:
         with pytest.raises(reader["Damaged"]):
             reader["check_path"](path)
+
+
+def test_it_restores_every_version_from_each_bucket_on_its_own(tmp_path: Path) -> None:
+    """A bucket that lacks something is no damage while another has it, and bytes that only one bucket has wrong are."""
+    buckets = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
+    with skyhold.init(list(map(str, buckets)), settings=load_settings()) as store:
+        pushed = push_versions(store, tmp_path / "model", seed=6, elements=6000)
+    (buckets[0] / "notes.txt").write_text("mine")
+    newest = sorted((buckets[1] / "packs").rglob("*/*"), key=lambda path: path.stat().st_mtime_ns)[-1]
+    newest.unlink()
+    run = read_again(buckets)
+    assert run.returncode == 0, run.stdout + run.stderr
+    alone = [line.partition("; ")[2].split(" ")[0] for line in run.stdout.splitlines() if "alone" in line]
+    assert alone == [str(len(pushed)), str(len(pushed) - 1), str(len(pushed))]
+    assert f"unaccounted: {buckets[0]}: notes.txt" in run.stdout
+    for bucket in (buckets[0], buckets[2]):
+        (bucket / newest.relative_to(buckets[1])).unlink()
+    assert "is missing" in read_again(buckets).stderr
+
+
+@pytest.mark.parametrize("forged", ["sha256", "place", "parents"])
+def test_what_contradicts_a_version_is_found_by_both(forged: str, tmp_path: Path) -> None:
+    buckets = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
+    with skyhold.init(list(map(str, buckets)), settings=load_settings()) as store:
+        first, _, last = push_versions(store, tmp_path / "model", seed=8, elements=6000)
+        if forged == "sha256":
+            forge_sha256(store, "team/model", last)
+        elif forged == "place":
+            shift_place(store, "team/model", last)
+        else:
+            change_version_entry(store, "team/model", first, parents=[last])
+        assert store.verify(deep=True).damage
+        store.sync()
+    run = read_again(buckets)
+    assert run.returncode == 1
+    damaged = [line for line in run.stderr.splitlines() if line.startswith("damaged: team/model, version ")]
+    assert len(damaged) == len(buckets), run.stderr
+
+
+@pytest.mark.parametrize("damage", ["extended", "doubled"])
+def test_bytes_after_the_end_of_any_object_are_found_by_both(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bucket = tmp_path / "only"
+    with skyhold.init([str(bucket)], settings=load_settings()) as store:
+        push_versions(store, tmp_path / "model", seed=3, elements=6000)
+    objects = [path for path in sorted(bucket.rglob("*")) if path.is_file() and ".skyhold" not in path.parts]
+    reader = runpy.run_path(str(READER))["main"]
+    monkeypatch.setattr(sys, "argv", ["second_reader", "--verify", str(bucket)])
+    for path in objects:
+        intact = path.read_bytes()
+        path.write_bytes(intact + (intact if damage == "doubled" else b"\n"))
+        key = path.relative_to(bucket).as_posix()
+        capsys.readouterr()
+        assert reader() != 0, key
+        said = named_by_verify(bucket)
+        if key == "store.json":
+            assert '"sound": true' not in said
+        else:
+            assert key in capsys.readouterr().err
+            assert key in said
+        path.write_bytes(intact)

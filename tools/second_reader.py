@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """A second reader of Skyhold's storage format, written from docs/format.md alone.
 
-    python tools/second_reader.py --verify BUCKET...            check everything, restore into nothing
+    python tools/second_reader.py --verify BUCKET...            check everything, restore from each bucket into nothing
     python tools/second_reader.py --output DIR BUCKET...        restore every version of every repository into DIR
 
 A BUCKET is a folder that holds a bucket's objects under their keys: a folder bucket, or a copy of a cloud's bucket. Of
-an object that several of them hold each copy is checked; what is restored comes from the first that has it, and a
-damaged copy is never replaced by another one's. A sealed store needs --key-file (or SKYHOLD_KEY_FILE), or
+an object that several of them hold each copy is checked. --verify restores every version from each bucket on its own,
+as far as it has all of it, and from all together where none has. --output restores from the first bucket that has an
+object; a damaged copy is never replaced by another one's. A file that is none of the store's objects is named, and is
+no damage. A sealed store needs --key-file (or SKYHOLD_KEY_FILE), or
 SKYHOLD_PASSPHRASE.
 
 It imports nothing of Skyhold, shares no code with it, and is slow and plain on purpose: where the two readers disagree,
@@ -68,6 +70,10 @@ class Damaged(Exception):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+class Lacking(Exception):
+    """A bucket does not hold an object that is needed."""
 
 
 class CannotBegin(Exception):
@@ -261,6 +267,8 @@ class Bucket:
         if not (folder / "store.json").is_file():
             raise CannotBegin(f"{folder} is no bucket: it has no store.json")
         self.keys = sorted(self.walk())
+        self.held = set(self.keys)
+        self.restored = 0
         self.document: dict = {}
 
     def walk(self):
@@ -462,10 +470,14 @@ class Place(NamedTuple):
 
 
 class Store:
-    """All buckets that were given, as one. `problems` collects what is damaged."""
+    """All buckets that were given, as one, or where `source` is set that one alone. `problems` collects what is
+    damaged, `unknown` what is no object of the store."""
+
+    source: Bucket | None = None
 
     def __init__(self, folders: list[Path], key_file: bytes | None, passphrase: str | None) -> None:
         self.problems: list[str] = []
+        self.unknown: list[str] = []
         self.buckets = [Bucket(folder) for folder in folders]
         self.holders: dict[str, Bucket] = {}
         self.footers: dict[str, set[Record]] = {}
@@ -519,8 +531,8 @@ class Store:
             # One that the bucket wrote as an earlier member, under another incarnation, is nobody's any more.
             if int(match[1], 16) == bucket.document["engine"]["term"]:
                 self.open_acceptor(bucket, key)
-        else:
-            check(key == "store.json", "the document knows no such object")
+        elif key != "store.json":
+            self.unknown.append(f"{bucket.folder}: {key}")
 
     def open_blob(self, data: bytes, folder: str, name: str) -> bytes:
         check(blake3(data, key=self.keys.name).hexdigest() == name, "its bytes do not match its name")
@@ -529,8 +541,16 @@ class Store:
     def blob(self, folder: str, name: object) -> bytes:
         check(is_hex(name, 64), f"{name!r} is not the name of a blob")
         key = f"{folder}/{name[:2]}/{name}"
+        return self.open_blob(self.holder(key).read(key), folder, name)
+
+    def holder(self, key: str) -> Bucket:
+        """The bucket from which an object is read."""
         check(key in self.holders, f"{key} is missing")
-        return self.open_blob(self.holders[key].read(key), folder, name)
+        if self.source is None:
+            return self.holders[key]
+        if key not in self.source.held:
+            raise Lacking(key)
+        return self.source
 
     # ---- 8 the index: it must agree with the packs that are there
 
@@ -911,8 +931,7 @@ class Layout:
             )
             base = self.chunk(place.base)
         key = f"packs/{place.pack[:2]}/{place.pack}"
-        check(key in self.store.holders, f"{key} is missing")
-        bucket, keys = self.store.holders[key], self.store.keys
+        bucket, keys = self.store.holder(key), self.store.keys
         with (bucket.folder / key).open("rb") as file:
             header = parse_pack_header(file.read(64), place.pack, keys)
             check((header.class_.hex(), header.salt) == (self.class_, place.salt), f"{key}: another class or session")
@@ -1002,17 +1021,38 @@ def read_repository(store: Store, name: str, id_: str, data: bytes, output: Path
     rows = []
     for digest, entry in repository.under("version/").items():
         refs = ", ".join(ref for ref, version in repository.refs().items() if version == digest)
-        files: list[dict] = []
-        size, result = 0, "sound"
-        try:
-            files = read_document(repository, digest, entry)["files"]
-            layout = Layout(store, entry["layout"], digest, files)
-            size = restore(layout, files, None if output is None else output / name / digest[:40])
-        except BROKEN as error:
-            result = "damaged"
-            store.problems.append(f"{name}, version {digest[:40]}: {error!r}")
-        rows.append(Row(name, digest[:40], len(files), size, refs, result))
+        target = None if output is None else output / name / digest[:40]
+        results = [
+            read_version(repository, digest, entry, target, source)
+            for source in ([None] if output is not None else store.buckets)
+        ]
+        if all(result == "lacking" for *_, result in results):
+            results = [read_version(repository, digest, entry, target, None)]
+        files, size, result = next((found for found in results if found[2] == "damaged"), max(results))
+        rows.append(Row(name, digest[:40], files, size, refs, result))
     return rows
+
+
+def read_version(
+    repository: Repository, digest: str, entry: dict, target: Path | None, source: Bucket | None
+) -> tuple[int, int, str]:
+    """Restore a version from one bucket alone, or from all: how many files and bytes it has, and with which result."""
+    store, files, size = repository.store, [], 0
+    store.source = source
+    try:
+        files = read_document(repository, digest, entry)["files"]
+        size = restore(Layout(store, entry["layout"], digest, files), files, target)
+    except Lacking:
+        return 0, 0, "lacking"
+    except BROKEN as error:
+        where = "" if source is None else f" from {source.folder}"
+        store.problems.append(f"{repository.name}, version {digest[:40]}{where}: {error!r}")
+        return len(files), size, "damaged"
+    finally:
+        store.source = None
+    if source is not None:
+        source.restored += 1
+    return len(files), size, "sound"
 
 
 def print_table(rows: list[Row]) -> None:
@@ -1076,10 +1116,14 @@ def main() -> int:
     print_table(rows)
     for bucket in store.buckets:
         size = sum((bucket.folder / key).stat().st_size for key in bucket.keys)
-        print(f"{bucket.folder}: {len(bucket.keys)} objects, {size:,} bytes")
-    first = store.buckets[0].folder
-    others = sum(holder is not store.buckets[0] for holder in store.holders.values())
-    print(f"Restored from {first}" + (f", and {others} objects that it lacks from the others" if others else ""))
+        alone = f"; {bucket.restored} of {len(rows)} versions restored from it alone" if options.verify else ""
+        print(f"{bucket.folder}: {len(bucket.keys)} objects, {size:,} bytes{alone}")
+    if options.output:
+        others = sum(holder is not store.buckets[0] for holder in store.holders.values())
+        beside = f", and {others} objects that it lacks from the others" if others else ""
+        print(f"Restored from {store.buckets[0].folder}{beside}")
+    for key in store.unknown:
+        print(f"unaccounted: {key}")
     for problem in store.problems:
         print(f"damaged: {problem}", file=sys.stderr)
     versions = sum(row.result == "sound" for row in rows)

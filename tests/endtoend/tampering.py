@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from dataclasses import replace
+from typing import Any
 
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import new_operation_id
 from skyhold.registry.root import register_key
 from skyhold.registry.store import Store
+from skyhold.registry.version import VersionDocument, version_digest
+from skyhold.storage.layout import decode_head, encode_head
+from skyhold.storage.pack import (
+    PackBuilder,
+    PackRef,
+    RecordSealer,
+    footer_span,
+    open_record,
+    read_footer,
+    read_header,
+)
 from skyhold.storage.policy import Policy
 
 
@@ -19,6 +33,86 @@ def change_move(store: Store, repository: str, sequence: int, **fields: object) 
         key = f"move/{sequence:016x}"
         move = snapshot.map.get(key)
         assert isinstance(move, dict)
-        root = replace(snapshot.root, map=snapshot.map.update({key: move | fields}).to_json())
+    change_map(store, repository, {key: move | fields})
+
+
+def change_map(store: Store, repository: str, changes: dict[str, object | None]) -> None:
+    """Set entries of a repository's map as they could not come about by a change of refs or a push."""
+    connection = store._connection
+    with connection.session(Policy()) as session:
+        snapshot = Catalogue(connection.registers, session.blobs).open(repository).read()
+        root = replace(snapshot.root, map=snapshot.map.update(changes).to_json())
         register = register_key(root.repository_id)
         connection.registers.compare_and_set(register, snapshot.register_version, root.encode(), new_operation_id())
+
+
+def change_version_entry(store: Store, repository: str, digest: str, **fields: object) -> None:
+    """Change fields of the entry of a version in the map."""
+    with store._connection.session(Policy()) as session:
+        snapshot = Catalogue(store._connection.registers, session.blobs).open(repository).read()
+        entry = snapshot.map.get(f"version/{digest}")
+    assert isinstance(entry, dict)
+    change_map(store, repository, {f"version/{digest}": entry | fields})
+
+
+def forge_sha256(store: Store, repository: str, digest: str) -> str:
+    """A version like another one, whose document gives other SHA-256s of the files; returns its digest."""
+    with store._connection.session(Policy()) as session:
+        snapshot = Catalogue(store._connection.registers, session.blobs).open(repository).read()
+        entry = snapshot.version(digest)
+        document = VersionDocument.decode(session.blobs.read("versions", entry.document), digest)
+        files = tuple(replace(file, digests={"sha256": "0" * 64}) for file in document.files)
+        forged = replace(document, files=files).encode()
+        other = version_digest(forged)
+        head = decode_head(session.blobs.read("layouts", entry.layout), "layout")
+        _, rest = _split_head(session.blobs.read("layouts", entry.layout))
+        runs, page = rest[: 24 * len(head.runs)], rest[24 * len(head.runs) :]
+        assert len(runs) == 24 * len(head.runs)
+        layout = encode_head(other, head.placement_class, head.runs, head.pages, head.tensors, page)
+        names = session.blobs.write_many([("versions", forged), ("layouts", layout)])
+    fields = {"document": names[0], "layout": names[1], "parents": list(entry.parents), "time": entry.time}
+    change_map(store, repository, {f"version/{other}": fields})
+    return other
+
+
+def shift_place(store: Store, repository: str, digest: str) -> None:
+    """Give a version another layout, in which the first chunk begins 16 bytes later in its pack."""
+    with store._connection.session(Policy()) as session:
+        snapshot = Catalogue(store._connection.registers, session.blobs).open(repository).read()
+        body = bytearray(session.blobs.read("layouts", snapshot.version(digest).layout))
+        document, rest = _split_head(bytes(body))
+        page = len(body) - len(rest) + 24 * document["runs"]
+        (packs,) = struct.unpack_from("<I", body, page)
+        at = page + 12 + 32 * packs + 36
+        struct.pack_into("<I", body, at, struct.unpack_from("<I", body, at)[0] + 16)
+        layout = session.blobs.write("layouts", bytes(body))
+    change_version_entry(store, repository, digest, layout=layout)
+
+
+def _split_head(body: bytes) -> tuple[dict[str, Any], bytes]:
+    """The JSON of a layout's head, and what follows it."""
+    (length,) = struct.unpack_from("<I", body)
+    return json.loads(body[4 : 4 + length]), body[4 + length :]
+
+
+def forge_pack(store: Store, stored: bytes) -> bytes:
+    """A pack as somebody writes it who has the keys of the store (of an open one, whoever can read a bucket): all is
+    sealed anew, and one byte of its first chunk that is stored raw is another."""
+    connection = store._connection
+    pack_id = stored[24:40]
+    session = read_header(stored, pack_id, bytes.fromhex(connection.document.store))
+    start, length = footer_span(stored[-8:], len(stored), pack_id)
+    sealer = RecordSealer(connection.keys, session)
+    builder = PackBuilder(bytearray(len(stored) + 4096), session, connection.keys)
+    builder.pack = PackRef(pack_id, session.salt)
+    builder._view[24:40] = pack_id
+    changed = False
+    for place in read_footer(stored[start : start + length], builder.pack, connection.keys):
+        record = stored[place.offset : place.offset + place.record_length]
+        encoded = bytearray(open_record(record, place, session, connection.keys))
+        if place.codec == 0 and not changed:
+            encoded[0] ^= 1
+            changed = True
+        builder.append(sealer.seal(place.chunk_id, place.codec, place.raw_length, place.base_id, encoded))
+    assert changed
+    return bytes(builder.finish())
