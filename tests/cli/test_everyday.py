@@ -432,7 +432,10 @@ SHAPES: dict[str, set[str]] = {
         "download_bytes_per_s", "clock_skew_s", "rules", "admission", "problems",
     },
     "status": {"store", "engine", "sealed", "buckets", "repositories", "damage", "unread"},
-    "verify": {"deep", "sound", "objects", "checked_bytes", "findings", "unreachable", "damage"},
+    "verify": {
+        "deep", "sound", "objects", "checked_bytes", "findings", "lagging", "unreachable", "damage",
+        "versions", "placed", "restored", "accounted", "unaccounted",
+    },
     "sync --dry-run": {
         "dry_run", "sound", "mended", "failed", "written_bytes", "checkpoints", "readmitted", "unreachable", "damage",
     },

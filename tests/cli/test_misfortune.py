@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -233,6 +234,48 @@ def test_damage_is_found_named_and_repaired(skyhold: Shell, pushed: str, store: 
     assert found.error["class"] == "Corrupt"
     assert "nothing was changed" in skyhold("repair", "--dry-run").out
     assert "Repaired 1 object" in skyhold("repair").out
+    assert skyhold("verify", "--deep").out.startswith("sound: ")
+
+
+def test_deep_verification_says_what_was_restored_and_what_is_none_of_the_stores(
+    skyhold: Shell, pushed: str, store: list[Path]
+) -> None:
+    (store[0] / "notes.txt").write_text("mine")
+    (store[0] / "packs" / "esc\x1b[31mape").write_text("mine, too")
+    run = skyhold("verify", "--deep")
+    wanted = "restored byte for byte, from each on its own: a 1 of 1 version, b 1 of 1 version, c 1 of 1 version"
+    assert wanted in run.out
+    assert re.search(r"unaccounted +a +notes\.txt +it is none of the store's objects", run.out)
+    assert "\x1b" not in run.out
+    found = skyhold("verify", "--deep", "--json").document
+    assert found["restored"] == found["placed"] == {"a": 1, "b": 1, "c": 1}
+    assert [item["key"] for item in found["unaccounted"]][:1] == ["notes.txt"]
+
+
+def test_lagging_bucket_is_told_with_the_command_that_brings_it_up_to_date(
+    skyhold: Shell, pushed: str, store: list[Path]
+) -> None:
+    for path in (store[1] / "packs").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    run = skyhold("verify", status=10)
+    assert "lagging: bucket b lacks 1 object" in run.out
+    assert "error: Lagging: b. 1 object missing there; nothing is damaged\nhint: skyhold sync" in run.err
+    assert "b 0 of 1 version," in skyhold("verify", "--deep", status=10).out
+    skyhold("sync")
+    assert skyhold("verify", "--deep").out.startswith("sound: ")
+
+
+def test_damaged_copy_of_a_register_is_told_and_repair_begins_an_epoch(
+    skyhold: Shell, pushed: str, store: list[Path]
+) -> None:
+    (register,) = (store[1] / "registers" / "00000001").glob("repository-*")
+    register.write_bytes(b"")
+    assert f"damaged  b       registers/00000001/{register.name}" in skyhold("verify", status=10).out
+    assert "nothing was changed" in skyhold("repair", "--dry-run").out
+    told = skyhold("repair").out
+    assert "Repaired 1 object" in told
+    assert "Began epoch 2" in told
     assert skyhold("verify", "--deep").out.startswith("sound: ")
 
 

@@ -41,16 +41,27 @@ def tell_rest(unreachable: Mapping[str, str], damage: Sequence[str]) -> None:
         line(marked("damage: ", "bad"), sentence)
 
 
-def refuse_unsound(problems: int, unreachable: Mapping[str, str], damage: Sequence[str], hint: str) -> None:
+def refuse_unsound(
+    problems: int,
+    unreachable: Mapping[str, str],
+    damage: Sequence[str],
+    hint: str,
+    lagging: Sequence[str] = (),
+) -> None:
     """End a command whose report stands already: `Corrupt` for damage and losses, `Unavailable` for buckets that could
-    not be looked at."""
+    not be looked at. `lagging` names the buckets where all problems are objects that they lack."""
     error: SkyholdError | None = None
     if problems or damage:
         if unreachable:
             hint = f"{hint}; and `skyhold status`, as not all buckets could be looked at"
-        error = Corrupt(
-            f"{counted(problems + len(damage), 'problem')} found and not mended", code="store_unsound", hint=hint
-        )
+        if lagging:
+            missing, names = counted(problems, "object"), ", ".join(lagging)
+            error = Corrupt(
+                f"Lagging: {names}. {missing} missing there; nothing is damaged", code="store_lagging", hint=hint
+            )
+        else:
+            found = counted(problems + len(damage), "problem")
+            error = Corrupt(f"{found} found and not mended", code="store_unsound", hint=hint)
     elif unreachable:
         names = ", ".join(unreachable)
         error = Unavailable(
@@ -78,6 +89,8 @@ def tell_mended(report: RepairReport, done: str) -> None:
         )
     if report.checkpoints:
         line(f"Wrote {counted(report.checkpoints, 'checkpoint')} from this machine's registers: no bucket held them")
+    if report.epoch is not None:
+        line(f"Began epoch {report.epoch}, into which intact copies of all registers were carried")
     for name in report.readmitted:
         again = "would be admitted again" if report.dry_run else "was admitted again"
         line(marked("empty: ", "warn"), f"bucket {name} had lost its store.json and {again}")

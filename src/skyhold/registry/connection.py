@@ -304,6 +304,20 @@ class Connection:
         replicas = self._replicas(everywhere, [*first, *others], session.lagging)
         return self._space(version.head.placement_class, replicas, session)
 
+    def bucket_space(self, name: str, of_class: str, cache: PackCache) -> PackSpace:
+        """The packs of a placement class as one bucket alone holds them, to read them. Its replicas are the caller's to
+        close."""
+        nowhere = CacheFolder(Path(), 0)
+        return PackSpace(
+            bytes.fromhex(self.document.store),
+            bytes.fromhex(of_class),
+            self.keys,
+            self.store_keys.chunk_id_key(),
+            Replicas([self.bucket(name)], bool),
+            cache,
+            LinkedFiles(nowhere, sealed=True),
+        )
+
     def _space(self, of_class: str, replicas: Replicas, session: Session) -> PackSpace:
         session.closing.append(replicas)
         return PackSpace(

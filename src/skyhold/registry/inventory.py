@@ -1,12 +1,17 @@
-"""What the registers reach: every object that must be in the buckets, and in which of them."""
+"""What the registers reach: every object that must be in the buckets, and in which of them.
+
+A register, a version or a history that cannot be read is named, and the walk goes on with the others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 
 from skyhold.buckets.bucket import Bucket
-from skyhold.consensus.checkpoint import parse_checkpoint_key
+from skyhold.consensus.carrying import CONFIG, NAMES
 from skyhold.errors import SkyholdError
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.checkpoints import newest_checkpoints
@@ -16,15 +21,17 @@ from skyhold.registry.history import verify_chain
 from skyhold.registry.reading import open_version
 from skyhold.registry.root import register_key
 from skyhold.registry.session import Session
-from skyhold.registry.snapshot import Snapshot
-from skyhold.storage.names import INDEXES, blob_key, blob_name_of, pack_id_of, pack_key
+from skyhold.registry.snapshot import Snapshot, VersionEntry
+from skyhold.registry.version import VersionDocument
+from skyhold.storage.names import INDEXES, blob_key, pack_key
 from skyhold.storage.policy import Policy, allowed
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryInventory:
     """The objects of one repository: keys of `blobs`, which belong into every bucket, and of `packs`, which belong
-    into those that the policy allows. `damage` names what could not be read to find out more."""
+    into those that the policy allows. `damage` names what could not be read to find out more, or contradicts itself.
+    `snapshot` is the state that was read. `complete`: all objects that it needs are known."""
 
     name: str
     id: str
@@ -33,21 +40,34 @@ class RepositoryInventory:
     blobs: frozenset[str]
     packs: frozenset[str]
     damage: tuple[str, ...]
+    snapshot: Snapshot
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The objects of a store. `expected` maps each key to the names of the buckets that shall hold it; `lost_registers`
-    have no checkpoint of their newest change in any bucket; `unread` are the repositories of which nothing is known."""
+    """The objects of a store. `expected` maps each key to the names of the buckets that shall hold it; `registers` are
+    the keys of its registers; `lost_registers` have no checkpoint of their newest change in any bucket; `unreadable`
+    says why the names of the repositories could not be read, if so: what they reach is not known then; `unread` are the
+    repositories of which nothing is known."""
 
     repositories: tuple[RepositoryInventory, ...]
     expected: dict[str, frozenset[str]]
+    registers: frozenset[str]
     lost_registers: tuple[str, ...]
-    unread: tuple[UnreadRepository, ...]
+    unread: tuple[UnreadRepository, ...] = ()
+    unreadable: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that the registers reach is known. What is not reached may else be needed all the same."""
+        unread = self.unread or self.unreadable is not None
+        return not unread and all(repository.complete for repository in self.repositories)
 
     @property
     def damage(self) -> tuple[str, ...]:
-        found = [repository.sentence for repository in self.unread]
+        found = [] if self.unreadable is None else [self.unreadable]
+        found += [repository.sentence for repository in self.unread]
         found += [sentence for repository in self.repositories for sentence in repository.damage]
         names = {register_key(repository.id): repository.name for repository in self.repositories}
         for key in self.lost_registers:
@@ -58,77 +78,119 @@ class Inventory:
         return tuple(found)
 
 
-def take_inventory(
-    connection: Connection, session: Session, repository: str | None = None, *, held: bool = False
-) -> Inventory:
+def take_inventory(connection: Connection, session: Session, repository: str | None = None) -> Inventory:
     """Walk all registers, or that of one repository by name. Deleted repositories count: they can come back.
 
-    The newest checkpoint of each register is expected in every bucket. With `held`, what the registers do not reach is
-    expected where it lies: older checkpoints, and the older states that a recovery may need them for.
-
-    A version whose document or layout no bucket gives is named in `damage`, and the walk goes on; so is a history of
-    refs whose chain is broken, and a repository that cannot be read at all.
+    The newest checkpoint of each register is expected in every bucket, and so is every index segment.
     """
     catalogue = Catalogue(session.registers, session.blobs)
+    everywhere = frozenset(location.name for location in connection.configuration.locations)
     names = catalogue.read()
-    listed = list(names.repositories()) + [(item.name, item.repository_id) for item in names.deleted()]
     if repository is not None:
         listed = [(repository, names.resolve(repository))]
-    everywhere = frozenset(location.name for location in connection.configuration.locations)
+    else:
+        listed = list(names.repositories()) + [(item.name, item.repository_id) for item in names.deleted()]
     expected = {blob_key("nodes", name): everywhere for name in names.map.node_names()}
-    found, unread = read_each(
-        listed,
-        lambda name, repository_id: _repository(session, name, catalogue.repository(repository_id).read()),
-        "inventory",
-    )
+    expected |= {blob_key("tombstones", name): everywhere for name in names.tombstones}
+    found, unread = read_each(listed, partial(_repository, catalogue, session), "inventory")
     for taken in found:
         places = frozenset(bucket.name for bucket in allowed(taken.policy, connection.configuration.locations))
         for key in taken.blobs:
             expected[key] = everywhere
         for key in taken.packs:  # a pack of one class may serve several repositories
             expected[key] = expected.get(key, frozenset()) | places
-    newest = newest_checkpoints(connection, None if repository is None else [register_key(item.id) for item in found])
-    expected.update(dict.fromkeys(newest.objects, everywhere))
+    registers = {CONFIG, NAMES, *(register_key(repository_id) for _, repository_id in listed)}
     if repository is None:
+        registers |= set(names.registers())
         for bucket in connection.buckets().values():
             expected.update(dict.fromkeys(_listed(bucket, f"{INDEXES}/"), everywhere))
-    if held and repository is None:
-        reached = frozenset(expected)
-        for name, bucket in connection.buckets().items():
-            for key in _listed(bucket):
-                if key not in reached and (blob_name_of(key) or pack_id_of(key) or parse_checkpoint_key(key)):
-                    expected[key] = expected.get(key, frozenset()) | {name}
+    newest = newest_checkpoints(connection, None if repository is None else [register_key(item.id) for item in found])
+    expected.update(dict.fromkeys(newest.objects, everywhere))
     connection.unread = unread
-    return Inventory(tuple(found), expected, newest.lost, unread)
+    return Inventory(tuple(found), expected, frozenset(registers), newest.lost, unread)
 
 
-def _repository(session: Session, name: str, snapshot: Snapshot) -> RepositoryInventory:
-    blobs = {blob_key("nodes", node) for node in snapshot.map.node_names()}
-    packs: set[str] = set()
-    damage = []
-    versions = 0
-    for entry in snapshot.versions():
-        versions += 1
-        blobs |= {blob_key("versions", entry.document), blob_key("layouts", entry.layout)}
-        blobs |= {blob_key("attachments", item.blob) for item in snapshot.attached(entry.digest) if item.blob}
-        try:
-            _, version = open_version(session, snapshot, entry.digest)
-            blobs |= {blob_key(folder, blob) for folder, blob in version.blobs()}
-            packs |= {pack_key(pack) for pack in version.pack_ids()}
-        except SkyholdError as error:
-            damage.append(f"Version {entry.public_id[:10]} of {name} cannot be read: {error.message}")
-    try:
-        verify_chain(snapshot)
-    except SkyholdError as error:
-        damage.append(f"In {name}: {error.message}" + (f". {error.hint}" if error.hint else ""))
+def _repository(catalogue: Catalogue, session: Session, name: str, repository_id: str) -> RepositoryInventory:
+    taking = _Taking(name)
+    snapshot = catalogue.repository(repository_id).read()
     policy = Policy.from_json(snapshot.root.policy)
+    with taking.naming(f"Not all of {name} can be read"):
+        for node in snapshot.map.node_names():
+            taking.blobs.add(blob_key("nodes", node))
+    with taking.naming(f"Not all versions of {name} can be read"):
+        for entry in snapshot.versions():
+            taking.take_version(session, snapshot, entry)
+    with taking.naming(f"In {name}", reading=False):
+        verify_chain(snapshot)
+    with taking.naming(f"Not all refs of {name} can be read"):
+        taking.damage += [
+            f"In {name}: {state.ref} points to version {str(state.version)[:10]}, which is not in the repository"
+            for state in snapshot.refs()
+            if state.version is not None and not snapshot.has_version(state.version)
+        ]
     return RepositoryInventory(
-        name, snapshot.root.repository_id, policy, versions, frozenset(blobs), frozenset(packs), tuple(damage)
+        name,
+        repository_id,
+        policy,
+        taking.versions,
+        frozenset(taking.blobs),
+        frozenset(taking.packs),
+        tuple(taking.damage),
+        snapshot,
+        taking.complete,
     )
 
 
-def _listed(bucket: Bucket, prefix: str = "") -> Iterator[str]:
-    """Keys of what a bucket holds. (Of index segments, what one bucket has all shall have.)"""
+@dataclass(slots=True)
+class _Taking:
+    """The inventory of one repository while it is taken."""
+
+    name: str
+    versions: int = 0
+    blobs: set[str] = field(default_factory=set)
+    packs: set[str] = field(default_factory=set)
+    damage: list[str] = field(default_factory=list)
+    complete: bool = True
+
+    @contextmanager
+    def naming(self, what: str, *, reading: bool = True) -> Iterator[None]:
+        """Name what the block raises, and go on. While `reading`, what comes after it is not known then."""
+        try:
+            yield
+        except SkyholdError as error:
+            self.damage.append(f"{what}: {_with_hint(error)}")
+            self.complete = self.complete and not reading
+
+    def take_version(self, session: Session, snapshot: Snapshot, entry: VersionEntry) -> None:
+        self.versions += 1
+        self.blobs |= {blob_key("versions", entry.document), blob_key("layouts", entry.layout)}
+        self.blobs |= {blob_key("attachments", blob) for blob in snapshot.attachment_blobs(entry.digest)}
+        with self.naming(f"Version {entry.public_id[:10]} of {self.name} cannot be read"):
+            document, version = open_version(session, snapshot, entry.digest)
+            self.blobs |= {blob_key(folder, blob) for folder, blob in version.blobs()}
+            self.packs |= {pack_key(pack) for pack in version.pack_ids()}
+            self.damage += [f"In {self.name}: {fault}" for fault in _contradictions(snapshot, entry, document)]
+        with self.naming(f"Not all that is attached to version {entry.public_id[:10]} of {self.name} can be read"):
+            for _ in snapshot.attached(entry.digest):
+                pass
+
+
+def _contradictions(snapshot: Snapshot, entry: VersionEntry, document: VersionDocument) -> Iterator[str]:
+    """What the map says of a version that its document does not: a walk of the history reads the map alone."""
+    version = f"version {entry.public_id[:10]}"
+    if (entry.parents, entry.time) != (document.parents, document.time):
+        yield f"the parents or the time that are recorded for {version} are not those of its document"
+    for parent in document.parents:
+        if not snapshot.has_version(parent):
+            yield f"{parent[:10]}, one of the parents of {version}, is not in the repository"
+
+
+def _with_hint(error: SkyholdError) -> str:
+    return f"{error.message}. {error.hint}" if error.hint else error.message
+
+
+def _listed(bucket: Bucket, prefix: str) -> Iterator[str]:
+    """Keys of what a bucket holds."""
     try:
         for info in bucket.list(prefix):
             yield info.key

@@ -81,6 +81,13 @@ def admit_again(connection: Connection, name: str) -> None:
     _reconfigure(connection, change)
 
 
+def begin_anew(connection: Connection) -> None:
+    """Begin an epoch with the same voters, in which each has every register as the others carry it there: what is
+    damaged in one stays behind. Each register must be intact in a majority of them; one that is not would leave the
+    move half done."""
+    _reconfigure(connection, lambda known: known)
+
+
 def join_bucket(connection: Connection, location: BucketLocation, role: Role | None = None) -> ConfiguredBucket:
     """Add a bucket to the store, by default as a voter while there are fewer than `VOTERS_MAX`.
 

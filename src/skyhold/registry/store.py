@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from skyhold.registry.joining import Joining
     from skyhold.registry.reconfiguring import EngineMove
     from skyhold.registry.recovering import RecoverReport
-    from skyhold.registry.upkeep import RepairReport, StoreStatus, SyncReport, VerifyReport
+    from skyhold.registry.upkeep import RepairReport, StoreStatus, SyncReport
+    from skyhold.registry.verification import VerifyReport
     from skyhold.registry.voting import EngineStatus, StaleRead
 
 __all__ = ["Store", "connect", "init", "open", "recover"]
@@ -267,7 +268,7 @@ class Store:
         self, *, deep: bool = False, repository: str | None = None, progress: Progress | None = None
     ) -> VerifyReport:
         """Compare every bucket with what it shall hold; `deep` reads every byte back."""
-        from skyhold.registry.upkeep import verify_store
+        from skyhold.registry.verification import verify_store
 
         if repository is not None:
             repository = _repository_name(repository)

@@ -1,21 +1,27 @@
-"""Looking after a store: status, verify, sync and repair, over everything that its registers reach."""
+"""Looking after a store: status, sync and repair, over everything that its registers reach."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from skyhold.errors import SkyholdError
+from skyhold.consensus.acceptor_object import parse_object_key
+from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.carrying import CONFIG
+from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.checkpoints import write_lost_checkpoints
-from skyhold.registry.connection import Connection
-from skyhold.registry.damage import UnreadRepository
-from skyhold.registry.inventory import Inventory, RepositoryInventory, take_inventory
+from skyhold.registry.connection import Connection, new_operation_id
+from skyhold.registry.damage import UnreadRepository, created_registers
+from skyhold.registry.inventory import RepositoryInventory, take_inventory
 from skyhold.registry.membership import Membership, examine
-from skyhold.registry.reconfiguring import admit_again, spread
-from skyhold.registry.voting import EngineStatus, engine_of, level_voters
-from skyhold.storage.names import pack_id_of
+from skyhold.registry.reconfiguring import admit_again, begin_anew, spread
+from skyhold.registry.register_copies import examine_registers
+from skyhold.registry.restoring import restore_all
+from skyhold.registry.verification import Look, doubt, look_at, pack_copies, to_json, with_way_out
+from skyhold.registry.voting import EngineStatus, engine_of
 from skyhold.storage.policy import Policy, durability
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.survey import Finding, Survey, repair, survey
@@ -68,45 +74,18 @@ class StoreStatus:
             "store": self.store,
             "engine": self.engine.to_json(),
             "sealed": self.sealed,
-            "buckets": [_json(bucket) for bucket in self.buckets],
-            "repositories": [_json(repository) for repository in self.repositories],
+            "buckets": [to_json(bucket) for bucket in self.buckets],
+            "repositories": [to_json(repository) for repository in self.repositories],
             "damage": list(self.damage),
             "unread": [repository.to_json() for repository in self.unread],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """What a verification found. `unreachable` maps buckets to the reason why they could not be looked at and
-    what to do."""
-
-    deep: bool
-    objects: int
-    checked_bytes: int
-    findings: tuple[Finding, ...]
-    unreachable: dict[str, str]
-    damage: tuple[str, ...]
-
-    @property
-    def sound(self) -> bool:
-        return not (self.findings or self.unreachable or self.damage)
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "deep": self.deep,
-            "sound": self.sound,
-            "objects": self.objects,
-            "checked_bytes": self.checked_bytes,
-            "findings": [_json(finding) for finding in self.findings],
-            "unreachable": self.unreachable,
-            "damage": list(self.damage),
         }
 
 
 @dataclass(slots=True)
 class RepairReport:
     """What a repair (or sync) mended, and what not. `readmitted` are buckets that had lost their store.json;
-    `checkpoints` counts those that no bucket held any more, and that were written from this machine's registers."""
+    `checkpoints` counts those that no bucket held any more, and that were written from this machine's registers;
+    `epoch` is the one that was begun to write registers anew whose copies were damaged, if any."""
 
     dry_run: bool
     mended: list[Finding] = field(default_factory=list)
@@ -114,6 +93,7 @@ class RepairReport:
     written_bytes: int = 0
     checkpoints: int = 0
     readmitted: list[str] = field(default_factory=list)
+    epoch: int | None = None
     unreachable: dict[str, str] = field(default_factory=dict)
     damage: tuple[str, ...] = ()
 
@@ -126,11 +106,12 @@ class RepairReport:
         return {
             "dry_run": self.dry_run,
             "sound": self.sound,
-            "mended": [_json(finding) for finding in self.mended],
-            "failed": [_json(finding) | {"reason": reason} for finding, reason in self.failed],
+            "mended": [to_json(finding) for finding in self.mended],
+            "failed": [to_json(finding) | {"reason": reason} for finding, reason in self.failed],
             "written_bytes": self.written_bytes,
             "checkpoints": self.checkpoints,
             "readmitted": self.readmitted,
+            "epoch": self.epoch,
             "unreachable": self.unreachable,
             "damage": list(self.damage),
         }
@@ -145,7 +126,9 @@ def status_of(connection: Connection) -> StoreStatus:
     members = examine(connection)
     with connection.session(Policy()) as session:
         inventory = take_inventory(connection, session)
-    found = _survey(connection, inventory, members, Silence(), deep=False)
+    buckets_asked = {name: bucket for name, bucket in connection.buckets().items() if members[name].error is None}
+    found = survey(buckets_asked, inventory.expected, connection.checker, Silence(), deep=False)
+    doubt(connection, found.findings)
     document = connection.document
     missing = Counter(finding.bucket for finding in found.findings)
     buckets = []
@@ -175,23 +158,12 @@ def status_of(connection: Connection) -> StoreStatus:
     )  # fmt: skip
 
 
-def verify_store(connection: Connection, *, deep: bool, repository: str | None, progress: Progress) -> VerifyReport:
-    """Compare all buckets with what the registers reach. Changes nothing."""
-    members = examine(connection)
-    with connection.session(Policy()) as session:
-        inventory = take_inventory(connection, session, repository, held=deep)
-    found = _survey(connection, inventory, members, progress, deep=deep)
-    return VerifyReport(
-        deep, sum(bucket.held for bucket in found.buckets.values()), found.checked_bytes, tuple(found.findings),
-        _unreachable(found, members), inventory.damage,
-    )  # fmt: skip
-
-
 def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress: Progress) -> RepairReport:
     """Mend whatever a verification finds (deep), or bring over what is missing (shallow, `sync`).
 
     A bucket that was emptied, or whose `store.json` is damaged, is admitted again first, with a fresh incarnation.
-    Every object is checked before it is written and after.
+    Every object is checked before it is written and after. Damaged copies of registers are mended, deep only, by a new
+    epoch with the same voters.
     """
     report = RepairReport(dry_run)
     members = examine(connection)
@@ -202,24 +174,93 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
         if any(member.outdated for member in members.values()):
             spread(connection)
         report.checkpoints = 0 if connection.shared else write_lost_checkpoints(connection)
-        level_voters(connection)
-    with connection.session(Policy()) as session:
-        inventory = take_inventory(connection, session, held=deep)
-    found = _survey(connection, inventory, members, progress, deep=deep, include_vacant=dry_run)
-    report.damage, report.unreachable = inventory.damage, _unreachable(found, members) | refused
+        _level(connection, members)
+    with pack_copies(connection, deep=False) as copies, connection.session(Policy()) as session:
+        look = look_at(connection, session, members, progress, deep=deep, copies=copies, include_vacant=dry_run)
+        differing = copies.differing()
+        if differing:  # which of them is right shows in what is made of them
+            found = restore_all(connection, session, look.inventory, copies, progress, only=differing).findings
+            look.survey.findings += found.values()
+            look.survey.distrusted |= found.keys()
+            doubt(connection, found.values())
+    report.damage, report.unreachable = look.damage, look.unreachable(members) | refused
     if dry_run:
-        report.mended = list(found.findings)
-        return report
+        report.mended = list(look.survey.findings)
+    else:
+        _mend(connection, look, report, progress)
+    if deep:
+        _mend_registers(connection, look, report)
+    if report.damage and report.mended and not dry_run:  # what was mended may have made the rest readable
+        return _again(report, connection, deep=deep, progress=progress)
+    return report
+
+
+def _level(connection: Connection, members: Mapping[str, Membership]) -> None:
+    """Bring voters that the last change of a register has passed over up to it, register by register: one that cannot
+    be read is named by the look that follows. One that most voters have lost is left as it is, since what decides it
+    now may be that there is nothing, over the last copy."""
+    answering = [name for name, member in members.items() if member.error is None]
+    copies = examine_registers(connection, answering, looks=1)
+    places = {place for places in copies.behind.values() for place in places}
+    places |= {finding.key for finding in copies.findings if finding.problem == "missing"}
+    keys = {place[1] for key in places if (place := parse_object_key(key)) is not None}
+    if keys & copies.scarce:
+        try:
+            created = created_registers(connection) | {CONFIG: True}
+        except SkyholdError:
+            created = dict.fromkeys(keys, True)
+        keys -= {key for key in copies.scarce if created.get(key, False)}
+    for key in sorted(keys):
+        with suppress(SkyholdError):  # an outcome settles the register, at every voter that answers
+            connection.registers.outcome(key, new_operation_id())
+
+
+def _mend(connection: Connection, look: Look, report: RepairReport, progress: Progress) -> None:
     checker, buckets = connection.checker, connection.buckets()
-    for finding, result in repair(buckets, inventory.expected, found, checker, progress):
+    for finding, result in repair(buckets, look.expected, look.survey, checker, progress):
         if isinstance(result, SkyholdError):
             report.failed.append((finding, result.message))
         else:
             report.mended.append(finding)
             report.written_bytes += result
-    if report.damage and report.mended:  # what was mended may have made the rest readable
-        return _again(report, connection, deep=deep, progress=progress)
-    return report
+
+
+def _mend_registers(connection: Connection, look: Look, report: RepairReport) -> None:
+    """Begin a new epoch where copies of registers are damaged, or were lost by a voter that had them, unless some
+    register could not be carried into it."""
+    copies = look.registers
+    lost: list[Finding] = []
+    for finding in copies.findings:
+        fault = None if finding.problem == "damaged" else _why_it_lags(connection, finding)
+        if finding.problem == "damaged" or report.dry_run or isinstance(fault, Corrupt):
+            lost.append(finding)
+        else:
+            report.failed.append((finding, finding.detail if fault is None else with_way_out(fault)))
+    if not lost:
+        return
+    if copies.unsettled:
+        reasons = "; ".join(f"register {key}: {reason}" for key, reason in copies.unsettled.items())
+        reason = f"not while a register of the store is lost, which no epoch could take over ({reasons})"
+        report.failed += [(finding, reason) for finding in lost]
+        return
+    try:
+        if not report.dry_run:
+            begin_anew(connection)
+            report.epoch = connection.document.engine.term
+    except SkyholdError as error:
+        report.failed += [(finding, with_way_out(error)) for finding in lost]
+    else:
+        report.mended += lost
+
+
+def _why_it_lags(connection: Connection, finding: Finding) -> SkyholdError | None:
+    """Why a voter takes no part in a register that it lacks. It is `Corrupt` where it is known to have had it: what it
+    promised is lost then, and it is asked for nothing more in this epoch."""
+    place, registers = parse_object_key(finding.key), connection.registers.current
+    if place is None or not isinstance(registers, BucketRegisters):
+        return None
+    shown = registers.inspect(place[1])[finding.bucket]
+    return shown if isinstance(shown, SkyholdError) else None
 
 
 def _readmit(connection: Connection, members: dict[str, Membership], report: RepairReport) -> dict[str, str]:
@@ -232,7 +273,7 @@ def _readmit(connection: Connection, members: dict[str, Membership], report: Rep
             if not report.dry_run:
                 admit_again(connection, name)
         except SkyholdError as error:
-            refused[name] = _with_way_out(error)
+            refused[name] = with_way_out(error)
         else:
             report.readmitted.append(name)
     return refused
@@ -244,39 +285,8 @@ def _again(before: RepairReport, connection: Connection, *, deep: bool, progress
     after.written_bytes += before.written_bytes
     after.checkpoints += before.checkpoints
     after.readmitted = before.readmitted + after.readmitted
+    after.epoch = after.epoch or before.epoch
     return after
-
-
-def _survey(
-    connection: Connection,
-    inventory: Inventory,
-    members: dict[str, Membership],
-    progress: Progress,
-    *,
-    deep: bool,
-    include_vacant: bool = False,
-) -> Survey:
-    """Survey the members. A bucket without `store.json` is none: its own error stands for all of its objects."""
-    buckets = {
-        name: bucket
-        for name, bucket in connection.buckets().items()
-        if members[name].error is None or (include_vacant and members[name].readmissible)
-    }
-    found = survey(buckets, inventory.expected, connection.checker, progress, deep=deep)
-    for key in {finding.key for finding in found.findings if finding.problem == "damaged"}:
-        if pack_id_of(key) is not None:  # the next push that uses it shall not rely on what was verified earlier
-            connection.catalogue.doubt(key)
-    return found
-
-
-def _unreachable(found: Survey, members: dict[str, Membership]) -> dict[str, str]:
-    errors = {name: bucket.error for name, bucket in found.buckets.items() if bucket.error is not None}
-    errors |= {name: member.error for name, member in members.items() if member.error is not None}
-    return {name: _with_way_out(error) for name, error in sorted(errors.items())}
-
-
-def _with_way_out(error: SkyholdError) -> str:
-    return f"{error.message}. {error.hint}" if error.hint else error.message
 
 
 def _repository_status(
@@ -291,9 +301,3 @@ def _repository_status(
     ]
     standing = durability(item.policy, connection.configuration.locations, complete)
     return RepositoryStatus(item.name, item.versions, tuple(complete), standing.met, standing.describe())
-
-
-def _json(record: object) -> dict[str, object]:
-    names: Iterator[str] = iter(record.__slots__)  # type: ignore[attr-defined]
-    values = {name: getattr(record, name) for name in names}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

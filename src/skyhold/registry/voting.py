@@ -118,15 +118,9 @@ def engine_of(connection: Connection) -> EngineStatus:
     return EngineStatus(engine.kind, engine.term, needed, quorum, voters, decisions)
 
 
-def level_voters(connection: Connection) -> int:
+def level(registers: BucketRegisters) -> int:
     """Bring voters that answer, and that the last change of a register has passed over, up to it; returns of how many
     registers. A majority has it without them; with them, more may be lost."""
-    registers = connection.registers.current
-    return level(registers) if isinstance(registers, BucketRegisters) else 0
-
-
-def level(registers: BucketRegisters) -> int:
-    """As `level_voters`, for the registers of an epoch."""
 
     def levelled(key: str) -> bool:
         if is_level(registers.inspect(key)):

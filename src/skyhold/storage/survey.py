@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,8 +14,12 @@ from skyhold.consensus.checkpoint import parse_checkpoint_key
 from skyhold.errors import Corrupt, NotFound, SkyholdError
 from skyhold.storage.objects import ObjectChecker, copy_object
 from skyhold.storage.progress import Progress
+from skyhold.units import Buffer
 
 Problem = Literal["missing", "damaged"]
+Intact = Callable[[str, str, Buffer], None]
+"""Is called with the name of a bucket, the key of an object that was read from it and is intact, and its bytes; from
+several threads."""
 
 _OBJECTS_AT_ONCE = 4
 
@@ -42,13 +46,15 @@ class BucketSurvey:
 
 @dataclass(slots=True)
 class Survey:
-    """The result of a look at all buckets."""
+    """The result of a look at all buckets. `distrusted` are objects, by bucket and key, that are intact by themselves
+    and not what another bucket holds: they are no source of a repair."""
 
     deep: bool
     buckets: dict[str, BucketSurvey]
     findings: list[Finding] = field(default_factory=list)
     checked_objects: int = 0
     checked_bytes: int = 0
+    distrusted: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def sound(self) -> bool:
@@ -63,17 +69,18 @@ def survey(
     progress: Progress,
     *,
     deep: bool,
+    intact: Intact | None = None,
 ) -> Survey:
     """Compare what buckets hold with what they shall hold (`expected`: names of buckets by object key).
 
     Shallow: presence and size by listings, and the bytes where the sizes of replicas differ. Deep: every byte is read
-    back and checked.
+    back and checked, each object once from each bucket.
     """
     result = Survey(deep, {name: BucketSurvey() for name in buckets})
     sizes = {name: _list(bucket, expected, result.buckets[name]) for name, bucket in buckets.items()}
     newest = {name: _newest_checkpoints(held) for name, held in sizes.items()}
     usual = _usual_sizes(sizes)
-    to_read: list[tuple[str, str]] = []
+    to_read: list[tuple[str, str, int]] = []
     for key, names in sorted(expected.items()):
         for name in sorted(names & set(buckets)):
             status = result.buckets[name]
@@ -88,10 +95,10 @@ def survey(
             status.held += 1
             status.held_bytes += size
             if deep or size != usual[key]:
-                to_read.append((name, key))
-    progress.begin("verify", sum(sizes[name][key] for name, key in to_read))
+                to_read.append((name, key, size))
+    progress.begin("verify", sum(size for _, _, size in to_read))
     try:
-        _read_back(buckets, to_read, sizes, checker, result, progress)
+        _read_back(buckets, to_read, checker, result, progress, intact or _ignore)
     finally:
         progress.end()
     result.findings.sort(key=lambda finding: (finding.bucket, finding.key))
@@ -119,6 +126,7 @@ def repair(
             names = [name for name in names if found.buckets[name].error is None]
             if finding.problem == "damaged":
                 names.append(finding.bucket)
+            names = [name for name in names if (name, finding.key) not in found.distrusted]
             try:
                 written_bytes = copy_object(
                     finding.key, [buckets[name] for name in names], buckets[finding.bucket], checker
@@ -182,18 +190,18 @@ def _usual_sizes(sizes: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 def _read_back(
     buckets: Mapping[str, Bucket],
-    to_read: list[tuple[str, str]],
-    sizes: Mapping[str, Mapping[str, int]],
+    to_read: list[tuple[str, str, int]],
     checker: ObjectChecker,
     result: Survey,
     progress: Progress,
+    intact: Intact,
 ) -> None:
     lock = threading.Lock()
 
-    def check(name: str, key: str) -> None:
+    def check(name: str, key: str, size_bytes: int) -> None:
         finding = None
         try:
-            checker.read_checked(buckets[name], key)
+            intact(name, key, checker.read_checked(buckets[name], key))
         except Corrupt as error:
             finding = Finding(name, key, "damaged", error.message)
         except NotFound as error:
@@ -205,10 +213,14 @@ def _read_back(
             return
         with lock:
             result.checked_objects += 1
-            result.checked_bytes += sizes[name][key]
+            result.checked_bytes += size_bytes
             if finding is not None:
                 result.findings.append(finding)
-        progress.advance(sizes[name][key])
+        progress.advance(size_bytes)
 
     with ThreadPoolExecutor(_OBJECTS_AT_ONCE, thread_name_prefix="verify") as pool:
-        list(pool.map(lambda pair: check(*pair), to_read))
+        list(pool.map(lambda place: check(*place), to_read))
+
+
+def _ignore(_bucket: str, _key: str, _body: Buffer) -> None:
+    """Whose bytes nobody wants."""

@@ -19,6 +19,10 @@ def command(session: Session, *, dry_run: bool) -> None:
     To find damage it reads every byte of every bucket, also for --dry-run. Where listings are enough, `skyhold sync`
     brings over what is missing and reads only that.
 
+    Where a bucket that votes has its copy of a register damaged, a new epoch with the same voters begins, into which
+    the others carry every register: what a damaged copy had promised is not known, so it is never written over. That
+    needs a majority with an intact copy of each register.
+
     Where no good copy is left it names what is lost, leaves it untouched, and ends with status 10.
     """
     from skyhold.cli.findings import refuse_unsound, tell_mended, way_out

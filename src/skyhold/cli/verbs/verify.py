@@ -11,11 +11,15 @@ from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
 
 if TYPE_CHECKING:
-    from skyhold.registry.upkeep import VerifyReport
+    from rich.text import Text
+
+    from skyhold.registry.verification import VerifyReport
 
 
 @verb(
-    click.Option(["--deep"], is_flag=True, help="Read every byte back, instead of asking for presence and sizes."),
+    click.Option(
+        ["--deep"], is_flag=True, help="Read every object of every bucket, and restore every version from each."
+    ),
     click.Option(
         ["--repository"],
         metavar="TEAM/NAME",
@@ -26,10 +30,15 @@ if TYPE_CHECKING:
     exits=(2, 3, 6, 8, 10),
 )
 def command(session: Session, *, deep: bool, repository: str | None) -> None:
-    """Check that every bucket holds what it should, and with --deep that every byte is what was stored; and that the
-    chain of all moves of every ref is unbroken.
+    """Check that every bucket holds what it should, by presence and sizes; that every bucket that votes has its copy of
+    every register intact; and that the chain of all moves of every ref is unbroken.
 
-    It changes nothing. Where damage or a loss is found it names each object and bucket and ends with status 10.
+    With --deep every object of every bucket is read once, and every version of every repository is restored in memory
+    from each bucket on its own, byte for byte, up to the SHA-256 of each file. Every object is accounted for: what no
+    register reaches, as a push that died leaves it, and what is none of the store's objects are named and are no fault.
+
+    It changes nothing. Where damage or a loss is found it names each object and bucket and ends with status 10. A
+    bucket that merely lacks objects lags: `skyhold sync` brings them.
     """
     from skyhold.cli.findings import refuse_unsound, way_out
 
@@ -37,8 +46,13 @@ def command(session: Session, *, deep: bool, repository: str | None) -> None:
         report = store.verify(deep=deep, repository=repository, progress=progress)
     bare = [f"{finding.problem} {finding.bucket} {finding.key}" for finding in report.findings]
     session.output.show(report.to_json(), quiet=bare, human=lambda: _tell(report))
+    only_missing = not report.damage and all(finding.problem == "missing" for finding in report.findings)
     refuse_unsound(
-        len(report.findings), report.unreachable, report.damage, hint=way_out(store.unread) or "skyhold repair"
+        len(report.findings),
+        report.unreachable,
+        report.damage,
+        hint=way_out(store.unread) or ("skyhold sync" if only_missing else "skyhold repair"),
+        lagging=list(report.lagging) if only_missing else (),
     )
 
 
@@ -49,5 +63,44 @@ def _tell(report: VerifyReport) -> None:
 
     how = f"{format_bytes(report.checked_bytes)} read back" if report.deep else "presence and sizes only"
     line(marked("sound: ", "good") if report.sound else "", f"{counted(report.objects, 'object')} looked at, {how}")
+    if report.deep:
+        _tell_restored(report)
     tell_findings(report.findings)
+    for name, lag in report.lagging.items():
+        lacks = f"lacks {counted(lag.missing, 'object')}" if lag.missing else ""
+        passed = f"has not got the last change of {counted(len(lag.registers), 'register')}" if lag.registers else ""
+        line(marked("lagging: ", "warn"), f"bucket {name} {' and '.join(filter(None, (lacks, passed)))}")
     tell_rest(report.unreachable, report.damage)
+    _tell_unaccounted(report)
+
+
+def _tell_restored(report: VerifyReport) -> None:
+    """Of each bucket, how many of the versions that it shall hold were restored from it alone."""
+    from skyhold.cli.render import line, marked
+
+    parts: list[str | Text] = []
+    for name, wanted in report.placed.items():
+        count = f"{report.restored[name]} of {counted(wanted, 'version')}"
+        parts += [
+            ", " if parts else "",
+            f"{name} ",
+            marked(count, "good" if report.restored[name] >= wanted else "bad"),
+        ]
+    line("restored byte for byte, from each on its own: ", *parts)
+
+
+def _tell_unaccounted(report: VerifyReport) -> None:
+    from skyhold.cli.findings import SHOWN_MAX
+    from skyhold.cli.render import line, marked, table
+
+    left = {name: found.unreferenced for name, found in report.accounted.items() if found.unreferenced}
+    if left:
+        line(
+            "No register reaches " + ", ".join(f"{counted(count, 'object')} of {name}" for name, count in left.items())
+        )
+    if report.unaccounted:
+        rows = [("unaccounted", item.bucket, item.key, item.reason) for item in report.unaccounted[:SHOWN_MAX]]
+        table(["", "bucket", "object", "reason"], [(marked(row[0], "warn"), *row[1:]) for row in rows])
+    rest = len(report.unaccounted) - SHOWN_MAX
+    if rest > 0:
+        line(f"and {rest} more; --json names them")

@@ -1,0 +1,180 @@
+"""Accounting for every object of every bucket: what the registers reach, what belongs to the store without being
+reached, and what is none of its objects.
+
+What is not reached is no fault: pushes that died leave such objects, and so do recoveries and epochs that are over. It
+is read all the same, since an earlier state may need it. What is none of the store's objects is named and not read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from skyhold.buckets.bounded import read_bounded
+from skyhold.buckets.bucket import Bucket
+from skyhold.consensus.acceptor_object import ACCEPTOR_BYTES_MAX, decode_acceptor, parse_object_key
+from skyhold.consensus.carrying import CONFIG
+from skyhold.consensus.checkpoint import parse_checkpoint_key
+from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
+from skyhold.registry.connection import Connection
+from skyhold.registry.inventory import Inventory
+from skyhold.storage.configuration import decode_configuration
+from skyhold.storage.names import STORE_DOCUMENT, blob_name_of, pack_id_of
+from skyhold.storage.survey import Finding
+
+NAMED_MAX: Final = 1_000
+"""How many objects of a bucket are named that are none of the store's, or of no use to it; all are counted."""
+_SCRATCH: Final = ".skyhold-check/"
+
+Place = Literal["referenced", "unreferenced", "unknown"]
+
+
+@dataclass(slots=True)
+class Account:
+    """How many objects of a bucket the registers reach, how many belong to the store without being reached, and how
+    many are none of its objects."""
+
+    referenced: int = 0
+    unreferenced: int = 0
+    unknown: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        return {"referenced": self.referenced, "unreferenced": self.unreferenced, "unknown": self.unknown}
+
+
+@dataclass(frozen=True, slots=True)
+class Unaccounted:
+    """An object that is none of the store's, or that belongs to it and can serve nothing."""
+
+    bucket: str
+    key: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Accounts:
+    """The accounts of all buckets that could be listed. `unreached` are the buckets of each object that is to be read
+    where it lies, although nothing asks for it there."""
+
+    of: dict[str, Account] = field(default_factory=dict)
+    unreached: dict[str, frozenset[str]] = field(default_factory=dict)
+    unaccounted: list[Unaccounted] = field(default_factory=list)
+    _named: Counter[str] = field(default_factory=Counter)
+
+    def name(self, bucket: str, key: str, reason: str) -> None:
+        """Name an object, unless so many of its bucket are named already."""
+        self._named[bucket] += 1
+        if self._named[bucket] <= NAMED_MAX:
+            self.unaccounted.append(Unaccounted(bucket, key, reason))
+
+
+def account(connection: Connection, inventory: Inventory, buckets: Mapping[str, Bucket]) -> Accounts:
+    """Account for every object of these buckets. A bucket that does not answer has no account: the survey names it."""
+    accounts = Accounts()
+    incarnations = _incarnations(connection)
+    for name, bucket in buckets.items():
+        try:
+            accounts.of[name] = _account(connection, inventory, bucket, accounts, incarnations.get(name, set()))
+        except SkyholdError:
+            continue
+    return accounts
+
+
+def settle(
+    connection: Connection,
+    accounts: Accounts,
+    inventory: Inventory,
+    findings: list[Finding],
+    intact: Mapping[str, int],
+) -> None:
+    """Take from the findings what is no fault of the store: damaged objects that nothing asks for where they lie,
+    unless an intact copy can replace them. `intact` counts the intact copies of unreached objects. Nothing is taken
+    while it is not known what the registers reach; nor checkpoints where the registers are kept on this machine, which
+    are kept for the day on which it is lost."""
+    if not inventory.complete:
+        return
+    for finding in list(findings):
+        name, key = finding.bucket, finding.key
+        kept = not connection.shared and parse_checkpoint_key(key) is not None
+        if kept or name not in accounts.unreached.get(key, ()):
+            continue
+        if key in inventory.expected:
+            accounts.name(name, key, f"{finding.problem}, and no policy asks for it there: {finding.detail}")
+        elif finding.problem == "missing" or not intact.get(key):
+            accounts.name(name, key, f"{finding.problem}, and no register refers to it: {finding.detail}")
+        else:
+            continue
+        findings.remove(finding)
+
+
+def _account(
+    connection: Connection, inventory: Inventory, bucket: Bucket, accounts: Accounts, incarnations: set[str]
+) -> Account:
+    found, name = Account(), bucket.name
+    for info in bucket.list():
+        key = info.key
+        if key == STORE_DOCUMENT or name in inventory.expected.get(key, ()):
+            found.referenced += 1
+        elif blob_name_of(key) or pack_id_of(key) or parse_checkpoint_key(key):
+            accounts.unreached[key] = accounts.unreached.get(key, frozenset()) | {name}
+            if key in inventory.expected:
+                found.referenced += 1
+            else:
+                found.unreferenced += 1
+        elif parse_object_key(key) is not None:
+            if _is_present(connection, inventory, key, name):
+                found.referenced += 1
+                continue
+            found.unreferenced += 1
+            reason = _why_closed(connection, bucket, key, incarnations)
+            if reason is not None:
+                accounts.name(name, key, reason)
+        elif key.startswith(_SCRATCH):
+            found.unreferenced += 1
+        else:
+            found.unknown += 1
+            accounts.name(name, key, "it is none of the store's objects")
+    return found
+
+
+def _is_present(connection: Connection, inventory: Inventory, key: str, bucket: str) -> bool:
+    """Whether it is a copy of a register of the present epoch, in a voter: these are examined by themselves."""
+    place, engine = parse_object_key(key), connection.document.engine
+    return (
+        place is not None
+        and place[0] == engine.term
+        and place[1] in inventory.registers
+        and bucket in {name for name, _ in engine.voters}
+    )
+
+
+def _why_closed(connection: Connection, bucket: Bucket, key: str, incarnations: set[str]) -> str | None:
+    """Why an acceptor of an epoch that is over does not open, under any incarnation that the bucket is known to have
+    had; None where it does."""
+    place = parse_object_key(key)
+    if place is None:
+        raise AssertionError(key)
+    try:
+        stored = read_bounded(bucket, key, ACCEPTOR_BYTES_MAX)
+    except Corrupt as error:
+        return error.message
+    except NotFound:
+        return None
+    for incarnation in incarnations:
+        try:
+            decode_acceptor(stored, *place, incarnation, connection.keys)
+        except (Corrupt, PermissionDenied):
+            continue
+        return None
+    return "it is of an earlier epoch, and damaged or of a membership that is not on record; nothing reads it"
+
+
+def _incarnations(connection: Connection) -> dict[str, set[str]]:
+    """The incarnations of each bucket that the kept changes of the configuration name."""
+    found: dict[str, set[str]] = {}
+    for change in connection.registers.changes(CONFIG):
+        for configured in decode_configuration(change.value.data).buckets:
+            found.setdefault(configured.location.name, set()).add(configured.incarnation)
+    return found
