@@ -10,6 +10,9 @@ import pytest
 
 import skyhold
 from skyhold.errors import Corrupt, SkyholdError
+from skyhold.registry.recovering import recover_register
+from skyhold.registry.register_recovery import RegisterPlan
+from skyhold.storage.settings import load_settings
 from tests.endtoend.killing import in_child
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import head, level, push
@@ -193,4 +196,24 @@ def test_machine_that_begins_anew_with_a_minority_goes_on_with_less(scene: Scene
         recovered.remove_bucket("a", "b", force=True)
         third = push(recovered, scene, 3)
     with skyhold.open(url) as store:
+        assert head(store) == third
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_register_that_was_rolled_back_goes_on_from_the_newest_that_a_bucket_holds(
+    scene: Scene, ada: Machine, *, lost: bool
+) -> None:
+    first, second = pushed_twice(scene, keep_register(scene))
+    replay(scene, *("abc" if lost else "ab"))
+    url = str(scene.cloud("a"))
+    with skyhold.open(url) as store:
+        with pytest.raises(Corrupt) as caught:
+            head(store)
+        assert f"skyhold recover URL --register {caught.value.fields['key']}" in str(caught.value.hint)
+    plans: list[RegisterPlan] = []
+    recover_register(url, str(caught.value.fields["key"]), load_settings(), consent=plans.append)[0].close()
+    assert [finding.state for finding in plans[0].voters] == ["damaged", "damaged", "damaged" if lost else "intact"]
+    with skyhold.open(url) as store:
+        assert head(store) == (first if lost else second)
+        third = push(store, scene, 3)
         assert head(store) == third

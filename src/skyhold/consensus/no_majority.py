@@ -122,8 +122,8 @@ def rolled_back(key: str, why: str, buckets: Collection[str]) -> Corrupt:
     return Corrupt(
         f"Register {key} was rolled back in {', '.join(f'`{name}`' for name in sorted(buckets))}: {why}",
         code=REGISTER_ROLLED_BACK,
-        hint="Bring the buckets back to what they held. If that is lost, or the store was recovered on purpose, take "
-        "it as it is now: skyhold connect URL --accept-rollback",
+        hint=f"Bring the buckets back to what they held, or the register to the newest that any of them holds: "
+        f"{way_back(key)}. If the store was recovered on purpose: skyhold connect URL --accept-rollback",
         key=key,
         buckets=sorted(buckets),
     )

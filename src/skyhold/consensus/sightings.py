@@ -137,10 +137,11 @@ class SightingsFile(Sightings):
                 raise
             connection.execute("COMMIT")
 
-    def forget(self) -> None:
-        """Take what the buckets show from now on."""
+    def forget(self, key: str | None = None) -> None:
+        """Take what the buckets show from now on, of one register or of all."""
         with self._open() as connection:
-            connection.executescript("BEGIN IMMEDIATE; DELETE FROM registers; DELETE FROM voters; COMMIT;")
+            for table in ("voters", "registers"):
+                connection.execute(f"DELETE FROM {table} WHERE ? IS NULL OR key = ?", (key, key))  # noqa: S608
 
     def close(self) -> None:
         with self._lock:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final, Literal
 
 from skyhold.buckets.bounded import read_bounded
+from skyhold.consensus.acceptor import NO_BALLOT
 from skyhold.consensus.acceptor_object import (
     ACCEPTOR_BYTES_MAX,
     FOLDER,
@@ -130,15 +131,31 @@ def recover_one(
     if not isinstance(registers, BucketRegisters):
         raise TypeError(f"the registers of engine buckets are {registers!r}")
     acceptors = registers.acceptors
-    holdings = acceptors.examine(key)
+    holdings = _compared(connection, acceptors, key, acceptors.examine(key))
     _refuse_needless(connection, registers, key, holdings)
     source, kept = _newest(connection, acceptors, key, holdings, empty=empty)
     plan = _plan(connection, acceptors, key, holdings, source, kept)
     consent(plan)
+    connection.sightings.forget(key)  # who consents gives up what only the voters had that went back
     after = acceptors.retire(key, kept if source != "voters" else (), secrets.token_hex(16))
     _refuse_too_few(key, after)
     _begin_next(connection, registers, key)
     return RegisterReport(plan, connection.document.engine.term)
+
+
+def _compared(connection: Connection, acceptors: Acceptors, key: str, holdings: list[Holding]) -> list[Holding]:
+    """What the voters have; as damaged counts what is older than this machine has seen there."""
+    promised = connection.sightings.promised(acceptors.epoch, key)
+    incarnations = {voter.name: voter.incarnation for voter in acceptors.voters}
+
+    def compared(holding: Holding) -> Holding:
+        shown = NO_BALLOT if holding.held is None else holding.held.state.promised
+        known = holding.error is None and holding.damage is None and not holding.retired
+        if known and shown < promised.get(incarnations[holding.voter], NO_BALLOT):
+            return replace(holding, damage="it is older than what this machine has seen there")
+        return holding
+
+    return [compared(holding) for holding in holdings]
 
 
 def _follow(connection: Connection) -> None:
@@ -280,16 +297,17 @@ def _plan(
 def _finding(key: str, holding: Holding) -> VoterFinding:
     if holding.error is not None:
         return VoterFinding(holding.voter, "unknown", reason=holding.error.message)
+    state: State
     if holding.held is None:
-        state: State = "absent" if holding.damage is None else "damaged"
+        state = "absent" if holding.damage is None else "damaged"
         return VoterFinding(holding.voter, state, reason=holding.damage)
     value = holding.held.state.value
     if not value:
         return VoterFinding(holding.voter, "absent", reason="retired" if holding.retired else None)
     newest = value[-1].value
-    return VoterFinding(
-        holding.voter, "intact", newest.version, _moves(key, newest.data), holding.held.writer, holding.held.time
-    )
+    state = "intact" if holding.damage is None else "damaged"
+    moves, writer, time = _moves(key, newest.data), holding.held.writer, holding.held.time
+    return VoterFinding(holding.voter, state, newest.version, moves, writer, time, holding.damage)
 
 
 def _moves(key: str, data: bytes) -> int | None:
