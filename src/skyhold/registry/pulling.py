@@ -97,11 +97,14 @@ def stored_in(session: Session, snapshot: Snapshot, digest: str) -> Stored:
 
 
 def _nearest_first(snapshot: Snapshot, digest: str) -> Iterator[str]:
-    with suppress(Corrupt, NotFound):
-        yield from islice(first_parents(digest, lambda version: snapshot.version(version).parents), ANCESTORS_FIRST)
-    yield from (str(state.version) for state in snapshot.refs())
-    with suppress(Corrupt, NotFound):
-        yield from (entry.digest for entry in snapshot.versions())
+    found = (
+        islice(first_parents(digest, lambda version: snapshot.version(version).parents), ANCESTORS_FIRST),
+        (str(state.version) for state in snapshot.refs()),
+        (entry.digest for entry in snapshot.versions()),
+    )
+    for digests in found:
+        with suppress(Corrupt, NotFound):
+            yield from digests
 
 
 def _each_once(digests: Iterable[str]) -> Iterator[str]:
