@@ -12,6 +12,7 @@ import pytest
 import skyhold
 from skyhold.errors import Corrupt
 from skyhold.registry.store import Store
+from skyhold.storage.progress import Silence
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import CLOUDS, Machine, Scene
 from tests.endtoend.test_damage import objects
@@ -42,6 +43,14 @@ def restores(store: Store, model: Path, to: Path, ref: str = "main") -> bool:
     shutil.rmtree(to, ignore_errors=True)
     store.repository("fraud/scorer").pull(ref, to)
     return contents(to) == contents(model)
+
+
+class Notes(Silence):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.heard.append(message)
 
 
 MACHINES = ("the same machine", "another machine")
@@ -95,7 +104,9 @@ def test_push_over_two_damaged_buckets_survives_the_loss_of_one(
 def test_one_damaged_copy_is_mended_by_the_push_that_finds_it(scene: Scene, store: Store, model: Path) -> None:
     intact = {path: path.read_bytes() for path in objects(scene, "b", "packs")}
     overwrite_packs(scene, "b")
-    store.repository("fraud/scorer").push(model, message="Two")
+    notes = Notes()
+    store.repository("fraud/scorer").push(model, message="Two", progress=notes)
+    assert notes.heard == [f"Damaged packs in bucket `b`, written anew: {len(intact)}"]
     assert {path: path.read_bytes() for path in objects(scene, "b", "packs")} == intact
     assert store.verify(deep=True).sound
 

@@ -17,6 +17,7 @@ from skyhold.storage import replicas as replicas_module
 from skyhold.storage import written as written_module
 from skyhold.storage.names import pack_id_of, pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET
+from skyhold.storage.progress import Silence
 from skyhold.storage.resume import resume
 from skyhold.storage.reuse import Reused, ensure_durable, fewest
 from tests.storage.fixtures import CLASS, FlakyBucket, Stand, refusing
@@ -58,7 +59,7 @@ class Scene:
         self.stand = Stand(root / "second", list(self.buckets.values()), copies=copies)
 
     def reuse(self) -> Reused:
-        return ensure_durable(self.stand.replicas, self.stand.checker, self.stand.catalogue, self.sizes)
+        return ensure_durable(self.stand.replicas, self.stand.checker, self.stand.catalogue, self.sizes, Silence())
 
     def written(self) -> dict[str, int]:
         return {name: len(bucket.written) for name, bucket in self.buckets.items() if bucket.written}

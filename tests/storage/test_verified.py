@@ -16,6 +16,7 @@ from skyhold.buckets.bucket import ObjectInfo
 from skyhold.storage import verified
 from skyhold.storage.names import pack_id_of, pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder, RecordSealer
+from skyhold.storage.progress import Silence
 from skyhold.storage.reuse import Reused, ensure_durable
 from tests.storage.fixtures import FlakyBucket, Stand
 from tests.storage.test_push_pull import write_tree
@@ -60,7 +61,7 @@ class Scene:
 
     def reuse(self) -> Reused:
         self.read.clear()
-        return ensure_durable(self.stand.replicas, self.stand.checker, self.stand.catalogue, self.sizes)
+        return ensure_durable(self.stand.replicas, self.stand.checker, self.stand.catalogue, self.sizes, Silence())
 
     def reads(self) -> Counter[str]:
         """How many copies were read in each bucket."""

@@ -24,6 +24,7 @@ from skyhold.storage.chunks import PackSpace
 from skyhold.storage.index import write_segments
 from skyhold.storage.names import blob_key, pack_id_of, pack_key
 from skyhold.storage.pack import PackRef, Place
+from skyhold.storage.progress import Progress
 from skyhold.storage.push import Push, Pushed
 from skyhold.storage.reuse import Reused, ensure_durable, mend_blobs
 from skyhold.storage.version_files import VersionFiles
@@ -135,8 +136,7 @@ class PacksLost(Exception):
 
 @dataclass(slots=True)
 class Commit:
-    """What a push wants to commit. `behind` counts by bucket the reused packs that it still lacks, `mended` those of
-    which it held a damaged copy that was written anew."""
+    """What a push wants to commit. `behind` counts by bucket the reused packs that it still lacks."""
 
     connection: Connection
     repository_id: str
@@ -147,8 +147,8 @@ class Commit:
     snapshot: Snapshot
     parent: Parent
     gc_epoch: int
+    progress: Progress
     behind: Counter[str] = field(default_factory=Counter)
-    mended: Counter[str] = field(default_factory=Counter)
 
     def under(self, policy: Json, session: Session, space: PackSpace, packs: Collection[bytes]) -> str:
         """Commit under a policy, to which `packs` are made durable first (those just sent are, to the policy under
@@ -188,9 +188,11 @@ class Commit:
 
     def _reuse(self, packs: Collection[bytes], space: PackSpace) -> Reused:
         sizes = {pack_key(pack): self.connection.catalogue.size_bytes(pack) for pack in packs}
-        reused = ensure_durable(space.replicas, self.connection.checker, self.connection.catalogue, sizes)
+        connection = self.connection
+        reused = ensure_durable(space.replicas, connection.checker, connection.catalogue, sizes, self.progress)
         self.behind.update(reused.behind)
-        self.mended.update(reused.mended)
+        for bucket, count in sorted(reused.mended.items()):
+            self.progress.note(f"Damaged packs in bucket `{bucket}`, written anew: {count}")
         return reused
 
     def _same_files(

@@ -130,15 +130,14 @@ class _Attempt:
                 ) as push:
                     pushed = push.run(self._source.files)
                     commit = Commit(
-                        connection, self._id, self._name, request, push, pushed, snapshot, parent, names.gc_epoch
-                    )
+                        connection, self._id, self._name, request, push, pushed, snapshot, parent, names.gc_epoch,
+                        self._progress,
+                    )  # fmt: skip
                     if request.dry_run:
                         return self._result(commit, policy, session, "0" * 64)
                     digest = self._commit(commit, root.policy, session, space, pushed.packs_reused)
             finally:
                 self._progress.end()
-            for bucket, count in sorted(commit.mended.items()):
-                self._progress.note(f"Bucket `{bucket}` held {count} damaged packs; they were written anew")
             return self._result(commit, policy, session, digest)
 
     def _root(self) -> tuple[int, Root]:

@@ -15,6 +15,7 @@ from skyhold.buckets.bucket import Bucket, ObjectInfo
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.storage.catalogue import Catalogue
 from skyhold.storage.objects import ObjectChecker, read_intact
+from skyhold.storage.progress import Progress
 from skyhold.storage.replicas import Enough, Replicas
 from skyhold.storage.verified import Checked, CopyCheck, Listed
 from skyhold.storage.written import PATIENCE_S, Written, is_outpaced, too_slow
@@ -89,7 +90,11 @@ def find_holders(replicas: Replicas, sizes: Mapping[str, int | None]) -> Holders
 
 
 def ensure_durable(
-    replicas: Replicas, checker: ObjectChecker, catalogue: Catalogue, sizes: Mapping[str, int | None]
+    replicas: Replicas,
+    checker: ObjectChecker,
+    catalogue: Catalogue,
+    sizes: Mapping[str, int | None],
+    progress: Progress,
 ) -> Reused:
     """Make packs that were written earlier durable to the policy, several at once: as many *verified* copies as it
     asks for (`CopyCheck`), and no damaged one left where it was found.
@@ -105,7 +110,7 @@ def ensure_durable(
         if not held:
             (reused.unusable if holders.silent else reused.vanished).append(key)
     present = {key: held for key, held in holders.of.items() if held}
-    check = CopyCheck(replicas, checker, catalogue, present)
+    check = CopyCheck(replicas, checker, catalogue, present, progress)
 
     def settle(key: str) -> None:
         found = check.verify(key)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ from skyhold.storage.catalogue import Catalogue, CopyNote, KnownPack
 from skyhold.storage.names import pack_id_of
 from skyhold.storage.objects import ObjectChecker
 from skyhold.storage.pack import Place
+from skyhold.storage.progress import Progress
 from skyhold.storage.replicas import Replicas
 from skyhold.units import Buffer
 
@@ -29,6 +31,9 @@ SAMPLE_AGE_S: Final = 7 * 24 * 3600.0
 SAMPLED_SHARE: Final = 1 / 16
 SAMPLES_MAX: Final = 4
 """Of the verified copies that a push relies on, this share is read back again, at most so many: 64 MiB of packs."""
+
+READ_BACK_NOTED: Final = SAMPLES_MAX + 1
+"""A push that reads back so many packs, more than a sample, reports it."""
 
 Copy = tuple[str, str]
 """The key of an object and the name of a bucket."""
@@ -62,9 +67,13 @@ class Checked:
 class CopyCheck:
     """The copies of the packs that one push uses again. Thread-safe for different packs."""
 
-    def __init__(self, replicas: Replicas, checker: ObjectChecker, catalogue: Catalogue, held: Held) -> None:
+    def __init__(
+        self, replicas: Replicas, checker: ObjectChecker, catalogue: Catalogue, held: Held, progress: Progress
+    ) -> None:
         self._replicas, self._checker, self._catalogue, self._held = replicas, checker, catalogue, held
+        self._progress = progress
         self._distrusted: set[str] = set()
+        self._read_back_count = itertools.count(1)
 
     def sample(self, run: Callable[[Callable[[Copy], None], Iterable[Copy]], object]) -> None:
         """Read the copies back that were checked longest ago; `run` applies a function to each, several at once."""
@@ -127,6 +136,8 @@ class CopyCheck:
             return
         except SkyholdError:
             return  # it does not answer: neither intact nor damaged
+        if next(self._read_back_count) == READ_BACK_NOTED:
+            self._progress.note("Packs that this machine has not verified yet are read back; this happens once")
         contents = checker.contents(key, body)
         if self._catalogue.is_placed(_pack_id(key)) and not self._catalogue.agrees(*contents):
             found.damaged.add(name)  # sound in itself, but not what was written
