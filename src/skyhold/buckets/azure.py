@@ -36,7 +36,7 @@ from skyhold.buckets.bucket import (
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, azure_rules
-from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated, within
+from skyhold.buckets.wire import checksum_refused, error_of_no_reply, no_other_credentials, truncated, within
 from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied, SkyholdError
 from skyhold.units import Buffer
 
@@ -280,6 +280,7 @@ class AzureBucket(Bucket):
                 max_single_put_size=PUT_BYTES_MAX,
                 max_single_get_size=GET_BYTES_MAX,
                 connection_data_block_size=1 << 20,
+                permit_redirects=False,  # which would carry the signature, the token or the SAS to another host
                 transport=_WholeReplies(connection_verify=location.ca_file or True),
             )
             self._client, self._process_id = client, os.getpid()
@@ -294,6 +295,10 @@ class AzureBucket(Bucket):
 
 class _WholeReplies(RequestsTransport):  # type: ignore[misc]  # azure.core is typed in part
     """Takes each reply's body before the SDK does: that would ask for a broken one up to three times by itself."""
+
+    def _init_session(self, session: requests.Session) -> None:
+        super()._init_session(session)
+        session.auth = no_other_credentials
 
     def send(self, request: Any, **options: Any) -> Any:
         response = super().send(request, **options)

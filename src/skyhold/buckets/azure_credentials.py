@@ -9,14 +9,29 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Final, cast
+from typing import Any, Final
 
-from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
+from azure.core.credentials import AccessToken, AzureNamedKeyCredential, AzureSasCredential, TokenCredential
 
 from skyhold.buckets.credentials_file import read_credentials_file
+from skyhold.buckets.environment import connection_settings
 from skyhold.errors import InvalidInput, PermissionDenied
 
-Credential = AzureNamedKeyCredential | AzureSasCredential | TokenCredential
+STORAGE_SCOPE: Final = "https://storage.azure.com/.default"
+
+
+class StorageTokens:
+    """Tokens for storage and nothing else: the SDK would ask for one of whatever resource a service names in its
+    challenge, and hand it over."""
+
+    def __init__(self, credential: TokenCredential) -> None:
+        self._credential = credential
+
+    def get_token(self, *_scopes: str, **options: Any) -> AccessToken:
+        return self._credential.get_token(STORAGE_SCOPE, **options)
+
+
+Credential = AzureNamedKeyCredential | AzureSasCredential | StorageTokens
 
 PRINCIPAL: Final = ("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET")
 NAMES: Final = ("CONNECTION_STRING", "ACCOUNT_KEY", "SAS_TOKEN", *PRINCIPAL)
@@ -57,7 +72,7 @@ def credentials_of(reference: str, account: str, bucket_name: str) -> Credential
 def _default() -> Credential:
     from azure.identity import DefaultAzureCredential
 
-    return cast(Credential, DefaultAzureCredential())
+    return StorageTokens(DefaultAzureCredential())
 
 
 def _file(path: str, bucket_name: str) -> Mapping[str, str]:
@@ -76,7 +91,7 @@ def _file(path: str, bucket_name: str) -> Mapping[str, str]:
 def _credential(found: Mapping[str, str], account: str, bucket_name: str) -> Credential:
     """The first kind of credential of which all parts are there."""
     if text := found.get("CONNECTION_STRING"):
-        pairs = dict(part.split("=", 1) for part in text.strip().split(";") if "=" in part)
+        pairs = connection_settings(text)
         found = {"ACCOUNT_KEY": pairs.get("AccountKey", ""), "SAS_TOKEN": pairs.get("SharedAccessSignature", "")}
         account = pairs.get("AccountName", account)
     if key := found.get("ACCOUNT_KEY"):
@@ -86,7 +101,7 @@ def _credential(found: Mapping[str, str], account: str, bucket_name: str) -> Cre
     if all(found.get(name) for name in PRINCIPAL):
         from azure.identity import ClientSecretCredential
 
-        return cast(Credential, ClientSecretCredential(*(found[name] for name in PRINCIPAL)))
+        return StorageTokens(ClientSecretCredential(*(found[name] for name in PRINCIPAL)))
     raise _missing(bucket_name, f"none of {', '.join(NAMES)} is set where its reference points")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import requests
 import urllib3
@@ -31,6 +31,7 @@ from skyhold.buckets.bucket import (
     check_range,
     range_not_satisfiable,
 )
+from skyhold.buckets.endpoint import is_loopback
 from skyhold.buckets.google_credentials import credentials_of
 from skyhold.buckets.google_errors import (
     error_of_status,
@@ -40,7 +41,14 @@ from skyhold.buckets.google_upload import MultipartForm, crc32c_base64
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, google_rules
-from skyhold.buckets.wire import checksum_refused, decode_md5, error_of_no_reply, truncated, within
+from skyhold.buckets.wire import (
+    checksum_refused,
+    decode_md5,
+    error_of_no_reply,
+    no_other_credentials,
+    truncated,
+    within,
+)
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied, SkyholdError, Unavailable
 from skyhold.units import Buffer
 
@@ -51,9 +59,8 @@ DEFAULT_POLICY: Final = RetryPolicy()
 class GoogleBucket(Bucket):
     """A bucket of Google Cloud Storage, or of an emulator of its JSON API.
 
-    The endpoint is the location's, else `STORAGE_EMULATOR_HOST`, else Google's. For the forms of the credentials
-    reference see `google_credentials.credentials_of`; an emulator (that variable, or an endpoint on this machine)
-    needs none, so there `chain` means anonymous.
+    For the forms of the credentials reference see `google_credentials.credentials_of`; an emulator (an endpoint on this
+    machine, or without TLS) needs none, so there `chain` means anonymous.
     """
 
     capabilities = Capabilities()
@@ -62,10 +69,8 @@ class GoogleBucket(Bucket):
         self.name, self.url = location.name, location.url
         self._policy = policy
         self._bucket, self._prefix = location.container, f"{location.prefix}/" if location.prefix else ""
-        emulator = "" if location.endpoint else os.environ.get("STORAGE_EMULATOR_HOST", "")
-        endpoint = location.endpoint or emulator or "https://storage.googleapis.com"
-        self._endpoint = (endpoint if "://" in endpoint else f"http://{endpoint}").rstrip("/")
-        self._anonymous = bool(emulator) or urlsplit(self._endpoint).hostname in {"localhost", "127.0.0.1", "::1"}
+        self._endpoint = location.endpoint or "https://storage.googleapis.com"
+        self._anonymous = self._endpoint.startswith("http://") or is_loopback(self._endpoint)
         self._credentials_reference, self._ca_file = location.credentials, location.ca_file
         self._process_id = -1
         self._session: AuthorizedSession | None = None
@@ -277,6 +282,7 @@ class GoogleBucket(Bucket):
             credentials = credentials_of(reference, self.name, anonymous_chain=self._anonymous)
             session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
             session.verify = self._ca_file or True
+            session.auth = no_other_credentials
             adapter = HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_MAX, max_retries=0)
             session.mount("https://", adapter)
             session.mount("http://", adapter)

@@ -5,7 +5,8 @@
     s3://bucket/prefix        gs://bucket/prefix            az://account/container/prefix
 
 Settings may follow as a URL query (`s3://models?endpoint=https://minio.lab&region=eu-1`) or as keyword arguments; the
-stored `url` is always the bare form. Credentials references, which each machine may override:
+stored `url` is always the bare form. What a person leaves out and the environment says is filled in when the URL is
+read (`environment`), and not when the bucket is used. Credentials references, which each machine may override:
 
 - `chain` — the vendor's own chain; for S3 the standard `AWS_*` variables, the shared files in `~/.aws`, web identity,
   container and instance roles. Only this reference looks at process-wide variables.
@@ -20,12 +21,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from skyhold.buckets.bucket import check_key
+from skyhold.buckets.endpoint import normal_endpoint, refuse_plain_http
+from skyhold.buckets.environment import place_from_environment
 from skyhold.buckets.user_path import absolute, expand_user
 from skyhold.errors import InvalidInput
 
@@ -44,6 +47,9 @@ class BucketLocation:
 
     `path_style` None means: path style where an `endpoint` is given, else the provider's own style. `allow_http`
     permits an `http://` endpoint that is not on this machine (loopback needs no permission).
+
+    `named`: this machine's user, and no document, said all that decides where credentials go (`consent`). It is no
+    part of the place, and is never written.
     """
 
     name: str
@@ -55,6 +61,7 @@ class BucketLocation:
     path_style: bool | None = None
     ca_file: str | None = None
     allow_http: bool = False
+    named: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_bucket_name(self.name)
@@ -76,12 +83,20 @@ class BucketLocation:
                 bucket=self.name,
             )
         if self.endpoint is not None:
-            _check_endpoint(self.endpoint, self.name, allow_http=self.allow_http)
+            what = f"The endpoint of bucket `{self.name}`"
+            object.__setattr__(self, "endpoint", normal_endpoint(self.endpoint, what, bucket=self.name))
+            if not self.allow_http:
+                refuse_plain_http(self.endpoint, what, bucket=self.name)
 
     @property
     def scheme(self) -> str:
         """`file`, `memory`, `s3`, `gs` or `az`."""
         return urlsplit(self.url).scheme
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether it is reached with credentials."""
+        return self.scheme in {"s3", "gs", "az"}
 
     @property
     def path(self) -> Path:
@@ -108,19 +123,19 @@ class BucketLocation:
     @property
     def place(self) -> str:
         """What tells this place from all others: the URL, with the endpoint where one is given."""
-        return f"{self.endpoint.rstrip('/')} {self.url}" if self.endpoint else self.url
+        return f"{self.endpoint} {self.url}" if self.endpoint else self.url
 
     def to_json(self) -> dict[str, object]:
         """The location as a JSON object, without the settings that are at their defaults."""
-        defaults = {field.name: field.default for field in fields(self)}
-        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        defaults = {item.name: item.default for item in fields(self) if item.name != "named"}
+        return {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
 
     @classmethod
     def from_json(cls, document: object) -> BucketLocation:
         """The inverse of `to_json`. Raises `InvalidInput` for anything else."""
         if not isinstance(document, dict):
             raise InvalidInput("Expected a bucket location as a JSON object", code="invalid_location")
-        known = {field.name for field in fields(cls)}
+        known = {item.name for item in fields(cls)} - {"named"}
         unknown = sorted(str(name) for name in document if name not in known)
         missing = sorted({"name", "url", "provider"} - document.keys())
         if unknown or missing:
@@ -143,8 +158,10 @@ def parse_location(
     path_style: bool | None = None,
     ca_file: str | None = None,
     allow_http: bool | None = None,
+    complete: bool = True,
 ) -> BucketLocation:
-    """The location that a person wrote. A folder is made absolute; the name defaults to the last part of the URL.
+    """The location that a person wrote, who thereby `named` it. A folder is made absolute; the name defaults to the
+    last part of the URL. What is not given is taken from the environment, unless not to `complete`.
 
     Keyword arguments win over the URL's query. Raises `InvalidInput`, whose message never holds what a query said.
     """
@@ -171,7 +188,16 @@ def parse_location(
     certificates = settings.get("ca_file")
     if isinstance(certificates, str):
         settings["ca_file"] = str(absolute(expand_user(certificates, "ca_file")))
-    return BucketLocation.from_json({"url": bare, **settings})
+    location = replace(BucketLocation.from_json({"url": bare, **settings}), named=True)
+    return completed(location) if complete else location
+
+
+def completed(location: BucketLocation) -> BucketLocation:
+    """The location with what the environment says of its place and it does not. Raises `InvalidInput`."""
+    found = place_from_environment(location.scheme, location.account, location.credentials)
+    return replace(
+        location, endpoint=location.endpoint or found.get("endpoint"), region=location.region or found.get("region")
+    )
 
 
 def check_bucket_name(name: str) -> str:
@@ -220,26 +246,9 @@ def _check_url(url: str, name: str) -> None:
         check_key("/".join(segments))
 
 
-def _check_endpoint(endpoint: str, name: str, *, allow_http: bool) -> None:
-    parts = urlsplit(endpoint)
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise InvalidInput(f"The endpoint of bucket `{name}` must be a bare URL", code="invalid_location", bucket=name)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise InvalidInput(
-            f"The endpoint of bucket `{name}` must begin with https:// or http://", code="invalid_location", bucket=name
-        )
-    if parts.scheme == "http" and not allow_http and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
-        raise InvalidInput(
-            f"The endpoint of bucket `{name}` is plain HTTP, which anyone on the way can read and change",
-            code="insecure_endpoint",
-            hint="Use https://, or add `allow_http=true` to the URL if that network is trusted",
-            bucket=name,
-        )
-
-
 def _query_settings(query: str) -> dict[str, object]:
     settings: dict[str, object] = {}
-    known = {field.name for field in fields(BucketLocation)} - {"url"}
+    known = {item.name for item in fields(BucketLocation)} - {"url", "named"}
     for key, value in parse_qsl(query, keep_blank_values=True, max_num_fields=32):
         if key not in known or key in settings:
             raise InvalidInput(
@@ -247,11 +256,12 @@ def _query_settings(query: str) -> dict[str, object]:
                 code="invalid_location",
                 hint=f"Known settings are {', '.join(sorted(known))}",
             )
-        settings[key] = _truth(key, value) if key in {"path_style", "allow_http"} else value
+        settings[key] = truth(key, value) if key in {"path_style", "allow_http"} else value
     return settings
 
 
-def _truth(key: str, text: str) -> bool:
+def truth(key: str, text: str) -> bool:
+    """What a setting of a URL's query says. Raises `InvalidInput`."""
     if text.lower() not in _TRUTHS:
         raise InvalidInput(f"Expected true or false for {key!r} in the bucket URL", code="invalid_location")
     return _TRUTHS[text.lower()]

@@ -6,7 +6,9 @@ import importlib
 from typing import Final, cast
 
 from skyhold.buckets.bucket import Bucket
+from skyhold.buckets.consent import is_allowed
 from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.refused import RefusedBucket
 from skyhold.buckets.retry import RetryPolicy
 from skyhold.errors import InvalidInput
 
@@ -21,10 +23,13 @@ _DRIVERS: Final = {
 
 
 def open_bucket(location: BucketLocation, policy: RetryPolicy | None = None) -> Bucket:
-    """The bucket at `location`. Nothing is sent: a bucket that is not there, or refuses us, says so when it is used.
+    """The bucket at `location`. Nothing is sent: a bucket that is not there, or refuses us, says so when it is used;
+    so does one that must not be given credentials, since its user did not name it (`consent`).
 
     Raises `InvalidInput` code `extra_missing` where the driver's SDK is not installed.
     """
+    if not is_allowed(location):
+        return RefusedBucket(location)
     module_name, class_name, extra = _DRIVERS[location.scheme]
     try:
         module = importlib.import_module(module_name)

@@ -23,10 +23,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from skyhold.buckets.aws_profile import profile_settings
 from skyhold.buckets.credentials_file import read_credentials_file
 from skyhold.buckets.location import BucketLocation
-from skyhold.buckets.user_path import expand_user
-from skyhold.errors import InvalidInput, PermissionDenied
+from skyhold.errors import PermissionDenied
 
 REREAD_S: Final = 300.0
 PROCESS_TIMEOUT_S: Final = 30.0
@@ -61,23 +61,6 @@ def credential_provider(location: BucketLocation) -> Callable[[], Credential] | 
 _PROFILE_SOURCES: Final = frozenset(
     {"aws_access_key_id", "credential_process", "sso_session", "sso_start_url", "role_arn"}
 )
-
-
-def profile_settings(name: str) -> dict[str, str]:
-    """All settings of a profile, from both shared files; empty where there is none. Also says `region`."""
-    settings: dict[str, str] = {}
-    for variable, default, section in (
-        ("AWS_CONFIG_FILE", "~/.aws/config", name if name == "default" else f"profile {name}"),
-        ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", name),
-    ):
-        parser = configparser.RawConfigParser()
-        try:
-            parser.read(expand_user(os.environ.get(variable) or default, variable), encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError) as error:
-            raise InvalidInput(f"The file of {variable} is no INI file", code="invalid_credentials") from error
-        if parser.has_section(section):
-            settings |= dict(parser.items(section))
-    return settings
 
 
 def _from_environment(location: BucketLocation, prefix: str) -> Mapping[str, str]:

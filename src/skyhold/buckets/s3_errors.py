@@ -37,7 +37,9 @@ from skyhold.errors import (
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _KIND: Final = re.compile(r"HttpError \{\s*kind: ([A-Za-z]+)")
-_INSTANCE_METADATA: Final = ("169.254.169.254", "169.254.170.2", "fd00:ec2::254")
+INSTANCE_METADATA: Final = ("169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254")
+NOWHERE: Final = "http://127.0.0.1:1"
+"""The proxy by which obstore goes to other hosts than the bucket's, so that it does not (see `s3_options`)."""
 
 _CHECKSUM_CODES: Final = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "ChecksumMismatch"}
@@ -61,6 +63,7 @@ class Failure:
     code: str
     kind: str
     at_metadata: bool = False
+    redirected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ def failure_of(error: BaseException) -> Failure:
         int(status[1]) if status else (301 if "BareRedirect" in text else 0),
         code[1] if code else "",
         kind[1] if kind else "",
-        any(address in text for address in _INSTANCE_METADATA),
+        any(address in text for address in INSTANCE_METADATA),
+        f"{NOWHERE.removeprefix('http://')}," in text and f"{NOWHERE}/" not in text,
     )
 
 
@@ -102,6 +106,13 @@ def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa
             f"No credentials for bucket `{bucket}`: none in the environment or ~/.aws, and no instance role",
             code="credentials_missing",
             hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name other credentials for this bucket",
+            **where,
+        )
+    if failure.redirected:
+        return InvalidInput(
+            f"Bucket `{bucket}` sent the request for `{key}` on to another host, where its credentials do not go",
+            code="request_refused",
+            hint="Check region and endpoint of the bucket",
             **where,
         )
     if code == "NoSuchBucket" or (request.listing and status == 404 and code not in _CREDENTIAL_CODES):

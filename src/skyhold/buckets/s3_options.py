@@ -3,26 +3,33 @@
 obstore takes every setting that it is not given from process-wide `AWS_*` variables. For a bucket whose credentials
 reference is not `chain` all settings are therefore given here, so that buckets of several vendors do not mix; only
 the encryption headers (`AWS_SERVER_SIDE_ENCRYPTION`, `AWS_SSE_*`) cannot be overridden: these refuse such a bucket.
+
+obstore follows redirects, with the session token, and has no switch for it. So every host but the bucket's own is
+reached by a proxy at an address where nobody listens. Where the environment names a proxy, that one is used instead.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.obstore_process import obstore_here
 from skyhold.buckets.retry import RetryPolicy
-from skyhold.buckets.s3_credentials import credential_provider, profile_settings
+from skyhold.buckets.s3_credentials import credential_provider
+from skyhold.buckets.s3_errors import INSTANCE_METADATA, NOWHERE
 from skyhold.errors import InvalidInput, SkyholdError
 
 if TYPE_CHECKING:
     from skyhold.buckets.s3_subresources import SignedBucket
 
 DEFAULT_REGION: Final = "us-east-1"
+_CREDENTIAL_SERVERS: Final = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ENDPOINT_URL_STS", "AWS_METADATA_ENDPOINT")
 
 
 class StoreOptions:
@@ -34,11 +41,11 @@ class StoreOptions:
         self._chain = location.credentials == "chain"
         if not self._chain:
             _refuse_encryption_variables(location)
-        self._region = location.region or self._found_region() or DEFAULT_REGION
-        endpoint = location.endpoint or self._variable("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        self._region = _checked_region(location)
+        endpoint = location.endpoint
         self._path_style = location.path_style if location.path_style is not None else endpoint is not None
         self._endpoint = self._complete(endpoint)
-        ca_file = location.ca_file or self._variable("AWS_CA_BUNDLE")
+        ca_file = location.ca_file or (os.environ.get("AWS_CA_BUNDLE") if self._chain else None)
         self._root_certificate = _read_certificates(ca_file, location) if ca_file else None
 
     def store(self, policy: RetryPolicy, limit_s: float, *, reading: bool) -> Any:
@@ -51,6 +58,8 @@ class StoreOptions:
             "timeout": timedelta(seconds=limit_s),
             "user_agent": "skyhold",
         }
+        if self._may_guard():
+            client |= {"proxy_url": NOWHERE, "proxy_excludes": ",".join(self._own_hosts())}
         if reading:
             client["read_timeout"] = timedelta(seconds=max(policy.stall_timeout_s, 0.001))
         if self._root_certificate is not None and self._endpoint.startswith("https://"):
@@ -106,18 +115,20 @@ class StoreOptions:
             config |= {"skip_signature": False, "request_payer": False}
         return config
 
-    def _found_region(self) -> str | None:
-        kind, _, name = self._location.credentials.partition(":")
-        if kind == "profile":
-            return profile_settings(name).get("region")
-        return self._variable("AWS_REGION", "AWS_DEFAULT_REGION") or (
-            profile_settings(os.environ.get("AWS_PROFILE") or "default").get("region") if self._chain else None
-        )
+    def _may_guard(self) -> bool:
+        """Whether a proxy may be named: not where the environment has one for this endpoint."""
+        parts = urlsplit(self._endpoint)
+        return parts.scheme not in getproxies_environment() or bool(proxy_bypass(parts.netloc))
 
-    def _variable(self, *names: str) -> str | None:
-        if not self._chain:
-            return None
-        return next((os.environ[name] for name in names if os.environ.get(name)), None)
+    def _own_hosts(self) -> list[str]:
+        """The hosts that are asked: of the endpoint, and, where obstore's own chain finds the credentials, of those
+        that it asks for them."""
+        hosts = [urlsplit(self._endpoint).hostname or ""]
+        if self._provider is None:
+            named = (os.environ.get(name, "") for name in _CREDENTIAL_SERVERS)
+            hosts += [urlsplit(url).hostname or "" for url in named]
+            hosts += [*INSTANCE_METADATA, f"sts.{self._region}.amazonaws.com", "sts.amazonaws.com"]
+        return [host for host in hosts if host]
 
     def _complete(self, endpoint: str | None) -> str:
         """The endpoint as obstore wants it: with the bucket in the host where the style is virtual-hosted."""
@@ -128,6 +139,18 @@ class StoreOptions:
             return endpoint
         parts = urlsplit(endpoint)
         return parts._replace(netloc=f"{self._location.container}.{parts.netloc}").geturl()
+
+
+def _checked_region(location: BucketLocation) -> str:
+    """The region, which is a part of the host that signs, and of the one that a web identity is shown to."""
+    region = location.region or DEFAULT_REGION
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", region):
+        raise InvalidInput(
+            f"Bucket `{location.name}`: the name of an S3 region is of letters, digits, `-` and `_`",
+            code="invalid_location",
+            bucket=location.name,
+        )
+    return region
 
 
 def _refuse_encryption_variables(location: BucketLocation) -> None:

@@ -15,6 +15,12 @@ import urllib3
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
 
 
+def no_other_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """As the `auth` of a session: `requests` would else replace a token by what `~/.netrc` has for the host, and that
+    may have a default for all hosts."""
+    return request
+
+
 def within(deadline_s: float, put: Callable[[], str], bucket: str, key: str) -> str:
     """The result of `put`, the one attempt of a conditional put, or `OutcomeUnknown` once `deadline_s` has passed.
 

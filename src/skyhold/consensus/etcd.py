@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from skyhold.buckets.consent import not_allowed
 from skyhold.consensus import etcd_gateway as gateway
 from skyhold.consensus.etcd_client import ATTEMPT_S, DEADLINE_S, Call, EtcdClient, tls_context
-from skyhold.consensus.etcd_credentials import credentials_of
+from skyhold.consensus.etcd_credentials import EtcdCredentials, credentials_of
 from skyhold.consensus.etcd_errors import AttemptFailed, outcome_unknown, unsettled
 from skyhold.consensus.etcd_gateway import RANGE, TRANSACTION, Found
 from skyhold.consensus.etcd_location import EtcdLocation
@@ -287,9 +288,11 @@ def open_etcd(
     """The registers of an epoch of a store in the cluster at `location`. Does not speak to it yet.
 
     Raises `PermissionDenied` code `credentials_missing` where the credentials or certificates that it refers to are
-    not on this machine.
+    not on this machine, code `endpoint_not_trusted` where there are some and its user did not name the cluster.
     """
     credentials = credentials_of(location.credentials)
+    if not location.named and credentials != EtcdCredentials():
+        raise not_allowed("etcd", location.destination)
     tls = tls_context(location.ca_file, credentials) if location.tls else None
     client = EtcdClient(location.endpoints, credentials, tls=tls, attempt_s=attempt_s, deadline_s=deadline_s)
     return EtcdRegisters(client, f"{location.prefix}/{store_id}/{epoch:08x}", writer=writer)

@@ -62,6 +62,11 @@ def credentials_of(reference: str, environ: Mapping[str, str] = os.environ) -> E
     return _credentials(found)
 
 
+def has_credentials(reference: str) -> bool:
+    """Whether there is anything on this machine that would be sent. Raises as `credentials_of`."""
+    return credentials_of(reference) != EtcdCredentials()
+
+
 def _split_user(found: dict[str, str]) -> dict[str, str]:
     """etcdctl takes `user:password` as well as the two apart."""
     user, colon, password = found["USER"].partition(":")

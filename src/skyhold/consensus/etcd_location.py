@@ -11,11 +11,13 @@ and `file:PATH`, as for buckets; `etcd_credentials` lists the names.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from skyhold.buckets.bucket import check_key
+from skyhold.buckets.consent import Destination
+from skyhold.buckets.endpoint import LOOPBACK
 from skyhold.buckets.user_path import absolute, expand_user
 from skyhold.errors import InvalidInput
 
@@ -23,7 +25,6 @@ PORT: Final = 2379
 ENDPOINTS_MAX: Final = 16
 PREFIX: Final = "skyhold"
 """The prefix of keys where the URL names none."""
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _URL: Final = re.compile(r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 _REFERENCE: Final = re.compile(r"chain|env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
 _HINT: Final = "Use etcds://host:2379,host:2379/prefix, or etcd:// where the network is trusted"
@@ -31,12 +32,14 @@ _HINT: Final = "Use etcds://host:2379,host:2379/prefix, or etcd:// where the net
 
 @dataclass(frozen=True, slots=True)
 class EtcdLocation:
-    """One cluster's place, and a prefix in it. `ca_file` None: the authorities that the machine trusts."""
+    """One cluster's place, and a prefix in it. `ca_file` None: the authorities that the machine trusts. `named`: this
+    machine's user, and no document, said where credentials go (`skyhold.buckets.consent`); it is never written."""
 
     url: str
     credentials: str = "chain"
     ca_file: str | None = None
     allow_http: bool = False
+    named: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_url(self.url)
@@ -48,7 +51,7 @@ class EtcdLocation:
             )
         if self.ca_file is not None and not self.tls:
             raise _refuse("has a `ca_file`, which belongs to TLS")
-        if not self.tls and not self.allow_http and not all(_host(end) in _LOOPBACK for end in self.endpoints):
+        if self.is_plain and not self.allow_http:
             raise InvalidInput(
                 "The etcd cluster would be spoken to in plain HTTP, which anyone on the way can read and change",
                 code="insecure_endpoint",
@@ -60,6 +63,11 @@ class EtcdLocation:
         return _split(self.url).scheme == "etcds"
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is spoken to in plain HTTP that leaves this machine."""
+        return not self.tls and not all(_host(end) in LOOPBACK for end in self.endpoints)
+
+    @property
     def endpoints(self) -> tuple[str, ...]:
         """The nodes as `host:port`, in the order in which they are tried."""
         return tuple(_split(self.url).netloc.split(","))
@@ -69,10 +77,16 @@ class EtcdLocation:
         """What every key begins with, without slashes at its ends."""
         return _split(self.url).path.strip("/")
 
+    @property
+    def destination(self) -> Destination:
+        """Which credentials go where."""
+        parts = _split(self.url)
+        return Destination(parts.scheme, parts.netloc, self.credentials, self.ca_file or "", self.is_plain)
+
     def to_json(self) -> dict[str, object]:
         """The location as a JSON object, without the settings that are at their defaults."""
-        defaults = {item.name: item.default for item in fields(self)}
-        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        defaults = {item.name: item.default for item in fields(self) if item.name != "named"}
+        return {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
 
     @classmethod
     def from_json(cls, document: object) -> EtcdLocation:
@@ -89,7 +103,8 @@ class EtcdLocation:
 def parse_etcd_location(
     url: str, *, credentials: str | None = None, ca_file: str | None = None, allow_http: bool | None = None
 ) -> EtcdLocation:
-    """The location that a person wrote, with ports and prefix filled in. Keyword arguments win over the URL's query.
+    """The location that a person wrote, who thereby `named` it, with ports and prefix filled in. Keyword arguments win
+    over the URL's query.
 
     Raises `InvalidInput`, whose message never holds what the URL said: somebody may have put a secret into it.
     """
@@ -105,7 +120,7 @@ def parse_etcd_location(
     certificates = settings.get("ca_file")
     if isinstance(certificates, str):
         settings["ca_file"] = str(absolute(expand_user(certificates, "ca_file")))
-    return EtcdLocation.from_json({"url": bare, **settings})
+    return replace(EtcdLocation.from_json({"url": bare, **settings}), named=True)
 
 
 class _Parts(NamedTuple):

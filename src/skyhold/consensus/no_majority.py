@@ -41,6 +41,15 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
             key=key,
             buckets=sorted(errors),
         )
+    untrusted = next((error for error in errors.values() if error.code == "endpoint_not_trusted"), None)
+    if untrusted is not None:
+        return PermissionDenied(
+            f"{message}; nothing was changed",
+            code="no_majority",
+            hint=f"{untrusted.hint}; without --trust, `connect` asks about all of them",
+            key=key,
+            buckets=sorted(errors),
+        )
     if all(isinstance(error, PermissionDenied) for error in errors.values()):
         return PermissionDenied(
             f"{message}; nothing was changed",

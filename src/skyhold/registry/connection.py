@@ -31,6 +31,7 @@ from skyhold.consensus.register import Known, Registers
 from skyhold.consensus.sightings import SightingsFile
 from skyhold.consensus.stale import StaleRegisters
 from skyhold.errors import Corrupt, InvalidInput, OutcomeUnknown, SkyholdError, Unavailable
+from skyhold.registry.consents import Consents
 from skyhold.registry.epochs import StoreSuccession, newest_engine, open_registers
 from skyhold.registry.session import Session
 from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase, StoreKeys
@@ -104,6 +105,7 @@ class Connection:
         self.state = state
         self.settings = settings
         self.known_places = (*document.hints, *places)
+        self.consents = Consents(settings, state)
         self._lock = threading.RLock()
         self._buckets: dict[BucketLocation, Bucket] = {}
         self._retired: list[Registers] = []
@@ -196,7 +198,11 @@ class Connection:
     @property
     def locations(self) -> tuple[BucketLocation, ...]:
         """The store's buckets as this machine reaches them."""
-        return tuple(self.settings.locate(location) for location in self.configuration.locations)
+        return tuple(self.reach(location) for location in self.configuration.locations)
+
+    def reach(self, location: BucketLocation) -> BucketLocation:
+        """A bucket as this machine reaches it: see `Consents.reach`."""
+        return self.consents.reach(location)
 
     def bucket(self, name: str) -> Bucket:
         """A bucket of the store by name. Raises `NotFound`."""
@@ -209,7 +215,7 @@ class Connection:
             if self._buckets_pid != os.getpid():  # after a fork connections are the parent's
                 self._buckets, self._buckets_pid = {}, os.getpid()
             if location not in self._buckets:
-                self._buckets[location] = open_bucket(self.settings.locate(location))
+                self._buckets[location] = open_bucket(self.reach(location))
             return self._buckets[location]
 
     def buckets(self, names: Iterable[str] | None = None) -> dict[str, Bucket]:

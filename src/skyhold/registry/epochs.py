@@ -63,7 +63,7 @@ def open_registers(connection: Connection, engine: Engine, configuration: Config
     if engine.kind == ETCD:
         from skyhold.consensus.etcd import open_etcd
 
-        location = connection.settings.locate_etcd(engine.cluster)
+        location = connection.consents.reach_etcd(engine.cluster)
         etcd = open_etcd(location, store_id=connection.document.store, epoch=engine.term, writer=connection.author)
         return FramedRegisters(etcd, connection.keys)
     return open_machine_registers(connection, engine, configuration)

@@ -90,6 +90,7 @@ def found_store(
             _refuse_unfit_voters(written, configuration)
         connection = Connection(first, keys, state_folder.store(store_id), settings)
         made.callback(connection.close)
+        connection.consents.agree_to_typed(locations, first.engine.cluster)
         connection.begin(configuration)
         connection.registers.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())
         remember(connection)

@@ -40,7 +40,7 @@ def plan_join(connection: Connection, location: BucketLocation) -> Joining:
     """
     before = connection.configuration
     after = add_bucket(before, ConfiguredBucket(location, secrets.token_hex(16)))
-    reached = connection.settings.locate(location)
+    reached = connection.reach(location)
     makes_folder = would_create(reached)
     if not makes_folder:
         with open_bucket(reached) as bucket:

@@ -42,7 +42,7 @@ def _examine(connection: Connection, configured: ConfiguredBucket) -> Membership
     try:
         document = inspect_store_document(bucket, connection.store_keys)
     except NotFound as error:
-        vacant = _is_empty(bucket, connection.settings.locate(configured.location), error)
+        vacant = _is_empty(bucket, connection.reach(configured.location), error)
         ours = not vacant and error.code == "store_not_found" and _is_ours(connection, configured, bucket)
         lost = _undocumented(name, error) if ours else _lost(name, error)
         return Membership(vacant or error.code != "bucket_not_found", vacant or ours, lost)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 
-from skyhold.buckets.location import BucketLocation, parse_location
+from skyhold.buckets.consent import Destination, override, refused
+from skyhold.buckets.location import BucketLocation, completed, parse_location
 from skyhold.buckets.open import open_bucket
 from skyhold.consensus.sightings import SightingsFile
 from skyhold.errors import (
@@ -35,30 +37,41 @@ def document_for(document: StoreDocument, configuration: Configuration, configur
 
 
 def open_store(
-    url: str, settings: Settings, *, meet: bool = False, accept_rollback: bool = False, max_age_s: float | None = None
+    url: str,
+    settings: Settings,
+    *,
+    meet: bool = False,
+    trust: Iterable[str] = (),
+    accept_rollback: bool = False,
+    max_age_s: float | None = None,
 ) -> Connection:
     """Open the store that a bucket's URL names. Where that bucket is away, damaged or closed to us, another one that
-    this machine has met opens it as well. `meet` takes the bucket's own word for which store it is, as `connect` does.
-    With `accept_rollback` what this machine has seen of the store's registers is forgotten: they are taken as they are.
+    this machine has met opens it as well. `meet` takes the bucket's own word for which store it is, as `connect` does;
+    the user agrees to `trust`, and all that the store would need beyond that is named in one error. With
+    `accept_rollback` what this machine has seen of the store's registers is forgotten: they are taken as they are.
     `max_age_s` as `Connection` takes it.
 
-    Raises `PermissionDenied` code `other_machine` where the registers live elsewhere.
+    Raises `PermissionDenied` code `other_machine` where the registers live elsewhere, code `endpoint_not_trusted`.
     """
+    agreed = frozenset(Destination.parse(text) for text in trust)
     state_folder = open_state()
-    location = parse_location(url)
-    state, met = (None, None) if meet else acquaintance(state_folder, location)
+    sought = look_up(state_folder, url, by_user=meet or url != settings.store or settings.store_is_users)
+    state, met = (None, None) if meet else (sought.state, sought.met)
+    consents = agreed if state is None else state.consents()
     errors: dict[str, SkyholdError] = {}
     keks = key_encryption_keys(settings)
-    for candidate in candidates(location, met):
+    for candidate in sought.candidates() if met is not None else [sought.whole]:
         try:
-            with open_bucket(settings.locate(candidate)) as bucket:
+            with open_bucket(settings.locate(candidate, consents)) as bucket:
                 document, keys = read_store_document(
                     bucket, keks, expected_store=None if state is None else state.store_id, known=met
                 )
-                check_machine(document, state_folder.machine_id, url)
                 if met is None:  # the bucket's own word is taken, but not against what is known of that store
                     known = state_folder.store(document.store).recall()
                     read_store_document(bucket, keks, known=known)
+                if meet:
+                    state_folder.store(document.store).consent(agreed)
+                check_machine(document, state_folder.machine_id, url)
         except (Unavailable, NotFound, Corrupt, PermissionDenied) as error:
             errors[candidate.url] = error
             continue
@@ -67,11 +80,29 @@ def open_store(
         if accept_rollback:
             with closing(SightingsFile(state.sightings)) as sightings:
                 sightings.forget()
-        connection = Connection(document, keys, state, settings, places, max_age_s=max_age_s)
-        if met is None:
-            remember(connection)
+        with ExitStack() as opened:
+            connection = Connection(document, keys, state, settings, places, max_age_s=max_age_s)
+            opened.callback(connection.close)
+            connection.consents.agree_to_typed([candidate], durably=meet)
+            if met is None:
+                _meet(connection, url, ask=meet)
+            opened.pop_all()
         return connection
     raise next(iter(errors.values())) if len({error.code for error in errors.values()}) == 1 else unreachable(errors)
+
+
+def _meet(connection: Connection, url: str, *, ask: bool) -> None:
+    """Remember the store; where its user can be asked, only once they have agreed to all its places."""
+    if ask:
+        _refuse_unallowed(connection, url, connection.known_places)  # first: the registers may be out of reach without
+    remember(connection)
+    if ask:
+        _refuse_unallowed(connection, url, connection.configuration.locations)
+
+
+def _refuse_unallowed(connection: Connection, url: str, locations: Iterable[BucketLocation]) -> None:
+    if wanted := connection.consents.missing(locations, connection.document.engine.cluster):
+        raise refused(wanted, shlex.quote(url))
 
 
 def remember(connection: Connection) -> None:
@@ -102,32 +133,50 @@ def named_locations(urls: Iterable[str | BucketLocation], names: Sequence[str] |
         if isinstance(url, str):
             locations.append(parse_location(url, name=name))
         else:
-            locations.append(url if name is None else replace(url, name=name))
+            named = replace(url, named=True)
+            locations.append(named if name is None else replace(named, name=name))
     return locations
 
 
-def acquaintance(folder: StateFolder, location: BucketLocation) -> tuple[StoreState | None, Acquaintance | None]:
-    """The store that this machine met at a location; one written without an endpoint may mean a place that has one."""
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A store as it was named: `typed` is the bucket's location as it was written, `whole` with what the environment
+    says besides; `state` and `met` are what this machine knows of the store there, if it does."""
+
+    typed: BucketLocation
+    whole: BucketLocation
+    state: StoreState | None
+    met: Acquaintance | None
+
+    def candidates(self) -> list[BucketLocation]:
+        """Where to look for the store: first at the location, as it is known in full, then at its other buckets."""
+        places = (self.whole.place, self.typed.place)
+        known = sorted(
+            () if self.met is None else self.met.locations,
+            key=lambda other: (other.place not in places, other.url != self.typed.url),
+        )
+        if not known or known[0].url != self.typed.url:
+            return [self.whole, *known]
+        written = {
+            name: value for name, value in self.typed.to_json().items() if name not in {"name", "url", "provider"}
+        }
+        return [override(known[0], written, by_user=self.typed.named), *known[1:]]
+
+
+def look_up(folder: StateFolder, url: str, *, by_user: bool = True) -> Sought:
+    """The store that a URL means, which this machine's user wrote, or a document. A store that was met at the URL is
+    where it was met, whatever the environment says; one written without an endpoint may mean a place that has one."""
+    typed = replace(parse_location(url, complete=False), named=by_user)
+    whole = completed(typed)
     known = [(state, met) for state in folder.stores() if (met := state.recall()) is not None]
+    for place in (whole.place, typed.place):
+        for state, met in known:
+            if place in {other.place for other in met.locations}:
+                return Sought(typed, whole, state, met)
     for state, met in known:
-        if location.place in {other.place for other in met.locations}:
-            return state, met
-    for state, met in known:
-        if location.endpoint is None and location.url in {other.url for other in met.locations}:
-            return state, met
-    return None, None
-
-
-def candidates(location: BucketLocation, met: Acquaintance | None) -> list[BucketLocation]:
-    """Where to look for the store: first at the location, as it is known in full, then at its other buckets."""
-    known = sorted(
-        () if met is None else met.locations,
-        key=lambda other: (other.place != location.place, other.url != location.url),
-    )
-    if not known or known[0].url != location.url:
-        return [location, *known]
-    written = {name: value for name, value in location.to_json().items() if name not in {"name", "url", "provider"}}
-    return [replace(known[0], **written), *known[1:]]  # type: ignore[arg-type]
+        if typed.endpoint is None and typed.url in {other.url for other in met.locations}:
+            return Sought(typed, whole, state, met)
+    return Sought(typed, whole, None, None)
 
 
 def unreachable(errors: Mapping[str, SkyholdError]) -> Unavailable:

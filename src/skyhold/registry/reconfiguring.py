@@ -63,7 +63,7 @@ def admit_again(connection: Connection, name: str) -> None:
 
     refuse_unreadable(connection)
     before = connection.configuration.bucket(name)
-    bucket, location = connection.bucket(name), connection.settings.locate(before.location)
+    bucket, location = connection.bucket(name), connection.reach(before.location)
     member = is_member(connection, before, bucket)
     if not member:
         create_bucket(location)
@@ -100,7 +100,8 @@ def join_bucket(connection: Connection, location: BucketLocation, role: Role | N
     if connection.shared:
         next_epoch(connection.document.engine, after)
         refuse_unreadable(connection)
-    reached = connection.settings.locate(location)
+    connection.consents.agree_to_typed([location])
+    reached = connection.reach(location)
     create_bucket(reached)
     with open_bucket(reached) as bucket:
         ours = names_store(bucket) == connection.document.store
@@ -181,7 +182,7 @@ def change_roles(connection: Connection, roles: Mapping[str, Role]) -> None:
     refuse_unreadable(connection)
     for name, role in roles.items():
         if role == "voter" and before.bucket(name).role != "voter" and connection.document.engine.kind == BUCKETS:
-            location = connection.settings.locate(before.bucket(name).location)
+            location = connection.reach(before.bucket(name).location)
             refuse_unfit_voter(connection.bucket(name), location, "It goes on to keep packs")
     _reconfigure(connection, change)
 
@@ -225,13 +226,14 @@ def move_engine(connection: Connection, place: str) -> EngineMove:
     before, engine = connection.registers.current, connection.document.engine
     machine = open_state().machine_id
     target = new_engine(place, engine.term + 1, machine, configuration)
+    connection.consents.agree_to_typed((), target.cluster)
     if (target.kind, target.machine, target.cluster) == (engine.kind, engine.machine, engine.cluster):
         raise InvalidInput(
             f"The registers are kept there already ({place}); nothing was changed", code="engine_unchanged"
         )
     refuse_unreadable(connection)
     for name, _ in target.voters:
-        location = connection.settings.locate(configuration.bucket(name).location)
+        location = connection.reach(configuration.bucket(name).location)
         refuse_unfit_voter(connection.bucket(name), location, f"Take its vote: skyhold store voters remove {name}")
 
     def following(value: Versioned) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skyhold.buckets.bucket import Bucket
-from skyhold.buckets.location import BucketLocation, parse_location
+from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.carrying import CONFIG, carry_over
@@ -31,7 +31,7 @@ from skyhold.errors import (
 from skyhold.registry.connection import Connection, key_encryption_keys
 from skyhold.registry.damage import first_unreadable
 from skyhold.registry.epochs import EPOCH_LEAP_MAX, StoreSuccession, newest_engine, open_machine_registers
-from skyhold.registry.opening import acquaintance, candidates, remember
+from skyhold.registry.opening import look_up, remember
 from skyhold.registry.reconfiguring import spread
 from skyhold.registry.register_recovery import RegisterPlan, RegisterReport, recover_one
 from skyhold.registry.salvage import begin_with, refuse_minority, salvage_newest
@@ -108,14 +108,15 @@ def recover_register(
 def _opened(url: str, settings: Settings, opened: ExitStack) -> Connection:
     """The store, by what the bucket that is named says of it. It is closed with `opened`."""
     state_folder = open_state()
-    location = parse_location(url)
-    _, met = acquaintance(state_folder, location)
-    location = candidates(location, met)[0]
-    with open_bucket(settings.locate(location)) as first:
+    sought = look_up(state_folder, url, by_user=url != settings.store or settings.store_is_users)
+    location = sought.candidates()[0]
+    consents = frozenset() if sought.state is None else sought.state.consents()
+    with open_bucket(settings.locate(location, consents)) as first:
         document, keys = read_store_document(first, key_encryption_keys(settings))
     places = (replace(location, name=document.bucket), *document.hints)
     connection = Connection(document, keys, state_folder.store(document.store), settings, places)
     opened.callback(connection.close)
+    connection.consents.agree_to_typed([location])
     return connection
 
 

@@ -253,7 +253,7 @@ class Store:
         from skyhold.buckets.check import check_bucket
 
         name = given.text(name, "the name")
-        location = self._connection.settings.locate(self.configuration.bucket(name).location)
+        location = self._connection.reach(self.configuration.bucket(name).location)
         return check_bucket(self._connection.bucket(name), location)
 
     # ---- upkeep
@@ -359,14 +359,24 @@ def open(url: str | None = None, *, settings: Settings | None = None, max_age_s:
     return Store(open_store(place, chosen, max_age_s=max_age_s))
 
 
-def connect(url: str, *, settings: Settings | None = None, accept_rollback: bool = False) -> Store:
-    """Join a store that exists, and remember it on this machine.
+def connect(
+    url: str, *, settings: Settings | None = None, trust: Sequence[str] = (), accept_rollback: bool = False
+) -> Store:
+    """Join a store that exists, and remember it on this machine. `trust`: where it may send credentials on the store's
+    word, as the field `destinations` of error `endpoint_not_trusted` lists it.
 
     This machine refuses refs that are older than what it has seen (`Corrupt` code `register_rolled_back`).
     `accept_rollback` makes it forget what it has seen, once: after a recovery on purpose, or where newer ones are lost.
     """
+    agreed = given.texts(trust, "trust")
     return Store(
-        open_store(given.text(url, "the URL"), settings or load_settings(), meet=True, accept_rollback=accept_rollback)
+        open_store(
+            given.text(url, "the URL"),
+            settings or load_settings(),
+            meet=True,
+            trust=agreed,
+            accept_rollback=accept_rollback,
+        )
     )
 
 

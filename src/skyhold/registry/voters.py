@@ -52,7 +52,7 @@ def open_voters(
                     code="store_document_malformed",
                     hint="Connect by another bucket of the store, then run `skyhold repair`",
                 )
-            location = connection.settings.locate(places[name])
+            location = connection.reach(places[name])
             bucket = opened.enter_context(open_bucket(location))
             verify: Callable[[], None] = partial(
                 _verify, bucket, connection.document.store, incarnation, connection.store_keys

@@ -17,7 +17,8 @@
     ca_file = "/etc/ssl/internal.pem"
 
 One file holds: `SKYHOLD_CONFIG`, else the first `skyhold.toml` from the working directory upwards, else the one in the
-platform's configuration folder of the user. Paths in it are relative to it.
+platform's configuration folder of the user. Paths in it are relative to it. One that was found in the working directory
+or above it may be another party's: what it says of where credentials go needs the user's consent (`buckets.consent`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Final, NoReturn
 
 import platformdirs
 
+from skyhold.buckets.consent import Destination, allow, override
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.user_path import absolute, expand_user, in_home
 from skyhold.consensus.etcd_location import EtcdLocation, parse_etcd_location
@@ -55,6 +57,7 @@ _VARIABLES: Final = {
     "etcd.ca_file": "SKYHOLD_ETCD_CA_FILE",
     "etcd.allow_http": "SKYHOLD_ETCD_ALLOW_HTTP",
 }
+_ETCD_KEYS: Final = ("credentials", "ca_file", "allow_http")
 _PASSPHRASE: Final = "SKYHOLD_PASSPHRASE"  # noqa: S105 - the name of a variable
 
 
@@ -70,7 +73,8 @@ class BucketSettings:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of this machine. `origins` says for each that was given where it came from, by its dotted name
-    (`push.memory` → `/home/ada/skyhold.toml`); the others have the defaults below."""
+    (`push.memory` → `/home/ada/skyhold.toml`); the others have the defaults below. `found`: the file was found in the
+    working directory or above it, and its user did not name it."""
 
     store: str | None = None
     author: str | None = None
@@ -86,21 +90,32 @@ class Settings:
     etcd_allow_http: bool = False
     buckets: Mapping[str, BucketSettings] = field(default_factory=dict)
     file: Path | None = None
+    found: bool = False
     origins: Mapping[str, str] = field(default_factory=dict)
 
-    def locate(self, location: BucketLocation) -> BucketLocation:
-        """A bucket's location with what this machine overrides. Raises `InvalidInput` where that makes no location."""
-        override = self.buckets.get(location.name, BucketSettings())
-        return replace(location, **{name: value for name, value in asdict(override).items() if value is not None})
+    def locate(self, location: BucketLocation, consents: Collection[Destination] = ()) -> BucketLocation:
+        """A bucket's location with what this machine overrides, `named` where its user, or one of the `consents`, says
+        where credentials go. Raises `InvalidInput` where that makes no location."""
+        given = asdict(self.buckets.get(location.name, BucketSettings()))
+        given = {name: value for name, value in given.items() if value is not None}
+        return allow(override(location, given, by_user=not self.found), consents)
 
-    def locate_etcd(self, cluster: str) -> EtcdLocation:
-        """An etcd cluster as this machine reaches it. Raises `InvalidInput` where that makes no location."""
-        return parse_etcd_location(
+    def locate_etcd(self, cluster: str, consents: Collection[Destination] = (), *, typed: bool = False) -> EtcdLocation:
+        """An etcd cluster as this machine reaches it, `named` as a bucket is; `typed`: its user has just named the
+        cluster. Raises `InvalidInput` where that makes no location."""
+        location = parse_etcd_location(
             cluster,
             credentials=self.etcd_credentials,
             ca_file=None if self.etcd_ca_file is None else str(self.etcd_ca_file),
             allow_http=self.etcd_allow_http,
         )
+        by_file = self.found and any(self.origin(f"etcd.{name}") == str(self.file) for name in _ETCD_KEYS)
+        return replace(location, named=location.destination in consents or (typed and not by_file))
+
+    @property
+    def store_is_users(self) -> bool:
+        """Whether it is this machine's user who says where the store is, and not a file that was found."""
+        return not (self.found and self.origin("store") == str(self.file))
 
     def origin(self, name: str) -> str:
         """Where a setting came from: a file, `environment NAME`, or `default`."""
@@ -125,7 +140,8 @@ def load_settings(environ: Mapping[str, str] = os.environ, working_folder: Path 
         values["passphrase"], origins["passphrase"] = environ[_PASSPHRASE], f"environment {_PASSPHRASE}"
     values["buckets"] = {bucket: _bucket_settings(keys) for bucket, keys in buckets.items()}
     origins |= {value.name: value.origin for keys in buckets.values() for value in keys.values()}
-    return Settings(**values, file=path, origins=origins)  # type: ignore[arg-type]
+    found = path is not None and not environ.get("SKYHOLD_CONFIG") and path != _own_file()
+    return Settings(**values, file=path, found=found, origins=origins)  # type: ignore[arg-type]
 
 
 def _bucket_settings(keys: Mapping[str, _Given]) -> BucketSettings:
@@ -143,9 +159,14 @@ def find_file(environ: Mapping[str, str], working_folder: Path) -> Path | None:
             raise NotFound(f"Configuration file {path} (SKYHOLD_CONFIG) does not exist", code="settings_missing")
         return path
     start = absolute(working_folder)
-    own = in_home(platformdirs.user_config_path)
-    folders = (start, *start.parents, *([] if own is None else [own]))
-    return next((folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()), None)
+    files = [*(folder / FILE_NAME for folder in (start, *start.parents)), _own_file()]
+    return next((file for file in files if file is not None and file.is_file()), None)
+
+
+def _own_file() -> Path | None:
+    """The one in the user's configuration folder, where there is a home to have one."""
+    folder = in_home(platformdirs.user_config_path)
+    return None if folder is None else folder / FILE_NAME
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Final
 
 import platformdirs
 
+from skyhold.buckets.consent import Destination
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.user_path import absolute, expand_user, in_home
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
@@ -95,6 +96,29 @@ class StoreState:
                 hint="Delete it and run `skyhold connect URL`, with a URL that you trust",
             ) from error
         return Acquaintance(locations, sealed, key_check)
+
+    def consents(self) -> frozenset[Destination]:
+        """Where the user has agreed to send credentials for this store. Raises `Corrupt` where the note is damaged."""
+        path = self.folder / "consents.json"
+        try:
+            with clear_errors(self.folder):
+                return frozenset(Destination.parse(text) for text in json.loads(read_own(path, _NOTE_BYTES_MAX)))
+        except FileNotFoundError:
+            return frozenset()
+        except (ValueError, TypeError, AttributeError, InvalidInput) as error:
+            raise Corrupt(
+                f"File {path} is damaged",
+                code="state_damaged",
+                hint="Delete it and run `skyhold connect URL`, which asks again",
+            ) from error
+
+    def consent(self, destinations: Iterable[Destination]) -> None:
+        """Note that the user agrees to these, too."""
+        known = self.consents()
+        if not known.issuperset(destinations := set(destinations)):
+            body = json.dumps(sorted(str(destination) for destination in known | destinations))
+            with clear_errors(self.folder):
+                _write_durably(self.folder / "consents.json", body.encode())
 
 
 @dataclass(frozen=True, slots=True)

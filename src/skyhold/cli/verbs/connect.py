@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Final
+import sys
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from skyhold.cli.arguments import confirm, yes_option
 from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
+from skyhold.errors import PermissionDenied
+
+if TYPE_CHECKING:
+    from skyhold.registry.store import Store
+    from skyhold.storage.settings import Settings
 
 ROLLBACK: Final = "Give up the changes that this machine has seen and the buckets do not show any more?"
 
 
 @verb(
     click.Argument(["url"]),
+    click.Option(
+        ["--trust"],
+        multiple=True,
+        metavar="DESTINATION",
+        help="Agree to send this machine's credentials there, as in s3://?endpoint=https://minio.lab.",
+    ),
     click.Option(
         ["--accept-rollback"],
         is_flag=True,
@@ -25,22 +37,25 @@ ROLLBACK: Final = "Give up the changes that this machine has seen and the bucket
     exits=(2, 3, 6, 8, 10),
     changes=True,
 )
-def command(session: Session, *, url: str, accept_rollback: bool, yes: bool) -> None:
+def command(session: Session, *, url: str, trust: tuple[str, ...], accept_rollback: bool, yes: bool) -> None:
     """Join an existing store by the URL of any of its buckets.
 
     The store describes itself: its other buckets are found from the first. It is remembered on this machine, so that
     later commands need no --store while it is the only one.
 
+    Credentials go to the vendors' own hosts and to URL. Where the store has buckets at other endpoints, or names
+    credentials other than each vendor's default, this asks once, and names all of them; where it cannot ask, it needs
+    --trust.
+
     A machine remembers how new the refs were that it has seen, and refuses older ones. After a recovery on purpose, or
     where newer ones are lost for good, --accept-rollback makes it forget that, once.
     """
     from skyhold.cli.render import line, marked
-    from skyhold.registry import store
 
     if accept_rollback:
         confirm(ROLLBACK, yes=yes)
     with session.unseal(
-        session.settings(), lambda settings: store.connect(url, settings=settings, accept_rollback=accept_rollback)
+        session.settings(), lambda settings: _connect(session, url, settings, trust, accept_rollback)
     ) as joined:
         names = joined.bucket_names
         session.output.show(
@@ -51,3 +66,26 @@ def command(session: Session, *, url: str, accept_rollback: bool, yes: bool) -> 
             ),
         )
         session.output.next_step("skyhold list")
+
+
+def _connect(session: Session, url: str, settings: Settings, trust: tuple[str, ...], accept_rollback: bool) -> Store:
+    """Connect, and ask for consent where it is missing and somebody sits at the terminal. What one bucket says of the
+    others leaves out their credentials, so the store's configuration may give rise to a second question."""
+    from skyhold.registry import store
+
+    while True:
+        try:
+            return store.connect(url, settings=settings, trust=trust, accept_rollback=accept_rollback)
+        except PermissionDenied as error:
+            found = error.fields.get("destinations")
+            wanted = [str(place) for place in found] if isinstance(found, list) else []
+            plain = any("allow_http=true" in place for place in wanted)  # only who writes it out may have it
+            askable = sys.stdin.isatty() and sys.stderr.isatty() and not session.output.json
+            if error.code != "endpoint_not_trusted" or plain or not askable or set(wanted) <= set(trust):
+                raise
+            click.echo("The store names these places for this machine's credentials:", err=True)
+            for place in wanted:
+                click.echo(f"  {place}", err=True)
+            if not click.confirm("Send credentials there, now and later?", err=True):
+                raise
+            trust = (*trust, *wanted)

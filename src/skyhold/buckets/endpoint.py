@@ -1,0 +1,55 @@
+"""The address of a service: one grammar, and one spelling of each."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+from skyhold.errors import InvalidInput
+
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# Strict, because each driver brings a URL parser of its own: what two of them could read differently is no endpoint.
+_ENDPOINT: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9][a-z0-9._-]*|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>(/[a-z0-9_~-][a-z0-9._~-]*)*)/*",
+    re.IGNORECASE,
+)
+
+
+def normal_endpoint(text: str, what: str, **fields: object) -> str:
+    """The one spelling of an endpoint: scheme and host in lower case, no default port, no slash at the end.
+
+    Raises `InvalidInput` code `invalid_location`, which names `what`; the text is not repeated, since a person may have
+    put a secret into it.
+    """
+    found = _ENDPOINT.fullmatch(text)
+    port = int(found["port"] or 0) if found else 0
+    if found is None or port > 65535 or (found["port"] and not port):
+        example = "it must begin with https:// or http://" if "://" not in text else "it must be a bare URL"
+        raise InvalidInput(
+            f"{what} is not the address of a service: {example}, as in https://minio.lab:9000",
+            code="invalid_location",
+            hint="Give it with its scheme, and without user, query and fragment",
+            **fields,
+        )
+    scheme, host = found["scheme"].lower(), found["host"].lower()
+    shown = f":{port}" if port and port != _DEFAULT_PORTS[scheme] else ""
+    return f"{scheme}://{host}{shown}{found['path']}"
+
+
+def refuse_plain_http(endpoint: str, what: str, **fields: object) -> None:
+    """Raise `InvalidInput` code `insecure_endpoint` for plain HTTP that leaves this machine."""
+    if endpoint.startswith("http://") and not is_loopback(endpoint):
+        raise InvalidInput(
+            f"{what} is plain HTTP, which anyone on the way can read and change",
+            code="insecure_endpoint",
+            hint="Use https://, or add `allow_http=true` to the URL if that network is trusted",
+            **fields,
+        )
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether an endpoint is on this machine, by its host's name alone."""
+    return urlsplit(endpoint).hostname in LOOPBACK
