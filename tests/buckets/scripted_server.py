@@ -15,7 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True)
 class Reply:
-    """`announced_bytes` more than the body has cuts the reply short; `lost` closes the connection without a word."""
+    """`announced_bytes` more than the body has cuts the reply short; `lost` closes the connection without a word;
+    a `Date` among the headers is sent instead of this machine's."""
 
     status: int = 200
     body: bytes = b""
@@ -50,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.lost:
             return
         size = len(reply.body) if reply.announced_bytes is None else reply.announced_bytes
-        self.send_response(reply.status)
+        (self.send_response_only if "Date" in reply.headers else self.send_response)(reply.status)
         for name, value in {"content-length": str(size), **reply.headers}.items():
             self.send_header(name, value)
         self.end_headers()

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import requests
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
-from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated
+from skyhold.buckets.refusals import clock_skew, expired, is_skewed
+from skyhold.buckets.wire import checksum_refused, error_of_no_reply, parsed_date, truncated
 from skyhold.errors import (
     Conflict,
     InvalidInput,
@@ -53,6 +56,10 @@ BY_STATUS: Final[dict[int, Meaning]] = {
 `InvalidInput`."""
 
 
+_EXPIRED: Final = re.compile(r"not valid in the specified time frame|token is expired", re.IGNORECASE)
+"""What Azure says of a SAS and of a token whose time is over, where its code is that of any wrong credentials."""
+
+
 def meaning_of(status: int, code: str, *, conditional: bool) -> Meaning:
     """The table's row. A conditional put must know more: a status that promises nothing is `OutcomeUnknown`."""
     if code in BY_CODE:
@@ -90,8 +97,15 @@ def _of_reply(error: HttpResponseError, what: str, fields: dict[str, Any], *, co
         return checksum_refused(fields["bucket"], fields["key"])
     status, azure_code = error.status_code or 0, getattr(error, "error_code", "") or ""
     azure_code = str(getattr(azure_code, "value", azure_code))  # the SDK makes enumeration members of those it knows
+    headers = getattr(error.response, "headers", {})
+    if status in {401, 403}:
+        theirs = parsed_date(headers.get("Date", ""))
+        if is_skewed(theirs):
+            return clock_skew(fields["bucket"], datetime.now(UTC), theirs, key=fields["key"], status=status)
+        if _EXPIRED.search(str(error.message)):
+            return expired(fields["bucket"], key=fields["key"], status=status)
     failure, code, sentence = meaning_of(status, azure_code, conditional=conditional)
-    wait = str(getattr(error.response, "headers", {}).get("Retry-After", ""))
+    wait = str(headers.get("Retry-After", ""))
     if wait.isdecimal():
         fields = fields | {"retry_after_s": int(wait)}
     if status == 404 and not fields["key"]:

@@ -143,6 +143,11 @@ def _is_vendors(location: BucketLocation) -> bool:
         return False
     if location.endpoint is None:
         return True
-    parts = urlsplit(location.endpoint)
-    host = _VENDOR_HOSTS[location.scheme].fullmatch(parts.netloc)
+    return is_vendors_host(location.scheme, location.endpoint)
+
+
+def is_vendors_host(scheme: str, endpoint: str) -> bool:
+    """Whether an endpoint is one of the vendor's own service, over TLS."""
+    parts = urlsplit(endpoint)
+    host = _VENDOR_HOSTS[scheme].fullmatch(parts.netloc)
     return parts.scheme == "https" and host is not None and not parts.path

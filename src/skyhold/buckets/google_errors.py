@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import requests
 from google.auth.exceptions import GoogleAuthError, TransportError
 
+from skyhold.buckets.refusals import clock_skew, is_skewed
+from skyhold.buckets.wire import parsed_date
 from skyhold.errors import (
     Conflict,
     Corrupt,
@@ -55,6 +58,9 @@ def error_of_status(response: requests.Response, bucket: str, key: str, *, condi
     """What a reply other than success means; `conditional` for the one attempt of `write_if`."""
     status = response.status_code
     failure, code, sentence = meaning_of(status, response.text.lower(), conditional=conditional)
+    theirs = parsed_date(response.headers.get("date", ""))
+    if status in {401, 403} and is_skewed(theirs):
+        return clock_skew(bucket, datetime.now(UTC), theirs, key=key, status=status)
     if status == 404 and not key:
         code = "bucket_not_found"
     what = f"`{key}` in bucket `{bucket}`" if key else f"bucket `{bucket}`"
@@ -69,6 +75,8 @@ def error_of_token(error: GoogleAuthError, bucket: str) -> SkyholdError:
     """What it means that there is no token: our request was not sent, or it was refused with a 401."""
     if isinstance(error, TransportError):
         return Unavailable(f"No token for bucket `{bucket}`: its server cannot be reached", bucket=bucket)
+    if "iat and exp" in str(error):  # as it says of a token whose times are not its own
+        return clock_skew(bucket, datetime.now(UTC), None)
     return PermissionDenied(
         f"Google gave no token for bucket `{bucket}` ({type(error).__name__})",
         code="credentials_refused",

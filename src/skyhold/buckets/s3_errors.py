@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from skyhold.buckets.bounded import misbehaves
 from skyhold.buckets.bucket import range_not_satisfiable
+from skyhold.buckets.refusals import clock_skew, expired
 from skyhold.errors import (
     Conflict,
     Corrupt,
@@ -45,7 +47,12 @@ _CHECKSUM_CODES: Final = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "ChecksumMismatch"}
 )
 _CREDENTIAL_CODES: Final = frozenset(
-    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "XAdminUserNotFound"}
+    {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "XAdminUserNotFound"}
+)
+_EXPIRED_CODES: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+_TIMES: Final = re.compile(
+    r"<RequestTime>(?P<ours>[0-9TZ]{16})</RequestTime>.*?<ServerTime>(?P<theirs>[0-9TZ:.+-]{16,40})</ServerTime>",
+    re.DOTALL,
 )
 _SPACE_CODES: Final = frozenset(
     {"QuotaExceeded", "XMinioStorageFull", "EntityTooLarge", "TooManyBuckets", "NoSpaceLeft"}
@@ -57,13 +64,14 @@ _ABSENT_CODES: Final = frozenset({"NoSuchKey", "NotFound"})
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An exception's text as facts: HTTP status (0 where no reply came), S3 error code, kind of connection failure
-    (both may be empty)."""
+    (both may be empty); of a wrong clock, our time and the server's."""
 
     status: int
     code: str
     kind: str
     at_metadata: bool = False
     redirected: bool = False
+    times: tuple[datetime, datetime] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +97,25 @@ def failure_of(error: BaseException) -> Failure:
         kind[1] if kind else "",
         any(address in text for address in INSTANCE_METADATA),
         f"{NOWHERE.removeprefix('http://')}," in text and f"{NOWHERE}/" not in text,
+        _times(text),
     )
+
+
+def _times(text: str) -> tuple[datetime, datetime] | None:
+    found = _TIMES.search(text)
+    try:
+        return found and (datetime.fromisoformat(found["ours"]), datetime.fromisoformat(found["theirs"]))
+    except ValueError:
+        return None
 
 
 def to_error(failure: Failure, request: Request) -> SkyholdError:
     """The error for a failed request: the table itself."""
-    return _refused(failure, request) or _in_doubt(failure, request)
+    return _unauthorized(failure, request) or _refused(failure, request) or _in_doubt(failure, request)
 
 
-def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa: PLR0911 - the table's rows
-    """A definite answer of the store, or None. Nothing was changed by the request."""
+def _unauthorized(failure: Failure, request: Request) -> PermissionDenied | None:
+    """What is wrong with the credentials, or None."""
     bucket, key, status, code = request.bucket, request.key, failure.status, failure.code
     where: dict[str, Any] = {"bucket": bucket, "key": key, "status": status, "s3_code": code}
     if failure.at_metadata:
@@ -108,9 +125,28 @@ def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa
             hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name other credentials for this bucket",
             **where,
         )
+    if code == "RequestTimeTooSkewed":
+        ours, theirs = failure.times or (datetime.now(UTC), None)
+        return clock_skew(bucket, ours, theirs, key=key, status=status, s3_code=code)
+    if code in _EXPIRED_CODES:
+        return expired(bucket, key=key, status=status, s3_code=code)
+    if (status in {401, 403} and code != "NoSuchBucket") or code in _CREDENTIAL_CODES:
+        return PermissionDenied(
+            f"Bucket `{bucket}` refused our credentials for {_what(key)} ({code or status})",
+            code="credentials_refused" if status == 401 or code in _CREDENTIAL_CODES else "permission_denied",
+            hint=f"Check them, and see what is missing: skyhold bucket check {bucket}",
+            **where,
+        )
+    return None
+
+
+def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa: PLR0911 - the table's rows
+    """A definite answer of the store, or None. Nothing was changed by the request."""
+    bucket, key, status, code = request.bucket, request.key, failure.status, failure.code
+    where: dict[str, Any] = {"bucket": bucket, "key": key, "status": status, "s3_code": code}
     if failure.redirected:
         return InvalidInput(
-            f"Bucket `{bucket}` sent the request for `{key}` on to another host, where its credentials do not go",
+            f"Bucket `{bucket}` sent the request for {_what(key)} on to another host, where its credentials do not go",
             code="request_refused",
             hint="Check region and endpoint of the bucket",
             **where,
@@ -120,13 +156,6 @@ def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa
             f"Bucket `{bucket}` does not exist at its provider",
             code="bucket_not_found",
             hint="Check the URL, region and endpoint, or create it with the provider's tools",
-            **where,
-        )
-    if status in {401, 403} or code in _CREDENTIAL_CODES:
-        return PermissionDenied(
-            f"Bucket `{bucket}` refused our credentials for `{key}` ({code or status})",
-            code="credentials_refused" if status == 401 or code in _CREDENTIAL_CODES else "permission_denied",
-            hint=f"Check them, and see what is missing: skyhold bucket check {bucket}",
             **where,
         )
     if status == 412 or (request.replacing and status == 404):
@@ -145,7 +174,7 @@ def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa
         return Unavailable(f"Bucket `{bucket}` is throttling us (429)", code="throttled", **where)
     if (300 <= status < 500) and status not in {408, 409, 425} and code not in _BUSY_CODES:
         return InvalidInput(
-            f"Bucket `{bucket}` did not accept the request for `{key}` ({code or status})",
+            f"Bucket `{bucket}` did not accept the request for {_what(key)} ({code or status})",
             code="request_refused",
             hint="Check region, endpoint and path style of the bucket",
             **where,
@@ -173,5 +202,9 @@ def _in_doubt(failure: Failure, request: Request) -> SkyholdError:
             **where,
         )
     if status == 0 and failure.kind not in {"Timeout", "Request"}:
-        return Unavailable(f"Bucket `{bucket}` {what} for `{key}`", code="truncated_reply", **where)
-    return Unavailable(f"Bucket `{bucket}` {what} for `{key}`", **where)
+        return Unavailable(f"Bucket `{bucket}` {what} for {_what(key)}", code="truncated_reply", **where)
+    return Unavailable(f"Bucket `{bucket}` {what} for {_what(key)}", **where)
+
+
+def _what(key: str) -> str:
+    return f"`{key}`" if key else "a listing"

@@ -7,6 +7,8 @@ import binascii
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
@@ -76,6 +78,14 @@ def never_sent(error: BaseException) -> bool:
     if isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
         return True
     return isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+def parsed_date(text: str) -> datetime | None:
+    """The time of a reply's Date, or None where it has none that can be read."""
+    try:
+        return parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return None
 
 
 def checksum_refused(bucket: str, key: str) -> Corrupt:

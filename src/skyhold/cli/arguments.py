@@ -10,9 +10,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import click
 
 from skyhold.cli import candidates
+from skyhold.errors import InvalidInput
 
 if TYPE_CHECKING:
     from skyhold.storage.policy import Policy
+
+
+def refuse_memory(*urls: str) -> None:
+    """Raise `InvalidInput` code `memory_bucket` for a bucket in the memory of a process, which soon ends."""
+    if any(url.strip().lower().startswith("memory:") for url in urls):
+        raise InvalidInput(
+            "A bucket memory:// is in the memory of one process, and what a command writes there is gone when it ends",
+            code="memory_bucket",
+            hint="Use a folder, or a bucket of a cloud; memory:// is for the Python API",
+        )
 
 
 class Reference(NamedTuple):
@@ -197,8 +208,6 @@ def confirm(question: str, *, yes: bool) -> None:
     Raises `InvalidInput` code `not_confirmed`.
     """
     import sys
-
-    from skyhold.errors import InvalidInput
 
     if yes:
         return

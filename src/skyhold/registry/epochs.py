@@ -75,7 +75,7 @@ def open_machine_registers(
     """The registers on this machine. `needed` buckets have to take a checkpoint, by default as many as a policy without
     wishes wants. Raises `PermissionDenied` code `other_machine` where they are on another."""
     document = replace(connection.document, engine=engine)
-    check_machine(document, open_state().machine_id, document.hints[0].url if document.hints else "URL")
+    check_machine(document, open_state().machine_id)
     database = SqliteRegisters(connection.state.registers(engine.term))
     framed = FramedRegisters(database, connection.keys)
     if configuration is None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
+from skyhold.buckets.overlap import refuse_overlap
 from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.consensus.carrying import CONFIG
 from skyhold.errors import InvalidInput, NotFound, SkyholdError
@@ -27,7 +28,7 @@ from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.registry.opening import document_for, remember
 from skyhold.registry.voters import refuse_unfit_voter
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys, new_keys
-from skyhold.storage.bootstrap import create_store_document
+from skyhold.storage.bootstrap import create_store_document, refuse_occupied
 from skyhold.storage.configuration import Configuration, ConfiguredBucket, encode_configuration
 from skyhold.storage.epoch import new_engine
 from skyhold.storage.names import CHECKPOINTS, REGISTERS, STORE_DOCUMENT
@@ -47,22 +48,25 @@ def found_store(
     policy: Policy | None = None,
     engine: str | None = None,
 ) -> Connection:
-    """Make a store of these buckets. Its registers live on this machine (`sqlite`, the default of one bucket), in the
-    buckets themselves (`buckets`, the default of several), of which the first `VOTERS_MAX` vote, or in the etcd cluster
-    of a URL.
+    """Make a store of these buckets. Its registers live in the buckets themselves (`buckets`, the default), of which
+    the first `VOTERS_MAX` vote, on this machine (`sqlite`, the default of a single bucket that cannot vote), or in the
+    etcd cluster of a URL.
 
     Every bucket must be reachable and empty; where one is not, or cannot vote, those that were written are left as they
     were before.
     """
+    refuse_overlap([settings.locate(location) for location in locations])
     state_folder = open_state()
     store_id = secrets.token_hex(16)
-    engine = engine or (BUCKETS if len(locations) > 1 else SQLITE)
     configured = tuple(
         ConfiguredBucket(location, secrets.token_hex(16), "packs" if n >= VOTERS_MAX else "voter")
         for n, location in enumerate(locations)
     )
     configuration = Configuration(configured, policy or Policy())
     keys, wrapped = new_keys(store_id, encrypt_with)
+    _undo_dead(state_folder, locations, settings)
+    tried = engine is None and len(locations) == 1
+    engine = engine or (_engine_of_one(locations[0], settings) if tried else BUCKETS)
     first = StoreDocument(
         store=store_id,
         bucket=configured[0].location.name,
@@ -73,7 +77,6 @@ def found_store(
         keys=tuple(wrapped),
     )
     documents = [document_for(first, configuration, bucket) for bucket in configured]
-    _undo_dead(state_folder, locations, settings)
     written: list[Bucket] = []
     with (
         _noted(state_folder, store_id, _marks(locations, documents, keys)) as undo,
@@ -86,7 +89,7 @@ def found_store(
             made.callback(undo, bucket, _digest(document, keys))  # first: what fails may have written it all the same
             create_store_document(bucket, document, keys)
             written.append(bucket)
-        if engine == BUCKETS:
+        if engine == BUCKETS and not tried:
             _refuse_unfit_voters(written, configuration)
         connection = Connection(first, keys, state_folder.store(store_id), settings)
         made.callback(connection.close)
@@ -96,6 +99,22 @@ def found_store(
         remember(connection)
         made.pop_all()
         return connection
+
+
+def _engine_of_one(location: BucketLocation, settings: Settings) -> str:
+    """The engine of a store of one bucket: in the bucket where it can vote, so that it serves every machine; else on
+    this machine."""
+    reached = settings.locate(location)
+    create_bucket(reached)
+    with open_bucket(reached) as bucket:
+        refuse_occupied(bucket)
+        try:
+            refuse_unfit_voter(bucket, reached, UNFIT)
+        except InvalidInput as error:
+            if error.code not in {"voter_refused", "cannot_vote"}:
+                raise
+            return SQLITE
+    return BUCKETS
 
 
 def _refuse_unfit_voters(buckets: Sequence[Bucket], configuration: Configuration) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket, would_create
+from skyhold.buckets.overlap import refuse_overlap
 from skyhold.registry.connection import Connection
 from skyhold.registry.membership import names_store
 from skyhold.storage.bootstrap import refuse_occupied
@@ -41,6 +42,7 @@ def plan_join(connection: Connection, location: BucketLocation) -> Joining:
     before = connection.configuration
     after = add_bucket(before, ConfiguredBucket(location, secrets.token_hex(16)))
     reached = connection.reach(location)
+    refuse_overlap([*connection.locations, reached])
     makes_folder = would_create(reached)
     if not makes_folder:
         with open_bucket(reached) as bucket:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from skyhold.buckets.consent import Destination, override, refused
 from skyhold.buckets.location import BucketLocation, completed, parse_location
 from skyhold.buckets.open import open_bucket
+from skyhold.buckets.overlap import refuse_overlap
 from skyhold.consensus.sightings import SightingsFile
 from skyhold.errors import (
     Corrupt,
@@ -71,7 +72,7 @@ def open_store(
                     read_store_document(bucket, keks, known=known)
                 if meet:
                     state_folder.store(document.store).consent(agreed)
-                check_machine(document, state_folder.machine_id, url)
+                check_machine(document, state_folder.machine_id)
         except (Unavailable, NotFound, Corrupt, PermissionDenied) as error:
             errors[candidate.url] = error
             continue
@@ -95,6 +96,7 @@ def _meet(connection: Connection, url: str, *, ask: bool) -> None:
     """Remember the store; where its user can be asked, only once they have agreed to all its places."""
     if ask:
         _refuse_unallowed(connection, url, connection.known_places)  # first: the registers may be out of reach without
+    refuse_overlap(connection.locations)
     remember(connection)
     if ask:
         _refuse_unallowed(connection, url, connection.configuration.locations)

@@ -322,8 +322,8 @@ def init(
     policy: Policy | None = None,
     engine: str | None = None,
 ) -> Store:
-    """Make a store of these buckets (URLs, folders, or locations). Its registers live in the buckets (`buckets`, the
-    default of several), where every machine that connects may change them, or on this machine (`sqlite`)."""
+    """Make a store of these buckets (URLs, folders, or locations). Its registers live in the buckets (`buckets`), where
+    every machine that connects may change them, or on this machine (`sqlite`, the default of one that cannot vote)."""
     from skyhold.registry.founding import found_store
 
     places = [

@@ -129,14 +129,15 @@ def decode_store_document(
     return document, keys
 
 
-def check_machine(document: StoreDocument, machine_id: str, url: str) -> None:
+def check_machine(document: StoreDocument, machine_id: str) -> None:
     """Raises `PermissionDenied` code `other_machine` where the registers live on another machine than this."""
     if document.engine.kind == SQLITE and document.engine.machine != machine_id:
         raise PermissionDenied(
             f"The registers of this store live on machine {document.engine.machine} (engine {document.engine.kind}), "
             f"and this is machine {machine_id}; with this engine one machine changes and reads refs",
             code="other_machine",
-            hint=f"Run there; or, if that machine is lost for good: skyhold recover {url}",
+            hint="Run there; or let that machine move the refs to where all machines reach them: skyhold store engine "
+            "set buckets. Only if it is lost for good is there `skyhold recover`, which shuts it out",
             machine=document.engine.machine,
             term=document.engine.term,
         )

@@ -11,7 +11,7 @@ from typing import Final
 from blake3 import blake3
 
 from skyhold.buckets.bucket import Bucket
-from skyhold.errors import Corrupt, SkyholdError, Unavailable
+from skyhold.errors import Corrupt, PermissionDenied, SkyholdError, Unavailable
 from skyhold.units import Buffer
 
 PATIENCE_S: Final = 20.0
@@ -93,9 +93,12 @@ def not_durable(written: Written) -> SkyholdError:
     reasons = reasons or "the policy asks for more buckets than there are"
     kinds = {type(error) for error in written.failed.values()}
     kind = kinds.pop() if len(kinds) == 1 else Unavailable
+    hint = "Bring a bucket back, or ask for fewer copies, then run the same command again: it continues"
+    if issubclass(kind, PermissionDenied):  # they are there, and say what they ask for
+        hint = "; ".join(sorted({error.hint for error in written.failed.values() if error.hint})) or hint
     return kind(
         f"Too few buckets took {written.key}; nothing was changed ({reasons})",
         code="not_durable",
-        hint="Bring a bucket back, or ask for fewer copies, then run the same command again: it continues",
+        hint=hint,
         buckets=sorted(written.failed),
     )

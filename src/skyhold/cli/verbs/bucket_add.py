@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from skyhold.cli.arguments import refuse_memory
 from skyhold.cli.command import Session, verb
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 def command(session: Session, *, name: str, url: str, role: Role | None, dry_run: bool, **options: object) -> None:
     """Add a bucket to the store. It must be empty, and a folder is made where it is missing. What the store holds
     already comes to it by `skyhold sync`."""
+    refuse_memory(url)
     given = {option: value for option, value in options.items() if value is not None}
     with session.store() as store:
         joining = store.add_bucket(name, url, role=role, dry_run=dry_run, **given)

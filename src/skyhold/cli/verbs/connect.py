@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from skyhold.cli.arguments import confirm, yes_option
+from skyhold.cli.arguments import confirm, refuse_memory, yes_option
 from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
 from skyhold.errors import PermissionDenied
@@ -50,6 +50,7 @@ def command(session: Session, *, url: str, trust: tuple[str, ...], accept_rollba
     A machine remembers how new the refs were that it has seen, and refuses older ones. After a recovery on purpose, or
     where newer ones are lost for good, --accept-rollback makes it forget that, once.
     """
+    refuse_memory(url)
     from skyhold.cli.render import line, marked
 
     if accept_rollback:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from skyhold.cli.arguments import policy_of, policy_options
+from skyhold.cli.arguments import policy_of, policy_options, refuse_memory
 from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
 
@@ -25,8 +25,8 @@ from skyhold.cli.output import counted
     click.Option(
         ["--engine"],
         metavar="sqlite|buckets|etcds://…",
-        help="Where the refs live: in the buckets, for every machine (default of several buckets), on this machine "
-        "(default of one), or in an etcd cluster.",
+        help="Where the refs live: in the buckets, for every machine (default), on this machine alone (default of a "
+        "single bucket that cannot vote), or in an etcd cluster.",
     ),
     *policy_options(),
     examples=(
@@ -65,6 +65,7 @@ def command(
     from skyhold.registry import store
     from skyhold.storage.policy import Policy, loss_report
 
+    refuse_memory(*urls)
     settings = session.settings()
     policy = policy_of(Policy(), copies=copies, providers=providers, regions=regions, delta=delta)
     keys = choose_keys(settings, encrypt=encrypt, key_file=key_file, passphrase=passphrase)
@@ -72,6 +73,8 @@ def command(
     with store.init(urls, names=named, settings=settings, encrypt_with=keys.keks, policy=policy, engine=engine) as made:
         buckets = made.configuration.locations
         losses = loss_report(buckets, made.configuration.policy)
+        if made.engine == "sqlite":
+            losses += _machine_report(made.bucket_names[0], asked=engine is not None)
         document = {"store": made.id, "sealed": made.sealed, "engine": made.engine, "losses": losses}
         document["buckets"] = [bucket.to_json() for bucket in buckets]
         session.output.show(document, quiet=[made.id], human=lambda: _tell(made.id, made.bucket_names, losses))
@@ -80,6 +83,18 @@ def command(
         place = urls[0] if "://" in urls[0] else buckets[0].url  # what was typed has the endpoint, too
         session.output.next_step(f"export SKYHOLD_STORE={shlex.quote(place)}")
         session.output.next_step("skyhold push team/model PATH")
+
+
+def _machine_report(bucket_name: str, *, asked: bool) -> list[str]:
+    """What it means that the refs live on this machine, as sentences for people."""
+    alone = "The refs live on this machine alone (engine sqlite): every other machine is refused."
+    if asked:
+        return [alone, "To share the store, move them into the buckets: skyhold store engine set buckets"]
+    return [
+        alone,
+        f"Bucket `{bucket_name}` cannot decide between machines, since its conditional puts did not pass the test: see "
+        f"skyhold bucket check {bucket_name}. To share a store, make it of a bucket that passes.",
+    ]
 
 
 def _tell(store_id: str, bucket_names: list[str], losses: list[str]) -> None:
