@@ -250,7 +250,7 @@ def test_a_flipped_byte_in_any_object_is_found_by_both(
     keks = keys_of(tmp_path, monkeypatch)[:1] if sealed else []
     bucket = tmp_path / "only"
     random = np.random.default_rng(7)
-    with skyhold.init([str(bucket)], settings=load_settings(), encrypt_with=keks) as store:
+    with skyhold.init([str(bucket)], encrypt_with=keks, engine="sqlite") as store:
         push_versions(store, tmp_path / "model", seed=3, elements=6000)
     objects = [path for path in sorted(bucket.rglob("*")) if path.is_file() and ".skyhold" not in path.parts]
     folders = {path.relative_to(bucket).parts[0] for path in objects}

@@ -167,7 +167,7 @@ def test_store_made_anew_in_the_same_places_is_met_as_the_new_one(scene: Scene) 
 def test_other_store_in_a_known_place_is_refused_until_it_is_connected(scene: Scene, store: Store) -> None:
     with Machine(scene.place / "other").at_work():
         shutil.rmtree(scene.cloud("a"))
-        with skyhold.init([scene.clouds()[0]]) as foreign:
+        with skyhold.init([scene.clouds()[0]], engine="sqlite") as foreign:
             pass
     with pytest.raises(InvalidInput) as refused:
         skyhold.open(scene.clouds()[0])

@@ -125,6 +125,17 @@ class BucketLocation:
         """What tells this place from all others: the URL, with the endpoint where one is given."""
         return f"{self.endpoint} {self.url}" if self.endpoint else self.url
 
+    @property
+    def full_url(self) -> str:
+        """The URL with all that another machine needs to find the bucket; what belongs to this machine is left out."""
+        left_out = {"name", "url", "credentials", "ca_file"} | (
+            {"provider"} if self.provider == PROVIDERS[self.scheme] else set()
+        )
+        given = {name: value for name, value in self.to_json().items() if name not in left_out}
+        texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}
+        query = "&".join(f"{name}={quote(text, safe='/:@,[]')}" for name, text in texts.items())
+        return f"{self.url}?{query}" if query else self.url
+
     def to_json(self) -> dict[str, object]:
         """The location as a JSON object, without the settings that are at their defaults."""
         defaults = {item.name: item.default for item in fields(self) if item.name != "named"}

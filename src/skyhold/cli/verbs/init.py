@@ -80,7 +80,8 @@ def command(
         session.output.show(document, quiet=[made.id], human=lambda: _tell(made.id, made.bucket_names, losses))
         for advice in keys.advice:
             session.output.next_step(advice)
-        place = urls[0] if "://" in urls[0] else buckets[0].url  # what was typed has the endpoint, too
+        # What was typed has this machine's references, too; the rest may have come from the environment.
+        place = urls[0] if "?" in urls[0] else buckets[0].full_url
         session.output.next_step(f"export SKYHOLD_STORE={shlex.quote(place)}")
         session.output.next_step("skyhold push team/model PATH")
 
