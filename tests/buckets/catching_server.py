@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +15,15 @@ class CatchingServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, host: str, status: int, headers: dict[str, str], location: str) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, 0), _Handler)
         self.status, self.headers, self.location = status, headers, location
         self.caught: list[str] = []
 
     @property
     def url(self) -> str:
-        return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
+        host = str(self.server_address[0])
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}"
 
 
 class _Handler(BaseHTTPRequestHandler):

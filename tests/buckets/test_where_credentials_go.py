@@ -154,6 +154,22 @@ def test_no_redirect_takes_a_request_to_another_host(scheme: str, status: int) -
     assert len(errors) == 7
 
 
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+def test_proxy_of_the_environment_is_used(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps S3 from following redirects is a proxy, too, and does not take the place of one that is needed."""
+    with catching() as proxy:
+        monkeypatch.setenv(variable, proxy.url)
+        use(open_bucket(parse_location("s3://models", endpoint="http://minio.invalid", allow_http=True), ONCE))
+        assert proxy.caught
+        assert proxy.caught[0].startswith("GET http://minio.invalid/models/k")
+
+
+def test_endpoint_in_a_v6_network_is_reached() -> None:
+    with catching("::1") as server:
+        use(open_bucket(parse_location("s3://models", endpoint=server.url), ONCE))
+        assert server.caught
+
+
 def test_no_redirect_takes_etcd_to_another_host() -> None:
     with catching("127.0.0.2") as attacker, catching(status=307, location=attacker.url) as named:
         location = parse_etcd_location(f"etcd://{named.url.removeprefix('http://')}")

@@ -118,7 +118,8 @@ class StoreOptions:
     def _may_guard(self) -> bool:
         """Whether a proxy may be named: not where the environment has one for this endpoint."""
         parts = urlsplit(self._endpoint)
-        return parts.scheme not in getproxies_environment() or bool(proxy_bypass(parts.netloc))
+        proxied = getproxies_environment().keys() & {parts.scheme, "all"}
+        return not proxied or bool(proxy_bypass(parts.netloc))
 
     def _own_hosts(self) -> list[str]:
         """The hosts that are asked: of the endpoint, and, where obstore's own chain finds the credentials, of those
