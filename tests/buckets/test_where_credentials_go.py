@@ -22,6 +22,7 @@ from skyhold.buckets.retry import RetryPolicy
 from skyhold.consensus.etcd import open_etcd
 from skyhold.consensus.etcd_location import parse_etcd_location
 from skyhold.errors import InvalidInput, PermissionDenied, SkyholdError
+from skyhold.storage.settings import BucketSettings, Settings
 from tests.buckets.catching_server import CatchingServer, catching
 
 ONCE = RetryPolicy(attempts_max=1)
@@ -110,6 +111,19 @@ def test_consent_covers_what_was_agreed_to_and_nothing_else(scheme: str, attacke
         replace(location, url={"s3": URLS["gs"], "gs": URLS["az"], "az": URLS["s3"]}[scheme]),
     ]
     assert not any(allow(other, [agreed]).named for other in others)
+
+
+def test_reference_that_the_user_chooses_needs_consent_to_the_endpoint_alone(attacker: CatchingServer) -> None:
+    agreed = Destination("s3", attacker.url, "env:LAB")
+    lab = from_document(URLS["s3"], attacker.url, credentials="env:LAB")
+    mine = BucketSettings(credentials="file:/mine")
+    for found, endpoint, named in (
+        (False, attacker.url, True),
+        (True, attacker.url, False),
+        (False, "https://x", False),
+    ):
+        settings = Settings(buckets={"lab": mine}, found=found)
+        assert settings.locate(replace(lab, endpoint=endpoint), [agreed]).named == named
 
 
 def test_agreed_reference_serves_a_sibling_whose_credentials_are_not_said(attacker: CatchingServer) -> None:
@@ -242,9 +256,10 @@ def test_document_chooses_neither_credentials_nor_certificates_for_a_vendors_hos
 
 @pytest.mark.parametrize("scheme", ["http", "HTTP"])
 @pytest.mark.parametrize("host", ["s3.amazonaws.com", "10.0.0.1"])
-def test_document_does_not_permit_plain_http(host: str, scheme: str) -> None:
+def test_document_does_not_permit_plain_http(host: str, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     location = from_document(URLS["s3"], f"{scheme}://{host}", allow_http=True)
     assert not is_allowed(location)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}")
     assert not allow(location, [replace(destination_of(location), allow_http=False)]).named
     with pytest.raises(InvalidInput) as caught:
         Destination.parse(f"s3://?endpoint=http://{host}")

@@ -98,8 +98,9 @@ def override(location: BucketLocation, given: Mapping[str, Any], *, by_user: boo
     return replace(location, **given, named=by_user and (location.named or is_allowed(left)))
 
 
-def allow(location: BucketLocation, consents: Collection[Destination]) -> BucketLocation:
-    """The location, named where a consent or the environment of the process covers it.
+def allow(location: BucketLocation, consents: Collection[Destination], *, user_chose: bool = False) -> BucketLocation:
+    """The location, named where a consent or the environment of the process covers it. `user_chose`: its reference and
+    certificates are the user's choice, so that any consent to its endpoint does.
 
     What a bucket says of its siblings leaves out credentials: where the user agreed to one reference for the endpoint
     of such a location, that is the one that is used there.
@@ -108,14 +109,24 @@ def allow(location: BucketLocation, consents: Collection[Destination]) -> Bucket
         return location
     wanted = destination_of(location)
     found = place_from_environment(location.scheme, location.account, location.credentials)
-    by_environment = location.ca_file is None and location.endpoint in found.values()
-    if wanted in consents or by_environment:
+    by_environment = location.ca_file is None and not wanted.allow_http and location.endpoint in found.values()
+    if by_environment or agrees(consents, wanted, user_chose=user_chose):
         return replace(location, named=True)
     if location.credentials == "chain" and location.ca_file is None:
-        same = [item for item in consents if (item.scheme, item.endpoint) == (wanted.scheme, wanted.endpoint)]
-        if len(same) == 1 and same[0].allow_http >= wanted.allow_http:
+        same = [consent for consent in consents if _is_same_place(consent, wanted)]
+        if len(same) == 1:
             return replace(location, credentials=same[0].credentials, ca_file=same[0].ca_file or None, named=True)
     return location
+
+
+def agrees(consents: Collection[Destination], wanted: Destination, *, user_chose: bool = False) -> bool:
+    """Whether one of the consents covers a destination, as `allow` says."""
+    return wanted in consents or (user_chose and any(_is_same_place(consent, wanted) for consent in consents))
+
+
+def _is_same_place(consent: Destination, wanted: Destination) -> bool:
+    same = (consent.scheme, consent.endpoint) == (wanted.scheme, wanted.endpoint)
+    return same and consent.allow_http >= wanted.allow_http
 
 
 def not_allowed(name: str, destination: Destination) -> PermissionDenied:

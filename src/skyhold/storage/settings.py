@@ -32,7 +32,7 @@ from typing import Final, NoReturn
 
 import platformdirs
 
-from skyhold.buckets.consent import Destination, allow, override
+from skyhold.buckets.consent import Destination, agrees, allow, override
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.user_path import absolute, expand_user, in_home
 from skyhold.consensus.etcd_location import EtcdLocation, parse_etcd_location
@@ -98,7 +98,9 @@ class Settings:
         where credentials go. Raises `InvalidInput` where that makes no location."""
         given = asdict(self.buckets.get(location.name, BucketSettings()))
         given = {name: value for name, value in given.items() if value is not None}
-        return allow(override(location, given, by_user=not self.found), consents)
+        reached = override(location, given, by_user=not self.found)
+        chosen = "credentials" in given and ("ca_file" in given or location.ca_file is None)
+        return allow(reached, consents, user_chose=chosen and not self.found)
 
     def locate_etcd(self, cluster: str, consents: Collection[Destination] = (), *, typed: bool = False) -> EtcdLocation:
         """An etcd cluster as this machine reaches it, `named` as a bucket is; `typed`: its user has just named the
@@ -110,7 +112,9 @@ class Settings:
             allow_http=self.etcd_allow_http,
         )
         by_file = self.found and any(self.origin(f"etcd.{name}") == str(self.file) for name in _ETCD_KEYS)
-        return replace(location, named=location.destination in consents or (typed and not by_file))
+        chosen = not by_file and "?" not in cluster  # then the document says no more than where it is
+        named = (typed and not by_file) or agrees(consents, location.destination, user_chose=chosen)
+        return replace(location, named=named)
 
     @property
     def store_is_users(self) -> bool:
