@@ -178,6 +178,24 @@ def test_proxy_of_the_environment_is_used(variable: str, monkeypatch: pytest.Mon
         assert proxy.caught[0].startswith("GET http://minio.invalid/models/k")
 
 
+@pytest.mark.parametrize("variable", ["AWS_METADATA_ENDPOINT", "AWS_CONTAINER_CREDENTIALS_FULL_URI"])
+def test_servers_of_roles_are_asked_for_credentials(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not hosts of the bucket, and what keeps S3 from other hosts leaves them out."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    (tmp_path / "token").write_text("token")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
+    with catching("127.0.0.2") as role, catching() as endpoint:
+        monkeypatch.setenv(variable, role.url)
+        with suppress(SkyholdError):
+            open_bucket(parse_location("s3://models", endpoint=endpoint.url), ONCE).read("k")
+        assert role.caught
+
+
 def test_endpoint_in_a_v6_network_is_reached() -> None:
     with catching("::1") as server:
         use(open_bucket(parse_location("s3://models", endpoint=server.url), ONCE))

@@ -99,6 +99,21 @@ def test_settings_file_that_was_found_in_a_folder_gets_no_credentials(
         assert attacker.caught
 
 
+def test_store_is_made_with_settings_of_a_folder_once_their_file_is_named(
+    scene: Scene, attacker: CatchingServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = scene.place / "cloned"
+    folder.mkdir()
+    (folder / "skyhold.toml").write_text(f'[buckets.models]\nendpoint = "{attacker.url}"\n')
+    monkeypatch.chdir(folder)
+    assert main(["init", "s3://models", "--json"]) == 6
+    error = json.loads(capfd.readouterr().err)["error"]
+    assert (error["code"], attacker.caught) == ("endpoint_not_trusted", [])
+    assert "--config" in error["hint"]
+    assert main(["init", "s3://models", "--config", "skyhold.toml", "--json"]) == 6
+    assert attacker.caught
+
+
 def test_store_of_a_settings_file_that_was_found_gets_no_credentials(
     scene: Scene, attacker: CatchingServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

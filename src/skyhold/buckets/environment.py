@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 
-from skyhold.buckets.aws_profile import profile_settings
 from skyhold.buckets.endpoint import normal_endpoint
 
 
@@ -19,7 +18,7 @@ def place_from_environment(scheme: str, account: str, credentials: str) -> dict[
     """
     kind, _, profile = credentials.partition(":")
     if scheme == "s3" and kind == "profile":
-        return _filled(region=profile_settings(profile).get("region"))
+        return _filled(region=_region_of(profile))
     if kind != "chain":
         return {}
     match scheme:
@@ -27,7 +26,7 @@ def place_from_environment(scheme: str, account: str, credentials: str) -> dict[
             region = _variable("AWS_REGION", "AWS_DEFAULT_REGION")
             return _filled(
                 endpoint=_endpoint("AWS_ENDPOINT_URL_S3") or _endpoint("AWS_ENDPOINT_URL"),
-                region=region or profile_settings(os.environ.get("AWS_PROFILE") or "default").get("region"),
+                region=region or _region_of(os.environ.get("AWS_PROFILE") or "default"),
             )
         case "gs":
             return _filled(endpoint=_endpoint("STORAGE_EMULATOR_HOST", default_scheme="http://"))
@@ -50,6 +49,12 @@ def _azure_endpoint(account: str) -> str | None:
         return normal_endpoint(settings["BlobEndpoint"], "The BlobEndpoint of AZURE_STORAGE_CONNECTION_STRING")
     suffix = settings.get("EndpointSuffix")
     return f"https://{account}.blob.{suffix}" if suffix and suffix != "core.windows.net" else None
+
+
+def _region_of(profile: str) -> str | None:
+    from skyhold.buckets.aws_profile import profile_settings  # every command imports this module
+
+    return profile_settings(profile).get("region")
 
 
 def _endpoint(variable: str, default_scheme: str = "") -> str | None:

@@ -262,7 +262,7 @@ class CheckpointedRegisters(Registers):
                 f"The store was recovered on another machine: bucket `{bucket.name}` is at term {term}, this machine "
                 f"at {self._term}; changes made here no longer count",
                 code="store_recovered_elsewhere",
-                hint="Work on that machine, or run `skyhold recover` here",
+                hint="Work on that machine: `skyhold recover` here would shut it out",
                 bucket=bucket.name,
                 term=term,
             )

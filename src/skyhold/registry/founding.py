@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skyhold.buckets.bucket import Bucket
+from skyhold.buckets.consent import destination_of, is_allowed, refused
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.buckets.overlap import refuse_overlap
@@ -55,6 +57,7 @@ def found_store(
     Every bucket must be reachable and empty; where one is not, or cannot vote, those that were written are left as they
     were before.
     """
+    _refuse_settings_of_others(locations, settings)
     refuse_overlap([settings.locate(location) for location in locations])
     state_folder = open_state()
     store_id = secrets.token_hex(16)
@@ -99,6 +102,16 @@ def found_store(
         remember(connection)
         made.pop_all()
         return connection
+
+
+def _refuse_settings_of_others(locations: Sequence[BucketLocation], settings: Settings) -> None:
+    """Raise where a settings file that was found changes where credentials go. There is no store yet to consent for."""
+    reached = [settings.locate(location) for location in locations]
+    wanted = [(location.name, destination_of(location)) for location in reached if not is_allowed(location)]
+    if wanted:
+        error = refused(wanted, "URL")
+        error.hint = f"If {settings.file} is yours, name it: --config {shlex.quote(str(settings.file))}"
+        raise error
 
 
 def _engine_of_one(location: BucketLocation, settings: Settings) -> str:

@@ -144,6 +144,6 @@ def _recovered_elsewhere(name: str) -> SkyholdError:
     return Conflict(
         f"Bucket `{name}` says that the store was recovered on another machine; changes made here no longer count",
         code="store_recovered_elsewhere",
-        hint="Work on that machine, or run `skyhold recover` here",
+        hint="Work on that machine: `skyhold recover` here would shut it out",
         bucket=name,
     )
