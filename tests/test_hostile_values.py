@@ -48,7 +48,17 @@ SKIPPED: Final = {
     "policy",  # a `Policy`, which checks itself: see `test_policy_refuses`
     "other",  # a `Repository`
 }
-FLAGS: Final = {"dry_run", "force", "deep", "tensors", "create", "deleted", "first_parent", "without_optimizer"}
+FLAGS: Final = {
+    "dry_run",
+    "force",
+    "deep",
+    "tensors",
+    "create",
+    "deleted",
+    "first_parent",
+    "without_optimizer",
+    "allow_unsafe_names",
+}
 """Of which only the truth counts."""
 
 

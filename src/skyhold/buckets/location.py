@@ -24,7 +24,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from skyhold.buckets.bucket import check_key
 from skyhold.buckets.endpoint import normal_endpoint, refuse_plain_http
@@ -36,6 +36,7 @@ PROVIDERS: Final = {"file": "folder", "memory": "memory", "s3": "aws", "gs": "go
 """The provider that a URL scheme means where none is given."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+URL_BYTES_MAX: Final = 4096
 _CONTAINER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,221}")
 _REFERENCE: Final = re.compile(r"chain|env:[A-Za-z_][A-Za-z0-9_]*|file:.+|profile:.+")
 _TRUTHS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -178,12 +179,12 @@ def parse_location(
     """
     if not url.strip():
         raise InvalidInput("Expected the URL of a bucket but got an empty one", code="invalid_location")
+    parts = _written_parts(url)
     if "://" not in url:
         path, query = _split_settings(url)
         bare = absolute(expand_user(path, "Bucket URL")).as_uri()
         bare = "file://" + quote(os.path.normpath(unquote(urlsplit(bare).path)))
     else:
-        parts = urlsplit(url)
         bare, query = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", parts.query
         if parts.fragment or (parts.scheme == "file" and parts.netloc not in {"", "localhost"}):
             raise InvalidInput("Expected a bucket URL without host (file) or fragment", code="invalid_location")
@@ -245,6 +246,8 @@ def _check_url(url: str, name: str) -> None:
     if parts.scheme == "file":
         if parts.netloc or not parts.path.startswith("/"):
             raise refuse("does not name an absolute folder")
+        if "\0" in unquote(parts.path):
+            raise refuse("names no folder that there can be")
         return
     if not _CONTAINER.fullmatch(parts.netloc):
         raise refuse("does not name a bucket" if parts.scheme != "az" else "does not name an account")
@@ -255,6 +258,20 @@ def _check_url(url: str, name: str) -> None:
         segments = segments[1:]
     if segments:
         check_key("/".join(segments))
+
+
+def _written_parts(url: str) -> SplitResult:
+    """The parts of what a person wrote, if a URL or a path can be so at all."""
+    try:
+        if len(os.fsencode(url)) <= URL_BYTES_MAX and url.isprintable():
+            return urlsplit(url)
+    except ValueError:  # half a pair of brackets, or a lone surrogate
+        pass
+    raise InvalidInput(
+        f"Expected the URL of a bucket, or a folder, of at most {URL_BYTES_MAX} bytes that all print",
+        code="invalid_location",
+        hint="Use a folder, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix",
+    )
 
 
 def _query_settings(query: str) -> dict[str, object]:

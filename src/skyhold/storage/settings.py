@@ -159,12 +159,20 @@ def find_file(environ: Mapping[str, str], working_folder: Path) -> Path | None:
     named = environ.get("SKYHOLD_CONFIG")
     if named:
         path = absolute(expand_user(named, "SKYHOLD_CONFIG"))
-        if not path.is_file():
+        if not _is_file(path):
             raise NotFound(f"Configuration file {path} (SKYHOLD_CONFIG) does not exist", code="settings_missing")
         return path
     start = absolute(working_folder)
     files = [*(folder / FILE_NAME for folder in (start, *start.parents)), _own_file()]
-    return next((file for file in files if file is not None and file.is_file()), None)
+    return next((file for file in files if file is not None and _is_file(file)), None)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _own_file() -> Path | None:
