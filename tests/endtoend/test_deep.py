@@ -259,6 +259,9 @@ def test_version_is_not_restored_from_a_bucket_whose_pack_is_damaged_or_missing(
     report = store.verify(deep=True)
     assert report.restored == {"a": 0, "b": 0, "c": 1}
     assert report.damage == ()
+    layout = next(path for path in sorted((scene.cloud("c") / "layouts").rglob("*")) if path.is_file())
+    layout.unlink()
+    assert store.verify(deep=True).restored == dict.fromkeys(CLOUDS, 0)
 
 
 def test_pack_that_was_written_anew_with_the_keys_of_the_store_is_found_and_replaced(

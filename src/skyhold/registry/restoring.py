@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,12 +16,12 @@ from blake3 import blake3
 
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.connection import Connection
-from skyhold.registry.inventory import Inventory
+from skyhold.registry.inventory import Inventory, RepositoryInventory
 from skyhold.registry.reading import open_version
 from skyhold.registry.session import Session
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.loads import LOAD_BYTES
-from skyhold.storage.names import pack_key
+from skyhold.storage.names import blob_key, pack_key
 from skyhold.storage.pack import PackRef
 from skyhold.storage.pack_copies import PackCopies
 from skyhold.storage.progress import Progress
@@ -67,29 +67,44 @@ def restore_all(
     copies: PackCopies,
     progress: Progress,
     *,
+    lacking: Collection[tuple[str, str]] = frozenset(),
     only: Collection[bytes] | None = None,
 ) -> Restored:
     """Restore every version of an inventory from every bucket of which `copies` has packs; with `only`, just the
-    files that need one of these packs."""
+    files that need one of these packs. `lacking` are the objects, by bucket and key, that a bucket does not give: a
+    version whose document or layout is among them is not restored from that bucket alone."""
     found = Restored(placed=dict.fromkeys(connection.buckets(), 0), whole=dict.fromkeys(connection.buckets(), 0))
     progress.begin("restore", None)
     try:
         with ExitStack() as closing:
             restoring = _Restoring(connection, copies, progress, closing)
             for repository in inventory.repositories:
-                with suppress(SkyholdError):  # the inventory names what of it cannot be read
+                with _naming(f"Not all versions of {repository.name}", repository, found):
                     for entry in repository.snapshot.versions():
                         found.versions += 1
                         what = f"Version {entry.public_id[:10]} of {repository.name}"
-                        with suppress(SkyholdError):
+                        with _naming(what, repository, found):
                             _, version = open_version(session, repository.snapshot, entry.digest)
                             files = [file for file in _files(version) if only is None or file.needs(only)]
                             _count_placed(found, inventory, files)
                             _check_tensors(what, version, found)
-                            _restore_everywhere(restoring, what, version, files, found)
+                            keys = {blob_key("versions", entry.document)}
+                            keys |= {blob_key(folder, blob) for folder, blob in version.blobs()}
+                            able = {name for name in found.whole if not any((name, key) in lacking for key in keys)}
+                            _restore_everywhere(restoring, what, version, files, found, able)
     finally:
         progress.end()
     return found
+
+
+@contextmanager
+def _naming(what: str, repository: RepositoryInventory, found: Restored) -> Iterator[None]:
+    """Name what could not be read, and go on; of a repository that is not complete the inventory has named it."""
+    try:
+        yield
+    except SkyholdError as error:
+        if repository.complete:
+            found.damage.append(f"{what} could not be read again: {error.message}")
 
 
 def _count_placed(found: Restored, inventory: Inventory, files: list[_File]) -> None:
@@ -111,11 +126,12 @@ def _check_tensors(what: str, version: VersionFiles, found: Restored) -> None:
 
 
 def _restore_everywhere(
-    restoring: _Restoring, what: str, version: VersionFiles, files: list[_File], found: Restored
+    restoring: _Restoring, what: str, version: VersionFiles, files: list[_File], found: Restored, able: set[str]
 ) -> None:
     """Restore a version from each bucket, and judge what differs: where a bucket gives a file as it was, those that do
-    not have other bytes in some pack of it; where none does, what was stored is wrong."""
-    whole = set(found.whole) - set(found.failed)
+    not have other bytes in some pack of it; where none does, what was stored is wrong. `able` are the buckets that
+    have its document and layout."""
+    whole = able - set(found.failed)
     stored_wrong: dict[str, list[str]] = {}  # what is wrong, by the buckets where it is
     for file in files:
         faults: dict[str, str | None] = {}

@@ -133,7 +133,8 @@ def verify_store(connection: Connection, *, deep: bool, repository: str | None, 
         look = look_at(connection, session, members, progress, deep=deep, repository=repository, copies=copies)
         restored = Restored()
         if deep:
-            restored = restore_all(connection, session, look.inventory, copies, progress)
+            lacking = {(finding.bucket, finding.key) for finding in look.survey.findings}
+            restored = restore_all(connection, session, look.inventory, copies, progress, lacking=lacking)
     doubt(connection, restored.findings.values())
     found = [*look.survey.findings, *look.registers.findings, *restored.findings.values()]
     findings = sorted(found, key=lambda finding: (finding.bucket, finding.key))
