@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,3 +243,19 @@ def test_two_processes_that_enter_and_sweep_again_and_again_never_lose_a_part(tm
 
     children = [fork_child(work) for _ in range(3)]
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a folder")
+@pytest.mark.parametrize("kind", ["bind", "tmpfs"])
+def test_a_mount_below_the_target_gets_its_files(tmp_path: Path, stand: Stand, kind: str) -> None:
+    version, out = pushed(stand, tmp_path / "in", {"w.bin": WEIGHTS, "sub/deep/w.bin": WEIGHTS}), tmp_path / "out"
+    (out / "sub").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    mount = ["mount", "--bind", str(tmp_path / "elsewhere")] if kind == "bind" else ["mount", "-t", "tmpfs", "none"]
+    subprocess.run([*mount, str(out / "sub")], check=True)
+    try:
+        stand.pull(version, out)
+        assert tree_of(out) == {"w.bin": WEIGHTS, "sub/deep/w.bin": WEIGHTS}
+        assert not list(out.rglob(PARTS))
+    finally:
+        subprocess.run(["umount", str(out / "sub")], check=True)

@@ -86,11 +86,11 @@ class TargetFolder:
 
     @contextmanager
     def folder(self, parts: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """A descriptor of a folder below, made where it is missing, and the path of the topmost folder that is on the
-        same file system."""
+        """A descriptor of a folder below, made where it is missing, and the path of the topmost one from which a file
+        can be renamed into it: that of its mount."""
         current, top = os.dup(self._root), 0
         try:
-            device = os.fstat(current).st_dev
+            mount = _mount(current)
             for depth, part in enumerate(parts, 1):
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(part, dir_fd=current)
@@ -102,8 +102,8 @@ class TargetFolder:
                     raise no_folder(self.path.joinpath(*parts[:depth])) from error
                 os.close(current)
                 current = below
-                if (status := os.fstat(current)).st_dev != device:
-                    device, top = status.st_dev, depth
+                if (own := _mount(current)) != mount:
+                    mount, top = own, depth
             yield current, tuple(parts[:top])
         finally:
             os.close(current)
@@ -131,6 +131,16 @@ def no_folder(path: Path) -> InvalidInput:
     return InvalidInput(
         f"{path} is a file, where a folder shall be", code="target_special", hint="Remove it, or pull elsewhere"
     )
+
+
+def _mount(descriptor: int) -> str:
+    """What differs between two folders where no rename leads from one to the other. Linux names the mount, which tells
+    two mounts of one file system apart; elsewhere it is the device."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii").splitlines():
+            if line.startswith("mnt_id:"):
+                return line
+    return str(os.fstat(descriptor).st_dev)
 
 
 def _on_disk(path: str) -> list[str]:
