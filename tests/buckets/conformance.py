@@ -18,13 +18,14 @@ from typing import ClassVar
 import pytest
 
 from skyhold.buckets.admission import admit
-from skyhold.buckets.bucket import Bucket, Capabilities
+from skyhold.buckets.bounded import read_bounded
+from skyhold.buckets.bucket import OBJECT_BYTES_MAX, TAGGED_BYTES_MAX, Bucket, Capabilities
 from skyhold.buckets.check import check_bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
 from skyhold.buckets.retry import RetryPolicy
 from skyhold.buckets.rules import TellsRules, TellsTime
-from skyhold.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
+from skyhold.errors import Conflict, Corrupt, InvalidInput, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
 
 QUICK = RetryPolicy(attempts_max=4, total_s=5.0, first_delay_s=0.02, delay_s_max=0.1, stall_timeout_s=10.0)
 LARGE_BYTES = 32 << 20
@@ -294,6 +295,24 @@ class BucketConformance(ABC):
             stored = int(bytes(bucket.read(key)).split()[1])
             assert len(winners) <= 1, outcomes
             assert stored in (winners or doubtful), (stored, outcomes)
+
+    # -- bounds -----------------------------------------------------------------------------------------------------
+
+    def test_object_larger_than_one_can_be_is_read_in_ranges_only(self, bucket: Bucket) -> None:
+        bucket.write("r", bytes(TAGGED_BYTES_MAX + 1))
+        assert len(bucket.read("r")) == TAGGED_BYTES_MAX + 1
+        with pytest.raises(Corrupt) as caught:
+            bucket.read_tagged("r")
+        assert caught.value.code == "object_too_large"
+        bucket.write("huge", bytes(OBJECT_BYTES_MAX + 1))
+        for call in (lambda: bucket.read("huge"), lambda: list(bucket.read_stream("huge"))):
+            with pytest.raises(Corrupt) as caught:
+                call()
+            assert caught.value.code == "object_too_large"
+        assert bytes(bucket.read("huge", OBJECT_BYTES_MAX, 1)) == b"\0"
+        with pytest.raises(Corrupt):
+            read_bounded(bucket, "r", TAGGED_BYTES_MAX)
+        assert len(read_bounded(bucket, "r", TAGGED_BYTES_MAX + 1)) == TAGGED_BYTES_MAX + 1
 
     # -- failures ------------------------------------------------------------------------------------------------
 

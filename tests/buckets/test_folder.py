@@ -5,13 +5,21 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
+import shutil
+import stat
+import subprocess
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.errors import (
@@ -187,3 +195,212 @@ def test_conditional_create_between_processes_has_one_winner(location: BucketLoc
     with ThreadPoolExecutor(6) as pool:
         statuses = list(pool.map(lambda _: run_in_child(contend), range(6)))
     assert sorted(statuses) == [0, 1, 1, 1, 1, 1]
+
+
+# -- what others may put into the folder ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("linked", ["a", "a/b", "a/b/k", ".skyhold/incoming", ".skyhold/locks", ".skyhold"])
+def test_no_call_follows_a_link_out_of_the_bucket(location: BucketLocation, tmp_path: Path, linked: str) -> None:
+    bucket = open_bucket(location, QUICK)
+    bucket.write("a/b/k", b"inside")
+    place, outside = location.path / linked, tmp_path / "outside"
+    place.rename(outside)
+    place.symlink_to(outside)
+    before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+    before |= {outside: outside.read_bytes()} if outside.is_file() else {}
+    for call in (
+        lambda: bucket.read("a/b/k"),
+        lambda: list(bucket.list()),
+        lambda: bucket.delete("a/b/k"),
+        lambda: bucket.write("a/b/k", b"changed"),
+        lambda: bucket.write("a/b/new", b"new"),
+        lambda: bucket.write_if("a/b/other", b"new", expected_tag=None),
+    ):
+        with suppress(PermissionDenied):
+            call()
+    assert outside.exists()
+    after = {path: path.read_bytes() for path in (outside, *outside.rglob("*")) if path.is_file()}
+    assert after == before
+    if not linked.startswith(".skyhold") and linked != "a/b/k":
+        with pytest.raises(PermissionDenied) as caught:
+            bucket.write("a/b/new", b"new")
+        assert caught.value.code == "link_in_bucket"
+
+
+def test_folder_of_the_bucket_itself_may_be_a_link(location: BucketLocation, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(location.path)
+    bucket = open_bucket(parse_location(str(tmp_path / "link")))
+    bucket.write("a/k", b"x")
+    assert [info.key for info in bucket.list()] == ["a/k"]
+    assert (location.path / "a" / "k").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_no_object_and_holds_nobody_up(location: BucketLocation, kind: str) -> None:
+    bucket, path = open_bucket(location), location.path / "k"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif os.getuid() == 0:
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero
+    for call in (lambda: bucket.read("k"), lambda: bucket.read_tagged("k"), lambda: list(bucket.read_stream("k"))):
+        with pytest.raises(NotFound) as caught:
+            call()
+        assert caught.value.code == "object_not_found"
+    assert list(bucket.list()) == []
+    if kind != "folder":
+        bucket.write("k", b"x")
+        assert bytes(bucket.read("k")) == b"x"
+
+
+def test_sparse_register_of_3_gb_takes_no_memory(location: BucketLocation) -> None:
+    bucket = open_bucket(location)
+    with (location.path / "k").open("wb") as file:
+        file.truncate(3 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for call in (
+        lambda: bucket.read("k"),
+        lambda: bucket.read_tagged("k"),
+        lambda: list(bucket.read_stream("k")),
+        lambda: read_bounded(bucket, "k", 1000),
+        lambda: bucket.write_if("k", b"x", expected_tag="0"),
+    ):
+        with pytest.raises(Corrupt) as caught:
+            call()
+        assert caught.value.code == "object_too_large"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+    bucket.write("k", b"x")
+    assert bytes(bucket.read("k")) == b"x"
+
+
+def test_listing_goes_down_no_loop_and_no_deeper_than_keys_can_be(location: BucketLocation) -> None:
+    bucket = open_bucket(location)
+    bucket.write("a/k", b"x")
+    (location.path / "a" / "loop").symlink_to(location.path)
+    deep = location.path
+    for _ in range(400):
+        deep = deep / "ab"
+        deep.mkdir()
+    (deep / "k").write_bytes(b"x") if len(str(deep)) < 4000 else None
+    assert [info.key for info in bucket.list()] == ["a/k"]
+
+
+def test_folder_with_more_entries_than_there_can_be_objects_is_given_up(
+    location: BucketLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        (location.path / f"k{number}").write_bytes(b"")
+    monkeypatch.setattr("skyhold.buckets.bounded.LISTED_KEYS_MAX", 20)
+    with pytest.raises(Unavailable) as caught:
+        list(open_bucket(location).list())
+    assert caught.value.code == "bucket_misbehaves"
+
+
+# -- two users of one folder ------------------------------------------------------------------------------------------
+
+ADA, BEN, TEAM = 23001, 23002, 23100
+
+
+def as_user(user: int, work: Callable[[], None], umask: int) -> int:
+    def dropped() -> None:
+        os.setgroups([TEAM])
+        os.setgid(user)
+        os.setuid(user)
+        os.umask(umask)
+        work()
+
+    return run_in_child(dropped)
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A folder that every user can reach."""
+    place = Path(tempfile.mkdtemp(prefix="skyhold-shared-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+needs_users = pytest.mark.skipif(os.getuid() != 0, reason="only root can become two other users")
+
+
+@needs_users
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_two_users_with_a_group_share_a_folder_that_the_group_may_write(open_place: Path, umask: int) -> None:
+    shared = open_place / "cloud"
+    shared.mkdir()
+    os.chown(shared, ADA, TEAM)
+    shared.chmod(0o2775)
+    location = parse_location(str(shared))
+
+    def make() -> None:
+        create_bucket(location)
+        bucket = open_bucket(location)
+        bucket.write("packs/aa/one", b"ada")
+        bucket.write_if("registers/r", b"1", expected_tag=None)
+
+    def go_on() -> None:
+        bucket = open_bucket(location)
+        bucket.write("packs/aa/two", b"ben")
+        bucket.write("packs/bb/three", b"ben")
+        bucket.write_if("registers/r", b"2", expected_tag=tag_of(bucket, "registers/r"))
+        assert bytes(bucket.read("packs/aa/one")) == b"ada"
+        bucket.delete("packs/aa/one")
+
+    def look() -> None:
+        bucket = open_bucket(location)
+        assert [info.key for info in bucket.list()] == ["packs/aa/two", "packs/bb/three", "registers/r"]
+        bucket.write("packs/bb/three", b"ada")
+        bucket.write_if("registers/r", b"3", expected_tag=tag_of(bucket, "registers/r"))
+
+    assert as_user(ADA, make, umask) == 0
+    assert as_user(BEN, go_on, umask) == 0
+    assert as_user(ADA, look, umask) == 0
+
+
+@needs_users
+def test_user_whom_a_folder_keeps_out_learns_which_and_what_its_owner_can_do(open_place: Path) -> None:
+    location = parse_location(str(open_place / "cloud"))
+    (open_place / "cloud").mkdir()
+    os.chown(open_place / "cloud", ADA, TEAM)
+
+    def make() -> None:
+        create_bucket(location)
+        open_bucket(location).write("packs/one", b"ada")
+
+    def be_refused() -> None:
+        bucket = open_bucket(location)
+        for call in (
+            lambda: bucket.write("packs/two", b"ben"),
+            lambda: bucket.write_if("packs/two", b"ben", expected_tag=None),
+        ):
+            with pytest.raises(PermissionDenied) as caught:
+                call()
+            assert f"belongs to user {ADA}" in caught.value.message
+            assert "chmod -R g+rwX" in (caught.value.hint or "")
+
+    assert as_user(ADA, make, 0o022) == 0
+    assert as_user(BEN, be_refused, 0o022) == 0
+
+
+@needs_users
+def test_hint_for_a_folder_that_keeps_a_user_out_is_true(open_place: Path) -> None:
+    root = open_place / "cloud"
+    location = parse_location(str(root))
+    root.mkdir()
+    os.chown(root, ADA, TEAM)
+
+    def make() -> None:
+        create_bucket(location)
+        open_bucket(location).write("packs/one", b"ada")
+
+    def write() -> None:
+        open_bucket(location).write("packs/two", b"ben")
+
+    assert as_user(ADA, make, 0o022) == 0
+    assert as_user(BEN, write, 0o022) == 1
+    command = f"chgrp -R {TEAM} {root} && chmod -R g+rwX {root} && find {root} -type d -exec chmod g+s {{}} +"
+    assert as_user(ADA, lambda: subprocess.run(command, shell=True, check=True) and None, 0o022) == 0
+    assert as_user(BEN, write, 0o022) == 0

@@ -4,29 +4,31 @@ An object's file has the object's key as its path, so a folder may be copied to 
 Our own things lie in `.skyhold/`: `bucket.json`, which marks the folder as a bucket — without it the folder is *gone*
 (a disk that is not mounted must not look like an empty bucket) —, `incoming/` for files being written, and `locks/`.
 
-Writes are atomic and durable: a file in `incoming/`, fsync, compare what the disk gives back, rename, fsync of the
-folders. Conditional puts, puts and deletes of one key exclude each other between processes by `flock` on one of 64
-lock files. The tag is a hash of the content: inode and times do not do, because two writes within one tick of the
-clock can reuse an inode.
+No symbolic link in the folder is followed, and a folder that its group may write is shared by that group
+(`folder_tree`). Writes are atomic and durable: a file in `incoming/`, fsync, compare what the disk gives back, rename,
+fsync of the folders. Conditional puts, puts and deletes of one key exclude each other between processes by `flock` on
+one of 64 lock files. The tag is a hash of the content: inode and times do not do, because two writes within one tick
+of the clock can reuse an inode.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import secrets
+import stat
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Final
 
 from blake3 import blake3
 
+from skyhold.buckets.bounded import check_size, listed
 from skyhold.buckets.bucket import (
+    OBJECT_BYTES_MAX,
+    TAGGED_BYTES_MAX,
     WRITE_IF_DEADLINE_S,
     Bucket,
     Capabilities,
@@ -35,81 +37,21 @@ from skyhold.buckets.bucket import (
     check_key,
     check_range,
 )
-from skyhold.buckets.folder_drafts import INCOMING, Drafts, sync
+from skyhold.buckets.folder_drafts import INCOMING, Drafts
 from skyhold.buckets.folder_errors import (
     bucket_gone,
-    folder_not_made,
     key_is_folder,
-    not_a_folder,
     object_missing,
     translated,
 )
-from skyhold.buckets.folder_listing import stamp_of, walk
+from skyhold.buckets.folder_listing import Walk, stamp_of
+from skyhold.buckets.folder_making import LOCK_FILES, LOCKS, MARKER, OWN_FOLDER
+from skyhold.buckets.folder_tree import Tree, is_shared, share
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, retrying
 from skyhold.buckets.rules import BucketRules, no_rules
-from skyhold.errors import Conflict, Corrupt, InvalidInput, NotFound, OutcomeUnknown, Unavailable
+from skyhold.errors import Conflict, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
 from skyhold.units import Buffer
-
-OWN_FOLDER: Final = ".skyhold"
-MARKER: Final = "bucket.json"
-LOCKS: Final = 64
-
-
-def create_folder_bucket(path: Path) -> None:
-    """Make `path` a bucket, with its parents; a folder that is one already is left as it is.
-
-    Raises `InvalidInput` code `folder_not_empty` where other files are, which might be taken for objects, or
-    `not_a_folder`; `PermissionDenied` code `folder_not_made`.
-    """
-    with translated(path.name, str(path)):
-        _make_folder(path)
-        own = path / OWN_FOLDER
-        if (own / MARKER).exists():
-            return
-        _refuse_files(path)
-        for folder in (own, own / INCOMING, own / "locks"):
-            folder.mkdir(exist_ok=True)
-        draft = own / f"{MARKER}.{secrets.token_hex(8)}"
-        draft.write_text(json.dumps({"format": 1, "kind": "skyhold folder bucket"}) + "\n")
-        sync(draft)
-        draft.rename(own / MARKER)
-        for folder in (own, path, path.parent):
-            sync(folder)
-
-
-def would_create_folder_bucket(path: Path) -> bool:
-    """Whether `create_folder_bucket` would make `path` a bucket, or it is one. Changes nothing, and raises as that
-    does, as far as can be foreseen."""
-    with translated(path.name, str(path)):
-        if (path / OWN_FOLDER / MARKER).exists():
-            return False
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
-        if not there.is_dir():
-            raise not_a_folder(there)
-        if there == path:
-            _refuse_files(path)
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise folder_not_made(path, f"{there} does not let us in")
-        return True
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise not_a_folder(next(folder for folder in (path, *path.parents) if folder.exists())) from error
-    except FileNotFoundError as error:  # a file system such as /proc, where nobody makes folders
-        raise folder_not_made(path, "its file system takes no new folders") from error
-
-
-def _refuse_files(path: Path) -> None:
-    if any(entry.name != OWN_FOLDER for entry in os.scandir(path)):
-        raise InvalidInput(
-            f"Folder {path} holds files and is not a bucket",
-            code="folder_not_empty",
-            hint="Name an empty or new folder",
-        )
 
 
 class FolderBucket(Bucket):
@@ -120,100 +62,105 @@ class FolderBucket(Bucket):
     def __init__(self, location: BucketLocation, policy: RetryPolicy | None = None) -> None:
         self.name, self.url = location.name, location.url
         self._root = location.path
-        self._own = self._root / OWN_FOLDER
+        self._tree = Tree(self._root, self.name)
         self._policy = policy or RetryPolicy()
-        self._drafts = Drafts(self._own / INCOMING, self.name)
+        self._drafts = Drafts(self.name)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
         with self._opened(key) as file:
-            end = check_range(key, os.fstat(file).st_size, start, length)
-            return self._read_range(key, file, start, end)
+            return self._read_range(key, file, start, self._end(key, file, start, length))
 
     def read_stream(
         self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
     ) -> Iterator[Buffer]:
         with self._opened(key) as file:
-            end = check_range(key, os.fstat(file).st_size, start, length)
+            end = self._end(key, file, start, length)
             for offset in range(start, end, part_bytes):
                 yield self._read_range(key, file, offset, min(end, offset + part_bytes))
 
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
-        body = self.read(key)
+        with self._opened(key) as file:
+            size_bytes = os.fstat(file).st_size
+            check_size(self.name, key, size_bytes, TAGGED_BYTES_MAX)
+            body = self._read_range(key, file, 0, size_bytes)
         tag = _tag(body)
         return None if tag == unless_tag else Tagged(body, tag)
 
     def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:  # noqa: ARG002 - bytes are compared
-        path = self._path(key)
+        check_key(key)
 
         def attempt() -> str:
             with self._drafted(key, body, self._policy.total_s) as draft:
-                self._publish(draft, path, key)
-                with translated(self.name, key):
-                    return stamp_of(path.stat(follow_symlinks=False))  # under the lock: nobody has replaced it yet
+                return draft.publish()
 
         return retrying(self._policy, attempt)
 
     def write_if(
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
     ) -> str:
-        path = self._path(key)
+        check_key(key)
         with self._drafted(key, body, deadline_s) as draft:
-            try:
-                found: str | None = _tag(self.read(key))
-            except NotFound as error:
-                if error.code != "object_not_found":
-                    raise
-                found = None
-            if found != expected_tag:
+            if self._found_tag(key) != expected_tag:
                 raise Conflict(
                     f"Object `{key}` in bucket `{self.name}` is not what was expected", bucket=self.name, key=key
                 )
-            self._publish(draft, path, key)
+            draft.publish()
         return _tag(body)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        return listed(self.name, prefix, after, self._listed(prefix, after))
+
+    def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
         with translated(self.name, prefix):
             self._check_there()
-            for key, status in walk(self._root, prefix, after):
-                if key.split("/", 1)[0] != OWN_FOLDER:
-                    yield ObjectInfo(key, status.st_size, "", _time(status), stamp_of(status))
+            for key, status in Walk(self.name, prefix, after).below(self._root):
+                yield ObjectInfo(key, status.st_size, "", _time(status), stamp_of(status))
 
     def delete(self, key: str) -> None:
-        path = self._path(key)
-        with translated(self.name, key):
+        *folders, name = check_key(key).split("/")
+        with self._writing(folders, key):
             self._check_there()
-            with self._locked(key, self._policy.total_s), suppress(FileNotFoundError, NotADirectoryError):
-                path.unlink()
-                sync(path.parent)
+            try:
+                with self._locked(key, self._policy.total_s), self._tree.folder(folders) as folder:
+                    os.unlink(name, dir_fd=folder)
+                    os.fsync(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                return
 
     def rules(self) -> BucketRules:
         return no_rules("A folder has none")
 
-    def _path(self, key: str) -> Path:
-        return self._root / check_key(key)
-
     def _check_there(self) -> None:
         try:
-            (self._own / MARKER).stat()
+            (self._root / OWN_FOLDER / MARKER).stat()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise bucket_gone(self.name, self._root) from error
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[int]:
-        path = self._path(key)
+        """The descriptor of an object's file. What is neither a file nor a link is no object, as in a listing."""
+        *folders, name = check_key(key).split("/")
         with translated(self.name, key):
             try:
-                file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+                with self._tree.folder(folders) as folder:
+                    file = self._tree.open(name, os.O_RDONLY, folder)
             except (FileNotFoundError, NotADirectoryError) as error:
                 self._check_there()
                 raise object_missing(self.name, key) from error
             try:
                 self._check_there()
-                if path.is_dir():
+                if not stat.S_ISREG(os.fstat(file).st_mode):
                     raise object_missing(self.name, key)
                 yield file
             finally:
                 os.close(file)
+
+    def _end(self, key: str, file: int, start: int, length: int | None) -> int:
+        """Where a range of an object ends; all of one may be no longer than an object can be."""
+        end = check_range(key, os.fstat(file).st_size, start, length)
+        if length is None:
+            check_size(self.name, key, end - start, OBJECT_BYTES_MAX)
+        return end
 
     def _read_range(self, key: str, file: int, start: int, end: int) -> Buffer:
         body = bytearray(end - start)
@@ -222,7 +169,7 @@ class FolderBucket(Bucket):
             with translated(self.name, key):
                 count = os.preadv(file, [view[filled:]], start + filled)
             if count == 0:
-                raise Corrupt(
+                raise Unavailable(
                     f"Object `{key}` in bucket `{self.name}` became shorter while it was read",
                     code="truncated_reply",
                     bucket=self.name,
@@ -231,47 +178,44 @@ class FolderBucket(Bucket):
             filled += count
         return body
 
-    @contextmanager
-    def _drafted(self, key: str, body: Buffer, deadline_s: float) -> Iterator[Path]:
-        """The body as a draft, while other writers of this key are excluded."""
-        with translated(self.name, key):
-            self._check_there()
-            with self._drafts.of(body) as draft, self._locked(key, deadline_s):
-                yield draft
-
-    def _publish(self, draft: Path, path: Path, key: str) -> None:
-        """Make the draft the object. Folders are made below the root only: `mkdir(parents=True)` would quietly put a
-        vanished root back."""
-        made: list[Path] = []
-        folder = self._root
-        for part in key.split("/")[:-1]:
-            folder = folder / part
-            try:
-                folder.mkdir()
-                made.append(folder)
-            except FileExistsError as error:
-                if not folder.is_dir():
-                    raise key_is_folder(self.name, key) from error
-        if path.is_dir():
-            raise key_is_folder(self.name, key)
-        draft.rename(path)
+    def _found_tag(self, key: str) -> str | None:
         try:
-            for folder in {path.parent, *(made_folder.parent for made_folder in made)}:
-                sync(folder)
-        except OSError as error:
-            raise OutcomeUnknown(
-                f"Object `{key}` was put into bucket `{self.name}`, but the disk did not confirm that it will stay",
-                code="not_durable",
-                hint="Check the disk, then write again",
-                bucket=self.name,
-                key=key,
-            ) from error
+            tagged = self.read_tagged(key)
+        except NotFound as error:
+            if error.code != "object_not_found":
+                raise
+            return None
+        return tagged.tag if tagged else None
+
+    @contextmanager
+    def _drafted(self, key: str, body: Buffer, deadline_s: float) -> Iterator[_Draft]:
+        """The body as a draft, while other writers of this key are excluded."""
+        with self._writing(key.split("/")[:-1], key):
+            self._check_there()
+            with (
+                self._tree.folder([]) as root,
+                self._tree.folder([OWN_FOLDER, INCOMING]) as incoming,
+                self._drafts.of(body, incoming, shared=is_shared(root)) as name,
+                self._locked(key, deadline_s),
+            ):
+                yield _Draft(name, incoming, key, self._tree, self.name)
+
+    @contextmanager
+    def _writing(self, folders: Sequence[str], key: str) -> Iterator[None]:
+        """Translate the errors of a write; where we may not, say which folder keeps us out."""
+        try:
+            with translated(self.name, key):
+                yield
+        except PermissionDenied as error:
+            if error.code != "permission_denied":
+                raise
+            own = self._tree.explain([OWN_FOLDER, INCOMING], error)
+            raise (self._tree.explain(folders, error) if own is error else own) from error
 
     @contextmanager
     def _locked(self, key: str, deadline_s: float) -> Iterator[None]:
         """Exclude other writers of this key, in this and other processes; nothing has been changed when it fails."""
-        shard = self._own / "locks" / f"{zlib.crc32(key.encode()) % LOCKS:02x}"
-        file = os.open(shard, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file = self._lock_file(f"{zlib.crc32(key.encode()) % LOCK_FILES:02x}")
         try:
             give_up_s, pause_s = time.monotonic() + deadline_s, 0.001
             while True:  # bounded by the deadline
@@ -291,6 +235,53 @@ class FolderBucket(Bucket):
             yield
         finally:
             os.close(file)
+
+    def _lock_file(self, name: str) -> int:
+        """The descriptor of a lock, made where it is missing. To read it is enough, also another user's."""
+        with self._tree.folder([]) as root, self._tree.folder([OWN_FOLDER, LOCKS]) as locks:
+            try:
+                return self._tree.open(name, os.O_RDONLY, locks)
+            except FileNotFoundError:
+                file = self._tree.open(name, os.O_RDONLY | os.O_CREAT, locks)
+                if is_shared(root):
+                    share(file)
+                return file
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A durable file of the open folder `incoming` that may become the object `key`."""
+
+    name: str
+    incoming: int
+    key: str
+    tree: Tree
+    bucket: str
+
+    def publish(self) -> str:
+        """Make the draft the object, in the place of what is there; a link there is replaced, not followed. Returns its
+        stamp: under the lock nobody has replaced it yet."""
+        *folders, name = self.key.split("/")
+        try:
+            with self.tree.folder(folders, make=True) as folder:
+                os.rename(self.name, name, src_dir_fd=self.incoming, dst_dir_fd=folder)
+                self._sync(folder)
+                return stamp_of(os.stat(name, dir_fd=folder, follow_symlinks=False))
+        except (NotADirectoryError, IsADirectoryError) as error:
+            raise key_is_folder(self.bucket, self.key) from error
+
+    def _sync(self, folder: int) -> None:
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            raise OutcomeUnknown(
+                f"Object `{self.key}` was put into bucket `{self.bucket}`, but the disk did not confirm that it will "
+                "stay",
+                code="not_durable",
+                hint="Check the disk, then write again",
+                bucket=self.bucket,
+                key=self.key,
+            ) from error
 
 
 def _tag(body: Buffer) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from skyhold.buckets.folder_tree import share
 from skyhold.errors import Corrupt
 from skyhold.units import Buffer
 
@@ -22,19 +23,22 @@ INCOMING_AGE_S_MAX: Final = 24 * 3600.0
 
 
 class Drafts:
-    """The drafts of one opened bucket, in `folder`. Errors of the system leave as they are: the driver translates."""
+    """The drafts of one opened bucket. Errors of the system leave as they are: the driver translates."""
 
-    def __init__(self, folder: Path, bucket: str) -> None:
-        self._folder, self._bucket = folder, bucket
+    def __init__(self, bucket: str) -> None:
+        self._bucket = bucket
         self._cleaned = False
 
     @contextmanager
-    def of(self, body: Buffer) -> Iterator[Path]:
-        """The body as a durable, compared file that is no object yet; removed when it did not become one."""
-        self._clean()
-        draft = self._folder / secrets.token_hex(16)
-        file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    def of(self, body: Buffer, folder: int, *, shared: bool) -> Iterator[str]:
+        """The body as a durable, compared file of the open `folder` that is no object yet, by its name; removed when it
+        did not become one."""
+        self._clean(folder)
+        draft = secrets.token_hex(16)
+        file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
         try:
+            if shared:
+                share(file)
             fcntl.flock(file, fcntl.LOCK_EX)  # tells `_clean` that somebody lives
             view, written = memoryview(body).cast("B"), 0
             while written < len(view):
@@ -44,7 +48,8 @@ class Drafts:
             yield draft
         finally:
             os.close(file)
-            draft.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(draft, dir_fd=folder)
 
     def _compare(self, file: int, body: memoryview) -> None:
         """What `confirms_checksum` promises: the bytes come back. Their pages are dropped first where the system can,
@@ -64,24 +69,29 @@ class Drafts:
                     bucket=self._bucket,
                 )
 
-    def _clean(self) -> None:
+    def _clean(self, folder: int) -> None:
         """Once per opened bucket, remove what dead writers left. Age alone would not do (a slow writer), nor would the
-        lock alone (a writer is without it for an instant after it made its file)."""
+        lock alone (a writer is without it for an instant after it made its file). What another user's writer left, and
+        does not let us look at, is left to that user."""
         if self._cleaned:
             return
         self._cleaned = True
         oldest_s = time.time() - INCOMING_AGE_S_MAX
-        for entry in os.scandir(self._folder):
-            with suppress(FileNotFoundError):
-                if entry.stat(follow_symlinks=False).st_mtime < oldest_s:
-                    file = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-                    try:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        Path(entry.path).unlink()
-                    except BlockingIOError:
-                        continue
-                    finally:
-                        os.close(file)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError, PermissionError):
+                    if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < oldest_s:
+                        self._remove(entry.name, folder)
+
+    def _remove(self, name: str, folder: int) -> None:
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(name, dir_fd=folder)
+        except BlockingIOError:
+            return
+        finally:
+            os.close(file)
 
 
 def sync(path: Path) -> None:

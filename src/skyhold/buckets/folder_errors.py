@@ -67,6 +67,15 @@ def object_missing(bucket: str, key: str) -> NotFound:
     return NotFound(f"Bucket `{bucket}` has no object `{key}`", code="object_not_found", bucket=bucket, key=key)
 
 
+def link_in_bucket(bucket: str, name: str) -> PermissionDenied:
+    return PermissionDenied(
+        f"Bucket `{bucket}` holds a symbolic link, `{name}`: nothing is read or written through it",
+        code="link_in_bucket",
+        hint="Replace the link by what it points to; a bucket on another disk is linked or mounted as a whole",
+        bucket=bucket,
+    )
+
+
 def key_is_folder(bucket: str, key: str) -> InvalidInput:
     return InvalidInput(
         f"Bucket `{bucket}` keeps objects as files: `{key}` cannot be an object and a folder of other objects",

@@ -6,17 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from skyhold.buckets.bucket import check_key
-from skyhold.errors import InvalidInput
-
-
-def walk(root: Path, prefix: str, after: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Keys with `prefix` and past `after`, ascending, with the status of their files.
-
-    A folder sorts as its name and `/`: so `a-b` comes before `a/b`, as in every store. Links, special files and names
-    that are no keys are passed over, and so is what disappears meanwhile.
-    """
-    yield from _walk(root, "", prefix, after)
+from skyhold.buckets import bounded
+from skyhold.buckets.bounded import misbehaves
+from skyhold.buckets.bucket import KEY_BYTES_MAX, is_key
 
 
 def stamp_of(status: os.stat_result) -> str:
@@ -24,31 +16,58 @@ def stamp_of(status: os.stat_result) -> str:
     return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
-def _walk(folder: Path, above: str, prefix: str, after: str) -> Iterator[tuple[str, os.stat_result]]:
-    try:
+class Walk:
+    """One listing of a bucket: keys with `prefix` and past `after`.
+
+    A folder sorts as its name and `/`: so `a-b` comes before `a/b`, as in every store. Links, special files and names
+    that are no keys are passed over, and so is what disappears meanwhile.
+    """
+
+    def __init__(self, bucket: str, prefix: str, after: str) -> None:
+        self._bucket, self._prefix, self._after = bucket, prefix, after
+        self._entries = 0
+
+    def below(self, root: Path) -> Iterator[tuple[str, os.stat_result]]:
+        """The keys, ascending, with the status of their files. The root may be a link, nothing in it."""
+        return self._walk(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), "")
+
+    def _walk(self, folder: int, above: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Closes `folder`."""
+        try:
+            for path, entry in self._found(folder, above):
+                if path.endswith("/"):
+                    yield from self._inner(folder, entry.name, path)
+                elif entry.is_file(follow_symlinks=False) and is_key(path):
+                    try:
+                        yield path, entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+        finally:
+            os.close(folder)
+
+    def _inner(self, folder: int, name: str, path: str) -> Iterator[tuple[str, os.stat_result]]:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            inner = os.open(name, flags, dir_fd=folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        yield from self._walk(inner, path)
+
+    def _found(self, folder: int, above: str) -> list[tuple[str, os.DirEntry[str]]]:
+        """What of a folder may be wanted, in order."""
+        found = []
         with os.scandir(folder) as entries:
-            found = sorted(
-                (above + entry.name + ("/" if entry.is_dir(follow_symlinks=False) else ""), entry) for entry in entries
-            )
-    except (FileNotFoundError, NotADirectoryError):
-        if not above:
-            raise
-        return
-    for path, entry in found:
-        if path.endswith("/"):
-            wanted = path.startswith(prefix) or prefix.startswith(path)
-            if wanted and (path > after or after.startswith(path)):
-                yield from _walk(folder / entry.name, path, prefix, after)
-        elif path.startswith(prefix) and path > after and entry.is_file(follow_symlinks=False) and _is_key(path):
-            try:
-                yield path, entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
+            for entry in entries:
+                self._entries += 1
+                if self._entries > bounded.LISTED_KEYS_MAX:
+                    raise misbehaves(self._bucket, f"has more than {bounded.LISTED_KEYS_MAX} files and folders")
+                path = above + entry.name + ("/" if entry.is_dir(follow_symlinks=False) else "")
+                if len(path) <= KEY_BYTES_MAX and self._may_be_wanted(path):
+                    found.append((path, entry))
+        return sorted(found, key=lambda item: item[0])
 
-
-def _is_key(path: str) -> bool:
-    try:
-        check_key(path)
-    except InvalidInput:
-        return False
-    return True
+    def _may_be_wanted(self, path: str) -> bool:
+        if not path.endswith("/"):
+            return path.startswith(self._prefix) and path > self._after
+        wanted = path.startswith(self._prefix) or self._prefix.startswith(path)
+        return wanted and (path > self._after or self._after.startswith(path))

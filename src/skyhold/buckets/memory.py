@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from skyhold.buckets.bounded import check_size, listed
 from skyhold.buckets.bucket import (
+    OBJECT_BYTES_MAX,
+    TAGGED_BYTES_MAX,
     WRITE_IF_DEADLINE_S,
     Bucket,
     Capabilities,
@@ -56,19 +59,19 @@ class MemoryBucket(Bucket):
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
         body = self._stored(key).body
-        end = check_range(key, len(body), start, length)
-        return body[start:end]
+        return body[start : self._end(key, body, start, length)]
 
     def read_stream(
         self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
     ) -> Iterator[Buffer]:
         body = self._stored(key).body
-        end = check_range(key, len(body), start, length)
+        end = self._end(key, body, start, length)
         for offset in range(start, end, part_bytes):
             yield body[offset : min(end, offset + part_bytes)]
 
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
         stored = self._stored(key)
+        check_size(self.name, key, len(stored.body), TAGGED_BYTES_MAX)
         return None if stored.tag == unless_tag else Tagged(stored.body, stored.tag)
 
     def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:  # noqa: ARG002
@@ -96,12 +99,18 @@ class MemoryBucket(Bucket):
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         with self._objects.lock:
             found = sorted((k, v) for k, v in self._objects.by_key.items() if k.startswith(prefix) and k > after)
-        return (_info(key, stored) for key, stored in found)
+        return listed(self.name, prefix, after, (_info(key, stored) for key, stored in found))
 
     def delete(self, key: str) -> None:
         check_key(key)
         with self._objects.lock:
             self._objects.by_key.pop(key, None)
+
+    def _end(self, key: str, body: bytes, start: int, length: int | None) -> int:
+        end = check_range(key, len(body), start, length)
+        if length is None:
+            check_size(self.name, key, end - start, OBJECT_BYTES_MAX)
+        return end
 
     def _put(self, key: str, body: Buffer) -> str:
         self._objects.writes += 1

@@ -53,7 +53,7 @@ def create_bucket(location: BucketLocation) -> None:
     Raises `InvalidInput` code `folder_not_empty` where a folder already holds something else.
     """
     if location.scheme == "file":
-        from skyhold.buckets.folder import create_folder_bucket
+        from skyhold.buckets.folder_making import create_folder_bucket
 
         create_folder_bucket(location.path)
 
@@ -63,6 +63,6 @@ def would_create(location: BucketLocation) -> bool:
     foreseen."""
     if location.scheme != "file":
         return False
-    from skyhold.buckets.folder import would_create_folder_bucket
+    from skyhold.buckets.folder_making import would_create_folder_bucket
 
     return would_create_folder_bucket(location.path)
