@@ -182,6 +182,15 @@ class BucketFaults(ABC):
             assert time.monotonic() - started < BOUND_S
             assert proxy.count() == POLICY.attempts_max
 
+    def test_reply_that_trickles_is_given_up(self, bucket: Bucket, proxy: FaultProxy) -> None:
+        """A byte now and then keeps every limit on silence from passing."""
+        for call in (lambda: list(bucket.list()), lambda: bucket.read_tagged("k")):
+            proxy.inject(Fault("trickle", methods=READS, delay_s=0.05))
+            started = time.monotonic()
+            with pytest.raises(Unavailable):
+                call()
+            assert time.monotonic() - started < BOUND_S
+
     def test_refused_connection_is_unavailable_at_once(self, location: BucketLocation, proxy: FaultProxy) -> None:
         proxy.close()
         bucket = open_bucket(location, POLICY)

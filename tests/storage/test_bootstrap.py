@@ -173,12 +173,22 @@ def test_another_store_than_expected_and_a_changed_key_are_refused() -> None:
         assert changed_store.value.code == "store_changed"
 
 
-def test_a_huge_document_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size_bytes", [(1 << 20) + 1, 2 << 20, (2 << 20) + 1, 60 << 20])
+def test_a_document_that_is_too_large_is_refused(size_bytes: int) -> None:
     bucket = new_bucket()
-    bucket.write("store.json", bytes(2 << 20))
-    monkeypatch.setattr(bucket, "read_tagged", lambda key: pytest.fail("it was read"))
+    bucket.write("store.json", bytes(size_bytes))
     with pytest.raises(Corrupt, match="larger than 1 MiB"):
         read_store_document(bucket, [])
+
+
+def test_a_document_with_more_wraps_than_readers_try_is_not_written() -> None:
+    document, keys = new_document([KEK])
+    bucket, (field,) = new_bucket(), document.keys
+    crowded = replace(document, keys=({**field, "wraps": [{"kind": "file"}] * 65},))
+    with pytest.raises(InvalidInput) as refused:
+        create_store_document(bucket, crowded, keys)
+    assert refused.value.code == "too_many_keys"
+    assert list(bucket.list()) == []
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,17 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Final
 
-import requests
-import urllib3
 from azure.core import MatchConditions
-from azure.core.exceptions import AzureError, ServiceResponseError
-from azure.core.pipeline.transport import RequestsTransport
+from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
 from skyhold.buckets.azure_credentials import credentials_of
 from skyhold.buckets.azure_errors import translated
+from skyhold.buckets.azure_transport import WholeReplies
+from skyhold.buckets.bounded import Pages, below, check_size, listed, misbehaves
 from skyhold.buckets.bucket import (
+    OBJECT_BYTES_MAX,
+    TAGGED_BYTES_MAX,
     WRITE_IF_DEADLINE_S,
     Bucket,
     Capabilities,
@@ -36,7 +37,12 @@ from skyhold.buckets.bucket import (
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, azure_rules
-from skyhold.buckets.wire import checksum_refused, error_of_no_reply, no_other_credentials, truncated, within
+from skyhold.buckets.wire import (
+    checksum_refused,
+    error_of_no_reply,
+    truncated,
+    within,
+)
 from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied, SkyholdError
 from skyhold.units import Buffer
 
@@ -69,7 +75,7 @@ class AzureBucket(Bucket):
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
         if length == 0:
             return b""
-        return retrying(self._policy, lambda: self._get(key, start, length).body)
+        return retrying(self._policy, lambda: self._get(key, start, length, OBJECT_BYTES_MAX).body)
 
     def read_stream(
         self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
@@ -82,11 +88,13 @@ class AzureBucket(Bucket):
         first_bytes = part_bytes if length is None else min(part_bytes, length)
         first, whole_bytes = retrying(self._policy, lambda: self._first_part(key, start, first_bytes))
         end = check_range(key, whole_bytes, start, length)
+        if length is None:
+            check_size(self.name, key, end - start, OBJECT_BYTES_MAX)
         unchanged = {"etag": first.tag, "match_condition": MatchConditions.IfNotModified}
 
         def rest(done_bytes: int) -> Iterator[Buffer]:
             for position in range(start + len(first.body) + done_bytes, end, part_bytes):
-                yield self._get(key, position, min(part_bytes, end - position), **unchanged).body
+                yield self._get(key, position, min(part_bytes, end - position), OBJECT_BYTES_MAX, **unchanged).body
 
         if first.body:
             yield first.body
@@ -116,12 +124,18 @@ class AzureBucket(Bucket):
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """Azure sorts by name but cannot begin after one, so `after` skips on our side."""
+        found = (info for info in self._listed(prefix) if info.key > after)
+        return listed(self.name, prefix, after, found)
+
+    def _listed(self, prefix: str) -> Iterator[ObjectInfo]:
         token: str | None = None
-        while True:
+        pages = Pages(self.name, self._policy)
+        while True:  # bounded by `pages`, and by who counts what is listed
             names, token = retrying(self._policy, partial(self._page, prefix, token))
-            yield from (info for info in names if info.key > after)
+            yield from names
             if not token:
                 return
+            pages.turn(token, len(names))
 
     def delete(self, key: str) -> None:
         def attempt() -> None:
@@ -203,10 +217,13 @@ class AzureBucket(Bucket):
             raise checksum_refused(self.name, key)
         return _tag(reply["etag"])
 
-    def _get(self, key: str, start: int = 0, length: int | None = None, **condition: Any) -> Tagged:
-        """One Get Blob of `[start, start + length)`, under an `etag` and a `match_condition` where they are given."""
+    def _get(self, key: str, start: int, length: int | None, limit_bytes: int, **condition: Any) -> Tagged:
+        """One Get Blob of `[start, start + length)`, under an `etag` and a `match_condition` where they are given;
+        without a `length` at most of `limit_bytes`."""
         tagged, whole_bytes = self._get_part(key, start, length, **condition)
-        check_range(key, whole_bytes, start, length)
+        end = check_range(key, whole_bytes, start, length)
+        if length is None:
+            check_size(self.name, key, end - start, limit_bytes)
         return tagged
 
     def _first_part(self, key: str, start: int, length: int) -> tuple[Tagged, int]:
@@ -242,9 +259,10 @@ class AzureBucket(Bucket):
 
     def _get_unless(self, key: str, unless_tag: str | None) -> Tagged | None:
         if unless_tag is None:
-            return self._get(key)
+            return self._get(key, 0, None, TAGGED_BYTES_MAX)
+        changed = {"etag": unless_tag, "match_condition": MatchConditions.IfModified}
         try:
-            return self._get(key, etag=unless_tag, match_condition=MatchConditions.IfModified)
+            return self._get(key, 0, None, TAGGED_BYTES_MAX, **changed)
         except SkyholdError as error:
             if error.fields.get("status") != 304:
                 raise
@@ -258,10 +276,12 @@ class AzureBucket(Bucket):
             page = [self._info(blob) for blob in next(pages, ())]
         except AzureError as error:
             raise translated(error, self.name) from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # what the SDK's reader of XML stumbles over
+            raise misbehaves(self.name, "sends a listing that cannot be read") from error
         return page, pages.continuation_token
 
     def _info(self, blob: Any) -> ObjectInfo:
-        key, tag = blob.name.removeprefix(self._prefix), _tag(blob.etag)
+        key, tag = below(self.name, self._prefix, blob.name), _tag(blob.etag)
         md5 = bytes(blob.content_settings.content_md5 or b"")
         return ObjectInfo(key, blob.size, tag, blob.last_modified, tag, md5)
 
@@ -281,7 +301,7 @@ class AzureBucket(Bucket):
                 max_single_get_size=GET_BYTES_MAX,
                 connection_data_block_size=1 << 20,
                 permit_redirects=False,  # which would carry the signature, the token or the SAS to another host
-                transport=_WholeReplies(connection_verify=location.ca_file or True),
+                transport=WholeReplies(self.name, self._policy, connection_verify=location.ca_file or True),
             )
             self._client, self._process_id = client, os.getpid()
         return client
@@ -291,22 +311,6 @@ class AzureBucket(Bucket):
 
     def _blob(self, key: str) -> str:
         return self._prefix + check_key(key)
-
-
-class _WholeReplies(RequestsTransport):  # type: ignore[misc]  # azure.core is typed in part
-    """Takes each reply's body before the SDK does: that would ask for a broken one up to three times by itself."""
-
-    def _init_session(self, session: requests.Session) -> None:
-        super()._init_session(session)
-        session.auth = no_other_credentials
-
-    def send(self, request: Any, **options: Any) -> Any:
-        response = super().send(request, **options)
-        try:
-            _ = response.internal_response.content  # which the SDK finds read already
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise ServiceResponseError(str(error), error=error) from error
-        return response
 
 
 def _tag(etag: str) -> str:

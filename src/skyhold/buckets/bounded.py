@@ -34,15 +34,19 @@ def read_bounded(bucket: Bucket, key: str, limit_bytes: int) -> bytearray:
 
 
 def check_size(bucket: str, key: str, size_bytes: int, limit_bytes: int) -> None:
-    """Raise `Corrupt` code `object_too_large` where an object, or a reply, has more than `limit_bytes`."""
+    """Raise `Corrupt` code `object_too_large` where an object has more than `limit_bytes`."""
     if size_bytes > limit_bytes:
-        raise Corrupt(
-            f"Object {key} in bucket `{bucket}` is longer than {limit_bytes} bytes, the most that it can have",
-            code="object_too_large",
-            hint="Run `skyhold repair`",
-            bucket=bucket,
-            key=key,
-        )
+        raise too_large(bucket, key, limit_bytes)
+
+
+def too_large(bucket: str, key: str, limit_bytes: int) -> Corrupt:
+    return Corrupt(
+        f"Object {key} in bucket `{bucket}` is longer than {limit_bytes} bytes, the most that it can have",
+        code="object_too_large",
+        hint="Run `skyhold repair`",
+        bucket=bucket,
+        key=key,
+    )
 
 
 def misbehaves(bucket: str, what: str) -> Unavailable:
@@ -75,6 +79,13 @@ class Pace:
             )
 
 
+def below(bucket: str, prefix: str, name: str) -> str:
+    """The key of what a store lists by its own name, below the bucket's prefix. Raises code `bucket_misbehaves`."""
+    if not name.startswith(prefix):
+        raise misbehaves(bucket, f"lists {name[:80]!a}, which is not below {prefix[:80]!a}")
+    return name[len(prefix) :]
+
+
 def listed(bucket: str, prefix: str, after: str, found: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
     """A driver's listing as the port promises it: keys with the prefix, past `after`, ascending, none twice, and not
     without end. Names that are no keys are passed over: anybody may keep others in a bucket.
@@ -92,6 +103,14 @@ def listed(bucket: str, prefix: str, after: str, found: Iterable[ObjectInfo]) ->
         last = info.key
         if is_key(info.key):
             yield info
+
+
+def at_most(bucket: Bucket, prefix: str, keys_max: int) -> Iterator[ObjectInfo]:
+    """A listing that has no more than `keys_max` objects in any store. Raises code `bucket_misbehaves` past them."""
+    for count, info in enumerate(bucket.list(prefix), 1):
+        if count > keys_max:
+            raise misbehaves(bucket.name, f"lists more than {keys_max} objects below {prefix}")
+        yield info
 
 
 class Pages:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import quote
 
 import requests
-import urllib3
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
-from requests.adapters import HTTPAdapter
 
+from skyhold.buckets.bounded import Pace, Pages, below, check_size, listed, misbehaves
 from skyhold.buckets.bucket import (
+    OBJECT_BYTES_MAX,
+    TAGGED_BYTES_MAX,
     WRITE_IF_DEADLINE_S,
     Bucket,
     Capabilities,
@@ -42,14 +43,19 @@ from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, google_rules
 from skyhold.buckets.wire import (
+    NO_REPLY,
+    REPLY_BYTES_MAX,
+    InTime,
+    arriving,
     checksum_refused,
     decode_md5,
     error_of_no_reply,
     no_other_credentials,
+    take_reply,
     truncated,
     within,
 )
-from skyhold.errors import InvalidInput, NotFound, PermissionDenied, SkyholdError, Unavailable
+from skyhold.errors import NotFound, PermissionDenied, SkyholdError, Unavailable
 from skyhold.units import Buffer
 
 CONNECTIONS_MAX: Final = 64
@@ -80,9 +86,9 @@ class GoogleBucket(Bucket):
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
         def attempt() -> Buffer:
-            response, size_bytes = self._open_range(key, start, length, "")
+            response, size_bytes = self._open_range(key, start, length, "", OBJECT_BYTES_MAX)
             with response:
-                return self._take(response, key, size_bytes)
+                return self._take(response, key, size_bytes, Pace(self._policy, self.name, key))
 
         return b"" if length == 0 else retrying(self._policy, attempt)
 
@@ -95,11 +101,11 @@ class GoogleBucket(Bucket):
         def attempt(done_bytes: int) -> Iterator[Buffer]:
             nonlocal generation
             left = None if length is None else length - done_bytes
-            response, left_bytes = self._open_range(key, start + done_bytes, left, generation)
-            generation = response.headers["x-goog-generation"]
+            response, left_bytes = self._open_range(key, start + done_bytes, left, generation, OBJECT_BYTES_MAX)
+            generation, pace = response.headers["x-goog-generation"], Pace(self._policy, self.name, key)
             with response:
                 while left_bytes:
-                    part = self._take(response, key, min(part_bytes, left_bytes))
+                    part = self._take(response, key, min(part_bytes, left_bytes), pace)
                     left_bytes -= len(part)
                     yield part
 
@@ -109,10 +115,12 @@ class GoogleBucket(Bucket):
         """The JSON API's media reply has no 304, so the reply's generation is compared before its body is read."""
 
         def attempt() -> Tagged | None:
-            response, size_bytes = self._open_range(key, 0, None, "")
+            response, size_bytes = self._open_range(key, 0, None, "", TAGGED_BYTES_MAX)
             with response:
                 tag = response.headers["x-goog-generation"]
-                return None if tag == unless_tag else Tagged(self._take(response, key, size_bytes), tag)
+                if tag == unless_tag:
+                    return None
+                return Tagged(self._take(response, key, size_bytes, Pace(self._policy, self.name, key)), tag)
 
         return retrying(self._policy, attempt)
 
@@ -127,6 +135,9 @@ class GoogleBucket(Bucket):
         return within(deadline_s, lambda: self._upload(key, sent, condition, deadline_s), self.name, key)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        return listed(self.name, prefix, after, self._listed(prefix, after))
+
+    def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
         query = {
             "prefix": self._prefix + prefix,
             "maxResults": "1000",
@@ -134,15 +145,23 @@ class GoogleBucket(Bucket):
         }
         if after:
             query["startOffset"] = self._prefix + after  # inclusive, hence the comparison below
-        while True:
-            page = retrying(self._policy, lambda: self._call("GET", f"/storage/v1/b/{self._bucket}/o", query)).json()
-            for item in page.get("items", ()):
-                info = self._info(item)
-                if info.key > after:
-                    yield info
-            if not (token := page.get("nextPageToken")):
+        pages = Pages(self.name, self._policy)
+        while True:  # bounded by `pages`, and by who counts what is listed
+            found, token = retrying(self._policy, lambda: self._page(query))
+            yield from (info for info in found if info.key > after)
+            if not token:
                 return
+            pages.turn(token, len(found))
             query["pageToken"] = token
+
+    def _page(self, query: Mapping[str, str]) -> tuple[Sequence[ObjectInfo], str]:
+        """A page of a listing, and the token of the next one, or an empty one."""
+        response = self._call("GET", f"/storage/v1/b/{self._bucket}/o", query)
+        try:
+            page = response.json()
+            return [self._info(item) for item in page.get("items", ())], str(page.get("nextPageToken") or "")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise misbehaves(self.name, "sends a listing that cannot be read") from error
 
     def delete(self, key: str) -> None:
         try:
@@ -169,32 +188,46 @@ class GoogleBucket(Bucket):
 
     # Requests
 
-    def _open_range(self, key: str, start: int, length: int | None, generation: str) -> tuple[requests.Response, int]:
-        """An open reply and how many bytes of the object follow in it. An empty `generation` means the newest."""
+    def _open_range(
+        self, key: str, start: int, length: int | None, generation: str, limit_bytes: int
+    ) -> tuple[requests.Response, int]:
+        """An open reply and how many bytes of the object follow in it, without a `length` at most `limit_bytes`. An
+        empty `generation` means the newest."""
         if start < 0 or (length or 0) < 0:
             raise range_not_satisfiable(key, start, length)
         query = {"alt": "media"} | ({"generation": generation} if generation else {})
-        headers = {"Accept-Encoding": "identity"}
+        headers: dict[str, str] = {}
         if start or length is not None:
             headers["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
         response = self._call("GET", self._object_path(key), query, headers=headers, key=key, stream=True)
-        if "Range" not in headers:
-            return response, int(response.headers["content-length"])
         try:
-            whole_bytes = int(response.headers.get("content-range", "").rpartition("/")[2])
-            return response, check_range(key, whole_bytes, start, length) - start
-        except ValueError as error:
-            response.close()
-            raise self._no_reply(error, key, conditional=False) from error
-        except InvalidInput:
+            size_bytes = self._following_bytes(response, key, start, length)
+            if length is None:
+                check_size(self.name, key, size_bytes, limit_bytes)
+        except BaseException:
             response.close()
             raise
+        return response, size_bytes
 
-    def _take(self, response: requests.Response, key: str, size_bytes: int) -> bytes:
-        """The next `size_bytes` of a reply's body."""
+    def _following_bytes(self, response: requests.Response, key: str, start: int, length: int | None) -> int:
+        """How many bytes of the object a reply to a read holds, as its headers say."""
         try:
-            body: bytes = response.raw.read(size_bytes)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            if not response.headers.get("x-goog-generation", "").isdecimal():
+                raise ValueError("a reply without a generation")  # noqa: TRY301 - one meaning
+            if not start and length is None:
+                return max(0, int(response.headers["content-length"]))
+            whole_bytes = int(response.headers.get("content-range", "").rpartition("/")[2])
+        except (ValueError, KeyError) as error:
+            raise self._no_reply(error, key, conditional=False) from error
+        return check_range(key, whole_bytes, start, length) - start
+
+    def _take(self, response: requests.Response, key: str, size_bytes: int, pace: Pace) -> Buffer:
+        """The next `size_bytes` of a reply's body."""
+        body = bytearray()
+        try:
+            for part in arriving(response, size_bytes, pace):
+                body += part
+        except NO_REPLY as error:
             raise truncated(self.name, key) from error
         if len(body) != size_bytes:
             raise truncated(self.name, key)
@@ -248,23 +281,25 @@ class GoogleBucket(Bucket):
                 headers=headers,
                 data=body,
                 timeout=timeout,
-                stream=stream,
+                stream=True,
                 allow_redirects=False,
             )
         except GoogleAuthError as error:
             raise error_of_token(error, self.name) from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except NO_REPLY as error:
             raise self._no_reply(error, key, conditional=conditional) from error
-        if response.status_code < 300:
+        sound = response.status_code < 300
+        if sound and stream:
             return response
-        with response:
-            try:
-                _ = response.content  # what it says of the error, which may be cut short, too
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                raise self._no_reply(error, key, conditional=conditional) from error
-            if response.status_code == 404 and key:
-                self._check_bucket()
-            raise error_of_status(response, self.name, key, conditional=conditional)
+        try:
+            take_reply(response, policy, self.name, REPLY_BYTES_MAX)
+        except NO_REPLY as error:
+            raise self._no_reply(error, key, conditional=conditional) from error
+        if sound:
+            return response
+        if response.status_code == 404 and key:
+            self._check_bucket()
+        raise error_of_status(response, self.name, key, conditional=conditional)
 
     def _no_reply(self, error: Exception, key: str, *, conditional: bool) -> SkyholdError:
         return error_of_no_reply(error, self.name, key, conditional=conditional)
@@ -283,7 +318,8 @@ class GoogleBucket(Bucket):
             session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
             session.verify = self._ca_file or True
             session.auth = no_other_credentials
-            adapter = HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_MAX, max_retries=0)
+            session.headers["Accept-Encoding"] = "identity"  # bytes are counted as they come
+            adapter = InTime(pool_connections=4, pool_maxsize=CONNECTIONS_MAX, max_retries=0)
             session.mount("https://", adapter)
             session.mount("http://", adapter)
             self._session, self._process_id = session, os.getpid()
@@ -293,6 +329,6 @@ class GoogleBucket(Bucket):
         return f"/storage/v1/b/{self._bucket}/o/{quote(self._prefix + check_key(key), safe='')}"
 
     def _info(self, item: Mapping[str, str]) -> ObjectInfo:
-        key = item["name"].removeprefix(self._prefix)
+        key = below(self.name, self._prefix, item["name"])
         tag, modified_at = item["generation"], datetime.fromisoformat(item["updated"])
         return ObjectInfo(key, int(item["size"]), tag, modified_at, tag, decode_md5(item.get("md5Hash")))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from skyhold.buckets.bounded import Pace, check_size, listed, misbehaves
+from skyhold.buckets.bounded import Pace, below, check_size, listed, misbehaves
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
     TAGGED_BYTES_MAX,
@@ -284,7 +284,7 @@ class S3Bucket(Bucket):
         return [self._info(meta) for meta in found or ()]
 
     def _info(self, meta: Any) -> ObjectInfo:
-        key, tag = meta["path"][len(self._prefix) :], meta["e_tag"] or ""
+        key, tag = below(self.name, self._prefix, meta["path"]), meta["e_tag"] or ""
         return ObjectInfo(key, meta["size"], tag, meta["last_modified"], tag, md5_in(tag))
 
     def _store(self, limit_s: float, *, reading: bool = False) -> Any:

@@ -1,20 +1,132 @@
-"""What the Google and the Azure driver share: both travel on `requests`."""
+"""What the Google and the Azure driver share: both travel on `requests`.
+
+Its time limits are for each wait on a socket, and it takes a body whole, of any size: a reply that trickles outlives
+them, and a huge one fills the memory. So here the headers of a reply have to come within the one limit, and a body is
+taken in parts, as far as its bound and at no less than the policy's pace.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Final
 
 import requests
 import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from skyhold.buckets.bounded import Pace, misbehaves, too_large
+from skyhold.buckets.retry import RetryPolicy
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
+
+REPLY_BYTES_MAX: Final = 16 << 20
+"""The most that a reply has which is no object's body: a page of a listing has a few MiB, an error less."""
+PART_BYTES: Final = 256 << 10
+BLOCK_BYTES: Final = 32 << 10
+"""What is sent at a time: the default of `urllib3` is half of it."""
+NO_REPLY: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+"""What `requests` raises where no whole reply came."""
+
+
+class _InTime:
+    """Of a connection: the headers of a reply come within its limit on silence, all of them."""
+
+    sock: socket.socket | None
+
+    def getresponse(self) -> Any:
+        connected = self.sock
+        limit_s = None if connected is None else connected.gettimeout()
+        if connected is None or limit_s is None:
+            return super().getresponse()  # type: ignore[misc]
+        timer = threading.Timer(limit_s, _cut, (connected,))
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()  # type: ignore[misc]
+        finally:
+            timer.cancel()
+
+
+def _cut(connected: socket.socket) -> None:
+    """End a connection that another thread waits for; its TLS object is that thread's own."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+
+class _Connection(_InTime, HTTPConnection):
+    pass
+
+
+class _TlsConnection(_InTime, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class InTime(HTTPAdapter):
+    """An adapter of `requests` whose replies begin in time."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options, blocksize=BLOCK_BYTES)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+
+def arriving(response: requests.Response, size_bytes: int, pace: Pace) -> Iterator[bytes]:
+    """The next `size_bytes` of a reply's body as they come, as they were sent; fewer where it ends."""
+    left_bytes = size_bytes
+    while left_bytes > 0:
+        part: bytes = response.raw.read1(min(left_bytes, PART_BYTES), decode_content=False)
+        if not part:
+            return
+        pace.add(len(part))
+        left_bytes -= len(part)
+        yield part
+
+
+def take_reply(response: requests.Response, policy: RetryPolicy, bucket: str, limit_bytes: int, key: str = "") -> None:
+    """Take in a reply's body, so that `requests` has it as its content; `key` where it is that of an object.
+
+    Raises `Corrupt` code `object_too_large` or, where it is none, `Unavailable` code `bucket_misbehaves` for one of
+    more than `limit_bytes`, the latter also for one that is too slow, and what `NO_REPLY` holds where it is cut short.
+    """
+    try:
+        body = _bounded_body(response, Pace(policy, bucket, key), limit_bytes)
+    except BaseException:
+        response.close()
+        raise
+    if body is None:
+        response.close()
+        if key:
+            raise too_large(bucket, key, limit_bytes)
+        raise misbehaves(bucket, f"sends a reply of more than {limit_bytes} bytes")
+    response._content, response._content_consumed = body, True
+
+
+def _bounded_body(response: requests.Response, pace: Pace, limit_bytes: int) -> bytes | None:
+    """A reply's body, or None where it is larger."""
+    if (response.raw.length_remaining or 0) > limit_bytes:
+        return None
+    body = b"".join(arriving(response, limit_bytes + 1, pace))
+    if len(body) > limit_bytes:
+        return None
+    if response.raw.length_remaining:
+        raise urllib3.exceptions.IncompleteRead(len(body), response.raw.length_remaining)
+    return body
 
 
 def no_other_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from skyhold.buckets.bounded import at_most
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.acceptor import NO_BALLOT, AcceptorState, Ballot, in_preparation
@@ -26,6 +27,8 @@ from skyhold.consensus.runtime import Mailbox, Runtime
 from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, PermissionDenied, SkyholdError
 
 WAIT_S: Final = 60.0
+REGISTERS_MAX: Final = 1 << 17
+"""The most registers of an epoch that are listed: more repositories than the register of names can hold."""
 Answer = Seen[Kept] | Refused | Lost | Silent
 
 
@@ -120,7 +123,8 @@ class VoterClient:
     def list(self) -> set[str] | SkyholdError:
         """The registers that have an object there, or why that cannot be told."""
         try:
-            found = [parse_object_key(info.key) for info in self.voter.bucket.list(f"{FOLDER}/{self._epoch:08x}/")]
+            objects = at_most(self.voter.bucket, f"{FOLDER}/{self._epoch:08x}/", REGISTERS_MAX)
+            found = [parse_object_key(info.key) for info in objects]
             self.voter.verify()  # what is absent counts, so it has to be the bucket that was admitted
         except SkyholdError as error:
             return error

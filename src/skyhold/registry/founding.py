@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.consent import destination_of, is_allowed, refused
 from skyhold.buckets.location import BucketLocation
@@ -25,7 +26,7 @@ from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.buckets.overlap import refuse_overlap
 from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.consensus.carrying import CONFIG
-from skyhold.errors import InvalidInput, NotFound, SkyholdError
+from skyhold.errors import Corrupt, InvalidInput, NotFound, SkyholdError
 from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.registry.opening import document_for, remember
 from skyhold.registry.voters import refuse_unfit_voter
@@ -37,7 +38,7 @@ from skyhold.storage.names import CHECKPOINTS, REGISTERS, STORE_DOCUMENT
 from skyhold.storage.policy import Policy
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import StateFolder, clear_errors, open_state
-from skyhold.storage.store_document import BUCKETS, SQLITE, StoreDocument, encode_store_document
+from skyhold.storage.store_document import BUCKETS, DOCUMENT_BYTES_MAX, SQLITE, StoreDocument, encode_store_document
 
 UNFIT = "Leave it out, and add it afterwards: skyhold bucket add NAME URL --role packs"
 
@@ -218,9 +219,9 @@ def _dead(path: Path) -> list[_Mark]:
 def _undo(bucket: Bucket, digest: str) -> None:
     """Take the store out of a bucket that holds this very `store.json`, which goes last."""
     try:
-        if hashlib.sha256(bytes(bucket.read(STORE_DOCUMENT))).hexdigest() != digest:
+        if hashlib.sha256(read_bounded(bucket, STORE_DOCUMENT, DOCUMENT_BYTES_MAX)).hexdigest() != digest:
             return
-    except (NotFound, InvalidInput):  # it is not there, or the place is no bucket
+    except (NotFound, InvalidInput, Corrupt):  # it is not there, or another, or the place is no bucket
         return
     for folder in (CHECKPOINTS, REGISTERS):
         for info in list(bucket.list(f"{folder}/")):

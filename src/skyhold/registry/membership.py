@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 
+from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.acceptor_object import ACCEPTOR_BYTES_MAX, decode_acceptor, parse_object_key
@@ -92,7 +93,9 @@ def _is_ours(connection: Connection, configured: ConfiguredBucket, bucket: Bucke
             if place is None or info.size_bytes > ACCEPTOR_BYTES_MAX:
                 continue
             try:
-                decode_acceptor(bucket.read(info.key), *place, configured.incarnation, connection.keys)
+                decode_acceptor(
+                    read_bounded(bucket, info.key, ACCEPTOR_BYTES_MAX), *place, configured.incarnation, connection.keys
+                )
             except (Corrupt, PermissionDenied):
                 continue
             return True
@@ -104,11 +107,8 @@ def _is_ours(connection: Connection, configured: ConfiguredBucket, bucket: Bucke
 def names_store(bucket: Bucket) -> str | None:
     """The store that a bucket's `store.json` names, whether it can be trusted or not; None where it names none."""
     try:
-        sizes = {info.key: info.size_bytes for info in bucket.list(STORE_DOCUMENT)}
-        if sizes.get(STORE_DOCUMENT, 0) > DOCUMENT_BYTES_MAX:
-            return None
-        named = json.loads(bytes(bucket.read(STORE_DOCUMENT))).get("store")
-    except (SkyholdError, ValueError, AttributeError):
+        named = json.loads(read_bounded(bucket, STORE_DOCUMENT, DOCUMENT_BYTES_MAX)).get("store")
+    except (SkyholdError, ValueError, AttributeError, RecursionError):
         return None
     return named if isinstance(named, str) else None
 

@@ -6,8 +6,10 @@ A bucket that another store owns, or that holds anybody's objects, is never writ
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final, NoReturn
 
+from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket, Tagged
 from skyhold.errors import AlreadyExists, Conflict, Corrupt, InvalidInput, NotFound, OutcomeUnknown, PermissionDenied
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys
@@ -142,15 +144,15 @@ def overwrite_store_document(bucket: Bucket, document: StoreDocument, keys: Stor
 
 
 def _read_tagged(bucket: Bucket) -> Tagged:
-    """The document with its tag; its size is asked first, so that a huge one is not taken into memory."""
+    """The document with its tag."""
     try:
-        size_bytes = _size_bytes(bucket)
-        if size_bytes is not None and size_bytes > DOCUMENT_BYTES_MAX:
-            raise Corrupt(
-                f"The {STORE_DOCUMENT} of {bucket.url} is malformed: it is larger than 1 MiB ({size_bytes} bytes)",
-                code="store_document_malformed",
-            )
         tagged = bucket.read_tagged(STORE_DOCUMENT)
+    except Corrupt as error:  # longer than any object that has a tag
+        raise Corrupt(
+            f"The {STORE_DOCUMENT} of {bucket.url} is malformed: it is larger than 1 MiB",
+            code="store_document_malformed",
+            hint="Connect by another bucket of the store, then run `skyhold repair`",
+        ) from error
     except NotFound as error:
         if error.code == "bucket_not_found":
             raise
@@ -173,7 +175,7 @@ def _is_vacant(bucket: Bucket, body: bytes) -> bool:
 
 def refuse_occupied(bucket: Bucket) -> None:
     """Raise `AlreadyExists` code `store_exists` or `bucket_not_empty` unless the bucket is empty."""
-    if _size_bytes(bucket) is not None:
+    if any(info.key == STORE_DOCUMENT for info in islice(bucket.list(STORE_DOCUMENT), 1)):
         _refuse_taken(bucket)
     for info in bucket.list():
         if not info.key.startswith(SCRATCH):
@@ -188,16 +190,13 @@ def refuse_occupied(bucket: Bucket) -> None:
 
 def _holds(bucket: Bucket, body: bytes) -> bool:
     try:
-        return _size_bytes(bucket) == len(body) and bytes(bucket.read(STORE_DOCUMENT)) == body
+        return read_bounded(bucket, STORE_DOCUMENT, DOCUMENT_BYTES_MAX) == body
+    except Corrupt:  # longer than any
+        return False
     except NotFound as error:
         if error.code == "bucket_not_found":
             raise
         return False
-
-
-def _size_bytes(bucket: Bucket) -> int | None:
-    """How large the document is, or None where there is none."""
-    return next((info.size_bytes for info in bucket.list(STORE_DOCUMENT) if info.key == STORE_DOCUMENT), None)
 
 
 def _refuse_taken(bucket: Bucket) -> NoReturn:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from skyhold.buckets.folder import MARKER, OWN_FOLDER
+from skyhold.buckets.folder_making import MARKER, OWN_FOLDER
 from skyhold.security.keys import is_key_text
 from skyhold.storage.names import STORE_DOCUMENT
 from skyhold.storage.own_files import read_own

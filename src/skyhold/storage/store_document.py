@@ -17,7 +17,8 @@ from skyhold.buckets.location import BucketLocation, check_bucket_name
 from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.consensus.checkpoint import TERM_MAX
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied
-from skyhold.security.keys import KeyEncryptionKey, StoreKeys, check_keys, open_keys
+from skyhold.security.key_bounds import check_keys
+from skyhold.security.keys import KeyEncryptionKey, StoreKeys, open_keys
 from skyhold.storage.canonical import decode_canonical, encode
 from skyhold.storage.names import STORE_DOCUMENT
 from skyhold.units import MIB
