@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -21,10 +19,9 @@ from typing import Any, Final
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from skyhold.buckets.bounded import Pace, misbehaves, too_large
+from skyhold.buckets.in_time import InTimePool, InTimeTlsPool
 from skyhold.buckets.retry import RetryPolicy
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
 
@@ -37,53 +34,12 @@ NO_REPLY: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSEr
 """What `requests` raises where no whole reply came."""
 
 
-class _InTime:
-    """Of a connection: the headers of a reply come within its limit on silence, all of them."""
-
-    sock: socket.socket | None
-
-    def getresponse(self) -> Any:
-        connected = self.sock
-        limit_s = None if connected is None else connected.gettimeout()
-        if connected is None or limit_s is None:
-            return super().getresponse()  # type: ignore[misc]
-        timer = threading.Timer(limit_s, _cut, (connected,))
-        timer.daemon = True
-        timer.start()
-        try:
-            return super().getresponse()  # type: ignore[misc]
-        finally:
-            timer.cancel()
-
-
-def _cut(connected: socket.socket) -> None:
-    """End a connection that another thread waits for; its TLS object is that thread's own."""
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(connected, socket.SHUT_RDWR)
-
-
-class _Connection(_InTime, HTTPConnection):
-    pass
-
-
-class _TlsConnection(_InTime, HTTPSConnection):
-    pass
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
 class InTime(HTTPAdapter):
     """An adapter of `requests` whose replies begin in time."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options, blocksize=BLOCK_BYTES)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        self.poolmanager.pool_classes_by_scheme = {"http": InTimePool, "https": InTimeTlsPool}
 
 
 def arriving(response: requests.Response, size_bytes: int, pace: Pace) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from typing import Final
 
 import urllib3
 
+from skyhold.buckets.in_time import InTimePool, InTimeTlsPool
 from skyhold.consensus.etcd_credentials import EtcdCredentials
 from skyhold.consensus.etcd_errors import (
     TRANSPORT_ERRORS,
@@ -36,6 +37,9 @@ PAUSE_S_MIN: Final = 0.05
 PAUSE_S_MAX: Final = 1.0
 WATCH_PAUSE_S: Final = 0.25
 CONNECTIONS_KEPT: Final = 16
+REPLY_BYTES_MAX: Final = 64 << 20
+"""The most that a node answers: a list of all registers has some MiB."""
+PART_BYTES: Final = 64 << 10
 _TOKENS_TRIED: Final = 2
 
 
@@ -72,8 +76,8 @@ class EtcdClient:
     def _pool(self, endpoint: str) -> urllib3.HTTPConnectionPool:
         host, _, port = endpoint.rpartition(":")
         if self._tls is None:
-            return urllib3.HTTPConnectionPool(host.strip("[]"), int(port), maxsize=CONNECTIONS_KEPT)
-        return urllib3.HTTPSConnectionPool(host.strip("[]"), int(port), maxsize=CONNECTIONS_KEPT, ssl_context=self._tls)
+            return InTimePool(host.strip("[]"), int(port), maxsize=CONNECTIONS_KEPT)
+        return InTimeTlsPool(host.strip("[]"), int(port), maxsize=CONNECTIONS_KEPT, ssl_context=self._tls)
 
     @property
     def preferred(self) -> str:
@@ -116,6 +120,7 @@ class EtcdClient:
         return token
 
     def _post(self, endpoint: str, path: str, body: bytes, timeout_s: float, token: str | None) -> Json:
+        end_s = time.monotonic() + timeout_s
         try:
             response = self._pools[endpoint].urlopen(
                 "POST",
@@ -125,10 +130,12 @@ class EtcdClient:
                 timeout=_timeout(timeout_s),
                 retries=False,
                 redirect=False,
+                preload_content=False,
             )
+            answer = _taken(response, end_s)
             if response.status != 200:
-                raise refused(endpoint, response.status, response.data)
-            return _object(response.data)
+                raise refused(endpoint, response.status, answer)
+            return _object(answer)
         except (*TRANSPORT_ERRORS, json.JSONDecodeError) as error:
             raise broken(endpoint, error) from error
 
@@ -248,10 +255,25 @@ def _headers(timeout_s: float | None, token: str | None) -> dict[str, str]:
 
 
 def _object(body: bytes) -> Json:
-    answer = json.loads(body)
+    try:
+        answer = json.loads(body)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise json.JSONDecodeError("it cannot be read", "", 0) from error
     if not isinstance(answer, dict):
-        raise json.JSONDecodeError("an object is expected", body.decode(), 0)
+        raise json.JSONDecodeError("an object is expected", "", 0)
     return answer
+
+
+def _taken(response: urllib3.BaseHTTPResponse, end_s: float) -> bytes:
+    """A reply's body, as far as `REPLY_BYTES_MAX` and by `end_s`: the limits of `urllib3` are for each wait alone."""
+    body = bytearray()
+    while part := response.read1(PART_BYTES):  # what it raises, it raises with the connection closed
+        body += part
+        if len(body) > REPLY_BYTES_MAX or time.monotonic() > end_s:
+            response.close()
+            raise urllib3.exceptions.ProtocolError("the reply is too large or too slow")
+    response.release_conn()
+    return bytes(body)
 
 
 def _timeout(read_s: float) -> urllib3.Timeout:
@@ -265,4 +287,6 @@ def _told_of_change(response: urllib3.BaseHTTPResponse) -> bool:
         received += part
         if received.partition(b"\n")[2]:
             return True
+        if len(received) > PART_BYTES:
+            return False
     return False
