@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from skyhold.buckets.credentials_file import read_credentials_file
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import open_bucket
 from skyhold.buckets.s3_credentials import credential_provider
@@ -157,3 +158,14 @@ def test_encryption_of_the_whole_process_is_refused_for_other_buckets(monkeypatc
     with pytest.raises(InvalidInput) as caught:
         open_bucket(at("env:LAB")).read("k")
     assert caught.value.code == "foreign_setting"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_credentials_file_that_never_ends_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "credentials"
+    if kind == "pipe":
+        os.mkfifo(path, 0o600)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(PermissionDenied):
+        read_credentials_file(str(path), "bucket `lab`")

@@ -1,30 +1,37 @@
-"""One of three buckets lies about sizes, listings or time: every command goes on with the other two."""
+"""What somebody who controls one bucket, or the network before all of them, does to a reader. (`tests/hostile` has
+every lie against every command.)"""
 
 from __future__ import annotations
 
-import resource
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 import skyhold
+from skyhold.buckets.retry import RetryPolicy
+from skyhold.buckets.s3 import S3Bucket
+from skyhold.errors import Unavailable
 from skyhold.registry.store import Store
 from tests.cli.models import write_model
 from tests.endtoend.machines import Scene
 from tests.faults.lies import LISTS, READS, Kind, Lie
 from tests.faults.lying_s3 import CREDENTIALS, LyingS3, lying_s3
 
-BOUND_S = 100.0
-MEMORY_BYTES_MAX = 400 << 20
+IMPATIENT = RetryPolicy(
+    attempts_max=2, total_s=1.0, first_delay_s=0.02, delay_s_max=0.05, connect_timeout_s=0.5, stall_timeout_s=0.5
+)
+BOUND_S = 60.0
 
 
 @pytest.fixture
 def server(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Iterator[LyingS3]:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    with lying_s3() as server:
+    with lying_s3() as server, mock.patch.object(S3Bucket.__init__, "__defaults__", (IMPATIENT,)):
         yield server
 
 
@@ -36,30 +43,32 @@ def store(server: LyingS3, scene: Scene) -> Iterator[Store]:
         yield made
 
 
-def commands(store: Store, place: Path) -> dict[str, Callable[[], object]]:
-    def pull() -> None:
-        store.repository("team/m").pull("main", place / "out")
-        assert (place / "out").is_dir()
-
-    return {
-        "log": lambda: list(store.repository("team/m").log()),
-        "list": store.repositories,
-        "pull": pull,
-        "push": lambda: store.repository("team/m").push(write_model(place / "two", rows=64, seed=7), message="Two"),
-        "status": store.status,
-        "verify": lambda: store.verify(deep=True),
-    }
-
-
-@pytest.mark.parametrize("command", ["log", "list", "pull", "push", "status", "verify"])
-@pytest.mark.parametrize("kind", ["oversize", "sparse", "endless", "endless_empty", "repeating", "drip", "truncate"])
+@pytest.mark.parametrize("command", ["log", "pull", "push", "status", "verify"])
+@pytest.mark.parametrize("kind", ["sparse", "endless_empty", "drip"])
 def test_command_goes_on_without_a_bucket_that_lies(
     server: LyingS3, store: Store, scene: Scene, kind: Kind, command: str
 ) -> None:
-    call = commands(store, scene.place)[command]
+    repository, place = store.repository("team/m"), scene.place
+    calls: dict[str, Callable[[], object]] = {
+        "log": lambda: list(repository.log()),
+        "pull": lambda: repository.pull("main", place / "out"),
+        "push": lambda: repository.push(write_model(place / "two", rows=64, seed=7), message="Two"),
+        "status": store.status,
+        "verify": lambda: store.verify(deep=True),
+    }
     server.inject(Lie(kind, bucket="aaa", size_bytes=3 << 30, calls=READS | LISTS))
-    began_s, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    call()
-    print(kind, command, round(time.monotonic() - began_s, 1))
+    began_s = time.monotonic()
+    calls[command]()
     assert time.monotonic() - began_s < BOUND_S
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < MEMORY_BYTES_MAX
+
+
+def test_gets_that_the_network_cuts_short_are_no_damage(store: Store, server: LyingS3, tmp_path: Path) -> None:
+    for cached in Path(os.environ["SKYHOLD_CACHE"]).rglob("*"):
+        if cached.is_file():
+            cached.unlink()
+    server.inject(Lie("truncate", key="packs/"))
+    with pytest.raises(Unavailable) as caught:
+        store.repository("team/m").pull("main", tmp_path / "out")
+    assert caught.value.exit_status == 8
+    server.inject()
+    store.repository("team/m").pull("main", tmp_path / "out")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from skyhold.buckets.location import parse_location
-from skyhold.errors import InvalidInput, NotFound
+from skyhold.errors import InvalidInput, NotFound, PermissionDenied
 from skyhold.storage.settings import BucketSettings, Settings, load_settings
 
 WHOLE = """
@@ -107,3 +108,17 @@ def test_this_machine_overrides_how_a_bucket_is_reached(tmp_path: Path) -> None:
     assert (reached.credentials, reached.endpoint, reached.region) == ("env:GCS", "https://gcs.internal", "eu")
     other = parse_location("gs://models", name="other")
     assert settings.locate(other) == other
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge"])
+def test_file_of_settings_that_never_ends_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "skyhold.toml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes(b"#" * (2 << 20))
+    with pytest.raises((PermissionDenied, NotFound)) as refused:
+        load_settings({"SKYHOLD_CONFIG": str(path)}, tmp_path)
+    assert refused.value.code == ("settings_unreadable" if kind == "huge" else "settings_missing")

@@ -16,8 +16,8 @@ from skyhold.buckets.bucket import Bucket, ObjectInfo, is_key
 from skyhold.buckets.retry import MISBEHAVES, RetryPolicy
 from skyhold.errors import Corrupt, Unavailable
 
-LISTED_KEYS_MAX: Final = 1 << 22
-"""The most objects of one listing: 256 TiB of full packs."""
+LISTED_KEYS_MAX: Final = 1 << 21
+"""The most objects of one listing: 128 TiB of full packs."""
 EMPTY_PAGES_MAX: Final = 1000
 """The most pages in a row that bring no new key: stores pass over deleted objects in pages of their own."""
 OBJECT_SIZE_MAX: Final = 1 << 60

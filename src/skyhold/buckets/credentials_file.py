@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import stat
+from typing import Final
 
+from skyhold.buckets.user_file import read_small_file
 from skyhold.buckets.user_path import expand_user
 from skyhold.errors import PermissionDenied
+
+FILE_BYTES_MAX: Final = 1 << 20
 
 
 def read_credentials_file(path: str, owner: str, **fields: object) -> str:
@@ -19,15 +22,15 @@ def read_credentials_file(path: str, owner: str, **fields: object) -> str:
     """
     file_path = expand_user(path, f"Credentials file of {owner}")
     try:
-        with file_path.open(encoding="utf-8") as file:
-            if os.fstat(file.fileno()).st_mode & stat.S_IRWXO:
-                raise PermissionDenied(
-                    f"The credentials file of {owner} is accessible to every user: {file_path}",
-                    code="credentials_exposed",
-                    hint=f"chmod 600 {shlex.quote(str(file_path))}",
-                    **fields,
-                )
-            return file.read()
+        body, status = read_small_file(file_path, FILE_BYTES_MAX)
+        if status.st_mode & stat.S_IRWXO:
+            raise PermissionDenied(
+                f"The credentials file of {owner} is accessible to every user: {file_path}",
+                code="credentials_exposed",
+                hint=f"chmod 600 {shlex.quote(str(file_path))}",
+                **fields,
+            )
+        return body.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PermissionDenied(
             f"No credentials for {owner}: the file {file_path} cannot be read",

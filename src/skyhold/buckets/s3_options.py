@@ -23,11 +23,13 @@ from skyhold.buckets.obstore_process import obstore_here
 from skyhold.buckets.retry import RetryPolicy
 from skyhold.buckets.s3_credentials import credential_provider
 from skyhold.buckets.s3_errors import INSTANCE_METADATA, NOWHERE
+from skyhold.buckets.user_file import read_small_file
 from skyhold.errors import InvalidInput, SkyholdError
 
 if TYPE_CHECKING:
     from skyhold.buckets.s3_subresources import SignedBucket
 
+CA_FILE_BYTES_MAX: Final = 16 << 20
 DEFAULT_REGION: Final = "us-east-1"
 _CREDENTIAL_SERVERS: Final = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ENDPOINT_URL_STS", "AWS_METADATA_ENDPOINT")
 
@@ -167,7 +169,7 @@ def _refuse_encryption_variables(location: BucketLocation) -> None:
 
 def _read_certificates(ca_file: str, location: BucketLocation) -> bytes:
     try:
-        return Path(ca_file).read_bytes()
+        return read_small_file(Path(ca_file), CA_FILE_BYTES_MAX)[0]
     except OSError as error:
         raise InvalidInput(
             f"The CA file of bucket `{location.name}` cannot be read: {ca_file}",

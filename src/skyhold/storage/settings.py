@@ -34,6 +34,7 @@ import platformdirs
 
 from skyhold.buckets.consent import Destination, agrees, allow, override
 from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.user_file import read_small_file
 from skyhold.buckets.user_path import absolute, expand_user, in_home
 from skyhold.consensus.etcd_location import EtcdLocation, parse_etcd_location
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied
@@ -265,9 +266,7 @@ def _read_table(path: Path) -> dict[str, object]:
                 code="settings_not_yours",
                 hint=f"Take it over with `chown $USER {path}`, or name a copy of your own in SKYHOLD_CONFIG",
             )
-        if status.st_size > FILE_BYTES_MAX:
-            raise InvalidInput(f"{path}: expected a configuration file of at most 1 MiB", code="invalid_settings_file")
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(read_small_file(path, FILE_BYTES_MAX)[0].decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"{path} is not TOML: {error}", code="invalid_settings_file") from error
     except OSError as error:
