@@ -276,7 +276,7 @@ class Trial:
                 self.complain(f"{step}: other bytes came back than were pushed")
         else:
             wrong = [path for path, body in found.items() if body not in self._bodies_ever(path)]
-            if [path for path in wrong if not path.rpartition("/")[2].endswith("-part")]:
+            if [path for path in wrong if not path.startswith(".skyhold-part/")]:  # which is not under its name yet
                 self.complain(f"{step}: the failed pull left wrong bytes in {wrong}")
         shutil.rmtree(target, ignore_errors=True)
         return answer
@@ -312,6 +312,8 @@ class Trial:
             return
         findings = {(item["bucket"], item["key"], item["problem"]) for item in deep.document.get("findings", [])}
         expected = {(cloud, key, problem) for cloud in damaged}
+        if not findings and problem == "missing" and len(damaged) == len(CLOUDS) and deep.document.get("damage"):
+            return  # what is in no bucket is named for all of them together
         if findings != expected:
             self.complain(f"verify --deep names {sorted(findings)}, damaged are {sorted(expected)}")
 

@@ -58,7 +58,7 @@ class Outcome:
     seconds: float
 
 
-CELL_S: Final = 60.0
+CELL_S: Final = 600.0
 """More than the deadlines of its commands together would be a hang."""
 _courts: list[Court] = []
 

@@ -74,6 +74,7 @@ LOST: Final = Rule(
     "stores them anew.",
     show=ANY,
     pull=DAMAGED,
+    status=ANY,
     repair=ANY,
     mended=False,
 )
@@ -108,6 +109,7 @@ LOST_ASIDE: Final = Rule(
     "No bucket holds an object of which no file is made (names of tensors, an attachment, an index segment): "
     "everything goes on but what shows it; `verify --deep` names it.",
     show=ANY,
+    status=ANY,
     repair=ANY,
     mended=False,
 )
@@ -115,6 +117,7 @@ LOST_TOMBSTONES: Final = Rule(
     "lost tombstones",
     "No bucket holds what says which packs will be deleted: reads go on, pushes may be refused with 10.",
     push=ANY,
+    status=ANY,
     repair=ANY,
     mended=False,
     healed=False,
@@ -180,6 +183,7 @@ STORE_REGISTER: Final = Rule(
 CHECKPOINT: Final = Rule(
     "checkpoint, in all",
     "The registers of the machine go on; `repair` writes the checkpoint anew.",
+    status=ANY,
     repair=ANY,
     mended=False,
 )

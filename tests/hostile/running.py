@@ -16,7 +16,7 @@ from typing import Any, Final
 from skyhold.cli.exits import MEANINGS
 from skyhold.cli.main import main
 
-DEADLINE_S: Final = 20.0
+DEADLINE_S: Final = 60.0
 """Of one command on folders. What takes longer hangs."""
 
 

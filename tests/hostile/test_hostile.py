@@ -16,7 +16,7 @@ from tests.hostile.judging import Court
 from tests.hostile.rules import COMMANDS, KINDS, RULES, rule_of
 
 SEED = int(os.environ.get("SKYHOLD_HOSTILE_SEED", "1"))
-CELLS = int(os.environ.get("SKYHOLD_HOSTILE_CELLS", "0"))
+CELLS = int(os.environ.get("SKYHOLD_HOSTILE_CELLS", "140"))
 
 
 @pytest.fixture(scope="module")

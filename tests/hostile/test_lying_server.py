@@ -63,7 +63,7 @@ def _lies() -> dict[str, Lie]:
 
 
 LIES: Final = _lies()
-COUNT: Final = min(len(LIES), int(os.environ.get("SKYHOLD_HOSTILE_LIES", "0")))
+COUNT: Final = min(len(LIES), int(os.environ.get("SKYHOLD_HOSTILE_LIES", "8")))
 SEED: Final = int(os.environ.get("SKYHOLD_HOSTILE_SEED", "1"))
 
 
