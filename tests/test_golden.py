@@ -40,6 +40,7 @@ def recovered(store: str, machine: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("SKYHOLD_CACHE", str(machine / "cache"))
     told = expected(store)
     if "secrets" in told:
+        (machine / "golden.key").touch(0o600)
         (machine / "golden.key").write_text(str(told["secrets"]["key_file"]))
         monkeypatch.setenv("SKYHOLD_KEY_FILE", str(machine / "golden.key"))
     for name, url in told["buckets"].items():

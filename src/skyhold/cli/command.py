@@ -179,7 +179,12 @@ def _common(answers: bool) -> list[click.Parameter]:
         click.Option(
             ["--config", "config_file"], metavar="FILE", help="Read this instead of the skyhold.toml that is found."
         ),
-        click.Option(["--insecure-key-file"], is_flag=True, hidden=True),  # the help of `skyhold` itself has it
+        click.Option(
+            ["--insecure-key-file"],
+            is_flag=True,
+            hidden=True,  # the help of `skyhold` itself shows it
+            help="Use a key file that other users of this machine can read.",
+        ),
         click.Option(["--verbose"], is_flag=True, help="Show the chain of errors, for reports of defects."),
     ]
     if not answers:
