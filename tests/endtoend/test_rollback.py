@@ -116,7 +116,8 @@ def test_register_that_is_deleted_in_two_buckets_is_refused(scene: Scene, ada: M
         refs_of(scene, cloud).unlink()
     with skyhold.open(str(scene.cloud("c"))) as store, pytest.raises(Corrupt) as caught:
         head(store)
-    assert caught.value.code == "register_rolled_back"
+    assert caught.value.code == "register_damaged"
+    assert caught.value.fields["buckets"] == ["a", "b"]
 
 
 def test_store_whose_buckets_were_all_restored_is_refused_until_somebody_accepts_it(scene: Scene, ada: Machine) -> None:

@@ -223,6 +223,8 @@ class VoterClient:
         return _Held(tagged.tag, held)
 
     def _refuse_older(self, key: str, before: Ballot, promised: Ballot) -> None:
+        if promised == NO_BALLOT < before:  # what it promised is lost with it, so that it is no acceptor any more
+            raise acceptor_damaged(self.voter.name, key, NotFound("it was there, and is gone", code="object_not_found"))
         if promised < before:
             raise Corrupt(
                 f"Bucket `{self.voter.name}` shows an older state of register {key} than this machine saw there "

@@ -45,6 +45,8 @@ State = Literal["intact", "damaged", "absent", "unknown"]
 Source = Literal["voters", "earlier epoch", "nothing"]
 
 REPOSITORY: Final = "repository/"
+_GONE: Final = "this machine has seen it there, and it is gone"
+_OLDER: Final = "it is older than what this machine has seen there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def _compared(connection: Connection, acceptors: Acceptors, key: str, holdings: 
         shown = NO_BALLOT if holding.held is None else holding.held.state.promised
         known = holding.error is None and holding.damage is None and not holding.retired
         if known and shown < promised.get(incarnations[holding.voter], NO_BALLOT):
-            return replace(holding, damage="it is older than what this machine has seen there")
+            return replace(holding, damage=_GONE if holding.held is None else _OLDER)
         return holding
 
     return [compared(holding) for holding in holdings]
@@ -299,7 +301,7 @@ def _finding(key: str, holding: Holding) -> VoterFinding:
         return VoterFinding(holding.voter, "unknown", reason=holding.error.message)
     state: State
     if holding.held is None:
-        state = "absent" if holding.damage is None else "damaged"
+        state = "absent" if holding.damage in {None, _GONE} else "damaged"
         return VoterFinding(holding.voter, state, reason=holding.damage)
     value = holding.held.state.value
     if not value:
