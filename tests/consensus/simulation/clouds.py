@@ -82,19 +82,22 @@ class Cloud:
         for name, body in self.objects.items():
             place = parse_object_key(name)
             assert place is not None
-            state = self.state(name, body)
+            incarnation, state = self._written(name, body)
             poisoned = AcceptorState(Ballot(COUNTER_MAX, "f" * 32), state.accepted, state.value)
             held = AcceptorObject(poisoned, 0, "poisoner", "")
-            self.objects[name] = encode_acceptor(held, *place, self.incarnation, KEYS)
+            self.objects[name] = encode_acceptor(held, *place, incarnation, KEYS)
         self.poisoned.add(self.incarnation)
 
     def state(self, name: str, body: bytes) -> AcceptorState[Kept]:
         """What an object says, under whichever incarnation it was written."""
+        return self._written(name, body)[1]
+
+    def _written(self, name: str, body: bytes) -> tuple[str, AcceptorState[Kept]]:
         place = parse_object_key(name)
         assert place is not None
         for incarnation in reversed(self.incarnations):
             with suppress(Corrupt):
-                return decode_acceptor(body, *place, incarnation, KEYS).state
+                return incarnation, decode_acceptor(body, *place, incarnation, KEYS).state
         raise AssertionError(f"{name} of {self.name} was written under none of its incarnations")
 
     def get(self, key: str) -> Tagged | NotFound:
