@@ -83,8 +83,9 @@ def admit_again(connection: Connection, name: str) -> None:
 
 def begin_anew(connection: Connection) -> None:
     """Begin an epoch with the same voters, in which each has every register as the others carry it there: what is
-    damaged in one stays behind. Each register must be intact in a majority of them; one that is not would leave the
-    move half done."""
+    damaged in one stays behind. Raises `Corrupt` where a register is not intact in a majority of them: it would leave
+    the move half done."""
+    refuse_unreadable(connection)
     _reconfigure(connection, lambda known: known)
 
 

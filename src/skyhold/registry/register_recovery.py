@@ -67,7 +67,8 @@ class VoterFinding:
 class RegisterPlan:
     """What a recovery found, and what it would do: go on from `version`, of which the `source` is what the voters hold
     intact, what an earlier epoch ended with, or (for a repository, where somebody asks for it) nothing: it begins anew,
-    empty. `lossless`: every change that was acknowledged is in it."""
+    empty. `seen` is the newest version that this machine has seen decided. `lossless`: it holds every change that was
+    acknowledged."""
 
     store: str
     register: str
@@ -76,6 +77,7 @@ class RegisterPlan:
     source: Source
     version: int
     moves: int | None
+    seen: int | None
     lossless: bool
 
     @property
@@ -89,6 +91,8 @@ class RegisterPlan:
             unknown = [finding.voter for finding in self.voters if finding.state == "unknown"]
             perhaps = f", also those that {', '.join(unknown)} may hold, which do not answer" if unknown else ""
             return f"All changes of this register since epoch {self.epoch} began are lost{perhaps}"
+        if self.seen is not None and self.seen > self.version:
+            return f"Changes after version {self.version} are lost: this machine has seen version {self.seen}"
         silent = [finding.voter for finding in self.voters if finding.state != "intact"]
         return (
             f"Changes after version {self.version} are lost, if there were any: "
@@ -288,11 +292,12 @@ def _plan(
 ) -> RegisterPlan:
     findings = tuple(_finding(key, holding) for holding in holdings)
     intact = sum(finding.state == "intact" for finding in findings)
-    lossless = intact > len(findings) // 2 and not any(holding.retired for holding in holdings)
-    data = kept[-1].value.data
+    noted = connection.sightings.newest(key)
+    seen, version, data = None if noted is None else noted.version, kept[-1].value.version, kept[-1].value.data
+    whole = intact > len(findings) // 2 and not any(holding.retired for holding in holdings)
+    lossless = whole and (seen is None or seen <= version)
     return RegisterPlan(
-        connection.document.store, key, acceptors.epoch, findings, source, kept[-1].value.version, _moves(key, data),
-        lossless,
+        connection.document.store, key, acceptors.epoch, findings, source, version, _moves(key, data), seen, lossless,
     )  # fmt: skip
 
 
