@@ -170,9 +170,9 @@ def test_dry_run_of_a_pull_ends_as_the_pull_would_where_no_bucket_has_something(
     shutil.rmtree(os.environ["SKYHOLD_CACHE"])
     for cloud in store:
         shutil.rmtree(cloud / "packs")
-    run = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json", status=3).document
+    run = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json", status=10).document
     assert run["sources"]["absent_bytes"] == run["fetched_bytes"] > 0
-    assert "in no bucket that answered" in skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", status=3).err
+    assert "in no bucket that answered" in skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", status=10).err
     shutil.rmtree(store[0])
     skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", status=8)
 
@@ -272,7 +272,7 @@ def test_diff_without_tensors_reads_no_weights(
     found = skyhold("diff", "fraud/scorer@v1", "v2", "--no-tensors", "--json").document
     assert (found["tensors"], found["tensors_unchanged"]) == (None, None)
     assert skyhold("diff", "fraud/scorer@v1", "v2", "-q").out.split() == ["config.json", "model.safetensors"]
-    skyhold("diff", "fraud/scorer@v1", "v2", status=3)
+    skyhold("diff", "fraud/scorer@v1", "v2", status=10)
 
 
 def test_rollback_moves_the_alias_back_and_the_history_keeps_it(skyhold: Shell, pushed: list[str]) -> None:
