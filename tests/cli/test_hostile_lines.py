@@ -16,6 +16,8 @@ from tests.cli.models import write_model
 from tests.cli.running import Shell
 
 SEED: Final = 20261130
+LINES: Final = 12
+"""Of each command."""
 REPOSITORY: Final = "fraud/scorer"
 
 
@@ -48,7 +50,7 @@ def test_command_line_of_hostile_texts_ends_without_a_defect(
     command = dict(commands(program))[words]
     choose = random.Random(f"{SEED} {words}")
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-    for _ in range(40):
+    for _ in range(LINES):
         line = [choose.choice(TEXTS) for _ in range(choose.randrange(3))]
         if choose.random() < 0.7:
             line = [choose.choice(["fraud/scorer", "fraud/scorer@main", "model", "a"]), *line]
