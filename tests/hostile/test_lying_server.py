@@ -140,8 +140,8 @@ def test_every_command_goes_on_beside_a_voter_that_lies(name: str, lying_store: 
 
 
 class _Trial:
-    """`trusted`: the lie is a checksum that is right, of bytes that are not what is stored. Only a later reading
-    back, and not the push, finds that out."""
+    """`trusted`: the lie is a checksum that is right, of bytes that are not what is stored. That is found out by
+    reading back later, and not by the push."""
 
     def __init__(self, store: LyingStore, complaints: list[str], *, trusted: bool) -> None:
         self.store, self.complaints, self.head, self.trusted = store, complaints, store.head, trusted
