@@ -84,6 +84,28 @@ def test_one_bucket_that_went_back_is_passed_over(scene: Scene, ada: Machine) ->
         push(store, scene, 3)
 
 
+@pytest.mark.parametrize("cloud", ["a", "c"])
+def test_bucket_that_went_back_is_named_as_damaged_and_mended_and_another_can_be_lost_then(
+    cloud: str, scene: Scene, ada: Machine
+) -> None:
+    _, second = pushed_twice(scene, keep_register(scene))
+    key = refs_of(scene, cloud).relative_to(scene.cloud(cloud)).as_posix()
+    replay(scene, cloud)
+    with skyhold.open(str(scene.cloud("b"))) as store:
+        for deep in (False, True):
+            report = store.verify(deep=deep)
+            found = [(finding.bucket, finding.key, finding.problem) for finding in report.findings]
+            assert (report.sound, found, report.lagging) == (False, [(cloud, key, "damaged")], {})
+        report = store.repair()
+        assert (report.sound, report.epoch, [finding.key for finding in report.mended]) == (True, 2, [key])
+        level(store)
+        assert store.verify(deep=True).sound
+    scene.lose("b")
+    with skyhold.open(str(scene.cloud(cloud))) as store:
+        assert head(store) == second
+        push(store, scene, 3)
+
+
 @pytest.mark.parametrize("away", [False, True])
 def test_bucket_that_was_restored_makes_no_majority_with_one_that_lagged(
     scene: Scene, ada: Machine, *, away: bool

@@ -114,6 +114,18 @@ def acceptor_damaged(voter: str, key: str, error: SkyholdError) -> Corrupt:
     )
 
 
+def went_back(voter: str, key: str) -> Corrupt:
+    """A voter has promised less than it was seen to have: what it promised since is forgotten, so it takes no part."""
+    return Corrupt(
+        f"Bucket `{voter}` shows an older state of register {key} than this machine saw there before: it was restored "
+        "or replayed, or answers from a stale copy",
+        code=VOTER_WENT_BACK,
+        hint=f"Admit it again: skyhold store voters replace {voter}",
+        bucket=voter,
+        key=key,
+    )
+
+
 def acceptor_retired(voter: str, key: str) -> Corrupt:
     """A recovery of this register has begun, and not come to its end."""
     return Corrupt(

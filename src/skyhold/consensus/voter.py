@@ -19,7 +19,7 @@ from skyhold.consensus.acceptor_object import (
     object_key,
     parse_object_key,
 )
-from skyhold.consensus.no_majority import VOTER_WENT_BACK, acceptor_damaged, acceptor_retired
+from skyhold.consensus.no_majority import acceptor_damaged, acceptor_retired, went_back
 from skyhold.consensus.operation import Kept, newest
 from skyhold.consensus.paxos import Get, Lost, Put, Refused, Seen, Silent
 from skyhold.consensus.register import Change
@@ -226,14 +226,7 @@ class VoterClient:
         if promised == NO_BALLOT < before:  # what it promised is lost with it, so that it is no acceptor any more
             raise acceptor_damaged(self.voter.name, key, NotFound("it was there, and is gone", code="object_not_found"))
         if promised < before:
-            raise Corrupt(
-                f"Bucket `{self.voter.name}` shows an older state of register {key} than this machine saw there "
-                "before: it was restored or replayed, or answers from a stale copy",
-                code=VOTER_WENT_BACK,
-                hint=f"Admit it again: skyhold store voters replace {self.voter.name}",
-                bucket=self.voter.name,
-                key=key,
-            )
+            raise went_back(self.voter.name, key)
         self._promised[key] = max(promised, self.promised(key))
 
     def _pace(self, key: str) -> None:

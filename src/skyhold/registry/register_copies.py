@@ -18,7 +18,7 @@ from typing import Final
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
-from skyhold.consensus.acceptor import NO_BALLOT, AcceptorState, beyond_reach
+from skyhold.consensus.acceptor import NO_BALLOT, AcceptorState, Ballot, beyond_reach
 from skyhold.consensus.acceptor_object import (
     ACCEPTOR_BYTES_MAX,
     FOLDER,
@@ -26,9 +26,10 @@ from skyhold.consensus.acceptor_object import (
     object_key,
     parse_object_key,
 )
-from skyhold.consensus.no_majority import acceptor_retired, out_of_reach
+from skyhold.consensus.no_majority import acceptor_retired, out_of_reach, went_back
 from skyhold.consensus.operation import Kept, version_of
 from skyhold.consensus.parallel import at_once
+from skyhold.consensus.sightings import Sightings
 from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
 from skyhold.registry.connection import Connection
 from skyhold.storage.store_document import BUCKETS
@@ -43,12 +44,12 @@ LOOK_INTERVAL_S: Final = 0.3
 class RegisterCopies:
     """What was found.
 
-    `findings` are copies that are damaged, or that a voter lacks; `behind` are by bucket the objects of voters that the
-    last change passed over, which is no fault. `unsettled` are registers that fewer than a majority of the voters have
-    intact, or of which two copies contradict each other, with the reason; `scarce` are those that a majority of the
-    voters has nothing of, and some voter has: what is decided next may be that there is nothing. `failed` are voters
-    that did not answer; `read` are the objects that were read, by bucket; `keys` those of all registers that were
-    examined.
+    `findings` are copies that are damaged, or older than this machine has seen them, or that a voter lacks; `behind`
+    are by bucket the objects of voters that the last change passed over, which is no fault. `unsettled` are registers
+    that fewer than a majority of the voters have intact, or of which two copies contradict each other, with the reason;
+    `scarce` are those that a majority of the voters has nothing of, and some voter has: what is decided next may be
+    that there is nothing. `failed` are voters that did not answer; `read` are the objects that were read, by bucket;
+    `keys` those of all registers that were examined.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -63,7 +64,7 @@ class RegisterCopies:
 
 @dataclass(slots=True)
 class _Copy:
-    """One copy: its state (that of an absent object where `size_bytes` is None), or the error that reading it gave."""
+    """One copy: its state (that of an absent object where `size_bytes` is None), or the error why it does not count."""
 
     state: AcceptorState[Kept] = field(default_factory=AcceptorState)
     size_bytes: int | None = None
@@ -72,12 +73,14 @@ class _Copy:
 
 @dataclass(frozen=True, slots=True)
 class _Voters:
-    """The voters of an epoch: those that answer, with their incarnations, and how many there are."""
+    """The voters of an epoch: those that answer, with their incarnations, how many there are, and what this machine has
+    seen of them."""
 
     answering: Mapping[str, tuple[Bucket, str]]
     count: int
     epoch: int
     keys: FrameKeys
+    sightings: Sightings
 
 
 def examine_registers(
@@ -107,7 +110,7 @@ def examine_registers(
             voters[name] = bucket, incarnation
 
     found.keys = frozenset(keys if registers is None else keys & set(registers))
-    electorate = _Voters(voters, len(engine.voters), engine.term, connection.keys)
+    electorate = _Voters(voters, len(engine.voters), engine.term, connection.keys, connection.sightings)
     for of_one in at_once(lambda key: _examine(electorate, key, looks), sorted(found.keys), "registers"):
         _add(found, of_one)
     found.findings.sort(key=lambda finding: (finding.bucket, finding.key))
@@ -123,8 +126,10 @@ def _examine(voters: _Voters, key: str, looks: int) -> RegisterCopies:
     for look in range(looks):
         if look:
             time.sleep(LOOK_INTERVAL_S)
+        promised = voters.sightings.promised(voters.epoch, key)  # before they are read: others go on meanwhile
         copies = {
-            name: _read(voters, key, bucket, incarnation) for name, (bucket, incarnation) in voters.answering.items()
+            name: _read(voters, key, bucket, incarnation, promised.get(incarnation, NO_BALLOT))
+            for name, (bucket, incarnation) in voters.answering.items()
         }
         found = _judge(voters, key, copies)
         if not found.behind and all(finding.problem == "damaged" for finding in found.findings):
@@ -132,7 +137,7 @@ def _examine(voters: _Voters, key: str, looks: int) -> RegisterCopies:
     return found
 
 
-def _read(voters: _Voters, key: str, bucket: Bucket, incarnation: str) -> _Copy:
+def _read(voters: _Voters, key: str, bucket: Bucket, incarnation: str, promised: Ballot) -> _Copy:
     place = object_key(voters.epoch, key)
     try:
         stored = read_bounded(bucket, place, ACCEPTOR_BYTES_MAX)
@@ -146,9 +151,12 @@ def _read(voters: _Voters, key: str, bucket: Bucket, incarnation: str) -> _Copy:
         return _Copy(error=Corrupt(error.message, code="key_number_damaged", key=place))
     except SkyholdError as error:
         return _Copy(error=error)
+    fault: SkyholdError | None = None
     if held.retired:
-        return _Copy(error=acceptor_retired(bucket.name, key))
-    return _Copy(held.state, len(stored))
+        fault = acceptor_retired(bucket.name, key)
+    elif held.state.promised < promised:
+        fault = went_back(bucket.name, key)
+    return _Copy(held.state, len(stored), fault)
 
 
 def _judge(voters: _Voters, key: str, copies: Mapping[str, _Copy]) -> RegisterCopies:
