@@ -228,6 +228,33 @@ def test_register_is_brought_back_while_the_third_cloud_is_empty_and_that_one_is
         assert opened.engine_status().quorum == "whole"
 
 
+def test_cloud_that_is_away_is_to_be_brought_back_first_since_it_may_hold_what_was_acknowledged(
+    two: dict[str, str], scene: Scene, skyhold: Shell
+) -> None:
+    scene.keep("before")
+    with api.open(str(scene.cloud("a"))) as store:
+        third = push(store, scene, 3, HARMED)
+        level_epoch(store._connection.registers.current)
+    scene.put_back("before", cloud="c")  # as one that the push has passed over
+    harm(scene, "flip", "a")
+    scene.keep("damaged")
+    scene.lose("b")
+    url = str(scene.cloud("c"))
+    with Machine(scene.place / "eve").at_work():
+        skyhold("connect", url)
+        for command in (["log", HARMED], ["verify"], ["sync"], ["repair"]):
+            error = skyhold(*command, "--json", "--store", url, status=10).error
+            assert error["hint"].startswith("First bring back `b`")
+            assert "skyhold recover URL --register repository/" in error["hint"]
+        shown = skyhold("recover", url, "--register", HARMED, status=2)
+        assert "so bring it back first" in shown.err
+        scene.put_back("damaged", cloud="b")
+        with api.open(url) as store:
+            assert head(store, HARMED) == third
+            store.repair()
+            assert head(store, HARMED) == third
+
+
 def test_voter_that_holds_the_last_sound_copy_but_one_is_not_made_to_forget_it(
     two: dict[str, str], scene: Scene, skyhold: Shell
 ) -> None:

@@ -21,7 +21,8 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
     """`errors` says why each voter takes no part; `sent`: the change was sent to some voter and may take effect.
 
     `Corrupt` code `register_damaged` where the voters that answer are enough, but what they hold of this register is
-    damaged: to wait for others does not help then.
+    damaged. Where others that do not answer would make a majority with those that are sound, the hint is to bring these
+    back first: they may hold a change that a recovery without them would lose.
     """
     reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(errors.items()))
     message = (
@@ -30,9 +31,11 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
     back = [name for name, error in errors.items() if error.code == VOTER_WENT_BACK]
     damaged = [name for name, error in errors.items() if error.code in {ACCEPTOR_DAMAGED, ACCEPTOR_RETIRED}]
     if (damaged or back) and voters - len(errors) + len(damaged) + len(back) > voters // 2:
+        harmed = sorted(damaged + back)
+        away = sorted(errors.keys() - {*harmed}) if voters - len(harmed) > voters // 2 else []
         if back and not damaged and not sent:
-            return rolled_back(key, message, back)
-        return _register_damaged(key, message, sorted(damaged + back), sent=sent)
+            return rolled_back(key, message, back, away=away)
+        return _register_damaged(key, message, harmed, away, sent=sent)
     if sent:
         return OutcomeUnknown(
             f"{message}; the change was sent, and takes effect or not once they do",
@@ -68,19 +71,19 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
     )
 
 
-def _register_damaged(key: str, message: str, damaged: list[str], *, sent: bool) -> SkyholdError:
+def _register_damaged(key: str, message: str, damaged: list[str], away: list[str], *, sent: bool) -> SkyholdError:
     if sent:
         return OutcomeUnknown(
             f"{message}; the change was sent, and is among what a recovery of this register finds, or lost",
             code="no_majority",
-            hint=f"Bring the register back, then look at it: {way_back(key)}",
+            hint=_first_those_away(away, f"Bring the register back, then look at it: {way_back(key)}"),
             key=key,
             buckets=damaged,
         )
     return Corrupt(
         f"{message}; nothing was changed",
         code=REGISTER_DAMAGED,
-        hint=f"See what is left of it, and bring it back: {way_back(key)}",
+        hint=_first_those_away(away, f"See what is left of it, and bring it back: {way_back(key)}"),
         key=key,
         buckets=damaged,
     )
@@ -95,6 +98,13 @@ def register_lost(key: str) -> Corrupt:
         hint=f"See what is left of it, and bring it back: {way_back(key)}",
         key=key,
     )
+
+
+def _first_those_away(away: Collection[str], otherwise: str) -> str:
+    if not away:
+        return otherwise
+    names = ", ".join(f"`{name}`" for name in away)
+    return f"First bring back {names}, which may hold intact what others hold damaged. If that cannot be: {otherwise}"
 
 
 def way_back(key: str) -> str:
@@ -137,14 +147,17 @@ def acceptor_retired(voter: str, key: str) -> Corrupt:
     )
 
 
-def rolled_back(key: str, why: str, buckets: Collection[str]) -> Corrupt:
+def rolled_back(key: str, why: str, buckets: Collection[str], *, away: Collection[str] = ()) -> Corrupt:
     """The error of a register of which voters show an older state than this machine has seen: to take it for the newest
     would be to lose, without a word, what was acknowledged since."""
     return Corrupt(
         f"Register {key} was rolled back in {', '.join(f'`{name}`' for name in sorted(buckets))}: {why}",
         code=REGISTER_ROLLED_BACK,
-        hint=f"Bring the buckets back to what they held, or the register to the newest that any of them holds: "
-        f"{way_back(key)}. If the store was recovered on purpose: skyhold connect URL --accept-rollback",
+        hint=_first_those_away(
+            away,
+            f"Bring the buckets back to what they held, or the register to the newest that any of them holds: "
+            f"{way_back(key)}. If the store was recovered on purpose: skyhold connect URL --accept-rollback",
+        ),
         key=key,
         buckets=sorted(buckets),
     )

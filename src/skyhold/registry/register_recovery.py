@@ -93,10 +93,12 @@ class RegisterPlan:
             return f"All changes of this register since epoch {self.epoch} began are lost{perhaps}"
         if self.seen is not None and self.seen > self.version:
             return f"Changes after version {self.version} are lost: this machine has seen version {self.seen}"
-        silent = [finding.voter for finding in self.voters if finding.state != "intact"]
+        others = [finding.voter for finding in self.voters if finding.state != "intact"]
+        away = [finding.voter for finding in self.voters if finding.state == "unknown"]
+        perhaps = f"; what {', '.join(away)} may hold is not looked at then, so bring it back first" if away else ""
         return (
             f"Changes after version {self.version} are lost, if there were any: "
-            f"those that only {', '.join(silent)} had accepted"
+            f"those that only {', '.join(others)} had accepted{perhaps}"
         )
 
     def to_json(self) -> dict[str, object]:
