@@ -8,14 +8,19 @@ import pytest
 
 import skyhold
 from skyhold.consensus.acceptor import COUNTER_MAX, Ballot
-from skyhold.consensus.acceptor_object import decode_acceptor, encode_acceptor, parse_object_key
-from skyhold.errors import Unavailable
+from skyhold.consensus.acceptor_object import decode_acceptor, encode_acceptor, object_key, parse_object_key
+from skyhold.errors import Corrupt, Unavailable
+from skyhold.registry.recovering import recover_register
+from skyhold.registry.register_recovery import RegisterPlan
+from skyhold.registry.root import register_key
+from skyhold.storage.settings import load_settings
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import head, level, push
 
 
-def poison(store: skyhold.Store, scene: Scene, name: str) -> None:
-    """Whoever may write this bucket, and has the keys that lie open in it, promises the greatest ballot everywhere."""
+def poison(store: skyhold.Store, scene: Scene, name: str, *, accepted: bool = False) -> None:
+    """Whoever may write this bucket, and has the keys that lie open in it, promises the greatest ballot everywhere;
+    `accepted` also under it the last value as one of the greatest version."""
     connection = store._connection
     incarnation = dict(connection.document.engine.voters)[name]
     registers = scene.cloud(name) / "registers"
@@ -23,8 +28,12 @@ def poison(store: skyhold.Store, scene: Scene, name: str) -> None:
         place = parse_object_key(str(path.relative_to(scene.cloud(name))))
         assert place is not None
         held = decode_acceptor(path.read_bytes(), *place, incarnation, connection.keys)
-        greatest = replace(held, state=replace(held.state, promised=Ballot(COUNTER_MAX, "f" * 32)))
-        path.write_bytes(encode_acceptor(greatest, *place, incarnation, connection.keys))
+        state = replace(held.state, promised=Ballot(COUNTER_MAX, "f" * 32))
+        if accepted and state.value:
+            last = state.value[-1]
+            value = (replace(last, value=replace(last.value, version=COUNTER_MAX - 1)),)
+            state = replace(state, accepted=state.promised, value=value)
+        path.write_bytes(encode_acceptor(replace(held, state=state), *place, incarnation, connection.keys))
 
 
 def test_push_goes_on_where_one_bucket_shows_the_greatest_ballot(scene: Scene, ada: Machine) -> None:
@@ -62,3 +71,29 @@ def test_minority_begins_anew_without_a_bucket_that_shows_the_greatest_ballot(sc
         assert (report.term, report.answered) == (2, ("a",))
         assert head(recovered) == first
         push(recovered, scene, 2)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_recovery_of_a_register_does_not_go_on_from_what_no_honest_bucket_can_show(
+    scene: Scene, ada: Machine, *, last: bool
+) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        level(store)
+        poison(store, scene, "b", accepted=True)
+        key = object_key(1, register_key(store.repository("team/m").id))
+    for name in "ac" if last else "a":
+        (scene.cloud(name) / key).write_bytes(b"damaged")
+    url = str(scene.cloud("a"))
+    with skyhold.open(url) as store, pytest.raises(Corrupt) as caught:
+        head(store)
+    assert caught.value.code == "register_damaged"
+    plans: list[RegisterPlan] = []
+    recover_register(url, "team/m", load_settings(), empty=last, consent=plans.append)[0].close()
+    states = {finding.voter: finding.state for finding in plans[0].voters}
+    assert states == {"a": "damaged", "b": "damaged", "c": "damaged" if last else "intact"}
+    with skyhold.open(url) as store:
+        if not last:
+            assert head(store) == first
+        second = push(store, scene, 2)
+        assert (head(store), store.engine_status().quorum) == (second, "whole")

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from skyhold.codec.frame import FrameKeys
-from skyhold.consensus.acceptor import AcceptorState, Ballot
+from skyhold.consensus.acceptor import AcceptorState, Ballot, beyond_reach
 from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, object_key
-from skyhold.consensus.no_majority import contended
-from skyhold.consensus.operation import Kept
+from skyhold.consensus.no_majority import contended, out_of_reach
+from skyhold.consensus.operation import Kept, version_of
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.voter import Voter
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, SkyholdError
@@ -53,8 +53,16 @@ class Acceptors:
     keys: FrameKeys
 
     def examine(self, key: str) -> list[Holding]:
-        """What each voter has of a register."""
-        return at_once(lambda voter: self._look(voter, key), self.voters, "examine")
+        """What each voter has of a register. What shows a ballot or a version that no honest acceptor can have counts
+        as damaged: the next epoch would go on from it."""
+        holdings = at_once(lambda voter: self._look(voter, key), self.voters, "examine")
+        states = {
+            holding.voter: AcceptorState() if holding.held is None else holding.held.state
+            for holding in holdings
+            if holding.error is None
+        }
+        far = beyond_reach(states, len(self.voters), version_of)
+        return [_forged(holding, key) if holding.voter in far else holding for holding in holdings]
 
     def retire(self, key: str, instead: Kept, proposer: str) -> list[Holding]:
         """Retire the acceptors of all voters that answer; what each has then. `instead` is written where nothing
@@ -107,6 +115,12 @@ class Acceptors:
             except SkyholdError as error:
                 return Holding(voter.name, error=error)
         return Holding(voter.name, error=contended(key, sent=False))
+
+
+def _forged(holding: Holding, key: str) -> Holding:
+    """Nothing of what it holds is used, but a retired acceptor it is."""
+    held = replace(holding.held, state=AcceptorState()) if holding.held is not None and holding.retired else None
+    return replace(holding, held=held, damage=out_of_reach(holding.voter, key).message)
 
 
 def newest_held(holdings: Sequence[Holding], voters: int) -> Kept | None:
