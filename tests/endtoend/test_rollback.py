@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import skyhold
-from skyhold.errors import Corrupt, SkyholdError
+from skyhold.errors import Corrupt, InvalidInput, SkyholdError
 from skyhold.registry.recovering import recover_register
 from skyhold.registry.register_recovery import RegisterPlan
 from skyhold.storage.settings import load_settings
@@ -191,6 +191,19 @@ def test_voter_that_is_admitted_again_counts_though_it_went_back(scene: Scene, a
     with skyhold.open(str(scene.cloud("c"))) as store:
         assert head(store) == second
         push(store, scene, 3)
+
+
+def test_sound_voter_is_not_made_to_begin_anew_while_another_has_gone_back(scene: Scene, ada: Machine) -> None:
+    _, second = pushed_twice(scene, keep_register(scene))
+    replay(scene, "a")
+    with skyhold.open(str(scene.cloud("b"))) as store:
+        for sound in "bc":
+            with pytest.raises(InvalidInput) as caught:
+                store.replace_voter(sound)
+            assert (caught.value.code, str(caught.value.hint).rsplit(" ", 1)[1]) == ("voter_needed", "a")
+        store.replace_voter("a")
+        store.replace_voter("c")
+        assert head(store) == second
 
 
 def test_status_names_the_voter_that_went_back(scene: Scene, ada: Machine) -> None:

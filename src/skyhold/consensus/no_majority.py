@@ -13,6 +13,9 @@ ACCEPTOR_DAMAGED: Final = "acceptor_damaged"
 ACCEPTOR_RETIRED: Final = "acceptor_retired"
 REGISTER_ROLLED_BACK: Final = "register_rolled_back"
 VOTER_WENT_BACK: Final = "voter_went_back"
+VOTER_OUT_OF_REACH: Final = "voter_out_of_reach"
+TO_ADMIT_AGAIN: Final = frozenset({ACCEPTOR_DAMAGED, VOTER_WENT_BACK, VOTER_OUT_OF_REACH})
+"""The codes of a voter that answers, and takes part again once it is admitted anew or another epoch begins."""
 NOT_TO_BE_HAD: Final = frozenset({REGISTER_DAMAGED, REGISTER_ROLLED_BACK})
 """The codes of a register whose voters answer, and do not hold what they did: to wait does not help."""
 
@@ -32,7 +35,8 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
     damaged = [name for name, error in errors.items() if error.code in {ACCEPTOR_DAMAGED, ACCEPTOR_RETIRED}]
     if (damaged or back) and voters - len(errors) + len(damaged) + len(back) > voters // 2:
         harmed = sorted(damaged + back)
-        away = sorted(errors.keys() - {*harmed}) if voters - len(harmed) > voters // 2 else []
+        away = sorted(name for name in errors.keys() - {*harmed} if errors[name].code != VOTER_OUT_OF_REACH)
+        away = away if voters - len(harmed) > voters // 2 else []
         if back and not damaged and not sent:
             return rolled_back(key, message, back, away=away)
         return _register_damaged(key, message, harmed, away, sent=sent)
@@ -184,7 +188,7 @@ def out_of_reach(voter: str, key: str) -> Corrupt:
     return Corrupt(
         f"Bucket `{voter}` shows a ballot or a version of register {key} that is far above what a majority of the "
         "voters shows: it was damaged or forged",
-        code="voter_out_of_reach",
+        code=VOTER_OUT_OF_REACH,
         hint=f"The store goes on without it. Admit it again: skyhold store voters replace {voter}",
         bucket=voter,
         key=key,

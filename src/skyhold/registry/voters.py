@@ -13,7 +13,7 @@ from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG
-from skyhold.consensus.no_majority import ACCEPTOR_DAMAGED, no_majority
+from skyhold.consensus.no_majority import TO_ADMIT_AGAIN, no_majority
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.voter import Voter
 from skyhold.errors import Corrupt, InvalidInput, SkyholdError
@@ -90,7 +90,7 @@ def refuse_needed_voter(connection: Connection, name: str, keys: Iterable[str]) 
         silent = {voter: held for voter in others if isinstance(held := shown[voter], SkyholdError)}
         if len(others) - len(silent) >= needed:
             return
-        damaged = sorted(voter for voter, error in silent.items() if error.code == ACCEPTOR_DAMAGED)
+        damaged = sorted(voter for voter, error in silent.items() if error.code in TO_ADMIT_AGAIN)
         if not damaged:
             raise no_majority(key, len(shown), silent, sent=False)
         raise InvalidInput(
