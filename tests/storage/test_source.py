@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skyhold.errors import Conflict, InvalidInput, NotFound
+from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from skyhold.storage.paths import colliding_paths, path_fault
 from skyhold.storage.source import changed_since, check_unchanged, find_source, open_source
 
@@ -159,6 +159,31 @@ def test_ignore_rules_defaults_and_optimizer_states(tmp_path: Path) -> None:
     assert paths(tmp_path) == everything
     assert paths(tmp_path, without_optimizer=True) == ["keep.part", "model.bin", "model.optimized.onnx"]
     assert ".git/" in find_source(tmp_path).ignored
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "device", "large", "folder", "no text"])
+def test_what_is_no_small_ignore_file_is_refused_and_holds_no_push_up(kind: str, tmp_path: Path) -> None:
+    folder, ignore, pipe = tmp_path / "model", tmp_path / "model" / ".skyholdignore", tmp_path / "pipe"
+    write(folder / "model.bin")
+    if kind == "pipe":
+        os.mkfifo(ignore)
+    elif kind == "link to a pipe":
+        os.mkfifo(pipe)
+        ignore.symlink_to(pipe)
+    elif kind == "device":
+        ignore.symlink_to("/dev/zero")
+    elif kind == "large":
+        ignore.touch()
+        os.truncate(ignore, 1 << 40)
+    elif kind == "folder":
+        ignore.mkdir()
+    else:
+        ignore.write_bytes(b"\xff")
+    with pytest.raises((InvalidInput, PermissionDenied)) as refused:
+        find_source(folder)
+    assert refused.value.code == ("source_unreadable" if kind == "folder" else "invalid_ignore_file")
+    assert str(ignore) in refused.value.message
 
 
 def test_an_ignored_offender_is_none(tmp_path: Path) -> None:

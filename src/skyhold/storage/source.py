@@ -14,6 +14,7 @@ All offenders are refused at once, before anything is sent.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -25,6 +26,7 @@ from typing import Final
 
 from pathspec import GitIgnoreSpec
 
+from skyhold.buckets.user_file import read_small_file
 from skyhold.buckets.user_path import absolute
 from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from skyhold.storage.own_places import OwnPlaces, is_bucket
@@ -288,15 +290,18 @@ def _rules(root: Path, without_optimizer: bool) -> GitIgnoreSpec:
     lines = [*DEFAULT_IGNORED, *(OPTIMIZER_IGNORED if without_optimizer else ())]
     path = root / IGNORE_FILE
     try:
-        if path.stat().st_size > IGNORE_FILE_BYTES_MAX:
-            raise InvalidInput(f"Expected {path} to be of at most 1 MiB", code="invalid_ignore_file")
-        lines += path.read_text("utf-8-sig").splitlines()
+        body, _ = read_small_file(path, IGNORE_FILE_BYTES_MAX)
+        lines += body.decode("utf-8-sig").splitlines()
         return GitIgnoreSpec.from_lines(lines)
     except FileNotFoundError:
         return GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
         raise InvalidInput(f"{path} is not an ignore file: {error}", code="invalid_ignore_file") from error
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise InvalidInput(f"Expected {path} to be of at most 1 MiB", code="invalid_ignore_file") from error
+        if error.errno == errno.EINVAL:
+            raise InvalidInput(f"Expected {path} to be a regular file", code="invalid_ignore_file") from error
         raise PermissionDenied(f"{path} cannot be read: {error.strerror}", code="source_unreadable") from error
 
 
