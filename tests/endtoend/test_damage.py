@@ -3,6 +3,7 @@ a repair mends it."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import skyhold
 from skyhold.buckets.bucket import ObjectInfo
 from skyhold.consensus.checkpoint import parse_checkpoint_key
-from skyhold.errors import Conflict, Corrupt, Unavailable
+from skyhold.errors import AlreadyExists, Conflict, Corrupt, Unavailable
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import new_operation_id, pause
 from skyhold.registry.store import Store
@@ -322,6 +323,57 @@ def test_missing_store_document_is_found_and_mended(scene: Scene, store: Store) 
     assert store.verify(deep=True).sound
     with Machine(scene.place / "other").at_work(), skyhold.connect(scene.clouds()[2]) as met:
         assert len(met.repository("fraud/scorer").log()) == 1
+
+
+@pytest.mark.parametrize("kind", ["flipped", "malformed", "large", "of another store"])
+def test_way_out_of_a_bucket_without_proof_that_it_was_admitted_is_true(
+    kind: str, scene: Scene, store: Store, tmp_path: Path
+) -> None:
+    """Its store.json is damaged, and so is each of its registers: what a repair names instead of itself leads back."""
+    document = scene.cloud("c") / "store.json"
+    if kind == "flipped":
+        flip(document, 0.9)
+    elif kind == "malformed":
+        document.write_bytes(b"{")
+    elif kind == "large":
+        os.truncate(document, 1 << 30)
+    else:
+        document.write_bytes(document.read_bytes().replace(store.status().store.encode(), b"f" * 32))
+    for path in objects(scene, "c", "registers"):
+        flip(path)
+    for report in (store.repair(), store.verify(), store.repair()):
+        told = report.unreachable["c"]
+        assert "If it is the right bucket, admit it again: " in told
+        again = told.partition("admit it again: ")[2].partition(";")[0]
+        assert again == (
+            "skyhold store voters replace c" if kind == "flipped" else "empty it, then run `skyhold repair`"
+        )
+        assert told.endswith("or take it out: skyhold bucket remove c")
+    if kind == "flipped":
+        store.replace_voter("c")
+    else:
+        with pytest.raises(AlreadyExists):
+            store.replace_voter("c")
+        scene.empty("c")
+    assert store.repair().sound
+    assert store.verify(deep=True).sound
+
+
+def test_bucket_without_proof_that_it_was_admitted_can_be_taken_out(scene: Scene, store: Store) -> None:
+    (scene.cloud("c") / "store.json").write_bytes(b"{")
+    for path in objects(scene, "c", "registers"):
+        flip(path)
+    store.remove_bucket("c")
+    assert store.verify(deep=True).sound
+
+
+@pytest.mark.parametrize("size_bytes", [(1 << 20) + 1, 6 << 30])
+def test_too_large_a_store_document_is_mended(size_bytes: int, scene: Scene, store: Store) -> None:
+    os.truncate(scene.cloud("c") / "store.json", size_bytes)
+    report = store.repair()
+    assert report.readmitted == ["c"]
+    assert report.sound
+    assert store.verify(deep=True).sound
 
 
 def test_foreign_store_in_a_bucket_is_never_written_to(scene: Scene, store: Store) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyhold.buckets.bucket import Capabilities
+from skyhold.buckets.bucket import Bucket, Capabilities
+from skyhold.buckets.folder import FolderBucket
+from skyhold.buckets.folder_making import create_folder_bucket
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.errors import (
@@ -25,7 +28,12 @@ from skyhold.errors import (
     SkyholdError,
 )
 from skyhold.security.keys import KeyFile, StoreKeys, new_keys
-from skyhold.storage.bootstrap import create_store_document, read_store_document, replace_store_document
+from skyhold.storage.bootstrap import (
+    create_store_document,
+    overwrite_store_document,
+    read_store_document,
+    replace_store_document,
+)
 from skyhold.storage.state import Acquaintance
 from skyhold.storage.store_document import (
     Engine,
@@ -179,6 +187,18 @@ def test_a_document_that_is_too_large_is_refused(size_bytes: int) -> None:
     bucket.write("store.json", bytes(size_bytes))
     with pytest.raises(Corrupt, match="larger than 1 MiB"):
         read_store_document(bucket, [])
+
+
+@pytest.mark.parametrize("size_bytes", [0, 100, (1 << 20) + 1, 60 << 20])
+@pytest.mark.parametrize("kind", ["memory", "folder"])
+def test_an_admission_replaces_whatever_is_there(kind: str, size_bytes: int, tmp_path: Path) -> None:
+    bucket: Bucket = new_bucket()
+    if kind == "folder":
+        create_folder_bucket(tmp_path)
+        bucket = FolderBucket(parse_location(str(tmp_path), name="a"))
+    bucket.write("store.json", bytes(size_bytes))
+    overwrite_store_document(bucket, DOCUMENT, KEYS)
+    assert read_store_document(bucket, [])[0].store == DOCUMENT.store
 
 
 def test_a_document_with_more_wraps_than_readers_try_is_not_written() -> None:

@@ -48,8 +48,7 @@ def _examine(connection: Connection, configured: ConfiguredBucket) -> Membership
         lost = _undocumented(name, error) if ours else _lost(name, error)
         return Membership(vacant or error.code != "bucket_not_found", vacant or ours, lost)
     except Corrupt as error:
-        ours = names_store(bucket) in {None, connection.document.store} and _is_ours(connection, configured, bucket)
-        return Membership(True, ours, _undocumented(name, error) if ours else error)
+        return _of_damaged_document(connection, configured, bucket, error)
     except SkyholdError as error:
         return Membership(not error.retryable, False, error)
     if document.incarnation != configured.incarnation or document.store != connection.document.store:
@@ -57,6 +56,21 @@ def _examine(connection: Connection, configured: ConfiguredBucket) -> Membership
     if document.engine.term > connection.document.engine.term and not connection.shared:
         return Membership(True, False, _recovered_elsewhere(name))
     return Membership(True, False, None, document.engine != connection.document.engine)
+
+
+def _of_damaged_document(
+    connection: Connection, configured: ConfiguredBucket, bucket: Bucket, error: Corrupt
+) -> Membership:
+    """A bucket that holds what only somebody with the store's keys could have put there is ours, unless its
+    `store.json` names another store. Of any other one a person decides."""
+    name, named, store = bucket.name, names_store(bucket), connection.document.store
+    try:
+        proven = _shows_membership(connection, configured, bucket)
+    except SkyholdError as failure:  # nobody is advised to empty what could not be looked at
+        return Membership(not failure.retryable, False, failure)
+    if proven and named in {None, store}:
+        return Membership(True, True, _undocumented(name, error))
+    return Membership(True, False, _doubtful(name, error, admissible=proven or named == store))
 
 
 def is_member(connection: Connection, configured: ConfiguredBucket, bucket: Bucket) -> bool:
@@ -78,29 +92,34 @@ def _is_empty(bucket: Bucket, location: BucketLocation, error: NotFound) -> bool
 
 
 def _is_ours(connection: Connection, configured: ConfiguredBucket, bucket: Bucket) -> bool:
-    """Whether a bucket holds what only somebody with the store's keys could have put there: a checkpoint, or what a
-    voter promised."""
+    """As `_shows_membership`; False also where that cannot be found out."""
     try:
-        for info in bucket.list(f"{CHECKPOINTS}/"):
-            try:
-                stored = read_checkpoint(bucket, info.key)
-                open_checkpoint(stored, info.key, connection.keys, connection.store_keys.name_key())
-            except (Corrupt, PermissionDenied):
-                continue
-            return True
-        for info in bucket.list(f"{REGISTERS}/"):
-            place = parse_object_key(info.key)
-            if place is None or info.size_bytes > ACCEPTOR_BYTES_MAX:
-                continue
-            try:
-                decode_acceptor(
-                    read_bounded(bucket, info.key, ACCEPTOR_BYTES_MAX), *place, configured.incarnation, connection.keys
-                )
-            except (Corrupt, PermissionDenied):
-                continue
-            return True
+        return _shows_membership(connection, configured, bucket)
     except SkyholdError:
         return False
+
+
+def _shows_membership(connection: Connection, configured: ConfiguredBucket, bucket: Bucket) -> bool:
+    """Whether a bucket holds what only somebody with the store's keys could have put there: a checkpoint, or what a
+    voter promised. Raises what the bucket raises."""
+    for info in bucket.list(f"{CHECKPOINTS}/"):
+        try:
+            stored = read_checkpoint(bucket, info.key)
+            open_checkpoint(stored, info.key, connection.keys, connection.store_keys.name_key())
+        except (Corrupt, NotFound, PermissionDenied):
+            continue
+        return True
+    for info in bucket.list(f"{REGISTERS}/"):
+        place = parse_object_key(info.key)
+        if place is None or info.size_bytes > ACCEPTOR_BYTES_MAX:
+            continue
+        try:
+            decode_acceptor(
+                read_bounded(bucket, info.key, ACCEPTOR_BYTES_MAX), *place, configured.incarnation, connection.keys
+            )
+        except (Corrupt, NotFound, PermissionDenied):
+            continue
+        return True
     return False
 
 
@@ -127,6 +146,17 @@ def _undocumented(name: str, error: SkyholdError) -> SkyholdError:
         f"Bucket `{name}` holds objects of the store, but its store.json is damaged or gone: {error.message}",
         code="store_document_damaged",
         hint="Run `skyhold repair`",
+        bucket=name,
+    )
+
+
+def _doubtful(name: str, error: Corrupt, *, admissible: bool) -> SkyholdError:
+    again = f"skyhold store voters replace {name}" if admissible else "empty it, then run `skyhold repair`"
+    return Corrupt(
+        f"The store.json of bucket `{name}` is damaged, and nothing else shows that it is the one that was admitted: "
+        f"{error.message}",
+        code="store_document_damaged",
+        hint=f"If it is the right bucket, admit it again: {again}; or take it out: skyhold bucket remove {name}",
         bucket=name,
     )
 

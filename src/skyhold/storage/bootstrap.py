@@ -125,13 +125,17 @@ def _is_passed(engine: Engine, by: Engine) -> bool:
 
 def overwrite_store_document(bucket: Bucket, document: StoreDocument, keys: StoreKeys) -> None:
     """Put a `store.json` in the place of whatever is there, in one step: an admission, which ends the incarnation that
-    was. Raises `Conflict` where somebody else replaced it at the same time."""
+    was. Raises `Conflict` where somebody else replaced it at the same time, which does not show where what is there is
+    too large to have a tag: of two admissions the last one stays then, as in a bucket without conditional puts."""
     body = encode_store_document(document, keys)
     if not (bucket.capabilities.conditional_create and bucket.capabilities.conditional_replace):
         bucket.write(STORE_DOCUMENT, body)
         return
     try:
         tagged = bucket.read_tagged(STORE_DOCUMENT)
+    except Corrupt:  # longer than any object that has a tag
+        bucket.write(STORE_DOCUMENT, body)
+        return
     except NotFound as error:
         if error.code == "bucket_not_found":
             raise
