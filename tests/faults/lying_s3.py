@@ -14,6 +14,7 @@ It checks no signature; `seen` keeps each request with its headers, for tests of
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import itertools
 import threading
@@ -441,10 +442,16 @@ def _flipped(body: bytes) -> bytes:
 
 
 def _gzip_bomb(lie: Lie, _objects: Objects, _key: str, stored: Stored, _asked: Mapping[str, str]) -> Reply:
-    press = zlib.compressobj(wbits=31)
-    size_bytes = min(lie.size_bytes, 1 << 30)  # a thousandth of it is sent
-    body = b"".join(press.compress(ZEROS) for _ in range(size_bytes // len(ZEROS))) + press.flush()
+    body = _bomb(min(lie.size_bytes, 1 << 30))
     return Reply(200, body, {**_object_headers(stored), "Content-Encoding": "gzip"})
+
+
+@functools.cache
+def _bomb(size_bytes: int) -> bytes:
+    """So many zeros compressed, a thousandth of it; once, since to do it for each request would stop this machine, and
+    not the client."""
+    press = zlib.compressobj(wbits=31)
+    return b"".join(press.compress(ZEROS) for _ in range(size_bytes // len(ZEROS))) + press.flush()
 
 
 _READS: Final[dict[str, ReadLiar]] = {
