@@ -65,6 +65,9 @@ def node() -> Iterator[Callable[[Callable[[socket.socket], None]], str]]:
                     with client, suppress(OSError):
                         client.recv(65536)
                         answer(client)
+                        client.shutdown(socket.SHUT_WR)  # to close what still has something to read would reset it
+                        while client.recv(65536):
+                            pass
 
         threading.Thread(target=serve, daemon=True).start()
         return f"127.0.0.1:{listener.getsockname()[1]}"
