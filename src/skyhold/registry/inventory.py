@@ -48,8 +48,8 @@ class RepositoryInventory:
 class Inventory:
     """The objects of a store. `expected` maps each key to the names of the buckets that shall hold it; `registers` are
     the keys of its registers; `lost_registers` have no checkpoint of their newest change in any bucket; `unreadable`
-    says why the names of the repositories could not be read, if so: what they reach is not known then; `unread` are the
-    repositories of which nothing is known."""
+    says why the names of the repositories could not be read, if so, and `way_out` what to do: what they reach is not
+    known then; `unread` are the repositories of which nothing is known."""
 
     repositories: tuple[RepositoryInventory, ...]
     expected: dict[str, frozenset[str]]
@@ -57,6 +57,7 @@ class Inventory:
     lost_registers: tuple[str, ...]
     unread: tuple[UnreadRepository, ...] = ()
     unreadable: str | None = None
+    way_out: str | None = None
 
     @property
     def complete(self) -> bool:

@@ -85,7 +85,8 @@ class StoreStatus:
 class RepairReport:
     """What a repair (or sync) mended, and what not. `readmitted` are buckets that had lost their store.json;
     `checkpoints` counts those that no bucket held any more, and that were written from this machine's registers;
-    `epoch` is the one that was begun to write registers anew whose copies were damaged, if any."""
+    `epoch` is the one that was begun to write registers anew whose copies were damaged, if any; `way_out` says what to
+    do first where another repair does not help."""
 
     dry_run: bool
     mended: list[Finding] = field(default_factory=list)
@@ -96,6 +97,7 @@ class RepairReport:
     epoch: int | None = None
     unreachable: dict[str, str] = field(default_factory=dict)
     damage: tuple[str, ...] = ()
+    way_out: str | None = None
 
     @property
     def sound(self) -> bool:
@@ -184,6 +186,7 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
             look.survey.distrusted |= found.keys()
             doubt(connection, found.values())
     report.damage, report.unreachable = look.damage, look.unreachable(members) | refused
+    report.way_out = look.way_out
     if dry_run:
         report.mended = list(look.survey.findings)
     else:

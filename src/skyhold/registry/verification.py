@@ -47,7 +47,7 @@ class VerifyReport:
 
     `findings` are objects that a bucket lacks or has damaged; `damage` says what else is wrong, wherever it lies.
     `lagging` maps buckets to what they have not got yet, which a sync brings. `unreachable` maps buckets to the reason
-    why they could not be looked at and what to do.
+    why they could not be looked at and what to do. `way_out` says what to do first, where a repair does not help.
 
     A deep one counts `versions`, and for each bucket how many it shall hold (`placed`) and how many were restored from
     it alone, byte for byte (`restored`); it accounts for every object of each bucket (`accounted`), and names those
@@ -66,6 +66,7 @@ class VerifyReport:
     restored: dict[str, int] = field(default_factory=dict)
     accounted: dict[str, Account] = field(default_factory=dict)
     unaccounted: tuple[Unaccounted, ...] = ()
+    way_out: str | None = None
 
     @property
     def sound(self) -> bool:
@@ -118,6 +119,14 @@ class Look:
                 found.append(f"No majority of the voters agrees on {what}: {reason}. See what is left: {way_back(key)}")
         return tuple(found)
 
+    @property
+    def way_out(self) -> str | None:
+        """What to do first for a register that cannot be read, if there is one: other mending leaves it as it is."""
+        hints = [self.inventory.way_out, *(item.hint for item in self.inventory.unread)]
+        if not self.registers.failed:
+            hints += [f"See what is left: {way_back(key)}" for key in self.registers.unsettled]
+        return next((hint for hint in hints if hint), None)
+
     def unreachable(self, members: Mapping[str, Membership]) -> dict[str, str]:
         """Why each bucket that could not be looked at could not be, and what to do."""
         errors = {name: bucket.error for name, bucket in self.survey.buckets.items() if bucket.error is not None}
@@ -152,6 +161,7 @@ def verify_store(connection: Connection, *, deep: bool, repository: str | None, 
         restored=restored.whole,
         accounted=look.accounts.of,
         unaccounted=tuple(sorted(look.accounts.unaccounted, key=lambda item: (item.bucket, item.key))),
+        way_out=look.way_out,
     )
 
 
@@ -235,7 +245,8 @@ def _read_registers(
         reason = (
             f"The names of the repositories cannot be read, so nothing of them was looked at: {with_way_out(error)}"
         )
-        return Inventory((), {}, frozenset(registers.keys), (), unreadable=reason), registers
+        none = Inventory((), {}, frozenset(registers.keys), (), unreadable=reason, way_out=error.hint)
+        return none, registers
     return inventory, examine_registers(connection, voters, None if repository is None else inventory.registers)
 
 

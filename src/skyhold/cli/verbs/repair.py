@@ -25,14 +25,14 @@ def command(session: Session, *, dry_run: bool) -> None:
 
     Where no good copy is left it names what is lost, leaves it untouched, and ends with status 10.
     """
-    from skyhold.cli.findings import refuse_unsound, tell_mended, way_out
+    from skyhold.cli.findings import refuse_unsound, tell_mended
 
     with session.store() as store, session.progress() as progress:
         report = store.repair(dry_run=dry_run, progress=progress)
     session.output.show(report.to_json(), quiet=[], human=lambda: tell_mended(report, "Repaired"))
     if not dry_run:
         refuse_unsound(
-            len(report.failed), report.unreachable, report.damage, hint=way_out(store.unread) or "skyhold verify --deep"
+            len(report.failed), report.unreachable, report.damage, hint=report.way_out or "skyhold verify --deep"
         )
     elif report.unreachable:
         session.output.next_step("skyhold status   # not all buckets could be looked at")

@@ -16,14 +16,12 @@ from skyhold.cli.command import Session, verb
 def command(session: Session, *, dry_run: bool) -> None:
     """Bring lagging buckets up to date: every replica that a policy wants and that is not there is copied and verified.
     After an interruption the same command continues."""
-    from skyhold.cli.findings import refuse_unsound, tell_mended, way_out
+    from skyhold.cli.findings import refuse_unsound, tell_mended
 
     with session.store() as store, session.progress() as progress:
         report = store.sync(dry_run=dry_run, progress=progress)
     session.output.show(report.to_json(), quiet=[], human=lambda: tell_mended(report, "Brought over"))
     if not dry_run:
-        refuse_unsound(
-            len(report.failed), report.unreachable, report.damage, hint=way_out(store.unread) or "skyhold verify"
-        )
+        refuse_unsound(len(report.failed), report.unreachable, report.damage, hint=report.way_out or "skyhold verify")
     elif report.unreachable:
         session.output.next_step("skyhold status   # not all buckets could be looked at")

@@ -40,7 +40,7 @@ def command(session: Session, *, deep: bool, repository: str | None) -> None:
     It changes nothing. Where damage or a loss is found it names each object and bucket and ends with status 10. A
     bucket that merely lacks objects lags: `skyhold sync` brings them.
     """
-    from skyhold.cli.findings import refuse_unsound, way_out
+    from skyhold.cli.findings import refuse_unsound
 
     with session.store() as store, session.progress() as progress:
         report = store.verify(deep=deep, repository=repository, progress=progress)
@@ -51,7 +51,7 @@ def command(session: Session, *, deep: bool, repository: str | None) -> None:
         len(report.findings),
         report.unreachable,
         report.damage,
-        hint=way_out(store.unread) or ("skyhold sync" if only_missing else "skyhold repair"),
+        hint=report.way_out or ("skyhold sync" if only_missing else "skyhold repair"),
         lagging=list(report.lagging) if only_missing else (),
     )
 
