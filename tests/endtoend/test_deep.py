@@ -142,8 +142,11 @@ def test_register_that_a_voter_lacks_is_missing_and_one_that_lags_is_no_damage(s
     old = register_of(scene, "b", "repository-*")
     key = named(scene, "b", old)
     kept = scene._kept("before") / old.relative_to(scene.place)
-    with skyhold.open(scene.clouds()[0]) as opened:
-        old.write_bytes(kept.read_bytes())
+    old.write_bytes(kept.read_bytes())
+    with (
+        Machine(scene.place / "other").at_work(),
+        skyhold.connect(scene.clouds()[0]) as opened,
+    ):  # one that saw no newer
         report = opened.verify(deep=True)
         assert report.sound
         assert report.lagging["b"].registers == (key,)
@@ -373,11 +376,11 @@ def test_registers_of_epochs_that_are_over_are_accounted_for_by_the_incarnations
 
 def test_lagging_bucket_is_reported_as_lagging_and_not_as_damaged(scene: Scene, store: Store, tmp_path: Path) -> None:
     level(store)
-    scene.keep("before")
+    away = scene.cloud("b").rename(tmp_path / "away")
     tuned = write_model(tmp_path / "tuned", rows=64, noise=0.001)
-    store.repository("fraud/scorer").push(tuned, message="Two", aliases=["champion"])
-    level(store)
-    scene.put_back("before", cloud="b")
+    with skyhold.open(scene.clouds()[0]) as pushing:
+        pushing.repository("fraud/scorer").push(tuned, message="Two", aliases=["champion"])
+    away.rename(scene.cloud("b"))
     with skyhold.open(scene.clouds()[0]) as opened:
         report = opened.verify(deep=True)
         assert {finding.problem for finding in report.findings} == {"missing"}
