@@ -272,6 +272,11 @@ def test_cloud_put_back_as_it_was_is_brought_up_to_date(scene: Scene, store: Sto
     assert status["a"] == status["c"] == 0
     assert pulls(store, tuned, tmp_path / "pulled")
     assert store.sync().sound
+    findings = store.verify().findings  # its voter has gone back, and takes no part in this epoch any more
+    assert {(found.bucket, found.key.partition("/")[0], found.problem) for found in findings} == {
+        ("b", "registers", "damaged")
+    }
+    assert store.repair().epoch == 2
     assert store.verify(deep=True).sound
 
 
