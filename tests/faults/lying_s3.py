@@ -448,10 +448,17 @@ def _gzip_bomb(lie: Lie, _objects: Objects, _key: str, stored: Stored, _asked: M
 
 @functools.cache
 def _bomb(size_bytes: int) -> bytes:
-    """So many zeros compressed, a thousandth of it; once, since to do it for each request would stop this machine, and
-    not the client."""
+    """So many zeros compressed, a thousandth of it. A block is compressed once and repeated: to compress all of them
+    for each request would stop this machine, and not the client."""
     press = zlib.compressobj(wbits=31)
-    return b"".join(press.compress(ZEROS) for _ in range(size_bytes // len(ZEROS))) + press.flush()
+    first = press.compress(ZEROS) + press.flush(zlib.Z_FULL_FLUSH)
+    again = press.compress(ZEROS) + press.flush(zlib.Z_FULL_FLUSH)  # without the header
+    end = zlib.compressobj(wbits=-15).flush()
+    checksum, count = 0, size_bytes // len(ZEROS)
+    for _ in range(count):
+        checksum = zlib.crc32(ZEROS, checksum)
+    trailer = checksum.to_bytes(4, "little") + (count * len(ZEROS) % (1 << 32)).to_bytes(4, "little")
+    return first + again * (count - 1) + end + trailer
 
 
 _READS: Final[dict[str, ReadLiar]] = {
