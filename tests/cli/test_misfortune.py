@@ -381,6 +381,7 @@ def test_lost_majority_is_named_and_what_is_known_is_read_by_asking_for_it(
     assert {item["register"] for item in document["stale"]} >= {"config", "names"}
     told = skyhold("doctor", status=1).out
     assert "1 of 3 voters answer, 2 are needed" in told
+    assert "skyhold doctor" not in told + skyhold("doctor", status=1).err
     assert "voter a" in told
     for cloud in store[:2]:
         cloud.with_name(f"{cloud.name} is away").rename(cloud)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ State = Literal["good", "warning", "problem"]
 
 EXTRAS: Final = {"s3": "obstore", "gcs": "google_crc32c", "azure": "azure.storage.blob", "etcd": "urllib3"}
 FREE_BYTES_MIN: Final = 1 * GIB
+_ADVICE_TO_EXAMINE: Final = re.compile(r"Look at them with `skyhold doctor`\. |: (see )?`skyhold doctor`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,4 +166,6 @@ def _engine(engine: EngineStatus) -> Iterator[Sign]:
 
 
 def _failed(topic: str, error: SkyholdError) -> Sign:
-    return Sign(topic, "problem", error.message, error.hint)
+    """Without the advice to run `skyhold doctor`: this is what it shows."""
+    hint = _ADVICE_TO_EXAMINE.sub("", error.hint or "")
+    return Sign(topic, "problem", error.message, hint or None)
