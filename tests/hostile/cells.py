@@ -210,7 +210,13 @@ class Trial:
 
     def _repair_by_hints(self) -> None:
         """Repair, do what the report says for what it could not do, and repair again."""
-        for name in self._hinted(self.expect("repair again", "repair", allow=None)):
+        repaired = self.expect("repair again", "repair", allow=None)
+        for bucket, reason in repaired.document.get("unreachable", {}).items():
+            if str(reason).endswith(
+                (". Run `skyhold repair`", "Connect by another bucket of the store, then run `skyhold repair`")
+            ):
+                self.complain(f"repair advises to run repair for bucket {bucket}: {reason}")
+        for name in self._hinted(repaired):
             self.expect("hinted", *name, allow=OK)
         self.expect("repair after its hints", "repair", allow=OK)
 

@@ -194,8 +194,12 @@ class _Trial:
 
     def mend(self) -> None:
         """The server speaks the truth again."""
-        if self.expect(ANY, "repair").status != 0:  # nothing in the bucket shows that it was the one which was admitted
-            self.expect(OK, "store", "voters", "replace", LIAR)
+        repaired = self.expect(ANY, "repair")
+        if repaired.status != 0:  # nothing in the bucket shows that it was the one which was admitted
+            again = ["store", "voters", "replace", LIAR]
+            if f"skyhold {' '.join(again)}" not in repaired.text:
+                self.complaints.append(f"repair does not name the way out: {repaired.document}")
+            self.expect(OK, *again)
         self.expect(OK, "repair")
         self.expect(OK, "verify", "--deep")
         self.read()
