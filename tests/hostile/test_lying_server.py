@@ -127,7 +127,7 @@ def test_every_command_goes_on_beside_a_voter_that_lies(name: str, lying_store: 
     lie = replace(LIES[name])
     complaints: list[str] = []
     with lying_store.at_work():
-        trial = _Trial(lying_store, complaints, trusted=lie.kind == "stored_other")
+        trial = _Trial(lying_store, complaints, trusted=lie.kind in {"stored_other", "not_stored"})
         lying_store.server.inject(lie)
         trial.read()
         trial.look()
@@ -140,8 +140,8 @@ def test_every_command_goes_on_beside_a_voter_that_lies(name: str, lying_store: 
 
 
 class _Trial:
-    """`trusted`: the lie is a checksum that is right, of bytes that are not what is stored. That is found out by
-    reading back later, and not by the push."""
+    """`trusted`: the lie is a checksum that is right, of bytes that are not stored, or not so. That is found out by
+    listing or reading back later, and not by the push."""
 
     def __init__(self, store: LyingStore, complaints: list[str], *, trusted: bool) -> None:
         self.store, self.complaints, self.head, self.trusted = store, complaints, store.head, trusted
