@@ -41,6 +41,7 @@ IMPATIENT: Final = RetryPolicy(
 DEADLINE_S: Final = 30.0
 LIAR: Final = "a"
 HONEST: Final = ("b", "c")
+HUGE_ERROR: Final = "huge-error-everything"
 OK: Final = frozenset({0})
 ANY: Final = frozenset({0, 8, 10})
 
@@ -58,7 +59,17 @@ def _lies() -> dict[str, Lie]:
         for kind in ("oversize", "flip", "stale", "empty", "missing", "sparse")
         for folder, key in (("registers", "registers/"), ("packs", "packs/"), ("store.json", "store.json"))
     }
-    return of_objects | of_any | stopped | parts
+    errors = {name: replace(lie, size_bytes=1 << 20) for name, lie in (of_any | stopped).items() if lie.kind == "error"}
+    return of_objects | of_any | stopped | errors | parts | {HUGE_ERROR: Lie("error")}
+
+
+def _parameter(name: str) -> object:
+    if name != HUGE_ERROR:
+        return name
+    reason = (
+        "obstore takes in the body of an error whole, as long as it is announced: this machine would be out of memory"
+    )
+    return pytest.param(name, marks=pytest.mark.xfail(run=False, reason=reason))
 
 
 LIES: Final = _lies()
@@ -121,7 +132,7 @@ def lying_store() -> Iterator[LyingStore]:
 
 
 @pytest.mark.timeout(0)  # each command has its deadline
-@pytest.mark.parametrize("name", random.Random(SEED).sample(sorted(LIES), COUNT))
+@pytest.mark.parametrize("name", map(_parameter, random.Random(SEED).sample(sorted(LIES), COUNT)))
 def test_every_command_goes_on_beside_a_voter_that_lies(name: str, lying_store: LyingStore) -> None:
     lying_store.put_back()
     lie = replace(LIES[name])
