@@ -210,10 +210,16 @@ REPLAYED_MAJORITY: Final = Rule(
     healed=False,
     mended=False,
 )
+REPLAYED_STORE: Final = replace(
+    REPLAYED_MAJORITY,
+    name="register `config` or `names` as it was before, in a majority",
+    says="As that of a repository, but that every repository is refused together.",
+    others=False,
+)
 RULES: Final = (
     INTACT_ELSEWHERE, LOST, LOST_PACK, LOST_DOCUMENT, LOST_NODE, LOST_ASIDE, LOST_TOMBSTONES, ENDED, DOCUMENT,
     DOCUMENTS, MACHINE_DOCUMENTS, REPOSITORY_REGISTER, STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT, REPLAYED,
-    REPLAYED_MAJORITY,
+    REPLAYED_MAJORITY, REPLAYED_STORE,
 )  # fmt: skip
 
 
@@ -225,7 +231,9 @@ def rule_of(damage: Damage, engine: str) -> Rule:  # noqa: PLR0911 - the table i
     if damage.name == "replay":
         if damage.kind == "store.json":
             return REPLAYED_DOCUMENT
-        return REPLAYED if damaged < MAJORITY else REPLAYED_MAJORITY
+        if damaged < MAJORITY:
+            return REPLAYED
+        return REPLAYED_MAJORITY if damage.kind == "repository" else REPLAYED_STORE
     if damage.kind == "store.json":
         if damaged >= MAJORITY:
             return MACHINE_DOCUMENTS if engine == "sqlite" and not everywhere else DOCUMENTS
