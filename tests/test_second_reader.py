@@ -271,7 +271,8 @@ def test_a_flipped_byte_in_any_object_is_found_by_both(
             assert '"sound": true' not in said
         else:
             assert key in capsys.readouterr().err
-            assert key in said
+            assert key in said or key.rpartition("/")[2] == "config"  # without which nothing can be verified
+            assert '"sound": true' not in said
         path.write_bytes(intact)
 
 
@@ -396,5 +397,6 @@ def test_bytes_after_the_end_of_any_object_are_found_by_both(
             assert '"sound": true' not in said
         else:
             assert key in capsys.readouterr().err
-            assert key in said
+            assert key in said or key.rpartition("/")[2] == "config"  # without which nothing can be verified
+            assert '"sound": true' not in said
         path.write_bytes(intact)

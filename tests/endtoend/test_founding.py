@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -130,24 +131,28 @@ def test_refused_init_that_cannot_be_undone_is_undone_by_the_next(
 def test_bucket_that_went_away_when_init_wrote_to_it_is_undone_by_the_next(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    list_objects, write_if = FolderBucket.list, FolderBucket.write_if
+    write_if, away = FolderBucket.write_if, list[str]()
 
     def written_and_away(bucket: FolderBucket, key: str, body: bytes, **condition: object) -> str:
         tag = write_if(bucket, key, body, **condition)  # type: ignore[arg-type]
-        if bucket.name == "b":
+        if bucket.name == "b" and key == "store.json":
             away.append(bucket.name)
             raise OutcomeUnknown("no answer came")
         return tag
 
-    def listed(bucket: FolderBucket, *arguments: object, **named: object) -> object:
-        if bucket.name in away:
-            raise Unavailable("away for a moment")
-        return list_objects(bucket, *arguments, **named)  # type: ignore[arg-type]
+    def unless_away(call: Callable[..., object]) -> Callable[..., object]:
+        def called(bucket: FolderBucket, *arguments: object, **named: object) -> object:
+            if bucket.name in away:
+                raise Unavailable("away for a moment")
+            return call(bucket, *arguments, **named)
 
-    away: list[str] = []
+        return called
+
     with monkeypatch.context() as patch:
         patch.setattr(FolderBucket, "write_if", written_and_away)
-        patch.setattr(FolderBucket, "list", listed)
+        for name in ("list", "read", "read_range", "read_stream", "read_tagged"):
+            if hasattr(FolderBucket, name):
+                patch.setattr(FolderBucket, name, unless_away(getattr(FolderBucket, name)))
         with pytest.raises(Unavailable, match="away for a moment"):
             skyhold.init(scene.clouds())
     assert (scene.cloud("b") / "store.json").exists()

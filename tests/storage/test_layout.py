@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,8 +88,13 @@ def test_every_truncation_of_a_head_is_found() -> None:
 )
 def test_a_place_with_lengths_that_cannot_be_is_refused(stored: int, raw: int) -> None:
     place = Place(PLACE.chunk_id, PLACE.pack, 64, stored, raw, 0, None)
+    with pytest.raises(ValueError, match="which cannot be"):  # a writer refuses what its readers do
+        page_of([(place, None)])
+    body, lengths = bytearray(page_of([(PLACE, None)])), struct.pack("<II", PLACE.stored_length, PLACE.raw_length)
+    at = body.index(lengths)
+    body[at : at + len(lengths)] = struct.pack("<II", stored, raw)
     with pytest.raises(Corrupt):
-        decode_page(page_of([(place, None)]), "name")
+        decode_page(body, "name")
 
 
 @pytest.mark.parametrize(("at", "what"), [(12 + 32 + 32, "pack"), (12 + 32 + 32 + 16, "base")])

@@ -26,6 +26,7 @@ class CatalogueFile:
 
     def _open(self) -> None:
         self._pid = os.getpid()
+        self._closed = False
         self._lock = threading.RLock()
         self._session = secrets.token_hex(8)
         self._session_file = _lock_session(self._sessions, self._session)
@@ -44,7 +45,9 @@ class CatalogueFile:
 
     def close(self) -> None:
         if self._pid == os.getpid():  # else all of it is the parent's
-            self._database.close()
+            with self._lock:  # a thread may still wait for a slow bucket, and would use what is closed under it
+                self._closed = True
+                self._database.close()
             (self._sessions / self._session).unlink(missing_ok=True)
             self._session_file.close()
 
@@ -81,6 +84,8 @@ class CatalogueFile:
         """The connection of this process, for one thread at a time."""
         self._follow_fork()
         with self._lock, _translated(self._path):
+            if self._closed:
+                raise Unavailable(f"Catalogue {self._path} was closed", code="catalogue_closed", hint="Run it again")
             yield self._database
 
     def _follow_fork(self) -> None:
