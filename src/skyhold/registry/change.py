@@ -258,8 +258,7 @@ def _check_name_free(snapshot: Snapshot, change: Change, ref: Ref) -> None:
         update = next((update for update in change.refs if update.ref == other), None)
         if update.version if update else state is not None and state.version is not None:
             raise AlreadyExists(
-                f"`{ref.name}` is the name of {'an' if other.kind is RefKind.ALIAS else 'a'} {other.kind} already; "
-                "nothing was changed",
+                f"`{ref.name}` is the name of {other.kind.phrase} already; nothing was changed",
                 code="ref_name_taken",
                 hint="Choose another name",
                 ref=str(ref),

@@ -34,6 +34,11 @@ class RefKind(StrEnum):
     TAG = "tag"
     ALIAS = "alias"
 
+    @property
+    def phrase(self) -> str:
+        """`a branch`, `a tag`, `an alias`"""
+        return f"{'an' if self is RefKind.ALIAS else 'a'} {self}"
+
 
 _REF_NAMES: Final = {RefKind.BRANCH: _BRANCH_NAME, RefKind.TAG: _TAG_NAME, RefKind.ALIAS: _ALIAS_NAME}
 
@@ -53,7 +58,7 @@ class Ref:
         ):
             slash = ", joined by `/`" if self.kind is RefKind.BRANCH else ""
             raise InvalidInput(
-                f"Expected the name of {'an' if self.kind is RefKind.ALIAS else 'a'} {self.kind} but got {self.name!r}",
+                f"Expected the name of {self.kind.phrase} but got {self.name!r}",
                 code="invalid_ref_name",
                 hint=f"Use letters, digits, `_`, `-` and single dots inside{slash}; a version's id is no name",
                 name=self.name,
@@ -83,7 +88,7 @@ def check_new_ref(ref: Ref) -> Ref:
     else:
         return ref
     raise InvalidInput(
-        f"A {ref.kind} cannot be called {ref.name!r}: {why}",
+        f"{ref.kind.phrase.capitalize()} cannot be called {ref.name!r}: {why}",
         code="invalid_ref_name",
         hint=f"Choose another name, such as `v{ref.name}` or `release-{ref.name}`" if "/" not in ref.name else None,
         name=ref.name,
