@@ -62,9 +62,10 @@ class Node:
             self.process = None
 
     def pause(self) -> None:
-        """Its port goes on to take connections, and nothing answers there."""
+        """Its port goes on to take connections, and nothing answers there: each of its threads has stopped."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         assert self.process is not None

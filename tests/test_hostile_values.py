@@ -102,7 +102,7 @@ def parameters() -> Iterator[tuple[str, str, str]]:
                     yield owner, method, name
 
 
-@pytest.mark.parametrize(("owner", "method", "name"), parameters())
+@pytest.mark.parametrize(("owner", "method", "name"), list(parameters()))
 def test_public_method_refuses_hostile_values_by_errors_of_its_own(
     scene: Scene, store: Store, monkeypatch: pytest.MonkeyPatch, owner: str, method: str, name: str
 ) -> None:

@@ -132,7 +132,7 @@ def lying_store() -> Iterator[LyingStore]:
 
 
 @pytest.mark.timeout(0)  # each command has its deadline
-@pytest.mark.parametrize("name", map(_parameter, random.Random(SEED).sample(sorted(LIES), COUNT)))
+@pytest.mark.parametrize("name", [_parameter(name) for name in random.Random(SEED).sample(sorted(LIES), COUNT)])
 def test_every_command_goes_on_beside_a_voter_that_lies(name: str, lying_store: LyingStore) -> None:
     lying_store.put_back()
     lie = replace(LIES[name])
