@@ -85,6 +85,7 @@ bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone, etcd);
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_cli.py
 	$(BIN)/python benchmarks/bench_codec.py
+	$(BIN)/python benchmarks/bench_s3_client.py
 	$(BIN)/python benchmarks/bench_store.py
 	$(BIN)/python benchmarks/bench_consensus.py
 

@@ -9,9 +9,9 @@ import json
 import sys
 import time
 
-import obstore  # noqa: F401 - imported before the clock starts, as everything else
 from far_voters import BUCKET, Region
 
+import skyhold.buckets.s3  # noqa: F401 - imported before the clock starts, as everything else
 from skyhold.buckets.location import parse_location
 
 if __name__ == "__main__":

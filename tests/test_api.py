@@ -23,7 +23,7 @@ from tests.endtoend.machines import Scene
 NAMES = [
     "Policy", "Progress", "Repository", "SkyholdError", "Store", "Version", "connect", "init", "open", "recover",
 ]  # fmt: skip
-HEAVY = ("numpy", "zstandard", "cryptography", "blake3", "obstore", "rich", "click", "pyfastcdc", "sqlite3")
+HEAVY = ("numpy", "zstandard", "cryptography", "blake3", "botocore", "rich", "click", "pyfastcdc", "sqlite3")
 EXAMPLE = '''
 """How a program uses Skyhold; a type checker reads it in strict mode, and the test runs it."""
 from pathlib import Path

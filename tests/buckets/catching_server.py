@@ -42,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", "0")
         self.end_headers()
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer  # noqa: N815
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_CONNECT = answer  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -6,6 +6,8 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -121,6 +123,51 @@ def test_listing_that_breaks_its_promises_is_given_up(server: LyingS3, bucket: B
     sent = server.count()
     time.sleep(0.3)
     assert server.count() == sent, "nothing goes on behind our back"
+
+
+@pytest.mark.parametrize("kind", ["huge_page", "error"])
+def test_page_or_error_of_20_gib_is_not_taken_in(server: LyingS3, bucket: Bucket, cheap: None, kind: Kind) -> None:
+    server.inject(Lie(kind, calls=READS | WRITES | LISTS))
+    calls: list[Read] = [lambda bucket: list(bucket.list("l/"))]
+    if kind == "error":
+        calls += [lambda bucket: bucket.read("k"), lambda bucket: bucket.write("k", BODY)]
+    for call in calls:
+        with pytest.raises(Unavailable):
+            call(bucket)
+
+
+def test_listing_that_is_slow_in_all_is_given_up(cheap: None) -> None:
+    """Each page comes in time, and has keys."""
+    pages = Pages("lab", POLICY)
+    with pytest.raises(Unavailable) as caught:
+        for number in range(1000):
+            pages.fetch(lambda: time.sleep(0.1))
+            pages.turn(str(number), 5)
+    assert caught.value.code == "bucket_misbehaves"
+    assert "has listed" in str(caught.value)
+
+
+def test_rate_of_a_listing_leaves_out_the_time_of_who_takes_it() -> None:
+    pages = Pages("lab", replace(POLICY, stall_timeout_s=0.02))
+    for number in range(4):
+        pages.fetch(lambda: None)
+        time.sleep(0.05)
+        pages.turn(str(number), 1)
+
+
+@pytest.mark.parametrize("kind", ["silent", "drip", "endless"])
+def test_closing_a_bucket_ends_the_calls_that_are_under_way(server: LyingS3, kind: Kind) -> None:
+    patient = open_bucket(server.location("a"))  # it waits for 20 s and longer
+    server.inject(Lie(kind, delay_s=0.5))
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(lambda: list(patient.list())), threads.submit(lambda: patient.read("k"))]
+        time.sleep(0.5)
+        began_s = time.monotonic()
+        patient.close()
+        errors = [call.exception(timeout=30) for call in calls]
+    assert time.monotonic() - began_s < 5
+    assert isinstance(errors[0], Unavailable)
+    assert errors[0].code == "bucket_closed"
 
 
 def test_listing_without_end_is_given_up_after_as_many_objects_as_there_can_be(

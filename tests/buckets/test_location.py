@@ -136,13 +136,13 @@ def test_other_bucket_names_are_refused(name: str) -> None:
 
 
 def test_missing_extra_names_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "obstore", None)
-    for module in ("skyhold.buckets.s3", "skyhold.buckets.s3_options", "skyhold.buckets.obstore_process"):
+    monkeypatch.setitem(sys.modules, "requests", None)
+    for module in ("skyhold.buckets.google", "skyhold.buckets.google_credentials"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(InvalidInput) as caught:
-        open_bucket(parse_location("s3://b"))
+        open_bucket(parse_location("gs://bucket"))
     assert caught.value.code == "extra_missing"
-    assert caught.value.hint == "pip install 'skyhold[s3]'"
+    assert caught.value.hint == "pip install 'skyhold[gcs]'"
 
 
 @pytest.mark.parametrize("url", ["az://account/container", "gs://bucket", "/srv/models"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -13,12 +16,14 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.check import check_bucket
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import open_bucket
-from skyhold.errors import Corrupt, OutcomeUnknown, PermissionDenied
+from skyhold.errors import Corrupt, OutcomeUnknown, PermissionDenied, Unavailable
 from tests import servers
 from tests.buckets.conformance import QUICK, BucketConformance, every_call, tag_of
 from tests.buckets.places import SeaweedPlace, ThroughProxy, VersitygwPlace
 from tests.buckets.scripted_server import Reply, scripted
 from tests.faults.bucket_faults import BucketFaults
+from tests.faults.lies import Lie
+from tests.faults.lying_s3 import CREDENTIALS, LyingS3, lying_s3
 from tests.faults.proxy import WRITES, Fault, FaultProxy
 
 
@@ -125,3 +130,46 @@ def test_store_that_stores_nothing_is_found_out_whatever_tag_it_gives(monkeypatc
                 bucket.write("k", b"bytes")
             assert caught.value.code == "stored_differently"
             assert [request.split()[0] for request in server.requests] == ["PUT", "GET"]
+
+
+@pytest.fixture
+def lying(monkeypatch: pytest.MonkeyPatch) -> Iterator[LyingS3]:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with lying_s3() as server:
+        yield server
+
+
+def test_put_that_was_stored_is_confirmed_by_reading_back_where_its_reply_has_no_tag(lying: LyingS3) -> None:
+    lying.inject(Lie("no_etag"))
+    with open_bucket(lying.location("models"), QUICK) as bucket:
+        bucket.write("k", b"bytes")
+        tag = bucket.write_if("new", b"first", expected_tag=None)
+        assert tag == tag_of(bucket, "new")
+        assert bucket.write_if("new", b"next", expected_tag=tag) == tag_of(bucket, "new")
+    assert bytes(lying.buckets["models"].by_key["k"].body) == b"bytes"
+
+
+def test_refusal_by_a_condition_that_was_not_sent_is_no_conflict(lying: LyingS3) -> None:
+    lying.inject(Lie("stored_but_refused"))
+    with open_bucket(lying.location("models"), QUICK) as bucket, pytest.raises(Unavailable) as caught:
+        bucket.write("k", b"bytes")
+    assert caught.value.code == "bucket_misbehaves"
+
+
+SEALED = {"ETag": f'"{"0" * 32}"', "x-amz-server-side-encryption": "aws:kms"}
+
+
+@pytest.mark.parametrize(("digest", "reads"), [(b"bytes", 0), (b"other", 1)])
+def test_checksum_is_compared_where_encryption_makes_the_tag_another(
+    digest: bytes, reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under SSE-KMS: nothing is read back where the store repeats the SHA-256."""
+    monkeypatch.setenv("ANY_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("ANY_SECRET_ACCESS_KEY", "any")
+    checksum = base64.b64encode(hashlib.sha256(digest).digest()).decode()
+    with scripted(Reply(headers=SEALED | {"x-amz-checksum-sha256": checksum}), Reply(404)) as server:
+        bucket = open_bucket(parse_location("s3://models", endpoint=server.url, credentials="env:ANY"), QUICK)
+        with nullcontext() if not reads else pytest.raises(Corrupt):
+            bucket.write("k", b"bytes")
+        assert len(server.requests) == 1 + reads

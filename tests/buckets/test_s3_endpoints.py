@@ -16,10 +16,11 @@ from cryptography.x509.oid import NameOID
 
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import open_bucket
-from skyhold.buckets.retry import RetryPolicy
-from skyhold.errors import PermissionDenied, Unavailable
+from skyhold.buckets.s3_options import endpoint_of
+from skyhold.errors import InvalidInput, PermissionDenied, Unavailable
 from tests import servers
 from tests.buckets.conformance import QUICK
+from tests.buckets.scripted_server import Reply, scripted
 
 
 def name_of(text: str) -> x509.Name:
@@ -89,20 +90,40 @@ def test_certificate_of_a_private_authority_is_trusted_where_its_file_is_given_a
     assert [info.key for info in bucket.list()] == ["k"]
 
 
-@pytest.mark.usefixtures("right")
 @pytest.mark.parametrize(
     ("path_style", "sent_to"),
-    [(None, "https://s3.invalid/styled/p/k"), (True, "https://s3.invalid/styled/p/k"),
-     (False, "https://styled.s3.invalid/p/k")],
-)  # fmt: skip
-def test_bucket_stands_in_the_path_of_an_endpoint_unless_the_host_is_asked_for(
+    [(None, "https://s3.invalid/styled"), (True, "https://s3.invalid/styled"), (False, "https://styled.s3.invalid")],
+)
+def test_bucket_is_in_the_path_of_an_endpoint_unless_the_host_is_asked_for(
     path_style: bool | None, sent_to: str
 ) -> None:
-    """No name server knows `.invalid` (RFC 6761), so the error tells where the request was to go."""
-    location = parse_location("s3://styled/p", endpoint="https://s3.invalid", credentials="env:RIGHT")
-    with pytest.raises(Unavailable) as caught:
-        open_bucket(replace(location, path_style=path_style), RetryPolicy(attempts_max=1)).read("k")
-    assert sent_to in str(caught.value.__cause__)
+    location = parse_location("s3://styled/p", endpoint="https://s3.invalid")
+    assert endpoint_of(replace(location, path_style=path_style)).url == sent_to
+
+
+@pytest.mark.parametrize(
+    ("region", "sent_to"),
+    [(None, "https://styled.s3.us-east-1.amazonaws.com"), ("eu-west-3", "https://styled.s3.eu-west-3.amazonaws.com"),
+     ("cn-north-1", "https://styled.s3.cn-north-1.amazonaws.com.cn")],
+)  # fmt: skip
+def test_bucket_of_amazon_is_a_host_of_its_region(region: str | None, sent_to: str) -> None:
+    assert endpoint_of(replace(parse_location("s3://styled"), region=region)).url == sent_to
+
+
+def test_region_that_the_store_names_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANY_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("ANY_SECRET_ACCESS_KEY", "any")
+    wrong = b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-3</Region></Error>"
+    for reply in (Reply(301, headers={"x-amz-bucket-region": "eu-west-3"}), Reply(400, wrong)):
+        with scripted(reply) as server, pytest.raises(InvalidInput) as caught:
+            open_bucket(parse_location("s3://models", endpoint=server.url, credentials="env:ANY"), QUICK).read("k")
+        assert "region=eu-west-3" in (caught.value.hint or "")
+
+
+def test_directory_bucket_is_refused() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        open_bucket(parse_location("s3://models--use1-az4--x-s3")).read("k")
+    assert caught.value.code == "invalid_location"
 
 
 def test_three_vendors_with_three_kinds_of_credentials_serve_one_process(

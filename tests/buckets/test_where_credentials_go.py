@@ -168,9 +168,46 @@ def test_no_redirect_takes_a_request_to_another_host(scheme: str, status: int) -
     assert len(errors) == 7
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("scheme", URLS)
+def test_no_redirect_takes_a_request_to_another_port_of_its_host(scheme: str, status: int) -> None:
+    with catching() as attacker, catching(status=status, location=attacker.url) as named:
+        use(open_bucket(parse_location(URLS[scheme], endpoint=named.url), ONCE))
+        assert named.caught
+        assert attacker.caught == []
+
+
+@pytest.mark.parametrize("scheme", URLS)
+def test_no_redirect_is_followed_where_the_environment_names_a_proxy(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with catching("127.0.0.2") as attacker, catching(status=307, location=attacker.url) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.2")
+        use(open_bucket(parse_location(URLS[scheme], endpoint="http://minio.invalid", allow_http=True), ONCE))
+        assert proxy.caught
+        assert attacker.caught == []
+
+
+def test_tls_goes_through_a_proxy_as_a_tunnel_with_its_own_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    with catching() as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url.replace("//", "//ada:word@"))
+        errors = use(open_bucket(parse_location("s3://models", endpoint="https://minio.invalid"), ONCE))
+        assert proxy.caught[0].startswith("CONNECT minio.invalid:443")
+        assert "Proxy-Authorization: Basic YWRhOndvcmQ=" in proxy.caught[0]
+    assert not any(secret in request for request in proxy.caught for secret in SECRETS)
+    assert {error.code for error in errors} == {"unreachable"}
+
+
+def test_proxy_of_a_kind_that_is_not_spoken_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1080")
+    with pytest.raises(InvalidInput) as caught:
+        open_bucket(parse_location("s3://models", endpoint="https://minio.invalid"), ONCE).read("k")
+    assert caught.value.code == "unsupported_proxy"
+
+
 @pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
 def test_proxy_of_the_environment_is_used(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What keeps S3 from following redirects is a proxy, too, and does not take the place of one that is needed."""
     with catching() as proxy:
         monkeypatch.setenv(variable, proxy.url)
         use(open_bucket(parse_location("s3://models", endpoint="http://minio.invalid", allow_http=True), ONCE))
@@ -178,11 +215,11 @@ def test_proxy_of_the_environment_is_used(variable: str, monkeypatch: pytest.Mon
         assert proxy.caught[0].startswith("GET http://minio.invalid/models/k")
 
 
-@pytest.mark.parametrize("variable", ["AWS_METADATA_ENDPOINT", "AWS_CONTAINER_CREDENTIALS_FULL_URI"])
+@pytest.mark.parametrize("variable", ["AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_CONTAINER_CREDENTIALS_FULL_URI"])
 def test_servers_of_roles_are_asked_for_credentials(
     variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are not hosts of the bucket, and what keeps S3 from other hosts leaves them out."""
+    """They are named by the variables of the vendor's own chain, and are not hosts of the bucket."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
     (tmp_path / "token").write_text("token")

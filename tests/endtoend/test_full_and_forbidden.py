@@ -25,7 +25,7 @@ from tests.endtoend.killing import in_child
 from tests.endtoend.machines import CLOUDS, Scene
 
 NOBODY = 65534
-OF_CLOUDS = tuple(f"skyhold.buckets.{name}" for name in ("azure", "google", "s3", "obstore"))
+OF_CLOUDS = tuple(f"skyhold.buckets.{name}" for name in ("azure", "google", "s3"))
 DISK_BYTES = 8 << 20
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk or become somebody else")

@@ -31,7 +31,7 @@ BOUND_S = 60.0
 def server(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Iterator[LyingS3]:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    with lying_s3() as server, mock.patch.object(S3Bucket.__init__, "__defaults__", (IMPATIENT,)):
+    with lying_s3() as server:
         yield server
 
 
@@ -40,7 +40,8 @@ def store(server: LyingS3, scene: Scene) -> Iterator[Store]:
     urls = [f"s3://{name}?endpoint={server.url}&credentials=env:LYING" for name in ("aaa", "bbb", "ccc")]
     with skyhold.init(urls) as made:
         made.repository("team/m", create=True).push(write_model(scene.place / "one", rows=64), message="One")
-        yield made
+    with mock.patch.object(S3Bucket.__init__, "__defaults__", (IMPATIENT,)), skyhold.open(urls[1]) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("command", ["log", "pull", "push", "status", "verify"])

@@ -34,6 +34,7 @@ from skyhold.buckets.bucket import (
     check_range,
     range_not_satisfiable,
 )
+from skyhold.buckets.in_time import within
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, azure_rules
@@ -41,7 +42,6 @@ from skyhold.buckets.wire import (
     checksum_refused,
     error_of_no_reply,
     truncated,
-    within,
 )
 from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied, SkyholdError
 from skyhold.units import Buffer
@@ -131,7 +131,7 @@ class AzureBucket(Bucket):
         token: str | None = None
         pages = Pages(self.name, self._policy)
         while True:  # bounded by `pages`, and by who counts what is listed
-            names, token = retrying(self._policy, partial(self._page, prefix, token))
+            names, token = pages.fetch(partial(retrying, self._policy, partial(self._page, prefix, token)))
             yield from names
             if not token:
                 return

@@ -9,15 +9,21 @@ is `bucket_misbehaves`, which is not tried again: the other buckets go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
 
 from skyhold.buckets.bucket import Bucket, ObjectInfo, is_key
 from skyhold.buckets.retry import MISBEHAVES, RetryPolicy
 from skyhold.errors import Corrupt, Unavailable
 
+T = TypeVar("T")
+
 LISTED_KEYS_MAX: Final = 1 << 21
 """The most objects of one listing: 128 TiB of full packs."""
+LISTED_KEYS_PER_S_MIN: Final = 200
+"""A page of a thousand takes a store well below a second; so many a second are owed once the time for one is over."""
+LISTING_S_MAX: Final = 1800.0
+"""The longest that all pages of one listing are waited for."""
 EMPTY_PAGES_MAX: Final = 1000
 """The most pages in a row that bring no new key: stores pass over deleted objects in pages of their own."""
 OBJECT_SIZE_MAX: Final = 1 << 60
@@ -114,22 +120,38 @@ def at_most(bucket: Bucket, prefix: str, keys_max: int) -> Iterator[ObjectInfo]:
 
 
 class Pages:
-    """The progress of a listing over its pages: a token must be a new one, and keys must come now and then."""
+    """The progress of a listing over its pages: a token must be a new one, and keys must come, at a rate. Time counts
+    only while the store is waited for."""
 
     def __init__(self, bucket: str, policy: RetryPolicy) -> None:
         self._bucket, self._limit_s = bucket, policy.listing_timeout_s
         self._token: str | None = None
         self._empty = 0
-        self._since_s = time.monotonic()
+        self._empty_s = 0.0
+        self._keys = 0
+        self._waited_s = 0.0
+
+    def fetch(self, page: Callable[[], T]) -> T:
+        """The result of `page`, which asks the store for the next one."""
+        began_s = time.monotonic()
+        try:
+            return page()
+        finally:
+            waited_s = time.monotonic() - began_s
+            self._waited_s += waited_s
+            self._empty_s += waited_s
 
     def turn(self, token: str, keys: int) -> None:
         """Count a page of so many keys which names `token` for the next. Raises code `bucket_misbehaves`."""
         if token == self._token:
             raise misbehaves(self._bucket, "lists the same page again and again")
         self._token = token
+        self._keys += keys
+        if self._waited_s > min(self._limit_s + self._keys / LISTED_KEYS_PER_S_MIN, LISTING_S_MAX):
+            raise misbehaves(self._bucket, f"has listed {self._keys} objects in {self._waited_s:.0f} s, and no end")
         if keys:
-            self._empty, self._since_s = 0, time.monotonic()
+            self._empty, self._empty_s = 0, 0.0
             return
         self._empty += 1
-        if self._empty > EMPTY_PAGES_MAX or time.monotonic() - self._since_s > self._limit_s:
+        if self._empty > EMPTY_PAGES_MAX or self._empty_s > self._limit_s:
             raise misbehaves(self._bucket, f"lists {self._empty} pages in a row without an object")

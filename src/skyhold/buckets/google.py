@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -39,6 +40,7 @@ from skyhold.buckets.google_errors import (
     error_of_token,
 )
 from skyhold.buckets.google_upload import MultipartForm, crc32c_base64
+from skyhold.buckets.in_time import within
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules, google_rules
@@ -53,7 +55,6 @@ from skyhold.buckets.wire import (
     no_other_credentials,
     take_reply,
     truncated,
-    within,
 )
 from skyhold.errors import NotFound, PermissionDenied, SkyholdError, Unavailable
 from skyhold.units import Buffer
@@ -147,7 +148,7 @@ class GoogleBucket(Bucket):
             query["startOffset"] = self._prefix + after  # inclusive, hence the comparison below
         pages = Pages(self.name, self._policy)
         while True:  # bounded by `pages`, and by who counts what is listed
-            found, token = retrying(self._policy, lambda: self._page(query))
+            found, token = pages.fetch(partial(retrying, self._policy, partial(self._page, query)))
             yield from (info for info in found if info.key > after)
             if not token:
                 return

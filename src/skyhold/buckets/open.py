@@ -15,11 +15,11 @@ from skyhold.errors import InvalidInput
 _DRIVERS: Final = {
     "file": ("skyhold.buckets.folder", "FolderBucket", ""),
     "memory": ("skyhold.buckets.memory", "MemoryBucket", ""),
-    "s3": ("skyhold.buckets.s3", "S3Bucket", "s3"),
+    "s3": ("skyhold.buckets.s3", "S3Bucket", ""),
     "gs": ("skyhold.buckets.google", "GoogleBucket", "gcs"),
     "az": ("skyhold.buckets.azure", "AzureBucket", "azure"),
 }
-"""Scheme: module, class, the extra of our package that brings its SDK."""
+"""Scheme: module, class, the extra of our package that brings the SDK without which the module cannot be imported."""
 
 
 def open_bucket(location: BucketLocation, policy: RetryPolicy | None = None) -> Bucket:

@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 MISBEHAVES: Final = "bucket_misbehaves"
 """The code of what a store does on purpose, or for ever: it is not asked again."""
+CLOSED: Final = "bucket_closed"
+"""The code of a call that was under way when its bucket was closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def may_repeat(error: SkyholdError) -> bool:
     """Whether the same request may succeed if it is sent again: the store was unavailable, or bytes were cut short or
     damaged on the way."""
     if isinstance(error, Unavailable):
-        return error.code != MISBEHAVES
+        return error.code not in {MISBEHAVES, CLOSED}
     return isinstance(error, Corrupt) and error.code == "checksum_refused"
 
 

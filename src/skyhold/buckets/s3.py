@@ -1,26 +1,21 @@
-"""`S3Bucket`: Amazon S3 and every compatible endpoint, on `obstore` (the fastest measured; it releases the GIL).
+"""`S3Bucket`: Amazon S3 and every compatible endpoint, over `s3_http`.
 
-obstore's own retries are off: ordinary calls go through `retry.py`, and a conditional put is one request. Its only
-time limit covers a whole request, so there is one store object, with its own connections, for each of a few limits:
-a transfer's grows with its size, and a conditional put's is the caller's deadline. obstore makes room for what a reply
-announces, and looks for the next page of a listing for as long as there is one: so a body is taken in parts once its
-size is known to be right, and a listing has a limit of its own.
-Small objects are read on the connections of conditional puts, which most often follow.
-Every upload is signed with the SHA-256 of its body and declares it again as its checksum: the provider refuses others.
-That it holds what it acknowledged is seen by its tag, where that is the MD5 of the body; else the bytes are read back.
+Ordinary calls go through `retry.py`; a conditional put is one request. Each upload is signed with the SHA-256 of its
+body and declares it again as its checksum: the provider refuses other bytes. That it holds what it acknowledged is seen
+by its tag, where that is the MD5 of the body, or by the checksum that it repeats; else the bytes are read back.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from email.utils import parsedate_to_datetime
+from functools import partial
+from hashlib import sha256
+from typing import Any, Final
 
-from skyhold.buckets.bounded import Pace, below, check_size, listed, misbehaves
+from skyhold.buckets.bounded import Pace, Pages, check_size, listed, misbehaves
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
     TAGGED_BYTES_MAX,
@@ -30,215 +25,234 @@ from skyhold.buckets.bucket import (
     ObjectInfo,
     Tagged,
     check_key,
+    check_range,
     range_not_satisfiable,
 )
+from skyhold.buckets.in_time import within
 from skyhold.buckets.location import BucketLocation
-from skyhold.buckets.obstore_process import abandon, next_within, obstore_here
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
-from skyhold.buckets.rules import BucketRules, unknown_rules
-from skyhold.buckets.s3_checksum import md5_in, md5_of, not_confirmed, stored_differently
-from skyhold.buckets.s3_errors import Request, failure_of, to_error
-from skyhold.buckets.s3_listing import Listing
-from skyhold.buckets.s3_options import StoreOptions
+from skyhold.buckets.rules import BucketRules
+from skyhold.buckets.s3_checksum import CHECKSUM, is_sealed_as, md5_in, md5_of, not_confirmed, stored_differently
+from skyhold.buckets.s3_credentials import Source, key_source
+from skyhold.buckets.s3_errors import Request, error_of_no_reply, failure_of, to_error
+from skyhold.buckets.s3_http import NoReply, Reply, Wires
+from skyhold.buckets.s3_listing import PAGE_BYTES_MAX, Page, in_order, page_query, read_page
+from skyhold.buckets.s3_options import endpoint_of
+from skyhold.buckets.s3_subresources import SUBRESOURCES, read_rules
+from skyhold.buckets.s3_xml import ERROR_BYTES_MAX, NoDocument
 from skyhold.errors import NotFound, SkyholdError, Unavailable
 from skyhold.units import Buffer
 
-T = TypeVar("T")
-
-READ_LIMIT_STEP: Final = 8
-"""64, 512 and 4096 s: so that reads of all sizes share three sets of connections."""
-ARRIVING_BYTES_MIN: Final = 1
-"""Take what has come, so that a slow reply is noticed: as fast as larger parts, which obstore would put together."""
-LIST_BATCH: Final = 1000
-DEADLINE_S_MIN: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """What belongs to one process: the options with the credentials in them, and the store object of each limit."""
-
-    process: int
-    options: StoreOptions
-    stores: dict[tuple[float, bool], Any] = field(default_factory=dict)
+DEFAULT_POLICY: Final = RetryPolicy()
 
 
 class S3Bucket(Bucket):
-    """See the module. Options and credentials are looked up when the bucket is first used, and again after a fork."""
+    """See the module. Endpoint and credentials are looked up when the bucket is first used, and again after a fork."""
 
     capabilities = Capabilities(compares_md5=True)
 
-    def __init__(self, location: BucketLocation, policy: RetryPolicy | None = None) -> None:
+    def __init__(self, location: BucketLocation, policy: RetryPolicy = DEFAULT_POLICY) -> None:
         self.name, self.url = location.name, location.url
         self._location = location
-        self._policy = policy or RetryPolicy()
+        self._policy = policy
         self._prefix = f"{location.prefix}/" if location.prefix else ""
-        self._short_s = _limit_past(self._policy.stall_timeout_s)
-        self._opened: _Opened | None = None
+        self._opened: tuple[Wires, Source] | None = None
+
+    def __repr__(self) -> str:
+        return f"S3Bucket({self.url!r})"
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
-        check_key(key)
-        return b"" if length == 0 else retrying(self._policy, lambda: self._read_once(key, start, length))
+        request = Request(self.name, check_key(key), start, length)
+
+        def attempt() -> Buffer:
+            with self._get(request) as reply:
+                return self._body(reply, request, self._following_bytes(reply, request, OBJECT_BYTES_MAX))
+
+        return b"" if length == 0 else retrying(self._policy, attempt)
 
     def read_stream(
         self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
     ) -> Iterator[Buffer]:
+        """A transfer that breaks is taken up where it broke, of the same object."""
         check_key(key)
-        tag: str | None = None
+        tag = ""
 
         def attempt(done_bytes: int) -> Iterator[Buffer]:
             nonlocal tag
-            rest = None if length is None else length - done_bytes
-            request = Request(self.name, key, start + done_bytes, rest)
-            result = self._get(request, {"if_match": tag} if tag else {})
-            tag = result.meta["e_tag"]
-            expected = _expected_bytes(result, request, OBJECT_BYTES_MAX)
-            held = bytearray()
-            for part in self._arriving(result, request, expected):
-                held += part
-                if len(held) >= part_bytes:
-                    yield held
-                    held = bytearray()
-            if held:
-                yield held
+            left = None if length is None else length - done_bytes
+            request = Request(self.name, key, start + done_bytes, left, resumed=bool(tag))
+            with self._get(request, {"if-match": tag} if tag else {}) as reply:
+                tag = tag or _tag_of(reply)
+                left_bytes = self._following_bytes(reply, request, OBJECT_BYTES_MAX)
+                pace = Pace(self._policy, self.name, key)
+                while left_bytes:
+                    part = self._body(reply, request, min(part_bytes, left_bytes), pace)
+                    left_bytes -= len(part)
+                    yield part
 
         return iter(()) if length == 0 else resuming(self._policy, attempt)
 
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
         request = Request(self.name, check_key(key))
-        # Of a default policy this is the limit of a conditional put: the two share their connections.
-        small_read_limit_s = _limit_within(min(WRITE_IF_DEADLINE_S, 1.5 * self._policy.stall_timeout_s))
-
-        def attempt() -> Tagged | None:
-            try:
-                options: dict[str, object] = {"if_none_match": unless_tag} if unless_tag else {}
-                result = self._get(request, options, small_read_limit_s)
-            except _NotModified:
-                return None
-            return Tagged(self._body(result, request, TAGGED_BYTES_MAX), result.meta["e_tag"])
-
-        return retrying(self._policy, attempt)
+        return retrying(self._policy, lambda: self._read_tagged(request, TAGGED_BYTES_MAX, unless_tag))
 
     def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
-        request = Request(self.name, check_key(key))
-        limit_s = _limit_past(self._policy.upload_timeout_s(len(body)))
-        tag = retrying(self._policy, lambda: self._put(request, body, "overwrite", limit_s))
-        if md5_in(tag) != (md5 or md5_of(body)) and not self._holds(key, body):
+        request, digest = Request(self.name, check_key(key)), sha256(body).digest()
+
+        def attempt() -> tuple[str, bool]:
+            with self._put(request, body, digest, {}) as reply:
+                tag = _tag_of(reply)
+                return tag, md5_in(tag) == (md5 or md5_of(body)) or is_sealed_as(digest, reply.headers)
+
+        tag, confirmed = retrying(self._policy, attempt)
+        if not confirmed and not self._holds(key, body):
             raise stored_differently(self.name, key)
         return tag
 
     def write_if(
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
     ) -> str:
-        check_key(key)
-        if deadline_s < DEADLINE_S_MIN:
-            raise Unavailable(
-                f"The deadline of the write of `{key}` passed before it was sent to bucket `{self.name}`",
-                code="deadline_passed",
-                bucket=self.name,
-                key=key,
-            )
-        begun_s = time.monotonic()
-        request = Request(self.name, key, conditional=True, replacing=expected_tag is not None)
-        mode = "create" if expected_tag is None else {"e_tag": expected_tag}
-        tag = self._put(request, body, mode, _limit_within(deadline_s))
-        if md5_in(tag) != md5_of(body):
-            self._confirm(key, body, tag, begun_s + deadline_s - time.monotonic())
-        return tag
+        request = Request(self.name, check_key(key), conditional=True, replacing=expected_tag is not None)
+        condition = {"if-none-match": "*"} if expected_tag is None else {"if-match": expected_tag}
+        sent = bytes(body)  # the caller may go on before we do
+        digest = sha256(sent).digest()
+
+        def attempt() -> str:
+            with self._put(request, sent, digest, condition, deadline_s) as reply:
+                tag = _tag_of(reply)
+                if tag and (md5_in(tag) == md5_of(sent) or is_sealed_as(digest, reply.headers)):
+                    return tag
+            return self._confirmed(request, sent, tag)
+
+        return within(deadline_s, attempt, self.name, key)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """As the port says. Raises `Corrupt` code `listing_out_of_order` where a store that keeps objects in folders
         (SeaweedFS) lists `a/b` before `a-b`: to go on would pass over objects."""
-        return listed(self.name, prefix, after, self._listed(prefix, after))
+        return listed(self.name, prefix, after, in_order(self.name, self._listed(prefix, after)))
 
     def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
-        listing = Listing(self.name, prefix, after)
-        while True:  # bounded: each round yields an object, or ends, or `retrying` raises
-            stream, found = retrying(self._policy, lambda: self._begin(listing))
-            while found:
-                yield from listing.wanted(found)
-                if listing.ended:
-                    return
-                try:
-                    found = self._next_batch(stream)
-                except SkyholdError:
-                    break  # take it up after the last object, with a budget of its own
-            else:
+        pages, token = Pages(self.name, self._policy), ""
+        while True:  # bounded by `pages`, and by who counts what is listed
+            page = pages.fetch(partial(retrying, self._policy, partial(self._page, prefix, after, token)))
+            yield from page.found
+            if not page.token:
                 return
+            pages.turn(page.token, len(page.found))
+            token = page.token
+
+    def _page(self, prefix: str, after: str, token: str) -> Page:
+        request = Request(self.name, "", listing=True)
+        query = page_query(self._prefix + prefix, after and self._prefix + after, token)
+        with self._call(request, "GET", query=query) as reply:
+            body = self._whole(reply, request, PAGE_BYTES_MAX)
+        if body is None:
+            raise misbehaves(self.name, f"sends a page of a listing of more than {PAGE_BYTES_MAX} bytes")
+        try:
+            return read_page(body, self.name, self._prefix)
+        except NoDocument as error:
+            raise misbehaves(self.name, f"sends a listing that cannot be read: {str(error)[:80]}") from error
 
     def delete(self, key: str) -> None:
         request = Request(self.name, check_key(key))
-
-        def attempt() -> None:
-            try:
-                self._call(request, lambda: obstore_here().delete(self._store(self._short_s), self._prefix + key))
-            except NotFound as error:
-                if error.code != "object_not_found":
-                    raise
-
-        retrying(self._policy, attempt)
+        try:
+            retrying(self._policy, lambda: self._call(request, "DELETE").close())
+        except NotFound as error:
+            if error.code != "object_not_found":
+                raise
 
     def rules(self) -> BucketRules:
         """What `?lifecycle`, `?versioning` and `?object-lock` tell."""
-        from skyhold.buckets.s3_subresources import ask_rules
-
-        signed = StoreOptions(self._location).signed_bucket()
-        return ask_rules(signed) if signed else unknown_rules("Only obstore's own chain has this bucket's credentials")
+        return read_rules({name: self._told(name)[1:] for name in SUBRESOURCES})
 
     def server_time(self) -> datetime | None:
         """The clock of the store, from the Date of a reply."""
-        from skyhold.buckets.s3_subresources import ask_time
-
-        signed = StoreOptions(self._location).signed_bucket()
-        return ask_time(signed) if signed else None
+        date = self._told("versioning")[0].get("date", "")
+        try:
+            return parsedate_to_datetime(date) if date else None
+        except ValueError:
+            return None
 
     def close(self) -> None:
-        self._opened = None
+        opened = self._opened
+        if opened is not None and opened[0].belong_here:
+            opened[0].close()
 
-    def _read_once(self, key: str, start: int, length: int | None) -> Buffer:
-        request = Request(self.name, key, start, length)
-        return self._body(self._get(request, {}), request, OBJECT_BYTES_MAX)
+    # Requests
 
-    def _get(self, request: Request, options: dict[str, object], limit_s: float | None = None) -> Any:
+    def _get(self, request: Request, headers: Mapping[str, str] | None = None) -> Reply:
         """The reply to one GET of the request's range, its body still to be read."""
-        if request.start < 0 or (request.length or 0) < 0:
-            raise range_not_satisfiable(request.key, request.start, request.length)
-        if request.length is not None:
-            options = options | {"range": (request.start, request.start + request.length)}
-        elif request.start:
-            options = options | {"range": {"offset": request.start}}
-        whole_s = _limit_past(self._policy.download_timeout_s(request.length or OBJECT_BYTES_MAX), READ_LIMIT_STEP)
-        store = self._store(whole_s, reading=True) if limit_s is None else self._store(limit_s)
-        path = self._prefix + request.key
-        return self._call(request, lambda: obstore_here().get(store, path, options=options))
+        start, length, wanted = request.start, request.length, dict(headers or {})
+        if start < 0 or (length or 0) < 0:
+            raise range_not_satisfiable(request.key, start, length)
+        if start or length is not None:
+            wanted["range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
+        return self._call(request, "GET", headers=wanted)
 
-    def _body(self, result: Any, request: Request, limit_bytes: int) -> Buffer:
-        body = bytearray(_expected_bytes(result, request, limit_bytes))
-        view, filled = memoryview(body), 0
-        for part in self._arriving(result, request, len(body)):
-            view[filled : filled + len(part)] = part
-            filled += len(part)
+    def _read_tagged(self, request: Request, limit_bytes: int, unless_tag: str | None = None) -> Tagged | None:
+        with self._get(request, {"if-none-match": unless_tag} if unless_tag else {}) as reply:
+            if reply.status == 304:
+                return None
+            return Tagged(
+                self._body(reply, request, self._following_bytes(reply, request, limit_bytes)), _tag_of(reply)
+            )
+
+    def _following_bytes(self, reply: Reply, request: Request, limit_bytes: int) -> int:
+        """How many bytes of the object a reply to a read holds: its headers say it, and agree with what was asked."""
+        start, length, announced = request.start, request.length, reply.announced_bytes
+        try:
+            if start or length is not None:
+                served, _, whole = reply.headers.get("content-range", "").removeprefix("bytes ").partition("/")
+                end = check_range(request.key, int(whole), start, length)
+                agreed = reply.status == 206 and served == f"{start}-{end - 1}" and announced == end - start
+            else:
+                agreed, end = reply.status == 200 and announced is not None, announced or 0
+        except ValueError:
+            agreed, end = False, 0
+        if not agreed:
+            raise _truncated(request)
+        if length is None:
+            check_size(request.bucket, request.key, end - start, limit_bytes)
+        return end - start
+
+    def _body(self, reply: Reply, request: Request, size_bytes: int, pace: Pace | None = None) -> bytearray:
+        """The next bytes of a reply's body, which must have them."""
+        body, filled = bytearray(size_bytes), 0
+        try:
+            for part in reply.take(size_bytes, pace or Pace(self._policy, self.name, request.key)):
+                body[filled : filled + len(part)] = part
+                filled += len(part)
+        except NoReply as error:
+            raise error_of_no_reply(error, request) from error
+        if filled != size_bytes:
+            raise _truncated(request)
         return body
 
-    def _arriving(self, result: Any, request: Request, missing: int) -> Iterator[memoryview]:
-        """What comes of a reply's body, until all of it is there."""
-        pace = Pace(self._policy, self.name, request.key)
-        parts = iter(result.stream(min_chunk_size=ARRIVING_BYTES_MIN))
-        while missing > 0:
-            part = self._call(request, lambda: next(parts, None))
-            if part is None or len(part) > missing:
-                raise _truncated(request)
-            missing -= len(part)
-            pace.add(len(part))
-            yield memoryview(part)
+    def _whole(self, reply: Reply, request: Request, limit_bytes: int) -> bytes | None:
+        """All of the body of a reply that is no object's, or None where it has more than `limit_bytes`."""
+        announced = reply.announced_bytes
+        if announced is not None and announced > limit_bytes:
+            return None
+        try:
+            body = b"".join(reply.take(limit_bytes + 1, Pace(self._policy, self.name, "")))
+        except NoReply as error:
+            raise error_of_no_reply(error, request) from error
+        if len(body) > limit_bytes:
+            return None
+        if announced is not None and len(body) != announced:
+            raise _truncated(request)
+        return body
 
-    def _put(self, request: Request, body: Buffer, mode: object, limit_s: float) -> str:
-        result = self._call(
-            request,
-            lambda: obstore_here().put(
-                self._store(limit_s), self._prefix + request.key, body, mode=mode, use_multipart=False
-            ),
-        )
-        return str(result["e_tag"])
+    def _put(
+        self,
+        request: Request,
+        body: Buffer,
+        digest: bytes,
+        condition: Mapping[str, str],
+        limit_s: float | None = None,
+    ) -> Reply:
+        headers = {"x-amz-content-sha256": digest.hex(), CHECKSUM: b64encode(digest).decode(), **condition}
+        return self._call(request, "PUT", headers=headers, body=body, limit_s=limit_s)
 
     def _holds(self, key: str, body: Buffer) -> bool:
         """Whether the bytes of an object are these, by reading them back."""
@@ -252,100 +266,69 @@ class S3Bucket(Bucket):
             return False
         return offset == len(view)
 
-    def _confirm(self, key: str, body: Buffer, tag: str, left_s: float) -> None:
-        """Raise `OutcomeUnknown` unless a conditional put gives back what was sent, under its tag: somebody else may
-        have replaced it since, or the store has never held it."""
-        request = Request(self.name, key)
+    def _confirmed(self, request: Request, body: bytes, tag: str) -> str:
+        """The tag of what a conditional put has stored. Raises `OutcomeUnknown` unless the store gives it back: another
+        client may have replaced it since, or the store has never held it."""
         try:
-            result = self._get(request, {}, _limit_within(max(DEADLINE_S_MIN, left_s)))
-            same = result.meta["e_tag"] == tag and bytes(self._body(result, request, len(body))) == bytes(body)
+            found = self._read_tagged(Request(self.name, request.key), len(body))
         except SkyholdError as error:
-            raise not_confirmed(self.name, key) from error
-        if not same:
-            raise not_confirmed(self.name, key)
+            raise not_confirmed(self.name, request.key) from error
+        if found is None or bytes(found.body) != body or not found.tag or found.tag != (tag or found.tag):
+            raise not_confirmed(self.name, request.key)
+        return found.tag
 
-    def _begin(self, listing: Listing) -> tuple[Any, Sequence[ObjectInfo]]:
-        """The stream of what is left of a listing, and its first batch."""
-        folder, offset = listing.begin()
-        stream = obstore_here().list(
-            self._store(self._short_s, reading=True),
-            prefix=(self._prefix + folder).rstrip("/") or None,
-            offset=self._prefix + offset if offset else None,
-            chunk_size=LIST_BATCH,
-        )
-        return stream, self._next_batch(stream)
+    def _told(self, subresource: str) -> tuple[Mapping[str, str], int, bytes]:
+        """Headers, status and body of the reply to a question about the bucket; none, 0 and none where none came."""
+        request = Request(self.name, "")
 
-    def _next_batch(self, stream: Any) -> Sequence[ObjectInfo]:
-        request, limit_s = Request(self.name, "", listing=True), self._policy.listing_timeout_s
+        def attempt() -> tuple[Mapping[str, str], int, bytes]:
+            with self._exchange(request, "GET", query={subresource: ""}) as reply:
+                return reply.headers, reply.status, self._whole(reply, request, ERROR_BYTES_MAX) or b""
+
         try:
-            found = self._call(request, lambda: next_within(stream, limit_s))
-        except TimeoutError as error:
-            raise misbehaves(self.name, f"lists no object for {limit_s:g} s, and no end") from error
-        return [self._info(meta) for meta in found or ()]
+            return retrying(self._policy, attempt)
+        except Unavailable:
+            return {}, 0, b""
 
-    def _info(self, meta: Any) -> ObjectInfo:
-        key, tag = below(self.name, self._prefix, meta["path"]), meta["e_tag"] or ""
-        return ObjectInfo(key, meta["size"], tag, meta["last_modified"], tag, md5_in(tag))
+    def _call(self, request: Request, method: str, **sent: Any) -> Reply:
+        """The reply to a request where it is a success, or says that nothing was modified."""
+        reply = self._exchange(request, method, **sent)
+        if reply.status in {200, 204, 206, 304}:
+            return reply
+        with reply:
+            try:
+                failure = failure_of(reply.status, reply.headers, self._whole(reply, request, ERROR_BYTES_MAX))
+            except Unavailable:  # the status alone says what happened
+                failure = failure_of(reply.status, reply.headers, None)
+        raise to_error(failure, request)
 
-    def _store(self, limit_s: float, *, reading: bool = False) -> Any:
-        """The store object whose requests end after `limit_s`, and those that are `reading` also after a stall; made
-        anew in a forked process. Two threads that come
-        first may both make one: either serves, so no lock is needed that a fork could leave locked."""
+    def _exchange(self, request: Request, method: str, **sent: Any) -> Reply:
+        """One request on the wire, with what `Wires.exchange` takes, and its reply."""
+        wires, keys = self._here()
+        path = f"/{self._prefix}{request.key}" if request.key else ""
+        try:
+            return wires.exchange(method, keys(), path=path, **sent)
+        except NoReply as error:
+            raise error_of_no_reply(error, request) from error
+
+    def _here(self) -> tuple[Wires, Source]:
+        """The connections and keys of this process. Two threads that come first may both make them: either serves, so
+        no lock is needed that a fork could leave locked."""
         opened = self._opened
-        if opened is None or opened.process != os.getpid():
-            if opened is not None:
-                abandon(opened)
-            opened = self._opened = _Opened(os.getpid(), StoreOptions(self._location))
-        store = opened.stores.get((limit_s, reading))
-        if store is None:
-            store = opened.options.store(self._policy, limit_s, reading=reading)
-            opened.stores[limit_s, reading] = store
-        return store
-
-    def _call(self, request: Request, call: Callable[[], T]) -> T:
-        """The one place where obstore's exceptions become ours."""
-        try:
-            return call()
-        except (SkyholdError, TimeoutError):
-            raise
-        except Exception as error:
-            failure = failure_of(error)
-            if failure.status == 304:
-                raise _NotModified from error
-            raise to_error(failure, request) from error
+        if opened is None or not opened[0].belong_here:
+            opened = self._opened = Wires(endpoint_of(self._location), self._policy), key_source(self._location)
+        return opened
 
 
-class _NotModified(Exception):
-    """The conditional GET found the tag that the caller has."""
-
-
-def _limit_past(time_s: float, step: int = 2) -> float:
-    """One of few limits, at or after this time: a power of `step`."""
-    return float(step ** math.ceil(math.log(time_s, step)))
-
-
-def _limit_within(deadline_s: float) -> float:
-    """One of few limits, none past the deadline."""
-    return math.exp2(math.floor(math.log2(deadline_s) * 4) / 4)
-
-
-def _expected_bytes(result: Any, request: Request, limit_bytes: int) -> int:
-    """How many bytes the reply must hold, checked against what was asked, and against what such an object can have
-    where all of it was asked for."""
-    served_start, served_end = result.range
-    if request.length is not None and served_end - served_start < request.length:
-        raise range_not_satisfiable(request.key, request.start, request.length)
-    if served_start != request.start or (request.length is not None and served_end - served_start > request.length):
-        raise _truncated(request)
-    if request.length is None:
-        check_size(request.bucket, request.key, served_end - served_start, limit_bytes)
-    return int(served_end - served_start)
+def _tag_of(reply: Reply) -> str:
+    return reply.headers.get("etag", "")
 
 
 def _truncated(request: Request) -> Unavailable:
     return Unavailable(
         f"Bucket `{request.bucket}` sent other bytes of `{request.key}` than were asked for",
         code="truncated_reply",
+        hint="Try again; if it stays so, look at the bucket: skyhold bucket check " + request.bucket,
         bucket=request.bucket,
         key=request.key,
     )

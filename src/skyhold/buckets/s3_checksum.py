@@ -1,19 +1,24 @@
-"""What an S3 tag says of the bytes behind it, and the errors of a store that holds others than it acknowledged. Pure.
+"""What an S3 reply says of the bytes that are stored, and the errors of a store that holds others than it acknowledged.
+Pure.
 
-The tag of an object that was put whole is the MD5 of its bytes, but under SSE-KMS, SSE-C, in directory buckets, and in
-some compatible stores. obstore gives no other field of a reply (none of `x-amz-checksum-*`), so that a tag which is not
-the MD5 of what was sent proves nothing in either direction, and the bytes are read back.
+The tag of an object that was put whole is the MD5 of its bytes, but under SSE-KMS, SSE-C, and in some compatible
+stores. Each put asks the store to keep its SHA-256, and to repeat it in the reply. Where the tag is another, and
+encryption is not the reason for it, the bytes are read back.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from skyhold.errors import Corrupt, OutcomeUnknown
 from skyhold.units import Buffer
 
+CHECKSUM: Final = "x-amz-checksum-sha256"
+_BY_CUSTOMER: Final = "x-amz-server-side-encryption-customer-algorithm"
 _MD5: Final = re.compile(r'"?([0-9a-fA-F]{32})"?')
 
 
@@ -25,6 +30,12 @@ def md5_in(tag: str) -> bytes:
     """The MD5 that a tag may be, or nothing."""
     found = _MD5.fullmatch(tag)
     return bytes.fromhex(found[1]) if found else b""
+
+
+def is_sealed_as(digest: bytes, headers: Mapping[str, str]) -> bool:
+    """Whether the reply to a put shows why its tag is no MD5, and repeats the SHA-256 of what was sent."""
+    sealed = headers.get("x-amz-server-side-encryption", "").startswith("aws:kms") or _BY_CUSTOMER in headers
+    return sealed and headers.get(CHECKSUM, "") == base64.b64encode(digest).decode()
 
 
 def stored_differently(bucket: str, key: str) -> Corrupt:

@@ -1,22 +1,9 @@
-"""One table from what obstore raises to our errors.
-
-obstore tells the HTTP status, the S3 error code and the kind of a connection's failure in the text of its exceptions
-only (measured with 0.12.1, one request each, retries off):
-
-    412, 404 on If-None-Match/If-Match   AlreadyExistsError, PreconditionError    "… status code: 412 …<Code>…</Code>"
-    409                                  AlreadyExistsError on PUT, else GenericError
-    404                                  FileNotFoundError (GenericError when listing)
-    401, 403                             UnauthenticatedError, PermissionDeniedError (GenericError when listing)
-    400, 416, 429, 5xx                   GenericError                             "… status code: 503 …"
-    refused · stalled · dropped · cut    GenericError                             "kind: Connect · Timeout · Request …"
-
-So the text is parsed once, here, into `Failure`, and the exception's class decides nothing. A HEAD has no body and so
-no S3 code.
-"""
+"""One table from the replies of S3, and from those that did not come, to our errors."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -24,6 +11,9 @@ from typing import Any, Final
 from skyhold.buckets.bounded import misbehaves
 from skyhold.buckets.bucket import range_not_satisfiable
 from skyhold.buckets.refusals import clock_skew, expired
+from skyhold.buckets.retry import CLOSED
+from skyhold.buckets.s3_http import Closed, NoReply
+from skyhold.buckets.s3_xml import NoDocument, child_text, parsed
 from skyhold.errors import (
     Conflict,
     Corrupt,
@@ -36,12 +26,8 @@ from skyhold.errors import (
     Unavailable,
 )
 
-_STATUS: Final = re.compile(r"status code: (\d{3})")
-_CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
-_KIND: Final = re.compile(r"HttpError \{\s*kind: ([A-Za-z]+)")
-INSTANCE_METADATA: Final = ("169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254")
-NOWHERE: Final = "http://127.0.0.1:1"
-"""The proxy by which obstore goes to other hosts than the bucket's, so that it does not (see `s3_options`)."""
+_CODE: Final = re.compile(r"[A-Za-z0-9.]{1,64}")
+_REGION: Final = re.compile(r"[a-z0-9-]{1,32}")
 
 _CHECKSUM_CODES: Final = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "ChecksumMismatch"}
@@ -50,10 +36,6 @@ _CREDENTIAL_CODES: Final = frozenset(
     {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "XAdminUserNotFound"}
 )
 _EXPIRED_CODES: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
-_TIMES: Final = re.compile(
-    r"<RequestTime>(?P<ours>[0-9TZ]{16})</RequestTime>.*?<ServerTime>(?P<theirs>[0-9TZ:.+-]{16,40})</ServerTime>",
-    re.DOTALL,
-)
 _SPACE_CODES: Final = frozenset(
     {"QuotaExceeded", "XMinioStorageFull", "EntityTooLarge", "TooManyBuckets", "NoSpaceLeft"}
 )
@@ -63,20 +45,19 @@ _ABSENT_CODES: Final = frozenset({"NoSuchKey", "NotFound"})
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An exception's text as facts: HTTP status (0 where no reply came), S3 error code, kind of connection failure
-    (both may be empty); of a wrong clock, our time and the server's."""
+    """A reply that is no success, as facts: HTTP status, S3 error code and the bucket's region (either may be empty);
+    of a wrong clock, our time and the server's."""
 
     status: int
-    code: str
-    kind: str
-    at_metadata: bool = False
-    redirected: bool = False
+    code: str = ""
+    region: str = ""
     times: tuple[datetime, datetime] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What failed, for the message: `conditional` marks a `write_if`, whose every doubt is `OutcomeUnknown`."""
+    """What failed, for the message: `conditional` marks a `write_if`, whose every doubt is `OutcomeUnknown`;
+    `replacing` one that replaces; `resumed` a read that goes on with an object that it has begun."""
 
     bucket: str
     key: str
@@ -84,27 +65,31 @@ class Request:
     length: int | None = None
     conditional: bool = False
     replacing: bool = False
+    resumed: bool = False
     listing: bool = False
 
 
-def failure_of(error: BaseException) -> Failure:
-    """Read the facts out of an obstore exception."""
-    text = str(error)
-    status, code, kind = _STATUS.search(text), _CODE.search(text), _KIND.search(text)
+def failure_of(status: int, headers: Mapping[str, str], body: bytes | None) -> Failure:
+    """The facts of a reply; its body is None where it is too large to be S3's. A HEAD has none, and so no code."""
+    region = headers.get("x-amz-bucket-region", "")
+    region = region if _REGION.fullmatch(region) else ""
+    try:
+        document = parsed(body or b"")
+    except NoDocument:
+        return Failure(status, region=region)
+    code, named = child_text(document, "Code"), child_text(document, "Region")
+    times = _time(child_text(document, "RequestTime")), _time(child_text(document, "ServerTime"))
     return Failure(
-        int(status[1]) if status else (301 if "BareRedirect" in text else 0),
-        code[1] if code else "",
-        kind[1] if kind else "",
-        any(address in text for address in INSTANCE_METADATA),
-        f"{NOWHERE.removeprefix('http://')}," in text and f"{NOWHERE}/" not in text,
-        _times(text),
+        status,
+        code if _CODE.fullmatch(code) else "",
+        region or (named if _REGION.fullmatch(named) else ""),
+        (times[0], times[1]) if times[0] and times[1] else None,
     )
 
 
-def _times(text: str) -> tuple[datetime, datetime] | None:
-    found = _TIMES.search(text)
+def _time(text: str) -> datetime | None:
     try:
-        return found and (datetime.fromisoformat(found["ours"]), datetime.fromisoformat(found["theirs"]))
+        return datetime.fromisoformat(text)
     except ValueError:
         return None
 
@@ -118,13 +103,6 @@ def _unauthorized(failure: Failure, request: Request) -> PermissionDenied | None
     """What is wrong with the credentials, or None."""
     bucket, key, status, code = request.bucket, request.key, failure.status, failure.code
     where: dict[str, Any] = {"bucket": bucket, "key": key, "status": status, "s3_code": code}
-    if failure.at_metadata:
-        return PermissionDenied(
-            f"No credentials for bucket `{bucket}`: none in the environment or ~/.aws, and no instance role",
-            code="credentials_missing",
-            hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name other credentials for this bucket",
-            **where,
-        )
     if code == "RequestTimeTooSkewed":
         ours, theirs = failure.times or (datetime.now(UTC), None)
         return clock_skew(bucket, ours, theirs, key=key, status=status, s3_code=code)
@@ -144,11 +122,11 @@ def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa
     """A definite answer of the store, or None. Nothing was changed by the request."""
     bucket, key, status, code = request.bucket, request.key, failure.status, failure.code
     where: dict[str, Any] = {"bucket": bucket, "key": key, "status": status, "s3_code": code}
-    if failure.redirected:
+    if 300 <= status < 400:
         return InvalidInput(
-            f"Bucket `{bucket}` sent the request for {_what(key)} on to another host, where its credentials do not go",
+            f"Bucket `{bucket}` sends the request for {_what(key)} on to another address, which is not followed",
             code="request_refused",
-            hint="Check region and endpoint of the bucket",
+            hint=_region_hint(failure) or "Check region and endpoint of the bucket",
             **where,
         )
     if code == "NoSuchBucket" or (request.listing and status == 404 and code not in _CREDENTIAL_CODES):
@@ -158,7 +136,7 @@ def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa
             hint="Check the URL, region and endpoint, or create it with the provider's tools",
             **where,
         )
-    if status == 412 or (request.replacing and status == 404):
+    if (status == 412 and (request.conditional or request.resumed)) or (request.replacing and status == 404):
         return Conflict(f"Object `{key}` in bucket `{bucket}` is not what was expected", **where)
     if status == 404 and (code in _ABSENT_CODES or not code):
         return NotFound(f"Bucket `{bucket}` has no object `{key}`", code="object_not_found", **where)
@@ -172,38 +150,57 @@ def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa
         return QuotaExceeded(f"Bucket `{bucket}` has no room for `{key}` ({code or status})", code="no_space", **where)
     if status == 429:
         return Unavailable(f"Bucket `{bucket}` is throttling us (429)", code="throttled", **where)
-    if (300 <= status < 500) and status not in {408, 409, 425} and code not in _BUSY_CODES:
+    if status == 412:
+        return misbehaves(bucket, f"answers the request for {_what(key)} by a condition that it did not have (412)")
+    if 400 <= status < 500 and status not in {408, 409, 425} and code not in _BUSY_CODES:
         return InvalidInput(
             f"Bucket `{bucket}` did not accept the request for {_what(key)} ({code or status})",
             code="request_refused",
-            hint="Check region, endpoint and path style of the bucket",
+            hint=_region_hint(failure) or "Check region, endpoint and path style of the bucket",
             **where,
         )
     return None
 
 
 def _in_doubt(failure: Failure, request: Request) -> SkyholdError:
-    """No answer, or one that does not say what happened."""
-    bucket, key, status = request.bucket, request.key, failure.status
-    where: dict[str, Any] = {"bucket": bucket, "key": key, "status": status, "s3_code": failure.code}
-    if status == 0 and failure.kind == "Connect":
-        return Unavailable(f"Bucket `{bucket}` cannot be reached", code="unreachable", **where)
-    what = {"Timeout": "did not answer in time", "Request": "dropped the connection"}.get(
-        failure.kind, "broke off its reply"
-    )
-    if status:
-        what = f"answered {failure.code or 'an error'} ({status})"
-    if request.listing and not status and not failure.kind:
-        return misbehaves(bucket, "sends a listing that cannot be read: it is malformed, or has names such as `..`")
-    if request.conditional:
-        return OutcomeUnknown(
-            f"Bucket `{bucket}` {what}: the write of `{key}` may or may not have taken effect",
-            hint="Read the object back before you decide",
+    """A reply that does not say what happened."""
+    bucket, key = request.bucket, request.key
+    where: dict[str, Any] = {"bucket": bucket, "key": key, "status": failure.status, "s3_code": failure.code}
+    what = f"answered {failure.code or 'an error'} ({failure.status})"
+    return _unknown(request, what, where) or Unavailable(f"Bucket `{bucket}` {what} for {_what(key)}", **where)
+
+
+def error_of_no_reply(error: NoReply, request: Request) -> SkyholdError:
+    """What it means that no whole reply came."""
+    bucket, key = request.bucket, request.key
+    where: dict[str, Any] = {"bucket": bucket, "key": key}
+    if isinstance(error, Closed):
+        return Unavailable(f"Bucket `{bucket}` was closed before it had answered", code=CLOSED, **where)
+    if not error.sent:
+        return Unavailable(
+            f"Bucket `{bucket}` cannot be reached ({error})",
+            code="unreachable",
+            hint="Check the network, the endpoint and its certificate",
             **where,
         )
-    if status == 0 and failure.kind not in {"Timeout", "Request"}:
-        return Unavailable(f"Bucket `{bucket}` {what} for {_what(key)}", code="truncated_reply", **where)
-    return Unavailable(f"Bucket `{bucket}` {what} for {_what(key)}", **where)
+    what = "did not answer in time" if error.late else "dropped the connection"
+    return _unknown(request, what, where) or Unavailable(f"Bucket `{bucket}` {what} for {_what(key)}", **where)
+
+
+def _unknown(request: Request, what: str, where: dict[str, Any]) -> OutcomeUnknown | None:
+    if not request.conditional:
+        return None
+    return OutcomeUnknown(
+        f"Bucket `{request.bucket}` {what}: the write of `{request.key}` may or may not have taken effect",
+        hint="Read the object back before you decide",
+        **where,
+    )
+
+
+def _region_hint(failure: Failure) -> str:
+    return (
+        f"The bucket is in region {failure.region}: add `region={failure.region}` to its URL" if failure.region else ""
+    )
 
 
 def _what(key: str) -> str:

@@ -1,56 +1,79 @@
-"""A listing as the port wants it, from what obstore gives: whole folders only, from an offset on, in batches. Pure."""
+"""A page of `ListObjectsV2` (https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html). Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from urllib.parse import unquote_plus
+from xml.etree.ElementTree import Element
 
+from skyhold.buckets.bounded import below
 from skyhold.buckets.bucket import ObjectInfo
+from skyhold.buckets.s3_checksum import md5_in
+from skyhold.buckets.s3_xml import NoDocument, child_text, local, parsed
 from skyhold.errors import Corrupt
 
-
-class Listing:
-    """All keys with `prefix` after a given one; it may break off and begin again after the last key that it gave."""
-
-    def __init__(self, bucket: str, prefix: str, after: str) -> None:
-        self.ended = False
-        self._bucket, self._prefix, self._last = bucket, prefix, after
-        self._previous = ""
-
-    def begin(self) -> tuple[str, str]:
-        """The folder to list, with its slash, and the key to begin after: just before the first match, or where the
-        listing broke off."""
-        self._previous = ""
-        return self._prefix[: self._prefix.rfind("/") + 1], max(self._last, _just_before(self._prefix))
-
-    def wanted(self, batch: Sequence[ObjectInfo]) -> Iterator[ObjectInfo]:
-        """What belongs to the listing. Raises `Corrupt` code `listing_out_of_order`."""
-        for info in batch:
-            if info.key <= self._previous:
-                raise self._out_of_order(info.key)
-            self._previous = info.key
-            if info.key.startswith(self._prefix) and info.key > self._last:
-                self._last = info.key
-                yield info
-            elif _is_past(info.key, self._prefix):
-                self.ended = True
-                return
-
-    def _out_of_order(self, key: str) -> Corrupt:
-        return Corrupt(
-            f"Bucket `{self._bucket}` lists `{key}` after `{self._previous}`: its listings are not in the order of S3",
-            code="listing_out_of_order",
-            hint="Use another store or prefix; names that differ in `-`, `.` and `/` only cannot be listed there",
-            bucket=self._bucket,
-            key=key,
-        )
+PAGE_KEYS: Final = 1000
+PAGE_BYTES_MAX: Final = 4 << 20
+"""A thousand names of the longest that S3 has, each byte of them encoded in three."""
 
 
-def _just_before(prefix: str) -> str:
-    """A name that sorts before every key with this prefix and after nearly all others: `~` sorts after every key
-    character, and the character before the last one's is below it."""
-    return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}~" if prefix else ""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some objects, and what the next page is asked for by, empty at the end."""
+
+    found: list[ObjectInfo]
+    token: str
 
 
-def _is_past(key: str, prefix: str) -> bool:
-    """Whether no key with `prefix` can follow `key`, in the order of bytes and in that of folders."""
-    return not key.startswith(prefix) and key > prefix and key.replace("/", "\0") > prefix.replace("/", "\0")
+def page_query(prefix: str, after: str, token: str) -> dict[str, str]:
+    """The query of a page. Names are encoded, since XML has no control characters and names may have them."""
+    query = {"list-type": "2", "encoding-type": "url", "max-keys": str(PAGE_KEYS)}
+    if prefix:
+        query["prefix"] = prefix
+    if token:
+        return query | {"continuation-token": token}
+    return query | ({"start-after": after} if after else {})
+
+
+def read_page(body: bytes | bytearray, bucket: str, prefix: str) -> Page:
+    """Raises `NoDocument`; `Unavailable` code `bucket_misbehaves` for a name that is not below the bucket's prefix."""
+    document = parsed(body)
+    if local(document) != "ListBucketResult":
+        raise NoDocument("it is not a listing")
+    decoded: Callable[[str], str] = unquote_plus if child_text(document, "EncodingType") == "url" else str
+    try:
+        found = [_info(entry, bucket, prefix, decoded) for entry in document if local(entry) == "Contents"]
+    except (ValueError, OverflowError) as error:
+        raise NoDocument(str(error)) from error
+    more = child_text(document, "IsTruncated") == "true"
+    token = child_text(document, "NextContinuationToken")
+    if more and not token:
+        raise NoDocument("it ends, and names no next page")
+    return Page(found, token if more else "")
+
+
+def _info(entry: Element, bucket: str, prefix: str, decoded: Callable[[str], str]) -> ObjectInfo:
+    key = below(bucket, prefix, decoded(child_text(entry, "Key")))
+    tag = child_text(entry, "ETag")
+    modified_at = datetime.fromisoformat(child_text(entry, "LastModified"))
+    return ObjectInfo(key, int(child_text(entry, "Size")), tag, modified_at, tag, md5_in(tag))
+
+
+def in_order(bucket: str, found: Iterator[ObjectInfo]) -> Iterator[ObjectInfo]:
+    """A listing whose keys ascend. Raises `Corrupt` code `listing_out_of_order`."""
+    previous = ""
+    for info in found:
+        if info.key <= previous:
+            raise Corrupt(
+                f"Bucket `{bucket}` lists `{info.key[:80]}` after `{previous[:80]}`: its listings are not in the order"
+                " of S3",
+                code="listing_out_of_order",
+                hint="Use another store or prefix; names that differ in `-`, `.` and `/` only cannot be listed there",
+                bucket=bucket,
+                key=info.key,
+            )
+        previous = info.key
+        yield info

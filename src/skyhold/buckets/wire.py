@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -21,7 +19,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from skyhold.buckets.bounded import Pace, misbehaves, too_large
-from skyhold.buckets.in_time import InTimePool, InTimeTlsPool
+from skyhold.buckets.in_time_pools import InTimePool, InTimeTlsPool
 from skyhold.buckets.retry import RetryPolicy
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
 
@@ -89,34 +87,6 @@ def no_other_credentials(request: requests.PreparedRequest) -> requests.Prepared
     """As the `auth` of a session: `requests` would else replace a token by what `~/.netrc` has for the host, and that
     may have a default for all hosts."""
     return request
-
-
-def within(deadline_s: float, put: Callable[[], str], bucket: str, key: str) -> str:
-    """The result of `put`, the one attempt of a conditional put, or `OutcomeUnknown` once `deadline_s` has passed.
-
-    The time limits of `requests` are for each wait on a socket (and none covers a name's resolution or a token's
-    renewal), so a reply that trickles would outlive any of them. The attempt is left to a thread, which ends by those.
-    """
-    done: Future[str] = Future()
-
-    def attempt() -> None:
-        try:
-            done.set_result(put())
-        except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
-            done.set_exception(error)
-
-    threading.Thread(target=attempt, name=f"conditional put to {bucket}", daemon=True).start()
-    try:
-        return done.result(timeout=deadline_s)
-    except TimeoutError as error:
-        if done.done():
-            raise
-        raise OutcomeUnknown(
-            f"Bucket `{bucket}` did not confirm the conditional put of `{key}` within {deadline_s:g} s",
-            hint="Read the object back before you decide",
-            bucket=bucket,
-            key=key,
-        ) from error
 
 
 def error_of_no_reply(error: BaseException, bucket: str, key: str, *, conditional: bool) -> SkyholdError:

@@ -25,7 +25,7 @@ from skyhold.units import GIB, format_bytes
 
 State = Literal["good", "warning", "problem"]
 
-EXTRAS: Final = {"s3": "obstore", "gcs": "google_crc32c", "azure": "azure.storage.blob", "etcd": "urllib3"}
+EXTRAS: Final = {"s3": "botocore", "gcs": "google_crc32c", "azure": "azure.storage.blob", "etcd": "urllib3"}
 FREE_BYTES_MIN: Final = 1 * GIB
 _ADVICE_TO_EXAMINE: Final = re.compile(r"Look at them with `skyhold doctor`\. |: (see )?`skyhold doctor`")
 

@@ -17,7 +17,7 @@ from typing import Final
 
 import urllib3
 
-from skyhold.buckets.in_time import InTimePool, InTimeTlsPool
+from skyhold.buckets.in_time_pools import InTimePool, InTimeTlsPool
 from skyhold.consensus.etcd_credentials import EtcdCredentials
 from skyhold.consensus.etcd_errors import (
     TRANSPORT_ERRORS,
