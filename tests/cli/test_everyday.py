@@ -113,6 +113,38 @@ def test_dry_run_of_a_pull_says_what_comes_from_where_and_fetches_nothing(
     assert (planned["dry_run"], pulled["dry_run"], pulled["sources"]) == (True, False, None)
 
 
+def test_array_in_the_order_of_fortran_comes_as_numpy_loads_it(skyhold: Shell, store: list[Path]) -> None:
+    Path("f").mkdir()
+    values = np.arange(6, dtype="f4").reshape(2, 3)
+    np.save("f/w.npy", np.asfortranarray(values))
+    np.save("f/words.npy", np.array(["a", "b"]))
+    skyhold("push", "t/f", "f")
+    run = skyhold("pull", "t/f", "o", "--tensor", "*", status=2)
+    assert "left out: words.npy (words.npy has type <U1, which safetensors cannot hold)" in run.out
+    assert load_file("o/tensors.safetensors")["w.npy"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert "w.npy" in skyhold("pull", "t/f", "p", "--tensor", "*", "--include", "w.*").out
+    planned = skyhold("pull", "t/f", "q", "--tensor", "*", "--dry-run", "--json", status=2).document
+    assert (planned["tensors"], list(planned["left_out"])) == (["w.npy"], ["words.npy"])
+    assert "Tensor `words.npy` of words.npy" in skyhold("pull", "t/f", "q", "--tensor", "words.npy", status=2).err
+
+
+def test_diff_compares_arrays_as_numpy_loads_them(skyhold: Shell, store: list[Path]) -> None:
+    values = np.arange(1, 10, dtype="f4").reshape(3, 3)
+    versions = (values, np.asfortranarray(values), np.asfortranarray(values.T), values.astype(">f4"))
+    Path("f").mkdir()
+    for stored in versions:
+        np.save("f/w.npy", stored)
+        skyhold("push", "t/f", "f")
+    unchanged = skyhold("diff", "t/f@main~3", "main~2", "--json").document
+    assert (unchanged["tensors"], unchanged["tensors_unchanged"]) == ([], 1)
+    (transposed,) = skyhold("diff", "t/f@main~2", "main~1", "--json").document["tensors"]
+    assert (transposed["kind"], transposed["changed_share"]) == ("values", 6 / 9)
+    (turned,) = skyhold("diff", "t/f@main~3", "main~1", "--json").document["tensors"]
+    assert turned["changed_share"] == 6 / 9
+    swapped = skyhold("diff", "t/f@main~3", "main", "--json").document
+    assert (swapped["tensors"], swapped["tensors_unchanged"]) == ([], 1)
+
+
 def test_dry_run_of_a_pull_counts_what_the_folder_has(skyhold: Shell, pushed: list[str]) -> None:
     skyhold("pull", "fraud/scorer@v1", "out")
     again = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run", "--json").document

@@ -102,6 +102,49 @@ def test_big_endian_arrays_keep_the_name_of_numpy() -> None:
     assert tensor.end - tensor.start == 16
 
 
+@pytest.mark.parametrize(
+    ("written", "changed"),
+    [
+        ("(4,), } ", "(4), }  "),  # a number and no tuple
+        ("(4,), }", "(04,), }"),
+        ("\x93NUMPY\x01\x00", "\x93NUMPY\x01\x01"),
+    ],
+)
+def test_file_that_numpy_refuses_has_no_array(written: str, changed: str) -> None:
+    file = io.BytesIO()
+    np.save(file, np.ones(4, "<f4"))
+    data = file.getvalue().replace(written.encode("latin-1"), changed.encode("latin-1"))
+    assert data != file.getvalue()
+    with pytest.raises((ValueError, TypeError)):
+        np.load(io.BytesIO(data))
+    assert tensors_of(data) is None
+
+
+def test_array_with_a_longer_header_than_numpy_loads_is_left_as_bytes() -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }".ljust(10_001)
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
+    with pytest.raises(ValueError, match="max_header_size"):
+        np.load(io.BytesIO(data))
+    assert tensors_of(data) is None
+
+
+def test_bytes_after_an_array_are_none_of_it() -> None:
+    for values in (np.ones(4, "<f4"), np.ones(4, ">f4"), np.array(["a", "bcd"])):
+        file = io.BytesIO()
+        np.save(file, values)
+        (tensor,) = tensors_of(file.getvalue() + b"more") or ()
+        assert (tensor.end - tensor.start, tensor.end) == (values.nbytes, len(file.getvalue()))
+
+
+def test_member_that_numpy_returns_under_the_name_of_another_is_no_array() -> None:
+    file = io.BytesIO()
+    np.savez(file, **{"w": np.ones(2), "w.npy": np.zeros(3)})  # type: ignore[arg-type]
+    data = file.getvalue()
+    with np.load(io.BytesIO(data)) as archive:
+        assert archive["w.npy"].shape == (2,)
+    assert [tensor.name for tensor in tensors_of(data) or ()] == ["w"]
+
+
 def gguf_file(tmp_path: Path) -> tuple[bytes, dict[str, np.ndarray]]:
     gguf = pytest.importorskip("gguf", reason="pip install gguf brings the library that writes the file")
     arrays = {

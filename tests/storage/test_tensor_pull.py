@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
+from typing import Literal
+from unittest import mock
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from skyhold.codec.tensors import Tensor
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.progress import Silence
-from skyhold.storage.tensor_pull import PulledTensors, pull_tensors
+from skyhold.storage.tensor_pull import PulledTensors, WantedTensors, pull_tensors
 from skyhold.storage.version_files import VersionFiles
 from tests.storage.fixtures import FlakyBucket, Stand
 
@@ -37,7 +43,7 @@ def sharded(folder: Path) -> Path:
 
 
 def pull(stand: Stand, version: VersionFiles, patterns: list[str], root: Path) -> PulledTensors:
-    return pull_tensors(version, patterns, root, ChunkReader(stand.space), Silence())
+    return pull_tensors(version, WantedTensors(patterns), root, ChunkReader(stand.space), Silence())
 
 
 @pytest.mark.parametrize("patterns", [["*"], ["model.layers.1.weight"], ["*.bias", "steps"], ["none"], ["*.0.*"]])
@@ -95,12 +101,16 @@ def test_a_name_in_two_files_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save_file({"w": np.ones(3, np.float32)}, tmp_path / "in" / f"{name}.safetensors")
     version, _ = stand.push(tmp_path / "in")
-    with pytest.raises(InvalidInput, match="more than once"):
+    with pytest.raises(InvalidInput, match=r"`w` .* more than once: in a\.safetensors and in b\.safetensors") as caught:
         pull(stand, version, ["w"], tmp_path / "out")
+    assert caught.value.hint == "Choose its file with --include, beside --tensor"
+    one = WantedTensors(["w"], ["b.*"])
+    pull_tensors(version, one, tmp_path / "out", ChunkReader(stand.space), Silence())
+    assert set(load_file(tmp_path / "out" / "tensors.safetensors")) == {"w"}
     stand.close()
 
 
-def test_types_of_gguf_are_refused_and_plain_ones_come(tmp_path: Path) -> None:
+def test_types_of_gguf_are_refused_by_name_and_left_out_of_a_glob(tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf", reason="pip install gguf brings the library that writes the file")
     stand = Stand(tmp_path / "state", [FlakyBucket("a")])
     (tmp_path / "in").mkdir()
@@ -113,10 +123,14 @@ def test_types_of_gguf_are_refused_and_plain_ones_come(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     version, _ = stand.push(tmp_path / "in")
-    with pytest.raises(InvalidInput, match=r"blk\.0") as caught:
-        pull(stand, version, ["*"], tmp_path / "out")
-    assert caught.value.code == "tensor_type"
-    pulled = pull(stand, version, ["norm"], tmp_path / "out")
+    for patterns in (["blk.0"], ["blk*"], ["*", "blk.0"]):
+        with pytest.raises(InvalidInput, match=r"Tensor `blk\.0` of model\.gguf has type Q8_0") as caught:
+            pull(stand, version, patterns, tmp_path / "out")
+        assert caught.value.code == "tensor_type"
+        assert not (tmp_path / "out").exists()
+    pulled = pull(stand, version, ["*"], tmp_path / "out")
+    assert pulled.left_out == {"blk.0": "model.gguf has type Q8_0, which safetensors cannot hold"}
+    assert pulled.names == ("norm",)
     assert load_file(pulled.path)["norm"].tobytes() == norm.tobytes()
     stand.close()
 
@@ -132,16 +146,95 @@ def test_a_damaged_tensor_leaves_no_file(tmp_path: Path) -> None:
     stand.close()
 
 
-def test_array_of_the_other_order_is_refused_by_name_and_its_file_comes_whole(tmp_path: Path) -> None:
-    """safetensors is row-major: written as they lie, the bytes would be those of the transposed array."""
+ARRAYS = st.tuples(
+    st.sampled_from(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "c8", "b1"]),
+    st.sampled_from("<>"),
+    st.sampled_from("CF"),
+    st.lists(st.integers(0, 7), max_size=4).map(tuple),
+)
+
+
+def drawn_array(element: str, byte_order: str, order: Literal["C", "F"], shape: tuple[int, ...]) -> np.ndarray:
+    size = int(np.prod(shape))
+    raw = RANDOM.integers(0, 2, size, np.uint8).tobytes() if element == "b1" else RANDOM.bytes(size * int(element[1:]))
+    return np.asarray(np.frombuffer(raw, byte_order + element).reshape(shape), order=order)
+
+
+@settings(max_examples=40, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), ARRAYS, min_size=1, max_size=6), st.data())
+def test_every_array_comes_as_numpy_loads_it(
+    drawn: dict[str, tuple[str, str, Literal["C", "F"], tuple[int, ...]]], data: st.DataObject
+) -> None:
+    arrays = {name: drawn_array(*about) for name, about in drawn.items()}
+    block_bytes = data.draw(st.sampled_from([8, 64, 1 << 20]))
+    with tempfile.TemporaryDirectory() as name, mock.patch("skyhold.codec.row_major.BLOCK_BYTES", block_bytes):
+        folder = Path(name)
+        stand = Stand(folder / "state", [FlakyBucket("a")])
+        (folder / "in").mkdir()
+        np.savez(folder / "in" / "all.npz", **arrays)  # type: ignore[arg-type]
+        for member, values in arrays.items():
+            np.save(folder / "in" / f"{member}.npy", values)
+        version, _ = stand.push(folder / "in")
+        pulled = pull(stand, version, ["*"], folder / "out")
+        opened = load_file(pulled.path)
+        with np.load(folder / "in" / "all.npz") as archive:
+            expected = dict(archive.items())
+        expected |= {f"{member}.npy": np.load(folder / "in" / f"{member}.npy") for member in arrays}
+        assert pulled.left_out == {}
+        assert set(opened) == set(pulled.names) == set(expected)
+        for tensor, values in expected.items():
+            assert (opened[tensor].dtype, opened[tensor].shape) == (values.dtype.newbyteorder("<"), values.shape)
+            assert opened[tensor].tobytes() == values.astype(opened[tensor].dtype).tobytes()
+        assert sorted(path.name for path in (folder / "out").iterdir()) == ["tensors.safetensors"]
+        stand.close()
+
+
+def test_column_major_array_larger_than_what_is_held_in_memory_comes_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skyhold.codec.row_major.BLOCK_BYTES", 1 << 20)
     stand = Stand(tmp_path / "state", [FlakyBucket("a")])
     (tmp_path / "in").mkdir()
-    values = np.asfortranarray(np.arange(6, dtype="f4").reshape(2, 3))
+    values = np.asfortranarray(RANDOM.standard_normal((3, 700_001, 2)).astype(">f4"))
     np.save(tmp_path / "in" / "w.npy", values)
     version, _ = stand.push(tmp_path / "in")
-    with pytest.raises(InvalidInput, match="fortran") as caught:
+    pulled = pull(stand, version, ["w.npy"], tmp_path / "out")
+    assert np.array_equal(load_file(pulled.path)["w.npy"], values)
+    stand.close()
+
+
+def test_what_safetensors_cannot_hold_is_named_with_its_file_and_stops_nothing_else(tmp_path: Path) -> None:
+    stand = Stand(tmp_path / "state", [FlakyBucket("a")])
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "words.npy", np.array(["a", "bc"]))
+    np.save(tmp_path / "in" / "wide.npy", np.ones(2, ">c16"))
+    np.save(tmp_path / "in" / "w.npy", np.ones(2, "f4"))
+    version, _ = stand.push(tmp_path / "in")
+    pulled = pull(stand, version, ["*"], tmp_path / "out")
+    assert pulled.names == ("w.npy",)
+    assert pulled.left_out == {
+        "words.npy": "words.npy has type <U2, which safetensors cannot hold",
+        "wide.npy": "wide.npy has type >c16, which safetensors cannot hold",
+    }
+    with pytest.raises(InvalidInput, match=r"Tensor `words\.npy` of words\.npy has type <U2"):
+        pull(stand, version, ["words.npy"], tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    stand.close()
+
+
+@pytest.mark.parametrize(
+    "entry", [("w", "F32", (2, 3), 0, 20), ("w", "F32:fortran", (5,), 0, 24), ("w", ">f4", (9,), 0, 24)]
+)
+def test_tensor_of_another_size_than_its_shape_is_not_written(
+    entry: tuple[str, str, tuple[int, ...], int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = Stand(tmp_path / "state", [FlakyBucket("a")])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "w.bin").write_bytes(bytes(24))
+    version, _ = stand.push(tmp_path / "in")
+    monkeypatch.setattr(VersionFiles, "tensors", {"w.bin": (Tensor(*entry),)})
+    with pytest.raises(Corrupt, match=r"Tensor `w` of w\.bin is listed with other bytes than its shape needs"):
         pull(stand, version, ["*"], tmp_path / "out")
-    assert caught.value.code == "tensor_type"
     assert not (tmp_path / "out").exists()
     stand.close()
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from skyhold.codec.formats.tensor import FORTRAN, Malformed, Read, Tensor, element_width_bytes
+from skyhold.codec.formats.tensor import (
+    FORTRAN,
+    Malformed,
+    Read,
+    Tensor,
+    element_width_bytes,
+    tensor_size_bytes,
+)
 
-__all__ = ["FORTRAN", "Tensor", "element_width_bytes", "read_tensors"]
+__all__ = ["FORTRAN", "Malformed", "Tensor", "element_width_bytes", "read_tensors", "tensor_size_bytes"]
 
 _HEAD_BYTES = 16
 

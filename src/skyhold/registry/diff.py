@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
+from skyhold.codec.row_major import row_major_dtype
 from skyhold.codec.tensors import Tensor
-from skyhold.registry.tensor_change import Change, StoredTensor, compare_values
+from skyhold.registry.tensor_change import Change, StoredTensor, compare_values, in_row_major_order
 
 
 class StoredFile(Protocol):
@@ -187,8 +188,11 @@ def _diff_tensor(old: StoredTensor, new: StoredTensor) -> TensorDiff | None:
     change: Change | None = Change(None, None)
     if old.tensor.shape != new.tensor.shape:
         kind = "shape"
-    elif old.tensor.dtype != new.tensor.dtype:
+    elif row_major_dtype(old.tensor.dtype) != row_major_dtype(new.tensor.dtype):
         kind = "dtype"
+    elif old.tensor.dtype != new.tensor.dtype:  # the same elements may lie in another order
+        with in_row_major_order(old) as before, in_row_major_order(new) as after:
+            change = compare_values(before, after)
     else:
         change = compare_values(old, new)
     if change is None:

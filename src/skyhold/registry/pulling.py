@@ -29,9 +29,9 @@ ANCESTORS_FIRST: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class PullRequest:
-    """What shall be restored below `root`: tensors by these names or globs, else the files that match one of `include`,
-    else all files. `force` replaces files of any content; `allow_unsafe_names` writes names that steer other programs
-    (`unsafe_name`), which are left out otherwise."""
+    """What shall be restored below `root`: tensors by these names or globs, or else files; of the files that match one
+    of `include`, or else of all. `force` replaces files of any content; `allow_unsafe_names` writes names that steer
+    other programs (`unsafe_name`), which are left out otherwise."""
 
     root: Path
     include: tuple[str, ...]
@@ -59,13 +59,12 @@ def pull_version(pulling: Pulling, request: PullRequest, progress: Progress) -> 
     if request.dry_run:
         return _planned(pulling, request)
     if request.tensors:
-        from skyhold.storage.tensor_pull import pull_tensors
+        from skyhold.storage.tensor_pull import WantedTensors, pull_tensors
 
-        reader = ChunkReader(pulling.space)
-        taken = pull_tensors(version, request.tensors, root, reader, progress, force=request.force)
-        return PullResult(
-            pulling.name, pulling.digest, str(root), 1, taken.size_bytes, 0, taken.size_bytes, taken.names
-        )
+        wanted = WantedTensors(request.tensors, request.include)
+        taken = pull_tensors(version, wanted, root, ChunkReader(pulling.space), progress, force=request.force)
+        size = taken.size_bytes
+        return PullResult(pulling.name, pulling.digest, str(root), 1, size, 0, size, taken.names, taken.left_out)
     indices, left_out = _chosen(version, request)
     pulled = pull_files(version, indices, root, pulling.space, _replaceable(pulling, request), progress)
     return PullResult(
@@ -132,9 +131,12 @@ def _replaceable(pulling: Pulling, request: PullRequest) -> Stored | None:
 def _planned(pulling: Pulling, request: PullRequest) -> PullResult:
     from skyhold.storage.pull_plan import plan_files, plan_tensors
 
-    left_out: dict[str, str] = {}
     if request.tensors:
-        plan = plan_tensors(pulling.version, request.tensors, request.root, pulling.space, force=request.force)
+        from skyhold.storage.tensor_pull import WantedTensors
+
+        wanted = WantedTensors(request.tensors, request.include)
+        plan = plan_tensors(pulling.version, wanted, request.root, pulling.space, force=request.force)
+        left_out = plan.left_out
     else:
         indices, left_out = _chosen(pulling.version, request)
         stored = _replaceable(pulling, request)

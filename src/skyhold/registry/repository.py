@@ -152,8 +152,10 @@ class Repository:
     ) -> PullResult:
         """Restore a version, or the files that match one of the globs in `include`, into a folder.
 
-        With `tensors` (names or globs) only these are fetched, into `tensors.safetensors`. Every byte is checked before
-        a file appears under its name. A `dry_run` fetches and writes nothing, and says what would come from where.
+        With `tensors` (names or globs) only these are fetched, into `tensors.safetensors`, each as the library of its
+        format returns it; the array of a `.npy` file has the name of the file. What safetensors cannot hold is left
+        out, or refused where its name was given. Every byte is checked before a file appears under its name. A
+        `dry_run` fetches and writes nothing, and says what would come from where.
 
         A file that is there with other content is replaced where some version of the repository has that content; else
         nothing is done and `Conflict`, code `target_edited`, names it, unless `force`. Files whose names steer other

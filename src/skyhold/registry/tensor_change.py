@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skyhold.codec.row_major import is_column_major, little_endian, row_major, row_major_dtype
 from skyhold.codec.tensors import FORTRAN, Tensor, element_width_bytes
+from skyhold.units import Buffer
 
 BLOCK_BYTES: Final = 1 << 20
 """A multiple of every element's width, and the chunk size inside tensors, so that a block is mostly one chunk."""
@@ -50,6 +55,43 @@ class Change:
     relative_norm: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A file of this machine as one of a version, for comparing what it holds."""
+
+    path: str
+    file: IO[bytes]
+    sha256: str = ""
+
+    def read(self, start: int, length: int) -> bytes:
+        return os.pread(self.file.fileno(), length, start)
+
+    def chunks(self) -> Sequence[tuple[int, int, bytes]]:
+        return ()
+
+
+@contextmanager
+def in_row_major_order(stored: StoredTensor) -> Iterator[StoredTensor]:
+    """The same tensor row-major and little-endian; if it is stored in another way, a copy of it in a file without a
+    name."""
+    tensor = stored.tensor
+    dtype, size_bytes = row_major_dtype(tensor.dtype), tensor.end - tensor.start
+    if dtype == tensor.dtype:
+        yield stored
+        return
+    pieces: Iterator[Buffer] = (
+        little_endian(tensor.dtype, stored.read(start, min(BLOCK_BYTES, size_bytes - start)))
+        for start in range(0, size_bytes, BLOCK_BYTES)
+    )
+    with tempfile.TemporaryFile() as spool, tempfile.TemporaryFile() as copy:
+        if is_column_major(tensor.dtype):
+            pieces = row_major(pieces, tensor.dtype, tensor.shape, spool)
+        for piece in pieces:
+            copy.write(piece)
+        copy.flush()
+        yield StoredTensor(_Copy(stored.file.path, copy), Tensor(tensor.name, dtype, tensor.shape, 0, size_bytes))
+
+
 def compare_values(old: StoredTensor, new: StoredTensor) -> Change | None:
     """How two tensors of equal type and shape differ; None where they are equal.
 
@@ -59,7 +101,7 @@ def compare_values(old: StoredTensor, new: StoredTensor) -> Change | None:
     size_bytes = old.tensor.end - old.tensor.start
     if size_bytes != new.tensor.end - new.tensor.start:  # a type whose width depends on its content
         return Change(None, None)
-    if old.file.sha256 == new.file.sha256 and old.tensor.start == new.tensor.start:
+    if old.file.sha256 == new.file.sha256 != "" and old.tensor.start == new.tensor.start:
         return None
     equal = _equal_ranges(old, new)
     width = element_width_bytes(old.tensor.dtype)

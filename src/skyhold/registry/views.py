@@ -211,7 +211,7 @@ class PushResult:
 class PullResult:
     """What a pull did, or in a dry run would do. `kept_bytes` were in the target folder already, `fetched_bytes` came
     from cache or buckets; a dry run says in `sources` from which. `left_out` are the files that were not written
-    because their names steer other programs, each with the reason."""
+    because their names steer other programs, or the tensors that safetensors cannot hold, each with the reason."""
 
     repository: str
     version: str

@@ -28,7 +28,7 @@ from skyhold.storage.parts import part_path
 from skyhold.storage.paths import on_disk
 from skyhold.storage.standing import Stored, examine
 from skyhold.storage.targets import check_space, missing_bytes
-from skyhold.storage.tensor_pull import choose_tensors, examine_tensors_file, safetensors_head
+from skyhold.storage.tensor_pull import WantedTensors, choose_tensors, examine_tensors_file, safetensors_head
 from skyhold.storage.version_files import ChunkAt, FileEntry, VersionFiles
 from skyhold.units import Buffer
 
@@ -60,6 +60,7 @@ class PullPlan:
     kept_bytes: int
     sources: PullSources
     tensors: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def plan_files(
@@ -81,18 +82,18 @@ def plan_files(
 
 
 def plan_tensors(
-    version: VersionFiles, patterns: Sequence[str], root: Path, space: PackSpace, *, force: bool = False
+    version: VersionFiles, wanted: WantedTensors, root: Path, space: PackSpace, *, force: bool = False
 ) -> PullPlan:
     """What `pull_tensors` would do. Raises as it does before it writes."""
-    chosen = choose_tensors(version, patterns)
-    head, payload_bytes = safetensors_head(chosen)
+    chosen = choose_tensors(version, wanted)
+    head, payload_bytes = safetensors_head(chosen.tensors)
     total_bytes = len(head) + payload_bytes
     examine_tensors_file(root, force=force)
-    check_space(root, total_bytes)
+    check_space(root, total_bytes + chosen.room_bytes)
 
     def needed() -> Iterator[ChunkAt]:
-        for index in sorted(set(chosen.values())):
-            ranges = sorted((tensor.start, tensor.end) for tensor, file in chosen.items() if file == index)
+        for index in sorted({one.file for one in chosen.tensors}):
+            ranges = sorted((one.tensor.start, one.tensor.end) for one in chosen.tensors if one.file == index)
             starts = [start for start, end in ranges if end > start]
             reached = list(accumulate((end for start, end in ranges if end > start), max))
             for chunk in version.chunks(index):
@@ -101,7 +102,7 @@ def plan_tensors(
                     yield chunk
 
     _, sources = _find_sources(needed(), space)
-    return PullPlan(1, total_bytes, 0, sources, tuple(tensor.name for tensor in chosen))
+    return PullPlan(1, total_bytes, 0, sources, chosen.names, chosen.left_out)
 
 
 def _not_here(version: VersionFiles, index: int, root: Path, space: PackSpace) -> Iterator[ChunkAt]:

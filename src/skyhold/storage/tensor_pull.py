@@ -5,20 +5,21 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from skyhold.codec.tensors import Tensor
-from skyhold.errors import InvalidInput, NotFound
+from skyhold.codec.row_major import is_column_major, little_endian, row_major, row_major_dtype
+from skyhold.codec.tensors import Malformed, Tensor, tensor_size_bytes
+from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.progress import Progress
 from skyhold.storage.standing import edited_files, examine
 from skyhold.storage.target_folder import Identity, TargetFolder, named
 from skyhold.storage.targets import check_space
 from skyhold.storage.version_files import FileEntry, StoredFile, VersionFiles, chooser
-from skyhold.units import MIB
+from skyhold.units import MIB, Buffer
 
 TENSORS_FILE: Final = "tensors.safetensors"
 _STEP_BYTES: Final = 8 * MIB
@@ -34,34 +35,74 @@ _DTYPES: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class WantedTensors:
+    """Names of tensors or globs, and globs of the files that they are looked for in; none means all."""
+
+    patterns: Sequence[str]
+    include: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A tensor as it is stored in the file of this index, and the name that it has in the file that is written."""
+
+    name: str
+    tensor: Tensor
+    file: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.tensor.end - self.tensor.start
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenTensors:
+    """The tensors that are written, in order of files and offsets, and the names of those that safetensors cannot hold,
+    each with the reason."""
+
+    tensors: tuple[Chosen, ...]
+    left_out: dict[str, str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(chosen.name for chosen in self.tensors)
+
+    @property
+    def room_bytes(self) -> int:
+        """What the disk has to have free while they are written, beside the file itself."""
+        return max((c.size_bytes for c in self.tensors if is_column_major(c.tensor.dtype)), default=0)
+
+
+@dataclass(frozen=True, slots=True)
 class PulledTensors:
-    """The file that was written, the names of the tensors in it, and its size."""
+    """The file that was written, the names of the tensors in it, its size, and what was left out, as of
+    `ChosenTensors`."""
 
     path: Path
     names: tuple[str, ...]
     size_bytes: int
+    left_out: dict[str, str]
 
 
 def pull_tensors(
     version: VersionFiles,
-    patterns: Sequence[str],
+    wanted: WantedTensors,
     root: Path,
     reader: ChunkReader,
     progress: Progress,
     *,
     force: bool = False,
 ) -> PulledTensors:
-    """Write the tensors whose names match one of `patterns` (globs) to `tensors.safetensors` in `root`. One that is
-    there is replaced where it is as a pull wrote it, or by `force`.
+    """Write the tensors that are wanted to `tensors.safetensors` in `root`, each as the library of its format returns
+    it. A file that is there is replaced where it is as a pull wrote it, or by `force`.
 
-    Raises as `examine` does, `NotFound` where a pattern matches none, and `InvalidInput` where two files have a tensor
-    of one name, or a type that safetensors cannot hold.
+    Raises as `examine` and `choose_tensors` do.
     """
-    chosen = choose_tensors(version, patterns)
-    head, payload_bytes = safetensors_head(chosen)
+    chosen = choose_tensors(version, wanted)
+    head, payload_bytes = safetensors_head(chosen.tensors)
     size_bytes = len(head) + payload_bytes
     before = examine_tensors_file(root, force=force)
-    check_space(root, size_bytes)
+    check_space(root, size_bytes + chosen.room_bytes)
     path = root / TENSORS_FILE
     progress.begin("pull", payload_bytes)
     with TargetFolder(root) as folder, named(path):
@@ -70,13 +111,10 @@ def pull_tensors(
             with open(part.descriptor, "wb", closefd=False) as file:
                 digest = hashlib.sha256(head)
                 file.write(head)
-                for tensor, index in chosen.items():
-                    stored = StoredFile(version, index, reader)
-                    for start in range(tensor.start, tensor.end, _STEP_BYTES):
-                        data = stored.read(start, min(_STEP_BYTES, tensor.end - start))
+                for one in chosen.tensors:
+                    for data in _contents(one, StoredFile(version, one.file, reader), folder, progress):
                         file.write(data)
                         digest.update(data)
-                        progress.advance(len(data), stored_bytes=len(data))
                 file.seek(_HEAD_BYTES - len(_NO_DIGEST))
                 file.write(digest.hexdigest().encode())
             folder.publish(part, TENSORS_FILE, before)
@@ -84,17 +122,39 @@ def pull_tensors(
             part.discard()
             part.close()
             progress.end()
-    return PulledTensors(path, tuple(tensor.name for tensor in chosen), size_bytes)
+    return PulledTensors(path, chosen.names, size_bytes, chosen.left_out)
 
 
-def safetensors_head(tensors: Iterable[Tensor]) -> tuple[bytes, int]:
+def _contents(chosen: Chosen, stored: StoredFile, folder: TargetFolder, progress: Progress) -> Iterator[Buffer]:
+    """The bytes of a tensor, row-major and little-endian."""
+    tensor = chosen.tensor
+
+    def pieces() -> Iterator[Buffer]:
+        for start in range(tensor.start, tensor.end, _STEP_BYTES):
+            data = stored.read(start, min(_STEP_BYTES, tensor.end - start))
+            progress.advance(len(data), stored_bytes=len(data))
+            yield little_endian(tensor.dtype, data)
+
+    if not is_column_major(tensor.dtype):
+        yield from pieces()
+        return
+    part = folder.open_part(TENSORS_FILE)
+    try:
+        part.discard()  # it needs no name
+        with open(part.descriptor, "w+b", closefd=False) as spool:
+            yield from row_major(pieces(), tensor.dtype, tensor.shape, spool)
+    finally:
+        part.close()
+
+
+def safetensors_head(tensors: Iterable[Chosen]) -> tuple[bytes, int]:
     """What a safetensors file of these tensors begins with, and the length of what follows. Its metadata have room for
     the SHA-256 of the whole file, as it is with zeros there: so a later pull finds out that nobody has changed it."""
     header: dict[str, object] = {_METADATA: {_DIGEST: _NO_DIGEST.decode()}}
     position = 0
-    for tensor in tensors:
-        end = position + tensor.end - tensor.start
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
+    for chosen in tensors:
+        end, dtype = position + chosen.size_bytes, row_major_dtype(chosen.tensor.dtype)
+        header[chosen.name] = {"dtype": dtype, "shape": list(chosen.tensor.shape), "data_offsets": [position, end]}
         position = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -122,41 +182,85 @@ def _is_as_pulled(path: Path) -> bool:
     return digest.hexdigest().encode() == noted
 
 
-def choose_tensors(version: VersionFiles, patterns: Sequence[str]) -> dict[Tensor, int]:
-    """The tensors that match, each with the index of its file, in order of files and offsets. Raises as `pull_tensors`
-    does."""
-    indices = {entry.path: index for index, entry in enumerate(version.files)}
-    known = [(tensor, indices[path]) for path, tensors in sorted(version.tensors.items()) for tensor in tensors]
-    chooses = chooser(patterns, {tensor.name for tensor, _ in known})
-    for pattern in patterns:
-        chooses_one = chooser([pattern], {tensor.name for tensor, _ in known})
-        if not any(chooses_one(tensor.name) for tensor, _ in known):
-            close = difflib.get_close_matches(pattern, [tensor.name for tensor, _ in known], n=1)
-            raise NotFound(
-                f"No tensor of the version matches `{pattern}`" + ("" if known else "; its files name no tensors"),
-                code="tensor_not_found",
-                hint=f"Did you mean `{close[0]}`?" if close else "List them with `skyhold show --json`",
-                tensor=pattern,
-            )
-    chosen: dict[Tensor, int] = {}
-    names: set[str] = set()
-    for tensor, index in known:
-        if not chooses(tensor.name):
+def choose_tensors(version: VersionFiles, wanted: WantedTensors) -> ChosenTensors:
+    """The tensors that are wanted. What safetensors cannot hold is left out where only a glob means it.
+
+    Raises `NotFound` where a pattern matches none, and `InvalidInput` where two of one name are wanted, or one that
+    safetensors cannot hold by its name, or nothing that it can hold.
+    """
+    known = _known(version, wanted.include)
+    names = {chosen.name for chosen in known}
+    for pattern in wanted.patterns:
+        if not any(map(chooser([pattern], names), names)):
+            raise _no_tensor(pattern, names)
+    chooses = chooser(wanted.patterns, names)
+    found: dict[str, Chosen] = {}
+    left_out: dict[str, str] = {}
+    for chosen in known:
+        path = version.files[chosen.file].path
+        if not chooses(chosen.name):
             continue
-        if tensor.name in names:
+        if chosen.name in found:
+            first = version.files[found[chosen.name].file].path
             raise InvalidInput(
-                f"Tensor `{tensor.name}` is there more than once",
+                f"Tensor `{chosen.name}` is there more than once: in {first}"
+                + (f" and in {path}" if path != first else ", twice"),
                 code="tensor_ambiguous",
-                hint="Choose the file with --include",
+                hint="Choose its file with --include, beside --tensor" if path != first else "Pull its whole file",
             )
-        if tensor.dtype not in _DTYPES or tensor.name == _METADATA:
-            raise InvalidInput(
-                f"Tensor `{tensor.name}` has type {tensor.dtype}, which safetensors cannot hold"
-                if tensor.name != _METADATA
-                else f"A tensor called `{_METADATA}` cannot be held by safetensors",
-                code="tensor_type",
-                hint="Pull its whole file with --include",
-            )
-        names.add(tensor.name)
-        chosen[tensor] = index
-    return chosen
+        found[chosen.name] = chosen
+        reason = _why_not_held(chosen, path)
+        if reason is not None:
+            left_out[chosen.name] = reason
+    given = [name for name in left_out if name in wanted.patterns]
+    if given or len(left_out) == len(found):
+        name = (given or list(left_out))[0]
+        raise InvalidInput(
+            f"Tensor `{name}` of {left_out[name]}",
+            code="tensor_type",
+            hint="Pull its whole file: with --include, and without --tensor",
+        )
+    return ChosenTensors(tuple(chosen for name, chosen in found.items() if name not in left_out), left_out)
+
+
+def _known(version: VersionFiles, include: Sequence[str]) -> list[Chosen]:
+    """All tensors of the files that `include` means. The array of a `.npy` file, which has no name, has that of its
+    file."""
+    tensors = version.tensors
+    files = sorted(version.matching(include), key=lambda index: version.files[index].path)
+    return [
+        Chosen(tensor.name or version.files[index].path, tensor, index)
+        for index in files
+        for tensor in tensors.get(version.files[index].path, ())
+    ]
+
+
+def _why_not_held(chosen: Chosen, path: str) -> str | None:
+    """Why safetensors cannot hold a tensor, if so, beginning with its file. Raises `Corrupt` where its type and shape
+    need another number of bytes."""
+    dtype = row_major_dtype(chosen.tensor.dtype)
+    if chosen.name == _METADATA:
+        return f"{path} has a name that safetensors keeps for itself"
+    if dtype not in _DTYPES:
+        return f"{path} has type {dtype}, which safetensors cannot hold"
+    try:
+        fits = tensor_size_bytes(dtype, chosen.tensor.shape) == chosen.size_bytes
+    except Malformed:
+        fits = False
+    if not fits:
+        raise Corrupt(
+            f"Tensor `{chosen.name}` of {path} is listed with other bytes than its shape needs",
+            code="layout_damaged",
+            hint="Run `skyhold verify --deep`",
+        )
+    return None
+
+
+def _no_tensor(pattern: str, names: Collection[str]) -> NotFound:
+    close = difflib.get_close_matches(pattern, names, n=1)
+    return NotFound(
+        f"No tensor of the version matches `{pattern}`" + ("" if names else "; its files name no tensors"),
+        code="tensor_not_found",
+        hint=f"Did you mean `{close[0]}`?" if close else "Look at its files with `skyhold show`",
+        tensor=pattern,
+    )

@@ -9,7 +9,7 @@ import click
 
 from skyhold.cli.arguments import Reference, reference_argument
 from skyhold.cli.command import Session, verb
-from skyhold.errors import PermissionDenied
+from skyhold.errors import InvalidInput, PermissionDenied
 
 if TYPE_CHECKING:
     from skyhold.registry.views import PullResult
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
         ["--tensor", "tensors"],
         multiple=True,
         metavar="NAME",
-        help="Only tensors of this name or glob, into tensors.safetensors; may be repeated.",
+        help="Only tensors of this name or glob (with --include, of these files), into tensors.safetensors; may be "
+        "repeated.",
     ),
     click.Option(["--force"], is_flag=True, help="Replace files even where no version has their content."),
     click.Option(["--allow-unsafe-names"], is_flag=True, help="Write names that steer other programs, too."),
@@ -64,6 +65,10 @@ def command(
     else nothing is changed and the file is named, unless --force. Files that other programs obey or keep credentials in
     (.git, .env, .ssh, skyhold.toml and the like) are not written, unless --allow-unsafe-names: they are named, and the
     command ends with status 6 after it has written the others.
+
+    A tensor is written as the library of its format returns it; the array of a .npy file has the name of the file. Of
+    those that a glob matches, what safetensors cannot hold is named, and the command ends with status 2 after it has
+    written the others.
     """
     with session.store() as store, session.progress() as progress:
         result = store.repository(reference.repository).pull(
@@ -72,6 +77,14 @@ def command(
     session.output.show(result.to_json(), quiet=[result.id], human=lambda: _tell(reference, result))
     if result.sources is not None and result.sources.absent_bytes:
         _refuse_absent(result.sources)
+    if result.left_out and tensors:
+        raise InvalidInput(
+            f"Not all of the tensors {'would be' if result.dry_run else 'were'} written: "
+            f"safetensors cannot hold {len(result.left_out)} of them",
+            code="tensor_type",
+            hint="Pull their whole files: with --include, and without --tensor",
+            tensors=list(result.left_out),
+        )
     if result.left_out:
         raise PermissionDenied(
             f"Not all of the version {'would be' if result.dry_run else 'was'} written: "

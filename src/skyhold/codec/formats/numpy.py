@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from math import prod
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from skyhold.codec.formats.tensor import (
@@ -15,22 +16,25 @@ from skyhold.codec.formats.tensor import (
     Malformed,
     Read,
     Tensor,
+    check_shape,
     in_file_order,
     read_exactly,
-    tensor_size_bytes,
 )
 
-HEADER_BYTES_MAX = 64 << 10
+HEADER_BYTES_MAX = 10_000
+"""As in NumPy, which loads no array with a longer header unless it is asked to."""
+
 DIRECTORY_BYTES_MAX = 4 << 20
 """A zip directory of this size lists some 40,000 arrays; `zipfile` makes about six times as much of it in memory."""
 
 _NPY_MAGIC = b"\x93NUMPY"
 _LOCAL_HEADER_BYTES = 30
+_CHARACTER_BYTES = 4
 
 # What NumPy itself writes. Structured and object arrays have another `descr` and are stored as bytes.
 _HEADER = re.compile(
-    r"\{'descr': '([<>|=])([a-zA-Z])(\d{1,4})', 'fortran_order': (False|True), "
-    r"'shape': \(((?:\d{1,19}, ?)*(?:\d{1,19})?)\), \}\s*"
+    r"\{'descr': '([<>|=])([a-zA-Z])([1-9]\d{0,3})', 'fortran_order': (False|True), "
+    r"'shape': \((|(?:(?:0|[1-9]\d{0,18}), ?)+(?:0|[1-9]\d{0,18})?)\), \}\s*"
 )
 _DTYPES = {"f": "F", "i": "I", "u": "U", "c": "C"}
 
@@ -45,12 +49,17 @@ def read_tensors(size_bytes: int, read: Read) -> tuple[Tensor, ...]:
     if read_exactly(read, 0, 6, size_bytes) == _NPY_MAGIC:
         return in_file_order([_array("", 0, size_bytes, read)], size_bytes)
     tensors = []
-    for member in _members(size_bytes, read):
-        if member.compress_type == ZIP_STORED and member.filename.endswith(".npy") and not member.flag_bits & 1:
+    members = _members(size_bytes, read)
+    names = {member.filename for member in members}
+    for member in members:
+        name = member.filename.removesuffix(".npy")
+        if name in names:  # no array of its own, or one that NumPy returns under no name
+            continue
+        if member.compress_type == ZIP_STORED and not member.flag_bits & 1:
             start = _member_start(member, size_bytes, read)
             end = min(start + member.file_size, size_bytes)
             try:
-                tensors.append(_array(member.filename.removesuffix(".npy"), start, end, read))
+                tensors.append(_array(name, start, end, read))
             except Malformed:
                 continue  # an array of objects or records among others: bytes between them
     if not tensors:
@@ -62,7 +71,7 @@ def _array(name: str, start: int, end: int, read: Read) -> Tensor:
     """The array whose `.npy` file fills `[start, end)`."""
     head = read_exactly(read, start, 12, end)
     length_bytes = {1: 2, 2: 4, 3: 4}.get(head[6])
-    if head[:6] != _NPY_MAGIC or length_bytes is None:
+    if head[:6] != _NPY_MAGIC or length_bytes is None or head[7]:
         raise Malformed
     header_bytes = int.from_bytes(head[8 : 8 + length_bytes], "little")
     if header_bytes > HEADER_BYTES_MAX:
@@ -76,12 +85,13 @@ def _array(name: str, start: int, end: int, read: Read) -> Tensor:
     dtype = _dtype(order, kind, int(width))
     shape = tuple(int(dimension) for dimension in dimensions.replace(" ", "").split(",") if dimension)
     data_start = header_start + header_bytes
-    size = tensor_size_bytes(dtype, shape)
-    if end - data_start < (size or 0):
+    check_shape(shape)
+    size = prod(shape) * int(width) * (_CHARACTER_BYTES if kind == "U" else 1)
+    if size > end - data_start:
         raise Malformed
     if fortran == "True" and sum(dimension > 1 for dimension in shape) > 1:  # else both orders are one
         dtype += FORTRAN
-    return Tensor(name, dtype, shape, data_start, data_start + size if size is not None else end)
+    return Tensor(name, dtype, shape, data_start, data_start + size)
 
 
 def _dtype(order: str, kind: str, width: int) -> str:
