@@ -8,6 +8,7 @@ codec serves is decided on a sample of the chunk; settings and measurements: `do
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NoReturn
@@ -111,6 +112,22 @@ class Encoder:
         if len(payload) > len(data) * (1 - GAIN_MIN):
             return Encoded(Codec.RAW, data)
         return Encoded(choice.codec, payload)
+
+    def encode_as(self, codec: int, data: Buffer, base: Buffer | None) -> Iterator[Buffer]:
+        """The payloads of a chunk in a given codec that this encoder makes, each in turn; `base` is the chunk that a
+        difference is taken to. So what was stored can be made again, by an encoder of the same settings."""
+        chunk = np.frombuffer(data, np.uint8)
+        if codec == Codec.RAW:
+            yield data
+        elif codec == Codec.ZSTD:
+            yield self._entropy.compress(data)
+            yield self._general.compress(data)
+        elif codec in _WIDTH:
+            against = np.frombuffer(base, np.uint8) if is_delta(codec) and base is not None else None
+            words = words_of(_sample(chunk, _WIDTH[codec]), _WIDTH[codec])
+            if against is not None:
+                words = self._differences(words, words_of(_sample(against, _WIDTH[codec]), _WIDTH[codec]))
+            yield self._planes_payload(chunk, against, self._plane_choice(Codec(codec), words))
 
     def _choose(self, chunk: Bytes, dtype: str | None, base: Bytes | None) -> _Choice:
         """The best codec for a sample of the chunk."""

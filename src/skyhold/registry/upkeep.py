@@ -17,14 +17,17 @@ from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.registry.damage import UnreadRepository, created_registers
 from skyhold.registry.inventory import RepositoryInventory, take_inventory
 from skyhold.registry.membership import Membership, examine
+from skyhold.registry.rebuilding import lost_versions, needs_of, rebuild_packs
 from skyhold.registry.reconfiguring import admit_again, begin_anew, spread
 from skyhold.registry.register_copies import examine_registers
 from skyhold.registry.restoring import restore_all
 from skyhold.registry.verification import Look, doubt, look_at, pack_copies, to_json, with_way_out
 from skyhold.registry.voting import EngineStatus, engine_of
+from skyhold.storage.names import pack_id_of
 from skyhold.storage.policy import Policy, durability
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.survey import Finding, Survey, repair, survey
+from skyhold.storage.written import write_verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +223,41 @@ def _level(connection: Connection, members: Mapping[str, Membership]) -> None:
 
 def _mend(connection: Connection, look: Look, report: RepairReport, progress: Progress) -> None:
     checker, buckets = connection.checker, connection.buckets()
+    lost: dict[str, list[tuple[Finding, str]]] = {}
     for finding, result in repair(buckets, look.expected, look.survey, checker, progress):
-        if isinstance(result, SkyholdError):
-            report.failed.append((finding, result.message))
-        else:
+        if not isinstance(result, SkyholdError):
             report.mended.append(finding)
             report.written_bytes += result
+        elif result.code == "no_intact_replica" and pack_id_of(finding.key) is not None:
+            lost.setdefault(finding.key, []).append((finding, result.message))
+        else:
+            report.failed.append((finding, result.message))
+    if lost and look.survey.deep and not report.unreachable:
+        _rebuild(connection, look, report, lost)
+    report.failed += [failure for failures in lost.values() for failure in failures]
+
+
+def _rebuild(
+    connection: Connection, look: Look, report: RepairReport, lost: dict[str, list[tuple[Finding, str]]]
+) -> None:
+    """Mend packs that no bucket gives intact by what other packs contain; what could be mended is taken from `lost`.
+    Not while a bucket is away, which may have an intact copy: an object is the same in every bucket."""
+    with connection.session(Policy()) as session:
+        needs = needs_of(session, look.inventory, lost.keys())
+        for key, built in rebuild_packs(connection, session, needs):
+            if isinstance(built, SkyholdError):
+                lost[key] = [(finding, f"{reason}. {built.message}") for finding, reason in lost[key]]
+                continue
+            connection.catalogue.confirm(*connection.checker.contents(key, built))
+            for finding, _ in lost.pop(key):
+                try:
+                    write_verified(connection.bucket(finding.bucket), key, built)
+                except SkyholdError as error:
+                    report.failed.append((finding, error.message))
+                else:
+                    report.mended.append(finding)
+                    report.written_bytes += len(built)
+        report.damage += tuple(lost_versions({key: need for key, need in needs.items() if key in lost}))
 
 
 def _mend_registers(connection: Connection, look: Look, report: RepairReport) -> None:

@@ -18,6 +18,7 @@ from skyhold.registry.accounting import Account, Accounts, Unaccounted, account,
 from skyhold.registry.connection import Connection
 from skyhold.registry.inventory import Inventory, take_inventory
 from skyhold.registry.membership import Membership, examine
+from skyhold.registry.rebuilding import lost_files
 from skyhold.registry.register_copies import RegisterCopies, examine_registers
 from skyhold.registry.restoring import Restored, restore_all
 from skyhold.registry.root import register_key
@@ -147,14 +148,15 @@ def verify_store(connection: Connection, *, deep: bool, repository: str | None, 
     doubt(connection, restored.findings.values())
     found = [*look.survey.findings, *look.registers.findings, *restored.findings.values()]
     findings = sorted(found, key=lambda finding: (finding.bucket, finding.key))
-    lost = {name: with_way_out(error) for name, error in restored.failed.items()}
+    unreachable = {name: with_way_out(error) for name, error in restored.failed.items()} | look.unreachable(members)
+    lost = [] if unreachable else [lost_files(what, paths) for what, paths in restored.lost.items()]
     return VerifyReport(
         deep=deep,
         objects=sum(bucket.held for bucket in look.survey.buckets.values()) + _count(look.registers),
         checked_bytes=look.survey.checked_bytes + look.registers.read_bytes,
         findings=tuple(findings),
-        unreachable=lost | look.unreachable(members),
-        damage=(*look.damage, *restored.damage),
+        unreachable=unreachable,
+        damage=(*look.damage, *restored.damage, *lost),
         lagging=_lagging(findings, look.registers),
         versions=restored.versions,
         placed=restored.placed,

@@ -96,6 +96,30 @@ def learn_segments(catalogue: Catalogue, blobs: BucketBlobs, replicas: Replicas,
             catalogue.add_segment(name, placement_class, segment.packs, segment.places, segment.replaces)
 
 
+def listed_places(
+    blobs: BucketBlobs, replicas: Replicas, placement_class: str, packs: Collection[bytes]
+) -> dict[bytes, list[Place]]:
+    """The places that the segments of the buckets list of packs of these ids, by offset; of those that no segment
+    lists, none. A segment that no bucket gives intact is passed over."""
+    folder = f"{INDEXES}/{placement_class}"
+    names = {
+        name
+        for bucket in replicas.buckets.values()
+        for info in bucket.list(f"{folder}/")
+        if (name := blob_name_of(info.key)) is not None
+    }
+    found: dict[bytes, list[Place]] = {}
+    for name in sorted(names):
+        try:
+            segment = decode_segment(blobs.read(folder, name), name)
+        except (Corrupt, NotFound):
+            continue
+        for pack_id in {known.pack.pack_id for known in segment.packs} & set(packs):
+            places = [place for place in segment.places if place.pack_id == pack_id]
+            found[pack_id] = sorted(places, key=lambda place: place.offset)
+    return found
+
+
 def write_segments(catalogue: Catalogue, blobs: BucketBlobs, placement_class: str, durable: Collection[bytes]) -> None:
     """Write segments for those of the packs of these ids that are in none yet, merging small segments when there are
     many. A segment names no pack that is not durable: what a push that was killed had sent is listed by who reuses it.

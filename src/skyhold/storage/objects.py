@@ -13,7 +13,19 @@ from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, SkyholdError
 from skyhold.storage.blobs import check_blob
 from skyhold.storage.catalogue import KnownPack
 from skyhold.storage.names import blob_name_of, pack_id_of
-from skyhold.storage.pack import PACK_BYTES_MAX, PackRef, Place, check_pack, merge_packs, pack_contents
+from skyhold.storage.pack import (
+    PACK_BYTES_MAX,
+    PACK_HEADER_BYTES,
+    TRAILER_BYTES,
+    PackRef,
+    Place,
+    check_pack,
+    footer_span,
+    merge_packs,
+    pack_contents,
+    read_footer,
+    read_header,
+)
 from skyhold.storage.written import write_verified
 from skyhold.units import Buffer
 
@@ -81,6 +93,18 @@ class ObjectChecker:
         session, places = pack_contents(pack, pack_id, self.store_id, self.keys)
         known = KnownPack(PackRef(pack_id, session.salt), session.placement_class.hex(), len(pack))
         return known, places
+
+    def listed(self, bucket: Bucket, key: str, size_bytes: int) -> tuple[PackRef, bytes, list[Place]]:
+        """A pack, its placement class and the places that its footer lists, by short ranges: its records, which are not
+        read, may be damaged. Raises `Corrupt`, `NotFound`, and what a driver raises."""
+        pack_id = pack_id_of(key)
+        if pack_id is None or size_bytes > PACK_BYTES_MAX:
+            raise Corrupt(f"{key} in bucket `{bucket.name}` is no pack", code="pack_damaged", bucket=bucket.name)
+        session = read_header(bucket.read(key, 0, PACK_HEADER_BYTES), pack_id, self.store_id)
+        trailer = bucket.read(key, max(size_bytes - TRAILER_BYTES, 0), TRAILER_BYTES)
+        start, length = footer_span(trailer, size_bytes, pack_id)
+        pack = PackRef(pack_id, session.salt)
+        return pack, session.placement_class, read_footer(bucket.read(key, start, length), pack, self.keys)
 
     def merged(self, key: str, copies: Iterable[Buffer]) -> Buffer | None:
         """An intact pack put together from damaged copies, or None where a chunk is intact in none of them."""

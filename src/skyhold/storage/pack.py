@@ -34,7 +34,8 @@ _RECORD_HEADER: Final = struct.Struct("<4sBBHII32s32s12sI")
 _ENTRY: Final = struct.Struct("<32s32sIIIB3x")
 _TRAILER: Final = struct.Struct("<I4s")
 _SEALED: Final = 2
-_FOOTER_BYTES: Final = FRAME_BYTES_OVER_BODY_MAX + _TRAILER.size
+TRAILER_BYTES: Final = _TRAILER.size
+_FOOTER_BYTES: Final = FRAME_BYTES_OVER_BODY_MAX + TRAILER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,20 @@ class Record:
     @property
     def stored_length(self) -> int:
         return len(self.payload) + len(self.tag)
+
+
+def split_record(record: Buffer, place: Place) -> Record:
+    """A stored record as a `PackBuilder` takes it."""
+    view = memoryview(record)
+    return Record(
+        place.chunk_id,
+        place.base_id,
+        place.codec,
+        place.raw_length,
+        bytes(view[:RECORD_HEADER_BYTES]),
+        view[RECORD_HEADER_BYTES:-TAG_BYTES],
+        bytes(view[-TAG_BYTES:]),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +180,8 @@ def open_record(record: Buffer, place: Place, session: Session | None, keys: Fra
 class PackBuilder:
     """Lays records into one buffer of `PACK_BYTES_TARGET` until the pack is full. The buffer is the caller's."""
 
-    def __init__(self, buffer: bytearray, session: Session, keys: FrameKeys) -> None:
-        self.pack = PackRef(os.urandom(16), session.salt)
+    def __init__(self, buffer: bytearray, session: Session, keys: FrameKeys, pack_id: bytes | None = None) -> None:
+        self.pack = PackRef(pack_id or os.urandom(16), session.salt)
         self.places: list[Place] = []
         self._keys = keys
         self._view = memoryview(buffer)
@@ -217,6 +232,12 @@ class PackBuilder:
         return self._view[:end]
 
 
+def pack_bytes_at_most(places: Sequence[Place]) -> int:
+    """The length of a pack of these places, or a little more."""
+    records = sum(place.record_length for place in places)
+    return PACK_HEADER_BYTES + records + _FOOTER_BYTES + _ENTRY.size * len(places)
+
+
 def encode_entries(places: Sequence[Place]) -> bytes:
     """The entries of a pack footer, in order."""
     return b"".join(
@@ -253,8 +274,10 @@ def read_header(header: Buffer, pack_id: bytes, store_id: bytes) -> Session:
 
 def footer_span(trailer: Buffer, pack_size_bytes: int, pack_id: bytes) -> tuple[int, int]:
     """Start and length of the footer, from the pack's last 8 bytes. Raises `Corrupt`."""
+    if len(trailer) != TRAILER_BYTES:
+        raise Corrupt(f"Pack {pack_id.hex()} is shorter than a trailer", code="pack_damaged", pack=pack_id.hex())
     length, magic = _TRAILER.unpack(bytes(trailer))
-    start = pack_size_bytes - _TRAILER.size - length
+    start = pack_size_bytes - TRAILER_BYTES - length
     if magic != b"SKYE" or start < PACK_HEADER_BYTES:
         raise Corrupt(f"Pack {pack_id.hex()} does not end with a footer", code="pack_damaged", pack=pack_id.hex())
     return start, length
@@ -280,7 +303,7 @@ def pack_contents(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys
     """The session of a whole pack in memory, and the places that its footer lists. Raises `Corrupt`."""
     view = memoryview(pack)
     session = read_header(view, pack_id, store_id)
-    start, length = footer_span(view[-_TRAILER.size :], len(view), pack_id)
+    start, length = footer_span(view[-TRAILER_BYTES:], len(view), pack_id)
     footer = view[start : start + length]
     # No code protects a pack's own header; its footer, written with the same seal and key, is a frame and protected.
     if length < HEADER_BYTES or view[5] != footer[6] & _SEALED or view[6:8] != footer[8:10]:

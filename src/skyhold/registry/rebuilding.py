@@ -1,0 +1,162 @@
+"""Building packs anew that no bucket gives intact, for all versions that need them; and naming the versions for which
+that cannot be done."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
+from skyhold.registry.connection import Connection
+from skyhold.registry.inventory import Inventory
+from skyhold.registry.reading import open_version
+from skyhold.registry.session import Session
+from skyhold.storage.cache import CacheFolder, PackCache
+from skyhold.storage.chunks import ChunkReader
+from skyhold.storage.index import listed_places
+from skyhold.storage.names import PACKS, pack_key
+from skyhold.storage.pack import TRAILER_BYTES, PackRef, Place, footer_span, read_footer
+from skyhold.storage.pack import Session as PackSession
+from skyhold.storage.rebuild import ChunkSources, LostPack, check_places, find_sources, rebuild_pack
+from skyhold.storage.replicas import Replicas
+from skyhold.units import Buffer
+
+FILES_NAMED_MAX: Final = 5
+
+
+@dataclass(slots=True)
+class Need:
+    """What the layouts of all versions say of a pack, and the files of the versions that need it."""
+
+    pack: PackRef
+    placement_class: bytes
+    places: set[Place] = field(default_factory=set)
+    files: dict[str, list[str]] = field(default_factory=dict)
+
+
+def needs_of(session: Session, inventory: Inventory, keys: Collection[str]) -> dict[str, Need]:
+    """Who needs these packs, by their keys. A pack that no version needs is absent; so is what cannot be read."""
+    found: dict[str, Need] = {}
+    for repository in inventory.repositories:
+        for entry in repository.snapshot.versions():
+            with suppress(Corrupt, NotFound):
+                _, version = open_version(session, repository.snapshot, entry.digest)
+                what = f"Version {entry.public_id[:10]} of {repository.name}"
+                of_class = bytes.fromhex(version.head.placement_class)
+                for index, file in enumerate(version.files):
+                    for chunk in version.chunks(index):
+                        for place in (chunk.place, chunk.base):
+                            if place is None or (key := pack_key(place.pack_id)) not in keys:
+                                continue
+                            need = found.setdefault(key, Need(place.pack, of_class))
+                            need.places.add(place)
+                            files = need.files.setdefault(what, [])
+                            if file.path not in files:
+                                files.append(file.path)
+    return found
+
+
+def rebuild_packs(
+    connection: Connection, session: Session, needs: Mapping[str, Need]
+) -> Iterator[tuple[str, bytes | SkyholdError]]:
+    """Each of these packs, built anew, or the reason why it could not be."""
+    listed = {
+        name: {info.key: info.size_bytes for info in bucket.list(f"{PACKS}/")}
+        for name, bucket in connection.buckets().items()
+    }
+    for placement_class in {need.placement_class for need in needs.values()}:
+        ids = {need.pack.pack_id for need in needs.values()}
+        indexed = listed_places(session.blobs, session.store_replicas, placement_class.hex(), ids)
+        lost: dict[str, LostPack] = {}
+        for key, need in needs.items():
+            if need.placement_class == placement_class:
+                holders = [name for name in listed if key in listed[name]]
+                found = _lost_pack(connection, key, need, holders, indexed.get(need.pack.pack_id, []))
+                if found is None:
+                    yield key, _no_places(key)
+                else:
+                    lost[key] = found
+        with _Readers(connection, placement_class) as readers:
+            sources = ChunkSources(readers.of)
+            wanted = {place.chunk_id for pack in lost.values() for place in pack.places}
+            wanted |= {place.base_id for pack in lost.values() for place in pack.places if place.base_id is not None}
+            find_sources(listed, connection.buckets(), placement_class, wanted, sources, connection.checker)
+            for key, pack in lost.items():
+                try:
+                    yield key, rebuild_pack(pack, sources.chunk, connection.keys)
+                except Corrupt as error:
+                    yield key, error
+
+
+def lost_versions(needs: Mapping[str, Need]) -> list[str]:
+    """What is lost with packs, by version, and the way back."""
+    files: dict[str, dict[str, None]] = {}
+    for need in needs.values():
+        for what, paths in need.files.items():
+            files.setdefault(what, {}).update(dict.fromkeys(paths))
+    return [lost_files(what, sorted(paths)) for what, paths in files.items()]
+
+
+def lost_files(what: str, paths: list[str]) -> str:
+    """That files of a version are lost, and how they are brought back."""
+    more = f" and {len(paths) - FILES_NAMED_MAX} more of its files" if len(paths) > FILES_NAMED_MAX else ""
+    return (
+        f"{what}: no bucket gives all bytes of {', '.join(paths[:FILES_NAMED_MAX])}{more}. Run `skyhold repair`: it "
+        "builds them from other copies of their chunks. Where there are none, push the same files and repair again"
+    )
+
+
+def _lost_pack(
+    connection: Connection, key: str, need: Need, holders: list[str], indexed: list[Place]
+) -> LostPack | None:
+    """What is known of a pack, from a copy whose footer is intact, or from the index. None where neither lists the
+    places that the layouts name."""
+    copies: list[Buffer] = []
+    for name in holders:
+        with suppress(SkyholdError):
+            copies.append(connection.checker.read(connection.bucket(name), key))
+    candidates = [indexed]
+    for copy in copies:
+        with suppress(Corrupt, PermissionDenied):
+            start, length = footer_span(memoryview(copy)[-TRAILER_BYTES:], len(copy), need.pack.pack_id)
+            footer = memoryview(copy)[start : start + length]
+            candidates.insert(0, read_footer(footer, need.pack, connection.keys))
+    pack_session = PackSession(bytes.fromhex(connection.document.store), need.placement_class, need.pack.salt)
+    for places in candidates:
+        if check_places(places, need.places):
+            return LostPack(need.pack, pack_session, tuple(places), tuple(copies))
+    return None
+
+
+def _no_places(key: str) -> Corrupt:
+    return Corrupt(
+        f"What {key} contained is not known: no copy has an intact footer, and no intact index segment lists it",
+        code="no_intact_replica",
+        hint="Push the files again that were in it",
+        key=key,
+    )
+
+
+class _Readers:
+    """Readers of the packs of a class as single buckets have them."""
+
+    def __init__(self, connection: Connection, placement_class: bytes) -> None:
+        self._connection, self._class = connection, placement_class
+        self._open: dict[str, tuple[ChunkReader, Replicas]] = {}
+
+    def of(self, bucket: str) -> ChunkReader:
+        if bucket not in self._open:
+            nothing_kept = PackCache(CacheFolder(Path(), 0))
+            space = self._connection.bucket_space(bucket, self._class.hex(), nothing_kept)
+            self._open[bucket] = ChunkReader(space), space.replicas
+        return self._open[bucket][0]
+
+    def __enter__(self) -> _Readers:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for _, replicas in self._open.values():
+            replicas.close()
