@@ -249,7 +249,19 @@ def test_deep_verification_says_what_was_restored_and_what_is_none_of_the_stores
     assert "\x1b" not in run.out
     found = skyhold("verify", "--deep", "--json").document
     assert found["restored"] == found["placed"] == {"a": 1, "b": 1, "c": 1}
-    assert [item["key"] for item in found["unaccounted"]][:1] == ["notes.txt"]
+    assert [(item["key"], item["kind"]) for item in found["unaccounted"]][:1] == [("notes.txt", "unknown")]
+
+
+def test_deep_verification_says_of_damage_that_nothing_needs_that_it_may_be_deleted(
+    skyhold: Shell, pushed: str, store: list[Path]
+) -> None:
+    left = store[0] / "packs" / "00" / ("00" + "1" * 30)
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"no pack")
+    run = skyhold("verify", "--deep")
+    assert run.out.startswith("sound: ")
+    assert "Damaged and needed by nothing: 1 object. Keep or delete them: no version is lost" in run.out
+    assert re.search(r"not needed +a +packs/00/0011", run.out)
 
 
 def test_lagging_bucket_is_told_with_the_command_that_brings_it_up_to_date(
@@ -314,7 +326,11 @@ def test_checkpoint_that_no_bucket_had_is_told_when_it_is_written_again(
     for cloud in store:
         for register in (cloud / "checkpoints").iterdir():
             max(register.iterdir()).unlink()
-    assert "No bucket holds the newest checkpoint of fraud/scorer" in skyhold("verify", status=10).out
+    for deep in ([], ["--deep"]):
+        told = skyhold("verify", *deep, status=10)
+        assert "No bucket holds the newest checkpoint of fraud/scorer" in told.out
+        assert "`skyhold sync` writes it again" in told.out
+        assert skyhold("verify", *deep, "--json", status=10).document["sound"] is False
     assert "Wrote 3 checkpoints from this machine's registers" in skyhold("sync").out
     assert "Nothing to do" in skyhold("sync").out
 

@@ -12,6 +12,7 @@ from skyhold.registry.connection import new_operation_id
 from skyhold.registry.root import register_key
 from skyhold.registry.store import Store
 from skyhold.registry.version import VersionDocument, version_digest
+from skyhold.storage.index import decode_segment, encode_segment
 from skyhold.storage.layout import decode_head, encode_head
 from skyhold.storage.pack import (
     PackBuilder,
@@ -116,3 +117,21 @@ def forge_pack(store: Store, stored: bytes) -> bytes:
         builder.append(sealer.seal(place.chunk_id, place.codec, place.raw_length, place.base_id, encoded))
     assert changed
     return bytes(builder.finish())
+
+
+def forge_segment(store: Store, wrong: str) -> None:
+    """Write one more index segment, of the packs of another one, in which something is wrong."""
+    connection = store._connection
+    with connection.session(Policy()) as session:
+        bucket = next(iter(connection.buckets().values()))
+        key = next(info.key for info in bucket.list("indexes/"))
+        folder, _, name = key.rpartition("/")
+        segment = decode_segment(session.blobs.read(folder, name), name)
+        packs, places = list(segment.packs), list(segment.places)
+        if wrong == "place":
+            places[0] = replace(places[0], offset=places[0].offset + 16)
+        elif wrong == "size":
+            packs[0] = replace(packs[0], size_bytes=packs[0].size_bytes + 1)
+        else:
+            places.pop()
+        session.blobs.write(folder, encode_segment(segment.placement_class, packs, places, [name]))

@@ -15,7 +15,14 @@ from skyhold.registry.store import Store
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import CLOUDS, Machine, Scene
 from tests.endtoend.stores import epoch_of, level
-from tests.endtoend.tampering import change_map, change_version_entry, forge_pack, forge_sha256, shift_place
+from tests.endtoend.tampering import (
+    change_map,
+    change_version_entry,
+    forge_pack,
+    forge_segment,
+    forge_sha256,
+    shift_place,
+)
 
 
 def flipped(body: bytes) -> bytes:
@@ -355,6 +362,55 @@ def test_what_no_register_reaches_is_accounted_for_and_is_no_damage(scene: Scene
     files = [path for path in scene.cloud("a").rglob("*") if path.is_file() and ".skyhold" not in path.parts]
     found = report.accounted["a"]
     assert found.referenced + found.unreferenced + found.unknown == len(files)
+
+
+def test_damaged_pack_that_no_version_needs_is_named_as_such_and_the_store_is_sound(
+    scene: Scene, store: Store, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A push that was killed has left it in every bucket, and a disk has damaged it in each."""
+    level(store)
+    before = {path.name for path in (scene.cloud("a") / "packs").rglob("*")}
+    (model / "more.bin").write_bytes(random.Random(5).randbytes(100_000))
+    with monkeypatch.context() as killed:
+        killed.setattr("skyhold.registry.committing.write_segments", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.repository("fraud/scorer").push(model, message="Never acknowledged")
+    (left,) = {path.name for path in (scene.cloud("a") / "packs").rglob("*") if path.is_file()} - before
+    for cloud in CLOUDS:
+        path = scene.cloud(cloud) / "packs" / left[:2] / left
+        path.write_bytes(flipped(path.read_bytes()))
+    report = store.verify(deep=True)
+    assert report.sound
+    assert [(item.bucket, item.key, item.kind) for item in report.unaccounted] == [
+        (cloud, f"packs/{left[:2]}/{left}", "useless") for cloud in CLOUDS
+    ]
+    assert all("no version needs it" in item.reason for item in report.unaccounted)
+    for cloud in CLOUDS:
+        (scene.cloud(cloud) / "packs" / left[:2] / left).unlink()
+    again = store.verify(deep=True)
+    assert (again.sound, again.unaccounted) == (True, ())
+    store.repository("fraud/scorer").push(model, message="Acknowledged")
+    assert store.verify(deep=True).sound
+
+
+@pytest.mark.parametrize("wrong", ["place", "size", "left out"])
+def test_index_segment_that_lists_other_places_than_its_pack_is_named_and_replaced(
+    wrong: str, scene: Scene, store: Store, model: Path
+) -> None:
+    level(store)
+    forge_segment(store, wrong)
+    with skyhold.open(scene.clouds()[0]) as opened:
+        report = opened.verify(deep=True)
+        assert not report.sound
+        (sentence,) = report.damage
+        assert "does not list what pack" in sentence
+        repaired = opened.repair()
+        assert (repaired.sound, repaired.segments) == (True, 1)
+        assert opened.verify(deep=True).sound
+    with Machine(scene.place / "other").at_work(), skyhold.connect(scene.clouds()[1]) as others:
+        (model / "more.bin").write_bytes(random.Random(5).randbytes(100_000))
+        others.repository("fraud/scorer").push(model, message="Two")
+        assert others.verify(deep=True).sound
 
 
 def test_registers_of_epochs_that_are_over_are_accounted_for_by_the_incarnations_on_record(

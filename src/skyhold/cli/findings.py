@@ -78,7 +78,7 @@ def way_out(unread: Sequence[UnreadRepository]) -> str | None:
 
 def tell_mended(report: RepairReport, done: str) -> None:
     """What was mended and what was not; `done` is the verb for it, in the past tense."""
-    if not (report.mended or report.failed or report.readmitted or report.checkpoints):
+    if not (report.mended or report.failed or report.readmitted or report.checkpoints or report.segments):
         line("Nothing to do" if report.sound else "Nothing could be done")
     elif report.dry_run:
         line("Would mend; nothing was changed:")
@@ -89,6 +89,8 @@ def tell_mended(report: RepairReport, done: str) -> None:
         )
     if report.checkpoints:
         line(f"Wrote {counted(report.checkpoints, 'checkpoint')} from this machine's registers: no bucket held them")
+    if report.segments:
+        line(f"Replaced {counted(report.segments, 'index segment')} that did not list what packs contain")
     if report.epoch is not None:
         line(f"Began epoch {report.epoch}, into which intact copies of all registers were carried")
     for name in report.readmitted:

@@ -46,11 +46,13 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Unaccounted:
-    """An object that is none of the store's, or that belongs to it and can serve nothing."""
+    """An object that is none of the store's (`unknown`), or that belongs to it, is damaged, and is needed by no version
+    and no register (`useless`)."""
 
     bucket: str
     key: str
     reason: str
+    kind: Literal["unknown", "useless"]
 
 
 @dataclass(slots=True)
@@ -63,11 +65,11 @@ class Accounts:
     unaccounted: list[Unaccounted] = field(default_factory=list)
     _named: Counter[str] = field(default_factory=Counter)
 
-    def name(self, bucket: str, key: str, reason: str) -> None:
+    def name(self, bucket: str, key: str, reason: str, kind: Literal["unknown", "useless"] = "useless") -> None:
         """Name an object, unless so many of its bucket are named already."""
         self._named[bucket] += 1
         if self._named[bucket] <= NAMED_MAX:
-            self.unaccounted.append(Unaccounted(bucket, key, reason))
+            self.unaccounted.append(Unaccounted(bucket, key, reason, kind))
 
 
 def account(connection: Connection, inventory: Inventory, buckets: Mapping[str, Bucket]) -> Accounts:
@@ -101,9 +103,9 @@ def settle(
         if kept or name not in accounts.unreached.get(key, ()):
             continue
         if key in inventory.expected:
-            accounts.name(name, key, f"{finding.problem}, and no policy asks for it there: {finding.detail}")
+            accounts.name(name, key, f"no policy asks for it in this bucket: {finding.detail}")
         elif finding.problem == "missing" or not intact.get(key):
-            accounts.name(name, key, f"{finding.problem}, and no register refers to it: {finding.detail}")
+            accounts.name(name, key, f"no version needs it, and no bucket has it intact: {finding.detail}")
         else:
             continue
         findings.remove(finding)
@@ -135,7 +137,7 @@ def _account(
             found.unreferenced += 1
         else:
             found.unknown += 1
-            accounts.name(name, key, "it is none of the store's objects")
+            accounts.name(name, key, "it is none of the store's objects", "unknown")
     return found
 
 

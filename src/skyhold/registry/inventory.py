@@ -74,7 +74,8 @@ class Inventory:
         for key in self.lost_registers:
             what = names.get(key, f"register {key}")
             found.append(
-                f"No bucket holds the newest checkpoint of {what}; only this machine knows where its refs stand"
+                f"No bucket holds the newest checkpoint of {what}; only this machine knows where its refs stand. "
+                "`skyhold sync` writes it again"
             )
         return tuple(found)
 

@@ -15,6 +15,7 @@ from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.checkpoints import write_lost_checkpoints
 from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.registry.damage import UnreadRepository, created_registers
+from skyhold.registry.index_check import replace_segments
 from skyhold.registry.inventory import RepositoryInventory, take_inventory
 from skyhold.registry.membership import Membership, examine
 from skyhold.registry.rebuilding import lost_versions, needs_of, rebuild_packs
@@ -88,6 +89,7 @@ class StoreStatus:
 class RepairReport:
     """What a repair (or sync) mended, and what not. `readmitted` are buckets that had lost their store.json;
     `checkpoints` counts those that no bucket held any more, and that were written from this machine's registers;
+    `segments` counts parts of the index that did not list what packs contain, and that were replaced;
     `epoch` is the one that was begun to write registers anew whose copies were damaged, if any; `way_out` says what to
     do first where another repair does not help."""
 
@@ -96,6 +98,7 @@ class RepairReport:
     failed: list[tuple[Finding, str]] = field(default_factory=list)
     written_bytes: int = 0
     checkpoints: int = 0
+    segments: int = 0
     readmitted: list[str] = field(default_factory=list)
     epoch: int | None = None
     unreachable: dict[str, str] = field(default_factory=dict)
@@ -115,6 +118,7 @@ class RepairReport:
             "failed": [to_json(finding) | {"reason": reason} for finding, reason in self.failed],
             "written_bytes": self.written_bytes,
             "checkpoints": self.checkpoints,
+            "segments": self.segments,
             "readmitted": self.readmitted,
             "epoch": self.epoch,
             "unreachable": self.unreachable,
@@ -194,6 +198,7 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
         report.mended = list(look.survey.findings)
     else:
         _mend(connection, look, report, progress)
+        _mend_index(connection, look, report)
     if deep:
         _mend_registers(connection, look, report)
     if report.damage and report.mended and not dry_run:  # what was mended may have made the rest readable
@@ -235,6 +240,16 @@ def _mend(connection: Connection, look: Look, report: RepairReport, progress: Pr
     if lost and look.survey.deep and not report.unreachable:
         _rebuild(connection, look, report, lost)
     report.failed += [failure for failures in lost.values() for failure in failures]
+
+
+def _mend_index(connection: Connection, look: Look, report: RepairReport) -> None:
+    """Replace index segments that are wrong. One that cannot be read has lost nothing but itself, and stays named."""
+    wrong = look.index.sentences()
+    if not wrong:
+        return
+    with suppress(SkyholdError), connection.session(Policy()) as session:
+        report.segments = replace_segments(look.index, session, connection.buckets())
+        report.damage = tuple(sentence for sentence in report.damage if sentence not in wrong)
 
 
 def _rebuild(
@@ -319,6 +334,7 @@ def _again(before: RepairReport, connection: Connection, *, deep: bool, progress
     after.mended = before.mended + after.mended
     after.written_bytes += before.written_bytes
     after.checkpoints += before.checkpoints
+    after.segments += before.segments
     after.readmitted = before.readmitted + after.readmitted
     after.epoch = after.epoch or before.epoch
     return after

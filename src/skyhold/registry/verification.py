@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from skyhold.consensus.carrying import NAMES
@@ -16,6 +16,7 @@ from skyhold.consensus.no_majority import way_back
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.accounting import Account, Accounts, Unaccounted, account, settle
 from skyhold.registry.connection import Connection
+from skyhold.registry.index_check import IndexCheck
 from skyhold.registry.inventory import Inventory, take_inventory
 from skyhold.registry.membership import Membership, examine
 from skyhold.registry.rebuilding import lost_files
@@ -99,6 +100,7 @@ class Look:
     survey: Survey
     registers: RegisterCopies
     accounts: Accounts
+    index: IndexCheck
 
     @property
     def expected(self) -> dict[str, frozenset[str]]:
@@ -118,7 +120,7 @@ class Look:
             if key not in named and not (key == NAMES and self.inventory.unreadable):
                 what = f"the register of {names[key]}" if key in names else f"register {key}"
                 found.append(f"No majority of the voters agrees on {what}: {reason}. See what is left: {way_back(key)}")
-        return tuple(found)
+        return (*found, *self.index.sentences())
 
     @property
     def way_out(self) -> str | None:
@@ -190,7 +192,8 @@ def look_at(
     inventory, registers = _read_registers(connection, session, voters, repository)
     whole_store = deep and repository is None
     accounts = account(connection, inventory, buckets) if whole_store else Accounts()
-    look = Look(inventory, Survey(deep, {}), registers, accounts)
+    index = IndexCheck(connection.checker)
+    look = Look(inventory, Survey(deep, {}), registers, accounts, index)
     intact: Counter[str] = Counter()
     lock = Lock()
 
@@ -198,6 +201,8 @@ def look_at(
         pack_id = pack_id_of(key)
         if deep and pack_id is not None:
             copies.note(bucket, pack_id, body)
+        if whole_store:
+            index.note(key, body)
         if key in accounts.unreached:
             with lock:
                 intact[key] += 1
@@ -205,7 +210,7 @@ def look_at(
     found = survey(buckets, look.expected, connection.checker, progress, deep=deep, intact=note)
     doubt(connection, found.findings)
     settle(connection, accounts, inventory, found.findings, intact)
-    return Look(inventory, found, registers, accounts)
+    return replace(look, survey=found)
 
 
 def doubt(connection: Connection, findings: Iterable[Finding]) -> None:

@@ -201,16 +201,16 @@ class Catalogue:
             return False
         salt, placement_class, size_bytes, hash_ = rows[0]
         pack = PackRef(pack_id, salt)
-        return bool(hash_ == _hash_of(KnownPack(pack, placement_class, size_bytes), self.places(pack)))
+        return bool(hash_ == hash_of(KnownPack(pack, placement_class, size_bytes), self.places(pack)))
 
     def agrees(self, known: KnownPack, places: Sequence[Place]) -> bool:
         """Whether the catalogue's entries of a pack are what the pack itself lists."""
         rows = self._file.execute("SELECT id, salt, class, size FROM packs WHERE id = ?", (known.pack.pack_id,))
-        return [_known(row) for row in rows] == [known] and self.places(known.pack) == _each_once(places)
+        return [_known(row) for row in rows] == [known] and self.places(known.pack) == each_once(places)
 
     def confirm(self, known: KnownPack, places: Sequence[Place]) -> bool:
         """Note what an intact pack lists; returns False where the catalogue had other entries, which are corrected."""
-        pack_id, places = known.pack.pack_id, _each_once(places)
+        pack_id, places = known.pack.pack_id, each_once(places)
         unknown = self.size_bytes(pack_id) is None
         same = self.agrees(known, places)
         with self._file.transaction() as connection:
@@ -265,7 +265,7 @@ class Catalogue:
             _insert_chunks(connection, places)
 
 
-def _each_once(places: Sequence[Place]) -> list[Place]:
+def each_once(places: Sequence[Place]) -> list[Place]:
     """The first place of each chunk, by offset: what the catalogue keeps of a pack that contains one twice."""
     first = {place.chunk_id: place for place in reversed(places)}
     return sorted(first.values(), key=lambda place: place.offset)
@@ -279,10 +279,11 @@ def _insert_chunks(connection: sqlite3.Connection, places: Iterable[Place]) -> N
 
 
 def _set_placed(connection: sqlite3.Connection, known: KnownPack, places: Sequence[Place]) -> None:
-    connection.execute("INSERT OR REPLACE INTO placed VALUES (?, ?)", (known.pack.pack_id, _hash_of(known, places)))
+    connection.execute("INSERT OR REPLACE INTO placed VALUES (?, ?)", (known.pack.pack_id, hash_of(known, places)))
 
 
-def _hash_of(known: KnownPack, places: Sequence[Place]) -> bytes:
+def hash_of(known: KnownPack, places: Sequence[Place]) -> bytes:
+    """A digest of what a pack is and of its places, each chunk once."""
     hasher = blake3(f"{known.pack.salt.hex()} {known.placement_class} {known.size_bytes} ".encode())
     return hasher.update(encode_entries(places)).digest()
 

@@ -97,7 +97,7 @@ def find_sources(
 
         def look(item: tuple[str, str, int], missing: Collection[bytes] = missing) -> tuple[str, list[Place]]:
             name, key, size_bytes = item
-            with suppress(Corrupt, SkyholdError):
+            with suppress(SkyholdError):
                 _, of_class, places = checker.listed(buckets[name], key, size_bytes)
                 if of_class == placement_class:
                     return name, [place for place in places if place.chunk_id in missing]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from skyhold.registry.verification import VerifyReport
+
+
+_LABELS: Final = {"unknown": "unaccounted", "useless": "not needed"}
 
 
 @verb(
@@ -99,8 +102,14 @@ def _tell_unaccounted(report: VerifyReport) -> None:
             "No register reaches " + ", ".join(f"{counted(count, 'object')} of {name}" for name, count in left.items())
         )
     if report.unaccounted:
-        rows = [("unaccounted", item.bucket, item.key, item.reason) for item in report.unaccounted[:SHOWN_MAX]]
-        table(["", "bucket", "object", "reason"], [(marked(row[0], "warn"), *row[1:]) for row in rows])
+        useless = sum(item.kind == "useless" for item in report.unaccounted)
+        if useless:
+            line(
+                f"Damaged and needed by nothing: {counted(useless, 'object')}. Keep or delete them: no version is lost"
+            )
+        shown = report.unaccounted[:SHOWN_MAX]
+        rows = [(marked(_LABELS[item.kind], "warn"), item.bucket, item.key, item.reason) for item in shown]
+        table(["", "bucket", "object", "reason"], rows)
     rest = len(report.unaccounted) - SHOWN_MAX
     if rest > 0:
         line(f"and {rest} more; --json names them")

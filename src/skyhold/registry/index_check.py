@@ -1,0 +1,133 @@
+"""What the index segments list of packs, compared with what the packs contain.
+
+A segment is a hint: whoever uses a pack reads it first. But one that is wrong costs every machine that learns it a pack
+read for nothing, and makes what it leaves out be sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Lock
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.codec.frame import Kind, decode_frame
+from skyhold.errors import Corrupt, SkyholdError
+from skyhold.registry.session import Session
+from skyhold.storage.catalogue import KnownPack, each_once, hash_of
+from skyhold.storage.index import Segment, decode_segment, encode_segment
+from skyhold.storage.names import INDEXES, PACKS, blob_name_of, pack_id_of, pack_key
+from skyhold.storage.objects import ObjectChecker
+from skyhold.storage.pack import Place
+from skyhold.units import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """Of a segment: for each pack a digest of what it lists, and the names of the segments that it replaces."""
+
+    packs: dict[bytes, bytes]
+    replaces: frozenset[str]
+    malformed: str | None = None
+
+
+@dataclass(slots=True)
+class IndexCheck:
+    """Takes note of intact objects as they are read, each once. Thread-safe."""
+
+    checker: ObjectChecker
+    _contained: dict[bytes, bytes] = field(default_factory=dict)
+    _segments: dict[str, _Noted] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def note(self, key: str, body: Buffer) -> None:
+        pack_id = pack_id_of(key)
+        if pack_id is not None and pack_id not in self._contained:
+            known, places = self.checker.contents(key, body)
+            digest = hash_of(known, each_once(places))
+            with self._lock:
+                self._contained[pack_id] = digest
+        elif key.startswith(f"{INDEXES}/") and key not in self._segments:
+            noted = _noted(key, body, self.checker)
+            with self._lock:
+                self._segments[key] = noted
+
+    def wrong(self) -> dict[str, str]:
+        """The keys of segments that are wrong, each with what is wrong. A pack that no bucket has intact is not judged,
+        and a segment that one which is right replaces does not count."""
+        faults = {key: fault for key, noted in self._segments.items() if (fault := self._fault(noted)) is not None}
+        replaced = {name for key, noted in self._segments.items() if key not in faults for name in noted.replaces}
+        return {key: fault for key, fault in sorted(faults.items()) if blob_name_of(key) not in replaced}
+
+    def contents(self, pack_id: bytes, holders: Mapping[Bucket, int]) -> tuple[KnownPack, list[Place]] | None:
+        """What a pack that was found intact contains, each chunk once, by the footer of a copy of the size given."""
+        for bucket, size_bytes in holders.items():
+            with suppress(SkyholdError):
+                pack, placement_class, places = self.checker.listed(bucket, pack_key(pack_id), size_bytes)
+                found = KnownPack(pack, placement_class.hex(), size_bytes), each_once(places)
+                if hash_of(*found) == self._contained.get(pack_id):
+                    return found
+        return None
+
+    def sentences(self) -> list[str]:
+        return [
+            f"Index segment {key} {fault}; machines that learn it read packs for nothing. `skyhold repair` replaces it"
+            for key, fault in self.wrong().items()
+        ]
+
+    def _fault(self, noted: _Noted) -> str | None:
+        if noted.malformed is not None:
+            return noted.malformed
+        contained = self._contained
+        wrong = [pack.hex() for pack, digest in noted.packs.items() if contained.get(pack, digest) != digest]
+        return f"does not list what pack {wrong[0]} contains" if wrong else None
+
+
+def replace_segments(check: IndexCheck, session: Session, buckets: Mapping[str, Bucket]) -> int:
+    """Write a segment for each wrong one, of what its packs contain, that replaces it. Returns how many.
+
+    Raises `Corrupt` for a segment that does not show which packs it was about.
+    """
+    count = 0
+    listed = {
+        name: {info.key: info.size_bytes for info in bucket.list(f"{PACKS}/")} for name, bucket in buckets.items()
+    }
+    for key in check.wrong():
+        folder, name = key.rpartition("/")[0], blob_name_of(key)
+        if name is None:
+            raise AssertionError(key)
+        segment = decode_segment(session.blobs.read(folder, name), name)
+        known: list[KnownPack] = []
+        places: list[Place] = []
+        for wanted in segment.packs:
+            pack_id = wanted.pack.pack_id
+            holders = {name: sizes[pack_key(pack_id)] for name, sizes in listed.items() if pack_key(pack_id) in sizes}
+            found = check.contents(pack_id, {buckets[name]: size for name, size in holders.items()})
+            if found is not None and found[0].placement_class == segment.placement_class:
+                known.append(found[0])
+                places += found[1]
+        if not places:
+            raise Corrupt(f"Index segment {key} lists no pack that a bucket has", code="index_damaged", segment=name)
+        session.blobs.write(folder, encode_segment(segment.placement_class, known, places, segment.replaces | {name}))
+        count += 1
+    return count
+
+
+def _noted(key: str, body: Buffer, checker: ObjectChecker) -> _Noted:
+    placement_class = key.split("/")[1]
+    try:
+        decoded = decode_frame(body, kind=Kind.INDEX, context=INDEXES, keys=checker.keys)
+        segment = decode_segment(decoded, key)
+    except SkyholdError as error:
+        return _Noted({}, frozenset(), f"cannot be read ({error.message})")
+    if segment.placement_class != placement_class:
+        return _Noted({}, frozenset(), "is of another placement class than its name says")
+    return _Noted(_listed(segment), segment.replaces)
+
+
+def _listed(segment: Segment) -> dict[bytes, bytes]:
+    places: dict[bytes, list[Place]] = {known.pack.pack_id: [] for known in segment.packs}
+    for place in segment.places:
+        places[place.pack_id].append(place)
+    return {known.pack.pack_id: hash_of(known, each_once(places[known.pack.pack_id])) for known in segment.packs}
