@@ -469,10 +469,12 @@ SHAPES: dict[str, set[str]] = {
         "versions", "placed", "restored", "accounted", "unaccounted",
     },
     "sync --dry-run": {
-        "dry_run", "sound", "mended", "failed", "written_bytes", "checkpoints", "segments", "readmitted", "unreachable", "damage",
+        "dry_run", "sound", "mended", "failed", "written_bytes", "checkpoints", "segments", "readmitted", "unreachable",
+        "damage",
     },
     "repair --dry-run": {
-        "dry_run", "sound", "mended", "failed", "written_bytes", "checkpoints", "segments", "readmitted", "unreachable", "damage",
+        "dry_run", "sound", "mended", "failed", "written_bytes", "checkpoints", "segments", "readmitted", "unreachable",
+        "damage",
     },
     "doctor": {"healthy", "signs"},
     "pull fraud/scorer@v1 restored": {
