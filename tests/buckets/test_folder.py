@@ -228,6 +228,23 @@ def test_no_call_follows_a_link_out_of_the_bucket(location: BucketLocation, tmp_
         assert caught.value.code == "link_in_bucket"
 
 
+@pytest.mark.parametrize("linked", ["packs", "packs/ab"])
+def test_link_in_the_place_of_a_folder_is_refused_by_a_listing_and_is_no_missing_object(
+    location: BucketLocation, tmp_path: Path, linked: str
+) -> None:
+    bucket = open_bucket(location)
+    bucket.write("packs/ab/k", b"x")
+    bucket.write("other/k", b"x")
+    (location.path / linked).rename(tmp_path / "elsewhere")
+    (location.path / linked).symlink_to(tmp_path / "elsewhere")
+    for prefix in ("packs/", "packs/ab/"):
+        with pytest.raises(PermissionDenied, match=f"symbolic link, `{linked}`") as caught:
+            list(bucket.list(prefix))
+        assert caught.value.code == "link_in_bucket"
+    assert [info.key for info in bucket.list("other/")] == ["other/k"]
+    assert [info.key for info in bucket.list()] == ["other/k"]
+
+
 def test_folder_of_the_bucket_itself_may_be_a_link(location: BucketLocation, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(location.path)
     bucket = open_bucket(parse_location(str(tmp_path / "link")))

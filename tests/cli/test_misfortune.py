@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from skyhold import open as open_store
+from skyhold.storage.canonical import canonical
 from tests.cli.models import contents, write_model
 from tests.cli.running import PROGRAM, Shell, run_on_terminal
 from tests.endtoend.tampering import change_move
@@ -473,3 +474,35 @@ def test_doctor_prints_no_secret(skyhold: Shell, monkeypatch: pytest.MonkeyPatch
     run = skyhold("doctor", "--json", status=1)
     assert "hunter2" not in run.out + run.err
     assert json.loads(run.out)["signs"]
+
+
+def test_folder_of_a_bucket_that_is_a_link_is_named_as_that(
+    skyhold: Shell, pushed: str, store: list[Path], tmp_path: Path
+) -> None:
+    """Its objects are not missing, and nothing could bring them: nothing is written through the link."""
+    (store[1] / "packs").rename(tmp_path / "elsewhere")
+    (store[1] / "packs").symlink_to(tmp_path / "elsewhere")
+    for command in (["verify"], ["verify", "--deep"], ["sync"], ["repair"]):
+        run = skyhold(*command, status=8)
+        assert "not looked at: bucket b (Bucket `b` holds a symbolic link, `packs`" in run.out
+        assert "missing" not in run.out
+    (store[1] / "packs").unlink()
+    (tmp_path / "elsewhere").rename(store[1] / "packs")
+    assert skyhold("verify", "--deep").out.startswith("sound: ")
+
+
+def test_new_machine_is_sent_to_another_bucket_by_one_whose_keys_were_forged(
+    skyhold: Shell, pushed: str, store: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wrap = {"kind": "passphrase", "kdf": "scrypt", "n": 1 << 17, "r": 8, "p": 1}
+    document = json.loads((store[1] / "store.json").read_text())
+    document["keys"][0]["wraps"] = [wrap | {"salt": "0" * 32, "nonce": "0" * 24, "sealed": "0" * 96}] * 3000
+    (store[1] / "store.json").write_bytes(canonical(document))
+    monkeypatch.setenv("SKYHOLD_STATE", str(tmp_path / "new"))
+    refused = skyhold("connect", store[1], status=10)
+    assert f"store.json of {store[1]} is malformed" in refused.err.replace("file://", "")
+    assert "Connect by another bucket of the store, then run `skyhold repair`" in refused.err
+    skyhold("connect", store[0])
+    assert "bucket b had lost its store.json and was admitted again" in skyhold("--store", store[0], "repair").out
+    monkeypatch.setenv("SKYHOLD_STATE", str(tmp_path / "newer"))
+    skyhold("connect", store[1])

@@ -9,6 +9,7 @@ from pathlib import Path
 from skyhold.buckets import bounded
 from skyhold.buckets.bounded import misbehaves
 from skyhold.buckets.bucket import KEY_BYTES_MAX, is_key
+from skyhold.buckets.folder_errors import link_in_bucket
 
 
 def stamp_of(status: os.stat_result) -> str:
@@ -19,8 +20,10 @@ def stamp_of(status: os.stat_result) -> str:
 class Walk:
     """One listing of a bucket: keys with `prefix` and past `after`.
 
-    A folder sorts as its name and `/`: so `a-b` comes before `a/b`, as in every store. Links, special files and names
-    that are no keys are passed over, and so is what disappears meanwhile.
+    A folder sorts as its name and `/`: so `a-b` comes before `a/b`, as in every store. Special files and names that are
+    no keys are passed over, and so is what disappears meanwhile. A link in the place of an object is none, and is
+    replaced when the object is written. One in the place of a folder would hide what is wanted of it, so it is refused
+    (`link_in_bucket`); a listing of everything passes it over.
     """
 
     def __init__(self, bucket: str, prefix: str, after: str) -> None:
@@ -62,9 +65,15 @@ class Walk:
                 if self._entries > bounded.LISTED_KEYS_MAX:
                     raise misbehaves(self._bucket, f"has more than {bounded.LISTED_KEYS_MAX} files and folders")
                 path = above + entry.name + ("/" if entry.is_dir(follow_symlinks=False) else "")
+                if self._prefix and entry.is_symlink() and self._hides_folder(path, entry):
+                    raise link_in_bucket(self._bucket, path)
                 if len(path) <= KEY_BYTES_MAX and self._may_be_wanted(path):
                     found.append((path, entry))
         return sorted(found, key=lambda item: item[0])
+
+    def _hides_folder(self, path: str, entry: os.DirEntry[str]) -> bool:
+        """Whether a link is where a wanted folder should be: on the way to the prefix, or below it."""
+        return self._prefix.startswith(f"{path}/") or (path.startswith(self._prefix) and entry.is_dir())
 
     def _may_be_wanted(self, path: str) -> bool:
         if not path.endswith("/"):

@@ -37,11 +37,7 @@ def check_keys(keys: object) -> None:
     if 0 not in numbers:
         raise Corrupt("The keys in store.json lack data key 0", code="keys_malformed")
     if work > SCRYPT_WORK_MAX:
-        raise Corrupt(
-            "The passphrase wraps in store.json ask for unreasonable work",
-            code="keys_malformed",
-            hint="Connect by another bucket of the store, then run `skyhold repair`",
-        )
+        raise Corrupt("The passphrase wraps in store.json ask for unreasonable work", code="keys_malformed")
 
 
 def _work(wrap: dict[str, object]) -> int:

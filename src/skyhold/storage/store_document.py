@@ -32,6 +32,9 @@ BUCKETS: Final = "buckets"
 ETCD: Final = "etcd"
 _ENGINE_FIELDS: Final = {SQLITE: "machine", BUCKETS: "voters", ETCD: "cluster"}
 
+_ANOTHER: Final = "Connect by another bucket of the store, then run `skyhold repair`"
+"""Each bucket has a `store.json` of its own: where one is damaged or forged, those of the others open the store."""
+
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _MAC: Final = re.compile(r"[0-9a-f]{64}")
 _HINT_FIELDS: Final = ("name", "url", "provider", "region", "endpoint", "path_style", "allow_http")
@@ -119,13 +122,16 @@ def decode_store_document(
     fields = decode_canonical(body, what)
     _refuse_newer(fields, what)
     document = _parse(fields, what)
-    keys = opened or open_keys(document.store, document.sealed, list(document.keys), keks)
+    try:
+        keys = opened or open_keys(document.store, document.sealed, list(document.keys), keks)
+    except Corrupt as error:
+        raise Corrupt(f"The {what} is malformed: {error.message}", code=error.code, hint=_ANOTHER) from error
     mac = fields.pop("mac")
     if not isinstance(mac, str) or not _MAC.fullmatch(mac) or not hmac.compare_digest(mac, _mac(fields, keys)):
         raise Corrupt(
             f"The {what} has been changed by somebody who does not hold the store's key, or is damaged",
             code="store_document_forged",
-            hint="Connect by another bucket of the store, then run `skyhold repair`",
+            hint=_ANOTHER,
         )
     return document, keys
 
@@ -278,5 +284,5 @@ def _malformed(what: str, why: str) -> NoReturn:
     raise Corrupt(
         f"The {what} is malformed: {why}",
         code="store_document_malformed",
-        hint="Connect by another bucket of the store, then run `skyhold repair`",
+        hint=_ANOTHER,
     )
