@@ -32,12 +32,27 @@ from skyhold.registry.map import Map
 from skyhold.registry.node import KEY_BYTES_MAX, LEVEL_MAX, decode_node
 from skyhold.registry.root import POLICY_BYTES_MAX, Root
 from skyhold.registry.version import AUTHOR_BYTES_MAX, MESSAGE_BYTES_MAX, PARENTS_MAX, FileEntry, VersionDocument
+from skyhold.security.key_bounds import DATA_KEYS_MAX, SCRYPT_WORK_MAX, WRAPS_MAX
 from skyhold.security.keys import new_keys
-from skyhold.storage import layout, store_document
+from skyhold.storage import index, layout, pack, store_document
 from skyhold.storage.blobs import MemoryBlobs
 from skyhold.storage.canonical import INTEGER_MAX, canonical
+from skyhold.storage.catalogue import KnownPack
+from skyhold.storage.index import decode_segment, encode_segment
 from skyhold.storage.layout import PageBuilder, decode_page
-from skyhold.storage.pack import CHUNK_BYTES_MAX, STORED_BYTES_OVER_RAW_MAX, PackRef, Place
+from skyhold.storage.pack import (
+    CHUNK_BYTES_MAX,
+    PACK_BYTES_MAX,
+    STORED_BYTES_MIN,
+    STORED_BYTES_OVER_RAW_MAX,
+    PackRef,
+    Place,
+    RecordSealer,
+    Session,
+    decode_entries,
+    encode_entries,
+    open_record,
+)
 from skyhold.storage.paths import PART_BYTES_MAX, PATH_BYTES_MAX
 from skyhold.storage.store_document import (
     BUCKETS,
@@ -420,7 +435,7 @@ def page(raw_length: int, stored_length: int) -> bytes:
 
 
 def forged_page(raw_length: int, stored_length: int) -> bytes:
-    with without(layout, _check_lengths=lambda *_: None):
+    with without(layout, check_lengths=lambda *_: None):
         return page(raw_length, stored_length)
 
 
@@ -443,7 +458,7 @@ PAGES = [
     ),
     Bound(
         "page: stored length",
-        1,
+        STORED_BYTES_MIN,
         1000 + STORED_BYTES_OVER_RAW_MAX,
         lambda value: page(1000, value),
         lambda value: forged_page(1000, value),
@@ -452,7 +467,131 @@ PAGES = [
     ),
 ]
 
-BOUNDS = {bound.field: bound for bound in (*ACCEPTORS, *REGISTERS, *STORES, *ROOTS, *VERSIONS, *PAGES)}
+# ---- packs and the index
+
+PACK = PackRef(b"p" * 16, b"s" * 16)
+SESSION = Session(b"t" * 16, bytes(8), PACK.salt)
+
+
+def place(raw_length: int, stored_length: int) -> Place:
+    return Place(b"c" * 32, PACK, 64, stored_length, raw_length, 0, None)
+
+
+def packed(raw_length: int, stored_length: int) -> tuple[bytes, Place]:
+    encoded = bytes(max(stored_length - 16, 0))
+    made = RecordSealer(KEYS, SESSION).seal(b"c" * 32, 0, raw_length, None, encoded)
+    return made.header + bytes(made.payload) + made.tag, place(raw_length, made.stored_length)
+
+
+def forged_packed(raw_length: int, stored_length: int) -> tuple[bytes, Place]:
+    with without(pack, check_lengths=lambda *_: None):
+        return packed(raw_length, stored_length)
+
+
+def footer(raw_length: int, stored_length: int) -> bytes:
+    return encode_entries([place(raw_length, stored_length)])
+
+
+def forged_footer(raw_length: int, stored_length: int) -> bytes:
+    with without(pack, check_lengths=lambda *_: None):
+        return footer(raw_length, stored_length)
+
+
+def segment(raw_length: int = 1000, stored_length: int = 1000, size_bytes: int = 2000) -> bytes:
+    packs = [KnownPack(PACK, "0" * 16, size_bytes)]
+    return encode_segment("0" * 16, packs, [place(raw_length, stored_length)], [])
+
+
+def forged_segment(**fields: int) -> bytes:
+    with without(index, check_lengths=lambda *_: None, _check_size=lambda _: None):
+        return segment(**fields)
+
+
+def of_lengths(
+    what: str, write: Callable[[int, int], Any], forge: Callable[[int, int], Any], read: Callable[[Any], object]
+) -> list[Bound]:
+    """The raw and the stored length of a chunk, wherever both stand."""
+    return [
+        Bound(
+            f"{what}: raw length",
+            1,
+            CHUNK_BYTES_MAX,
+            lambda value: write(value, 17),
+            lambda value: forge(value, 17),
+            read,
+        ),
+        Bound(
+            f"{what}: stored length",
+            STORED_BYTES_MIN,
+            1000 + STORED_BYTES_OVER_RAW_MAX,
+            lambda value: write(1000, value),
+            lambda value: forge(1000, value),
+            read,
+            second=False,
+        ),
+    ]
+
+
+PACKS = [
+    *of_lengths("record", packed, forged_packed, lambda stored: open_record(*stored, SESSION, KEYS)),
+    *of_lengths("footer", footer, forged_footer, lambda body: decode_entries(body, PACK)),
+    *of_lengths(
+        "segment",
+        segment,
+        lambda raw, stored: forged_segment(raw_length=raw, stored_length=stored),
+        lambda body: decode_segment(body, "segment"),
+    ),
+    Bound(
+        "segment: size of a pack",
+        1,
+        PACK_BYTES_MAX,
+        lambda value: segment(size_bytes=value),
+        lambda value: forged_segment(size_bytes=value),
+        lambda body: decode_segment(body, "segment"),
+    ),
+]
+
+# ---- keys
+
+CLEAR = WRAPS[0]["wraps"][0]  # type: ignore[index]
+
+
+def of_keys(field: str, least: int | None, greatest: int, made: Callable[[int], list[dict[str, object]]]) -> Bound:
+    def write(value: int) -> bytes:
+        return encode_store_document(document(keys=tuple(made(value))), STORE_KEYS)
+
+    def forge(value: int) -> bytes:
+        with without(store_document, check_keys=lambda _: None, _refuse_unreadable=lambda read: None):
+            return write(value)
+
+    return Bound(f"keys: {field}", least, greatest, write, forge, lambda body: decode_store_document(body, [], "here"))
+
+
+def wrapped(number: int, *others: dict[str, object]) -> dict[str, object]:
+    return {"number": number, "wraps": [CLEAR, *others]}
+
+
+def dear(work: int) -> dict[str, object]:
+    return {"kind": "passphrase", "kdf": "scrypt", "n": work, "r": 1, "p": 1}
+
+
+STORE_KEY_BOUNDS = [
+    of_keys("data keys", 1, DATA_KEYS_MAX, lambda count: [wrapped(number) for number in range(count)]),
+    of_keys("number of a key", None, (1 << 16) - 1, lambda number: [wrapped(0), wrapped(number)]),
+    of_keys("wraps of a key", None, WRAPS_MAX, lambda count: [wrapped(0, *[{"kind": "other"}] * (count - 1))]),
+    of_keys("work of a wrap", None, SCRYPT_WORK_MAX, lambda work: [wrapped(0, dear(work))]),
+    of_keys(
+        "work of all wraps",
+        None,
+        SCRYPT_WORK_MAX,
+        lambda work: [wrapped(0, dear(SCRYPT_WORK_MAX // 2)), wrapped(1, dear(work - SCRYPT_WORK_MAX // 2))],
+    ),
+]
+
+BOUNDS = {
+    bound.field: bound
+    for bound in (*ACCEPTORS, *REGISTERS, *STORES, *ROOTS, *VERSIONS, *PAGES, *PACKS, *STORE_KEY_BOUNDS)
+}
 
 
 @pytest.mark.parametrize("field", BOUNDS)

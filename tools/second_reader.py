@@ -227,10 +227,19 @@ def unwrap(wrap: dict, associated: bytes, sealed: bool, key_file: bytes | None, 
         raise CannotBegin(f"the store does not open with this {kind}") from None
 
 
+def check_wraps(keys: list) -> None:
+    """Bounds on what anybody may have written, before the first wrap is tried."""
+    check(len(keys) <= 256 and all(len(entry["wraps"]) <= 64 for entry in keys), "store.json: too many keys or wraps")
+    dear = [wrap for entry in keys for wrap in entry["wraps"] if wrap.get("kind") == "passphrase"]
+    work = sum(wrap["n"] * wrap["r"] * wrap["p"] for wrap in dear)
+    check(work <= 1 << 25, "store.json: its passphrases ask for too much work")
+
+
 def open_keys(document: dict, key_file: bytes | None, passphrase: str | None) -> Keys:
     given = key_file is not None or passphrase is not None
     if given and not document["sealed"]:
         raise CannotBegin("a key was given, but the store says that it is not sealed")
+    check_wraps(document["keys"])
     opened: dict[int, bytes] = {}
     for entry in document["keys"]:
         number, wraps = entry["number"], entry["wraps"]
@@ -390,7 +399,7 @@ def open_record(data: bytes, offset: int, header: PackHeader, keys: Keys) -> tup
     magic, codec, flags, number, raw, stored, chunk, base, nonce, zero = RECORD_HEADER.unpack(head)
     check(magic == b"SKYC" and zero == 0 and flags == (2 if header.sealed else 0), "not a record")
     check(number == header.number, "a record under another data key than its pack")
-    check(1 <= raw <= CHUNK_MAX and 16 <= stored <= raw + 1024, "a record's lengths")
+    check(1 <= raw <= CHUNK_MAX and 17 <= stored <= raw + 1024, "a record's lengths")
     payload = data[96 : 96 + stored]
     check(len(payload) == stored, "a record that ends early")
     session = keys.store + header.class_ + header.salt
@@ -511,11 +520,14 @@ class Store:
                     self.check_object(bucket, key)
                 except BROKEN as error:
                     self.problems.append(f"{bucket.folder}: {key}: {error!r}")
+        replaced: set[str] = set()
+        wrong: dict[str, str] = {}
         for segment, (class_, body) in self.segments.items():
             try:
-                self.check_segment(class_, body)
+                replaced |= self.check_segment(class_, body)
             except BROKEN as error:
-                self.problems.append(f"indexes/{class_}/{segment}: {error!r}")
+                wrong[segment] = f"indexes/{class_}/{segment}: {error!r}"
+        self.problems += [problem for segment, problem in wrong.items() if segment not in replaced]
 
     def check_object(self, bucket: Bucket, key: str) -> None:
         data = b"" if key == "store.json" else bucket.read(key)
@@ -554,7 +566,8 @@ class Store:
 
     # ---- 8 the index: it must agree with the packs that are there
 
-    def check_segment(self, class_: str, body: bytes) -> None:
+    def check_segment(self, class_: str, body: bytes) -> set[str]:
+        """Check one, and return the names of those that it replaces, which need not agree any more."""
         head, at = self.split_json(body, "index")
         fields = {"index", "class", "packs", "chunks", "first", "last", "replaces"}
         check(head.keys() == fields and head["index"] == 1 and head["class"] == class_, "the segment's head")
@@ -569,6 +582,7 @@ class Store:
             footer = self.footers.get(packs[number][0].hex())  # one that was deleted is no error
             known = footer is None or Record(chunk, base, offset, stored, raw, codec) in footer
             check(known, "an entry that its pack does not have")
+        return set(head["replaces"])
 
     @staticmethod
     def split_json(body: bytes, what: str) -> tuple[dict, int]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from pathlib import Path
 
 import pytest
 
+from skyhold.errors import Corrupt
 from skyhold.storage import index
 from skyhold.storage.catalogue import Catalogue, KnownPack
 from skyhold.storage.index import Segment, decode_segment, learn_segments, write_segments
@@ -117,4 +120,51 @@ def test_no_segment_names_a_pack_that_nobody_has_made_durable(tmp_path: Path) ->
     assert [known.pack.pack_id for known in stand.catalogue.unlisted(CLASS.hex())] == [killed]
     write_segments(stand.catalogue, stand.blobs, CLASS.hex(), {killed})
     assert stand.catalogue.unlisted(CLASS.hex()) == []
+    stand.close()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("class", ["0" * 16]),
+        ("class", "../packs"),
+        ("class", 7),
+        ("replaces", [7]),
+        ("replaces", [["a"]]),
+        ("replaces", "a"),
+        ("replaces", {}),
+        ("packs", -1),
+        ("packs", True),
+        ("packs", 10**30),
+        ("chunks", None),
+        ("index", 2),
+        ("more", 1),
+        ("size", 1 << 63),
+        ("size", (1 << 64) - 1),
+        ("raw", 0),
+        ("stored", 1 << 31),
+    ],
+)
+def test_segment_of_somebody_who_may_write_a_bucket_is_passed_over(field: str, value: object, tmp_path: Path) -> None:
+    """In an open store its name and its code can be made by whoever can read one bucket."""
+    bucket = FlakyBucket("a")
+    stand = Stand(tmp_path / "state", [bucket])
+    push_one(stand, 1)
+    (name,) = segments(stand, bucket)
+    body = stand.blobs.read(FOLDER, name)
+    (length,) = struct.unpack_from("<I", body)
+    fields, rest = json.loads(body[4 : 4 + length]), bytearray(body[4 + length :])
+    if isinstance(value, int) and field in {"size", "raw", "stored"}:
+        at, kind = {"size": (32, "<Q"), "stored": (40 + 68, "<I"), "raw": (40 + 72, "<I")}[field]
+        struct.pack_into(kind, rest, at, value)
+    else:
+        fields[field] = value
+    document = json.dumps(fields).encode()
+    forged = stand.blobs.write(FOLDER, struct.pack("<I", len(document)) + document + bytes(rest))
+    with pytest.raises(Corrupt, match=f"Index segment {forged} is damaged"):
+        decode_segment(stand.blobs.read(FOLDER, forged), forged)
+    other = Catalogue(tmp_path / "other")
+    learn_segments(other, stand.blobs, stand.replicas, CLASS.hex())
+    assert other.segments(CLASS.hex()) == {name}
+    other.close()
     stand.close()

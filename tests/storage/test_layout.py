@@ -33,7 +33,7 @@ def places(draw: st.DrawFn, pack: PackRef, base_id: bytes | None = None) -> Plac
     raw = draw(LENGTHS)
     chunk_id = b"\x01" + draw(st.binary(min_size=31, max_size=31))  # zeros name no chunk
     offset = draw(st.integers(64, 64 << 20))
-    return Place(chunk_id, pack, offset, draw(st.integers(1, raw + 1024)), raw, draw(st.integers(0, 255)), base_id)
+    return Place(chunk_id, pack, offset, draw(st.integers(17, raw + 1024)), raw, draw(st.integers(0, 255)), base_id)
 
 
 @st.composite
@@ -84,7 +84,9 @@ def test_every_truncation_of_a_head_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "raw"), [(30, 0), (0, 20), (30, (4 << 20) + 1), (20 + 1025, 20)], ids=["raw", "stored", "long", "grown"]
+    ("stored", "raw"),
+    [(30, 0), (0, 20), (30, (4 << 20) + 1), (20 + 1025, 20), (16, 20)],
+    ids=["raw", "stored", "long", "grown", "tag"],
 )
 def test_a_place_with_lengths_that_cannot_be_is_refused(stored: int, raw: int) -> None:
     place = Place(PLACE.chunk_id, PLACE.pack, 64, stored, raw, 0, None)
@@ -117,11 +119,11 @@ def test_a_full_page_is_at_most_a_mebibyte_whatever_its_chunks_need() -> None:
 
 
 def test_the_bytes_of_a_page_are_those_of_the_format() -> None:
-    delta = Place(b"d" * 32, PLACE.pack, 158, 9, 20, 0x21, PLACE.chunk_id)
+    delta = Place(b"d" * 32, PLACE.pack, 158, 19, 20, 0x21, PLACE.chunk_id)
     assert page_of([(delta, PLACE)]) == b"".join(
         (
             bytes.fromhex("01000000 01000000 01000000"), b"p" * 16 + b"s" * 16,
-            b"d" * 32, bytes.fromhex("00000000 9e000000 09000000 14000000 00000000 21 000000"),
+            b"d" * 32, bytes.fromhex("00000000 9e000000 13000000 14000000 00000000 21 000000"),
             b"i" * 32, bytes.fromhex("00000000 40000000 1e000000 14000000 ffffffff 00 000000"),
         )
     )  # fmt: skip

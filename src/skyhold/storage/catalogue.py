@@ -18,7 +18,7 @@ from blake3 import blake3
 
 from skyhold.storage.catalogue_file import CatalogueFile
 from skyhold.storage.names import pack_id_of
-from skyhold.storage.pack import PackRef, Place, encode_entries
+from skyhold.storage.pack import PackRef, Place, unchecked_entries
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS packs(
@@ -285,7 +285,7 @@ def _set_placed(connection: sqlite3.Connection, known: KnownPack, places: Sequen
 def hash_of(known: KnownPack, places: Sequence[Place]) -> bytes:
     """A digest of what a pack is and of its places, each chunk once."""
     hasher = blake3(f"{known.pack.salt.hex()} {known.placement_class} {known.size_bytes} ".encode())
-    return hasher.update(encode_entries(places)).digest()
+    return hasher.update(unchecked_entries(places)).digest()
 
 
 def _known(row: Sequence[Any]) -> KnownPack:

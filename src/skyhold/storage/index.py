@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from skyhold.errors import Corrupt, NotFound
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.catalogue import Catalogue, KnownPack
 from skyhold.storage.names import INDEXES, blob_name_of
-from skyhold.storage.pack import NO_BASE, PackRef, Place
+from skyhold.storage.pack import NO_BASE, PACK_BYTES_MAX, PackRef, Place, check_lengths
 from skyhold.storage.replicas import Replicas
 
 SEGMENT_CHUNKS_MAX: Final = 50_000
@@ -24,6 +25,9 @@ SEGMENT_CHUNKS_MAX: Final = 50_000
 SEGMENTS_UNMERGED_MAX: Final = 16
 """More small segments than this are merged by the next push."""
 
+_FIELDS: Final = frozenset({"index", "class", "packs", "chunks", "first", "last", "replaces"})
+_CLASS: Final = re.compile(r"[0-9a-f]{16}")
+_NAME: Final = re.compile(r"[0-9a-f]{64}")
 _PACK: Final = struct.Struct("<16s16sQ")
 _ENTRY: Final = struct.Struct("<32s32sIIIB3xI")
 
@@ -43,10 +47,14 @@ def encode_segment(
 ) -> bytes:
     """The body of a segment, its entries sorted by chunk id."""
     numbers = {known.pack: number for number, known in enumerate(packs)}
-    entries = sorted(
-        _ENTRY.pack(p.chunk_id, p.base_id or NO_BASE, p.offset, p.stored_length, p.raw_length, p.codec, numbers[p.pack])
-        for p in places
-    )
+    entries = []
+    for p in places:
+        check_lengths(p.raw_length, p.stored_length)
+        base_id, number = p.base_id or NO_BASE, numbers[p.pack]
+        entries.append(_ENTRY.pack(p.chunk_id, base_id, p.offset, p.stored_length, p.raw_length, p.codec, number))
+    entries.sort()
+    for known in packs:
+        _check_size(known.size_bytes)
     fields: dict[str, object] = {
         "index": 1, "class": placement_class, "packs": len(packs), "chunks": len(entries),
         "first": entries[0][:32].hex(), "last": entries[-1][:32].hex(), "replaces": sorted(replaces),
@@ -60,22 +68,45 @@ def decode_segment(body: bytes, name: str) -> Segment:
     """The segment in `body`. Raises `Corrupt`."""
     try:
         (length,) = struct.unpack_from("<I", body)
-        fields = json.loads(body[4 : 4 + length])
-        placement_class, at = fields["class"], 4 + length
-        end = at + _PACK.size * fields["packs"]
-        packs = tuple(
-            KnownPack(PackRef(pack_id, salt), placement_class, size)
-            for pack_id, salt, size in _PACK.iter_unpack(body[at:end])
-        )
-        places = tuple(
-            Place(chunk_id, packs[number].pack, offset, stored, raw, codec, None if base == NO_BASE else base)
-            for chunk_id, base, offset, stored, raw, codec, number in _ENTRY.iter_unpack(body[end:])
-        )
-        if fields["index"] != 1 or len(places) != fields["chunks"]:
+        placement_class, packs_count, chunks_count, replaces = _fields(body[4 : 4 + length])
+        at = 4 + length
+        end = at + _PACK.size * packs_count
+        packs = []
+        for pack_id, salt, size_bytes in _PACK.iter_unpack(body[at:end]):
+            _check_size(size_bytes)
+            packs.append(KnownPack(PackRef(pack_id, salt), placement_class, size_bytes))
+        places = []
+        for chunk_id, base, offset, stored, raw, codec, number in _ENTRY.iter_unpack(body[end:]):
+            check_lengths(raw, stored)
+            base_id = None if base == NO_BASE else base
+            places.append(Place(chunk_id, packs[number].pack, offset, stored, raw, codec, base_id))
+        if (len(packs), len(places)) != (packs_count, chunks_count):
             raise ValueError("its counts do not fit its length")  # noqa: TRY301
-        return Segment(placement_class, packs, places, frozenset(fields["replaces"]))
-    except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
+        return Segment(placement_class, tuple(packs), tuple(places), replaces)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, struct.error) as error:
         raise Corrupt(f"Index segment {name} is damaged: {error}", code="index_damaged", segment=name) from error
+
+
+def _fields(document: bytes) -> tuple[str, int, int, frozenset[str]]:
+    """Placement class, numbers of packs and chunks, and the names that are replaced. Raises `ValueError`: whoever may
+    write a bucket of an open store may have written it, and a database takes what these are."""
+    fields = json.loads(document)
+    if not isinstance(fields, dict) or fields.keys() != _FIELDS:
+        raise ValueError("its fields are others")
+    placement_class, replaces = fields["class"], fields["replaces"]
+    if fields["index"] != 1 or not isinstance(placement_class, str) or not _CLASS.fullmatch(placement_class):
+        raise ValueError("it is of no kind or no class that is known")
+    if not isinstance(replaces, list) or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in replaces):
+        raise ValueError("what it replaces are no names of segments")
+    counts = fields["packs"], fields["chunks"]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("its counts are no numbers")
+    return placement_class, *counts, frozenset(replaces)
+
+
+def _check_size(size_bytes: int) -> None:
+    if not 0 < size_bytes <= PACK_BYTES_MAX:
+        raise ValueError(f"a pack of {size_bytes} bytes, which cannot be")
 
 
 def learn_segments(catalogue: Catalogue, blobs: BucketBlobs, replicas: Replicas, placement_class: str) -> None:

@@ -12,7 +12,7 @@ import rfc8785
 
 from skyhold.codec.tensors import Tensor
 from skyhold.errors import Corrupt
-from skyhold.storage.pack import CHUNK_BYTES_MAX, STORED_BYTES_OVER_RAW_MAX, PackRef, Place
+from skyhold.storage.pack import PackRef, Place, check_lengths
 from skyhold.units import MIB, Buffer
 
 Tensors = dict[str, tuple[Tensor, ...]]
@@ -89,7 +89,7 @@ class PageBuilder:
         return b"".join((counts, *packs, *self.chunks, *self._base_places))
 
     def _encode(self, place: Place, base_index: int) -> bytes:
-        _check_lengths(place.stored_length, place.raw_length)
+        check_lengths(place.raw_length, place.stored_length)
         pack = self._packs.setdefault(place.pack, len(self._packs))
         return _PLACE.pack(
             place.chunk_id, pack, place.offset, place.stored_length, place.raw_length, base_index, place.codec
@@ -183,15 +183,9 @@ def _decode_place(
     fields: tuple[bytes, int, int, int, int, int, int], packs: list[PackRef], bases: list[Place]
 ) -> Place:
     chunk_id, pack, offset, stored_length, raw_length, base_index, codec = fields
-    _check_lengths(stored_length, raw_length)
+    check_lengths(raw_length, stored_length)
     base_id = None if base_index == _NO_BASE else bases[base_index].chunk_id
     return Place(chunk_id, packs[pack], offset, stored_length, raw_length, codec, base_id)
-
-
-def _check_lengths(stored_length: int, raw_length: int) -> None:
-    """Raise `ValueError` for a place that no record can have: of one to be written a mistake of ours."""
-    if not 0 < raw_length <= CHUNK_BYTES_MAX or not 0 < stored_length <= raw_length + STORED_BYTES_OVER_RAW_MAX:
-        raise ValueError(f"a place of {raw_length} bytes, stored in {stored_length}, which cannot be")
 
 
 def _damaged(name: str, why: str) -> Corrupt:

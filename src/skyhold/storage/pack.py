@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -27,6 +27,7 @@ PACK_HEADER_BYTES: Final = 64
 RECORD_HEADER_BYTES: Final = 96
 CHUNK_BYTES_MAX: Final = 4 * MIB
 STORED_BYTES_OVER_RAW_MAX: Final = 1024
+STORED_BYTES_MIN: Final = TAG_BYTES + 1
 NO_BASE: Final = bytes(32)
 
 _PACK_HEADER: Final = struct.Struct("<4sBBH16s16s8s16s")
@@ -111,6 +112,15 @@ class Session:
         return self.store_id + self.placement_class + self.salt
 
 
+def check_lengths(raw_length: int, stored_length: int) -> None:
+    """Raise `ValueError` for the lengths of a record that cannot be: of one to be written a mistake of ours."""
+    if (
+        not 0 < raw_length <= CHUNK_BYTES_MAX
+        or not STORED_BYTES_MIN <= stored_length <= raw_length + STORED_BYTES_OVER_RAW_MAX
+    ):
+        raise ValueError(f"a chunk of {raw_length} bytes, stored in {stored_length}, which cannot be")
+
+
 class RecordSealer:
     """Seals or authenticates the records of one writing session."""
 
@@ -124,6 +134,7 @@ class RecordSealer:
         sealed = self._keys.sealed
         nonce = os.urandom(12) if sealed else bytes(12)
         stored_length = len(encoded) + TAG_BYTES
+        check_lengths(raw_length, stored_length)
         header = _RECORD_HEADER.pack(
             b"SKYC", codec, _SEALED if sealed else 0, self._number, raw_length, stored_length,
             chunk_id, base_id or NO_BASE, nonce, 0,
@@ -159,6 +170,10 @@ def open_record(record: Buffer, place: Place, session: Session | None, keys: Fra
     )
     if (magic, codec, raw_length, stored_length, chunk_id, base_id, zero) != expected or flags & ~_SEALED:
         _corrupt(place, "its header is not that of this chunk")
+    try:
+        check_lengths(raw_length, stored_length)
+    except ValueError as error:
+        _corrupt(place, str(error))
     payload = memoryview(record)[RECORD_HEADER_BYTES:]
     if flags & _SEALED:
         if session is None:
@@ -239,7 +254,14 @@ def pack_bytes_at_most(places: Sequence[Place]) -> int:
 
 
 def encode_entries(places: Sequence[Place]) -> bytes:
-    """The entries of a pack footer, in order."""
+    """The entries of a pack footer, in order. Raises `ValueError` for a place that cannot be."""
+    for place in places:
+        check_lengths(place.raw_length, place.stored_length)
+    return unchecked_entries(places)
+
+
+def unchecked_entries(places: Iterable[Place]) -> bytes:
+    """As `encode_entries`, also of places that were noted somewhere and may have been changed."""
     return b"".join(
         _ENTRY.pack(p.chunk_id, p.base_id or NO_BASE, p.offset, p.stored_length, p.raw_length, p.codec) for p in places
     )
@@ -247,14 +269,18 @@ def encode_entries(places: Sequence[Place]) -> bytes:
 
 def decode_entries(body: Buffer, pack: PackRef) -> list[Place]:
     """The places that a footer's body lists. Raises `Corrupt`."""
-    if len(body) % _ENTRY.size:
+    places = []
+    try:
+        for chunk_id, base, offset, stored, raw, codec in _ENTRY.iter_unpack(body):
+            check_lengths(raw, stored)
+            places.append(Place(chunk_id, pack, offset, stored, raw, codec, None if base == NO_BASE else base))
+    except (ValueError, struct.error) as error:
         raise Corrupt(
-            f"The footer of pack {pack.pack_id.hex()} is damaged", code="footer_damaged", pack=pack.pack_id.hex()
-        )
-    return [
-        Place(chunk_id, pack, offset, stored, raw, codec, None if base == NO_BASE else base)
-        for chunk_id, base, offset, stored, raw, codec in _ENTRY.iter_unpack(body)
-    ]
+            f"The footer of pack {pack.pack_id.hex()} is damaged: {error}",
+            code="footer_damaged",
+            pack=pack.pack_id.hex(),
+        ) from error
+    return places
 
 
 def read_header(header: Buffer, pack_id: bytes, store_id: bytes) -> Session:
