@@ -7,6 +7,7 @@ Drivers translate the errors of their SDKs in one table each; the original stays
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -101,3 +102,17 @@ class Corrupt(SkyholdError):
 
     code = "corrupt"
     exit_status = 10
+
+
+def reasons_of(errors: Mapping[str, SkyholdError]) -> str:
+    """What went wrong with each bucket, by its name; what is the same for several is said once."""
+    alike: dict[str, list[str]] = {}
+    for name, error in sorted(errors.items()):
+        alike.setdefault(error.message.replace(f"`{name}`", "``"), []).append(name)
+    parts = []
+    for names in alike.values():
+        text = errors[names[0]].message
+        if len(names) > 1:
+            text = text.replace(f" in bucket `{names[0]}`", "").replace(f"Bucket `{names[0]}`", "each")
+        parts.append(f"{', '.join(f'`{name}`' for name in names)}: {text}")
+    return "; ".join(parts)

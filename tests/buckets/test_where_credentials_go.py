@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from skyhold.buckets import google
 from skyhold.buckets.azure_credentials import STORAGE_SCOPE, StorageTokens
 from skyhold.buckets.bucket import Bucket
-from skyhold.buckets.consent import Destination, allow, destination_of, is_allowed, override
+from skyhold.buckets.consent import Destination, allow, destination_of, is_allowed, override, refused
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import open_bucket
 from skyhold.buckets.retry import RetryPolicy
@@ -397,3 +398,35 @@ def test_service_account_is_not_used_over_plain_http(monkeypatch: pytest.MonkeyP
         assert emulator.caught
         assert not any("authorization" in request.lower() for request in emulator.caught)
     assert attacker.caught == []
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("https://minio.lab:99999", "its port must be a number from 1 to 65535"),
+        ("https://minio.lab:0", "its port must be a number from 1 to 65535"),
+        ("https://minio.lab:90a0/models", "its port must be a number from 1 to 65535"),
+        ("https://minio.lab:", "its port must be a number from 1 to 65535"),
+        ("http://[::1]:70000", "its port must be a number from 1 to 65535"),
+        ("minio.lab:9000", "it must begin with https:// or http://"),
+        ("ftp://minio.lab", "it must begin with https:// or http://"),
+        ("https://ada:secret@minio.lab", "it must be a scheme, a host and perhaps a port and a path"),
+        ("https://minio.lab?x=1", "it must be a scheme, a host and perhaps a port and a path"),
+        ("https://[::1", "it must be a scheme, a host and perhaps a port and a path"),
+    ],
+)
+def test_what_is_wrong_with_an_endpoint_is_said(endpoint: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(said)) as caught:
+        parse_location("s3://models", endpoint=endpoint)
+    assert "secret" not in f"{caught.value.message}{caught.value.hint}"
+
+
+def test_error_of_a_place_that_nobody_agreed_to_says_who_named_it_and_how_to_agree() -> None:
+    error = refused([("b", Destination.parse("s3://?endpoint=https://minio.lab"))], "s3://models")
+    assert error.message == (
+        "No credentials were sent to b (s3://?endpoint=https://minio.lab). You have not agreed to that place on this "
+        "machine. It was named by a document of the store, or by a skyhold.toml that was found in a folder"
+    )
+    assert error.hint == (
+        "If you trust it, agree once: skyhold connect s3://models --trust 's3://?endpoint=https://minio.lab'"
+    )

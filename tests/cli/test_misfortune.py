@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from skyhold import open as open_store
+from skyhold.buckets.location import parse_location
+from skyhold.cli.verbs.bucket_list import _tell
 from skyhold.storage.canonical import canonical
+from skyhold.storage.configuration import ConfiguredBucket
 from tests.cli.models import contents, write_model
 from tests.cli.running import PROGRAM, Shell, run_on_terminal
 from tests.endtoend.tampering import change_move
@@ -506,3 +509,29 @@ def test_new_machine_is_sent_to_another_bucket_by_one_whose_keys_were_forged(
     assert "bucket b had lost its store.json and was admitted again" in skyhold("--store", store[0], "repair").out
     monkeypatch.setenv("SKYHOLD_STATE", str(tmp_path / "newer"))
     skyhold("connect", store[1])
+
+
+def test_damage_of_the_same_objects_in_all_buckets_is_told_once(skyhold: Shell, pushed: str, store: list[Path]) -> None:
+    for cloud in store:
+        for path in (cloud / "layouts").rglob("*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes() + b"x")
+    (layout,) = [path.name for path in (store[0] / "layouts").rglob("*") if path.is_file()]
+    for command in (["verify", "--deep"], ["repair"]):
+        run = skyhold(*command, status=10)
+        rows = [line for line in run.out.splitlines() if line.startswith("damaged")]
+        assert len(rows) == 1
+        assert "a, b, c" in rows[0]
+        assert rows[0].count(layout) == 1
+        told = [line for line in run.out.splitlines() if line.startswith("damage: ")]
+        assert [line.count(layout) for line in told] == [1]
+    assert len(skyhold("verify", "--deep", "--json", status=10).document["findings"]) == 3
+
+
+def test_list_of_buckets_shows_where_each_is(capsys: pytest.CaptureFixture[str]) -> None:
+    lab = parse_location("s3://models", name="lab", endpoint="https://minio.lab:9000")
+    google = parse_location("gs://models", name="google")
+    _tell([ConfiguredBucket(lab, "0" * 32), ConfiguredBucket(google, "1" * 32)])
+    first, second, third = (row.split() for row in capsys.readouterr().out.splitlines())
+    assert first[-2:] == ["endpoint", "credentials"]
+    assert (second[-2:], third[-2:]) == (["https://minio.lab:9000", "chain"], ["-", "chain"])

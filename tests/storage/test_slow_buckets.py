@@ -19,7 +19,7 @@ from skyhold.storage import written as written_module
 from skyhold.storage.names import pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.replicas import Replicas
-from tests.storage.fixtures import FlakyBucket, Stand
+from tests.storage.fixtures import FlakyBucket, Stand, refusing
 from tests.storage.test_push_pull import write_tree
 
 
@@ -160,4 +160,20 @@ def test_what_a_bucket_that_is_away_may_have_is_unavailable() -> None:
     replicas = Replicas(buckets, bool)
     with pytest.raises(Unavailable):
         replicas.read("gone")
+    replicas.close()
+
+
+@pytest.mark.parametrize("names", ["a", "ab"])
+def test_reads_that_the_network_cuts_short_advise_to_try_again(names: str) -> None:
+    buckets = [FlakyBucket(name) for name in names]
+    for bucket in buckets:
+        bucket.write("k", b"content")
+        bucket.on_read = refusing(Unavailable("The reply was cut short", code="truncated_reply"))
+    replicas = Replicas(buckets, bool)
+    with pytest.raises(Unavailable) as caught:
+        replicas.read("k", 0, 7)
+    assert caught.value.code == "truncated_reply"
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("Try again")
+    assert caught.value.retryable
     replicas.close()

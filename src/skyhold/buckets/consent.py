@@ -137,13 +137,13 @@ def not_allowed(name: str, destination: Destination) -> PermissionDenied:
 def refused(wanted: Collection[tuple[str, Destination]], url: str) -> PermissionDenied:
     """The error of several at once: what each would be given. `url`: of the store, for the hint."""
     destinations = sorted({destination for _, destination in wanted})
-    told = "; ".join(f"{name}: {destination}" for name, destination in wanted)
+    told = "; ".join(f"{name} ({destination})" for name, destination in wanted)
     options = " ".join(f"--trust '{destination}'" for destination in destinations)
     return PermissionDenied(
-        "A document of the store, or a skyhold.toml that was found in a folder, and not this machine's user, says "
-        f"where credentials go or which ({told}); nothing was sent there",
+        f"No credentials were sent to {told}. You have not agreed to that place on this machine. It was named by a "
+        "document of the store, or by a skyhold.toml that was found in a folder",
         code="endpoint_not_trusted",
-        hint=f"If that is right, allow it once: skyhold connect {url} {options}",
+        hint=f"If you trust it, agree once: skyhold connect {url} {options}",
         destinations=[str(destination) for destination in destinations],
         buckets=[name for name, _ in wanted],
     )

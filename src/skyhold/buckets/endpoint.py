@@ -27,16 +27,29 @@ def normal_endpoint(text: str, what: str, **fields: object) -> str:
     found = _ENDPOINT.fullmatch(text)
     port = int(found["port"] or 0) if found else 0
     if found is None or port > 65535 or (found["port"] and not port):
-        example = "it must begin with https:// or http://" if "://" not in text else "it must be a bare URL"
+        wrong, hint = _what_is_wrong(text)
         raise InvalidInput(
-            f"{what} is not the address of a service: {example}, as in https://minio.lab:9000",
+            f"{what} is not the address of a service: {wrong}, as in https://minio.lab:9000",
             code="invalid_location",
-            hint="Give it with its scheme, and without user, query and fragment",
+            hint=hint,
             **fields,
         )
     scheme, host = found["scheme"].lower(), found["host"].lower()
     shown = f":{port}" if port and port != _DEFAULT_PORTS[scheme] else ""
     return f"{scheme}://{host}{shown}{found['path']}"
+
+
+def _what_is_wrong(text: str) -> tuple[str, str]:
+    """What an endpoint would have to have, and what to do."""
+    scheme, found, rest = text.partition("://")
+    if not found or scheme.lower() not in _DEFAULT_PORTS:
+        return "it must begin with https:// or http://", "Give it with its scheme"
+    authority = re.split(r"[/?#]", rest)[0]
+    host, colon, port = authority.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535
+    if host and colon and "@" not in authority and (host.endswith("]") or "[" not in host) and not is_port:
+        return "its port must be a number from 1 to 65535", "Correct the number after the host, or leave it out"
+    return "it must be a scheme, a host and perhaps a port and a path", "Give it without user, query and fragment"
 
 
 def refuse_plain_http(endpoint: str, what: str, **fields: object) -> None:

@@ -172,6 +172,7 @@ class FolderBucket(Bucket):
                 raise Unavailable(
                     f"Object `{key}` in bucket `{self.name}` became shorter while it was read",
                     code="truncated_reply",
+                    hint="Try again: somebody is replacing it",
                     bucket=self.name,
                     key=key,
                 )

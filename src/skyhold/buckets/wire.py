@@ -139,6 +139,7 @@ def truncated(bucket: str, key: str) -> Unavailable:
     return Unavailable(
         f"Bucket `{bucket}` sent fewer bytes of `{key}` than it announced",
         code="truncated_reply",
+        hint="Try again: the connection ended early",
         bucket=bucket,
         key=key,
     )

@@ -24,21 +24,41 @@ def tell_findings(findings: Sequence[Finding], reasons: Sequence[str] = ()) -> N
     if findings:
         headers = ["problem", "bucket", "object", "reason" if reasons else "detail"]
         told = reasons or [finding.detail for finding in findings]
+        alike: dict[tuple[str, str, str], list[str]] = {}  # the buckets in which the same object has the same problem
+        for finding, detail in zip(findings, told, strict=True):
+            alike.setdefault((finding.problem, finding.key, _brief(finding, detail)), []).append(finding.bucket)
         rows = [
-            (marked(finding.problem, "bad"), finding.bucket, finding.key, detail)
-            for finding, detail in zip(findings, told, strict=True)
+            (marked(problem, "bad"), ", ".join(names), key, detail) for (problem, key, detail), names in alike.items()
         ]
         table(headers, rows[:SHOWN_MAX])
-    if len(findings) > SHOWN_MAX:
-        line(f"and {len(findings) - SHOWN_MAX} more; --json names them all")
+        _tell_more(len(rows))
+
+
+def _brief(finding: Finding, detail: str) -> str:
+    """The detail without what the row says already."""
+    detail = detail.replace(f" in bucket `{finding.bucket}`", "").replace(f"Bucket `{finding.bucket}` ", "the bucket ")
+    for written in (f"Object {finding.key}", f"Pack {finding.key}", f"object `{finding.key}`", finding.key):
+        detail = detail.replace(written, "it")
+    return detail.replace("an intact it", "it intact")
+
+
+def _tell_more(count: int) -> None:
+    if count > SHOWN_MAX:
+        line(f"and {count - SHOWN_MAX} more; --json names them all")
 
 
 def tell_rest(unreachable: Mapping[str, str], damage: Sequence[str]) -> None:
     """Buckets that could not be looked at, and what is lost as far as can be seen."""
     for name, reason in unreachable.items():
         line(marked("not looked at: ", "warn"), f"bucket {name} ({reason})")
-    for sentence in damage:
+    tell_damage(damage)
+
+
+def tell_damage(damage: Sequence[str]) -> None:
+    """The sentences on what is wrong beside single objects, as many as a person reads."""
+    for sentence in damage[:SHOWN_MAX]:
         line(marked("damage: ", "bad"), sentence)
+    _tell_more(len(damage))
 
 
 def refuse_unsound(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys
 from skyhold.consensus.checkpoint import open_checkpoint, parse_checkpoint_key, read_checkpoint
-from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, SkyholdError, Unavailable
+from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, SkyholdError, Unavailable, reasons_of
 from skyhold.storage.blobs import check_blob
 from skyhold.storage.catalogue import KnownPack
 from skyhold.storage.names import blob_name_of, pack_id_of
@@ -126,25 +127,22 @@ def read_intact(key: str, sources: Collection[Bucket], checker: ObjectChecker) -
     `Unavailable` where no source gives it.
     """
     damaged: list[Buffer] = []
-    errors: list[SkyholdError] = []
+    errors: dict[str, SkyholdError] = {}
     for source in sources:
         try:
             return checker.read_checked(source, key)
         except Corrupt as error:
-            errors.append(error)
-            try:
+            errors[source.name] = error
+            with suppress(SkyholdError):
                 damaged.append(checker.read(source, key))
-            except SkyholdError as failure:
-                errors.append(failure)
         except SkyholdError as error:
-            errors.append(error)
+            errors[source.name] = error
     merged = checker.merged(key, damaged) if damaged else None
     if merged is not None:
         return merged
-    reasons = "; ".join(error.message for error in errors)
-    kind = Corrupt if any(isinstance(error, Corrupt) for error in errors) else Unavailable
+    kind = Corrupt if any(isinstance(error, Corrupt) for error in errors.values()) else Unavailable
     raise kind(
-        f"No bucket gives an intact {key} ({reasons})",
+        f"No bucket gives an intact {key} ({reasons_of(errors)})",
         code="no_intact_replica",
         hint="Bring back the buckets that are away, then run `skyhold repair` again",
         key=key,

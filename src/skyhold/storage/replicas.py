@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.parallel import CALLS_AT_ONCE
-from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
+from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable, reasons_of
 from skyhold.storage.written import (
     PATIENCE_S,
     SharedMD5,
@@ -292,14 +292,17 @@ was lost. To the caller that is damage, not a name that does not exist or a wron
 
 def _no_bucket_serves(what: str, names: Sequence[str], errors: dict[str, SkyholdError]) -> SkyholdError:
     only = errors.get(names[0]) if len(names) == 1 else None
-    if only is not None and only.code not in _LOST:
+    if only is not None and only.code not in _LOST and (only.hint or not isinstance(only, Unavailable)):
         return only
-    reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(errors.items())) or "no answer in time"
+    reasons = reasons_of(errors).replace(what[:1].upper() + what[1:], "it") or "no answer in time"
     codes = {"object_lost" if error.code in _LOST else error.code for error in errors.values()}
-    return _kind_of(names, errors)(
+    kind = _kind_of(names, errors)
+    return kind(
         f"No bucket gives {what} ({reasons})" if only is None else only.message,
         code=codes.pop() if len(codes) == 1 else "no_replica",
-        hint="Run `skyhold status` to see what each bucket holds, then `skyhold repair`",
+        hint="Try again; `skyhold status` shows which buckets answer"
+        if kind is Unavailable
+        else "Run `skyhold status` to see what each bucket holds, then `skyhold repair`",
         buckets=sorted(errors),
     )
 

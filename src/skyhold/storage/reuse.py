@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from skyhold.buckets.bucket import Bucket, ObjectInfo
-from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
+from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable, reasons_of
 from skyhold.storage.catalogue import Catalogue
 from skyhold.storage.objects import ObjectChecker, read_intact
 from skyhold.storage.progress import Progress
@@ -263,7 +263,7 @@ def fewest(enough: Enough, holding: Collection[str], candidates: Sequence[str]) 
 
 
 def _not_durable(written: Written) -> SkyholdError:
-    reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(written.failed.items()))
+    reasons = reasons_of(written.failed)
     return Unavailable(
         f"Too few buckets hold {written.key}, which this version needs too; nothing was changed"
         + (f" ({reasons})" if reasons else ""),

@@ -11,7 +11,7 @@ from typing import Final
 from blake3 import blake3
 
 from skyhold.buckets.bucket import Bucket
-from skyhold.errors import Corrupt, PermissionDenied, SkyholdError, Unavailable
+from skyhold.errors import Corrupt, PermissionDenied, SkyholdError, Unavailable, reasons_of
 from skyhold.units import Buffer
 
 PATIENCE_S: Final = 20.0
@@ -89,7 +89,7 @@ def write_verified(bucket: Bucket, key: str, body: Buffer, md5: SharedMD5 | None
 
 def not_durable(written: Written) -> SkyholdError:
     """Why an object cannot become durable to its policy: what its buckets said, of one class where they agree."""
-    reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(written.failed.items()))
+    reasons = reasons_of(written.failed)
     reasons = reasons or "the policy asks for more buckets than there are"
     kinds = {type(error) for error in written.failed.values()}
     kind = kinds.pop() if len(kinds) == 1 else Unavailable

@@ -26,8 +26,11 @@ def command(session: Session) -> None:
 def _tell(buckets: Sequence[ConfiguredBucket]) -> None:
     from skyhold.cli.render import marked, table
 
-    rows = [
-        (marked(place.name, "name"), role, place.provider, place.region or "-", place.url, place.credentials)
-        for place, role in ((bucket.location, bucket.role) for bucket in buckets)
-    ]
-    table(["bucket", "role", "provider", "region", "url", "credentials"], rows)
+    endpoints = any(bucket.location.endpoint for bucket in buckets)
+    rows = []
+    for place, role in ((bucket.location, bucket.role) for bucket in buckets):
+        endpoint = [place.endpoint or "-"] if endpoints else []
+        where = (place.url, *endpoint, place.credentials)
+        rows.append((marked(place.name, "name"), role, place.provider, place.region or "-", *where))
+    headers = ["bucket", "role", "provider", "region", "url", *(["endpoint"] if endpoints else []), "credentials"]
+    table(headers, rows)

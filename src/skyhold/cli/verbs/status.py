@@ -28,6 +28,7 @@ def command(session: Session) -> None:
 
 
 def _tell(status: StoreStatus) -> None:
+    from skyhold.cli.findings import tell_damage
     from skyhold.cli.render import line, marked, table
     from skyhold.cli.voting import ballots, last_decision, summary
     from skyhold.units import format_bytes
@@ -76,5 +77,4 @@ def _tell(status: StoreStatus) -> None:
             for item in status.repositories
         ]
         table(["repository", "versions", "complete in", "policy", "detail"], rows, right=("versions",))
-    for sentence in status.damage:
-        line(marked("damage: ", "bad"), sentence)
+    tell_damage(status.damage)
