@@ -125,11 +125,17 @@ def test_versions_that_are_lost_are_named_with_their_files(
 ) -> None:
     tips = {name: filled.repository(f"fraud/{name}").show("tuned").id[:10] for name in ("scorer", "other")}
     LOSSES[loss](scene, "abc")
-    for sentences in (filled.verify(deep=True).damage, filled.repair().damage):
+    for sentences, advice in (
+        (filled.verify(deep=True).damage, "Run `skyhold repair`"),
+        (
+            filled.repair().damage,
+            "Push the same files, to any repository of the same regions, then run `skyhold repair`",
+        ),
+    ):
         for name, tip in tips.items():
             (named,) = [sentence for sentence in sentences if f"Version {tip} of fraud/{name}:" in sentence]
             assert "config.json, model.safetensors" in named
-            assert "push the same files and repair again" in named
+            assert advice in named
         assert len(sentences) == 4
 
 
@@ -210,3 +216,17 @@ def test_pack_that_a_killed_push_has_left_serves_as_well(
             store.repository("fraud/again", create=True).push(model, message="Again")
     assert store.repair().sound
     assert store.verify(deep=True).sound
+
+
+def test_dry_run_of_a_repair_foresees_what_could_be_built_and_writes_nothing(
+    scene: Scene, filled: Store, tmp_path: Path
+) -> None:
+    delete_packs(scene, "abc")
+    filled.repository("fraud/again", create=True).push(tmp_path / "family" / "base", message="Base, again")
+    before = [path for cloud in CLOUDS for path in objects(scene, cloud, "packs")]
+    planned = filled.repair(dry_run=True)
+    assert [path for cloud in CLOUDS for path in objects(scene, cloud, "packs")] == before
+    done = filled.repair()
+    assert {finding.key for finding in planned.mended} == {finding.key for finding in done.mended}
+    assert {finding.key for finding, _ in planned.failed} == {finding.key for finding, _ in done.failed} != set()
+    assert planned.damage == done.damage

@@ -84,7 +84,7 @@ def test_pack_is_built_anew_place_for_place(
             damaged[place.offset + data.draw(st.integers(0, place.record_length - 1))] ^= 1
     copies = data.draw(st.sampled_from([(), (bytes(damaged),), (bytes(damaged[: len(pack) // 2]),)]))
     assert check_places(places, set(places))
-    built = rebuild_pack(LostPack(builder.pack, session, places, copies), chunks.get, keys)
+    built = rebuild_pack(LostPack(builder.pack, session, (places,), copies), chunks.get, keys)
     assert pack_contents(built, builder.pack.pack_id, session.store_id, keys) == (session, list(places))
     assert all(intact for _, intact in check_pack(built, builder.pack.pack_id, session.store_id, keys))
     if not sealed:
@@ -97,7 +97,7 @@ def lost(data: bytes, **wrong: int) -> tuple[LostPack, dict[bytes, bytes]]:
     builder = PackBuilder(bytearray(1 << 20), session, keys)
     chunk_id = blake3(data, key=ID_KEY).digest()
     place = builder.append(RecordSealer(keys, session).seal(chunk_id, Codec.RAW, len(data), None, data))
-    return LostPack(builder.pack, session, (replace(place, **wrong),), ()), {chunk_id: data}  # type: ignore[arg-type]
+    return LostPack(builder.pack, session, ((replace(place, **wrong),),), ()), {chunk_id: data}  # type: ignore[arg-type]
 
 
 def test_chunk_that_is_nowhere_is_named() -> None:
@@ -119,9 +119,18 @@ def test_place_in_which_the_chunk_does_not_fit_is_refused(wrong: dict[str, int])
 
 def test_places_with_a_gap_or_without_what_layouts_name_are_no_pack() -> None:
     pack, _ = lost(b"content")
-    (place,) = pack.places
+    ((place,),) = pack.listings
     later = replace(place, offset=place.offset + place.record_length)
     assert check_places([place, later], {later})
     assert not check_places([later], {later})
     assert not check_places([place], {later})
     assert not check_places(list[Place](), set())
+
+
+def test_listing_that_is_wrong_does_not_stand_in_the_way_of_one_that_is_right() -> None:
+    """Whoever may write one bucket of an open store can add a segment to the index."""
+    pack, chunks = lost(b"content")
+    ((place,),) = pack.listings
+    invented = replace(place, chunk_id=b"x" * 32, offset=place.offset + place.record_length)
+    built = rebuild_pack(replace(pack, listings=((place, invented), (place,))), chunks.get, frame_keys(sealed=False))
+    assert pack_contents(built, pack.pack.pack_id, pack.session.store_id, frame_keys(sealed=False))[1] == [place]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from skyhold.registry.upkeep import RepairReport
     from skyhold.storage.survey import Finding
 
+_PARENTHESIS: Final = re.compile(r" \([^()]*\)")
 SHOWN_MAX: Final = 20
 """More findings than a person reads are counted; `--json` has them all."""
 
@@ -24,11 +26,15 @@ def tell_findings(findings: Sequence[Finding], reasons: Sequence[str] = ()) -> N
     if findings:
         headers = ["problem", "bucket", "object", "reason" if reasons else "detail"]
         told = reasons or [finding.detail for finding in findings]
-        alike: dict[tuple[str, str, str], list[str]] = {}  # the buckets in which the same object has the same problem
+        # The buckets in which the same object has the same problem. What stands in parentheses is of all the others.
+        alike: dict[tuple[str, str, str], tuple[str, list[str]]] = {}
         for finding, detail in zip(findings, told, strict=True):
-            alike.setdefault((finding.problem, finding.key, _brief(finding, detail)), []).append(finding.bucket)
+            brief = _brief(finding, detail)
+            key = finding.problem, finding.key, _PARENTHESIS.sub("", brief)
+            alike.setdefault(key, (brief, []))[1].append(finding.bucket)
         rows = [
-            (marked(problem, "bad"), ", ".join(names), key, detail) for (problem, key, detail), names in alike.items()
+            (marked(problem, "bad"), ", ".join(names), key, brief)
+            for (problem, key, _), (brief, names) in alike.items()
         ]
         table(headers, rows[:SHOWN_MAX])
         _tell_more(len(rows))
@@ -37,7 +43,8 @@ def tell_findings(findings: Sequence[Finding], reasons: Sequence[str] = ()) -> N
 def _brief(finding: Finding, detail: str) -> str:
     """The detail without what the row says already."""
     detail = detail.replace(f" in bucket `{finding.bucket}`", "").replace(f"Bucket `{finding.bucket}` ", "the bucket ")
-    for written in (f"Object {finding.key}", f"Pack {finding.key}", f"object `{finding.key}`", finding.key):
+    detail = detail.replace(f"has no object `{finding.key}`", "lacks it")
+    for written in (f"Object {finding.key}", f"Pack {finding.key}", finding.key):
         detail = detail.replace(written, "it")
     return detail.replace("an intact it", "it intact")
 

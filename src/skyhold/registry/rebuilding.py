@@ -25,6 +25,7 @@ from skyhold.storage.replicas import Replicas
 from skyhold.units import Buffer
 
 FILES_NAMED_MAX: Final = 5
+PUSH_AGAIN: Final = "Push the same files, to any repository of the same regions, then run `skyhold repair`"
 
 
 @dataclass(slots=True)
@@ -81,8 +82,9 @@ def rebuild_packs(
                     lost[key] = found
         with _Readers(connection, placement_class) as readers:
             sources = ChunkSources(readers.of)
-            wanted = {place.chunk_id for pack in lost.values() for place in pack.places}
-            wanted |= {place.base_id for pack in lost.values() for place in pack.places if place.base_id is not None}
+            places = [place for pack in lost.values() for listing in pack.listings for place in listing]
+            wanted = {place.chunk_id for place in places}
+            wanted |= {place.base_id for place in places if place.base_id is not None}
             find_sources(listed, connection.buckets(), placement_class, wanted, sources, connection.checker)
             for key, pack in lost.items():
                 try:
@@ -97,20 +99,24 @@ def lost_versions(needs: Mapping[str, Need]) -> list[str]:
     for need in needs.values():
         for what, paths in need.files.items():
             files.setdefault(what, {}).update(dict.fromkeys(paths))
-    return [lost_files(what, sorted(paths)) for what, paths in files.items()]
+    return [
+        f"{_lost_files(what, paths)}, and no other pack contains them. {PUSH_AGAIN}" for what, paths in files.items()
+    ]
 
 
-def lost_files(what: str, paths: list[str]) -> str:
-    """That files of a version are lost, and how they are brought back."""
-    more = f" and {len(paths) - FILES_NAMED_MAX} more of its files" if len(paths) > FILES_NAMED_MAX else ""
-    return (
-        f"{what}: no bucket gives all bytes of {', '.join(paths[:FILES_NAMED_MAX])}{more}. Run `skyhold repair`: it "
-        "builds them from other copies of their chunks. Where there are none, push the same files and repair again"
-    )
+def lost_files(what: str, paths: Collection[str]) -> str:
+    """That files of a version are lost, as far as nobody has tried to build their packs anew."""
+    return f"{_lost_files(what, paths)}. Run `skyhold repair`: it looks for other copies of their chunks"
+
+
+def _lost_files(what: str, paths: Collection[str]) -> str:
+    named = sorted(paths)
+    more = f" and {len(named) - FILES_NAMED_MAX} more of its files" if len(named) > FILES_NAMED_MAX else ""
+    return f"{what}: no bucket gives all bytes of {', '.join(named[:FILES_NAMED_MAX])}{more}"
 
 
 def _lost_pack(
-    connection: Connection, key: str, need: Need, holders: list[str], indexed: list[Place]
+    connection: Connection, key: str, need: Need, holders: list[str], indexed: list[tuple[Place, ...]]
 ) -> LostPack | None:
     """What is known of a pack, from a copy whose footer is intact, or from the index. None where neither lists the
     places that the layouts name."""
@@ -118,17 +124,15 @@ def _lost_pack(
     for name in holders:
         with suppress(SkyholdError):
             copies.append(connection.checker.read(connection.bucket(name), key))
-    candidates = [indexed]
+    listings = list(indexed)
     for copy in copies:
         with suppress(Corrupt, PermissionDenied):
             start, length = footer_span(memoryview(copy)[-TRAILER_BYTES:], len(copy), need.pack.pack_id)
             footer = memoryview(copy)[start : start + length]
-            candidates.insert(0, read_footer(footer, need.pack, connection.keys))
+            listings.insert(0, tuple(read_footer(footer, need.pack, connection.keys)))
     pack_session = PackSession(bytes.fromhex(connection.document.store), need.placement_class, need.pack.salt)
-    for places in candidates:
-        if check_places(places, need.places):
-            return LostPack(need.pack, pack_session, tuple(places), tuple(copies))
-    return None
+    possible = tuple(dict.fromkeys(places for places in listings if check_places(places, need.places)))
+    return LostPack(need.pack, pack_session, possible, tuple(copies)) if possible else None
 
 
 def _no_places(key: str) -> Corrupt:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.acceptor_object import parse_object_key
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG
@@ -18,13 +19,14 @@ from skyhold.registry.damage import UnreadRepository, created_registers
 from skyhold.registry.index_check import replace_segments
 from skyhold.registry.inventory import RepositoryInventory, take_inventory
 from skyhold.registry.membership import Membership, examine
-from skyhold.registry.rebuilding import lost_versions, needs_of, rebuild_packs
+from skyhold.registry.rebuilding import PUSH_AGAIN, lost_versions, needs_of, rebuild_packs
 from skyhold.registry.reconfiguring import admit_again, begin_anew, spread
 from skyhold.registry.register_copies import examine_registers
 from skyhold.registry.restoring import restore_all
 from skyhold.registry.verification import Look, doubt, look_at, pack_copies, to_json, with_way_out
 from skyhold.registry.voting import EngineStatus, engine_of
 from skyhold.storage.names import pack_id_of
+from skyhold.storage.objects import ObjectChecker, read_intact
 from skyhold.storage.policy import Policy, durability
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.survey import Finding, Survey, repair, survey
@@ -194,10 +196,8 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
             doubt(connection, found.values())
     report.damage, report.unreachable = look.damage, look.unreachable(members) | refused
     report.way_out = look.way_out
-    if dry_run:
-        report.mended = list(look.survey.findings)
-    else:
-        _mend(connection, look, report, progress)
+    _mend(connection, look, report, progress)
+    if not dry_run:
         _mend_index(connection, look, report)
     if deep:
         _mend_registers(connection, look, report)
@@ -229,7 +229,12 @@ def _level(connection: Connection, members: Mapping[str, Membership]) -> None:
 def _mend(connection: Connection, look: Look, report: RepairReport, progress: Progress) -> None:
     checker, buckets = connection.checker, connection.buckets()
     lost: dict[str, list[tuple[Finding, str]]] = {}
-    for finding, result in repair(buckets, look.expected, look.survey, checker, progress):
+    results = (
+        _foreseen(buckets, look, checker)
+        if report.dry_run
+        else repair(buckets, look.expected, look.survey, checker, progress)
+    )
+    for finding, result in results:
         if not isinstance(result, SkyholdError):
             report.mended.append(finding)
             report.written_bytes += result
@@ -238,8 +243,24 @@ def _mend(connection: Connection, look: Look, report: RepairReport, progress: Pr
         else:
             report.failed.append((finding, result.message))
     if lost and look.survey.deep and not report.unreachable:
-        _rebuild(connection, look, report, lost)
+        with suppress(SkyholdError):  # a bucket failed meanwhile: what was not mended is named
+            _rebuild(connection, look, report, lost)
     report.failed += [failure for failures in lost.values() for failure in failures]
+
+
+def _foreseen(
+    buckets: Mapping[str, Bucket], look: Look, checker: ObjectChecker
+) -> Iterator[tuple[Finding, int | SkyholdError]]:
+    """As `repair`, without writing: what no bucket has intact is put together in memory to see whether it could be."""
+    reasons: dict[str, SkyholdError] = {}
+    sources = [bucket for name, bucket in buckets.items() if name in look.survey.buckets]
+    for key in look.nowhere():
+        try:
+            read_intact(key, sources, checker)
+        except SkyholdError as error:
+            reasons[key] = error
+    for finding in look.survey.findings:
+        yield finding, reasons.get(finding.key, 0)
 
 
 def _mend_index(connection: Connection, look: Look, report: RepairReport) -> None:
@@ -263,8 +284,12 @@ def _rebuild(
             if isinstance(built, SkyholdError):
                 lost[key] = [(finding, f"{reason}. {built.message}") for finding, reason in lost[key]]
                 continue
+            failures = lost.pop(key)
+            if report.dry_run:
+                report.mended += [finding for finding, _ in failures]
+                continue
             connection.catalogue.confirm(*connection.checker.contents(key, built))
-            for finding, _ in lost.pop(key):
+            for finding, _ in failures:
                 try:
                     write_verified(connection.bucket(finding.bucket), key, built)
                 except SkyholdError as error:
@@ -272,7 +297,10 @@ def _rebuild(
                 else:
                     report.mended.append(finding)
                     report.written_bytes += len(built)
-        report.damage += tuple(lost_versions({key: need for key, need in needs.items() if key in lost}))
+        named = lost_versions({key: need for key, need in needs.items() if key in lost})
+        report.damage += tuple(named)
+        if named:
+            report.way_out = report.way_out or PUSH_AGAIN
 
 
 def _mend_registers(connection: Connection, look: Look, report: RepairReport) -> None:

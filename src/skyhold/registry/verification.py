@@ -110,6 +110,13 @@ class Look:
             everything[key] = everything.get(key, frozenset()) | names
         return everything
 
+    def nowhere(self) -> list[str]:
+        """The keys of objects that are missing or damaged in every bucket that was looked at and shall have them."""
+        lacking: dict[str, set[str]] = {}
+        for finding in self.survey.findings:
+            lacking.setdefault(finding.key, set()).add(finding.bucket)
+        return sorted(key for key, names in lacking.items() if self.expected[key] & self.survey.buckets.keys() <= names)
+
     @property
     def damage(self) -> tuple[str, ...]:
         """What is wrong beside objects that a bucket lacks or has damaged."""
@@ -152,13 +159,14 @@ def verify_store(connection: Connection, *, deep: bool, repository: str | None, 
     findings = sorted(found, key=lambda finding: (finding.bucket, finding.key))
     unreachable = {name: with_way_out(error) for name, error in restored.failed.items()} | look.unreachable(members)
     lost = [] if unreachable else [lost_files(what, paths) for what, paths in restored.lost.items()]
+    nowhere = [] if deep or unreachable else _nowhere(look)
     return VerifyReport(
         deep=deep,
         objects=sum(bucket.held for bucket in look.survey.buckets.values()) + _count(look.registers),
         checked_bytes=look.survey.checked_bytes + look.registers.read_bytes,
         findings=tuple(findings),
         unreachable=unreachable,
-        damage=(*look.damage, *restored.damage, *lost),
+        damage=(*look.damage, *restored.damage, *lost, *nowhere),
         lagging=_lagging(findings, look.registers),
         versions=restored.versions,
         placed=restored.placed,
@@ -259,6 +267,18 @@ def _read_registers(
 
 def _count(registers: RegisterCopies) -> int:
     return sum(map(len, registers.read.values()))
+
+
+def _nowhere(look: Look) -> list[str]:
+    """What is said of objects that no bucket has: no `sync` could bring them."""
+    keys = look.nowhere()
+    if not keys:
+        return []
+    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    return [
+        f"No bucket has {keys[0]}{more}. `skyhold repair` builds packs from other copies of their chunks; "
+        "`skyhold verify --deep` names the versions that need them"
+    ]
 
 
 def _lagging(findings: list[Finding], registers: RegisterCopies) -> dict[str, Lag]:

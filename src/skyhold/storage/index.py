@@ -129,9 +129,9 @@ def learn_segments(catalogue: Catalogue, blobs: BucketBlobs, replicas: Replicas,
 
 def listed_places(
     blobs: BucketBlobs, replicas: Replicas, placement_class: str, packs: Collection[bytes]
-) -> dict[bytes, list[Place]]:
-    """The places that the segments of the buckets list of packs of these ids, by offset; of those that no segment
-    lists, none. A segment that no bucket gives intact is passed over."""
+) -> dict[bytes, list[tuple[Place, ...]]]:
+    """The places, by offset, that the segments of the buckets list of packs of these ids: each list that differs, since
+    one may be wrong. A segment that no bucket gives intact is passed over."""
     folder = f"{INDEXES}/{placement_class}"
     names = {
         name
@@ -139,15 +139,17 @@ def listed_places(
         for info in bucket.list(f"{folder}/")
         if (name := blob_name_of(info.key)) is not None
     }
-    found: dict[bytes, list[Place]] = {}
+    found: dict[bytes, list[tuple[Place, ...]]] = {}
     for name in sorted(names):
         try:
             segment = decode_segment(blobs.read(folder, name), name)
         except (Corrupt, NotFound):
             continue
         for pack_id in {known.pack.pack_id for known in segment.packs} & set(packs):
-            places = [place for place in segment.places if place.pack_id == pack_id]
-            found[pack_id] = sorted(places, key=lambda place: place.offset)
+            listed = (place for place in segment.places if place.pack_id == pack_id)
+            places = tuple(sorted(listed, key=lambda place: place.offset))
+            if places not in found.setdefault(pack_id, []):
+                found[pack_id].append(places)
     return found
 
 

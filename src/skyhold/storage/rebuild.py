@@ -40,11 +40,12 @@ _LISTED_AT_ONCE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class LostPack:
-    """A pack that no bucket gives intact: its session, the places that it has to have, and its damaged copies."""
+    """A pack that no bucket gives intact: its session, the places that it has to have (what different sources list, the
+    best one first), and its damaged copies."""
 
     pack: PackRef
     session: Session
-    places: tuple[Place, ...]
+    listings: tuple[tuple[Place, ...], ...]
     copies: tuple[Buffer, ...]
 
 
@@ -112,12 +113,22 @@ def find_sources(
 def rebuild_pack(lost: LostPack, chunk_of: ChunkOf, keys: FrameKeys) -> bytes:
     """The whole pack. Raises `Corrupt` code `chunk_lost` where a chunk of it is to be had nowhere, or cannot be stored
     in the same place."""
-    keys = replace(keys, number=_number(lost, keys))
+    error = None
+    for places in lost.listings:
+        try:
+            return _rebuilt(lost, places, chunk_of, keys)
+        except Corrupt as failure:
+            error = error or failure
+    raise error or AssertionError("a lost pack without places")
+
+
+def _rebuilt(lost: LostPack, places: Sequence[Place], chunk_of: ChunkOf, keys: FrameKeys) -> bytes:
+    keys = replace(keys, number=_number(lost, places, keys))
     sealer = RecordSealer(keys, lost.session)
-    room = bytearray(pack_bytes_at_most(lost.places))
+    room = bytearray(pack_bytes_at_most(places))
     builder = PackBuilder(room, lost.session, keys, lost.pack.pack_id)
     encoder = Encoder()
-    for place in lost.places:
+    for place in places:
         record = _kept(lost, place, keys) or _made(place, chunk_of, sealer, encoder)
         if builder.append(record) != place:
             raise _lost(place, "it does not fit in its old place")
@@ -134,9 +145,9 @@ def check_places(places: Sequence[Place], needed: Collection[Place]) -> bool:
     return bool(places) and end <= PACK_BYTES_MAX and set(needed) <= set(places)
 
 
-def _number(lost: LostPack, keys: FrameKeys) -> int:
+def _number(lost: LostPack, places: Sequence[Place], keys: FrameKeys) -> int:
     """The number of the data key of the records that are kept: those of a pack have one."""
-    for place in lost.places:
+    for place in places:
         for copy in lost.copies:
             if _intact(copy, place, lost.session, keys):
                 return int.from_bytes(memoryview(copy)[place.offset + 6 : place.offset + 8], "little")
