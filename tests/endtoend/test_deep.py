@@ -413,6 +413,22 @@ def test_index_segment_that_lists_other_places_than_its_pack_is_named_and_replac
         assert others.verify(deep=True).sound
 
 
+def test_packs_that_no_index_segment_lists_are_named_and_listed(scene: Scene, store: Store, model: Path) -> None:
+    level(store)
+    for cloud in CLOUDS:
+        for path in (scene.cloud(cloud) / "indexes").rglob("*"):
+            if path.is_file():
+                path.unlink()
+    with skyhold.open(scene.clouds()[0]) as opened:
+        (sentence,) = opened.verify(deep=True).damage
+        assert "No index segment lists packs/" in sentence
+        repaired = opened.repair()
+        assert (repaired.sound, repaired.segments) == (True, 1)
+        assert opened.verify(deep=True).sound
+    with Machine(scene.place / "other").at_work(), skyhold.connect(scene.clouds()[1]) as others:
+        assert others.repository("fraud/scorer").push(model, message="Two").stored_bytes == 0
+
+
 def test_registers_of_epochs_that_are_over_are_accounted_for_by_the_incarnations_on_record(
     scene: Scene, store: Store
 ) -> None:

@@ -117,7 +117,7 @@ def tell_mended(report: RepairReport, done: str) -> None:
     if report.checkpoints:
         line(f"Wrote {counted(report.checkpoints, 'checkpoint')} from this machine's registers: no bucket held them")
     if report.segments:
-        line(f"Replaced {counted(report.segments, 'index segment')} that did not list what packs contain")
+        line(f"Wrote {counted(report.segments, 'index segment')}: the index did not list what packs contain")
     if report.epoch is not None:
         line(f"Began epoch {report.epoch}, into which intact copies of all registers were carried")
     for name in report.readmitted:

@@ -6,7 +6,7 @@ read for nothing, and makes what it leaves out be sent again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
@@ -16,7 +16,7 @@ from skyhold.codec.frame import Kind, decode_frame
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.session import Session
 from skyhold.storage.catalogue import KnownPack, each_once, hash_of
-from skyhold.storage.index import Segment, decode_segment, encode_segment
+from skyhold.storage.index import SEGMENT_CHUNKS_MAX, Segment, decode_segment, encode_segment
 from skyhold.storage.names import INDEXES, PACKS, blob_name_of, pack_id_of, pack_key
 from skyhold.storage.objects import ObjectChecker
 from skyhold.storage.pack import Place
@@ -70,11 +70,26 @@ class IndexCheck:
                     return found
         return None
 
-    def sentences(self) -> list[str]:
-        return [
+    def unlisted(self, needed: Collection[str]) -> list[str]:
+        """Which of these packs are intact, and in no segment that is right."""
+        wrong = self.wrong()
+        listed = {pack for key, noted in self._segments.items() if key not in wrong for pack in noted.packs}
+        return sorted(key for key in needed if (pack := pack_id_of(key)) in self._contained and pack not in listed)
+
+    def sentences(self, needed: Collection[str]) -> list[str]:
+        """What is wrong with the index, where versions need these packs."""
+        found = [
             f"Index segment {key} {fault}; machines that learn it read packs for nothing. `skyhold repair` replaces it"
             for key, fault in self.wrong().items()
         ]
+        unlisted = [] if found else self.unlisted(needed)
+        if unlisted:
+            more = f" and {len(unlisted) - 1} more packs" if len(unlisted) > 1 else ""
+            found.append(
+                f"No index segment lists {unlisted[0]}{more}; another machine would send anew what they contain. "
+                "`skyhold repair` lists them"
+            )
+        return found
 
     def _fault(self, noted: _Noted) -> str | None:
         if noted.malformed is not None:
@@ -84,8 +99,9 @@ class IndexCheck:
         return f"does not list what pack {wrong[0]} contains" if wrong else None
 
 
-def replace_segments(check: IndexCheck, session: Session, buckets: Mapping[str, Bucket]) -> int:
-    """Write a segment for each wrong one, of what its packs contain, that replaces it. Returns how many.
+def mend_index(check: IndexCheck, session: Session, buckets: Mapping[str, Bucket], needed: Collection[str]) -> int:
+    """Write a segment for each wrong one, of what its packs contain, that replaces it, and segments of those of the
+    packs needed that none lists. Returns how many were written.
 
     Raises `Corrupt` for a segment that does not show which packs it was about.
     """
@@ -93,6 +109,11 @@ def replace_segments(check: IndexCheck, session: Session, buckets: Mapping[str, 
     listed = {
         name: {info.key: info.size_bytes for info in bucket.list(f"{PACKS}/")} for name, bucket in buckets.items()
     }
+
+    def contents(pack_id: bytes) -> tuple[KnownPack, list[Place]] | None:
+        key = pack_key(pack_id)
+        return check.contents(pack_id, {buckets[name]: sizes[key] for name, sizes in listed.items() if key in sizes})
+
     for key in check.wrong():
         folder, name = key.rpartition("/")[0], blob_name_of(key)
         if name is None:
@@ -101,15 +122,38 @@ def replace_segments(check: IndexCheck, session: Session, buckets: Mapping[str, 
         known: list[KnownPack] = []
         places: list[Place] = []
         for wanted in segment.packs:
-            pack_id = wanted.pack.pack_id
-            holders = {name: sizes[pack_key(pack_id)] for name, sizes in listed.items() if pack_key(pack_id) in sizes}
-            found = check.contents(pack_id, {buckets[name]: size for name, size in holders.items()})
+            found = contents(wanted.pack.pack_id)
             if found is not None and found[0].placement_class == segment.placement_class:
                 known.append(found[0])
                 places += found[1]
         if not places:
             raise Corrupt(f"Index segment {key} lists no pack that a bucket has", code="index_damaged", segment=name)
         session.blobs.write(folder, encode_segment(segment.placement_class, known, places, segment.replaces | {name}))
+        count += 1
+    missing = [] if count else check.unlisted(needed)
+    ids = (pack_id for key in missing if (pack_id := pack_id_of(key)) is not None)
+    return count + _write_listing((found for pack_id in ids if (found := contents(pack_id)) is not None), session)
+
+
+def _write_listing(packs: Iterable[tuple[KnownPack, list[Place]]], session: Session) -> int:
+    """Write segments of packs, each of one placement class and of so many chunks; returns how many."""
+    count = 0
+    groups: dict[str, list[tuple[KnownPack, list[Place]]]] = {}
+
+    def write(placement_class: str) -> None:
+        group = groups.pop(placement_class)
+        places = [place for _, found in group for place in found]
+        body = encode_segment(placement_class, [known for known, _ in group], places, [])
+        session.blobs.write(f"{INDEXES}/{placement_class}", body)
+
+    for known, places in packs:
+        group = groups.get(known.placement_class, [])
+        if group and sum(len(found) for _, found in group) + len(places) > SEGMENT_CHUNKS_MAX:
+            write(known.placement_class)
+            count += 1
+        groups.setdefault(known.placement_class, []).append((known, places))
+    for placement_class in list(groups):
+        write(placement_class)
         count += 1
     return count
 

@@ -16,7 +16,7 @@ from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.checkpoints import write_lost_checkpoints
 from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.registry.damage import UnreadRepository, created_registers
-from skyhold.registry.index_check import replace_segments
+from skyhold.registry.index_check import mend_index
 from skyhold.registry.inventory import RepositoryInventory, take_inventory
 from skyhold.registry.membership import Membership, examine
 from skyhold.registry.rebuilding import PUSH_AGAIN, lost_versions, needs_of, rebuild_packs
@@ -91,7 +91,7 @@ class StoreStatus:
 class RepairReport:
     """What a repair (or sync) mended, and what not. `readmitted` are buckets that had lost their store.json;
     `checkpoints` counts those that no bucket held any more, and that were written from this machine's registers;
-    `segments` counts parts of the index that did not list what packs contain, and that were replaced;
+    `segments` counts parts of the index that were written since others did not list what packs contain;
     `epoch` is the one that was begun to write registers anew whose copies were damaged, if any; `way_out` says what to
     do first where another repair does not help."""
 
@@ -264,12 +264,14 @@ def _foreseen(
 
 
 def _mend_index(connection: Connection, look: Look, report: RepairReport) -> None:
-    """Replace index segments that are wrong. One that cannot be read has lost nothing but itself, and stays named."""
-    wrong = look.index.sentences()
+    """Replace index segments that are wrong, and list packs that are in none. A segment that cannot be read has lost
+    nothing but itself, and stays named."""
+    needed = look.needed_packs
+    wrong = look.index.sentences(needed)
     if not wrong:
         return
     with suppress(SkyholdError), connection.session(Policy()) as session:
-        report.segments = replace_segments(look.index, session, connection.buckets())
+        report.segments = mend_index(look.index, session, connection.buckets(), needed)
         report.damage = tuple(sentence for sentence in report.damage if sentence not in wrong)
 
 

@@ -127,7 +127,12 @@ class Look:
             if key not in named and not (key == NAMES and self.inventory.unreadable):
                 what = f"the register of {names[key]}" if key in names else f"register {key}"
                 found.append(f"No majority of the voters agrees on {what}: {reason}. See what is left: {way_back(key)}")
-        return (*found, *self.index.sentences())
+        return (*found, *self.index.sentences(self.needed_packs))
+
+    @property
+    def needed_packs(self) -> frozenset[str]:
+        """The keys of the packs that versions need."""
+        return frozenset[str]().union(*(item.packs for item in self.inventory.repositories))
 
     @property
     def way_out(self) -> str | None:
