@@ -15,6 +15,11 @@ from skyhold.storage.canonical import canonical
 
 class CountingBlobs(MemoryBlobs):
     rounds = 0
+    reads = 0
+
+    def read(self, folder: str, name: str) -> bytes:
+        self.reads += 1
+        return super().read(folder, name)
 
     def write_many(self, items):  # type: ignore[no-untyped-def]
         self.rounds += 1
@@ -96,6 +101,14 @@ def test_setting_what_is_there_writes_nothing() -> None:
     again = map_.update({"00007": "x" * 100, "absent": None})
     assert again.to_json() == map_.to_json()
     assert blobs.rounds == 0
+
+
+def test_a_node_that_is_asked_for_again_and_again_is_read_once() -> None:
+    blobs = CountingBlobs()
+    map_ = Map(blobs).update({f"{number:05}": "x" * 100 for number in range(400)})
+    again = Map.from_json(blobs, map_.to_json())
+    assert [again.get(f"{number:05}") for number in range(400)] == ["x" * 100] * 400
+    assert blobs.reads == len(list(again.node_names()))
 
 
 @pytest.mark.parametrize(("key", "value"), [("k" * 513, 1), ("", 1), ("k", "v" * 2047)])

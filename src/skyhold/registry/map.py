@@ -8,7 +8,8 @@ hash of a key says so (as in Noms' prolly trees), so that an insertion does not 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from typing import Final
 
 from skyhold.errors import Corrupt, InvalidInput, NotFound
@@ -29,20 +30,23 @@ from skyhold.storage.canonical import Json, canonical
 TOP_BYTES_MAX: Final = 10 * 1024
 """A top node past this becomes a blob. The rest of the 16 KiB of a register is for the root's other fields."""
 VALUE_BYTES_MAX: Final = 2 * 1024
+NODES_KEPT: Final = 16
+"""Decoded nodes that a map keeps: whoever asks for all refs or moves one by one meets the same few again and again."""
 
 
 class Map:
     """An immutable handle of one state of a map: strings to JSON values, ordered by key.
 
-    Reads fetch nodes from `blobs` as they need them; a scan holds one node a level. Raises `Corrupt` for a node that is
-    malformed, or that is gone.
+    Reads fetch nodes from `blobs` as they need them, and keep the last `NODES_KEPT`. Raises `Corrupt` for a node that
+    is malformed, or that is gone.
     """
 
-    __slots__ = ("_blobs", "_top")
+    __slots__ = ("_blobs", "_read", "_top")
 
     def __init__(self, blobs: Blobs, top: Node = Node(0, ())) -> None:  # noqa: B008 (a node is immutable)
         self._blobs = blobs
         self._top = top
+        self._read: Callable[[str, int, str | None], Node] = lru_cache(NODES_KEPT)(partial(_read_node, blobs))
 
     @classmethod
     def from_json(cls, blobs: Blobs, top: object) -> Map:
@@ -173,15 +177,6 @@ class Map:
         first_key, name = node.entries[place]
         return self._read(str(name), node.level - 1, first_key)
 
-    def _read(self, name: str, level: int, first_key: str | None) -> Node:
-        try:
-            body = self._blobs.read("nodes", name)
-        except NotFound as error:
-            raise Corrupt(
-                f"Node {name} of a map is gone", code="map_node_missing", hint="Run `skyhold repair`"
-            ) from error
-        return decode_node(body, f"map node {name}", level=level, first_key=first_key)
-
     def _ascend(self, node: Node, start: str) -> Iterator[Entry]:
         place = bisect_right(node.keys, start) - 1
         if node.level == 0:
@@ -198,6 +193,14 @@ class Map:
                 yield node.entries[place]
             else:
                 yield from self._descend(self._child(node, place), end)
+
+
+def _read_node(blobs: Blobs, name: str, level: int, first_key: str | None) -> Node:
+    try:
+        body = blobs.read("nodes", name)
+    except NotFound as error:
+        raise Corrupt(f"Node {name} of a map is gone", code="map_node_missing", hint="Run `skyhold repair`") from error
+    return decode_node(body, f"map node {name}", level=level, first_key=first_key)
 
 
 def _below(changes: list[tuple[str, object | None]], end: str | None) -> list[tuple[str, object | None]]:
