@@ -75,8 +75,8 @@ spec: ## Check the TLA+ specification of the bucket registers with TLC to its fu
 			-metadir $(or $(TMPDIR),/tmp)/skyhold-spec -config $$bounds.cfg BucketRegister || exit 1; \
 	done
 
-hostile: $(STAMP) ## Damage every kind of object in every way, and judge what each command does; all cells, on all cores
-	$(BIN)/python -m tests.hostile
+hostile: $(STAMP) ## Damage every kind of object in every way, and judge each command; all cells, or CELLS=2000 SEED=7 of them
+	$(BIN)/python -m tests.hostile $(if $(CELLS),--cells $(CELLS)) $(if $(SEED),--seed $(SEED))
 
 torture: $(STAMP) servers ## Torture real processes for MINUTES (240 by default): kill, pause, cut, lie; judge what they saw
 	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),240) $(if $(SEED),--seed $(SEED))

@@ -33,13 +33,14 @@ def main(arguments: Sequence[str]) -> int:
     if options.names:
         cells = [cell for cell in cells if any(cell.name.startswith(name) for name in options.names)]
     started_s = time.monotonic()
-    outcomes = list(_run(cells, options.jobs))
+    outcomes: list[Outcome] = []
+    for outcome in _run(cells, options.jobs):
+        outcomes.append(outcome)
+        if outcome.complaints:
+            print(f"\n{outcome.cell.name} ({rule_of(outcome.cell.damage, outcome.cell.engine).name})")
+            print(*(f"    {complaint[:600]}" for complaint in outcome.complaints), sep="\n", flush=True)
     print(_table(outcomes))
     wrong = [outcome for outcome in outcomes if outcome.complaints]
-    for outcome in wrong:
-        print(f"\n{outcome.cell.name} ({rule_of(outcome.cell.damage, outcome.cell.engine).name})")
-        for complaint in outcome.complaints:
-            print(f"    {complaint[:600]}")
     applied = [outcome for outcome in outcomes if outcome.applies]
     slowest = max((outcome.seconds for outcome in applied), default=0.0)
     print(
@@ -60,9 +61,10 @@ def _write_table() -> None:
 def _run(cells: Sequence[Cell], jobs: int) -> Iterable[Outcome]:
     """Cells of one store go to one process in a row: each process makes the stores that it meets."""
     ordered = sorted(cells, key=lambda cell: (cell.engine, cell.sealed))
+    processes = get_context("spawn")
     with (
         tempfile.TemporaryDirectory(dir=Court.memory_folder(), prefix="skyhold-hostile-") as folder,
-        ProcessPoolExecutor(jobs, get_context("spawn"), open_court, (folder,)) as pool,
+        ProcessPoolExecutor(jobs, processes, open_court, (folder, processes.Value("i", 0))) as pool,
     ):
         for number, outcome in enumerate(pool.map(judge, ordered, chunksize=8), 1):
             if number % 100 == 0:

@@ -74,7 +74,9 @@ class Damage:
                 with path.open("r+b") as file:
                     file.truncate(OVERSIZE_BYTES)
             else:
-                path.write_bytes(self._replacement(world, cloud, body))
+                replacement = self._replacement(world, cloud, body)
+                path.unlink()  # a new file: see `signature_of`
+                path.write_bytes(replacement)
 
     def _replacement(self, world: World, cloud: str, body: bytes) -> bytes:
         key = world.subjects[self.kind]

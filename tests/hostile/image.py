@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+Signature = tuple[int, ...]
 
 
 class Image:
@@ -13,7 +16,7 @@ class Image:
         self._folders = {path for path in place.rglob("*") if path.is_dir()}
         self._bodies = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
         self._modes = {path: path.stat().st_mode for path in self._bodies}
-        self._signatures = {path: _signature(path) for path in self._bodies}
+        self._signatures = {path: signature_of(path.lstat()) for path in self._bodies}
 
     def put_back(self) -> None:
         """What was changed or deleted is written anew, what was added is deleted."""
@@ -25,7 +28,7 @@ class Image:
                     added.append(path)
             elif path not in changed:
                 path.unlink()
-            elif _signature(path) == self._signatures[path]:
+            elif signature_of(path.lstat()) == self._signatures[path]:
                 del changed[path]
         for folder in reversed(added):
             folder.rmdir()
@@ -35,10 +38,9 @@ class Image:
             path.unlink(missing_ok=True)
             path.write_bytes(body)
             path.chmod(self._modes[path])
-            self._signatures[path] = _signature(path)
+            self._signatures[path] = signature_of(path.lstat())
 
 
-def _signature(path: Path) -> tuple[int, int, int, int]:
-    """What every change of a file changes."""
-    found = path.lstat()
+def signature_of(found: os.stat_result) -> Signature:
+    """What every change of a file changes; one that follows within a tick of the clock has to be a new file."""
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

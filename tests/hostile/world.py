@@ -33,7 +33,6 @@ from tests.hostile.image import Image
 
 TARGET: Final = "team/target"
 OTHER: Final = "team/other"
-LATE: Final = "team/late"
 NOTE: Final = "A note that is too long for the map. " * 50
 
 
@@ -111,8 +110,8 @@ class World:
 
         keys = [KeyFile.generate(self.key_file)] if self.sealed else []
         urls = self.scene.clouds()
-        for name, folder in ((OTHER, "other"), (TARGET, "target"), (LATE, "late")):
-            write_model(self.models / folder, seed=len(name))
+        for seed, folder in enumerate(("other", "target", "late"), 1):
+            write_model(self.models / folder, seed=seed)
         with skyhold.init(urls, engine=self.engine, encrypt_with=keys) as store:
             self._push(store, OTHER, "other", tags=["v1"])
             self._push(store, TARGET, "target", tags=["v1"])
@@ -123,19 +122,18 @@ class World:
         if self.engine == "sqlite":
             skyhold.recover(urls[0])[0].close()
         with skyhold.open(urls[0]) as store:
-            change_model(self.models / "target", seed=2)
-            target = self._push(store, TARGET, "target", tags=["v2"])
+            target = store.repository(TARGET)
             target.attach("main", notes=[NOTE])
-            target.set_refs({f"alias/name-{number:02}-{'x' * 40}": "main" for number in range(60)})
+            # Few entries, but long: the map does not fit into the register, so that it has nodes.
+            target.set_refs({f"branch/{'x' * 60}/{'y' * 50}-{number:02}": "main" for number in range(20)})
             _set_tombstones(store)
             store.sync()
             if self.engine == "buckets":
                 level(store)
             self._remember(key for key in self._keys() if key.startswith("registers/"))
             change_model(self.models / "target", seed=3)
-            target = self._push(store, TARGET, "target", tags=["v3"], aliases=["champion"])
+            target = self._push(store, TARGET, "target", tags=["v2"], aliases=["champion"])
             target.attach("main", notes=[NOTE])
-            self._push(store, LATE, "late")
             store.sync()
             if self.engine == "buckets":
                 level(store)
