@@ -253,3 +253,24 @@ def test_register_that_was_rolled_back_goes_on_from_the_newest_that_a_bucket_hol
         assert head(store) == (first if lost else second)
         third = push(store, scene, 3)
         assert head(store) == third
+
+
+@pytest.mark.parametrize("clouds", ["a", "abc"])
+def test_machine_that_holds_the_registers_does_not_go_back_with_a_store_document(clouds: str, tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "scene")
+    scene.place.mkdir()
+    with scene.machine.at_work():
+        with skyhold.init(scene.clouds(), engine="sqlite") as store:
+            push(store, scene, 1)
+        before = {cloud: (scene.cloud(cloud) / "store.json").read_bytes() for cloud in clouds}
+        skyhold.recover(scene.clouds()[0])[0].close()  # which begins the next term
+        with skyhold.open(scene.clouds()[0]) as store:
+            second = push(store, scene, 2)
+        for cloud, body in before.items():
+            (scene.cloud(cloud) / "store.json").write_bytes(body)
+        with skyhold.open(scene.clouds()[0]) as store:
+            assert head(store) == second
+            third = push(store, scene, 3)
+        with skyhold.open(scene.clouds()[1]) as store:
+            assert head(store) == third
+            assert store.verify(deep=True).sound

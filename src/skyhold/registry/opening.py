@@ -28,7 +28,7 @@ from skyhold.storage.bootstrap import read_store_document
 from skyhold.storage.configuration import Configuration, ConfiguredBucket
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import Acquaintance, StateFolder, StoreState, open_state
-from skyhold.storage.store_document import StoreDocument, check_machine
+from skyhold.storage.store_document import SQLITE, StoreDocument, check_machine
 
 
 def document_for(document: StoreDocument, configuration: Configuration, configured: ConfiguredBucket) -> StoreDocument:
@@ -78,6 +78,7 @@ def open_store(
             continue
         places = (replace(candidate, name=document.bucket), *(met.locations if met is not None else ()))
         state = state_folder.store(document.store)
+        document = _at_newest_term(document, state)
         if accept_rollback:
             with closing(SightingsFile(state.sightings)) as sightings:
                 sightings.forget()
@@ -90,6 +91,13 @@ def open_store(
             opened.pop_all()
         return connection
     raise next(iter(errors.values())) if len({error.code for error in errors.values()}) == 1 else unreachable(errors)
+
+
+def _at_newest_term(document: StoreDocument, state: StoreState) -> StoreDocument:
+    """A bucket that went back shows an earlier term; the registers are on this machine, which knows its last one."""
+    if document.engine.kind != SQLITE or document.engine.term >= state.newest_term:
+        return document
+    return replace(document, engine=replace(document.engine, term=state.newest_term))
 
 
 def _meet(connection: Connection, url: str, *, ask: bool) -> None:

@@ -56,6 +56,11 @@ class StoreState:
         return self.folder / f"registers-{term}.db"
 
     @property
+    def newest_term(self) -> int:
+        """The greatest term whose registers this machine holds (engine `sqlite`), or 0."""
+        return max((int(path.stem.partition("-")[2]) for path in self.folder.glob("registers-[0-9]*.db")), default=0)
+
+    @property
     def catalogue(self) -> Path:
         """The SQLite database that knows which chunk lies where; rebuilt from the indexes when lost."""
         return self.folder / "catalogue.db"
