@@ -12,7 +12,7 @@ from tests.endtoend.machines import CLOUDS
 from tests.hostile.world import World
 
 OVERSIZE_BYTES: Final = 6 * GIB
-"""Of a sparse file: more than any object may have, and than the memory that a command is given (`cells.py`)."""
+"""Of a sparse file: more than any object may have, and than the memory that a command may take (`cells.py`)."""
 
 Change = Callable[[bytes], bytes]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tests.hostile.damage import Damage
+from tests.hostile.world import READMITTED
 
 OK: Final = frozenset({0})
 DAMAGED: Final = frozenset({10})
@@ -188,27 +189,36 @@ CHECKPOINT: Final = Rule(
     mended=False,
 )
 REPLAYED_DOCUMENT: Final = Rule(
-    "store.json as it was before",
-    "An earlier epoch leads to the present one; an earlier incarnation takes no part, as a damaged one.",
-    verify=frozenset({0, 8, 10}),
-    deep=frozenset({0, 8, 10}),
-    repair=frozenset({0, 8, 10}),
+    "store.json of an earlier epoch",
+    "It leads to the present epoch, and nothing is damaged.",
+    verify=OK,
+    deep=OK,
+    named=False,
+)
+REPLAYED_INCARNATION: Final = replace(
+    DOCUMENT,
+    name="store.json of an earlier incarnation",
+    says="What the bucket was before it was admitted anew: it takes no part, as with one that is damaged, and is "
+    "admitted again by the command that `repair` names.",
+    verify=frozenset({8}),
+    deep=frozenset({8}),
+    repair=frozenset({8}),
     named=False,
 )
 REPLAYED: Final = Rule(
     "register as it was before, in a minority",
-    "A minority that went back is outvoted: the newest state is read.",
-    deep=ANY,
-    named=False,
+    "A minority that went back is outvoted: the newest state is read. `verify` names the copies; `repair` replaces "
+    "them.",
+    verify=DAMAGED,
 )
 REPLAYED_MAJORITY: Final = Rule(
     "register as it was before, in a majority",
-    "A machine that has seen the newer state never goes back: it reads the newest, or refuses and names the buckets. A "
-    "machine that is new may see the older state, as nothing tells it otherwise.",
-    **dict.fromkeys(COMMANDS, frozenset({0, 5, 8, 10})),  # type: ignore[arg-type]
-    named=False,
+    "A machine that has seen the newer state refuses with 10 and never goes back. A machine that is new may see the "
+    "older state, as nothing tells it otherwise. `recover --register` goes on from the newest state that a voter holds.",
+    **dict.fromkeys(COMMANDS, DAMAGED),  # type: ignore[arg-type]
     healed=False,
     mended=False,
+    way_back=("--register", REGISTER),
 )
 REPLAYED_STORE: Final = replace(
     REPLAYED_MAJORITY,
@@ -218,8 +228,8 @@ REPLAYED_STORE: Final = replace(
 )
 RULES: Final = (
     INTACT_ELSEWHERE, LOST, LOST_PACK, LOST_DOCUMENT, LOST_NODE, LOST_ASIDE, LOST_TOMBSTONES, ENDED, DOCUMENT,
-    DOCUMENTS, MACHINE_DOCUMENTS, REPOSITORY_REGISTER, STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT, REPLAYED,
-    REPLAYED_MAJORITY, REPLAYED_STORE,
+    DOCUMENTS, MACHINE_DOCUMENTS, REPOSITORY_REGISTER, STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT, REPLAYED_INCARNATION,
+    REPLAYED, REPLAYED_MAJORITY, REPLAYED_STORE,
 )  # fmt: skip
 
 
@@ -230,7 +240,8 @@ def rule_of(damage: Damage, engine: str) -> Rule:  # noqa: PLR0911 - the table i
         return ENDED
     if damage.name == "replay":
         if damage.kind == "store.json":
-            return REPLAYED_DOCUMENT
+            anew = engine == "buckets" and READMITTED in damage.clouds
+            return REPLAYED_INCARNATION if anew else REPLAYED_DOCUMENT
         if damaged < MAJORITY:
             return REPLAYED
         return REPLAYED_MAJORITY if damage.kind == "repository" else REPLAYED_STORE

@@ -2,215 +2,35 @@
 a bounded time; what is acknowledged can be restored from each bucket that counts; once the server speaks the truth, a
 repair makes the store sound.
 
-`SKYHOLD_HOSTILE_LIES` says how many of the lies are tried, drawn by `SKYHOLD_HOSTILE_SEED`."""
+`SKYHOLD_HOSTILE_LIES` (8) says how many of the lies are tried, drawn by `SKYHOLD_HOSTILE_SEED` (1); all in CI."""
 
 from __future__ import annotations
 
 import os
 import random
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from typing import Final
-from unittest import mock
 
 import pytest
 
-import skyhold
-from skyhold.buckets.retry import RetryPolicy
-from skyhold.buckets.s3 import S3Bucket
-from tests.cli.models import contents
-from tests.endtoend.machines import Machine
-from tests.endtoend.stores import level
-from tests.faults.lies import ANY_LIES, LIST_LIES, LISTS, READ_LIES, READS, WRITE_LIES, WRITES, Lie
-from tests.faults.lying_s3 import CREDENTIALS, LyingS3, lying_s3
-from tests.hostile.image import Image
-from tests.hostile.judging import Court
-from tests.hostile.restoring import SecondReader
-from tests.hostile.running import Answer, run
-from tests.hostile.world import change_model, write_model
+from tests.hostile.lying import HUGE_ERROR, LIES, try_lies
 
-TARGET: Final = "team/target"
-IMPATIENT: Final = RetryPolicy(
-    attempts_max=2, total_s=1.0, first_delay_s=0.02, delay_s_max=0.05, connect_timeout_s=0.5, stall_timeout_s=0.5
-)
-"""How long a driver waits here; a minute and a half otherwise."""
-DEADLINE_S: Final = 30.0
-LIAR: Final = "a"
-HONEST: Final = ("b", "c")
-HUGE_ERROR: Final = "huge-error-everything"
-OK: Final = frozenset({0})
-ANY: Final = frozenset({0, 8, 10})
-
-
-def _lies() -> dict[str, Lie]:
-    """Every lie that the server knows, by a name; those about any request once for each sort of request."""
-    of_objects = {kind: Lie(kind) for kind in (*READ_LIES, *WRITE_LIES, *LIST_LIES)}  # type: ignore[arg-type]
-    of_objects["other"] = Lie("other", key="registers/", other_key="store.json")
-    of_objects["hidden"] = Lie("hidden", other_key="packs/")
-    sorts = {"reads": READS, "writes": WRITES, "listings": LISTS}
-    of_any = {f"{kind}-{sort}": Lie(kind, calls=calls) for kind in ANY_LIES for sort, calls in sorts.items()}  # type: ignore[arg-type]
-    stopped = {f"{kind}-everything": Lie(kind) for kind in ANY_LIES}  # type: ignore[arg-type]
-    parts = {
-        f"{kind}-of-{folder}": Lie(kind, key=key)  # type: ignore[arg-type]
-        for kind in ("oversize", "flip", "stale", "empty", "missing", "sparse")
-        for folder, key in (("registers", "registers/"), ("packs", "packs/"), ("store.json", "store.json"))
-    }
-    errors = {name: replace(lie, size_bytes=1 << 20) for name, lie in (of_any | stopped).items() if lie.kind == "error"}
-    return of_objects | of_any | stopped | errors | parts | {HUGE_ERROR: Lie("error")}
-
-
-def _parameter(name: str) -> object:
-    if name != HUGE_ERROR:
-        return name
-    reason = (
-        "obstore takes in the body of an error whole, as long as it is announced: this machine would be out of memory"
-    )
-    return pytest.param(name, marks=pytest.mark.xfail(run=False, reason=reason))
-
-
-LIES: Final = _lies()
-COUNT: Final = min(len(LIES), int(os.environ.get("SKYHOLD_HOSTILE_LIES", "8")))
+NOT_YET: Final = {
+    HUGE_ERROR: "obstore takes in the body of an error whole, as long as it is announced: this machine would be out of "
+    "memory"
+}
+TRIED: Final = sorted(LIES.keys() - NOT_YET.keys())
+COUNT: Final = min(len(TRIED), int(os.environ.get("SKYHOLD_HOSTILE_LIES", "8")))
 SEED: Final = int(os.environ.get("SKYHOLD_HOSTILE_SEED", "1"))
 
 
-class LyingStore:
-    """A store whose bucket `a` is on the server, while `b` and `c` are folders; put back as it was before each lie."""
-
-    def __init__(self, place: Path, server: LyingS3) -> None:
-        self.place, self.server = place, server
-        self.models = place / "models"
-        write_model(self.models / "target", seed=1)
-        with self.at_work():
-            locations = [server.location(LIAR), *(str(self.folder(name)) for name in HONEST)]
-            with skyhold.init(locations) as store:
-                repository = store.repository(TARGET, create=True)
-                repository.push(self.models / "target", message="One", tags=["v1"])
-                change_model(self.models / "target", seed=2)
-                self.head = repository.push(self.models / "target", message="Two").version
-                store.sync()
-                level(store)
-        self._image = Image(place)
-        self._objects = dict(server.buckets[LIAR].by_key)
-        self._second = SecondReader(self.folder("b"))
-
-    def folder(self, bucket: str) -> Path:
-        return self.place / "clouds" / bucket
-
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        with Machine(self.place / "machine").at_work():
-            os.environ.update(CREDENTIALS)
-            os.environ["SKYHOLD_STORE"] = str(self.folder("b"))
-            yield
-
-    def put_back(self) -> None:
-        self.server.inject()
-        self._image.put_back()
-        self.server.buckets[LIAR].by_key = dict(self._objects)
-
-    def restores(self, version: str, bucket: str) -> bool:
-        """Whether a bucket gives a version back on its own, whatever it says of itself."""
-        folder = self.folder(bucket)
-        if bucket == LIAR:
-            folder = self.place / "what-the-server-holds"
-            for key, stored in self.server.buckets[LIAR].by_key.items():
-                (folder / key).parent.mkdir(parents=True, exist_ok=True)
-                (folder / key).write_bytes(stored.body)
-        return version in self._second.restorable(folder)
-
-
-@pytest.fixture(scope="module")
-def lying_store() -> Iterator[LyingStore]:
-    place = Path(tempfile.mkdtemp(dir=Court.memory_folder(), prefix="skyhold-hostile-"))
-    with lying_s3() as server, mock.patch.object(S3Bucket.__init__, "__defaults__", (IMPATIENT,)):
-        yield LyingStore(place, server)
-    shutil.rmtree(place)
-
-
 @pytest.mark.timeout(0)  # each command has its deadline
-@pytest.mark.parametrize("name", [_parameter(name) for name in random.Random(SEED).sample(sorted(LIES), COUNT)])
-def test_every_command_goes_on_beside_a_voter_that_lies(name: str, lying_store: LyingStore) -> None:
-    lying_store.put_back()
-    lie = replace(LIES[name])
-    complaints: list[str] = []
-    with lying_store.at_work():
-        trial = _Trial(lying_store, complaints, trusted=lie.kind in {"stored_other", "not_stored"})
-        lying_store.server.inject(lie)
-        trial.read()
-        trial.look()
-        trial.push()
-        trial.read()
-        trial.expect(ANY, "repair")
-        lying_store.server.inject()
-        trial.mend()
-    assert not complaints, f"{name}:\n- " + "\n- ".join(complaints)
+def test_every_command_goes_on_beside_a_voter_that_lies() -> None:
+    wrong = [trial for trial in try_lies(random.Random(SEED).sample(TRIED, COUNT)) if trial.complaints]
+    assert not wrong, "\n\n".join(map(str, wrong))
 
 
-class _Trial:
-    """`trusted`: the lie is a checksum that is right, of bytes that are not stored, or not so. That is found out by
-    listing or reading back later, and not by the push."""
-
-    def __init__(self, store: LyingStore, complaints: list[str], *, trusted: bool) -> None:
-        self.store, self.complaints, self.head, self.trusted = store, complaints, store.head, trusted
-
-    def expect(self, allowed: frozenset[int], *arguments: object) -> Answer:
-        answer = run(*arguments, deadline_s=DEADLINE_S)
-        if answer.failure is not None:
-            self.complaints.append(f"`{' '.join(answer.command)}` {answer.failure}")
-        elif answer.status not in allowed:
-            self.complaints.append(f"expected {sorted(allowed)}, but {answer}")
-        return answer
-
-    def read(self) -> None:
-        """Everything that only reads: by the majority it is as if nothing were."""
-        listed = self.expect(OK, "list")
-        if [item["name"] for item in listed.document.get("repositories", [])] != [TARGET]:
-            self.complaints.append(f"list shows {listed.document.get('repositories')}")
-        logged = self.expect(OK, "log", TARGET)
-        if len(logged.document.get("versions", [])) < len({self.store.head, self.head}) + 1:
-            self.complaints.append("log lacks versions")
-        target = self.store.place / "pulled"
-        shutil.rmtree(self.store.place / "machine" / "cache", ignore_errors=True)
-        pulled = self.expect(OK, "pull", TARGET, target)
-        if pulled.status == 0:
-            if pulled.document["version"] != self.head:
-                self.complaints.append("pull returned another version than the newest")
-            if contents(target) != contents(self.store.models / "target"):
-                self.complaints.append("pull returned other bytes than were pushed")
-        shutil.rmtree(target, ignore_errors=True)
-
-    def look(self) -> None:
-        """What looks at every bucket names no other than the one that lies."""
-        self.expect(OK, "status")
-        for arguments in (["verify"], ["verify", "--deep"]):
-            report = self.expect(ANY, *arguments).document
-            named = {finding["bucket"] for finding in report.get("findings", [])} | set(report.get("unreachable", {}))
-            if named - {LIAR}:
-                self.complaints.append(f"{' '.join(arguments)} names {sorted(named)}")
-
-    def push(self) -> None:
-        change_model(self.store.models / "target", seed=7)
-        pushed = self.expect(OK, "push", TARGET, self.store.models / "target", "-m", "Three")
-        if pushed.status:
-            return
-        self.head = pushed.document["version"]
-        counted = {LIAR, *HONEST} - set(pushed.document["lagging"])
-        for bucket in counted - ({LIAR} if self.trusted else set()):
-            if not self.store.restores(self.head, bucket):
-                self.complaints.append(f"the push was acknowledged, and bucket {bucket}, which counts, lacks it")
-
-    def mend(self) -> None:
-        """The server speaks the truth again."""
-        repaired = self.expect(ANY, "repair")
-        if repaired.status != 0:  # nothing in the bucket shows that it was the one which was admitted
-            again = ["store", "voters", "replace", LIAR]
-            if f"skyhold {' '.join(again)}" not in repaired.text:
-                self.complaints.append(f"repair does not name the way out: {repaired.document}")
-            self.expect(OK, *again)
-        self.expect(OK, "repair")
-        self.expect(OK, "verify", "--deep")
-        self.read()
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xfail(run=False, reason=why)) for name, why in NOT_YET.items()]
+)
+def test_every_command_goes_on_beside_a_lie_that_is_not_met_yet(name: str) -> None:
+    assert not [trial for trial in try_lies([name]) if trial.complaints]

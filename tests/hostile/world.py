@@ -33,6 +33,10 @@ from tests.hostile.image import Image
 
 TARGET: Final = "team/target"
 OTHER: Final = "team/other"
+LATE: Final = "team/late"
+"""A repository without versions, which changed the register `names` last."""
+READMITTED: Final = "c"
+"""The bucket that was admitted anew, with another incarnation (in the engine `buckets`)."""
 NOTE: Final = "A note that is too long for the map. " * 50
 
 
@@ -118,7 +122,7 @@ class World:
             self._remember(["store.json"])
             if self.engine == "buckets":
                 level(store)
-                store.replace_voter("c")
+                store.replace_voter(READMITTED)
         if self.engine == "sqlite":
             skyhold.recover(urls[0])[0].close()
         with skyhold.open(urls[0]) as store:
@@ -131,6 +135,7 @@ class World:
             if self.engine == "buckets":
                 level(store)
             self._remember(key for key in self._keys() if key.startswith("registers/"))
+            store.create_repository(LATE)
             change_model(self.models / "target", seed=3)
             target = self._push(store, TARGET, "target", tags=["v2"], aliases=["champion"])
             target.attach("main", notes=[NOTE])
