@@ -214,7 +214,8 @@ REPLAYED: Final = Rule(
 REPLAYED_MAJORITY: Final = Rule(
     "register as it was before, in a majority",
     "A machine that has seen the newer state refuses with 10 and never goes back. A machine that is new may see the "
-    "older state, as nothing tells it otherwise. `recover --register` goes on from the newest state that a voter holds.",
+    "older state, as nothing shows it that there is a newer one. `recover --register` goes on from the newest state "
+    "that a voter holds.",
     **dict.fromkeys(COMMANDS, DAMAGED),  # type: ignore[arg-type]
     healed=False,
     mended=False,
@@ -228,8 +229,8 @@ REPLAYED_STORE: Final = replace(
 )
 RULES: Final = (
     INTACT_ELSEWHERE, LOST, LOST_PACK, LOST_DOCUMENT, LOST_NODE, LOST_ASIDE, LOST_TOMBSTONES, ENDED, DOCUMENT,
-    DOCUMENTS, MACHINE_DOCUMENTS, REPOSITORY_REGISTER, STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT, REPLAYED_INCARNATION,
-    REPLAYED, REPLAYED_MAJORITY, REPLAYED_STORE,
+    DOCUMENTS, MACHINE_DOCUMENTS, REPOSITORY_REGISTER, STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT,
+    REPLAYED_INCARNATION, REPLAYED, REPLAYED_MAJORITY, REPLAYED_STORE,
 )  # fmt: skip
 
 
