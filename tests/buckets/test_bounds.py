@@ -147,6 +147,27 @@ def test_listing_that_is_slow_in_all_is_given_up(cheap: None) -> None:
     assert "has listed" in str(caught.value)
 
 
+def test_bucket_whose_listing_was_given_up_is_not_listed_again_by_the_same_command(
+    server: LyingS3, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.inject(Lie("endless"))
+    monkeypatch.setattr("skyhold.buckets.bounded.LISTED_KEYS_MAX", 3000)
+    for _ in range(2):
+        with pytest.raises(Unavailable) as caught:
+            list(bucket.list("l/"))
+        assert caught.value.code == "bucket_misbehaves"
+    assert server.count("LIST") <= 5
+    server.inject()
+    with open_bucket(server.location("a"), POLICY) as of_the_next_command:
+        assert len(list(of_the_next_command.list("l/"))) == 3
+
+
+def test_listing_without_end_is_given_up_by_a_clock(server: LyingS3, bucket: Bucket, cheap: None) -> None:
+    server.inject(Lie("endless"))
+    with open_bucket(server.location("a"), replace(POLICY, stall_timeout_s=0.1)) as hurried, pytest.raises(Unavailable):
+        list(hurried.list("l/"))
+
+
 def test_rate_of_a_listing_leaves_out_the_time_of_who_takes_it() -> None:
     pages = Pages("lab", replace(POLICY, stall_timeout_s=0.02))
     for number in range(4):

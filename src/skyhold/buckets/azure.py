@@ -21,7 +21,7 @@ from azure.storage.blob import BlobServiceClient, ContainerClient
 from skyhold.buckets.azure_credentials import credentials_of
 from skyhold.buckets.azure_errors import translated
 from skyhold.buckets.azure_transport import WholeReplies
-from skyhold.buckets.bounded import Pages, below, check_size, listed, misbehaves
+from skyhold.buckets.bounded import Listings, Pages, below, check_size, misbehaves
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
     TAGGED_BYTES_MAX,
@@ -64,6 +64,7 @@ class AzureBucket(Bucket):
 
     def __init__(self, location: BucketLocation, policy: RetryPolicy = DEFAULT_POLICY) -> None:
         self.name, self.url = location.name, location.url
+        self._listings = Listings(location.name)
         self._location, self._policy = location, policy
         self._prefix = f"{location.prefix}/" if location.prefix else ""
         self._process_id = -1
@@ -125,7 +126,7 @@ class AzureBucket(Bucket):
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """Azure sorts by name but cannot begin after one, so `after` skips on our side."""
         found = (info for info in self._listed(prefix) if info.key > after)
-        return listed(self.name, prefix, after, found)
+        return self._listings.checked(prefix, after, found)
 
     def _listed(self, prefix: str) -> Iterator[ObjectInfo]:
         token: str | None = None

@@ -22,8 +22,8 @@ LISTED_KEYS_MAX: Final = 1 << 21
 """The most objects of one listing: 128 TiB of full packs."""
 LISTED_KEYS_PER_S_MIN: Final = 200
 """A page of a thousand takes a store well below a second; so many a second are owed once the time for one is over."""
-LISTING_S_MAX: Final = 1800.0
-"""The longest that all pages of one listing are waited for."""
+GIVEN_UP_S: Final = 60.0
+"""How long a bucket is not listed again after a listing that went past its bounds: a command makes several."""
 EMPTY_PAGES_MAX: Final = 1000
 """The most pages in a row that bring no new key: stores pass over deleted objects in pages of their own."""
 OBJECT_SIZE_MAX: Final = 1 << 60
@@ -92,12 +92,33 @@ def below(bucket: str, prefix: str, name: str) -> str:
     return name[len(prefix) :]
 
 
-def listed(bucket: str, prefix: str, after: str, found: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
-    """A driver's listing as the port promises it: keys with the prefix, past `after`, ascending, none twice, and not
-    without end. Names that are no keys are passed over: anybody may keep others in a bucket.
+class Listings:
+    """The listings of one bucket as the port promises them."""
 
-    Raises `Unavailable` code `bucket_misbehaves`.
-    """
+    def __init__(self, bucket: str) -> None:
+        self._bucket = bucket
+        self._given_up: tuple[float, Unavailable] | None = None
+
+    def checked(self, prefix: str, after: str, found: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+        """What a driver found: keys with the prefix, past `after`, ascending, none twice, and not without end. Names
+        that are no keys are passed over: anybody may keep others in a bucket.
+
+        Raises `Unavailable` code `bucket_misbehaves`, and again for `GIVEN_UP_S`.
+        """
+        given_up = self._given_up
+        if given_up is not None and time.monotonic() < given_up[0]:
+            error = given_up[1]
+            raise Unavailable(error.message, code=error.code, hint=error.hint, bucket=self._bucket)
+        try:
+            yield from listed(self._bucket, prefix, after, found)
+        except Unavailable as error:
+            if error.code == MISBEHAVES:
+                self._given_up = time.monotonic() + GIVEN_UP_S, error
+            raise
+
+
+def listed(bucket: str, prefix: str, after: str, found: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+    """One listing as `Listings` has it."""
     last = after
     for count, info in enumerate(found, 1):
         if count > LISTED_KEYS_MAX:
@@ -124,7 +145,7 @@ class Pages:
     only while the store is waited for."""
 
     def __init__(self, bucket: str, policy: RetryPolicy) -> None:
-        self._bucket, self._limit_s = bucket, policy.listing_timeout_s
+        self._bucket, self._limit_s, self._whole_s = bucket, policy.listing_timeout_s, policy.whole_listing_timeout_s
         self._token: str | None = None
         self._empty = 0
         self._empty_s = 0.0
@@ -147,7 +168,7 @@ class Pages:
             raise misbehaves(self._bucket, "lists the same page again and again")
         self._token = token
         self._keys += keys
-        if self._waited_s > min(self._limit_s + self._keys / LISTED_KEYS_PER_S_MIN, LISTING_S_MAX):
+        if self._waited_s > min(self._limit_s + self._keys / LISTED_KEYS_PER_S_MIN, self._whole_s):
             raise misbehaves(self._bucket, f"has listed {self._keys} objects in {self._waited_s:.0f} s, and no end")
         if keys:
             self._empty, self._empty_s = 0, 0.0

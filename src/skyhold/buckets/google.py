@@ -20,7 +20,7 @@ import requests
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 
-from skyhold.buckets.bounded import Pace, Pages, below, check_size, listed, misbehaves
+from skyhold.buckets.bounded import Listings, Pace, Pages, below, check_size, misbehaves
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
     TAGGED_BYTES_MAX,
@@ -74,6 +74,7 @@ class GoogleBucket(Bucket):
 
     def __init__(self, location: BucketLocation, policy: RetryPolicy = DEFAULT_POLICY) -> None:
         self.name, self.url = location.name, location.url
+        self._listings = Listings(location.name)
         self._policy = policy
         self._bucket, self._prefix = location.container, f"{location.prefix}/" if location.prefix else ""
         self._endpoint = location.endpoint or "https://storage.googleapis.com"
@@ -136,7 +137,7 @@ class GoogleBucket(Bucket):
         return within(deadline_s, lambda: self._upload(key, sent, condition, deadline_s), self.name, key)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
-        return listed(self.name, prefix, after, self._listed(prefix, after))
+        return self._listings.checked(prefix, after, self._listed(prefix, after))
 
     def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
         query = {

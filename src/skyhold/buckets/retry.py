@@ -47,6 +47,12 @@ class RetryPolicy:
         """How long a listing may bring nothing new."""
         return 1.5 * self.stall_timeout_s
 
+    @property
+    def whole_listing_timeout_s(self) -> float:
+        """How long all pages of a listing may be waited for: five minutes. A thousand names take a cloud that is far
+        away a quarter of a second."""
+        return 15 * self.stall_timeout_s
+
     def download_timeout_s(self, size_bytes: int) -> float:
         """By when `size_bytes` of a reply must have come."""
         return self.stall_timeout_s + size_bytes / self.download_bytes_per_s_min

@@ -15,7 +15,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
-from skyhold.buckets.bounded import Pace, Pages, check_size, listed, misbehaves
+from skyhold.buckets.bounded import Listings, Pace, Pages, check_size, misbehaves
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
     TAGGED_BYTES_MAX,
@@ -53,6 +53,7 @@ class S3Bucket(Bucket):
 
     def __init__(self, location: BucketLocation, policy: RetryPolicy = DEFAULT_POLICY) -> None:
         self.name, self.url = location.name, location.url
+        self._listings = Listings(location.name)
         self._location = location
         self._policy = policy
         self._prefix = f"{location.prefix}/" if location.prefix else ""
@@ -129,7 +130,7 @@ class S3Bucket(Bucket):
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """As the port says. Raises `Corrupt` code `listing_out_of_order` where a store that keeps objects in folders
         (SeaweedFS) lists `a/b` before `a-b`: to go on would pass over objects."""
-        return listed(self.name, prefix, after, in_order(self.name, self._listed(prefix, after)))
+        return self._listings.checked(prefix, after, in_order(self.name, self._listed(prefix, after)))
 
     def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
         pages, token = Pages(self.name, self._policy), ""

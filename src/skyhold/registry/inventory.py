@@ -23,7 +23,7 @@ from skyhold.registry.root import register_key
 from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import VersionDocument
-from skyhold.storage.names import INDEXES, blob_key, pack_key
+from skyhold.storage.names import INDEXES, blob_key, blob_name_of, pack_key
 from skyhold.storage.policy import Policy, allowed
 
 
@@ -105,7 +105,7 @@ def take_inventory(connection: Connection, session: Session, repository: str | N
     if repository is None:
         registers |= set(names.registers())
         for bucket in connection.buckets().values():
-            expected.update(dict.fromkeys(_listed(bucket, f"{INDEXES}/"), everywhere))
+            expected.update(dict.fromkeys(_segments(bucket), everywhere))
     newest = newest_checkpoints(connection, None if repository is None else [register_key(item.id) for item in found])
     expected.update(dict.fromkeys(newest.objects, everywhere))
     connection.unread = unread
@@ -191,10 +191,10 @@ def _with_hint(error: SkyholdError) -> str:
     return f"{error.message}. {error.hint}" if error.hint else error.message
 
 
-def _listed(bucket: Bucket, prefix: str) -> Iterator[str]:
-    """Keys of what a bucket holds."""
+def _segments(bucket: Bucket) -> list[str]:
+    """The keys of the index segments that a bucket holds. A listing that breaks off says nothing: the survey names a
+    bucket that does not answer."""
     try:
-        for info in bucket.list(prefix):
-            yield info.key
+        return [info.key for info in bucket.list(f"{INDEXES}/") if blob_name_of(info.key) is not None]
     except SkyholdError:
-        return  # the survey names a bucket that does not answer
+        return []
