@@ -223,7 +223,13 @@ def test_what_safetensors_cannot_hold_is_named_with_its_file_and_stops_nothing_e
 
 
 @pytest.mark.parametrize(
-    "entry", [("w", "F32", (2, 3), 0, 20), ("w", "F32:fortran", (5,), 0, 24), ("w", ">f4", (9,), 0, 24)]
+    "entry",
+    [
+        ("w", "F32", (2, 3), 0, 20),
+        ("w", "F32:fortran", (5,), 0, 24),
+        ("w", ">f4", (9,), 0, 24),
+        ("w", "F4:fortran", (6, 8), 0, 24),
+    ],
 )
 def test_tensor_of_another_size_than_its_shape_is_not_written(
     entry: tuple[str, str, tuple[int, ...], int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

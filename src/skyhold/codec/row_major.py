@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from skyhold.codec.formats.tensor import FORTRAN, element_width_bytes
+from skyhold.codec.formats.tensor import FORTRAN, Tensor, element_width_bytes
 from skyhold.units import Buffer
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ _BIG_ENDIAN: Final = re.compile(r">([fiuc])(2|4|8)")
 _KINDS: Final = {"f": "F", "i": "I", "u": "U", "c": "C"}
 
 
-def is_column_major(dtype: str) -> bool:
-    """Whether the first dimension of a tensor of this type varies fastest."""
-    return dtype.endswith(FORTRAN)
+def is_column_major(tensor: Tensor) -> bool:
+    """Whether the first dimension of a tensor varies fastest; of one dimension or none, both orders are the same."""
+    return tensor.dtype.endswith(FORTRAN) and len(tensor.shape) > 1
 
 
 def row_major_dtype(dtype: str) -> str:
@@ -42,17 +42,17 @@ def little_endian(dtype: str, data: bytes) -> Buffer:
     return np.frombuffer(data, f"u{width}").byteswap().data.cast("B")
 
 
-def row_major(pieces: Iterable[Buffer], dtype: str, shape: tuple[int, ...], spool: IO[bytes]) -> Iterator[Buffer]:
-    """The bytes of a tensor in row-major order, from those in column-major order. `spool` is an empty file, for
-    writing and reading, that has room for the tensor."""
+def row_major(tensor: Tensor, pieces: Iterable[Buffer], spool: IO[bytes]) -> Iterator[Buffer]:
+    """The bytes of a tensor in row-major order, from those in column-major order. Its elements have whole bytes.
+    `spool` is an empty file, for writing and reading, on a disk that has room for the tensor."""
     import numpy as np
 
     for piece in pieces:
         spool.write(piece)
     spool.flush()
-    if 0 not in shape:
-        width = element_width_bytes(row_major_dtype(dtype))
-        yield from _blocks(np.memmap(spool, f"u{width}", "r", shape=shape, order="F"))
+    if 0 not in tensor.shape:
+        width = element_width_bytes(row_major_dtype(tensor.dtype))
+        yield from _blocks(np.memmap(spool, f"u{width}", "r", shape=tensor.shape, order="F"))
 
 
 def _blocks(array: NDArray[Any]) -> Iterator[Buffer]:

@@ -84,8 +84,8 @@ def in_row_major_order(stored: StoredTensor) -> Iterator[StoredTensor]:
         for start in range(0, size_bytes, BLOCK_BYTES)
     )
     with tempfile.TemporaryFile() as spool, tempfile.TemporaryFile() as copy:
-        if is_column_major(tensor.dtype):
-            pieces = row_major(pieces, tensor.dtype, tensor.shape, spool)
+        if is_column_major(tensor):
+            pieces = row_major(tensor, pieces, spool)
         for piece in pieces:
             copy.write(piece)
         copy.flush()

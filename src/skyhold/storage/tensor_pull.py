@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from skyhold.codec.row_major import is_column_major, little_endian, row_major, row_major_dtype
-from skyhold.codec.tensors import Malformed, Tensor, tensor_size_bytes
+from skyhold.codec.tensors import Malformed, Tensor, element_width_bytes, tensor_size_bytes
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.progress import Progress
@@ -70,7 +70,7 @@ class ChosenTensors:
     @property
     def room_bytes(self) -> int:
         """What the disk has to have free while they are written, beside the file itself."""
-        return max((c.size_bytes for c in self.tensors if is_column_major(c.tensor.dtype)), default=0)
+        return max((c.size_bytes for c in self.tensors if is_column_major(c.tensor)), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +135,14 @@ def _contents(chosen: Chosen, stored: StoredFile, folder: TargetFolder, progress
             progress.advance(len(data), stored_bytes=len(data))
             yield little_endian(tensor.dtype, data)
 
-    if not is_column_major(tensor.dtype):
+    if not is_column_major(tensor):
         yield from pieces()
         return
     part = folder.open_part(TENSORS_FILE)
     try:
         part.discard()  # it needs no name
         with open(part.descriptor, "w+b", closefd=False) as spool:
-            yield from row_major(pieces(), tensor.dtype, tensor.shape, spool)
+            yield from row_major(tensor, pieces(), spool)
     finally:
         part.close()
 
@@ -245,6 +245,7 @@ def _why_not_held(chosen: Chosen, path: str) -> str | None:
         return f"{path} has type {dtype}, which safetensors cannot hold"
     try:
         fits = tensor_size_bytes(dtype, chosen.tensor.shape) == chosen.size_bytes
+        fits = fits and not (is_column_major(chosen.tensor) and element_width_bytes(dtype) == 0)
     except Malformed:
         fits = False
     if not fits:
