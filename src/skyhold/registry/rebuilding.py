@@ -17,7 +17,7 @@ from skyhold.registry.session import Session
 from skyhold.storage.cache import CacheFolder, PackCache
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.index import listed_places
-from skyhold.storage.names import PACKS, pack_key
+from skyhold.storage.names import PACKS, pack_id_of, pack_key
 from skyhold.storage.pack import TRAILER_BYTES, PackRef, Place, footer_span, read_footer
 from skyhold.storage.pack import Session as PackSession
 from skyhold.storage.rebuild import ChunkSources, LostPack, check_places, find_sources, rebuild_pack
@@ -35,12 +35,13 @@ class Need:
     pack: PackRef
     placement_class: bytes
     places: set[Place] = field(default_factory=set)
-    files: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, set[str]] = field(default_factory=dict)
 
 
 def needs_of(session: Session, inventory: Inventory, keys: Collection[str]) -> dict[str, Need]:
     """Who needs these packs, by their keys. A pack that no version needs is absent; so is what cannot be read."""
     found: dict[str, Need] = {}
+    ids = {pack_id_of(key) for key in keys}
     for repository in inventory.repositories:
         for entry in repository.snapshot.versions():
             with suppress(Corrupt, NotFound):
@@ -50,18 +51,15 @@ def needs_of(session: Session, inventory: Inventory, keys: Collection[str]) -> d
                 for index, file in enumerate(version.files):
                     for chunk in version.chunks(index):
                         for place in (chunk.place, chunk.base):
-                            if place is None or (key := pack_key(place.pack_id)) not in keys:
-                                continue
-                            need = found.setdefault(key, Need(place.pack, of_class))
-                            need.places.add(place)
-                            files = need.files.setdefault(what, [])
-                            if file.path not in files:
-                                files.append(file.path)
+                            if place is not None and place.pack_id in ids:
+                                need = found.setdefault(pack_key(place.pack_id), Need(place.pack, of_class))
+                                need.places.add(place)
+                                need.files.setdefault(what, set()).add(file.path)
     return found
 
 
 def rebuild_packs(
-    connection: Connection, session: Session, needs: Mapping[str, Need]
+    connection: Connection, operation: Session, needs: Mapping[str, Need]
 ) -> Iterator[tuple[str, bytes | SkyholdError]]:
     """Each of these packs, built anew, or the reason why it could not be."""
     listed = {
@@ -70,35 +68,37 @@ def rebuild_packs(
     }
     for placement_class in {need.placement_class for need in needs.values()}:
         ids = {need.pack.pack_id for need in needs.values()}
-        indexed = listed_places(session.blobs, session.store_replicas, placement_class.hex(), ids)
-        lost: dict[str, LostPack] = {}
+        indexed = listed_places(operation.blobs, operation.store_replicas, placement_class.hex(), ids)
+        listings: dict[str, list[tuple[Place, ...]]] = {}
         for key, need in needs.items():
             if need.placement_class == placement_class:
-                holders = [name for name in listed if key in listed[name]]
-                found = _lost_pack(connection, key, need, holders, indexed.get(need.pack.pack_id, []))
-                if found is None:
-                    yield key, _no_places(key)
-                else:
-                    lost[key] = found
+                possible = [*_footers(connection, key, need.pack), *indexed.get(need.pack.pack_id, [])]
+                listings[key] = [places for places in possible if check_places(places, need.places)]
         with _Readers(connection, placement_class) as readers:
             sources = ChunkSources(readers.of)
-            places = [place for pack in lost.values() for listing in pack.listings for place in listing]
+            places = [place for found in listings.values() for listing in found for place in listing]
             wanted = {place.chunk_id for place in places}
             wanted |= {place.base_id for place in places if place.base_id is not None}
             find_sources(listed, connection.buckets(), placement_class, wanted, sources, connection.checker)
-            for key, pack in lost.items():
+            for key, found in listings.items():
+                pack = needs[key].pack
+                session = PackSession(bytes.fromhex(connection.document.store), placement_class, pack.salt)
+                copies = tuple(_copies(connection, key))
                 try:
-                    yield key, rebuild_pack(pack, sources.chunk, connection.keys)
+                    yield (
+                        key,
+                        rebuild_pack(LostPack(pack, session, tuple(found), copies), sources.chunk, connection.keys),
+                    )
                 except Corrupt as error:
                     yield key, error
 
 
 def lost_versions(needs: Mapping[str, Need]) -> list[str]:
     """What is lost with packs, by version, and the way back."""
-    files: dict[str, dict[str, None]] = {}
+    files: dict[str, set[str]] = {}
     for need in needs.values():
         for what, paths in need.files.items():
-            files.setdefault(what, {}).update(dict.fromkeys(paths))
+            files.setdefault(what, set()).update(paths)
     return [
         f"{_lost_files(what, paths)}, and no other pack contains them. {PUSH_AGAIN}" for what, paths in files.items()
     ]
@@ -115,33 +115,19 @@ def _lost_files(what: str, paths: Collection[str]) -> str:
     return f"{what}: no bucket gives all bytes of {', '.join(named[:FILES_NAMED_MAX])}{more}"
 
 
-def _lost_pack(
-    connection: Connection, key: str, need: Need, holders: list[str], indexed: list[tuple[Place, ...]]
-) -> LostPack | None:
-    """What is known of a pack, from a copy whose footer is intact, or from the index. None where neither lists the
-    places that the layouts name."""
-    copies: list[Buffer] = []
-    for name in holders:
+def _copies(connection: Connection, key: str) -> Iterator[Buffer]:
+    """What the buckets have of a pack, damaged as it is."""
+    for bucket in connection.buckets().values():
         with suppress(SkyholdError):
-            copies.append(connection.checker.read(connection.bucket(name), key))
-    listings = list(indexed)
-    for copy in copies:
+            yield connection.checker.read(bucket, key)
+
+
+def _footers(connection: Connection, key: str, pack: PackRef) -> Iterator[tuple[Place, ...]]:
+    """What the footers list that are intact in some copy."""
+    for copy in _copies(connection, key):
         with suppress(Corrupt, PermissionDenied):
-            start, length = footer_span(memoryview(copy)[-TRAILER_BYTES:], len(copy), need.pack.pack_id)
-            footer = memoryview(copy)[start : start + length]
-            listings.insert(0, tuple(read_footer(footer, need.pack, connection.keys)))
-    pack_session = PackSession(bytes.fromhex(connection.document.store), need.placement_class, need.pack.salt)
-    possible = tuple(dict.fromkeys(places for places in listings if check_places(places, need.places)))
-    return LostPack(need.pack, pack_session, possible, tuple(copies)) if possible else None
-
-
-def _no_places(key: str) -> Corrupt:
-    return Corrupt(
-        f"What {key} contained is not known: no copy has an intact footer, and no intact index segment lists it",
-        code="no_intact_replica",
-        hint="Push the files again that were in it",
-        key=key,
-    )
+            start, length = footer_span(memoryview(copy)[-TRAILER_BYTES:], len(copy), pack.pack_id)
+            yield tuple(read_footer(memoryview(copy)[start : start + length], pack, connection.keys))
 
 
 class _Readers:

@@ -36,6 +36,7 @@ from skyhold.storage.pack import (
 from skyhold.units import Buffer
 
 _LISTED_AT_ONCE: Final = 8
+_PUSH_AGAIN: Final = "Push the files again that contain it, then run `skyhold repair`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +114,19 @@ def find_sources(
 def rebuild_pack(lost: LostPack, chunk_of: ChunkOf, keys: FrameKeys) -> bytes:
     """The whole pack. Raises `Corrupt` code `chunk_lost` where a chunk of it is to be had nowhere, or cannot be stored
     in the same place."""
-    error = None
+    error = Corrupt(
+        f"What pack {lost.pack.pack_id.hex()} contained is not known: no footer of a copy is intact, and no "
+        "intact index segment lists it",
+        code="chunk_lost",
+        hint=_PUSH_AGAIN,
+        pack=lost.pack.pack_id.hex(),
+    )
     for places in lost.listings:
         try:
             return _rebuilt(lost, places, chunk_of, keys)
         except Corrupt as failure:
-            error = error or failure
-    raise error or AssertionError("a lost pack without places")
+            error = failure
+    raise error
 
 
 def _rebuilt(lost: LostPack, places: Sequence[Place], chunk_of: ChunkOf, keys: FrameKeys) -> bytes:
@@ -186,7 +193,7 @@ def _lost(place: Place, why: str) -> Corrupt:
     return Corrupt(
         f"Chunk {place.chunk_id.hex()[:16]} of pack {place.pack_id.hex()} is lost: {why}",
         code="chunk_lost",
-        hint="Push the files again that contain it, then run `skyhold repair`",
+        hint=_PUSH_AGAIN,
         chunk=place.chunk_id.hex(),
         pack=place.pack_id.hex(),
     )
