@@ -112,6 +112,44 @@ def test_what_is_skyholds_own_is_left_out_whatever_is_allowed(
     assert tree("out") == {"w.bin"}
 
 
+def test_state_of_another_machine_is_left_out_and_not_pushed(shell: Shell, own_machine: Path) -> None:
+    write("model", "w.bin")
+    state = Path(os.environ["SKYHOLD_STATE"])
+    shutil.copytree(state, "model/old-laptop")
+    (of_one_store,) = (state / "stores").iterdir()
+    shutil.copytree(of_one_store, "model/of-one-store")
+    write("model", "machine/stores/x", "stores/y")
+    pushed = shell("push", "team/m", "model", "--allow-unsafe-names", "--json").document
+    assert pushed["left_out"] == dict.fromkeys(["of-one-store/", "old-laptop/"], "a state folder of Skyhold")
+    shell("pull", "team/m", "out")
+    assert tree("out") == {"w.bin", "machine/stores/x", "stores/y"}
+    for folder in ("model/old-laptop", "model/of-one-store"):
+        assert shell("push", "team/m", folder, "--json", status=2).error["code"] == "source_is_state"
+
+
+@pytest.mark.parametrize("padding", ["", " " * (2 << 20)])
+@pytest.mark.parametrize("path", ["store.json", "deep/store.json", "Store.JSON"])
+def test_version_cannot_make_a_folder_look_like_a_bucket(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, path: str, padding: str
+) -> None:
+    write("model", "w.bin", path, "packs/x", "kept/store.json")
+    (Path("model") / path).write_text(Path("one/store.json").read_text() + padding)
+    assert shell("push", "team/one", f"model/{path}", "--json", status=2).error["code"] == "source_empty"
+    with monkeypatch.context() as by_another_client:
+        by_another_client.setattr("skyhold.storage.own_places.is_store_document", lambda _: False)
+        shell("push", "team/m", "model")
+    expected = {"w.bin", "packs/x", "kept/store.json"}
+    for dry in (["--dry-run"], []):
+        refused = shell("pull", "team/m", "out", *dry, "--json", status=6)
+        assert refused.document["left_out"].keys() == {path}
+    assert tree("out") == expected
+    shell("pull", "team/m", "out", status=6)
+    shell("push", "team/m", "out")
+    shell("pull", "team/m", "out")
+    shell("pull", "team/m@main~1", "elsewhere", "--allow-unsafe-names")
+    assert tree("elsewhere") == expected | {path}
+
+
 @pytest.mark.parametrize("folder", ["one", "one/packs", "one/new/deeper"])
 def test_a_bucket_is_neither_pushed_nor_pulled_into(shell: Shell, folder: str) -> None:
     shell("push", "team/m", write("model", "w.bin"))

@@ -276,7 +276,7 @@ def test_lagging_bucket_is_told_with_the_command_that_brings_it_up_to_date(
             path.unlink()
     run = skyhold("verify", status=10)
     assert "lagging: bucket b lacks 1 object" in run.out
-    assert "error: Lagging: b. 1 object missing there; nothing is damaged\nhint: skyhold sync" in run.err
+    assert "error: Missing in b: 1 object that the store has elsewhere\nhint: skyhold sync" in run.err
     assert "b 0 of 1 version," in skyhold("verify", "--deep", status=10).out
     skyhold("sync")
     assert skyhold("verify", "--deep").out.startswith("sound: ")
@@ -299,11 +299,14 @@ def test_emptied_bucket_is_filled_again(skyhold: Shell, pushed: str, store: list
     before = contents(store[2] / "packs")
     shutil.rmtree(store[2])
     run = skyhold("verify", status=8)
-    assert run.err.splitlines()[-2:] == ["error: Not all buckets could be looked at: c", "hint: skyhold status"]
+    assert run.err.splitlines()[-2:] == [
+        "error: Not all buckets could be looked at: c",
+        "hint: Bring it back. If it is gone for good, take it out of the store: skyhold bucket remove c",
+    ]
     for dry_run in ("sync", "repair"):
         assert "next: skyhold status" in skyhold(dry_run, "--dry-run").err
     damaged = damage(store[1])
-    assert "`skyhold status`" in skyhold("verify", "--deep", status=10).err.splitlines()[-1]
+    assert skyhold("verify", "--deep", status=10).err.splitlines()[-1] == "hint: skyhold repair"
     shutil.copy(store[0] / damaged.relative_to(store[1]), damaged)
     store[2].mkdir()
     assert "Would mend" in skyhold("sync", "--dry-run").out
@@ -348,7 +351,7 @@ def test_bucket_that_was_restored_is_told_with_the_way_out(
     skyhold("repair")
     shutil.rmtree(store[1])
     shutil.copytree(tmp_path / "backup", store[1])
-    way_out = "Admit it again: skyhold store voters replace b; or take it out: skyhold bucket remove b"
+    way_out = "Admit it again: `skyhold store voters replace b`. Or take it out: skyhold bucket remove b"
     assert f"hint: bucket b: {way_out}" in skyhold("status").out
     told = {bucket["name"]: bucket["hint"] for bucket in skyhold("status", "--json").document["buckets"]}
     assert told == {"a": None, "b": way_out, "c": None}
@@ -436,7 +439,7 @@ def test_recovery_with_a_minority_asks_whether_what_the_others_know_may_be_lost(
         shutil.rmtree(cloud)
     asked = skyhold("recover", store[0], "--minority", status=2).err
     assert "Give up the changes that only the missing buckets know" in asked
-    assert "on this machine, with its former machine" in asked
+    assert "machine" not in asked
     assert "Less than a majority answered" in skyhold("recover", store[0], "--minority", "--yes").out
     assert skyhold("show", "fraud/scorer@champion", "--quiet").out.strip() == pushed
 
@@ -504,7 +507,7 @@ def test_new_machine_is_sent_to_another_bucket_by_one_whose_keys_were_forged(
     monkeypatch.setenv("SKYHOLD_STATE", str(tmp_path / "new"))
     refused = skyhold("connect", store[1], status=10)
     assert f"store.json of {store[1]} is malformed" in refused.err.replace("file://", "")
-    assert "Connect by another bucket of the store, then run `skyhold repair`" in refused.err
+    assert "Open the store by another bucket and repair this one" in refused.err
     skyhold("connect", store[0])
     assert "bucket b had lost its store.json and was admitted again" in skyhold("--store", store[0], "repair").out
     monkeypatch.setenv("SKYHOLD_STATE", str(tmp_path / "newer"))

@@ -288,10 +288,10 @@ def test_cloud_put_back_as_it_was_before_it_was_readmitted_is_refused(scene: Sce
     scene.put_back("before", cloud="b")
     report = store.verify()
     assert "not the one that was admitted" in report.unreachable["b"]
-    assert "Admit it again: skyhold store voters replace b" in report.unreachable["b"]
+    assert "Admit it again: `skyhold store voters replace b`" in report.unreachable["b"]
     hints = {bucket.name: bucket.hint for bucket in store.status().buckets}
     assert (hints["a"], hints["c"]) == (None, None)
-    assert "Admit it again: skyhold store voters replace b" in str(hints["b"])
+    assert "Admit it again: `skyhold store voters replace b`" in str(hints["b"])
     assert not store.repair().sound
     scene.empty("b")
     assert store.repair().sound
@@ -349,11 +349,11 @@ def test_way_out_of_a_bucket_without_proof_that_it_was_admitted_is_true(
     for report in (store.repair(), store.verify(), store.repair()):
         told = report.unreachable["c"]
         assert "If it is the right bucket, admit it again: " in told
-        again = told.partition("admit it again: ")[2].partition(";")[0]
+        again = told.partition("admit it again: ")[2].partition(". Else")[0]
         assert again == (
-            "skyhold store voters replace c" if kind == "flipped" else "empty it, then run `skyhold repair`"
+            "`skyhold store voters replace c`" if kind == "flipped" else "empty it, then run `skyhold repair`"
         )
-        assert told.endswith("or take it out: skyhold bucket remove c")
+        assert told.endswith("Else take it out: skyhold bucket remove c")
     if kind == "flipped":
         store.replace_voter("c")
     else:

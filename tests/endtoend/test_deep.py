@@ -159,7 +159,9 @@ def test_register_that_a_voter_lacks_is_missing_and_one_that_lags_is_no_damage(s
         assert report.lagging["b"].registers == (key,)
         old.unlink()
         report = opened.verify(deep=True)
-        assert [(f.bucket, f.key, f.problem) for f in report.findings] == [("b", key, "missing")]
+        assert [(f.bucket, f.key, f.problem) for f in report.findings] == [("b", key, "damaged")]  # it was seen there
+        with Machine(scene.place / "eve").at_work(), skyhold.connect(scene.clouds()[0]) as met:
+            assert [(f.bucket, f.key, f.problem) for f in met.verify(deep=True).findings] == [("b", key, "missing")]
         assert opened.repair().sound
         assert opened.verify(deep=True).lagging == {}
     assert register_of(scene, "b", "repository-*").is_file()

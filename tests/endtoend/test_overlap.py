@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 import skyhold
 from skyhold.cli.main import main
 from skyhold.errors import AlreadyExists, InvalidInput, SkyholdError
+from tests.cli.models import contents
 from tests.cli.running import Shell
 from tests.endtoend.machines import Machine, Scene
 
@@ -52,3 +55,38 @@ def test_commands_make_no_bucket_in_memory(scene: Scene, capfd: pytest.CaptureFi
     assert main(["init", str(scene.cloud("a"))]) == 0
     added = shell("bucket", "add", "m", "memory://m", "--store", scene.cloud("a"), "--json", status=2)
     assert added.error["code"] == "memory_bucket"
+
+
+@pytest.mark.usefixtures("ada")
+def test_place_inside_a_bucket_of_another_store_is_refused_and_nothing_is_written_there(scene: Scene) -> None:
+    before = contents(scene.cloud("a"))
+    scene.cloud("link").symlink_to(scene.cloud("a"))
+    (scene.cloud("copy")).mkdir()
+    shutil.copy(scene.cloud("a") / "store.json", scene.cloud("copy"))  # as a bucket that was brought from a cloud
+    with Machine(scene.place / "ben").at_work():
+        for place in ("a/inside", "a/packs/deeper/down", "link/inside", "copy/inside"):
+            for places in ([place], ["x", place]):
+                with pytest.raises(InvalidInput) as caught:
+                    skyhold.init([str(scene.cloud(name)) for name in places], names=["p", "q"][: len(places)])
+                assert caught.value.code == "inside_bucket"
+        assert not scene.cloud("x").exists()
+        with pytest.raises(InvalidInput):
+            skyhold.init([str(scene.place / "clouds")])  # around it
+        with skyhold.init([str(scene.cloud(name)) for name in "xyz"]) as store:
+            for dry_run in (True, False):
+                with pytest.raises(InvalidInput) as caught:
+                    store.add_bucket("d", str(scene.cloud("a/inside")), dry_run=dry_run)
+                assert caught.value.code == "inside_bucket"
+            store.add_bucket("d", str(scene.cloud("around/d")))
+            scene.lose("around")
+    with Machine(scene.place / "eve").at_work():
+        skyhold.init([str(scene.cloud("around"))]).close()  # where the bucket was that is gone
+    around = contents(scene.cloud("around"))
+    scene.cloud("around/d").mkdir()
+    with Machine(scene.place / "ben").at_work(), skyhold.open(str(scene.cloud("x"))) as store:
+        with pytest.raises(InvalidInput) as caught:
+            store.replace_voter("d")
+        assert caught.value.code == "inside_bucket"
+        assert "lies inside" in store.repair().unreachable["d"]
+    assert contents(scene.cloud("around")) == around
+    assert contents(scene.cloud("a")) == before

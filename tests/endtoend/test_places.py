@@ -137,3 +137,16 @@ def test_init_says_the_whole_address_for_other_machines(
     url, endpoint = cloud
     made = Shell(capfd)("init", url)
     assert f"export SKYHOLD_STORE='{url}?endpoint={endpoint}'" in made.out + made.err
+
+
+def test_prefix_inside_a_bucket_of_another_store_is_refused(scene: Scene, cloud: tuple[str, str]) -> None:
+    url, _ = cloud
+    skyhold.init([url]).close()
+    for place in (f"{url}/inside", f"{url}/packs/deeper"):
+        with pytest.raises(InvalidInput) as caught:
+            skyhold.init([place])
+        assert caught.value.code == "inside_bucket"
+    skyhold.init([f"{url}-beside"]).close()
+    with skyhold.init([str(scene.cloud("a"))]) as store, pytest.raises(InvalidInput) as caught:
+        store.add_bucket("d", f"{url}/inside")
+    assert caught.value.code == "inside_bucket"

@@ -123,33 +123,29 @@ def test_repair_builds_lost_packs_from_what_was_pushed_again(
 def test_versions_that_are_lost_are_named_with_their_files(
     loss: str, scene: Scene, filled: Store, tmp_path: Path
 ) -> None:
-    tips = {name: filled.repository(f"fraud/{name}").show("tuned").id[:10] for name in ("scorer", "other")}
+    tips = {name: filled.repository(f"fraud/{name}").show("tuned").digest for name in ("scorer", "other")}
     LOSSES[loss](scene, "abc")
-    for sentences, advice in (
-        (filled.verify(deep=True).damage, "Run `skyhold repair`"),
-        (
-            filled.repair().damage,
-            "Push the same files, to any repository of the same regions, then run `skyhold repair`",
-        ),
-    ):
+    checked = filled.verify(deep=True)
+    assert checked.remedy == "skyhold repair"  # which builds them out of other copies, if there are any
+    repaired = filled.repair()
+    assert str(repaired.remedy).endswith(": skyhold push fraud/other PATH")
+    for losses in (checked.losses, repaired.losses):
         for name, tip in tips.items():
-            (named,) = [sentence for sentence in sentences if f"Version {tip} of fraud/{name}:" in sentence]
-            assert "config.json, model.safetensors" in named
-            assert advice in named
-        assert len(sentences) == 4
+            (named,) = [loss for loss in losses if (loss.repository, loss.version) == (f"fraud/{name}", tip)]
+            assert (named.what, {*named.files} >= {"config.json", "model.safetensors"}) == ("files", True)
+        assert len(losses) == 4
 
 
 def test_what_is_not_pushed_again_stays_lost_and_is_named(scene: Scene, filled: Store, tmp_path: Path) -> None:
     base, tuned = tmp_path / "family" / "base", tmp_path / "family" / "tuned"
     names = ("fraud/other", "fraud/scorer")
-    tips = {name: filled.repository(name).show("tuned").id[:10] for name in names}
+    tips = {name: filled.repository(name).show("tuned").digest for name in names}
     overwrite_packs(scene, "abc")
     filled.repository("fraud/again", create=True).push(base, message="Base, again")
     report = filled.repair()
     assert not report.sound
-    assert sorted(sentence.split(":")[0] for sentence in report.damage) == sorted(
-        f"Version {tip} of {name}" for name, tip in tips.items()
-    )
+    assert {loss.repository: loss.version for loss in report.losses} == tips
+    assert len(report.losses) == len(tips)
     assert restored(filled, tmp_path / "out", base, tuned) == {
         "fraud/scorer@base": True, "fraud/scorer@tuned": False, "fraud/other@base": True, "fraud/other@tuned": False
     }  # fmt: skip
@@ -201,7 +197,7 @@ def test_chunks_of_another_placement_class_are_not_used(tmp_path: Path, scene: S
         for info in list(bucket.list("packs/")):
             bucket.delete(info.key)
         report = store.repair()
-        assert [sentence.split(":")[0] for sentence in report.damage] == [f"Version {pushed.id[:10]} of t/us"]
+        assert [(loss.repository, loss.version) for loss in report.losses] == [("t/us", pushed.version)]
         assert list(bucket.list("packs/")) == []
 
 
@@ -230,3 +226,4 @@ def test_dry_run_of_a_repair_foresees_what_could_be_built_and_writes_nothing(
     assert {finding.key for finding in planned.mended} == {finding.key for finding in done.mended}
     assert {finding.key for finding, _ in planned.failed} == {finding.key for finding, _ in done.failed} != set()
     assert planned.damage == done.damage
+    assert planned.losses == done.losses != ()

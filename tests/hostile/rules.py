@@ -107,12 +107,18 @@ LOST_NODE: Final = Rule(
 )
 LOST_ASIDE: Final = Rule(
     "lost, not needed to pull",
-    "No bucket holds an object of which no file is made (names of tensors, an attachment, an index segment): "
-    "everything goes on but what shows it; `verify --deep` names it.",
+    "No bucket holds an object of which no file is made (names of tensors, an attachment): everything goes on "
+    "but what shows it; `verify --deep` names it.",
     show=ANY,
     status=ANY,
     repair=ANY,
     mended=False,
+)
+LOST_INDEX: Final = Rule(
+    "lost index segment",
+    "No bucket holds a segment of the index, which only saves a push from sending what is there: no version is lost. "
+    "`verify --deep` names the segment as of no use, and packs that no other one lists, which `repair` does.",
+    deep=ANY,
 )
 LOST_TOMBSTONES: Final = Rule(
     "lost tombstones",
@@ -228,8 +234,8 @@ REPLAYED_STORE: Final = replace(
     others=False,
 )
 RULES: Final = (
-    INTACT_ELSEWHERE, LOST, LOST_PACK, LOST_DOCUMENT, LOST_NODE, LOST_ASIDE, LOST_TOMBSTONES, ENDED, DOCUMENT,
-    DOCUMENTS, MACHINE_DOCUMENTS, REPOSITORY_REGISTER, STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT,
+    INTACT_ELSEWHERE, LOST, LOST_PACK, LOST_DOCUMENT, LOST_NODE, LOST_ASIDE, LOST_INDEX, LOST_TOMBSTONES, ENDED,
+    DOCUMENT, DOCUMENTS, MACHINE_DOCUMENTS, REPOSITORY_REGISTER, STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT,
     REPLAYED_INCARNATION, REPLAYED, REPLAYED_MAJORITY, REPLAYED_STORE,
 )  # fmt: skip
 
@@ -266,7 +272,7 @@ def rule_of(damage: Damage, engine: str) -> Rule:  # noqa: PLR0911 - the table i
         "tombstones": LOST_TOMBSTONES,
         "tensors": LOST_ASIDE,
         "attachment": LOST_ASIDE,
-        "index": LOST_ASIDE,
+        "index": LOST_INDEX,
     }.get(damage.kind, LOST)
 
 

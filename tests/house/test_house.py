@@ -1,5 +1,7 @@
 """The drawing of the house that a newcomer reads is held by the code."""
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -43,3 +45,27 @@ def test_no_module_holds_a_second_idea() -> None:
 def test_no_module_is_named_for_nothing() -> None:
     empty = {"utils", "helpers", "common", "base", "manager", "misc"}
     assert not [path for path in (ROOT / "src").rglob("*.py") if path.stem in empty]
+
+
+def test_command_in_a_text_can_be_copied_as_it_is() -> None:
+    """In backticks, or last: a full stop or the next sentence right behind a command would be copied with it."""
+    wrong = []
+    for path in sorted((ROOT / "src" / "skyhold").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = _text(node)
+            bare = re.search(r"\bskyhold [a-z].*", re.sub(r"`[^`]*`", "", text), re.DOTALL)
+            if bare and _BREAKS_A_COMMAND.search(bare[0].partition("   #")[0]):
+                wrong.append(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {text}")
+    assert not wrong
+
+
+_BREAKS_A_COMMAND = re.compile(r"[.;,](\s|$)(?!--)")
+"""An option may follow a path such as `.`"""
+
+
+def _text(node: ast.AST) -> str:
+    """A literal of a message or hint, with `X` for what is put into it; nothing of a docstring or other code."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
+    is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value
+    return str(node.value) if is_text else ""  # type: ignore[attr-defined]

@@ -27,7 +27,9 @@ State = Literal["good", "warning", "problem"]
 
 EXTRAS: Final = {"s3": "botocore", "gcs": "google_crc32c", "azure": "azure.storage.blob", "etcd": "urllib3"}
 FREE_BYTES_MIN: Final = 1 * GIB
-_ADVICE_TO_EXAMINE: Final = re.compile(r"Look at them with `skyhold doctor`\. |: (see )?`skyhold doctor`")
+_ADVICE_TO_EXAMINE: Final = re.compile(
+    r"See why each of them takes no part: `skyhold doctor`\. |: (see )?`skyhold doctor`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +132,15 @@ def _store(open_store: Callable[[], Store], open_stale: Callable[[], Store]) -> 
         topic = f"bucket {bucket.name}"
         if bucket.error is not None:
             yield Sign(topic, "problem", bucket.error, bucket.hint or f"skyhold bucket check {bucket.name}")
+        elif bucket.registers:
+            told = f"damaged or missing: {', '.join(bucket.registers[:3])}"
+            more = f" and {len(bucket.registers) - 3} more" if bucket.registers[3:] else ""
+            yield Sign(topic, "problem", told + more, bucket.hint)
         elif bucket.missing:
             yield Sign(topic, "warning", f"lacks {bucket.missing} objects", "skyhold sync")
         else:
-            yield Sign(topic, "good", f"{bucket.url}: {bucket.objects} objects, nothing is missing")
+            told = f"{bucket.url}: {bucket.objects} objects, nothing is missing; `skyhold verify --deep` reads them"
+            yield Sign(topic, "good", told)
     for repository in status.repositories:
         if not repository.durable:
             yield Sign(f"repository {repository.name}", "warning", repository.detail, "skyhold sync")
@@ -141,7 +148,7 @@ def _store(open_store: Callable[[], Store], open_stale: Callable[[], Store]) -> 
         yield Sign(f"repository {unread.name}", "problem", unread.message, unread.hint)
     for sentence in status.damage:
         if sentence not in {unread.sentence for unread in status.unread}:
-            yield Sign("store", "problem", sentence, "skyhold repair")
+            yield Sign("store", "problem", sentence, "skyhold verify --deep")
 
 
 def _engine(engine: EngineStatus) -> Iterator[Sign]:

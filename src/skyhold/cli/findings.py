@@ -13,6 +13,7 @@ from skyhold.units import format_bytes
 
 if TYPE_CHECKING:
     from skyhold.registry.damage import UnreadRepository
+    from skyhold.registry.losses import Loss
     from skyhold.registry.upkeep import RepairReport
     from skyhold.storage.survey import Finding
 
@@ -54,11 +55,14 @@ def _tell_more(count: int) -> None:
         line(f"and {count - SHOWN_MAX} more; --json names them all")
 
 
-def tell_rest(unreachable: Mapping[str, str], damage: Sequence[str]) -> None:
-    """Buckets that could not be looked at, and what is lost as far as can be seen."""
+def tell_rest(unreachable: Mapping[str, str], damage: Sequence[str], losses: Sequence[Loss] = ()) -> None:
+    """Buckets that could not be looked at, what is wrong besides, and what is lost."""
     for name, reason in unreachable.items():
         line(marked("not looked at: ", "warn"), f"bucket {name} ({reason})")
     tell_damage(damage)
+    for loss in losses[:SHOWN_MAX]:
+        line(marked("lost in every bucket: ", "bad"), loss.sentence)
+    _tell_more(len(losses))
 
 
 def tell_damage(damage: Sequence[str]) -> None:
@@ -72,28 +76,34 @@ def refuse_unsound(
     problems: int,
     unreachable: Mapping[str, str],
     damage: Sequence[str],
-    hint: str,
+    hint: str | None,
+    *,
     lagging: Sequence[str] = (),
+    losses: Sequence[Loss] = (),
 ) -> None:
     """End a command whose report stands already: `Corrupt` for damage and losses, `Unavailable` for buckets that could
     not be looked at. `lagging` names the buckets where all problems are objects that they lack."""
     error: SkyholdError | None = None
-    if problems or damage:
-        if unreachable:
-            hint = f"{hint}; and `skyhold status`, as not all buckets could be looked at"
+    if losses:
+        more = f"; and something of {counted(len(losses) - 1, 'version')} more" if losses[1:] else ""
+        error = Corrupt(
+            f"No bucket has this intact any more: of {losses[0].sentence}{more}",
+            code="objects_lost",
+            hint=hint,
+            losses=[loss.to_json() for loss in losses],
+        )
+    elif problems or damage:
         if lagging:
             missing, names = counted(problems, "object"), ", ".join(lagging)
             error = Corrupt(
-                f"Lagging: {names}. {missing} missing there; nothing is damaged", code="store_lagging", hint=hint
+                f"Missing in {names}: {missing} that the store has elsewhere", code="store_lagging", hint=hint
             )
         else:
             found = counted(problems + len(damage), "problem")
             error = Corrupt(f"{found} found and not mended", code="store_unsound", hint=hint)
     elif unreachable:
         names = ", ".join(unreachable)
-        error = Unavailable(
-            f"Not all buckets could be looked at: {names}", code="buckets_not_looked_at", hint="skyhold status"
-        )
+        error = Unavailable(f"Not all buckets could be looked at: {names}", code="buckets_not_looked_at", hint=hint)
     if error is not None:
         raise error
 
@@ -115,7 +125,9 @@ def tell_mended(report: RepairReport, done: str) -> None:
             f"{done} {counted(len(report.mended), 'object')}, {format_bytes(report.written_bytes)} written and verified"
         )
     if report.checkpoints:
-        line(f"Wrote {counted(report.checkpoints, 'checkpoint')} from this machine's registers: no bucket held them")
+        line(
+            f"Wrote {counted(report.checkpoints, 'checkpoint')} from this machine's registers: no bucket had any intact"
+        )
     if report.segments:
         line(f"Wrote {counted(report.segments, 'index segment')}: the index did not list what packs contain")
     if report.epoch is not None:
@@ -126,4 +138,4 @@ def tell_mended(report: RepairReport, done: str) -> None:
     if report.failed:
         line(marked("Not mended:", "bad"))
         tell_findings([finding for finding, _ in report.failed], [reason for _, reason in report.failed])
-    tell_rest(report.unreachable, report.damage)
+    tell_rest(report.unreachable, report.damage, report.losses)

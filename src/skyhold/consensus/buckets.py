@@ -23,6 +23,7 @@ from skyhold.consensus.no_majority import (
     did_not_answer,
     no_majority,
     out_of_reach,
+    register_lost,
     rolled_back,
 )
 from skyhold.consensus.operation import (
@@ -312,6 +313,8 @@ class BucketRegisters(Registers):
 
     def _refuse_rolled_back(self, key: str, seen: Sighting | None, kept: Kept, shown_by: Iterable[str]) -> None:
         why = contradiction(key, seen, self._epoch, kept)
+        if why is not None and not kept:
+            raise register_lost(key)
         if why is not None:
             raise rolled_back(key, why, list(shown_by))
 

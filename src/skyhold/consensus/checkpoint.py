@@ -214,10 +214,10 @@ class CheckpointedRegisters(Registers):
         noted = self._log.last_checkpoint(key)
         return None if noted is None else noted[0]
 
-    def checkpoint_again(self, key: str) -> None:
-        """Write the checkpoint of a register's newest change once more: the buckets have lost it. Raises as a change
-        does."""
-        self._settle(key, again=True)
+    def checkpoint_again(self, key: str, *, over: str | None = None) -> None:
+        """Write the checkpoint of a register's newest change once more: the buckets have lost it, or all of them hold
+        it damaged, in the object `over`. Raises as a change does."""
+        self._settle(key, again=True, over=over)
 
     def is_new(self) -> bool:
         return self._registers.is_new()
@@ -225,7 +225,7 @@ class CheckpointedRegisters(Registers):
     def close(self) -> None:
         self._registers.close()
 
-    def _settle(self, key: str, *, again: bool = False) -> None:
+    def _settle(self, key: str, *, again: bool = False, over: str | None = None) -> None:
         """Write the checkpoint of a register's newest change, unless it is noted. It stands for all changes before."""
         while True:
             value = self._registers.read(key)
@@ -233,16 +233,19 @@ class CheckpointedRegisters(Registers):
             if value is None or (noted is not None and noted[0] >= value.version and not again):
                 return
             holders = self._holders()
-            digest = self._write_to(holders, key, value, noted[1] if noted else None)
+            digest = self._write_to(holders, key, value, noted[1] if noted else None, over)
             if self._log.note_checkpoint(key, value.version, digest, holders.configured):
                 return
             # The configuration was changed meanwhile: other buckets have to hold it by now.
 
-    def _write_to(self, holders: Holders, key: str, value: Versioned, previous: str | None) -> str:
-        """Write a checkpoint to as many buckets as are needed, or raise; its digest."""
+    def _write_to(
+        self, holders: Holders, key: str, value: Versioned, previous: str | None, over: str | None = None
+    ) -> str:
+        """Write a checkpoint to as many buckets as are needed, or raise; its digest. It takes the place of the object
+        `over` where that is of the same change."""
         body = Checkpoint(key, self._term, value, self._machine, previous).encode()
         prefix = checkpoint_prefix(key, self._term, value.version, self._name_key)
-        object_key = prefix + secrets.token_hex(16)
+        object_key = over if over is not None and over.startswith(prefix) else prefix + secrets.token_hex(16)
         frame = encode_frame(Kind.CHECKPOINT, body, context=object_key, keys=self._keys)
         failures = _write_to_all(
             holders.buckets, lambda bucket: self._write(bucket, object_key, frame, value.version), holders.needed

@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from skyhold.consensus.carrying import CONFIG, NAMES, SEAL_ATTEMPTS_MAX, Succession, carry_over, contended_seal
-from skyhold.consensus.no_majority import NOT_TO_BE_HAD, REGISTER_DAMAGED, REGISTER_LOST
+from skyhold.consensus.no_majority import NOT_TO_BE_HAD, REGISTER_DAMAGED
 from skyhold.consensus.register import Change, Known, Registers, Resync, Versioned, register_sealed
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, Unavailable
 
@@ -303,7 +303,7 @@ class EpochRegisters(Registers):
                 hint="Run any command, such as `skyhold status`, with credentials that may write",
             ) from error
         except Corrupt as error:
-            if error.code not in {*NOT_TO_BE_HAD, REGISTER_LOST}:
+            if error.code not in NOT_TO_BE_HAD:
                 raise
             raise Corrupt(
                 f"The store is moving to another configuration, with all registers, and cannot go on: {error.message}",

@@ -10,13 +10,17 @@ from skyhold.errors import Corrupt, OutcomeUnknown, PermissionDenied, SkyholdErr
 REGISTER_DAMAGED: Final = "register_damaged"
 REGISTER_LOST: Final = "register_lost"
 ACCEPTOR_DAMAGED: Final = "acceptor_damaged"
+ACCEPTOR_GONE: Final = "acceptor_gone"
 ACCEPTOR_RETIRED: Final = "acceptor_retired"
 REGISTER_ROLLED_BACK: Final = "register_rolled_back"
 VOTER_WENT_BACK: Final = "voter_went_back"
 VOTER_OUT_OF_REACH: Final = "voter_out_of_reach"
-TO_ADMIT_AGAIN: Final = frozenset({ACCEPTOR_DAMAGED, VOTER_WENT_BACK, VOTER_OUT_OF_REACH})
+TO_ADMIT_AGAIN: Final = frozenset({ACCEPTOR_DAMAGED, ACCEPTOR_GONE, VOTER_WENT_BACK, VOTER_OUT_OF_REACH})
 """The codes of a voter that answers, and takes part again once it is admitted anew or another epoch begins."""
-NOT_TO_BE_HAD: Final = frozenset({REGISTER_DAMAGED, REGISTER_ROLLED_BACK})
+UNDOCUMENTED: Final = frozenset({"store_document_forged", "store_document_malformed", "store_not_found"})
+"""The codes of a bucket whose `store.json` is damaged or gone, so that nothing shows that it is the one that was
+admitted."""
+NOT_TO_BE_HAD: Final = frozenset({REGISTER_DAMAGED, REGISTER_LOST, REGISTER_ROLLED_BACK})
 """The codes of a register whose voters answer, and do not hold what they did: to wait does not help."""
 
 
@@ -32,13 +36,16 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
         f"Register {key} needs {voters // 2 + 1} of its {voters} voters, and {len(errors)} do not take part ({reasons})"
     )
     back = [name for name, error in errors.items() if error.code == VOTER_WENT_BACK]
-    damaged = [name for name, error in errors.items() if error.code in {ACCEPTOR_DAMAGED, ACCEPTOR_RETIRED}]
+    gone = [name for name, error in errors.items() if error.code == ACCEPTOR_GONE]
+    damaged = [name for name, error in errors.items() if error.code in {ACCEPTOR_DAMAGED, ACCEPTOR_RETIRED}] + gone
     if (damaged or back) and voters - len(errors) + len(damaged) + len(back) > voters // 2:
         harmed = sorted(damaged + back)
         away = sorted(name for name in errors.keys() - {*harmed} if errors[name].code != VOTER_OUT_OF_REACH)
         away = away if voters - len(harmed) > voters // 2 else []
         if back and not damaged and not sent:
             return rolled_back(key, message, back, away=away)
+        if len(gone) == len(harmed) and not sent:
+            return register_lost(key, buckets=harmed, away=away)
         return _register_damaged(key, message, harmed, away, sent=sent)
     if sent:
         return OutcomeUnknown(
@@ -48,12 +55,17 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
             key=key,
             buckets=sorted(errors),
         )
+    return _unanswered(key, message, voters, errors)
+
+
+def _unanswered(key: str, message: str, voters: int, errors: Mapping[str, SkyholdError]) -> SkyholdError:
+    """The error where voters do not answer, or not as those that were admitted. Nothing was sent."""
     untrusted = next((error for error in errors.values() if error.code == "endpoint_not_trusted"), None)
     if untrusted is not None:
         return PermissionDenied(
             f"{message}; nothing was changed",
             code="no_majority",
-            hint=f"{untrusted.hint}; without --trust, `connect` asks about all of them",
+            hint=f"Without --trust, `skyhold connect` asks about all of them. {untrusted.hint}",
             key=key,
             buckets=sorted(errors),
         )
@@ -66,10 +78,21 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
             key=key,
             buckets=sorted(errors),
         )
+    undocumented = sorted(name for name, error in errors.items() if error.code in UNDOCUMENTED)
+    if voters - len(errors) + len(undocumented) > voters // 2:
+        return Corrupt(
+            f"{message}; nothing was changed",
+            code="no_majority",
+            hint=f"Bring back the store.json of {', '.join(f'`{name}`' for name in undocumented)} from a backup. Where "
+            "there is none, go on from what the buckets hold besides: skyhold recover --minority URL",
+            key=key,
+            buckets=sorted(errors),
+        )
     return Unavailable(
         f"{message}; nothing was changed",
         code="no_majority",
-        hint="Look at them with `skyhold doctor`. What is known without them can be read: skyhold pull --stale REF",
+        hint="See why each of them takes no part: `skyhold doctor`. What is known without them can be read with the "
+        "option --stale of the commands that read refs",
         key=key,
         buckets=sorted(errors),
     )
@@ -93,14 +116,16 @@ def _register_damaged(key: str, message: str, damaged: list[str], away: list[str
     )
 
 
-def register_lost(key: str) -> Corrupt:
-    """The error of a register that was created and is not there any more; of several voters, at a majority."""
+def register_lost(key: str, *, buckets: Collection[str] = (), away: Collection[str] = ()) -> Corrupt:
+    """The error of a register that was created and is not there any more; of several voters, at a majority. It is the
+    same for a machine that has seen it there, in these buckets, and for one that comes new."""
     return Corrupt(
         f"Register {key} was created, and at a majority of the voters it is not there any more: it was deleted; "
         "nothing was changed",
         code=REGISTER_LOST,
-        hint=f"See what is left of it, and bring it back: {way_back(key)}",
+        hint=_first_those_away(away, f"See what is left of it, and bring it back: {way_back(key)}"),
         key=key,
+        buckets=sorted(buckets),
     )
 
 
@@ -122,6 +147,17 @@ def acceptor_damaged(voter: str, key: str, error: SkyholdError) -> Corrupt:
     return Corrupt(
         f"What bucket `{voter}` holds of register {key} is damaged: {error.message}",
         code=ACCEPTOR_DAMAGED,
+        hint=f"Where the other voters are sound: skyhold store voters replace {voter}",
+        bucket=voter,
+        key=key,
+    )
+
+
+def acceptor_gone(voter: str, key: str) -> Corrupt:
+    """What a voter promised is lost with its object, so it is no acceptor any more, nor one that holds nothing."""
+    return Corrupt(
+        f"Bucket `{voter}` held register {key} when this machine looked last, and it is not there any more",
+        code=ACCEPTOR_GONE,
         hint=f"Where the other voters are sound: skyhold store voters replace {voter}",
         bucket=voter,
         key=key,
@@ -159,8 +195,8 @@ def rolled_back(key: str, why: str, buckets: Collection[str], *, away: Collectio
         code=REGISTER_ROLLED_BACK,
         hint=_first_those_away(
             away,
-            f"Bring the buckets back to what they held, or the register to the newest that any of them holds: "
-            f"{way_back(key)}. If the store was recovered on purpose: skyhold connect URL --accept-rollback",
+            "Bring the buckets back to what they held, or take the newest that any of them holds: "
+            f"`{way_back(key)}`. If the store was recovered on purpose: skyhold connect URL --accept-rollback",
         ),
         key=key,
         buckets=sorted(buckets),

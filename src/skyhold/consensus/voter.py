@@ -19,7 +19,7 @@ from skyhold.consensus.acceptor_object import (
     object_key,
     parse_object_key,
 )
-from skyhold.consensus.no_majority import acceptor_damaged, acceptor_retired, went_back
+from skyhold.consensus.no_majority import acceptor_damaged, acceptor_gone, acceptor_retired, went_back
 from skyhold.consensus.operation import Kept, newest
 from skyhold.consensus.paxos import Get, Lost, Put, Refused, Seen, Silent
 from skyhold.consensus.register import Change
@@ -224,7 +224,7 @@ class VoterClient:
 
     def _refuse_older(self, key: str, before: Ballot, promised: Ballot) -> None:
         if promised == NO_BALLOT < before:  # what it promised is lost with it, so that it is no acceptor any more
-            raise acceptor_damaged(self.voter.name, key, NotFound("it was there, and is gone", code="object_not_found"))
+            raise acceptor_gone(self.voter.name, key)
         if promised < before:
             raise went_back(self.voter.name, key)
         self._promised[key] = max(promised, self.promised(key))

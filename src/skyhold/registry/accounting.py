@@ -8,7 +8,7 @@ is read all the same, since an earlier state may need it. What is none of the st
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -21,7 +21,7 @@ from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
 from skyhold.registry.connection import Connection
 from skyhold.registry.inventory import Inventory
 from skyhold.storage.configuration import decode_configuration
-from skyhold.storage.names import STORE_DOCUMENT, blob_name_of, pack_id_of
+from skyhold.storage.names import INDEXES, STORE_DOCUMENT, blob_name_of, pack_id_of
 from skyhold.storage.survey import Finding
 
 NAMED_MAX: Final = 1_000
@@ -109,6 +109,17 @@ def settle(
         else:
             continue
         findings.remove(finding)
+
+
+def settle_lost(accounts: Accounts, findings: list[Finding], lost: Collection[str]) -> None:
+    """Take from the findings the index segments that no bucket has intact: nothing needs them but a push, to find what
+    it need not send."""
+    for finding in list(findings):
+        if finding.key in lost and finding.key.startswith(f"{INDEXES}/"):
+            accounts.name(
+                finding.bucket, finding.key, f"no version needs it, and no bucket has it intact: {finding.detail}"
+            )
+            findings.remove(finding)
 
 
 def _account(

@@ -16,10 +16,10 @@ _RANDOM_CHARACTERS = 32
 
 @dataclass(frozen=True, slots=True)
 class NewestCheckpoints:
-    """`objects` are keys of the checkpoints that every bucket shall hold; `lost` are the registers whose newest change
-    has none in any bucket: a recovery would not know it."""
+    """`objects` are the keys of the checkpoints that every bucket shall hold, each with its register; `lost` are the
+    registers whose newest change has none in any bucket: a recovery would not know it."""
 
-    objects: frozenset[str]
+    objects: dict[str, str]
     lost: tuple[str, ...]
 
 
@@ -30,7 +30,7 @@ def newest_checkpoints(connection: Connection, registers: Iterable[str] | None =
     counts as lost while a bucket does not answer, or where a later change has followed since.
     """
     if connection.shared:
-        return NewestCheckpoints(frozenset(), ())
+        return NewestCheckpoints({}, ())
     name_key, term = connection.store_keys.name_key(), connection.document.engine.term
     changes = {}  # noted before the buckets are listed: a change that is made meanwhile has later checkpoints
     for key in connection.registers.list() if registers is None else registers:
@@ -45,14 +45,15 @@ def newest_checkpoints(connection: Connection, registers: Iterable[str] | None =
                 holders.setdefault(info.key[:-_RANDOM_CHARACTERS], Counter())[info.key] += 1
         except SkyholdError:  # the survey names it
             answered = False
-    objects, lost = set(), []
+    objects: dict[str, str] = {}
+    lost: list[str] = []
     for key, change in changes.items():
         found = holders.get(change)
         if found:
-            objects.add(max(found, key=lambda object_key: (found[object_key], object_key)))
+            objects[max(found, key=lambda object_key: (found[object_key], object_key))] = key
         elif answered and not any(_follows(other, change) for other in holders):
             lost.append(key)
-    return NewestCheckpoints(frozenset(objects), tuple(lost))
+    return NewestCheckpoints(objects, tuple(lost))
 
 
 def write_lost_checkpoints(connection: Connection) -> int:

@@ -39,6 +39,7 @@ from skyhold.storage.policy import Policy
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import StateFolder, clear_errors, open_state
 from skyhold.storage.store_document import BUCKETS, DOCUMENT_BYTES_MAX, SQLITE, StoreDocument, encode_store_document
+from skyhold.storage.surroundings import refuse_inside_bucket
 
 UNFIT = "Leave it out, and add it afterwards: skyhold bucket add NAME URL --role packs"
 
@@ -59,7 +60,10 @@ def found_store(
     were before.
     """
     _refuse_settings_of_others(locations, settings)
-    refuse_overlap([settings.locate(location) for location in locations])
+    reached = [settings.locate(location) for location in locations]
+    refuse_overlap(reached)
+    for location in reached:
+        refuse_inside_bucket(location)
     state_folder = open_state()
     store_id = secrets.token_hex(16)
     configured = tuple(

@@ -47,14 +47,16 @@ class RepositoryInventory:
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """The objects of a store. `expected` maps each key to the names of the buckets that shall hold it; `registers` are
-    the keys of its registers; `lost_registers` have no checkpoint of their newest change in any bucket; `unreadable`
-    says why the names of the repositories could not be read, if so, and `way_out` what to do: what they reach is not
-    known then; `unread` are the repositories of which nothing is known."""
+    the keys of its registers; `lost_registers` have no checkpoint of their newest change in any bucket; `checkpoints`
+    are those of the others, each with its register, from which this machine can write it anew; `unread` are the
+    repositories of which nothing is known; `unreadable` says why the names of the repositories could not be read, if
+    so, and `way_out` what to do: what they reach is not known then."""
 
     repositories: tuple[RepositoryInventory, ...]
     expected: dict[str, frozenset[str]]
     registers: frozenset[str]
     lost_registers: tuple[str, ...]
+    checkpoints: dict[str, str] = field(default_factory=dict)
     unread: tuple[UnreadRepository, ...] = ()
     unreadable: str | None = None
     way_out: str | None = None
@@ -109,7 +111,7 @@ def take_inventory(connection: Connection, session: Session, repository: str | N
     newest = newest_checkpoints(connection, None if repository is None else [register_key(item.id) for item in found])
     expected.update(dict.fromkeys(newest.objects, everywhere))
     connection.unread = unread
-    return Inventory(tuple(found), expected, frozenset(registers), newest.lost, unread)
+    return Inventory(tuple(found), expected, frozenset(registers), newest.lost, newest.objects, unread)
 
 
 def _repository(catalogue: Catalogue, session: Session, name: str, repository_id: str) -> RepositoryInventory:

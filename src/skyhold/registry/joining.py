@@ -13,6 +13,7 @@ from skyhold.registry.membership import names_store
 from skyhold.storage.bootstrap import refuse_occupied
 from skyhold.storage.configuration import ConfiguredBucket, add_bucket
 from skyhold.storage.policy import loss_report
+from skyhold.storage.surroundings import refuse_inside_bucket
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ def plan_join(connection: Connection, location: BucketLocation) -> Joining:
     after = add_bucket(before, ConfiguredBucket(location, secrets.token_hex(16)))
     reached = connection.reach(location)
     refuse_overlap([*connection.locations, reached])
+    refuse_inside_bucket(reached)
     makes_folder = would_create(reached)
     if not makes_folder:
         with open_bucket(reached) as bucket:

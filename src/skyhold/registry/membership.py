@@ -45,7 +45,7 @@ def _examine(connection: Connection, configured: ConfiguredBucket) -> Membership
     except NotFound as error:
         vacant = _is_empty(bucket, connection.reach(configured.location), error)
         ours = not vacant and error.code == "store_not_found" and _is_ours(connection, configured, bucket)
-        lost = _undocumented(name, error) if ours else _lost(name, error)
+        lost = _undocumented(name, error) if ours else _lost(name, error, vacant=vacant)
         return Membership(vacant or error.code != "bucket_not_found", vacant or ours, lost)
     except Corrupt as error:
         return _of_damaged_document(connection, configured, bucket, error)
@@ -132,11 +132,12 @@ def names_store(bucket: Bucket) -> str | None:
     return named if isinstance(named, str) else None
 
 
-def _lost(name: str, error: NotFound) -> SkyholdError:
+def _lost(name: str, error: NotFound, *, vacant: bool) -> SkyholdError:
+    away = f"Bring it back. If it is gone for good, take it out of the store: skyhold bucket remove {name}"
     return NotFound(
-        f"Bucket `{name}` is empty or away: {error.message}",
+        f"Bucket `{name}` is {'empty' if vacant else 'away'}: {error.message}",
         code="bucket_lost",
-        hint="Bring it back, empty or as it was, then run `skyhold repair`",
+        hint="Admit it again, and fill it from the others: skyhold repair" if vacant else away,
         bucket=name,
     )
 
@@ -151,12 +152,12 @@ def _undocumented(name: str, error: SkyholdError) -> SkyholdError:
 
 
 def _doubtful(name: str, error: Corrupt, *, admissible: bool) -> SkyholdError:
-    again = f"skyhold store voters replace {name}" if admissible else "empty it, then run `skyhold repair`"
+    again = f"`skyhold store voters replace {name}`" if admissible else "empty it, then run `skyhold repair`"
     return Corrupt(
         f"The store.json of bucket `{name}` is damaged, and nothing else shows that it is the one that was admitted: "
         f"{error.message}",
         code="store_document_damaged",
-        hint=f"If it is the right bucket, admit it again: {again}; or take it out: skyhold bucket remove {name}",
+        hint=f"If it is the right bucket, admit it again: {again}. Else take it out: skyhold bucket remove {name}",
         bucket=name,
     )
 
@@ -165,7 +166,7 @@ def _restored(name: str) -> SkyholdError:
     return Conflict(
         f"Bucket `{name}` is not the one that was admitted: it was restored, or belongs to another store",
         code="bucket_restored",
-        hint=f"Admit it again: skyhold store voters replace {name}; or take it out: skyhold bucket remove {name}",
+        hint=f"Admit it again: `skyhold store voters replace {name}`. Or take it out: skyhold bucket remove {name}",
         bucket=name,
     )
 

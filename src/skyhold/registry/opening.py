@@ -11,6 +11,7 @@ from skyhold.buckets.consent import Destination, override, refused
 from skyhold.buckets.location import BucketLocation, completed, parse_location
 from skyhold.buckets.open import open_bucket
 from skyhold.buckets.overlap import refuse_overlap
+from skyhold.consensus.no_majority import UNDOCUMENTED
 from skyhold.consensus.sightings import SightingsFile
 from skyhold.errors import (
     Corrupt,
@@ -90,7 +91,22 @@ def open_store(
                 _meet(connection, url, ask=meet)
             opened.pop_all()
         return connection
-    raise next(iter(errors.values())) if len({error.code for error in errors.values()}) == 1 else unreachable(errors)
+    raise _unopened(sought, errors)
+
+
+def _unopened(sought: Sought, errors: Mapping[str, SkyholdError]) -> SkyholdError:
+    """Why none of the buckets opens the store; of those that this machine knows, the way back."""
+    codes = {error.code for error in errors.values()}
+    if sought.state is not None and sought.met is not None and codes <= UNDOCUMENTED:
+        reasons = "; ".join(f"{url}: {error.message}" for url, error in errors.items())
+        return Corrupt(
+            f"No bucket of store {sought.state.store_id} has its store.json intact ({reasons}); nothing was changed",
+            code="store_documents_lost",
+            hint="Bring the store.json of one of them back from a backup: without any, nothing of the store can be "
+            "opened. Make no store in their place before",
+            buckets=list(errors),
+        )
+    return next(iter(errors.values())) if len(codes) == 1 else unreachable(errors)
 
 
 def _at_newest_term(document: StoreDocument, state: StoreState) -> StoreDocument:

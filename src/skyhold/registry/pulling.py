@@ -17,11 +17,13 @@ from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.views import PullResult
 from skyhold.storage.chunks import ChunkReader, PackSpace
+from skyhold.storage.own_places import STORE_DOCUMENT_REASON, is_store_json
 from skyhold.storage.progress import Progress
 from skyhold.storage.pull import pull_files
 from skyhold.storage.standing import Stored
+from skyhold.storage.store_document import DOCUMENT_BYTES_MAX, is_store_document
 from skyhold.storage.unsafe_names import unsafe_name
-from skyhold.storage.version_files import VersionFiles
+from skyhold.storage.version_files import StoredFile, VersionFiles
 
 VERSIONS_MAX: Final = 1000
 ANCESTORS_FIRST: Final = 100
@@ -65,7 +67,7 @@ def pull_version(pulling: Pulling, request: PullRequest, progress: Progress) -> 
         taken = pull_tensors(version, wanted, root, ChunkReader(pulling.space), progress, force=request.force)
         size = taken.size_bytes
         return PullResult(pulling.name, pulling.digest, str(root), 1, size, 0, size, taken.names, taken.left_out)
-    indices, left_out = _chosen(version, request)
+    indices, left_out = _chosen(pulling, request)
     pulled = pull_files(version, indices, root, pulling.space, _replaceable(pulling, request), progress)
     return PullResult(
         repository=pulling.name,
@@ -114,14 +116,26 @@ def _each_once(digests: Iterable[str]) -> Iterator[str]:
             yield digest
 
 
-def _chosen(version: VersionFiles, request: PullRequest) -> tuple[list[int], dict[str, str]]:
+def _chosen(pulling: Pulling, request: PullRequest) -> tuple[list[int], dict[str, str]]:
     """The indices of the files that are restored, and the paths of those that are left out, with the reason."""
+    version = pulling.version
     indices = version.matching(request.include)
     if request.allow_unsafe_names:
         return indices, {}
-    reasons = {index: unsafe_name(version.files[index].path) for index in indices}
+    reasons = {index: unsafe_name(version.files[index].path) or _own_document(pulling, index) for index in indices}
     left_out = {version.files[index].path: reason for index, reason in reasons.items() if reason is not None}
     return [index for index, reason in reasons.items() if reason is None], left_out
+
+
+def _own_document(pulling: Pulling, index: int) -> str | None:
+    """Why a file is left out that would make the folder into which it is written look like a bucket of a store, so that
+    nothing could be pushed from there or pulled into it any more."""
+    entry = pulling.version.files[index]
+    if not is_store_json(entry.path):
+        return None
+    stored = StoredFile(pulling.version, index, ChunkReader(pulling.space))
+    begun = stored.read(0, min(entry.size_bytes, DOCUMENT_BYTES_MAX))
+    return STORE_DOCUMENT_REASON if is_store_document(bytes(begun)) else None
 
 
 def _replaceable(pulling: Pulling, request: PullRequest) -> Stored | None:
@@ -138,7 +152,7 @@ def _planned(pulling: Pulling, request: PullRequest) -> PullResult:
         plan = plan_tensors(pulling.version, wanted, request.root, pulling.space, force=request.force)
         left_out = plan.left_out
     else:
-        indices, left_out = _chosen(pulling.version, request)
+        indices, left_out = _chosen(pulling, request)
         stored = _replaceable(pulling, request)
         plan = plan_files(pulling.version, indices, request.root, pulling.space, stored)
     return PullResult(

@@ -1,5 +1,4 @@
-"""Building packs anew that no bucket gives intact, for all versions that need them; and naming the versions for which
-that cannot be done."""
+"""Building packs anew that no bucket gives intact, for all versions that need them."""
 
 from __future__ import annotations
 
@@ -7,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
 from skyhold.registry.connection import Connection
@@ -24,18 +22,14 @@ from skyhold.storage.rebuild import ChunkSources, LostPack, check_places, find_s
 from skyhold.storage.replicas import Replicas
 from skyhold.units import Buffer
 
-FILES_NAMED_MAX: Final = 5
-PUSH_AGAIN: Final = "Push the same files, to any repository of the same regions, then run `skyhold repair`"
-
 
 @dataclass(slots=True)
 class Need:
-    """What the layouts of all versions say of a pack, and the files of the versions that need it."""
+    """What the layouts of all versions say of a pack."""
 
     pack: PackRef
     placement_class: bytes
     places: set[Place] = field(default_factory=set)
-    files: dict[str, set[str]] = field(default_factory=dict)
 
 
 def needs_of(session: Session, inventory: Inventory, keys: Collection[str]) -> dict[str, Need]:
@@ -46,15 +40,13 @@ def needs_of(session: Session, inventory: Inventory, keys: Collection[str]) -> d
         for entry in repository.snapshot.versions():
             with suppress(Corrupt, NotFound):
                 _, version = open_version(session, repository.snapshot, entry.digest)
-                what = f"Version {entry.public_id[:10]} of {repository.name}"
                 of_class = bytes.fromhex(version.head.placement_class)
-                for index, file in enumerate(version.files):
+                for index in range(len(version.files)):
                     for chunk in version.chunks(index):
                         for place in (chunk.place, chunk.base):
                             if place is not None and place.pack_id in ids:
                                 need = found.setdefault(pack_key(place.pack_id), Need(place.pack, of_class))
                                 need.places.add(place)
-                                need.files.setdefault(what, set()).add(file.path)
     return found
 
 
@@ -91,28 +83,6 @@ def rebuild_packs(
                     )
                 except Corrupt as error:
                     yield key, error
-
-
-def lost_versions(needs: Mapping[str, Need]) -> list[str]:
-    """What is lost with packs, by version, and the way back."""
-    files: dict[str, set[str]] = {}
-    for need in needs.values():
-        for what, paths in need.files.items():
-            files.setdefault(what, set()).update(paths)
-    return [
-        f"{_lost_files(what, paths)}, and no other pack contains them. {PUSH_AGAIN}" for what, paths in files.items()
-    ]
-
-
-def lost_files(what: str, paths: Collection[str]) -> str:
-    """That files of a version are lost, as far as nobody has tried to build their packs anew."""
-    return f"{_lost_files(what, paths)}. Run `skyhold repair`: it looks for other copies of their chunks"
-
-
-def _lost_files(what: str, paths: Collection[str]) -> str:
-    named = sorted(paths)
-    more = f" and {len(named) - FILES_NAMED_MAX} more of its files" if len(named) > FILES_NAMED_MAX else ""
-    return f"{what}: no bucket gives all bytes of {', '.join(named[:FILES_NAMED_MAX])}{more}"
 
 
 def _copies(connection: Connection, key: str) -> Iterator[Buffer]:

@@ -45,6 +45,7 @@ from skyhold.storage.epoch import Epoch, checked_voters, encode_epoch, new_engin
 from skyhold.storage.policy import Policy
 from skyhold.storage.state import open_state
 from skyhold.storage.store_document import BUCKETS
+from skyhold.storage.surroundings import refuse_inside_bucket
 
 
 def admit_again(connection: Connection, name: str) -> None:
@@ -66,6 +67,7 @@ def admit_again(connection: Connection, name: str) -> None:
     bucket, location = connection.bucket(name), connection.reach(before.location)
     member = is_member(connection, before, bucket)
     if not member:
+        refuse_inside_bucket(location)  # which may have become one while this was gone
         create_bucket(location)
         refuse_occupied(bucket)
     if connection.document.engine.kind == BUCKETS and before.role == "voter":

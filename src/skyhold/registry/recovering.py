@@ -67,9 +67,12 @@ class RecoverReport:
         }
 
 
-def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tuple[Connection, RecoverReport]:
+def recover_store(
+    url: str, settings: Settings, *, minority: bool = False, consent: Callable[[str], None] = lambda _kind: None
+) -> tuple[Connection, RecoverReport]:
     """Bring the registers of a store to this machine, from the checkpoints in its buckets; or, where they live in
-    buckets most of which are lost, begin anew with those that answer.
+    buckets most of which are lost, begin anew with those that answer. `consent` is given the engine of what is about to
+    be recovered, `sqlite` or `buckets`, before anything is changed, and raises to leave everything as it is.
 
     The store's term is raised first, so that a machine that held the registers before finds out. Raises `Unavailable`
     code `minority` where less than a majority of the buckets answers, unless `minority` accepts that changes which only
@@ -79,15 +82,17 @@ def recover_store(url: str, settings: Settings, *, minority: bool = False) -> tu
         connection = _opened(url, settings, opened)
         engine, told = newest_engine(connection)  # the bucket that was named may know an earlier epoch alone
         if engine.kind == SQLITE:
+            consent(SQLITE)
             report = _take_over(connection, engine, told or connection.known_places, minority)
         else:
             connection.adopt(engine, told)
             unread = _read(connection)
             if unread is not None and unread.code == "other_machine":
+                consent(SQLITE)
                 lost = _finish_move(connection, minority)
                 report = _take_over(connection, lost.engine, lost.configuration.locations, minority)
             else:
-                report = _begin_anew(connection, unread, minority)
+                report = _begin_anew(connection, unread, minority, consent)
         opened.pop_all()
         return connection, report
 
@@ -228,20 +233,23 @@ def _move_on(connection: Connection, recovery: Recovery, sealed: bytes, term: in
     spread(connection)
 
 
-def _begin_anew(connection: Connection, unread: SkyholdError | None, minority: bool) -> RecoverReport:
+def _begin_anew(
+    connection: Connection, unread: SkyholdError | None, minority: bool, consent: Callable[[str], None]
+) -> RecoverReport:
     """Begin anew with the voters that answer, if they are few. `unread` is why the registers cannot be read."""
     if connection.document.engine.kind != BUCKETS:
         raise unread or _nothing_to_recover(connection.document)
     before = connection.document.engine
     found = salvage_newest(connection)
     voters = connection.document.engine.voters
-    if len(found.survivors) > len(voters) // 2:
+    if len(found.survivors) - len(found.undocumented) > len(voters) // 2:
         if connection.document.engine != before and _read(connection) is None:
             spread(connection)  # no bucket that answers had told of it
             unread = None
         raise unread or first_unreadable(connection) or _nothing_to_recover(connection.document)
     if not minority or not found.survivors:
         raise refuse_minority(found, voters)
+    consent(BUCKETS)
     begin_with(connection, found)
     return RecoverReport(
         connection.document.store,
@@ -250,7 +258,7 @@ def _begin_anew(connection: Connection, unread: SkyholdError | None, minority: b
         tuple(found.survivors),
         {name: error.message for name, error in found.failed.items()},
         tuple(found.damaged),
-        majority=False,
+        majority=len(found.survivors) > len(voters) // 2,
     )
 
 

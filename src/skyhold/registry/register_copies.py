@@ -26,7 +26,7 @@ from skyhold.consensus.acceptor_object import (
     object_key,
     parse_object_key,
 )
-from skyhold.consensus.no_majority import acceptor_retired, out_of_reach, went_back
+from skyhold.consensus.no_majority import ACCEPTOR_GONE, acceptor_gone, acceptor_retired, out_of_reach, went_back
 from skyhold.consensus.operation import Kept, version_of
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.sightings import Sightings
@@ -143,7 +143,9 @@ def _read(voters: _Voters, key: str, bucket: Bucket, incarnation: str, promised:
         stored = read_bounded(bucket, place, ACCEPTOR_BYTES_MAX)
         held = decode_acceptor(stored, voters.epoch, key, incarnation, voters.keys)
     except NotFound as error:
-        return _Copy() if error.code == "object_not_found" else _Copy(error=error)
+        if error.code != "object_not_found":
+            return _Copy(error=error)
+        return _Copy() if promised == NO_BALLOT else _Copy(error=acceptor_gone(bucket.name, key))
     except PermissionDenied as error:
         if error.code != "key_missing":
             return _Copy(error=error)
@@ -166,16 +168,18 @@ def _judge(voters: _Voters, key: str, copies: Mapping[str, _Copy]) -> RegisterCo
         copies[name].error = out_of_reach(name, key)
     intact = {name: copy for name, copy in copies.items() if copy.error is None}
     newest = max((copy.state.accepted for copy in intact.values()), default=NO_BALLOT)
+    values = {copy.state.value for copy in intact.values() if copy.state.accepted == newest}
     for name, copy in copies.items():
         if isinstance(copy.error, Corrupt):
             found.findings.append(Finding(name, place, "damaged", copy.error.message))
-            found.read[name] = {place}
+            if copy.error.code != ACCEPTOR_GONE:
+                found.read[name] = {place}
         elif copy.error is not None:
             found.failed[name] = copy.error
         elif copy.size_bytes is not None:
             found.read[name] = {place}
             found.read_bytes += copy.size_bytes
-            if copy.state.accepted < newest:
+            if copy.state.value not in values:
                 found.behind[name] = (place,)
         elif newest != NO_BALLOT:
             found.findings.append(Finding(name, place, "missing", "the voter has nothing of this register"))
@@ -185,7 +189,6 @@ def _judge(voters: _Voters, key: str, copies: Mapping[str, _Copy]) -> RegisterCo
     damaged = sorted(name for name, copy in copies.items() if isinstance(copy.error, Corrupt))
     if damaged and len(intact) <= voters.count // 2:
         found.unsettled[key] = f"it is damaged in {', '.join(damaged)}, and no majority of the voters has it intact"
-    values = {copy.state.value for copy in intact.values() if copy.state.accepted == newest}
     if len(values) > 1:
         found.unsettled[key] = "two voters accepted different values under one ballot"
     return found

@@ -41,7 +41,7 @@ from skyhold.storage.policy import Policy
 from skyhold.storage.store_document import BUCKETS
 from skyhold.units import Buffer
 
-State = Literal["intact", "damaged", "absent", "unknown"]
+State = Literal["intact", "older", "damaged", "absent", "unknown"]
 Source = Literal["voters", "earlier epoch", "nothing"]
 
 REPOSITORY: Final = "repository/"
@@ -52,7 +52,8 @@ _OLDER: Final = "it is older than what this machine has seen there"
 @dataclass(frozen=True, slots=True)
 class VoterFinding:
     """What one voter has of the register. `version`, `moves` (of a repository's refs), `writer` and `time` are of what
-    it holds intact; `reason` says what is wrong otherwise. `unknown`: it does not answer, or is not admitted."""
+    it holds; `reason` says what is wrong otherwise. `older`: its copy opens, and this machine has seen a newer one
+    there. `unknown`: it does not answer, or is not admitted. `chosen`: the register goes on from this copy."""
 
     voter: str
     state: State
@@ -61,6 +62,7 @@ class VoterFinding:
     writer: str | None = None
     time: str | None = None
     reason: str | None = None
+    chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def recover_one(
             f"The registers of this store are in engine `{connection.document.engine.kind}`, which keeps each of them "
             "once: there are no voters to bring one back from",
             code="nothing_to_recover",
-            hint="Of `sqlite`, from its checkpoints: skyhold recover URL. Of `etcd`, from a backup of the cluster",
+            hint="Of `etcd`, from a backup of the cluster. Of `sqlite`, from its checkpoints: skyhold recover URL",
         )
     _follow(connection)
     key = _key(connection, name)
@@ -292,7 +294,7 @@ def _incarnations(connection: Connection) -> dict[str, set[str]]:
 def _plan(
     connection: Connection, acceptors: Acceptors, key: str, holdings: list[Holding], source: Source, kept: Kept
 ) -> RegisterPlan:
-    findings = tuple(_finding(key, holding) for holding in holdings)
+    findings = tuple(_finding(key, holding, kept if source == "voters" else ()) for holding in holdings)
     intact = sum(finding.state == "intact" for finding in findings)
     noted = connection.sightings.newest(key)
     seen, version, data = None if noted is None else noted.version, kept[-1].value.version, kept[-1].value.data
@@ -303,7 +305,7 @@ def _plan(
     )  # fmt: skip
 
 
-def _finding(key: str, holding: Holding) -> VoterFinding:
+def _finding(key: str, holding: Holding, kept: Kept) -> VoterFinding:
     if holding.error is not None:
         return VoterFinding(holding.voter, "unknown", reason=holding.error.message)
     state: State
@@ -314,9 +316,9 @@ def _finding(key: str, holding: Holding) -> VoterFinding:
     if not value:
         return VoterFinding(holding.voter, "absent", reason="retired" if holding.retired else None)
     newest = value[-1].value
-    state = "intact" if holding.damage is None else "damaged"
+    state = "intact" if holding.damage is None else "older" if holding.damage == _OLDER else "damaged"
     moves, writer, time = _moves(key, newest.data), holding.held.writer, holding.held.time
-    return VoterFinding(holding.voter, state, newest.version, moves, writer, time, holding.damage)
+    return VoterFinding(holding.voter, state, newest.version, moves, writer, time, holding.damage, chosen=value == kept)
 
 
 def _moves(key: str, data: bytes) -> int | None:

@@ -36,14 +36,13 @@ FAULTS_NAMED_MAX: Final = 3
 class Restored:
     """How many versions there are, from each bucket how many it shall hold (`placed`) and how many of all were restored
     (`whole`); `damage` names the versions that some bucket has all objects of, and that are not what their documents
-    say; `lost` are the files, by version, that need a pack which no bucket has intact; `findings` are packs, intact by
-    themselves, that give another file than those of another bucket; `failed` are buckets that did not answer."""
+    say; `findings` are packs, intact by themselves, that give another file than those of another bucket; `failed` are
+    buckets that did not answer."""
 
     versions: int = 0
     placed: dict[str, int] = field(default_factory=dict)
     whole: dict[str, int] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
-    lost: dict[str, list[str]] = field(default_factory=dict)
     findings: dict[tuple[str, str], Finding] = field(default_factory=dict)
     failed: dict[str, SkyholdError] = field(default_factory=dict)
 
@@ -143,8 +142,6 @@ def _restore_everywhere(
                 found.failed[name] = error
         whole -= {name for name, fault in faults.items() if fault is not None} | set(found.failed)
         right = next((name for name, fault in faults.items() if fault is None), None)
-        if restoring.is_lost(file):
-            found.lost.setdefault(what, []).append(version.files[file.index].path)
         wrong = {name: fault for name, fault in faults.items() if fault}
         if right is not None:
             for name, fault in wrong.items():
@@ -185,11 +182,6 @@ class _Restoring:
             reader = ChunkReader(self._space(bucket, version.head.placement_class))
             self._faults[content] = self._restore(reader, version, file)
         return self._faults[content]
-
-    def is_lost(self, file: _File) -> bool:
-        """Whether no bucket has some pack of a file intact."""
-        names = self._connection.buckets()
-        return any(all(self._copies.of(name, pack.pack_id) is None for name in names) for pack in file.packs)
 
     def differing(self, one: str, other: str, file: _File) -> list[str]:
         """The keys of the packs of a file that two buckets hold with different bytes."""

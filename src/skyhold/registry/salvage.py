@@ -9,11 +9,9 @@ two halves would not know of each other: hence it is done only by a person who s
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
@@ -22,34 +20,35 @@ from skyhold.consensus.acceptor_object import ACCEPTOR_BYTES_MAX, FOLDER, decode
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG, as_restored, carry_over
 from skyhold.consensus.memory import MemoryRegisters
-from skyhold.consensus.no_majority import out_of_reach
+from skyhold.consensus.no_majority import UNDOCUMENTED, out_of_reach
 from skyhold.consensus.operation import Kept, version_of
 from skyhold.consensus.recovery import DamagedCheckpoint
 from skyhold.consensus.register import Versioned
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.registry.connection import Connection
 from skyhold.registry.epochs import EPOCH_LEAP_MAX, StoreSuccession
+from skyhold.registry.membership import names_store
 from skyhold.registry.opening import document_for, remember
 from skyhold.registry.reconfiguring import spread
 from skyhold.registry.voters import open_voters
-from skyhold.registry.voting import is_level, level
+from skyhold.registry.voting import bring_up
 from skyhold.storage.bootstrap import inspect_store_document, overwrite_store_document
 from skyhold.storage.configuration import Configuration, decode_configuration
 from skyhold.storage.epoch import Epoch, decode_epoch, encode_epoch, next_epoch
 from skyhold.storage.store_document import BUCKETS
 
-BRING_UP_ATTEMPTS: Final = 20
-BRING_UP_INTERVAL_S: Final = 0.2
-
 
 @dataclass(slots=True)
 class Salvage:
     """What the survivors held: per register the kept changes under the greatest ballot; which voters answered, which
-    did not and why, and what was damaged. `newest_epoch` is the greatest of which any survivor holds something."""
+    did not and why, and what was damaged. `undocumented` are survivors that have no vote, with the reason: their
+    `store.json` is damaged or gone, and what they hold of registers is intact. `newest_epoch` is the greatest of which
+    any survivor holds something."""
 
     accepted: dict[str, tuple[Ballot, Kept]] = field(default_factory=dict)
     survivors: list[str] = field(default_factory=list)
     failed: dict[str, SkyholdError] = field(default_factory=dict)
+    undocumented: dict[str, SkyholdError] = field(default_factory=dict)
     damaged: list[DamagedCheckpoint] = field(default_factory=list)
     newest_epoch: int = 0
 
@@ -91,9 +90,12 @@ def salvage(connection: Connection) -> Salvage:
             if name not in places:
                 raise NotFound(f"No bucket that answers says where `{name}` is", code="bucket_not_configured")
             bucket = connection.bucket_at(places[name])
-            if inspect_store_document(bucket, connection.store_keys).incarnation != incarnation:
-                raise Corrupt(f"Bucket `{name}` was emptied or exchanged", code="voter_not_admitted")
+            undocumented = _undocumented(connection, bucket, incarnation)
             _read(connection, bucket, incarnation, held, found)
+            if undocumented is not None:
+                if not any(name in of for of in held.values()):
+                    raise undocumented
+                found.undocumented[name] = undocumented
         except SkyholdError as error:
             found.failed[name] = error
         else:
@@ -106,6 +108,20 @@ def salvage(connection: Connection) -> Salvage:
         if accepted:
             found.accepted[key] = max(accepted, key=lambda one: one[0])
     return found
+
+
+def _undocumented(connection: Connection, bucket: Bucket, incarnation: str) -> SkyholdError | None:
+    """Why the `store.json` of a voter says nothing of it, if so. Raises what the bucket raises, and where it says that
+    it is another than was admitted."""
+    try:
+        document = inspect_store_document(bucket, connection.store_keys)
+    except (Corrupt, NotFound) as error:
+        if error.code not in UNDOCUMENTED or names_store(bucket) not in {None, connection.document.store}:
+            raise
+        return error
+    if document.incarnation != incarnation:
+        raise Corrupt(f"Bucket `{bucket.name}` was emptied or exchanged", code="voter_not_admitted")
+    return None
 
 
 def begin_with(connection: Connection, found: Salvage) -> None:
@@ -162,9 +178,11 @@ class _Salvaged(StoreSuccession):
 
 def refuse_minority(found: Salvage, voters: Sequence[tuple[str, str]]) -> Unavailable:
     """The error where nobody has said that the others are lost for good."""
-    reasons = "; ".join(f"`{name}`: {error.message}" for name, error in found.failed.items())
+    errors = found.failed | found.undocumented
+    reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(errors.items()))
+    votes = len(found.survivors) - len(found.undocumented)
     return Unavailable(
-        f"Only {len(found.survivors)} of the store's {len(voters)} voters answer ({reasons}); nothing was changed",
+        f"Only {votes} of the store's {len(voters)} voters answer as such ({reasons}); nothing was changed",
         code="minority",
         hint="Bring back another bucket; or, if the others are lost for good: skyhold recover --minority URL",
     )
@@ -195,12 +213,11 @@ def _read(
 
 
 def _bring_up_all(registers: BucketRegisters) -> None:
-    for _ in range(BRING_UP_ATTEMPTS):
-        level(registers)
-        shown = [registers.inspect(key) for key in registers.list()]
-        if all(is_level(of) and not any(isinstance(held, SkyholdError) for held in of.values()) for of in shown):
-            return
-        time.sleep(BRING_UP_INTERVAL_S)
+    keys = registers.list()
+    if bring_up(registers, keys) and not any(
+        isinstance(held, SkyholdError) for key in keys for held in registers.inspect(key).values()
+    ):
+        return
     raise Unavailable(
         "A bucket that answered a moment ago does not take what the store begins anew with; nothing was changed",
         code="minority",

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from skyhold.registry.joining import Joining
     from skyhold.registry.reconfiguring import EngineMove
     from skyhold.registry.recovering import RecoverReport
-    from skyhold.registry.upkeep import RepairReport, StoreStatus, SyncReport
+    from skyhold.registry.status import StoreStatus
+    from skyhold.registry.upkeep import RepairReport, SyncReport
     from skyhold.registry.verification import VerifyReport
     from skyhold.registry.voting import EngineStatus, StaleRead
 
@@ -260,7 +261,7 @@ class Store:
 
     def status(self) -> StoreStatus:
         """What every bucket holds and lacks, and how durable each repository is, as listings tell."""
-        from skyhold.registry.upkeep import status_of
+        from skyhold.registry.status import status_of
 
         return status_of(self._connection)
 
@@ -380,11 +381,20 @@ def connect(
     )
 
 
-def recover(url: str, *, settings: Settings | None = None, minority: bool = False) -> tuple[Store, RecoverReport]:
-    """Bring a store's refs back from its buckets to this machine, whose registers were lost or lived elsewhere."""
+def recover(
+    url: str,
+    *,
+    settings: Settings | None = None,
+    minority: bool = False,
+    consent: Callable[[str], None] = lambda _kind: None,
+) -> tuple[Store, RecoverReport]:
+    """Bring a store's refs back from its buckets to this machine, whose registers were lost or lived elsewhere.
+    `consent` is asked before anything is changed, with the engine that is recovered, and raises to refuse."""
     from skyhold.registry.recovering import recover_store
 
-    connection, report = recover_store(given.text(url, "the URL"), settings or load_settings(), minority=minority)
+    connection, report = recover_store(
+        given.text(url, "the URL"), settings or load_settings(), minority=minority, consent=consent
+    )
     return Store(connection), report
 
 

@@ -1,90 +1,32 @@
-"""Looking after a store: status, sync and repair, over everything that its registers reach."""
+"""Looking after a store: sync and repair, over everything that its registers reach."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
 
-from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.acceptor_object import parse_object_key
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.checkpoints import write_lost_checkpoints
-from skyhold.registry.connection import Connection, new_operation_id
-from skyhold.registry.damage import UnreadRepository, created_registers
+from skyhold.registry.connection import Connection
+from skyhold.registry.damage import created_registers
 from skyhold.registry.index_check import mend_index
-from skyhold.registry.inventory import RepositoryInventory, take_inventory
+from skyhold.registry.losses import SCARRED, Loss, find_losses, remedy_of_losses
 from skyhold.registry.membership import Membership, examine
-from skyhold.registry.rebuilding import PUSH_AGAIN, lost_versions, needs_of, rebuild_packs
+from skyhold.registry.rebuilding import needs_of, rebuild_packs
 from skyhold.registry.reconfiguring import admit_again, begin_anew, spread
 from skyhold.registry.register_copies import examine_registers
 from skyhold.registry.restoring import restore_all
 from skyhold.registry.verification import Look, doubt, look_at, pack_copies, to_json, with_way_out
-from skyhold.registry.voting import EngineStatus, engine_of
+from skyhold.registry.voting import bring_up
 from skyhold.storage.names import pack_id_of
-from skyhold.storage.objects import ObjectChecker, read_intact
-from skyhold.storage.policy import Policy, durability
-from skyhold.storage.progress import Progress, Silence
-from skyhold.storage.survey import Finding, Survey, repair, survey
+from skyhold.storage.policy import Policy
+from skyhold.storage.progress import Progress
+from skyhold.storage.survey import Finding, repair
 from skyhold.storage.written import write_verified
-
-
-@dataclass(frozen=True, slots=True)
-class BucketStatus:
-    """One bucket. `missing` counts objects that it lacks; `error` says why it cannot be asked, or is not a member, and
-    `hint` what to do then."""
-
-    name: str
-    url: str
-    provider: str
-    region: str | None
-    role: str
-    reachable: bool
-    objects: int
-    missing: int
-    held_bytes: int
-    error: str | None
-    hint: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RepositoryStatus:
-    """One repository: in how many buckets it is complete, and whether that meets its policy."""
-
-    name: str
-    versions: int
-    complete_in: tuple[str, ...]
-    durable: bool
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStatus:
-    """`damage` are sentences on what is lost or damaged; `unread` are the repositories among it that cannot be read at
-    all."""
-
-    store: str
-    engine: EngineStatus
-    sealed: bool
-    buckets: tuple[BucketStatus, ...]
-    repositories: tuple[RepositoryStatus, ...]
-    damage: tuple[str, ...]
-    unread: tuple[UnreadRepository, ...]
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "store": self.store,
-            "engine": self.engine.to_json(),
-            "sealed": self.sealed,
-            "buckets": [to_json(bucket) for bucket in self.buckets],
-            "repositories": [to_json(repository) for repository in self.repositories],
-            "damage": list(self.damage),
-            "unread": [repository.to_json() for repository in self.unread],
-        }
 
 
 @dataclass(slots=True)
@@ -92,8 +34,8 @@ class RepairReport:
     """What a repair (or sync) mended, and what not. `readmitted` are buckets that had lost their store.json;
     `checkpoints` counts those that no bucket held any more, and that were written from this machine's registers;
     `segments` counts parts of the index that were written since others did not list what packs contain;
-    `epoch` is the one that was begun to write registers anew whose copies were damaged, if any; `way_out` says what to
-    do first where another repair does not help."""
+    `epoch` is the one that was begun to write registers anew whose copies were damaged, if any; `losses` are the
+    versions that no bucket gives whole any more; `remedy` says what to do about what is left."""
 
     dry_run: bool
     mended: list[Finding] = field(default_factory=list)
@@ -105,7 +47,8 @@ class RepairReport:
     epoch: int | None = None
     unreachable: dict[str, str] = field(default_factory=dict)
     damage: tuple[str, ...] = ()
-    way_out: str | None = None
+    losses: tuple[Loss, ...] = ()
+    remedy: str | None = None
 
     @property
     def sound(self) -> bool:
@@ -125,48 +68,11 @@ class RepairReport:
             "epoch": self.epoch,
             "unreachable": self.unreachable,
             "damage": list(self.damage),
+            "losses": [loss.to_json() for loss in self.losses],
         }
 
 
 SyncReport = RepairReport
-OUTDATED: Final = "Its store.json tells of an epoch that is over: skyhold sync"
-
-
-def status_of(connection: Connection) -> StoreStatus:
-    """Presence and sizes of everything, by listings."""
-    members = examine(connection)
-    with connection.session(Policy()) as session:
-        inventory = take_inventory(connection, session)
-    buckets_asked = {name: bucket for name, bucket in connection.buckets().items() if members[name].error is None}
-    found = survey(buckets_asked, inventory.expected, connection.checker, Silence(), deep=False)
-    doubt(connection, found.findings)
-    document = connection.document
-    missing = Counter(finding.bucket for finding in found.findings)
-    buckets = []
-    for configured in connection.configuration.buckets:
-        location = configured.location
-        state = found.buckets.get(location.name)
-        error = members[location.name].error or (state.error if state is not None else None)
-        buckets.append(
-            BucketStatus(
-                name=location.name,
-                url=location.url,
-                provider=location.provider,
-                region=location.region,
-                role=configured.role,
-                reachable=members[location.name].reachable,
-                objects=0 if state is None else state.held,
-                missing=missing[location.name],
-                held_bytes=0 if state is None else state.held_bytes,
-                error=None if error is None else error.message,
-                hint=error.hint if error is not None else OUTDATED if members[location.name].outdated else None,
-            )
-        )
-    repositories = tuple(_repository_status(connection, item, found, members) for item in inventory.repositories)
-    return StoreStatus(
-        document.store, engine_of(connection), document.sealed, tuple(buckets), repositories, inventory.damage,
-        inventory.unread,
-    )  # fmt: skip
 
 
 def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress: Progress) -> RepairReport:
@@ -194,16 +100,34 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
             look.survey.findings += found.values()
             look.survey.distrusted |= found.keys()
             doubt(connection, found.values())
-    report.damage, report.unreachable = look.damage, look.unreachable(members) | refused
-    report.way_out = look.way_out
+    unreachable = dict(sorted((look.unreachable(members) | refused).items()))
+    report.unreachable = {name: with_way_out(error) for name, error in unreachable.items()}
+    report.damage, report.losses = look.damage, look.losses
     _mend(connection, look, report, progress)
     if not dry_run:
         _mend_index(connection, look, report)
     if deep:
         _mend_registers(connection, look, report)
+    report.remedy = _remedy(look, report, unreachable)
     if report.damage and report.mended and not dry_run:  # what was mended may have made the rest readable
         return _again(report, connection, deep=deep, progress=progress)
     return report
+
+
+def _remedy(look: Look, report: RepairReport, unreachable: Mapping[str, SkyholdError]) -> str | None:
+    """What to do about what is left. Objects that some bucket has intact and that could not be written are tried again
+    once what the reasons name is put right."""
+    remedy = look.remedy((), unreachable)
+    if look.way_out is not None or unreachable:
+        return remedy
+    deep = look.survey.deep
+    if any(finding.key not in look.lost for finding, _ in report.failed):
+        return f"Put right what the reasons above name, then run it again: skyhold {'repair' if deep else 'sync'}"
+    if not deep and any(pack_id_of(key) is not None for key in look.lost):
+        return "skyhold repair"
+    if report.losses:
+        return remedy_of_losses(report.losses)
+    return SCARRED if report.failed or report.damage else None
 
 
 def _level(connection: Connection, members: Mapping[str, Membership]) -> None:
@@ -221,23 +145,21 @@ def _level(connection: Connection, members: Mapping[str, Membership]) -> None:
         except SkyholdError:
             created = dict.fromkeys(keys, True)
         keys -= {key for key in copies.scarce if created.get(key, False)}
-    for key in sorted(keys):
-        with suppress(SkyholdError):  # an outcome settles the register, at every voter that answers
-            connection.registers.outcome(key, new_operation_id())
+    registers = connection.registers.current
+    if keys and isinstance(registers, BucketRegisters):
+        bring_up(registers, keys)
 
 
 def _mend(connection: Connection, look: Look, report: RepairReport, progress: Progress) -> None:
     checker, buckets = connection.checker, connection.buckets()
     lost: dict[str, list[tuple[Finding, str]]] = {}
-    results = (
-        _foreseen(buckets, look, checker)
-        if report.dry_run
-        else repair(buckets, look.expected, look.survey, checker, progress)
-    )
+    results = _foreseen(look) if report.dry_run else repair(buckets, look.expected, look.survey, checker, progress)
     for finding, result in results:
-        if not isinstance(result, SkyholdError):
+        if isinstance(result, int):
             report.mended.append(finding)
             report.written_bytes += result
+        elif finding.key in look.inventory.checkpoints and isinstance(result, Corrupt):
+            _checkpoint_again(connection, look, report, finding)
         elif result.code == "no_intact_replica" and pack_id_of(finding.key) is not None:
             lost.setdefault(finding.key, []).append((finding, result.message))
         else:
@@ -248,19 +170,22 @@ def _mend(connection: Connection, look: Look, report: RepairReport, progress: Pr
     report.failed += [failure for failures in lost.values() for failure in failures]
 
 
-def _foreseen(
-    buckets: Mapping[str, Bucket], look: Look, checker: ObjectChecker
-) -> Iterator[tuple[Finding, int | SkyholdError]]:
-    """As `repair`, without writing: what no bucket has intact is put together in memory to see whether it could be."""
-    reasons: dict[str, SkyholdError] = {}
-    sources = [bucket for name, bucket in buckets.items() if name in look.survey.buckets]
-    for key in look.nowhere():
-        try:
-            read_intact(key, sources, checker)
-        except SkyholdError as error:
-            reasons[key] = error
+def _foreseen(look: Look) -> Iterator[tuple[Finding, int | SkyholdError]]:
+    """As `repair`, without writing."""
     for finding in look.survey.findings:
-        yield finding, reasons.get(finding.key, 0)
+        lost = Corrupt(f"No bucket gives an intact {finding.key}", code="no_intact_replica", key=finding.key)
+        yield finding, lost if finding.key in look.lost else 0
+
+
+def _checkpoint_again(connection: Connection, look: Look, report: RepairReport, finding: Finding) -> None:
+    """Write a checkpoint that no bucket has intact from the registers of this machine."""
+    try:
+        connection.checkpoints.checkpoint_again(look.inventory.checkpoints[finding.key], over=finding.key)
+    except SkyholdError as error:
+        report.failed.append((finding, error.message))
+    else:
+        report.mended.append(finding)
+        report.checkpoints += 1
 
 
 def _mend_index(connection: Connection, look: Look, report: RepairReport) -> None:
@@ -299,10 +224,8 @@ def _rebuild(
                 else:
                     report.mended.append(finding)
                     report.written_bytes += len(built)
-        named = lost_versions({key: need for key, need in needs.items() if key in lost})
-        report.damage += tuple(named)
-        if named:
-            report.way_out = report.way_out or PUSH_AGAIN
+        packs = {key for key in look.lost if pack_id_of(key) is not None}
+        report.losses = find_losses(session, look.inventory, look.lost - packs | lost.keys())
 
 
 def _mend_registers(connection: Connection, look: Look, report: RepairReport) -> None:
@@ -327,6 +250,9 @@ def _mend_registers(connection: Connection, look: Look, report: RepairReport) ->
         if not report.dry_run:
             begin_anew(connection)
             report.epoch = connection.document.engine.term
+            registers = connection.registers.current
+            if isinstance(registers, BucketRegisters):
+                bring_up(registers, registers.list())
     except SkyholdError as error:
         report.failed += [(finding, with_way_out(error)) for finding in lost]
     else:
@@ -343,9 +269,9 @@ def _why_it_lags(connection: Connection, finding: Finding) -> SkyholdError | Non
     return shown if isinstance(shown, SkyholdError) else None
 
 
-def _readmit(connection: Connection, members: dict[str, Membership], report: RepairReport) -> dict[str, str]:
-    """Admit again what can be; what could not, by bucket, with the reason and the way out."""
-    refused: dict[str, str] = {}
+def _readmit(connection: Connection, members: dict[str, Membership], report: RepairReport) -> dict[str, SkyholdError]:
+    """Admit again what can be; what could not, by bucket, with the reason."""
+    refused: dict[str, SkyholdError] = {}
     for name, member in members.items():
         if not member.readmissible:
             continue
@@ -353,7 +279,7 @@ def _readmit(connection: Connection, members: dict[str, Membership], report: Rep
             if not report.dry_run:
                 admit_again(connection, name)
         except SkyholdError as error:
-            refused[name] = with_way_out(error)
+            refused[name] = error
         else:
             report.readmitted.append(name)
     return refused
@@ -368,17 +294,3 @@ def _again(before: RepairReport, connection: Connection, *, deep: bool, progress
     after.readmitted = before.readmitted + after.readmitted
     after.epoch = after.epoch or before.epoch
     return after
-
-
-def _repository_status(
-    connection: Connection, item: RepositoryInventory, found: Survey, members: dict[str, Membership]
-) -> RepositoryStatus:
-    keys = item.blobs | item.packs
-    lacking = {finding.bucket for finding in found.findings if finding.key in keys}
-    complete = [
-        name
-        for name, bucket in found.buckets.items()
-        if bucket.error is None and members[name].error is None and name not in lacking
-    ]
-    standing = durability(item.policy, connection.configuration.locations, complete)
-    return RepositoryStatus(item.name, item.versions, tuple(complete), standing.met, standing.describe())

@@ -10,16 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
+from typing import Final
 
 from skyhold.consensus.carrying import NAMES
-from skyhold.consensus.no_majority import way_back
+from skyhold.consensus.no_majority import NOT_TO_BE_HAD, way_back
 from skyhold.errors import Corrupt, SkyholdError
-from skyhold.registry.accounting import Account, Accounts, Unaccounted, account, settle
+from skyhold.registry.accounting import Account, Accounts, Unaccounted, account, settle, settle_lost
 from skyhold.registry.connection import Connection
 from skyhold.registry.index_check import IndexCheck
 from skyhold.registry.inventory import Inventory, take_inventory
+from skyhold.registry.losses import SCARRED, Loss, find_losses, remedy_of_losses, remedy_of_unreachable
 from skyhold.registry.membership import Membership, examine
-from skyhold.registry.rebuilding import lost_files
 from skyhold.registry.register_copies import RegisterCopies, examine_registers
 from skyhold.registry.restoring import Restored, restore_all
 from skyhold.registry.root import register_key
@@ -28,8 +29,11 @@ from skyhold.storage.names import pack_id_of
 from skyhold.storage.pack_copies import PackCopies
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Progress
-from skyhold.storage.survey import Finding, Survey, survey
+from skyhold.storage.survey import Finding, Survey, lost_objects, survey
 from skyhold.units import Buffer
+
+UNDECIDABLE: Final = frozenset({"no_majority", *NOT_TO_BE_HAD})
+"""The codes of a register of which no majority of the voters gives anything: other mending leaves it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class VerifyReport:
 
     `findings` are objects that a bucket lacks or has damaged; `damage` says what else is wrong, wherever it lies.
     `lagging` maps buckets to what they have not got yet, which a sync brings. `unreachable` maps buckets to the reason
-    why they could not be looked at and what to do. `way_out` says what to do first, where a repair does not help.
+    why they could not be looked at and what to do. `losses` are the versions that no bucket gives whole any more.
+    `remedy` is what to do next, as a command that does something about what was found, or else in words.
 
     A deep one counts `versions`, and for each bucket how many it shall hold (`placed`) and how many were restored from
     it alone, byte for byte (`restored`); it accounts for every object of each bucket (`accounted`), and names those
@@ -68,7 +73,8 @@ class VerifyReport:
     restored: dict[str, int] = field(default_factory=dict)
     accounted: dict[str, Account] = field(default_factory=dict)
     unaccounted: tuple[Unaccounted, ...] = ()
-    way_out: str | None = None
+    losses: tuple[Loss, ...] = ()
+    remedy: str | None = None
 
     @property
     def sound(self) -> bool:
@@ -84,6 +90,7 @@ class VerifyReport:
             "lagging": {name: lag.to_json() for name, lag in self.lagging.items()},
             "unreachable": self.unreachable,
             "damage": list(self.damage),
+            "losses": [loss.to_json() for loss in self.losses],
             "versions": self.versions,
             "placed": self.placed,
             "restored": self.restored,
@@ -94,13 +101,16 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A look at the whole store: what it shall hold, what its buckets hold, and each copy of each register."""
+    """A look at the whole store: what it shall hold, what its buckets hold, and each copy of each register. `lost` are
+    the keys of what no bucket has intact, and `losses` the versions that need it."""
 
     inventory: Inventory
     survey: Survey
     registers: RegisterCopies
     accounts: Accounts
     index: IndexCheck
+    lost: frozenset[str] = frozenset()
+    losses: tuple[Loss, ...] = ()
 
     @property
     def expected(self) -> dict[str, frozenset[str]]:
@@ -109,13 +119,6 @@ class Look:
         for key, names in self.accounts.unreached.items():
             everything[key] = everything.get(key, frozenset()) | names
         return everything
-
-    def nowhere(self) -> list[str]:
-        """The keys of objects that are missing or damaged in every bucket that was looked at and shall have them."""
-        lacking: dict[str, set[str]] = {}
-        for finding in self.survey.findings:
-            lacking.setdefault(finding.key, set()).add(finding.bucket)
-        return sorted(key for key, names in lacking.items() if self.expected[key] & self.survey.buckets.keys() <= names)
 
     @property
     def damage(self) -> tuple[str, ...]:
@@ -137,17 +140,35 @@ class Look:
     @property
     def way_out(self) -> str | None:
         """What to do first for a register that cannot be read, if there is one: other mending leaves it as it is."""
-        hints = [self.inventory.way_out, *(item.hint for item in self.inventory.unread)]
+        hints = [self.inventory.way_out, *(item.hint for item in self.inventory.unread if item.code in UNDECIDABLE)]
         if not self.registers.failed:
             hints += [f"See what is left: {way_back(key)}" for key in self.registers.unsettled]
         return next((hint for hint in hints if hint), None)
 
-    def unreachable(self, members: Mapping[str, Membership]) -> dict[str, str]:
-        """Why each bucket that could not be looked at could not be, and what to do."""
+    def unreachable(self, members: Mapping[str, Membership]) -> dict[str, SkyholdError]:
+        """Why each bucket that could not be looked at could not be."""
         errors = {name: bucket.error for name, bucket in self.survey.buckets.items() if bucket.error is not None}
         errors |= self.registers.failed
         errors |= {name: member.error for name, member in members.items() if member.error is not None}
-        return {name: with_way_out(error) for name, error in sorted(errors.items())}
+        return dict(sorted(errors.items()))
+
+    def remedy(self, findings: Iterable[Finding], unreachable: Mapping[str, SkyholdError]) -> str | None:
+        """What to do about what was found: first what is needed before anything else helps, then what a command mends,
+        then what only a person can bring back. A pack that no bucket has intact may be built out of others."""
+        if self.way_out is not None:
+            return self.way_out
+        mendable = [found for found in findings if found.key not in self.lost or pack_id_of(found.key) is not None]
+        if any(found.problem == "damaged" or found.key in self.lost for found in mendable) or self.index.sentences(
+            self.needed_packs
+        ):
+            return "skyhold repair"
+        if mendable or self.inventory.lost_registers:
+            return "skyhold sync"
+        if unreachable:
+            return remedy_of_unreachable(unreachable)
+        if self.losses:
+            return remedy_of_losses(self.losses)
+        return SCARRED if self.lost or self.damage else None
 
 
 def verify_store(connection: Connection, *, deep: bool, repository: str | None, progress: Progress) -> VerifyReport:
@@ -162,23 +183,22 @@ def verify_store(connection: Connection, *, deep: bool, repository: str | None, 
     doubt(connection, restored.findings.values())
     found = [*look.survey.findings, *look.registers.findings, *restored.findings.values()]
     findings = sorted(found, key=lambda finding: (finding.bucket, finding.key))
-    unreachable = {name: with_way_out(error) for name, error in restored.failed.items()} | look.unreachable(members)
-    lost = [] if unreachable else [lost_files(what, paths) for what, paths in restored.lost.items()]
-    nowhere = [] if deep or unreachable else _nowhere(look)
+    unreachable = restored.failed | look.unreachable(members)
     return VerifyReport(
         deep=deep,
         objects=sum(bucket.held for bucket in look.survey.buckets.values()) + _count(look.registers),
         checked_bytes=look.survey.checked_bytes + look.registers.read_bytes,
         findings=tuple(findings),
-        unreachable=unreachable,
-        damage=(*look.damage, *restored.damage, *lost, *nowhere),
+        unreachable={name: with_way_out(error) for name, error in sorted(unreachable.items())},
+        damage=(*look.damage, *restored.damage),
         lagging=_lagging(findings, look.registers),
         versions=restored.versions,
         placed=restored.placed,
         restored=restored.whole,
         accounted=look.accounts.of,
         unaccounted=tuple(sorted(look.accounts.unaccounted, key=lambda item: (item.bucket, item.key))),
-        way_out=look.way_out,
+        losses=look.losses,
+        remedy=look.remedy(findings, unreachable) or (SCARRED if restored.damage else None),
     )
 
 
@@ -223,7 +243,11 @@ def look_at(
     found = survey(buckets, look.expected, connection.checker, progress, deep=deep, intact=note)
     doubt(connection, found.findings)
     settle(connection, accounts, inventory, found.findings, intact)
-    return replace(look, survey=found)
+    lost = frozenset[str]()
+    if len(buckets) == len(members):  # one that is away may have it
+        lost = lost_objects(found, look.expected, buckets, connection.checker) - inventory.checkpoints.keys()
+    settle_lost(accounts, found.findings, lost)
+    return replace(look, survey=found, lost=lost, losses=find_losses(session, inventory, lost))
 
 
 def doubt(connection: Connection, findings: Iterable[Finding]) -> None:
@@ -265,25 +289,14 @@ def _read_registers(
         reason = (
             f"The names of the repositories cannot be read, so nothing of them was looked at: {with_way_out(error)}"
         )
-        none = Inventory((), {}, frozenset(registers.keys), (), unreadable=reason, way_out=error.hint)
+        first = error.hint if error.code in UNDECIDABLE else None
+        none = Inventory((), {}, frozenset(registers.keys), (), unreadable=reason, way_out=first)
         return none, registers
     return inventory, examine_registers(connection, voters, None if repository is None else inventory.registers)
 
 
 def _count(registers: RegisterCopies) -> int:
     return sum(map(len, registers.read.values()))
-
-
-def _nowhere(look: Look) -> list[str]:
-    """What is said of objects that no bucket has: no `sync` could bring them."""
-    keys = look.nowhere()
-    if not keys:
-        return []
-    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-    return [
-        f"No bucket has {keys[0]}{more}. `skyhold repair` builds packs from other copies of their chunks; "
-        "`skyhold verify --deep` names the versions that need them"
-    ]
 
 
 def _lagging(findings: list[Finding], registers: RegisterCopies) -> dict[str, Lag]:

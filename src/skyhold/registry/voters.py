@@ -19,7 +19,7 @@ from skyhold.consensus.voter import Voter
 from skyhold.errors import Corrupt, InvalidInput, SkyholdError
 from skyhold.security.keys import StoreKeys
 from skyhold.storage.bootstrap import inspect_store_document
-from skyhold.storage.store_document import Engine
+from skyhold.storage.store_document import BY_ANOTHER, Engine
 
 if TYPE_CHECKING:
     from skyhold.registry.connection import Connection
@@ -50,7 +50,7 @@ def open_voters(
                 raise Corrupt(
                     f"The store names `{name}` as a voter, and does not say where it is",
                     code="store_document_malformed",
-                    hint="Connect by another bucket of the store, then run `skyhold repair`",
+                    hint=BY_ANOTHER,
                 )
             location = connection.reach(places[name])
             bucket = opened.enter_context(open_bucket(location))
@@ -80,7 +80,7 @@ def refuse_needed_voter(connection: Connection, name: str, keys: Iterable[str]) 
         raise InvalidInput(
             f"Bucket `{name}` cannot begin anew: of {len(shown)} voters, the others are no majority without it",
             code="voter_needed",
-            hint=f"Add another voter first: skyhold bucket add NAME URL. If what `{name}` had promised is lost, too: "
+            hint=f"Add another voter first: `skyhold bucket add NAME URL`. If what `{name}` had promised is lost, too: "
             "skyhold recover --minority URL",
             bucket=name,
         )

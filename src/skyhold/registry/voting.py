@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from skyhold.consensus.acceptor import in_preparation, unanimous
 from skyhold.consensus.acceptor_object import AcceptorObject
@@ -18,6 +19,9 @@ from skyhold.consensus.register import Known
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.storage.store_document import ETCD
+
+BRING_UP_ATTEMPTS: Final = 20
+BRING_UP_INTERVAL_S: Final = 0.2
 
 Quorum = Literal["whole", "degraded", "lost"]
 
@@ -136,10 +140,34 @@ def level(registers: BucketRegisters) -> int:
     return sum(at_once(levelled, registers.list(), "level"))
 
 
+def bring_up(registers: BucketRegisters, keys: Iterable[str]) -> bool:
+    """As `level`, of these registers, again and again until no voter that answers is behind; returns whether none is.
+    A voter that is always slower than the others is read in one round, and takes the change in the next."""
+
+    def is_done(key: str) -> bool:
+        if is_level(registers.inspect(key)):
+            return True
+        try:
+            registers.outcome(key, new_operation_id())
+        except SkyholdError as error:  # it is not to be decided, and whoever looks at it names it
+            return not error.retryable
+        return False
+
+    left = sorted(keys)
+    for attempt in range(BRING_UP_ATTEMPTS):
+        if attempt:
+            time.sleep(BRING_UP_INTERVAL_S)
+        left = [key for key, done in zip(left, at_once(is_done, left, "level"), strict=True) if not done]
+        if not left:
+            return True
+    return False
+
+
 def is_level(shown: Shown) -> bool:
-    """Whether all voters that answer have accepted one ballot."""
+    """Whether all voters that answer have accepted one value, be it under several ballots: to settle it once more,
+    which changes nothing, always leaves a slow voter one ballot behind."""
     answers = [held for held in shown.values() if not isinstance(held, SkyholdError)]
-    return len({held.state.accepted if held is not None else None for held in answers}) <= 1
+    return len({held.state.value or () if held is not None else () for held in answers}) <= 1
 
 
 def _cluster(connection: Connection) -> EngineStatus:

@@ -11,11 +11,21 @@ from typing import Final, NoReturn
 
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket, Tagged
-from skyhold.errors import AlreadyExists, Conflict, Corrupt, InvalidInput, NotFound, OutcomeUnknown, PermissionDenied
+from skyhold.errors import (
+    AlreadyExists,
+    Conflict,
+    Corrupt,
+    InvalidInput,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    SkyholdError,
+)
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys
-from skyhold.storage.names import STORE_DOCUMENT
+from skyhold.storage.names import PACKS, REGISTERS, STORE_DOCUMENT
 from skyhold.storage.state import Acquaintance
 from skyhold.storage.store_document import (
+    BY_ANOTHER,
     DOCUMENT_BYTES_MAX,
     SQLITE,
     Engine,
@@ -155,11 +165,17 @@ def _read_tagged(bucket: Bucket) -> Tagged:
         raise Corrupt(
             f"The {STORE_DOCUMENT} of {bucket.url} is malformed: it is larger than 1 MiB",
             code="store_document_malformed",
-            hint="Connect by another bucket of the store, then run `skyhold repair`",
+            hint=BY_ANOTHER,
         ) from error
     except NotFound as error:
         if error.code == "bucket_not_found":
             raise
+        if _holds_packs(bucket):
+            raise NotFound(
+                f"There is no store.json at {bucket.url}, and objects of a store are",
+                code="store_not_found",
+                hint=BY_ANOTHER,
+            ) from error
         raise NotFound(
             f"There is no Skyhold store at {bucket.url}",
             code="store_not_found",
@@ -167,6 +183,14 @@ def _read_tagged(bucket: Bucket) -> Tagged:
         ) from error
     assert tagged is not None, "a read without a condition returns the object"  # noqa: S101 - our own mistake
     return tagged
+
+
+def _holds_packs(bucket: Bucket) -> bool:
+    """Whether there is what a store keeps, so that one was there. False also where that cannot be found out."""
+    try:
+        return any(True for folder in (PACKS, REGISTERS) for _ in islice(bucket.list(f"{folder}/"), 1))
+    except SkyholdError:
+        return False
 
 
 def _is_vacant(bucket: Bucket, body: bytes) -> bool:

@@ -10,7 +10,7 @@ from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys
 from skyhold.consensus.checkpoint import open_checkpoint, parse_checkpoint_key, read_checkpoint
-from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, SkyholdError, Unavailable, reasons_of
+from skyhold.errors import Corrupt, InvalidInput, NotFound, PermissionDenied, SkyholdError, Unavailable, reasons_of
 from skyhold.storage.blobs import check_blob
 from skyhold.storage.catalogue import KnownPack
 from skyhold.storage.names import blob_name_of, pack_id_of
@@ -123,8 +123,8 @@ def copy_object(key: str, sources: Collection[Bucket], target: Bucket, checker: 
 def read_intact(key: str, sources: Collection[Bucket], checker: ObjectChecker) -> Buffer:
     """An object from the first of `sources` that has it whole.
 
-    Where none has, a pack is put together from what is intact in each. Raises `Corrupt` where that fails, and
-    `Unavailable` where no source gives it.
+    Where none has, a pack is put together from what is intact in each. Raises `Corrupt` where all sources were looked
+    at, and `Unavailable` where one did not answer, which may have it.
     """
     damaged: list[Buffer] = []
     errors: dict[str, SkyholdError] = {}
@@ -140,10 +140,9 @@ def read_intact(key: str, sources: Collection[Bucket], checker: ObjectChecker) -
     merged = checker.merged(key, damaged) if damaged else None
     if merged is not None:
         return merged
-    kind = Corrupt if any(isinstance(error, Corrupt) for error in errors.values()) else Unavailable
-    raise kind(
-        f"No bucket gives an intact {key} ({reasons_of(errors)})",
-        code="no_intact_replica",
-        hint="Bring back the buckets that are away, then run `skyhold repair` again",
-        key=key,
-    )
+    message = f"No bucket gives an intact {key} ({reasons_of(errors)})"
+    if all(isinstance(error, Corrupt | NotFound) for error in errors.values()):
+        hint = "See which versions are lost with it, and what brings them back: skyhold verify --deep"
+        raise Corrupt(message, code="no_intact_replica", hint=hint, key=key)
+    hint = "Bring back the buckets that do not answer, then run it again: skyhold repair"
+    raise Unavailable(message, code="no_intact_replica", hint=hint, key=key)

@@ -1,11 +1,11 @@
-"""What is recognized as Skyhold's own in a folder of a person: buckets of stores, key files, and what pulls have under
-way. None of it is part of a model: a push leaves it out, and a pull does not write into it.
+"""What is recognized as Skyhold's own in a folder of a person: buckets of stores, key files, what a machine keeps of
+its stores, and what pulls have under way. None of it is part of a model: a push leaves it out, and a pull does not
+write into a bucket.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 from collections.abc import Sequence
@@ -16,14 +16,17 @@ from skyhold.buckets.folder_making import MARKER, OWN_FOLDER
 from skyhold.security.keys import is_key_text
 from skyhold.storage.names import STORE_DOCUMENT
 from skyhold.storage.own_files import read_own
-from skyhold.storage.store_document import DOCUMENT_BYTES_MAX
+from skyhold.storage.paths import as_stored, plainest
+from skyhold.storage.state import is_state
+from skyhold.storage.store_document import DOCUMENT_BYTES_MAX, is_store_document
 
 _KEY_FILE_BYTES_MAX: Final = 256
+STORE_DOCUMENT_REASON: Final = "the store.json of a bucket: it would make the folder look like one"
 
 
 class OwnPlaces:
-    """What of a folder that is pushed is Skyhold's own: buckets and key files, whosever they are, and the files and
-    folders at `paths`."""
+    """What of a folder that is pushed is Skyhold's own: buckets, key files and state folders, whosever they are, and
+    the files and folders at `paths`."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._files: set[tuple[int, int]] = set()
@@ -39,25 +42,35 @@ class OwnPlaces:
             status = folder.stat()
             if (status.st_dev, status.st_ino) in self._files:
                 return "a folder of Skyhold's own"
-        return None
+        return "a state folder of Skyhold" if is_state(folder) else None
 
     def reason(self, file: Path, status: os.stat_result) -> str | None:
         if (status.st_dev, status.st_ino) in self._files:
             return "a file of Skyhold's own"
         if stat.S_ISREG(status.st_mode) and is_key_file(file, status.st_size):
             return "a key file"
+        if stat.S_ISREG(status.st_mode) and is_store_json(as_stored(file.name)) and _holds_document(file):
+            return STORE_DOCUMENT_REASON
         return None
 
 
 def is_bucket(folder: Path) -> bool:
     """Whether a folder is a bucket of a store: it has a bucket's marker, or a `store.json`."""
-    if (folder / OWN_FOLDER / MARKER).exists():
+    if os.path.exists(folder / OWN_FOLDER / MARKER):  # noqa: PTH110 - False where nobody lets us look
         return True
+    return _holds_document(folder / STORE_DOCUMENT)
+
+
+def is_store_json(path: str) -> bool:
+    """Whether a file of a version, by its path, is one that `is_bucket` would look at."""
+    return plainest(path.rpartition("/")[2]) == STORE_DOCUMENT
+
+
+def _holds_document(path: Path) -> bool:
     try:
-        document = json.loads(read_own(folder / STORE_DOCUMENT, DOCUMENT_BYTES_MAX))
-    except (OSError, ValueError, RecursionError):
+        return is_store_document(read_own(path, DOCUMENT_BYTES_MAX))
+    except OSError:
         return False
-    return isinstance(document, dict) and {"skyhold", "store", "bucket"} <= document.keys()
 
 
 def is_key_file(path: Path, size_bytes: int) -> bool:

@@ -302,7 +302,7 @@ def _no_bucket_serves(what: str, names: Sequence[str], errors: dict[str, Skyhold
         code=codes.pop() if len(codes) == 1 else "no_replica",
         hint="Try again; `skyhold status` shows which buckets answer"
         if kind is Unavailable
-        else "Run `skyhold status` to see what each bucket holds, then `skyhold repair`",
+        else "Mend it, or see what is lost with it: skyhold repair",
         buckets=sorted(errors),
     )
 

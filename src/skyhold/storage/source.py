@@ -31,6 +31,7 @@ from skyhold.buckets.user_path import absolute
 from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from skyhold.storage.own_places import OwnPlaces, is_bucket
 from skyhold.storage.paths import as_stored, colliding_paths, is_reserved, path_fault, printable
+from skyhold.storage.state import is_state
 from skyhold.storage.unsafe_names import unsafe_name
 
 FILES_MAX: Final = 100_000
@@ -89,7 +90,7 @@ def find_source(
 
     Raises `NotFound` (nothing there), `PermissionDenied` code `source_unreadable`, and `InvalidInput`: `source_refused`
     (its message shows the first ten offenders, its field `offenders` all), `source_empty`, `source_is_bucket`,
-    `too_many_files`.
+    `source_is_state`, `too_many_files`.
     """
     given = absolute(root)
     try:
@@ -103,7 +104,7 @@ def find_source(
     rules = _rules(real, without_optimizer) if is_folder else GitIgnoreSpec([])
     walk = _Walk(real, rules, OwnPlaces(own), allow_unsafe_names=allow_unsafe_names)
     if is_folder:
-        _refuse_bucket(root, real)
+        _refuse_own(root, real)
         walk.folder()
     else:
         walk.add(as_stored(given.name), real, status)
@@ -267,7 +268,14 @@ class _Walk:
         return f"a link to {target}, outside the folder"
 
 
-def _refuse_bucket(given: Path, real: Path) -> None:
+def _refuse_own(given: Path, real: Path) -> None:
+    """Raise where the folder is Skyhold's own."""
+    if is_state(real):
+        raise InvalidInput(
+            f"{given} cannot be pushed: it is a state folder of Skyhold",
+            code="source_is_state",
+            hint="Name a folder that holds a model",
+        )
     bucket = next((folder for folder in (real, *real.parents) if is_bucket(folder)), None)
     if bucket is not None:
         raise InvalidInput(

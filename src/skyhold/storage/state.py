@@ -172,6 +172,20 @@ def open_state(environ: Mapping[str, str] = os.environ) -> StateFolder:
             ) from error
 
 
+def is_state(folder: Path) -> bool:
+    """Whether a folder is a state folder, this machine's or another one's, or that of one store in it."""
+    try:
+        if (folder / "stores").is_dir() and _ID.fullmatch(read_own(folder / "machine", 64).decode("ascii").strip()):
+            return True
+    except (OSError, ValueError):
+        pass
+    try:
+        note = json.loads(read_own(folder / "store.json", _NOTE_BYTES_MAX))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(note, dict) and {"locations", "sealed", "key_check"} == note.keys()
+
+
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """The folder of the cache (`SKYHOLD_CACHE`, or the platform's); it is not made here, and may be deleted."""
     given = environ.get("SKYHOLD_CACHE")

@@ -6,6 +6,7 @@ It is clear, so everything in it is somebody else's word until its MAC has been 
 from __future__ import annotations
 
 import hmac
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,13 +27,14 @@ from skyhold.units import MIB
 FORMAT: Final = 1
 FEATURES: Final[frozenset[str]] = frozenset()
 DOCUMENT_BYTES_MAX: Final = 1 * MIB
+BY_ANOTHER: Final = "Open the store by another bucket and repair this one, or restore its store.json from a backup"
+"""What to do where one bucket's document is damaged or gone."""
 
 SQLITE: Final = "sqlite"
 BUCKETS: Final = "buckets"
 ETCD: Final = "etcd"
 _ENGINE_FIELDS: Final = {SQLITE: "machine", BUCKETS: "voters", ETCD: "cluster"}
 
-_ANOTHER: Final = "Connect by another bucket of the store, then run `skyhold repair`"
 """Each bucket has a `store.json` of its own: where one is damaged or forged, those of the others open the store."""
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -119,21 +121,34 @@ def decode_store_document(
     what = f"{STORE_DOCUMENT} of {where}"
     if len(body) > DOCUMENT_BYTES_MAX:
         _malformed(what, "it is larger than 1 MiB")
-    fields = decode_canonical(body, what)
+    try:
+        fields = decode_canonical(body, what)
+    except Corrupt as error:
+        raise Corrupt(error.message, code="store_document_malformed", hint=BY_ANOTHER) from error
     _refuse_newer(fields, what)
     document = _parse(fields, what)
     try:
         keys = opened or open_keys(document.store, document.sealed, list(document.keys), keks)
     except Corrupt as error:
-        raise Corrupt(f"The {what} is malformed: {error.message}", code=error.code, hint=_ANOTHER) from error
+        raise Corrupt(f"The {what} is malformed: {error.message}", code=error.code, hint=BY_ANOTHER) from error
     mac = fields.pop("mac")
     if not isinstance(mac, str) or not _MAC.fullmatch(mac) or not hmac.compare_digest(mac, _mac(fields, keys)):
         raise Corrupt(
             f"The {what} has been changed by somebody who does not hold the store's key, or is damaged",
             code="store_document_forged",
-            hint=_ANOTHER,
+            hint=BY_ANOTHER,
         )
     return document, keys
+
+
+def is_store_document(body: bytes) -> bool:
+    """Whether a `store.json` with these bytes makes the folder in which it is look like a bucket, whether it can be
+    trusted or not. Only the first `DOCUMENT_BYTES_MAX` bytes are looked at."""
+    try:
+        document = json.loads(body[:DOCUMENT_BYTES_MAX])
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and {"skyhold", "store", "bucket"} <= document.keys()
 
 
 def check_machine(document: StoreDocument, machine_id: str) -> None:
@@ -143,8 +158,8 @@ def check_machine(document: StoreDocument, machine_id: str) -> None:
             f"The registers of this store live on machine {document.engine.machine} (engine {document.engine.kind}), "
             f"and this is machine {machine_id}; with this engine one machine changes and reads refs",
             code="other_machine",
-            hint="Run there; or let that machine move the refs to where all machines reach them: skyhold store engine "
-            "set buckets. Only if it is lost for good is there `skyhold recover`, which shuts it out",
+            hint="Run there; or let that machine move the refs to where all machines reach them: `skyhold store engine "
+            "set buckets`. Only if it is lost for good is there `skyhold recover`, which shuts it out",
             machine=document.engine.machine,
             term=document.engine.term,
         )
@@ -185,7 +200,9 @@ def _parse(fields: dict[str, object], what: str) -> StoreDocument:
         bucket = check_bucket_name(str(fields["bucket"]))
         locations = tuple(BucketLocation.from_json(_bare_hint(hint, what)) for hint in hints)
     except InvalidInput as error:
-        raise Corrupt(f"The {what} is malformed: {error.message}", code="store_document_malformed") from error
+        raise Corrupt(
+            f"The {what} is malformed: {error.message}", code="store_document_malformed", hint=BY_ANOTHER
+        ) from error
     return StoreDocument(
         store=_id(fields["store"], "store", what),
         bucket=bucket,
@@ -284,5 +301,5 @@ def _malformed(what: str, why: str) -> NoReturn:
     raise Corrupt(
         f"The {what} is malformed: {why}",
         code="store_document_malformed",
-        hint=_ANOTHER,
+        hint=BY_ANOTHER,
     )

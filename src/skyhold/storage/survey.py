@@ -12,7 +12,7 @@ from typing import Literal
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.checkpoint import parse_checkpoint_key
 from skyhold.errors import Corrupt, NotFound, SkyholdError
-from skyhold.storage.objects import ObjectChecker, copy_object
+from skyhold.storage.objects import ObjectChecker, copy_object, read_intact
 from skyhold.storage.progress import Progress
 from skyhold.units import Buffer
 
@@ -138,6 +138,33 @@ def repair(
                 yield finding, written_bytes
     finally:
         progress.end()
+
+
+def lost_objects(
+    found: Survey, expected: Mapping[str, frozenset[str]], buckets: Mapping[str, Bucket], checker: ObjectChecker
+) -> frozenset[str]:
+    """The keys of the findings that no bucket gives any more, nor all of them together. None while a bucket could not
+    be asked, which may hold them."""
+    if any(bucket.error is not None for bucket in found.buckets.values()):
+        return frozenset()
+    lacking: dict[str, set[str]] = {}
+    for finding in found.findings:
+        lacking.setdefault(finding.key, set()).add(finding.bucket)
+    return frozenset(
+        key
+        for key, names in lacking.items()
+        if names >= expected[key] & found.buckets.keys() and not _is_given(key, list(buckets.values()), checker)
+    )
+
+
+def _is_given(key: str, buckets: list[Bucket], checker: ObjectChecker) -> bool:
+    try:
+        read_intact(key, buckets, checker)
+    except Corrupt:
+        return False
+    except SkyholdError:
+        return True  # by a bucket that does not answer just now
+    return True
 
 
 def _list(bucket: Bucket, expected: Mapping[str, frozenset[str]], status: BucketSurvey) -> dict[str, int]:

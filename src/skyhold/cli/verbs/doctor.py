@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def command(session: Session) -> None:
     """Examine this machine's set-up and say what to do about what stands in the way.
 
-    It looks at extras, settings and where each came from, keys, state and cache folders, free space, and how each
-    bucket of the store answers. It changes nothing and prints no secret.
+    It looks at extras, settings and where each came from, keys, state and cache folders, free space, how each bucket of
+    the store answers, and whether its copies of the registers are intact. It changes nothing and prints no secret.
 
     Where it finds a problem it ends with status 1.
     """

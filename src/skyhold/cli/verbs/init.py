@@ -94,7 +94,7 @@ def _machine_report(bucket_name: str, *, asked: bool) -> list[str]:
     return [
         alone,
         f"Bucket `{bucket_name}` cannot decide between machines, since its conditional puts did not pass the test: see "
-        f"skyhold bucket check {bucket_name}. To share a store, make it of a bucket that passes.",
+        f"`skyhold bucket check {bucket_name}`. To share a store, make it of a bucket that passes.",
     ]
 
 

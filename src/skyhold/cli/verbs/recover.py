@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from skyhold.registry.register_recovery import RegisterPlan, VoterFinding
 
 MACHINE: Final = "Take this store over on this machine, and shut its former machine out?"
-MINORITY: Final = (
-    "Give up the changes that only the missing buckets know, and go on without those buckets "
-    "(of the engine `sqlite`: on this machine, with its former machine shut out)?"
+MACHINE_OF_MINORITY: Final = (
+    "Give up the changes that only the missing buckets know, take this store over on this machine, and shut its former "
+    "machine out?"
 )
+MINORITY: Final = "Give up the changes that only the missing buckets know, and go on without their votes?"
 
 
 @verb(
@@ -69,9 +70,13 @@ def command(session: Session, *, url: str, minority: bool, register: str | None,
         return
     if empty:
         raise click.UsageError("--empty goes with --register")
-    confirm(MINORITY if minority else MACHINE, yes=yes)
+
+    def consent(engine: str) -> None:
+        of_machine = MACHINE_OF_MINORITY if minority else MACHINE
+        confirm(of_machine if engine == "sqlite" else MINORITY, yes=yes)
+
     recovered, report = session.unseal(
-        session.settings(), lambda settings: store.recover(url, settings=settings, minority=minority)
+        session.settings(), lambda settings: store.recover(url, settings=settings, minority=minority, consent=consent)
     )
     with recovered:
         session.output.show(report.to_json(), quiet=[recovered.id], human=lambda: _tell(report))
@@ -112,10 +117,13 @@ def _tell_plan(plan: RegisterPlan) -> None:
 
 
 def _found(finding: VoterFinding) -> str:
-    if finding.state != "intact":
+    if finding.version is None:
         return f"{finding.state} ({finding.reason})" if finding.reason else finding.state
     moves = "" if finding.moves is None else f", {counted(finding.moves, 'move')} of refs"
-    return f"intact, version {finding.version}{moves}, written by {finding.writer or 'somebody'} at {finding.time}"
+    writer = finding.writer or "somebody"
+    told = f"{finding.state}, version {finding.version}{moves}, written by {writer} at {finding.time}"
+    told += f" ({finding.reason})" if finding.reason else ""
+    return f"{told}; it goes on from this copy" if finding.chosen else told
 
 
 def _tell(report: RecoverReport) -> None:

@@ -31,8 +31,6 @@ def command(session: Session, *, dry_run: bool) -> None:
         report = store.repair(dry_run=dry_run, progress=progress)
     session.output.show(report.to_json(), quiet=[], human=lambda: tell_mended(report, "Repaired"))
     if not dry_run:
-        refuse_unsound(
-            len(report.failed), report.unreachable, report.damage, hint=report.way_out or "skyhold verify --deep"
-        )
+        refuse_unsound(len(report.failed), report.unreachable, report.damage, report.remedy, losses=report.losses)
     elif report.unreachable:
-        session.output.next_step("skyhold status   # not all buckets could be looked at")
+        session.output.next_step("skyhold status   # says why not all buckets could be looked at")

@@ -5,26 +5,40 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skyhold.cli.command import Session, verb
+from skyhold.cli.output import counted
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from skyhold.registry.upkeep import StoreStatus
+    from skyhold.registry.status import BucketStatus, StoreStatus
 
 
 @verb(examples=("skyhold status", "skyhold status --json"), exits=(2, 3, 6, 8, 10))
 def command(session: Session) -> None:
-    """Show how the store is: of each bucket whether it can be reached and what it lacks, of each repository whether its
-    versions are durable to its policy, and of the refs where they live, how many voters answer, what each has accepted
-    (`skyhold store voters show` tells more), and what was decided last, when and by whom.
+    """Show how the store is: of each bucket whether it can be reached, what it lacks, and whether its copies of the
+    registers are intact; of each repository whether its versions are durable to its policy; and of the refs where they
+    live, how many voters answer, what each has accepted (`skyhold store voters show` tells more), and what was decided
+    last, when and by whom.
 
-    Where something is damaged or lost for every bucket it names that, and ends with status 10."""
+    Where something is damaged or lost for every bucket it names that, and ends with status 10. It goes by listings, and
+    reads no packs: for that there is `skyhold verify --deep`."""
     from skyhold.cli.findings import refuse_unsound, way_out
 
     with session.store() as store:
         status = store.status()
     session.output.show(status.to_json(), quiet=[], human=lambda: _tell(status))
     refuse_unsound(0, {}, status.damage, hint=way_out(status.unread) or "skyhold verify")
+
+
+def _state(bucket: BucketStatus) -> Text:
+    from skyhold.cli.render import marked
+
+    if bucket.error is not None:
+        return marked(bucket.error, "bad")
+    if bucket.registers:
+        copies = counted(len(bucket.registers), "copy of a register", "copies of registers")
+        return marked(f"{copies} damaged or missing", "bad")
+    return marked("lagging", "warn") if bucket.missing else marked("current", "good")
 
 
 def _tell(status: StoreStatus) -> None:
@@ -50,11 +64,7 @@ def _tell(status: StoreStatus) -> None:
             format_bytes(bucket.held_bytes),
             str(bucket.missing) if bucket.error is None else "?",
             *([votes.get(bucket.name, "-")] if votes else []),
-            marked("current", "good")
-            if bucket.error is None and not bucket.missing
-            else marked("lagging", "warn")
-            if bucket.error is None
-            else marked(bucket.error, "bad"),
+            _state(bucket),
         )
         for bucket in status.buckets
     ]

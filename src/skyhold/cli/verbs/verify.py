@@ -41,7 +41,8 @@ def command(session: Session, *, deep: bool, repository: str | None) -> None:
     register reaches, as a push that died leaves it, and what is none of the store's objects are named and are no fault.
 
     It changes nothing. Where damage or a loss is found it names each object and bucket and ends with status 10. A
-    bucket that merely lacks objects lags: `skyhold sync` brings them.
+    bucket that merely lacks objects lags: `skyhold sync` brings them. Where no bucket has something intact, the
+    versions and files that are lost with it are named.
     """
     from skyhold.cli.findings import refuse_unsound
 
@@ -54,8 +55,9 @@ def command(session: Session, *, deep: bool, repository: str | None) -> None:
         len(report.findings),
         report.unreachable,
         report.damage,
-        hint=report.way_out or ("skyhold sync" if only_missing else "skyhold repair"),
+        report.remedy,
         lagging=list(report.lagging) if only_missing else (),
+        losses=report.losses,
     )
 
 
@@ -73,7 +75,7 @@ def _tell(report: VerifyReport) -> None:
         lacks = f"lacks {counted(lag.missing, 'object')}" if lag.missing else ""
         passed = f"has not got the last change of {counted(len(lag.registers), 'register')}" if lag.registers else ""
         line(marked("lagging: ", "warn"), f"bucket {name} {' and '.join(filter(None, (lacks, passed)))}")
-    tell_rest(report.unreachable, report.damage)
+    tell_rest(report.unreachable, report.damage, report.losses)
     _tell_unaccounted(report)
 
 
