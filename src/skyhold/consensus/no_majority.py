@@ -79,7 +79,7 @@ def _unanswered(key: str, message: str, voters: int, errors: Mapping[str, Skyhol
             buckets=sorted(errors),
         )
     undocumented = sorted(name for name, error in errors.items() if error.code in UNDOCUMENTED)
-    if voters - len(errors) + len(undocumented) > voters // 2:
+    if undocumented and voters - len(errors) + len(undocumented) > voters // 2:
         return Corrupt(
             f"{message}; nothing was changed",
             code="no_majority",
