@@ -223,3 +223,30 @@ def test_register_that_no_survivor_was_brought_yet_stands_as_the_epoch_before_en
         scene.lose(name)
     with Machine(scene.place / "eve").at_work(), skyhold.recover(str(scene.cloud("c")), minority=True)[0] as store:
         assert head(store) == first
+
+
+def test_buckets_whose_store_json_is_lost_are_recovered_with_what_they_hold_and_none_that_names_another_store(
+    scene: Scene, ada: Machine
+) -> None:
+    with skyhold.open(str(scene.cloud("c"))) as store:
+        push(store, scene, 1)
+        level(store)
+        scene.keep("level")
+        newest = push(store, scene, 2)
+        level(store)
+    scene.put_back("level", cloud="c")  # as one that the second push has passed over
+    with Machine(scene.place / "eve").at_work():
+        skyhold.init([str(scene.cloud("other"))]).close()
+    foreign = (scene.cloud("other") / "store.json").read_bytes()
+    (scene.cloud("a") / "store.json").unlink()
+    (scene.cloud("b") / "store.json").write_bytes(foreign)
+    url = str(scene.cloud("c"))
+    with Machine(scene.place / "ben").at_work():
+        with pytest.raises(Unavailable) as caught:
+            skyhold.recover(url)
+        assert caught.value.code == "minority"
+        recovered, report = skyhold.recover(url, minority=True)
+        with recovered:
+            assert (report.answered, list(report.failed), report.majority) == (("a", "c"), ["b"], True)
+            assert head(recovered) == newest, "what only a and b had accepted is not lost"
+    assert (scene.cloud("b") / "store.json").read_bytes() == foreign
