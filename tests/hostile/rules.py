@@ -156,8 +156,8 @@ DOCUMENTS: Final = Rule(
     way_back=("--minority",),
 )
 MACHINE_DOCUMENTS: Final = Rule(
-    "store.json of two, engine sqlite",
-    "The registers are on this machine, and one bucket is enough to read. A push cannot leave its checkpoint at a "
+    "store.json of a majority, engine sqlite",
+    "The registers are on this machine, and a bucket with a document of this store is enough to read. A push cannot leave its checkpoint at a "
     "majority: it says so with 9, and completes it once `repair` has admitted the buckets again.",
     push=frozenset({0, 9}),
     verify=frozenset({8, 10}),
@@ -254,7 +254,8 @@ def rule_of(damage: Damage, engine: str) -> Rule:  # noqa: PLR0911 - the table i
         return REPLAYED_MAJORITY if damage.kind == "repository" else REPLAYED_STORE
     if damage.kind == "store.json":
         if damaged >= MAJORITY:
-            return MACHINE_DOCUMENTS if engine == "sqlite" and not everywhere else DOCUMENTS
+            of_this_store = not everywhere or damage.name == "swap-kind"
+            return MACHINE_DOCUMENTS if engine == "sqlite" and of_this_store else DOCUMENTS
         return DOCUMENT
     if damage.kind in REGISTERS:
         if damaged < MAJORITY:

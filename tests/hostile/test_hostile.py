@@ -1,4 +1,4 @@
-"""A sample of the cells, drawn by a seed: `SKYHOLD_HOSTILE_CELLS` (140) and `SKYHOLD_HOSTILE_SEED` (1) say how many and
+"""A sample of the cells, drawn by a seed: `SKYHOLD_HOSTILE_CELLS` (60) and `SKYHOLD_HOSTILE_SEED` (1) say how many and
 which. `python -m tests.hostile NAME` runs one alone, `make hostile` all of them."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.hostile.judging import Court
 from tests.hostile.rules import COMMANDS, KINDS, RULES, rule_of
 
 SEED = int(os.environ.get("SKYHOLD_HOSTILE_SEED", "1"))
-CELLS = int(os.environ.get("SKYHOLD_HOSTILE_CELLS", "140"))
+CELLS = int(os.environ.get("SKYHOLD_HOSTILE_CELLS", "60"))
 
 
 @pytest.fixture(scope="module")
