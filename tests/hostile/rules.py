@@ -157,8 +157,9 @@ DOCUMENTS: Final = Rule(
 )
 MACHINE_DOCUMENTS: Final = Rule(
     "store.json of a majority, engine sqlite",
-    "The registers are on this machine, and a bucket with a document of this store is enough to read. A push cannot leave its checkpoint at a "
-    "majority: it says so with 9, and completes it once `repair` has admitted the buckets again.",
+    "The registers are on this machine, and a bucket with a document of this store is enough to read. A push that "
+    "cannot leave its checkpoint at a majority says so with 9, and completes it once `repair` has admitted the buckets "
+    "again.",
     push=frozenset({0, 9}),
     verify=frozenset({8, 10}),
     deep=frozenset({8, 10}),
