@@ -17,7 +17,7 @@ from tests.cli.models import contents
 from tests.endtoend.machines import CLOUDS, Machine
 from tests.hostile.damage import DAMAGES, Damage
 from tests.hostile.restoring import SecondReader
-from tests.hostile.rules import CHECKPOINTS, KINDS, MAJORITY, OK, REGISTER, REGISTERS, Rule, rule_of
+from tests.hostile.rules import ANY, CHECKPOINTS, KINDS, MAJORITY, OK, REGISTER, REGISTERS, Rule, rule_of
 from tests.hostile.running import Answer, run
 from tests.hostile.world import OTHER, TARGET, World
 
@@ -202,13 +202,23 @@ class Trial:
         if self.rule.mended:
             if repaired.status != 0:
                 self._repair_by_hints()
-            sound = self.expect("deep after repair", "verify", "--deep", allow=OK)
+            sound = self._deep("deep after repair")
             if sound.status == 0 and not sound.document.get("sound"):
                 self.complain("verify --deep ends with 0 and does not call the store sound")
             self._pull("pull after repair", OK)
         else:
             self.expect("deep after repair", "verify", "--deep", allow=None)
             self._pull("pull after repair", OK if self.rule.healed else None)
+
+    def _deep(self, step: str) -> Answer:
+        """Nothing is damaged or missing, but what a bucket that answered last was not waited for to store: of an epoch
+        that a repair began, the registers are at a majority then, and the report says to run `sync`."""
+        found = self.expect(step, "verify", "--deep", allow=ANY)
+        if found.code == "store_lagging" and found.error.get("hint") == "skyhold sync":
+            self.expect("sync", "sync", allow=OK)
+        elif found.status == 0:
+            return found
+        return self.expect(step, "verify", "--deep", allow=OK)
 
     def _repair_by_hints(self) -> None:
         """Repair, do what the report says for what it could not do, and repair again."""
@@ -238,7 +248,7 @@ class Trial:
         self._pull("pull after the way back", OK)
         self._pull("pull of the other after the way back", OK, OTHER)
         self._repair_by_hints()
-        self.expect("deep after the way back", "verify", "--deep", allow=OK)
+        self._deep("deep after the way back")
 
     @staticmethod
     def _hinted(repaired: Answer) -> list[list[str]]:
