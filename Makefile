@@ -43,9 +43,11 @@ servers: ## Build the real servers of the tests into a cache folder outside the 
 	tools/servers/build
 
 # Left out is what needs a server, and what says little of a Python for the time it takes: documents, the demo, the house,
-# torture, the lying server and the second reader. Of the cells of damage each kind has one; the simulation runs as many
-# seeds as meet every fault. The end-to-end tests, half of the time, are run by the newest Python alone, and by CI's own.
-ELSEWHERE := $(addprefix --ignore=tests/,benchmarks demo docs house torture hostile/test_lying_server.py test_second_reader.py)
+# torture, the lying server, the second reader, the shells that complete, and the simulation, whose clock and network
+# are its own. Of the cells of damage each kind has one. The end-to-end tests, half of the time, are run by the newest
+# Python alone, and by CI's own.
+ELSEWHERE := $(addprefix --ignore=tests/,benchmarks demo docs house torture test_second_reader.py cli/test_completion.py \
+	hostile/test_lying_server.py consensus/test_simulation.py)
 
 test-pythons: $(STAMP) ## Run the tests that need no server on every other Python from 3.11 on that this machine has
 	@ours=$$($(BIN)/python -c '$(VERSION)'); newest=$$(tools/pythons | tail -1); for python in $$(tools/pythons); do \
@@ -57,7 +59,7 @@ test-pythons: $(STAMP) ## Run the tests that need no server on every other Pytho
 	done
 
 test-python: $(STAMP)
-	SKYHOLD_REQUIRE_ALL= SKYHOLD_SERVERS=/nonexistent SKYHOLD_HOSTILE_CELLS=17 SKYHOLD_SIMULATION_SEEDS=250 $(PYTEST) $(ELSEWHERE) $(WITHOUT)
+	SKYHOLD_REQUIRE_ALL= SKYHOLD_SERVERS=/nonexistent SKYHOLD_HOSTILE_CELLS=17 $(PYTEST) $(ELSEWHERE) $(WITHOUT)
 
 check: lint types contracts ## Lint, types and import contracts
 
