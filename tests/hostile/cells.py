@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Literal
 
-from skyhold.units import GIB
 from tests.cli.models import contents
 from tests.endtoend.machines import CLOUDS, Machine
 from tests.hostile.damage import DAMAGES, Damage
 from tests.hostile.restoring import SecondReader
 from tests.hostile.rules import ANY, CHECKPOINTS, KINDS, MAJORITY, OK, REGISTER, REGISTERS, Rule, rule_of
-from tests.hostile.running import Answer, run
+from tests.hostile.running import Answer, little_memory, run
 from tests.hostile.world import OTHER, TARGET, World
 
 Order = Literal["look", "push"]
@@ -26,8 +22,6 @@ ORDERS: Final[tuple[Order, ...]] = ("look", "push")
 """Whether the commands that only look come first, or the push."""
 ENGINES: Final = ("buckets", "sqlite")
 CLOUD_SETS: Final = ("a", "c", "ab", "bc", "abc")
-MEMORY_BYTES: Final = 2 * GIB
-"""Of address space, more than there is already, beside an object that is larger."""
 UNKNOWN: Final = 9
 """The exit status of a change that may have taken effect."""
 MET: Final = ("store.json", "config", "names", "repository")
@@ -117,7 +111,7 @@ class Trial:
         self.cell.damage.apply(self.world)
         self._damaged = self._stored()
         self._restorable_before = before = {cloud: self._restorable(cloud) for cloud in CLOUDS}
-        with self.world.at_work(self.owner), _little_memory(self.cell.damage.name == "oversize"):
+        with self.world.at_work(self.owner), little_memory() if self.cell.damage.name == "oversize" else nullcontext():
             if self.cell.order == "look":
                 self._look()
                 self._push()
@@ -362,18 +356,3 @@ class Trial:
         for cloud in counted:
             if pushed.document["version"] not in self._restorable(cloud):
                 self.complain(f"the push was acknowledged, and bucket {cloud}, which counts, does not give it back")
-
-
-@contextmanager
-def _little_memory(wanted: bool) -> Iterator[None]:
-    if not wanted:
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    # A process that has run other tests before keeps the stacks of their threads and the pools of their allocators.
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_BYTES, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

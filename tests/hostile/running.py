@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 from skyhold.cli.exits import MEANINGS
 from skyhold.cli.main import main
+from skyhold.units import GIB
 
 DEADLINE_S: Final = 60.0
 """Of one command on folders. What takes longer hangs."""
+
+
+MEMORY_BYTES: Final = 2 * GIB
+"""Of address space, more than the process has already, beside an object or a reply that is larger."""
 
 
 class Hung(BaseException):
@@ -104,6 +111,19 @@ def _deadline(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, handler)
         if remaining_s:  # of a deadline around this one
             signal.setitimer(signal.ITIMER_REAL, max(0.01, remaining_s - (time.monotonic() - started_s)))
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Whatever runs in the block meets a `MemoryError` beyond `MEMORY_BYTES`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    # A process that has run other tests before keeps the stacks of their threads and the pools of their allocators.
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_BYTES, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def is_supported() -> bool:

@@ -194,8 +194,8 @@ def _with_hint(error: SkyholdError) -> str:
 
 
 def _segments(bucket: Bucket) -> list[str]:
-    """The keys of the index segments that a bucket holds. A listing that breaks off says nothing: the survey names a
-    bucket that does not answer."""
+    """The keys of the index segments that a bucket holds, or none where it does not list them to the end: what it
+    invents would be missed in every other bucket. The survey names a bucket that does not answer."""
     try:
         return [info.key for info in bucket.list(f"{INDEXES}/") if blob_name_of(info.key) is not None]
     except SkyholdError:
