@@ -384,6 +384,25 @@ def test_all_copies_damaged_is_told_and_not_returned(skyhold: Shell, pushed: str
     assert "Not mended:" in skyhold("repair", status=10).out
 
 
+def test_document_that_every_bucket_has_lost_hides_no_other_version(
+    skyhold: Shell, pushed: str, store: list[Path]
+) -> None:
+    documents = {path.name for path in (store[0] / "versions").rglob("*") if path.is_file()}
+    write_model(Path("model"), seed=7)
+    newer = skyhold("push", "fraud/scorer", "model", "-m", "Second", "--quiet").out.strip()
+    for bucket in store:
+        for path in (bucket / "versions").rglob("*"):
+            if path.name in documents:
+                path.unlink()
+    for arguments, shown in ((["log", "fraud/scorer"], newer), (["ref", "list", "fraud/scorer"], "branch/main")):
+        told = skyhold(*arguments, status=10)
+        assert shown[:10] in told.out
+        assert "(lost)" in told.out
+        assert told.err.count("skyhold repair") == 1
+    versions = json.loads(skyhold("log", "fraud/scorer", "--json", status=10).out)["versions"]
+    assert [bool(version["unread"]) for version in versions] == [False, True]
+
+
 def test_lost_majority_is_named_and_what_is_known_is_read_by_asking_for_it(
     skyhold: Shell, pushed: str, store: list[Path]
 ) -> None:

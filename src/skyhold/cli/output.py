@@ -87,6 +87,17 @@ class Output:
             repositories=[repository.to_json() for repository in unread],
         )
 
+    def refuse_lost(self, unread: Mapping[str, str]) -> None:
+        """End a command whose answer is there, and lacks what the documents of some versions say: why, by version."""
+        if unread:
+            version, fault = next(iter(unread.items()))
+            raise Corrupt(
+                f"The documents of {counted(len(unread), 'version')} cannot be read. {version[:10]}: {fault}",
+                code="versions_unread",
+                hint="Mend it, or see what is lost with it: skyhold repair",
+                versions=sorted(unread),
+            )
+
     def next_step(self, sentence: str) -> None:
         """What a person may want to do now; not for scripts."""
         if not self.json and not self.quiet:

@@ -19,6 +19,7 @@ def answer_refs(output: Output, repository: str, refs: Sequence[RefView], kind: 
         quiet=[ref.name.removeprefix(f"{kind}/") for ref in chosen],
         human=lambda: _tell_refs(repository, chosen),
     )
+    output.refuse_lost({ref.id: ref.unread for ref in chosen if ref.unread})
 
 
 def answer_moves(output: Output, repository: str, moves: Sequence[MoveView]) -> None:
@@ -37,7 +38,12 @@ def _tell_refs(repository: str, refs: Sequence[RefView]) -> None:
         line(f"{repository} has none yet")
         return
     rows = [
-        (marked(ref.name, "name"), marked(short(ref.version), "id"), ref.time, ref.message.partition("\n")[0])
+        (
+            marked(ref.name, "name"),
+            marked(short(ref.version), "id"),
+            ref.time,
+            "(lost)" if ref.unread else ref.message.partition("\n")[0],
+        )
         for ref in refs
     ]
     table(["ref", "version", "time", "message"], rows)

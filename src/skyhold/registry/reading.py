@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from skyhold.errors import NotFound
+from skyhold.errors import Corrupt, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection
 from skyhold.registry.names import Ref, parse_reference, refs_called
@@ -32,6 +32,14 @@ def find_ref(snapshot: Snapshot, name: str, repository: str) -> Ref:
 def open_document(session: Session, snapshot: Snapshot, digest: str) -> VersionDocument:
     """The document of a version. Raises `NotFound`, `Corrupt`."""
     return VersionDocument.decode(session.blobs.read("versions", snapshot.version(digest).document), digest)
+
+
+def document_or_fault(session: Session, snapshot: Snapshot, digest: str) -> tuple[VersionDocument | None, str]:
+    """The document of a version, or why no bucket gives it: what is lost of one version hides no other."""
+    try:
+        return open_document(session, snapshot, digest), ""
+    except Corrupt as error:
+        return None, error.message
 
 
 def open_version(session: Session, snapshot: Snapshot, digest: str) -> tuple[VersionDocument, VersionFiles]:

@@ -20,8 +20,8 @@ from skyhold.registry.names import Ref, parse_reference
 from skyhold.registry.pulling import Pulling, PullRequest, pull_version, stored_in
 from skyhold.registry.reading import (
     CatalogueSession,
+    document_or_fault,
     find_ref,
-    open_document,
     open_version,
     read_model_card,
     resolve_base,
@@ -204,16 +204,17 @@ class Repository:
                 standing.setdefault(str(state.version), []).append(str(state.ref))
             entries = []
             for entry in islice(walk_log(snapshot, digest, first_parent=first_parent), limit):
-                document = open_document(session, snapshot, entry.digest)
+                document, fault = document_or_fault(session, snapshot, entry.digest)
                 entries.append(
                     LogEntry(
                         entry.digest,
                         entry.parents,
-                        document.author,
+                        document.author if document else "",
                         entry.time,
-                        document.message,
+                        document.message if document else "",
                         tuple(standing.get(entry.digest, ())),
                         snapshot.metrics(entry.digest),
+                        fault,
                     )
                 )
             return entries
@@ -224,8 +225,9 @@ class Repository:
             views = []
             for state in snapshot.refs():
                 digest = str(state.version)
-                document = open_document(session, snapshot, digest)
-                views.append(RefView(str(state.ref), digest, document.time, document.message))
+                document, fault = document_or_fault(session, snapshot, digest)
+                message = document.message if document else ""
+                views.append(RefView(str(state.ref), digest, snapshot.version(digest).time, message, fault))
             return views
 
     def ref_names(self) -> list[str]:

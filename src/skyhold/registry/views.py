@@ -78,6 +78,8 @@ class RefView:
     version: str
     time: str
     message: str
+    unread: str = ""
+    """Why the version's document cannot be read, which has its message."""
 
     @property
     def id(self) -> str:
@@ -85,7 +87,7 @@ class RefView:
         return self.version[:PUBLIC_ID_CHARACTERS]
 
     def to_json(self) -> dict[str, object]:
-        return {"name": self.name, "id": self.id, "version": self.version, "time": self.time, "message": self.message}
+        return asdict(self) | {"id": self.id}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,8 @@ class LogEntry:
     message: str
     refs: tuple[str, ...]
     metrics: dict[str, float]
+    unread: str = ""
+    """Why the version's document cannot be read, which has its author and message."""
 
     @property
     def id(self) -> str:

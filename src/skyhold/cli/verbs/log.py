@@ -31,6 +31,7 @@ def command(session: Session, *, reference: Reference, first_parent: bool, limit
         entries = store.repository(reference.repository).log(reference.ref, first_parent=first_parent, limit=limit)
     document = {"repository": reference.repository, "versions": [entry.to_json() for entry in entries]}
     session.output.show(document, quiet=[entry.id for entry in entries], human=lambda: _tell(entries))
+    session.output.refuse_lost({entry.id: entry.unread for entry in entries if entry.unread})
 
 
 def _tell(entries: Sequence[LogEntry]) -> None:
@@ -41,7 +42,7 @@ def _tell(entries: Sequence[LogEntry]) -> None:
     history = [(entry.digest, tuple(p for p in entry.parents if p in shown)) for entry in entries]
     for entry, (row, below) in zip(entries, draw_graph(history), strict=True):
         refs = f" ({', '.join(entry.refs)})" if entry.refs else ""
-        subject = entry.message.partition("\n")[0] or "(no message)"
+        subject = "(lost)" if entry.unread else entry.message.partition("\n")[0] or "(no message)"
         metrics = "".join(f"  {name}={value:g}" for name, value in sorted(entry.metrics.items()))
         line(
             *(row, " ", marked(short(entry.digest), "id"), marked(refs, "name"), " ", subject, marked(metrics, "good")),
