@@ -121,12 +121,32 @@ def test_lost_reply_is_no_vote_until_it_is_read_back() -> None:
     assert round_.phase is Phase.DECIDED
 
 
-def test_value_that_every_voter_provably_refused_can_never_be_chosen() -> None:
+def test_value_that_every_voter_provably_lacks_can_never_be_chosen() -> None:
     round_, _ = step(prepared(), Proposal("new"))
     assert round_.exposed == {"A", "B"}
     round_, _ = step(round_, Refused("A"))
+    round_, _ = step(round_, Seen("A", "2", AcceptorState(Ballot(9, "c"), ONE, "old")))
     round_, _ = step(round_, Silent("B", Unavailable("throttled"), unsent=True))
     assert round_.exposed == set()
+
+
+@pytest.mark.parametrize(
+    "read_back",
+    [
+        Seen("A", "2", AcceptorState(THREE, TWO, "new")),
+        Seen("A", "3", AcceptorState(Ballot(9, "c"), TWO, "new")),
+        Seen("A", "4", AcceptorState(Ballot(9, "c"), Ballot(8, "c"), "what may be made of it")),
+        Silent("A", Unavailable("away")),
+    ],
+)
+def test_refused_put_may_have_taken_effect_until_it_is_read_back(read_back: Seen[str] | Silent) -> None:
+    """A proxy sent it twice, and the second was refused because of the first (seed 22851 of the simulation)."""
+    round_, _ = step(prepared(), Proposal("new"))
+    round_, effects = step(round_, Refused("A"))
+    assert effects == (Get("A"),)
+    assert "A" in round_.exposed
+    round_, _ = step(round_, read_back)
+    assert "A" in round_.exposed
 
 
 @pytest.mark.parametrize("later", [Refused("A"), Silent("A", Unavailable("away"), unsent=True)])

@@ -60,7 +60,7 @@ class Seat(Generic[V]):
 @dataclass(frozen=True, slots=True)
 class Round(Generic[V]):
     """One ballot. `following` is the ballot that an accept promises beside it. `exposed` are the acceptors that the
-    value was sent to and that are not known to have refused it: while there are none, it can never be chosen.
+    value was sent to and that are not known to lack it: while there are none, it can never be chosen.
     `plain`: there is one acceptor, whose conditional put needs no promise before it (a plain compare-and-set).
     `version_of` is the number of a value, which rises by one with each change."""
 
@@ -115,7 +115,8 @@ class Seen(Generic[V]):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A put provably had no effect (its condition was false). No vote either way."""
+    """The condition of a put was false. No vote either way. Whether it had an effect all the same is seen when the
+    acceptor is read again: what was sent twice on the way, as by a proxy, is refused because of its own effect."""
 
     voter: str
 
@@ -207,7 +208,9 @@ def step(round_: Round[V], event: Event[V]) -> tuple[Round[V], tuple[Effect[V], 
         unsure = seat.unsure or (isinstance(event, Lost) and round_.phase is not Phase.PREPARE)
         rereads = seat.rereads + 1
         seat = replace(seat, state=None, rereads=rereads, unsure=unsure, error=error, asked=False, late=False)
-    no_effect = isinstance(event, Refused) or (isinstance(event, Silent) and event.unsent)
+    # A refused put is read back. Who has accepted less than this ballot has never accepted it.
+    not_there = isinstance(event, Seen) and event.state.accepted < round_.ballot
+    no_effect = not_there or (isinstance(event, Silent) and event.unsent)
     exposed = round_.exposed - {event.voter} if no_effect and not seat.unsure else round_.exposed
     overtaken = _overtaken(round_, event)
     round_ = _concluded(replace(round_, seats={**round_.seats, event.voter: seat}, exposed=exposed))
