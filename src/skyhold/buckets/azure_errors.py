@@ -10,8 +10,8 @@ from typing import Any, Final
 import requests
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
-from skyhold.buckets.refusals import clock_skew, expired, is_skewed
-from skyhold.buckets.wire import checksum_refused, error_of_no_reply, parsed_date, truncated
+from skyhold.buckets.refusals import clock_skew, expired, is_skewed, parsed_date
+from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated
 from skyhold.errors import (
     Conflict,
     InvalidInput,

@@ -71,18 +71,23 @@ class Pace:
 
     def __init__(self, policy: RetryPolicy, bucket: str, key: str) -> None:
         self._policy, self._bucket, self._key = policy, bucket, key
-        self._began_s = time.monotonic()
+        self._waited_s = 0.0
         self._done_bytes = 0
 
-    def add(self, count_bytes: int) -> None:
-        """Count bytes that came. Raises `Unavailable` code `bucket_misbehaves` where they are too few by now."""
-        self._done_bytes += count_bytes
-        if time.monotonic() - self._began_s > self._policy.download_timeout_s(self._done_bytes):
+    def take(self, read: Callable[[], bytes]) -> bytes:
+        """The result of `read`, which waits for bytes; the time of who takes them does not count. Raises `Unavailable`
+        code `bucket_misbehaves` where too few have come by now."""
+        began_s = time.monotonic()
+        part = read()
+        self._waited_s += time.monotonic() - began_s
+        self._done_bytes += len(part)
+        if self._waited_s > self._policy.download_timeout_s(self._done_bytes):
             what = f"the object `{self._key}`" if self._key else "a reply"
             raise misbehaves(
                 self._bucket,
                 f"sends {what} at less than {self._policy.download_bytes_per_s_min} bytes a second",
             )
+        return part
 
 
 def below(bucket: str, prefix: str, name: str) -> str:

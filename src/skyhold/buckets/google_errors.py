@@ -8,8 +8,7 @@ from typing import Any, Final
 import requests
 from google.auth.exceptions import GoogleAuthError, TransportError
 
-from skyhold.buckets.refusals import clock_skew, is_skewed
-from skyhold.buckets.wire import parsed_date
+from skyhold.buckets.refusals import clock_skew, is_skewed, parsed_date
 from skyhold.errors import (
     Conflict,
     Corrupt,

@@ -44,19 +44,31 @@ class _Received(io.RawIOBase):
 
 
 class _Response(http.client.HTTPResponse):
-    """A reply whose headers have to come by `end_s`; then each wait has the limit that the connection had."""
+    """A reply whose headers have to come by `end_s`; then each part of its body comes within the limit that the
+    connection had on silence, also where a part is made of many (the sizes and trailers of chunks)."""
 
     def __init__(self, connected: socket.socket, *arguments: Any, end_s: float, **options: Any) -> None:
         super().__init__(connected, *arguments, **options)
-        self._connected, self._received = connected, _Received(connected, end_s)
+        self._silence_s, self._received = connected.gettimeout(), _Received(connected, end_s)
         self.fp.close()
         self.fp = io.BufferedReader(self._received, BUFFER_BYTES)
 
     def begin(self) -> None:
-        silence_s = self._connected.gettimeout()
-        super().begin()
-        self._received.end_s = None
-        self._connected.settimeout(silence_s)
+        try:
+            super().begin()
+        except (OSError, http.client.HTTPException):
+            raise
+        except Exception as error:  # of the parser of mail, which reads the headers
+            raise http.client.HTTPException("a reply whose headers cannot be read") from error
+
+    def _read_status(self) -> Any:
+        """`http.client` passes over 100 alone of the replies that announce another one."""
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        return version, 100 if 101 < status < 200 else status, reason
+
+    def read1(self, size: int = -1) -> bytes:
+        self._received.end_s = None if self._silence_s is None else time.monotonic() + self._silence_s
+        return super().read1(size)
 
 
 def reply_by(end_s: float) -> Any:
@@ -69,10 +81,24 @@ def reply_within(limit_s: float, wire: http.client.HTTPConnection) -> http.clien
     """The reply to what was sent, once its headers have come. Raises `TimeoutError`, and as `http.client` does."""
     wire.response_class = reply_by(time.monotonic() + limit_s)
     response = wire.getresponse()
-    if response.status < 300 and response.length is None and not response.chunked:
-        response.close()  # `http.client` takes the end of a connection among the headers for their end
-        raise http.client.IncompleteRead(b"")
+    if not _is_framed(response):
+        response.close()
+        raise http.client.HTTPException("a reply that does not say where it ends")
     return response
+
+
+def _is_framed(response: http.client.HTTPResponse) -> bool:
+    """Whether the headers say in one way where the reply ends: `http.client` takes the first of several lengths, the
+    end of a connection among the headers for theirs."""
+    sizes = response.headers.get_all("content-length", [])
+    codings = response.headers.get_all("transfer-encoding", [])
+    if response.status < 200 or response.headers.defects or len(sizes) + len(codings) > 1:
+        return False
+    if sizes:
+        size = sizes[0].strip()
+        plain = size.isascii() and size.isdigit() and len(size) < 20
+        return plain and (response.status != 204 or int(size) == 0)
+    return response.chunked or (not codings and (response.status >= 300 or response.status == 204))
 
 
 def cut(connected: socket.socket) -> None:
@@ -99,8 +125,8 @@ def within(deadline_s: float, put: Callable[[], str], bucket: str, key: str) -> 
     try:
         return done.result(timeout=deadline_s)
     except TimeoutError as error:
-        if done.done():
-            raise
+        if done.done():  # just now, or the attempt raised it
+            return done.result()
         raise OutcomeUnknown(
             f"Bucket `{bucket}` did not confirm the conditional put of `{key}` within {deadline_s:g} s",
             hint="Read the object back before you decide",

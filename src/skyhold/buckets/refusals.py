@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from skyhold.errors import PermissionDenied
@@ -37,6 +38,15 @@ def expired(bucket: str, **fields: object) -> PermissionDenied:
 def is_skewed(theirs: datetime | None) -> bool:
     """Whether the provider's clock, as a reply has just told it, is too far from this machine's."""
     return theirs is not None and abs((datetime.now(UTC) - theirs).total_seconds()) > SKEW_S_MAX
+
+
+def parsed_date(text: str) -> datetime | None:
+    """The time of a reply's Date, or None where it has none that can be read."""
+    try:
+        found = parsedate_to_datetime(text)
+        return found.astimezone(UTC) if found.tzinfo else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _text(time: datetime) -> str:

@@ -7,10 +7,10 @@ by its tag, where that is the MD5 of the body, or by the checksum that it repeat
 
 from __future__ import annotations
 
+import os
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from hashlib import sha256
 from typing import Any, Final
@@ -30,12 +30,21 @@ from skyhold.buckets.bucket import (
 )
 from skyhold.buckets.in_time import within
 from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.refusals import parsed_date
 from skyhold.buckets.retry import RetryPolicy, resuming, retrying
 from skyhold.buckets.rules import BucketRules
-from skyhold.buckets.s3_checksum import CHECKSUM, is_sealed_as, md5_in, md5_of, not_confirmed, stored_differently
+from skyhold.buckets.s3_checksum import (
+    CHECKSUM,
+    is_sealed_as,
+    md5_in,
+    md5_of,
+    not_confirmed,
+    stored_differently,
+    usable_tag,
+)
 from skyhold.buckets.s3_credentials import Source, key_source
-from skyhold.buckets.s3_errors import Request, error_of_no_reply, failure_of, to_error
-from skyhold.buckets.s3_http import NoReply, Reply, Wires
+from skyhold.buckets.s3_errors import Failure, Request, error_of_no_reply, failure_of, to_error
+from skyhold.buckets.s3_http import Closed, NoReply, Reply, Wires
 from skyhold.buckets.s3_listing import PAGE_BYTES_MAX, Page, in_order, page_query, read_page
 from skyhold.buckets.s3_options import endpoint_of
 from skyhold.buckets.s3_subresources import SUBRESOURCES, read_rules
@@ -57,7 +66,8 @@ class S3Bucket(Bucket):
         self._location = location
         self._policy = policy
         self._prefix = f"{location.prefix}/" if location.prefix else ""
-        self._opened: tuple[Wires, Source] | None = None
+        self._opened: dict[int, tuple[Wires, Source]] = {}
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"S3Bucket({self.url!r})"
@@ -83,7 +93,9 @@ class S3Bucket(Bucket):
             left = None if length is None else length - done_bytes
             request = Request(self.name, key, start + done_bytes, left, resumed=bool(tag))
             with self._get(request, {"if-match": tag} if tag else {}) as reply:
-                tag = tag or _tag_of(reply)
+                if tag and _tag_of(reply) != tag:  # a store that does not know the condition
+                    raise to_error(Failure(412), request)
+                tag = _tag_of(reply)
                 left_bytes = self._following_bytes(reply, request, OBJECT_BYTES_MAX)
                 pace = Pace(self._policy, self.name, key)
                 while left_bytes:
@@ -168,15 +180,13 @@ class S3Bucket(Bucket):
 
     def server_time(self) -> datetime | None:
         """The clock of the store, from the Date of a reply."""
-        date = self._told("versioning")[0].get("date", "")
-        try:
-            return parsedate_to_datetime(date) if date else None
-        except ValueError:
-            return None
+        return parsed_date(self._told("versioning")[0].get("date", ""))
 
     def close(self) -> None:
-        opened = self._opened
-        if opened is not None and opened[0].belong_here:
+        """End what is under way, too."""
+        self._closed = True
+        opened = self._opened.get(os.getpid())
+        if opened is not None:
             opened[0].close()
 
     # Requests
@@ -294,7 +304,7 @@ class S3Bucket(Bucket):
     def _call(self, request: Request, method: str, **sent: Any) -> Reply:
         """The reply to a request where it is a success, or says that nothing was modified."""
         reply = self._exchange(request, method, **sent)
-        if reply.status in {200, 204, 206, 304}:
+        if reply.status in _successes(method, sent.get("headers") or {}):
             return reply
         with reply:
             try:
@@ -313,16 +323,29 @@ class S3Bucket(Bucket):
             raise error_of_no_reply(error, request) from error
 
     def _here(self) -> tuple[Wires, Source]:
-        """The connections and keys of this process. Two threads that come first may both make them: either serves, so
-        no lock is needed that a fork could leave locked."""
-        opened = self._opened
-        if opened is None or not opened[0].belong_here:
-            opened = self._opened = Wires(endpoint_of(self._location), self._policy), key_source(self._location)
+        """The connections and keys of this process; a forked one leaves those of its parent alone. Two threads that
+        come first may both make them, and those of one are kept."""
+        process = os.getpid()
+        opened = self._opened.get(process)
+        if opened is None and not self._closed:
+            made = Wires(endpoint_of(self._location), self._policy), key_source(self._location)
+            opened = self._opened.setdefault(process, made)
+        if opened is None or self._closed:
+            if opened is not None:
+                opened[0].close()
+            raise error_of_no_reply(Closed(sent=False), Request(self.name, ""))
         return opened
 
 
+def _successes(method: str, headers: Mapping[str, str]) -> frozenset[int]:
+    """The statuses by which a request succeeds: a part where one was asked for, and none where a condition said so."""
+    if method != "GET":
+        return frozenset({200, 204})
+    return frozenset({206 if "range" in headers else 200, *({304} if "if-none-match" in headers else ())})
+
+
 def _tag_of(reply: Reply) -> str:
-    return reply.headers.get("etag", "")
+    return usable_tag(reply.headers.get("etag", ""))
 
 
 def _truncated(request: Request) -> Unavailable:

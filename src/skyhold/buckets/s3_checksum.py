@@ -32,6 +32,11 @@ def md5_in(tag: str) -> bytes:
     return bytes.fromhex(found[1]) if found else b""
 
 
+def usable_tag(text: str) -> str:
+    """A tag that a later request can name, or nothing."""
+    return text if text.isascii() and text.isprintable() else ""
+
+
 def is_sealed_as(digest: bytes, headers: Mapping[str, str]) -> bool:
     """Whether the reply to a put shows why its tag is no MD5, and repeats the SHA-256 of what was sent."""
     sealed = headers.get("x-amz-server-side-encryption", "").startswith("aws:kms") or _BY_CUSTOMER in headers

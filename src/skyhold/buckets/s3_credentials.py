@@ -94,7 +94,7 @@ def _from_botocore(location: BucketLocation, profile: str | None) -> Source:
     if profile is not None and not profile_settings(profile):
         raise _missing(location, f"there is no profile `{profile}`")
     try:
-        from botocore.exceptions import BotoCoreError
+        from botocore.exceptions import BotoCoreError, ClientError
         from botocore.session import Session
     except ModuleNotFoundError as error:
         raise InvalidInput(
@@ -107,7 +107,7 @@ def _from_botocore(location: BucketLocation, profile: str | None) -> Source:
     def asked(ask: Callable[[], Any]) -> Any:
         try:
             return ask()
-        except (BotoCoreError, OSError, ValueError) as error:
+        except (BotoCoreError, ClientError, OSError, ValueError) as error:
             # Its errors name what it asked, and no secret; without its cause all the same.
             raise _missing(location, f"{type(error).__name__}: {str(error)[:300]}") from None
 
@@ -117,7 +117,7 @@ def _from_botocore(location: BucketLocation, profile: str | None) -> Source:
 
     def keys() -> Keys:
         frozen = asked(found.get_frozen_credentials)  # it renews them by itself
-        return Keys(frozen.access_key, frozen.secret_key, frozen.token or "")
+        return _checked(location, Keys(frozen.access_key, frozen.secret_key, frozen.token or ""), "the role")
 
     return keys
 
@@ -125,7 +125,16 @@ def _from_botocore(location: BucketLocation, profile: str | None) -> Source:
 def _keys(location: BucketLocation, found: Mapping[str, str], source: str) -> Keys:
     if not found.get("access_key_id") or not found.get("secret_access_key"):
         raise _missing(location, f"{source} does not hold an access key id and a secret access key")
-    return Keys(found["access_key_id"], found["secret_access_key"], found.get("session_token") or "")
+    keys = Keys(found["access_key_id"], found["secret_access_key"], found.get("session_token") or "")
+    return _checked(location, keys, source)
+
+
+def _checked(location: BucketLocation, keys: Keys, source: str) -> Keys:
+    """Keys that a header can carry. An error of whoever finds out later would repeat them."""
+    parts = (keys.access_key_id, keys.secret_access_key, keys.session_token)
+    if not all(part.isascii() and part.isprintable() for part in parts):
+        raise _missing(location, f"{source} holds characters that no key has, such as the end of a line")
+    return keys
 
 
 def _missing(location: BucketLocation, reason: str) -> PermissionDenied:

@@ -89,8 +89,8 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes | None) -> F
 
 def _time(text: str) -> datetime | None:
     try:
-        return datetime.fromisoformat(text)
-    except ValueError:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
 
 
@@ -122,7 +122,10 @@ def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa
     """A definite answer of the store, or None. Nothing was changed by the request."""
     bucket, key, status, code = request.bucket, request.key, failure.status, failure.code
     where: dict[str, Any] = {"bucket": bucket, "key": key, "status": status, "s3_code": code}
-    if 300 <= status < 400:
+    if status < 300 or status == 304:
+        what = f"answers the request for {_what(key)} by a status that it cannot have ({status})"
+        return _unknown(request, what, where) or misbehaves(bucket, what)
+    if status < 400:
         return InvalidInput(
             f"Bucket `{bucket}` sends the request for {_what(key)} on to another address, which is not followed",
             code="request_refused",
@@ -175,7 +178,9 @@ def error_of_no_reply(error: NoReply, request: Request) -> SkyholdError:
     bucket, key = request.bucket, request.key
     where: dict[str, Any] = {"bucket": bucket, "key": key}
     if isinstance(error, Closed):
-        return Unavailable(f"Bucket `{bucket}` was closed before it had answered", code=CLOSED, **where)
+        what = "was closed before it had answered"
+        unknown = _unknown(request, what, where) if error.sent else None
+        return unknown or Unavailable(f"Bucket `{bucket}` {what}", code=CLOSED, **where)
     if not error.sent:
         return Unavailable(
             f"Bucket `{bucket}` cannot be reached ({error})",

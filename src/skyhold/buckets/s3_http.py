@@ -19,13 +19,14 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 from skyhold.buckets.bounded import Pace
-from skyhold.buckets.in_time import cut, reply_within
+from skyhold.buckets.in_time import cut, reply_by, reply_within
 from skyhold.buckets.retry import RetryPolicy
 from skyhold.buckets.s3_signing import Keys, path_of, query_of, signed_headers
 from skyhold.errors import InvalidInput
@@ -49,8 +50,8 @@ class NoReply(Exception):
 class Closed(NoReply):
     """The bucket was closed, here and by us."""
 
-    def __init__(self) -> None:
-        super().__init__("the bucket was closed", sent=True)
+    def __init__(self, *, sent: bool) -> None:
+        super().__init__("the bucket was closed", sent=sent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class Reply:
         self.status: Final = response.status
         self.headers: Final = {name.lower(): value for name, value in response.headers.items()}
         self._wires, self._wire, self._response = wires, wire, response
+        self._broken = False
 
     @property
     def announced_bytes(self) -> int | None:
@@ -79,17 +81,17 @@ class Reply:
         """The next `size_bytes` of the body as they come; fewer where it ends. Raises `NoReply`, and as `pace`."""
         left_bytes = size_bytes
         try:
-            while left_bytes > 0 and (part := self._response.read1(min(left_bytes, BLOCK_BYTES))):
-                pace.add(len(part))
+            while left_bytes > 0 and (part := pace.take(partial(self._response.read1, min(left_bytes, BLOCK_BYTES)))):
                 left_bytes -= len(part)
                 yield part
-        except (OSError, http.client.HTTPException) as error:
-            late = isinstance(error, TimeoutError)
-            raise NoReply(str(error) or type(error).__name__, sent=True, late=late) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:  # the last for the size of a chunk
+            self._wire.close()  # what else may come of it is no reply to another request
+            self._broken = True
+            raise _no_reply(error) from error
 
     def close(self) -> None:
         """Keep the connection for the next request where the reply was taken whole, else end it."""
-        whole = self._response.isclosed() or self._response.length == 0
+        whole = not self._broken and (self._response.isclosed() or self._response.length == 0)
         self._response.close()
         if whole and not self._response.will_close:
             self._wires.keep(self._wire)
@@ -112,7 +114,7 @@ class Wires:
         self._proxy = _proxy_of(self._parts)
         self._idle: list[http.client.HTTPConnection] = []
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a reply that is collected while it is held gives back its connection
         self._process = os.getpid()
         self._closed = False
 
@@ -154,16 +156,16 @@ class Wires:
             response = reply_within(limit_s, wire)
         except (OSError, http.client.HTTPException) as error:
             wire.close()
-            if self._closed:
-                raise Closed from error
-            late = isinstance(error, TimeoutError)
-            raise NoReply(str(error) or type(error).__name__, sent=True, late=late) from error
+            raise Closed(sent=True) if self._closed else _no_reply(error) from error
         except BaseException:
             wire.close()
             raise
         return Reply(self, wire, response)
 
     def keep(self, wire: http.client.HTTPConnection) -> None:
+        if not self.belong_here:
+            wire.close()
+            return
         with self._lock:
             if not self._closed and len(self._idle) < CONNECTIONS_KEPT:
                 self._idle.append(wire)
@@ -208,7 +210,7 @@ class Wires:
         while True:
             with self._lock:
                 if self._closed:
-                    raise Closed
+                    raise Closed(sent=False)
                 wire = self._idle.pop() if self._idle else None
             if wire is None:
                 return self._connected()
@@ -226,23 +228,31 @@ class Wires:
             wire = http.client.HTTPSConnection(host, port, timeout=limit_s, context=tls)
             if self._proxy:
                 wire.set_tunnel(self._parts.hostname or "", self._parts.port or 443, _proxy_headers(self._proxy))
+        wire.response_class = reply_by(time.monotonic() + limit_s)  # a proxy's to CONNECT
         try:
             wire.connect()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last for a name that is none
             wire.close()
-            raise NoReply(str(error) or type(error).__name__, sent=False) from error
+            raise _no_reply(error, sent=False) from error
         with self._lock:
             self._sockets.add(wire.sock)
             closed = self._closed
         if closed:
             wire.close()
-            raise Closed
+            raise Closed(sent=False)
         return wire
+
+
+def _no_reply(error: Exception, *, sent: bool = True) -> NoReply:
+    reason = (str(error) or type(error).__name__)[:200]
+    return NoReply(reason, sent=sent, late=isinstance(error, TimeoutError))
 
 
 def _is_idle(wire: http.client.HTTPConnection) -> bool:
     """Whether a kept connection still stands: nothing came, no end either."""
     connected = wire.sock
+    if isinstance(connected, ssl.SSLSocket) and connected.pending():
+        return False
     try:
         connected.settimeout(0.0)
         socket.socket.recv(connected, 1, socket.MSG_PEEK)  # TLS has no such look at what is there
@@ -259,10 +269,14 @@ def _proxy_of(parts: SplitResult) -> SplitResult | None:
     named = proxies.get(parts.scheme) or proxies.get("all")
     if not named or proxy_bypass(parts.netloc):
         return None
-    proxy = urlsplit(named if "://" in named else f"http://{named}")
-    if proxy.scheme != "http" or not proxy.hostname:
+    try:
+        proxy = urlsplit(named if "://" in named else f"http://{named}")
+        usable = proxy.scheme == "http" and bool(proxy.hostname) and (proxy.port or 80) > 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise InvalidInput(
-            f"The proxy that the environment names for {parts.scheme}:// is of a kind that S3 buckets cannot use",
+            f"The proxy that the environment names for {parts.scheme}:// is none that S3 buckets can use",
             code="unsupported_proxy",
             hint=f"Name one as http://host:port in {parts.scheme}_proxy, or this host in no_proxy",
         )

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 
 from skyhold.buckets.bounded import below
 from skyhold.buckets.bucket import ObjectInfo
-from skyhold.buckets.s3_checksum import md5_in
+from skyhold.buckets.s3_checksum import md5_in, usable_tag
 from skyhold.buckets.s3_xml import NoDocument, child_text, local, parsed
 from skyhold.errors import Corrupt
 
@@ -57,9 +57,9 @@ def read_page(body: bytes | bytearray, bucket: str, prefix: str) -> Page:
 
 def _info(entry: Element, bucket: str, prefix: str, decoded: Callable[[str], str]) -> ObjectInfo:
     key = below(bucket, prefix, decoded(child_text(entry, "Key")))
-    tag = child_text(entry, "ETag")
+    tag, size = usable_tag(child_text(entry, "ETag")), child_text(entry, "Size")
     modified_at = datetime.fromisoformat(child_text(entry, "LastModified"))
-    return ObjectInfo(key, int(child_text(entry, "Size")), tag, modified_at, tag, md5_in(tag))
+    return ObjectInfo(key, int(size) if size.isascii() else -1, tag, modified_at, tag, md5_in(tag))
 
 
 def in_order(bucket: str, found: Iterator[ObjectInfo]) -> Iterator[ObjectInfo]:
@@ -68,7 +68,7 @@ def in_order(bucket: str, found: Iterator[ObjectInfo]) -> Iterator[ObjectInfo]:
     for info in found:
         if info.key <= previous:
             raise Corrupt(
-                f"Bucket `{bucket}` lists `{info.key[:80]}` after `{previous[:80]}`: its listings are not in the order"
+                f"Bucket `{bucket}` lists {info.key[:80]!a} after {previous[:80]!a}: its listings are not in the order"
                 " of S3",
                 code="listing_out_of_order",
                 hint="Use another store or prefix; names that differ in `-`, `.` and `/` only cannot be listed there",

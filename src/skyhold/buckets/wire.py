@@ -10,8 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator
-from datetime import datetime
-from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Final
 
 import requests
@@ -44,10 +43,9 @@ def arriving(response: requests.Response, size_bytes: int, pace: Pace) -> Iterat
     """The next `size_bytes` of a reply's body as they come, as they were sent; fewer where it ends."""
     left_bytes = size_bytes
     while left_bytes > 0:
-        part: bytes = response.raw.read1(min(left_bytes, PART_BYTES), decode_content=False)
+        part = pace.take(partial(response.raw.read1, min(left_bytes, PART_BYTES), decode_content=False))
         if not part:
             return
-        pace.add(len(part))
         left_bytes -= len(part)
         yield part
 
@@ -116,14 +114,6 @@ def never_sent(error: BaseException) -> bool:
     if isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
         return True
     return isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
-
-
-def parsed_date(text: str) -> datetime | None:
-    """The time of a reply's Date, or None where it has none that can be read."""
-    try:
-        return parsedate_to_datetime(text)
-    except (TypeError, ValueError):
-        return None
 
 
 def checksum_refused(bucket: str, key: str) -> Corrupt:

@@ -46,9 +46,11 @@ class Mutant:
 MUTANTS = {
     "a put whose reply was lost counts as refused, as a client library that retries it reports": Mutant(
         1,
-        "voter.py",
-        "        except OutcomeUnknown:\n            return Lost(name)",
-        "        except OutcomeUnknown:\n            return Refused(name)",
+        "paxos.py",
+        "    no_effect = not_there or (isinstance(event, Silent) and event.unsent)\n"
+        "    exposed = round_.exposed - {event.voter} if no_effect and not seat.unsure else round_.exposed\n",
+        "    no_effect = isinstance(event, Refused | Lost) or (isinstance(event, Silent) and event.unsent)\n"
+        "    exposed = round_.exposed - {event.voter} if no_effect else round_.exposed\n",
         600,
     ),
     "a failed compare-and-set is answered without completing its round": Mutant(
