@@ -18,7 +18,8 @@ from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG, NAMES
 from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.retiring import newest_of
-from skyhold.errors import Corrupt, SkyholdError, Unavailable
+from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
+from skyhold.registry.voting import bring_up
 from skyhold.units import Buffer
 from tests.consensus.epochs import REPOSITORY, Epochs
 from tests.consensus.fixtures import FlakyBucket, bucket_registers, new_buckets, wait_until_at_rest
@@ -152,9 +153,10 @@ def test_retired_register_is_never_decided_again_by_whoever_still_works_in_its_e
         flip(bucket, REPOSITORY)
     intact = [bytes(bucket.read(object_key(1, REPOSITORY))) for bucket in epochs.clouds]
     retire(epochs.open(b"1"), REPOSITORY)
-    with pytest.raises(Corrupt) as caught:
+    # What it has sent was refused, and cannot be read back: whether a recovery finds it nobody knows.
+    with pytest.raises((Corrupt, OutcomeUnknown)) as caught:
         old.compare_and_set(REPOSITORY, 1, b"two", "b")
-    assert caught.value.code == "register_damaged"
+    assert caught.value.code in {"register_damaged", "no_majority"}
     # One whose bytes come back as they were is alone.
     epochs.clouds[2].write(object_key(1, REPOSITORY), intact[2])
     for process in (old, epochs.process()):
@@ -195,7 +197,8 @@ def test_change_that_is_acknowledged_between_the_look_and_the_put_of_a_retiremen
 def test_config_that_was_retired_begins_the_next_epoch_and_the_first_to_seal_names_decides_which() -> None:
     epochs = BucketEpochs()
     process = written(epochs, b"one")
-    wait_until_at_rest(process.current, CONFIG)  # type: ignore[arg-type]
+    assert isinstance(process.current, BucketRegisters)
+    assert bring_up(process.current, [CONFIG])
     for bucket in epochs.clouds[1:]:
         flip(bucket, CONFIG)
     with pytest.raises(Corrupt) as caught:
