@@ -44,22 +44,21 @@ servers: ## Build the real servers of the tests into a cache folder outside the 
 
 # Left out is what needs a server, and what says little of a Python for the time it takes: documents, the demo, the house,
 # torture, the lying server, the second reader, the shells that complete, and the simulation, whose clock and network
-# are its own. Of the cells of damage each kind has one. The end-to-end tests, half of the time, are run by the newest
-# Python alone, and by CI's own.
-ELSEWHERE := $(addprefix --ignore=tests/,benchmarks demo docs house torture test_second_reader.py cli/test_completion.py \
+# are its own. Of the cells of damage each kind has one. The end-to-end tests, half of the time, are run by CI's own Python
+# alone.
+ELSEWHERE := $(addprefix --ignore=tests/,benchmarks demo docs endtoend house torture test_second_reader.py cli/test_completion.py \
 	hostile/test_lying_server.py consensus/test_simulation.py)
 
 test-pythons: $(STAMP) ## Run the tests that need no server on every other Python from 3.11 on that this machine has
-	@ours=$$($(BIN)/python -c '$(VERSION)'); newest=$$(tools/pythons | tail -1); for python in $$(tools/pythons); do \
+	@ours=$$($(BIN)/python -c '$(VERSION)'); for python in $$(tools/pythons); do \
 		version=$$($$python -c '$(VERSION)'); \
 		[ "$$version" != "$$ours" ] || continue; \
-		without=$$([ "$$python" = "$$newest" ] || echo --ignore=tests/endtoend); \
-		echo "Python $$version, $$python $$without"; \
-		$(MAKE) --no-print-directory test-python PYTHON=$$python VENV=.venvs/$$version EXTRAS=dev WITHOUT="$$without" || exit 1; \
+		echo "Python $$version, $$python"; \
+		$(MAKE) --no-print-directory test-python PYTHON=$$python VENV=.venvs/$$version EXTRAS=dev || exit 1; \
 	done
 
 test-python: $(STAMP)
-	SKYHOLD_REQUIRE_ALL= SKYHOLD_SERVERS=/nonexistent SKYHOLD_HOSTILE_CELLS=17 $(PYTEST) $(ELSEWHERE) $(WITHOUT)
+	SKYHOLD_REQUIRE_ALL= SKYHOLD_SERVERS=/nonexistent SKYHOLD_HOSTILE_CELLS=17 $(PYTEST) $(ELSEWHERE)
 
 check: lint types contracts ## Lint, types and import contracts
 
