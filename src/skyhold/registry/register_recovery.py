@@ -35,7 +35,7 @@ from skyhold.registry.damage import created_registers
 from skyhold.registry.opening import remember
 from skyhold.registry.reconfiguring import spread
 from skyhold.registry.root import Root, register_key
-from skyhold.registry.voting import bring_up
+from skyhold.registry.voting import bring_up_all
 from skyhold.storage.configuration import decode_configuration
 from skyhold.storage.epoch import encode_epoch, next_epoch
 from skyhold.storage.policy import Policy
@@ -355,5 +355,4 @@ def _begin_next(connection: Connection, before: BucketRegisters, key: str) -> No
             registers.advance(following)
     remember(connection)
     spread(connection)
-    if isinstance(registers.current, BucketRegisters):
-        bring_up(registers.current, registers.current.list())  # no voter that answers lags behind the recovery
+    bring_up_all(registers.current)

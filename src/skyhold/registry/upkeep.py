@@ -21,7 +21,7 @@ from skyhold.registry.reconfiguring import admit_again, begin_anew, spread
 from skyhold.registry.register_copies import examine_registers
 from skyhold.registry.restoring import restore_all
 from skyhold.registry.verification import Look, doubt, look_at, pack_copies, to_json, with_way_out
-from skyhold.registry.voting import bring_up
+from skyhold.registry.voting import bring_up, bring_up_all
 from skyhold.storage.names import pack_id_of
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Progress
@@ -250,9 +250,7 @@ def _mend_registers(connection: Connection, look: Look, report: RepairReport) ->
         if not report.dry_run:
             begin_anew(connection)
             report.epoch = connection.document.engine.term
-            registers = connection.registers.current
-            if isinstance(registers, BucketRegisters):
-                bring_up(registers, registers.list())
+            bring_up_all(connection.registers.current)
     except SkyholdError as error:
         report.failed += [(finding, with_way_out(error)) for finding in lost]
     else:

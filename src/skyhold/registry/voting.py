@@ -15,7 +15,7 @@ from skyhold.consensus.carrying import CONFIG, NAMES
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.no_majority import NOT_TO_BE_HAD
 from skyhold.consensus.parallel import at_once
-from skyhold.consensus.register import Known
+from skyhold.consensus.register import Known, Registers
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.storage.store_document import ETCD
@@ -161,6 +161,14 @@ def bring_up(registers: BucketRegisters, keys: Iterable[str]) -> bool:
         if not left:
             return True
     return False
+
+
+def bring_up_all(registers: Registers) -> None:
+    """As `bring_up`, of every register of an epoch that has just begun, so that no voter lags behind its beginning. It
+    has begun in any case: what cannot be read now is named by who looks at it."""
+    if isinstance(registers, BucketRegisters):
+        with suppress(SkyholdError):
+            bring_up(registers, registers.list())
 
 
 def is_level(shown: Shown) -> bool:
