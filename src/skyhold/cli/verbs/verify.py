@@ -56,7 +56,7 @@ def command(session: Session, *, deep: bool, repository: str | None) -> None:
         report.unreachable,
         report.damage,
         report.remedy,
-        lagging=list(report.lagging) if only_missing else (),
+        lagging=[name for name, lag in report.lagging.items() if lag.missing] if only_missing else (),
         losses=report.losses,
     )
 
