@@ -8,6 +8,7 @@ import pytest
 
 from skyhold.cli.voting import last_decision
 from skyhold.consensus.acceptor import Ballot, promise
+from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.carrying import NAMES
 from skyhold.consensus.paxos import Get, Put, Seen
 from skyhold.registry.voting import Decision, EngineStatus, _decision
@@ -21,6 +22,13 @@ def voters() -> Iterator[list[FlakyBucket]]:
     ada = bucket_registers(buckets, writer="ada")
     ada.compare_and_set(NAMES, 0, b"one", "a")
     ada.compare_and_set(NAMES, 1, b"two", "b")
+    for number in range(100):  # until the voter that is slowest has accepted it under the ballot of the others
+        shown = [
+            held.state.accepted if isinstance(held, AcceptorObject) else None for held in ada.inspect(NAMES).values()
+        ]
+        if None not in shown and len(set(shown)) == 1:
+            break
+        ada.outcome(NAMES, f"level-{number}")
     ada.close()
     yield buckets
 
