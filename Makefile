@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml requirements.txt
 	touch $(STAMP)
 
 
-.PHONY: help setup demo demo-read test test-all test-pythons test-python check format types contracts lint golden reference servers sim spec hostile torture bench clean
+.PHONY: help setup demo demo-read test test-alone test-all test-pythons test-python check format types contracts lint golden reference servers sim spec hostile torture bench clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ demo-read: $(STAMP) ## Restore what the demo stored with the second reader, whic
 
 test: $(STAMP) ## Run the tests; those that need a server that is missing skip and name it
 	$(PYTEST)
+
+test-alone: $(STAMP) ## Run the few tests that failed last once more, with nothing beside them
+	$(if $(ROOM),PYTEST_DEBUG_TEMPROOT=$(ROOM)) $(BIN)/python tools/alone
 
 test-all: $(STAMP) servers ## Run the tests with every real server; a skip fails
 	SKYHOLD_REQUIRE_ALL=1 $(PYTEST)
@@ -58,7 +61,8 @@ test-pythons: $(STAMP) ## Run the tests that need no server on every other Pytho
 	done
 
 test-python: $(STAMP)
-	SKYHOLD_REQUIRE_ALL= SKYHOLD_SERVERS=/nonexistent SKYHOLD_HOSTILE_CELLS=17 $(PYTEST) $(ELSEWHERE)
+	export SKYHOLD_REQUIRE_ALL= SKYHOLD_SERVERS=/nonexistent SKYHOLD_HOSTILE_CELLS=17; \
+		$(PYTEST) $(ELSEWHERE) || $(if $(ROOM),PYTEST_DEBUG_TEMPROOT=$(ROOM)) $(BIN)/python tools/alone
 
 check: lint types contracts ## Lint, types and import contracts
 

@@ -67,8 +67,12 @@ def test_init_killed_at_any_bucket_call_can_be_run_again(scene: Scene, engine: s
 def test_killed_init_is_undone_bucket_by_bucket_in_whatever_stores_they_go(scene: Scene) -> None:
     calls = init_in_child(scene, None)
     assert calls is not None
-    shutil.rmtree(scene.place / "clouds")
-    assert init_in_child(scene, calls) is None
+    for number in range(calls, calls - 50, -1):  # at its last call, of which there are not always as many
+        shutil.rmtree(scene.place / "clouds")
+        if init_in_child(scene, number) is None:
+            break
+    else:
+        pytest.fail(f"no init of some {calls} calls was killed")
     a, b, c = scene.clouds()
     skyhold.init([a]).close()
     skyhold.init([c, b]).close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 
@@ -37,7 +38,8 @@ class Worker:
     def signal(self, number: int) -> None:
         """Send it a signal, unless it was killed: its process id may be another's by now."""
         if self.process is not None and self.process.is_alive() and self.process.pid is not None:
-            os.kill(self.process.pid, number)
+            with suppress(ProcessLookupError):  # it ended just now
+                os.kill(self.process.pid, number)
 
     def kill(self) -> None:
         if self.process is not None:
