@@ -178,7 +178,7 @@ class World:
             register = Catalogue(session.registers, session.blobs).open(TARGET)
             snapshot = register.read()
             _, files = open_version(session, snapshot, head.digest)
-            nodes = list(snapshot.map.node_names())
+            way = snapshot.map.way_to(f"version/{head.digest}")  # every command needs it, whatever the digests are
             attached = [item.blob for item in snapshot.attached(head.digest) if item.blob]
             blobs = dict.fromkeys(files.blobs())
             packs = [pack_key(pack) for pack in files.pack_ids()]
@@ -189,7 +189,7 @@ class World:
             "layout": blob_key("layouts", head.layout),
             "page": next(blob_key(folder, name) for folder, name in blobs if folder == "pages"),
             "tensors": next(blob_key(folder, name) for folder, name in blobs if folder == "tensors"),
-            "node": blob_key("nodes", nodes[-1]),
+            "node": blob_key("nodes", way[-1]),
             "attachment": blob_key("attachments", attached[-1]),  # type: ignore[arg-type]
         }
         self.subjects = {"store.json": "store.json", **of_head}
