@@ -7,7 +7,9 @@ EXTRAS ?= dev,demo
 VERSION := import sys; print(*sys.version_info[:3], sep=".")
 # The folders of the tests, in memory where there is room: they make thousands of small stores, each write durable.
 ROOM   := $(shell [ -w /dev/shm ] && [ "$$(df --output=avail /dev/shm 2> /dev/null | tail -1)" -gt 4000000 ] && echo /dev/shm)
-PYTEST := $(if $(ROOM),PYTEST_DEBUG_TEMPROOT=$(ROOM)) $(BIN)/python -m pytest -n 2 --dist worksteal -q
+PYTHON_OF_TESTS := $(if $(ROOM),PYTEST_DEBUG_TEMPROOT=$(ROOM)) $(BIN)/python
+PYTEST := $(PYTHON_OF_TESTS) -m pytest -n 2 --dist worksteal -q
+ALONE  := $(PYTHON_OF_TESTS) tools/alone
 
 .DEFAULT_GOAL := help
 
@@ -37,7 +39,7 @@ test: $(STAMP) ## Run the tests; those that need a server that is missing skip a
 	$(PYTEST)
 
 test-alone: $(STAMP) ## Run the few tests that failed last once more, with nothing beside them
-	$(if $(ROOM),PYTEST_DEBUG_TEMPROOT=$(ROOM)) $(BIN)/python tools/alone
+	$(ALONE)
 
 test-all: $(STAMP) servers ## Run the tests with every real server; a skip fails
 	SKYHOLD_REQUIRE_ALL=1 $(PYTEST)
@@ -62,7 +64,7 @@ test-pythons: $(STAMP) ## Run the tests that need no server on every other Pytho
 
 test-python: $(STAMP)
 	export SKYHOLD_REQUIRE_ALL= SKYHOLD_SERVERS=/nonexistent SKYHOLD_HOSTILE_CELLS=17; \
-		$(PYTEST) $(ELSEWHERE) || $(if $(ROOM),PYTEST_DEBUG_TEMPROOT=$(ROOM)) $(BIN)/python tools/alone
+		$(PYTEST) $(ELSEWHERE) || $(ALONE)
 
 check: lint types contracts ## Lint, types and import contracts
 

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import skyhold as library
 from skyhold.storage.parts import part_path
 from skyhold.storage.version_files import FileEntry
 from tests.cli.models import contents, write_model
 from tests.cli.running import Shell, run_on_terminal
+from tests.endtoend.stores import level
 
 CLOUDS = ("a", "b", "c")
 
@@ -430,14 +432,15 @@ def test_folder_says_that_it_has_no_rules(skyhold: Shell, store: list[Path]) -> 
 
 
 def test_lost_cloud_is_not_noticed_and_comes_back(skyhold: Shell, pushed: list[str], store: list[Path]) -> None:
+    with library.open(str(store[0])) as opened:
+        level(opened)  # else who reads `config` without b may have it decided once more, for c
     shutil.rmtree(store[1])
     skyhold("pull", "fraud/scorer@v2", "restored")
     run = skyhold("push", "fraud/scorer", write_model(Path("model"), seed=7), "-m", "While b is away")
     assert "lagging: b" in run.out
     told = skyhold("status").out
     assert "2 of 3 voters answer, 2 are needed" in told
-    # Of `config` where its founder had not waited for c: who reads it without b has it decided once more.
-    assert re.search(r"Last decision: register (names, version 2|config, version 1), at ", told)
+    assert "Last decision: register names, version 2, at " in told
     of_a, of_b = (next(line for line in told.splitlines() if line.startswith(f"{name} ")) for name in "ab")
     assert re.search(r"names \d+, config \d+ +current", of_a)
     assert "takes no part" in of_b
