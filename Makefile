@@ -9,7 +9,8 @@ VERSION := import sys; print(*sys.version_info[:3], sep=".")
 ROOM   := $(shell [ -w /dev/shm ] && [ "$$(df --output=avail /dev/shm 2> /dev/null | tail -1)" -gt 4000000 ] && echo /dev/shm)
 PYTHON_OF_TESTS := $(if $(ROOM),PYTEST_DEBUG_TEMPROOT=$(ROOM)) $(BIN)/python
 PYTEST := $(PYTHON_OF_TESTS) -m pytest -n 2 --dist worksteal -q
-ALONE  := $(PYTHON_OF_TESTS) tools/alone
+# After a run that came to its end (1: with tests that failed), not after one that was broken off.
+OR_ALONE := || { [ $$? -eq 1 ] && $(PYTHON_OF_TESTS) tools/alone; }
 
 .DEFAULT_GOAL := help
 
@@ -22,7 +23,7 @@ $(STAMP): pyproject.toml requirements.txt
 	touch $(STAMP)
 
 
-.PHONY: help setup demo demo-read test test-alone test-all test-pythons test-python check format types contracts lint golden reference servers sim spec hostile torture bench clean
+.PHONY: help setup demo demo-read test test-all test-pythons test-python check format types contracts lint golden reference servers sim spec hostile torture bench clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,11 +36,8 @@ demo: $(STAMP) ## Run the main job on real models and three folders that stand i
 demo-read: $(STAMP) ## Restore what the demo stored with the second reader, which knows docs/format.md alone
 	$(BIN)/python tools/second_reader.py --verify demo-output/clouds/*
 
-test: $(STAMP) ## Run the tests; those that need a server that is missing skip and name it
-	$(PYTEST)
-
-test-alone: $(STAMP) ## Run the few tests that failed last once more, with nothing beside them
-	$(ALONE)
+test: $(STAMP) ## Run the tests; those that need a server that is missing skip and name it (AGAIN=1: a few that fail once more, alone)
+	$(PYTEST) $(if $(AGAIN),$(OR_ALONE))
 
 test-all: $(STAMP) servers ## Run the tests with every real server; a skip fails
 	SKYHOLD_REQUIRE_ALL=1 $(PYTEST)
@@ -64,7 +62,7 @@ test-pythons: $(STAMP) ## Run the tests that need no server on every other Pytho
 
 test-python: $(STAMP)
 	export SKYHOLD_REQUIRE_ALL= SKYHOLD_SERVERS=/nonexistent SKYHOLD_HOSTILE_CELLS=17; \
-		$(PYTEST) $(ELSEWHERE) || $(ALONE)
+		$(PYTEST) $(ELSEWHERE) $(OR_ALONE)
 
 check: lint types contracts ## Lint, types and import contracts
 
