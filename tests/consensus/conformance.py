@@ -100,7 +100,17 @@ class RegistersConformance(ABC):
         assert registers.read(KEY) == Versioned(1, incompressible)
 
     @pytest.mark.parametrize(
-        "key", ["", "Config", "config/", "repository/", "repository/../x", "repository/" + "A" * 32]
+        "key",
+        [
+            "",
+            "Config",
+            "config/",
+            "repository/",
+            "repository/../x",
+            "repository/" + "A" * 32,
+            "document/x",
+            "cluster/" + "a" * 32,
+        ],
     )
     def test_key_outside_the_grammar_is_refused(self, registers: Registers, key: str) -> None:
         with pytest.raises(InvalidInput, match="register key"):
@@ -114,9 +124,11 @@ class RegistersConformance(ABC):
             registers.compare_and_set(KEY, 0, b"x", operation_id)
 
     def test_list_names_the_registers_of_a_prefix_in_order(self, registers: Registers) -> None:
-        for key in ("names", "repository/" + "f" * 32, KEY, "config"):
+        document = "document/" + "0a" * 16
+        for key in ("names", document, "repository/" + "f" * 32, KEY, "config"):
             registers.compare_and_set(key, 0, b"x", "a")
-        assert registers.list() == ["config", "names", KEY, "repository/" + "f" * 32]
+        assert registers.list() == ["config", document, "names", KEY, "repository/" + "f" * 32]
+        assert registers.list("document/") == [document]
         assert registers.list("repository/") == [KEY, "repository/" + "f" * 32]
         assert registers.list("repository/ff") == ["repository/" + "f" * 32]
 

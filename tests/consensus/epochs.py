@@ -14,13 +14,13 @@ from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import PermissionDenied, SkyholdError
 from tests.consensus.fixtures import FlakyBucket, bucket_registers, new_buckets
 
-REPOSITORY = "repository/" + "0" * 32
+REPOSITORY, DOCUMENT = "repository/" + "0" * 32, "document/" + "0" * 32
 
 
 class Epochs(Succession):
     """In a dict, in buckets, in SQLite, and again. `listed` are the keys that `names` is said to list."""
 
-    def __init__(self, keys: Sequence[str] = (REPOSITORY,)) -> None:
+    def __init__(self, keys: Sequence[str] = (REPOSITORY, DOCUMENT)) -> None:
         self.keys = keys
         self.buckets: dict[int, list[FlakyBucket]] = {}
         self.newest = 1

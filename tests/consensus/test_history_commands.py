@@ -26,6 +26,7 @@ def test_history_of_a_seed_is_written_and_judged(tmp_path: Path, capsys: pytest.
     assert {line["register"]: (line["verdict"], line["watch"]) for line in lines} == {
         "names": ("ok", None),
         "repository/" + "5" * 32: ("ok", None),
+        "document/" + "7" * 32: ("ok", None),
     }
 
 

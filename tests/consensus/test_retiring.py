@@ -31,7 +31,7 @@ class BucketEpochs(Epochs):
     """Every epoch in the same three buckets, whose `names` lists `created` registers."""
 
     def __init__(self, created: bool = True) -> None:
-        super().__init__()
+        super().__init__((REPOSITORY,))
         self.clouds = new_buckets()
         self.created = created
 
@@ -254,22 +254,24 @@ def test_no_acknowledged_change_is_lost_where_a_register_is_retired_again_and_ag
     writers = [threading.Thread(target=write, args=(writer,)) for writer in range(3)]
     for thread in writers:
         thread.start()
-    for epoch in range(1, 6):
-        until_s = time.monotonic() + 30.0
-        while len(acknowledged) < 3 * epoch and time.monotonic() < until_s:  # so that a busy machine writes as well
-            time.sleep(0.01)
-        time.sleep(dice.random() * 0.1)
-        with suppress(SkyholdError):
-            flip(dice.choice(epochs.clouds), REPOSITORY, epoch)
-        retire(epochs.open(b"%d" % epoch), REPOSITORY)
-        with suppress(Unavailable):  # writers that are in the next epoch already may be faster, again and again
-            epochs.process(epoch).advance(lambda _, following=epoch + 1: b"%d" % following)  # type: ignore[misc]
-        while epochs.newest == epoch:
-            with suppress(Unavailable):
-                epochs.process(epoch).read(NAMES)
-    over.set()
-    for thread in writers:
-        thread.join()
+    try:
+        for epoch in range(1, 6):
+            until_s = time.monotonic() + 30.0
+            while len(acknowledged) < 3 * epoch and time.monotonic() < until_s:  # so that a busy machine writes as well
+                time.sleep(0.01)
+            time.sleep(dice.random() * 0.1)
+            with suppress(SkyholdError):
+                flip(dice.choice(epochs.clouds), REPOSITORY, epoch)
+            retire(epochs.open(b"%d" % epoch), REPOSITORY)
+            with suppress(Unavailable):  # writers that are in the next epoch already may be faster, again and again
+                epochs.process(epoch).advance(lambda _, following=epoch + 1: b"%d" % following)  # type: ignore[misc]
+            while epochs.newest == epoch:
+                with suppress(Unavailable):
+                    epochs.process(epoch).read(NAMES)
+    finally:
+        over.set()
+        for thread in writers:
+            thread.join()
     changes = {change.value.version: change for change in epochs.process().changes(REPOSITORY)}
     first = min(changes)
     assert epochs.newest == 6

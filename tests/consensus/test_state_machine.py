@@ -17,7 +17,7 @@ from skyhold.errors import Conflict
 from tests.consensus.epochs import REPOSITORY, Epochs
 from tests.consensus.fixtures import bucket_registers, new_buckets
 
-keys = st.sampled_from(["config", "names", "repository/" + "0" * 32])
+keys = st.sampled_from(["config", "names", "repository/" + "0" * 32, "document/" + "0" * 32])
 data = st.binary(min_size=1, max_size=8)
 operation_ids = st.integers(0, 40).map(str)
 steps_back = st.integers(-1, 2)

@@ -32,7 +32,7 @@ FOLDER: Final = "registers"
 ACCEPTOR_BYTES_MAX: Final = 2 * MIB
 """More than `CHANGES_KEPT` changes of `DATA_BYTES_MAX` take, with a configuration after a seal."""
 _PROPOSER: Final = re.compile(r"[0-9a-f]{32}")
-_OBJECT: Final = re.compile(r"registers/([0-9a-f]{8})/(?:(config|names)|repository-([0-9a-f]{32}))")
+_OBJECT: Final = re.compile(r"registers/([0-9a-f]{8})/(config|names|(?:repository|document)-[0-9a-f]{32})")
 _FIELDS: Final = frozenset({"key", "epoch", "promised", "accepted", "changes", "decided", "nonce", "writer", "time"})
 _CHANGE_FIELDS: Final = frozenset({"version", "bytes", "next_bytes", "operation"})
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
@@ -65,7 +65,7 @@ def parse_object_key(name: str) -> tuple[int, str] | None:
     match = _OBJECT.fullmatch(name)
     if match is None:
         return None
-    return int(match[1], 16), match[2] or f"repository/{match[3]}"
+    return int(match[1], 16), match[2].replace("-", "/")
 
 
 def encode_acceptor(held: AcceptorObject, epoch: int, key: str, voter: str, keys: FrameKeys) -> bytes:

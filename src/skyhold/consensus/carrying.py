@@ -16,6 +16,9 @@ from skyhold.errors import Conflict, Corrupt, SkyholdError, Unavailable
 CONFIG: Final = "config"
 NAMES: Final = "names"
 SEAL_ATTEMPTS_MAX: Final = 64
+REGISTERS_AT_ONCE: Final = 64
+"""That a move carries: each takes some five rounds of the voters, one after the other, and every change of the store
+waits for the last. More than these the threads of one process do not keep busy."""
 
 
 class Succession(ABC):
@@ -39,9 +42,12 @@ class Succession(ABC):
     def entered(self, next_configuration: bytes) -> None:
         """That epoch has begun, and is worked in from now on. Called under a lock: it must not use the registers."""
 
+    def check_writable(self) -> None:  # noqa: B027 - not every succession has something to say
+        """Raise where this program must not change anything in the present epoch. Called before every change."""
+
     def each(self, task: Callable[[str], None], keys: Sequence[str]) -> None:
         """Do a task for every key, in any order. Several processes that finish one change share the work so."""
-        at_once(task, random.sample(keys, len(keys)), "epoch")
+        at_once(task, random.sample(keys, len(keys)), "epoch", calls=REGISTERS_AT_ONCE)
 
 
 def carry_over(epoch: Registers, following: Registers, next_configuration: bytes, succession: Succession) -> None:
@@ -158,7 +164,7 @@ def compare(epoch: Registers, following: Registers) -> Carried:
         return len(ended), same
 
     keys = epoch.list()
-    found = at_once(carried, keys, "compare")
+    found = at_once(carried, keys, "compare", calls=REGISTERS_AT_ONCE)
     return Carried(
         sum(changes > 0 for changes, _ in found),
         sum(changes for changes, _ in found),

@@ -105,6 +105,7 @@ class EpochRegisters(Registers):
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
         for _ in range(EPOCHS_MAX):
             epoch = self._current
+            self.check_writable()
             try:
                 return epoch.compare_and_set(key, expected_version, data, operation_id)
             except Conflict as conflict:
@@ -181,6 +182,7 @@ class EpochRegisters(Registers):
         """
         for _ in range(SEAL_ATTEMPTS_MAX):
             epoch = self._current
+            self.check_writable()
             value = epoch.read(CONFIG)
             if value is None:
                 raise Corrupt("The store has no configuration", code="registers_missing")
@@ -216,6 +218,10 @@ class EpochRegisters(Registers):
             self._refuse_used(following)
         self._follow(epoch, following)
         return following
+
+    def check_writable(self) -> None:
+        """As `Succession.check_writable`."""
+        self._succession.check_writable()
 
     def close(self) -> None:
         with ExitStack() as closing:  # one that raises keeps none open; of several errors the first epoch's is raised

@@ -24,7 +24,7 @@ FORMAT: Final = 1
 _FIELDS: Final = frozenset(
     {"format", "version", "data_bytes", "next_configuration_bytes", "operations", "writer", "time"}
 )
-_REGISTER: Final = re.compile(r"(config|names|repository/[0-9a-f]{32})/(head|fence)")
+_REGISTER: Final = re.compile(r"(config|names|(?:repository|document)/[0-9a-f]{32})/(head|fence)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.register import Change, Registers, Resync, Versioned, membership_changed
@@ -17,18 +17,26 @@ class PinnedRegisters(Registers):
     and has no effect then.
     """
 
-    def __init__(self, epochs: EpochRegisters) -> None:
+    def __init__(
+        self, epochs: EpochRegisters, changed: Callable[[str, int], None] = lambda _key, _version: None
+    ) -> None:
+        """`changed(key, version)` is called after every change that took effect, as far as is known."""
         self._epochs = epochs
+        self._changed = changed
         self._epoch = epochs.current
         self._configured = self._epoch.configured()
 
     def compare_and_set(self, key: str, expected_version: int, data: bytes, operation_id: str) -> Versioned:
         if self._epochs.current is self._epoch:
+            self._epochs.check_writable()
             try:
-                return self._epoch.compare_and_set_in(self._configured, key, expected_version, data, operation_id)
+                value = self._epoch.compare_and_set_in(self._configured, key, expected_version, data, operation_id)
             except Conflict as conflict:
                 if conflict.code != "register_sealed":
                     raise
+            else:
+                self._changed(key, value.version)
+                return value
         earlier = self._epochs.outcome(key, operation_id)
         if earlier is not None:
             return earlier

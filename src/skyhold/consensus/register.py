@@ -25,7 +25,7 @@ VERSION_MAX: Final = 2**53 - 1
 """What canonical JSON can hold."""
 MEMBERSHIP_CHANGED: Final = "membership_changed"
 
-_KEY: Final = re.compile(r"config|names|repository/[0-9a-f]{32}")
+_KEY: Final = re.compile(r"config|names|(?:repository|document)/[0-9a-f]{32}")
 _OPERATION_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -83,8 +83,8 @@ class Known:
 class Registers(ABC):
     """All registers of one store, in one engine. Thread-safe.
 
-    Keys are `config`, `names` and `repository/<32 hex>`. Every read is linearizable: it sees each change that was
-    acknowledged before it began. Common errors of every method: `Unavailable` (no effect; try again),
+    Keys are `config`, `names`, `repository/<32 hex>` and `document/<32 hex>`. Every read is linearizable: it sees each
+    change that was acknowledged before it began. Common errors of every method: `Unavailable` (no effect; try again),
     `PermissionDenied`, `QuotaExceeded`, `Corrupt`, and `InvalidInput` for a malformed argument.
     """
 
@@ -192,11 +192,16 @@ class Registers(ABC):
         """Release connections. The registers must not be used afterwards."""
 
 
+def is_register_key(text: str) -> bool:
+    """Whether a text is the key of a register."""
+    return _KEY.fullmatch(text) is not None
+
+
 def check_register_key(key: str) -> str:
     """Return `key`, or raise `InvalidInput` for one that is not of the grammar."""
-    if _KEY.fullmatch(key) is None:
+    if not is_register_key(key):
         raise InvalidInput(
-            f"Expected a register key (`config`, `names` or `repository/<32 hex>`) but got {key!r}",
+            f"Expected a register key (`config`, `names`, `repository/<id>` or `document/<id>`) but got {key!r}",
             code="invalid_register_key",
             key=key,
         )

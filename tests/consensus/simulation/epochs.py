@@ -19,7 +19,7 @@ from tests.consensus.histories.history import Move, Operation, Unknown
 from tests.consensus.simulation.clouds import Cloud, Network, SimulatedBucket
 from tests.consensus.simulation.world import Process, SimulatedLock, SimulatedRuntime, World
 
-KEY_NAMES = ("names", "repository/" + "5" * 32)
+KEY_NAMES = ("names", "repository/" + "5" * 32, "document/" + "7" * 32)
 """The registers under test: `names`, and one that it lists as soon as it is made."""
 DEADLINE_S = 20
 
