@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from skyhold.errors import SkyholdError
+    from skyhold.registry.access import connect, init, open, recover
     from skyhold.registry.repository import Repository
-    from skyhold.registry.store import Store, connect, init, open, recover
-    from skyhold.registry.views import Version
+    from skyhold.registry.store import Store
+    from skyhold.registry.views import EventView, Version
+    from skyhold.registry.watching import ResyncNeeded
     from skyhold.storage.policy import Policy
     from skyhold.storage.progress import Progress
 
 __all__ = [
+    "EventView",
     "Policy",
     "Progress",
     "Repository",
+    "ResyncNeeded",
     "SkyholdError",
     "Store",
     "Version",
@@ -32,16 +36,18 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EventView": "skyhold.registry.views",
     "Policy": "skyhold.storage.policy",
     "Progress": "skyhold.storage.progress",
     "Repository": "skyhold.registry.repository",
+    "ResyncNeeded": "skyhold.registry.watching",
     "SkyholdError": "skyhold.errors",
     "Store": "skyhold.registry.store",
     "Version": "skyhold.registry.views",
-    "connect": "skyhold.registry.store",
-    "init": "skyhold.registry.store",
-    "open": "skyhold.registry.store",
-    "recover": "skyhold.registry.store",
+    "connect": "skyhold.registry.access",
+    "init": "skyhold.registry.access",
+    "open": "skyhold.registry.access",
+    "recover": "skyhold.registry.access",
 }
 
 

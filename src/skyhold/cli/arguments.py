@@ -36,6 +36,13 @@ class Reference(NamedTuple):
     def __str__(self) -> str:
         return f"{self.repository}@{self.ref}"
 
+    @property
+    def is_digest(self) -> bool:
+        """Whether it is a version's full digest, or its id of 40 characters."""
+        from skyhold.registry.names import is_full_id
+
+        return is_full_id(self.ref)
+
 
 class ReferenceType(click.ParamType):  # type: ignore[type-arg]  # generic in the newest Click only
     """`team/name@REF`; without `@REF` it means the branch `main`, unless `ref_needed`."""
@@ -152,7 +159,7 @@ def author_option() -> click.Option:
 
 
 def reason_option() -> click.Option:
-    return click.Option(["--reason"], metavar="TEXT", default="", help="Why; kept with the move.")
+    return click.Option(["--reason"], metavar="TEXT", default="", help="Why; stored with the event.")
 
 
 def yes_option() -> click.Option:

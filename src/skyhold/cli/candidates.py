@@ -43,13 +43,13 @@ def offering(find: Callable[[Store, click.Context, str], Candidates]) -> Complet
 
 @contextmanager
 def _store(ctx: click.Context) -> Iterator[Store]:
-    from skyhold.registry import store
+    from skyhold.registry import access
 
     given, outer = ctx.params, ctx.find_root().params
     url, config = given.get("store_url") or outer.get("store"), given.get("config_file") or outer.get("config")
     session = Session(Output(quiet=True), url, config)
     settings = session.settings()
-    with store.open(session.url(settings), settings=settings) as opened:
+    with access.open(session.url(settings), settings=settings) as opened:
         yield opened
 
 

@@ -45,14 +45,17 @@ class Session:
             given["SKYHOLD_INSECURE_KEY_FILE"] = "true"
         return load_settings({**os.environ, **given})
 
-    def store(self) -> Store:
-        """The store of `--store`, else of the settings, else the only one that this machine knows. Close it."""
-        from skyhold.registry import store
+    def store(self, *, offline: bool = False) -> Store:
+        """The store of `--store`, else of the settings, else the only one that this machine knows. Close it. `offline`
+        is as in `skyhold.open`."""
+        from skyhold.registry import access
 
         settings = self.settings()
         url = self.url(settings)
         max_age_s = math.inf if self.stale else None
-        opened = self.unseal(settings, lambda settings: store.open(url, settings=settings, max_age_s=max_age_s))
+        opened = self.unseal(
+            settings, lambda settings: access.open(url, settings=settings, max_age_s=max_age_s, offline=offline)
+        )
         if self.stale:
             self.output.watch(opened)
         return opened

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from skyhold.storage.survey import Finding
 
 _PARENTHESIS: Final = re.compile(r" \([^()]*\)")
+FOUND_BY: Final = {
+    "bucket": "the refs in one bucket, which no majority has confirmed",
+    "cache": "this machine's cache; the refs were not read",
+}
+"""How a version that was given by its digest was found, where no majority of the voters named it."""
 SHOWN_MAX: Final = 20
 """More findings than a person reads are counted; `--json` has them all."""
 

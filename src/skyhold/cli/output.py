@@ -54,6 +54,13 @@ class Output:
         else:
             human()
 
+    def line(self, document: Mapping[str, object], human: str) -> None:
+        """Show one of several results that come one after the other: one line each, in JSON one object each."""
+        import json
+
+        click.echo(json.dumps(document).replace("\x7f", "\\u007f") if self.json else printable(human))
+        sys.stdout.flush()
+
     def tell_stale(self) -> None:
         """Say on stderr what an answer rests on that may not be the newest."""
         label = click.style("stale:", fg="yellow")

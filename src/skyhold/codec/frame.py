@@ -50,6 +50,8 @@ class Kind(IntEnum):
     REGISTER = 10
     TENSORS = 11
     ACCEPTOR = 12
+    RECORD = 13
+    BELL = 14
 
 
 @dataclass(frozen=True, slots=True, repr=False)

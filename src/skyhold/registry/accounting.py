@@ -27,6 +27,8 @@ from skyhold.storage.survey import Finding
 NAMED_MAX: Final = 1_000
 """How many objects of a bucket are named that are none of the store's, or of no use to it; all are counted."""
 _SCRATCH: Final = ".skyhold-check/"
+RESERVED: Final = frozenset(("observed", "journal", "windows", "bell"))
+"""The first parts of keys of objects that only report something: no guarantee depends on them."""
 
 Place = Literal["referenced", "unreferenced", "unknown"]
 
@@ -144,7 +146,7 @@ def _account(
             reason = _why_closed(connection, bucket, key, incarnations)
             if reason is not None:
                 accounts.name(name, key, reason)
-        elif key.startswith(_SCRATCH):
+        elif key.startswith(_SCRATCH) or key.partition("/")[0] in RESERVED:
             found.unreferenced += 1
         else:
             found.unknown += 1

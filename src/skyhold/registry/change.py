@@ -1,7 +1,8 @@
-"""A change of a repository: refs, versions and attachments that take effect together, and the rules that it obeys.
+"""A change of a repository: refs, versions, attachments and records that take effect together, and the rules that it
+obeys.
 
 `plan` is the whole decision: it takes the state that the register holds and gives the state that it should hold, or
-refuses. It is run again on the newer state where somebody else changed the register meanwhile.
+refuses. It is run again on the newer state where another process changed the register in the meantime.
 """
 
 from __future__ import annotations
@@ -9,33 +10,33 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Final
 
 from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound
-from skyhold.registry.graph import is_ancestor
+from skyhold.registry.event import Origin, check_length
+from skyhold.registry.following import advance, targeted
+from skyhold.registry.graph import generation_after, is_ancestor
+from skyhold.registry.history import move_in
 from skyhold.registry.names import Ref, RefKind, check_digest, check_new_ref
-from skyhold.registry.root import Root, next_chain
-from skyhold.registry.snapshot import RefState, Snapshot, VersionEntry
-from skyhold.registry.time import check_time
-from skyhold.storage.canonical import Json, canonical, check_text
+from skyhold.registry.record import ANY, RecordUpdate, plan_records
+from skyhold.registry.root import Root
+from skyhold.registry.snapshot import NewVersion, RefState, Snapshot, VersionEntry, sequence_in
+from skyhold.storage.canonical import Json, canonical
 
-ANY: Final = "any"
-AUTHOR_BYTES_MAX: Final = 256
-REASON_BYTES_MAX: Final = 1024
 ATTACHMENT_BYTES_MAX: Final = 1024 * 1024
 _INLINE_BYTES_MAX: Final = 1024
 _ATTACHMENT_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_./@-]){0,95}")
-
-AttachmentKind = Literal["metric", "note", "signature"]
+_ATTACHMENT_KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
 @dataclass(frozen=True, slots=True)
 class RefUpdate:
     """Set a ref to a version, or delete it (None).
 
-    `expected` is the version where it must stand now: a digest, None (it must not exist) or `ANY`. `force` lets a
-    branch move to a version that does not descend from the one before; no force moves a tag.
+    `expected` is the version that it must point to now: a digest, None (it must not exist) or `ANY`. `force` lets a
+    branch move to a version that does not descend from the one before, and a ref be deleted that something follows; no
+    force moves a tag.
     """
 
     ref: Ref
@@ -46,15 +47,18 @@ class RefUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A metric (a number), note or signature (texts of at most 1 MiB) to attach to a version."""
+    """Something to attach to a version: a `metric` is a number; a `note`, or any other kind (`signature`,
+    `attestation`, `profile`, `evaluation`, …), is a text of at most 1 MiB."""
 
     version: str
-    kind: AttachmentKind
+    kind: str
     name: str
     value: str | float
 
     def __post_init__(self) -> None:
         check_digest(self.version)
+        if _ATTACHMENT_KIND.fullmatch(self.kind) is None:
+            raise InvalidInput(f"Expected a kind of attachment but got {self.kind!r}", code="invalid_name")
         if _ATTACHMENT_NAME.fullmatch(self.name) is None:
             raise InvalidInput(f"Expected the name of a {self.kind} but got {self.name!r}", code="invalid_name")
         if self.kind == "metric":
@@ -67,37 +71,37 @@ class Attachment:
                 f"Expected text for {self.kind} `{self.name}` but got {self.value!r}", code="invalid_text"
             )
         else:
-            _check_length(self.value, f"{self.kind} `{self.name}`", ATTACHMENT_BYTES_MAX)
+            check_length(self.value, f"{self.kind} `{self.name}`", ATTACHMENT_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What takes effect together, by whom, when (RFC 3339, UTC) and why.
+    """What takes effect together, as one event of this origin.
 
     `gc_epoch` is the epoch that was noted before the first look-up of what the versions are made of (format.md, 12);
-    a change that adds versions must give it. `policy` is that under which they are durable (None: whatever it is).
-    `relaid` are digests of `versions` that get the layout given, also where they are there with another one.
+    a change that adds versions, or records with blobs, must give it. `policy` is that under which they are durable
+    (None: any). `relaid` are the digests of those `versions` that get the given layout even where the repository has
+    them with another one.
     """
 
-    author: str
-    time: str
-    reason: str = ""
+    origin: Origin
     refs: tuple[RefUpdate, ...] = ()
-    versions: tuple[VersionEntry, ...] = ()
+    versions: tuple[NewVersion, ...] = ()
     attachments: tuple[Attachment, ...] = ()
+    records: tuple[RecordUpdate, ...] = ()
     gc_epoch: int | None = None
     policy: Json | None = None
     relaid: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        check_time(self.time)
-        _check_length(self.author, "the author", AUTHOR_BYTES_MAX)
-        _check_length(self.reason, "the reason of a move", REASON_BYTES_MAX)
         if len({update.ref for update in self.refs}) != len(self.refs):
             raise InvalidInput("A change names one ref twice", code="ref_named_twice")
-        if self.versions and self.gc_epoch is None:
+        if len({update.key for update in self.records}) != len(self.records):
+            raise InvalidInput("A change names one record twice", code="record_named_twice")
+        blobs = any(update.value and update.value.get("blobs") for update in self.records)
+        if (self.versions or blobs) and self.gc_epoch is None:
             raise InvalidInput(
-                "A change that adds versions must carry the gc epoch it began in", code="gc_epoch_needed"
+                "A change that adds versions or blobs must carry the gc epoch it began in", code="gc_epoch_needed"
             )
 
 
@@ -108,34 +112,17 @@ def plan(snapshot: Snapshot, change: Change) -> Snapshot | None:
     (`tag_exists`, `ref_name_taken`), `NotFound` (`repository_deleted`, `version_not_found`, `ref_not_found`),
     `InvalidInput`. Nothing has taken effect then.
     """
-    root = snapshot.root
-    _check_begun(root, change)
+    _check_begun(snapshot.root, change)
     entries: dict[str, object | None] = {}
     added = _add_versions(snapshot, change, entries)
-    moves, chain = root.moves, root.chain
-    for update in change.refs:
-        state = _checked(snapshot, change, update, added)
-        if update.version == (state.version if state else None):
-            continue
-        moves += 1
-        move: Json = {
-            "ref": str(update.ref),
-            "old": state.version if state else None,
-            "new": update.version,
-            "author": change.author,
-            "time": change.time,
-            "reason": change.reason,
-            "previous": state.move if state else None,
-        }
-        chain = next_chain(chain, move)
-        entries[f"move/{moves:016x}"] = {**move, "chain": chain}
-        entries[f"ref/{update.ref}"] = {"version": update.version, "move": moves}
-    _attach(snapshot, change, added, entries)
-    if not entries:
-        return None
-    map_ = snapshot.map.update(entries)
-    root = replace(root, moves=moves, chain=chain, map=map_.to_json())
-    return Snapshot(root, snapshot.register_version + 1, snapshot.blobs, map_)
+    what = [version.to_json() for version in added.values() if version.key in entries]
+    moves = _move_refs(snapshot, change, added, entries)
+    records = [targeted(snapshot.map, entries, update) for update in change.records]
+    what += moves + plan_records(snapshot.map, records, entries)
+    moved = {update.ref: update.force for update in change.refs if f"ref/{update.ref}" in entries}
+    what += advance(snapshot.map, entries, moved, {ref for ref, force in moved.items() if force})
+    what += _attach(snapshot, change, added, entries)
+    return snapshot.after(change.origin, what, entries) if what else None
 
 
 def check(snapshot: Snapshot, change: Change) -> None:
@@ -144,6 +131,22 @@ def check(snapshot: Snapshot, change: Change) -> None:
     added = _add_versions(snapshot, change, {})
     for update in change.refs:
         _checked(snapshot, change, update, added)
+
+
+def _move_refs(
+    snapshot: Snapshot, change: Change, added: Mapping[str, VersionEntry], entries: dict[str, object | None]
+) -> list[Json]:
+    """Enter the refs that move; returns the parts of the event. `previous` is the event of the ref's move before."""
+    moves: list[Json] = []
+    for update in change.refs:
+        state = _checked(snapshot, change, update, added)
+        old = state.version if state else None
+        if update.version == old:
+            continue
+        previous = state.event if state else None
+        moves.append({"kind": "ref", "ref": str(update.ref), "old": old, "new": update.version, "previous": previous})
+        entries[f"ref/{update.ref}"] = {"version": update.version, "event": snapshot.root.events + 1}
+    return moves
 
 
 def _check_begun(root: Root, change: Change) -> None:
@@ -173,26 +176,29 @@ def _check_begun(root: Root, change: Change) -> None:
 def _add_versions(snapshot: Snapshot, change: Change, entries: dict[str, object | None]) -> dict[str, VersionEntry]:
     """Enter the versions that are not there yet; a version that is there keeps its layout, unless it is relaid."""
     added: dict[str, VersionEntry] = {}
+    sequence = snapshot.root.events + 1
     for version in change.versions:
+        parents, events = [], []
         for parent in version.parents:
-            if parent not in added and not snapshot.has_version(parent):
+            event = sequence if f"version/{parent}" in entries else snapshot.version_event(parent)
+            if event is None:
                 raise NotFound(
                     f"Parent {parent[:12]} of version {version.public_id} is not in the repository",
                     code="version_not_found",
                     hint="Push the parent first",
                 )
-        added[version.digest] = version
+            parents.append(added.get(parent) or snapshot.version(parent))
+            events.append(event)
+        entry = version.placed(generation_after(parents), tuple(events))
+        added[version.digest] = entry
         if version.digest in change.relaid or not snapshot.has_version(version.digest):
-            entries[f"version/{version.digest}"] = {
-                "document": version.document,
-                "layout": version.layout,
-                "parents": list(version.parents),
-                "time": version.time,
-            }
+            entries[entry.key] = {"event": sequence}
     return added
 
 
-def _checked(snapshot: Snapshot, change: Change, update: RefUpdate, added: dict[str, VersionEntry]) -> RefState | None:
+def _checked(
+    snapshot: Snapshot, change: Change, update: RefUpdate, added: Mapping[str, VersionEntry]
+) -> RefState | None:
     """The state of the ref before the update, or the error that refuses it."""
     state = snapshot.ref_state(update.ref)
     old, new = (state.version if state else None), update.version
@@ -211,37 +217,37 @@ def _checked(snapshot: Snapshot, change: Change, update: RefUpdate, added: dict[
     if update.ref.kind is RefKind.TAG:
         _check_tag(snapshot, update, state)
     elif update.ref.kind is RefKind.BRANCH and old is not None and not update.force:
-
-        def parents(digest: str) -> tuple[str, ...]:
-            return (added.get(digest) or snapshot.version(digest)).parents
-
-        if not is_ancestor(old, new, parents):
-            raise Conflict(
-                f"Branch `{update.ref.name}` stands at {old[:12]}, which does not come before {new[:12]}; "
-                "nothing was changed",
-                code="not_fast_forward",
-                hint=f"Take {old[:12]} as a parent, or move the branch with --force",
-                ref=str(update.ref),
-                current=old,
-            )
+        _check_forward(snapshot, update.ref, old, new, added)
     return state
+
+
+def _check_forward(snapshot: Snapshot, ref: Ref, old: str, new: str, added: Mapping[str, VersionEntry]) -> None:
+    """A branch moves only to a version that descends from the one it points to."""
+    if not is_ancestor(old, new, lambda digest: added.get(digest) or snapshot.version(digest)):
+        raise Conflict(
+            f"Branch `{ref.name}` points to {old[:12]}, which does not come before {new[:12]}; nothing was changed",
+            code="not_fast_forward",
+            hint=f"Take {old[:12]} as a parent, or move the branch with --force",
+            ref=str(ref),
+            current=old,
+        )
 
 
 def _check_tag(snapshot: Snapshot, update: RefUpdate, state: RefState | None) -> None:
     """A tag never moves, also not by way of a deletion."""
     if state is None:
         return
-    stood = state.version
-    if stood is None:
-        deletion = snapshot.map.get(f"move/{state.move:016x}")
-        stood = deletion.get("old") if isinstance(deletion, dict) else None
-    if stood != update.version:
+    current = state.version
+    if current is None:
+        deletion = move_in(snapshot.log.read(state.event), update.ref)
+        current = deletion.old if deletion else None
+    if current != update.version:
         raise AlreadyExists(
-            f"Tag `{update.ref.name}` names version {str(stood)[:12]}, and a tag never moves; nothing was changed",
+            f"Tag `{update.ref.name}` names version {str(current)[:12]}, and a tag never moves; nothing was changed",
             code="tag_exists",
             hint="Choose another tag, or use an alias, which may move",
             ref=str(update.ref),
-            current=stood,
+            current=current,
         )
 
 
@@ -266,16 +272,18 @@ def _check_name_free(snapshot: Snapshot, change: Change, ref: Ref) -> None:
 
 
 def _attach(
-    snapshot: Snapshot, change: Change, added: dict[str, VersionEntry], entries: dict[str, object | None]
-) -> None:
+    snapshot: Snapshot, change: Change, added: Mapping[str, VersionEntry], entries: dict[str, object | None]
+) -> list[Json]:
+    """Enter what is attached; returns the parts of the event."""
     next_sequence: dict[str, int] = {}
+    first: dict[str, int] = {}
     for attachment in change.attachments:
         digest = attachment.version
         if digest not in next_sequence:
             if digest not in added:
                 snapshot.version(digest)
             last = snapshot.map.last(f"attached/{digest}/")
-            next_sequence[digest] = int(last[0].rpartition("/")[2], 16) + 1 if last else 1
+            first[digest] = next_sequence[digest] = sequence_in(last[0]) + 1 if last else 1
         value: object = attachment.value
         if len(canonical(value)) > _INLINE_BYTES_MAX:
             value = {"blob": snapshot.blobs.write("attachments", str(value).encode())}
@@ -283,18 +291,22 @@ def _attach(
             "kind": attachment.kind,
             "name": attachment.name,
             "value": value,
-            "author": change.author,
-            "time": change.time,
+            "author": change.origin.author,
+            "time": change.origin.time,
         }
         next_sequence[digest] += 1
+    return [
+        {"kind": "attached", "version": digest, "first": begin, "count": next_sequence[digest] - begin}
+        for digest, begin in first.items()
+    ]
 
 
 def _moved(update: RefUpdate, old: str | None) -> Conflict:
     kind, name = update.ref.kind, update.ref.name
-    stands = f"stands at {old[:12]}" if old else "does not exist"
-    expected = f"at {update.expected[:12]}" if update.expected else "not to exist"
+    points = f"points to {old[:12]}" if old else "does not exist"
+    expected = f"to point to {update.expected[:12]}" if update.expected else "not to exist"
     return Conflict(
-        f"{kind.capitalize()} `{name}` {stands} but was expected {expected}: somebody else moved it; "
+        f"{kind.capitalize()} `{name}` {points} but was expected {expected}: it was moved in the meantime; "
         "nothing was changed",
         code="ref_moved",
         hint="See who with `skyhold ref history`, then decide again",
@@ -302,14 +314,6 @@ def _moved(update: RefUpdate, old: str | None) -> Conflict:
         expected=update.expected,
         current=old,
     )
-
-
-def _check_length(text: str, what: str, bytes_max: int) -> None:
-    check_text(text, what)
-    if len(text.encode()) > bytes_max:
-        raise InvalidInput(
-            f"Expected {what} of at most {bytes_max} bytes but got {len(text.encode())}", code="too_long"
-        )
 
 
 def attachments(digest: str, metrics: Mapping[str, float], notes: Sequence[str]) -> list[Attachment]:

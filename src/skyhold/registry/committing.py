@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,12 @@ from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import Change, RefUpdate, attachments
 from skyhold.registry.connection import Connection, new_operation_id, pause
+from skyhold.registry.event import PERSON, Origin, event_key
 from skyhold.registry.names import Ref, RefKind, check_new_ref, is_version_prefix
 from skyhold.registry.reading import open_document, open_version
+from skyhold.registry.record import blobs_of
 from skyhold.registry.session import Session
-from skyhold.registry.snapshot import Snapshot, VersionEntry
+from skyhold.registry.snapshot import NewVersion, Snapshot
 from skyhold.registry.time import now
 from skyhold.registry.version import FileEntry, Lineage, VersionDocument
 from skyhold.storage.canonical import Json
@@ -29,6 +32,8 @@ from skyhold.storage.push import Push, Pushed
 from skyhold.storage.reuse import Reused, ensure_durable, mend_blobs
 from skyhold.storage.version_files import VersionFiles
 
+REASON_CHARACTERS: Final = 160
+"""The most characters of the reason of a push's event, which contains its message: each may take six bytes in JSON."""
 PENDING: Final = "0" * 64
 """The digest of a version that is not made yet."""
 
@@ -40,6 +45,7 @@ class PushRequest:
     path: Path
     message: str = ""
     author: str = ""
+    actor: str = PERSON
     branch: str = "main"
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -50,6 +56,7 @@ class PushRequest:
     data: tuple[str, ...] = ()
     code: tuple[str, ...] = ()
     bases: tuple[tuple[str, str], ...] = ()
+    relation: str = ""
     expected_parent: str | None = None
     dry_run: bool = False
     without_optimizer: bool = False
@@ -94,11 +101,11 @@ class PushRequest:
             parents=() if parent is None else (parent,),
             parameters=dict(self.parameters),
             metadata=dict(self.metadata),
-            lineage=Lineage(tuple(digest for _, digest in self.bases), self.data, self.code),
+            lineage=Lineage(tuple(digest for _, digest in self.bases), self.data, self.code, self.relation),
         )
 
     def change(
-        self, parent: Parent, version: str, added: tuple[VersionEntry, ...], gc_epoch: int, policy: Json
+        self, parent: Parent, version: str, added: tuple[NewVersion, ...], gc_epoch: int, policy: Json
     ) -> Change:
         """What the push changes in the repository: its refs go to `version`, which may be `added` by it."""
         branch, *others = self.refs()
@@ -106,9 +113,7 @@ class PushRequest:
         if parent.branch_at != version:
             updates.insert(0, RefUpdate(branch, version, expected=parent.branch_at))
         return Change(
-            author=self.author,
-            time=now(),
-            reason=f"push {self.message}"[:200] if self.message else "push",
+            Origin(self.author, now(), f"push {self.message}".rstrip()[:REASON_CHARACTERS], self.actor),
             refs=tuple(updates),
             versions=added,
             attachments=tuple(attachments(version, self.metrics, self.notes)),
@@ -136,7 +141,8 @@ class PacksLost(Exception):
 
 @dataclass(slots=True)
 class Commit:
-    """What a push wants to commit. `behind` counts by bucket the reused packs that it still lacks."""
+    """What a push wants to commit. `segments` are those of the index that a bucket lists; `behind` counts by bucket the
+    reused packs that it still lacks."""
 
     connection: Connection
     repository_id: str
@@ -147,6 +153,7 @@ class Commit:
     snapshot: Snapshot
     parent: Parent
     gc_epoch: int
+    segments: frozenset[str]
     progress: Progress
     behind: Counter[str] = field(default_factory=Counter)
 
@@ -162,9 +169,10 @@ class Commit:
         if not reused.complete:
             raise PacksLost(reused)
         durable = pushed.packs_sent.keys() | pushed.packs_reused
-        write_segments(connection.catalogue, session.blobs, space.placement_class.hex(), durable)
+        of_class = space.placement_class.hex()
+        write_segments(connection.catalogue, session.blobs, of_class, durable, self.segments)
         document = self._document()
-        versions: list[VersionEntry] = []
+        versions: list[NewVersion] = []
         digest = document.digest
         found = self._same_files(document, session, space)
         if found is not None:
@@ -177,11 +185,19 @@ class Commit:
         if digest == document.digest:
             layout = self.push.write_layout(session.blobs, digest)
             stored = session.blobs.write("versions", document.encode())
-            versions.append(VersionEntry(digest, stored, layout, document.parents, document.time))
+            versions.append(NewVersion(digest, stored, layout, document.parents, document.time))
         change = request.change(self.parent, digest, tuple(versions), self.gc_epoch, policy)
         catalogue = Catalogue(session.registers, session.blobs)
         if not self.snapshot.register_version:
-            catalogue.create(self.name, self.repository_id, policy=policy, operation_id=new_operation_id(), pause=pause)
+            change = replace(change, origin=replace(change.origin, group=secrets.token_hex(16)))
+            catalogue.create(
+                self.name,
+                self.repository_id,
+                policy=policy,
+                origin=change.origin,
+                operation_id=new_operation_id(),
+                pause=pause,
+            )
         register = catalogue.repository(self.repository_id)
         register.apply(replace(change, relaid=relaid), new_operation_id(), pause=pause)
         return digest
@@ -215,7 +231,7 @@ class Commit:
             return stored, None
         return (stored, files) if files.head.placement_class == space.placement_class.hex() else None
 
-    def _laid_anew(self, same: VersionDocument, session: Session) -> VersionEntry:
+    def _laid_anew(self, same: VersionDocument, session: Session) -> NewVersion:
         """The entry of the branch's version, whose own bytes are lost, with those that we have just laid: it keeps its
         id."""
         layout = self.push.write_layout(session.blobs, same.digest)
@@ -235,7 +251,10 @@ class Commit:
             return False
         entry = self.snapshot.version(files.head.version)
         keys = [blob_key("versions", entry.document), *(blob_key(folder, name) for folder, name in files.blobs())]
-        keys += [blob_key("nodes", name) for name in self.snapshot.map.way_to(f"version/{entry.digest}")]
+        entered = event_key(self.snapshot.version_event(entry.digest) or 0)
+        keys += [blob_key("records", name) for name in blobs_of(entered, self.snapshot.map.get(entered))]
+        keys += [blob_key("nodes", name) for name in self.snapshot.map.way_to(entered)]
+        keys += [blob_key("nodes", name) for name in self.snapshot.map.way_to(entry.key)]
         keys += [blob_key("nodes", name) for name in self.snapshot.map.way_to(f"ref/branch/{self.request.branch}")]
         return mend_blobs(session.store_replicas, self.connection.checker, set(keys))
 

@@ -15,13 +15,13 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
-from skyhold.codec.frame import DataKey, FrameKeys
 from skyhold.consensus.carrying import CONFIG
 from skyhold.consensus.checkpoint import CheckpointedRegisters
 from skyhold.consensus.epochs import EpochRegisters
@@ -31,46 +31,34 @@ from skyhold.consensus.register import Known, Registers
 from skyhold.consensus.sightings import SightingsFile
 from skyhold.consensus.stale import StaleRegisters
 from skyhold.errors import Corrupt, InvalidInput, OutcomeUnknown, SkyholdError, Unavailable
+from skyhold.registry.bell import Bell
 from skyhold.registry.consents import Consents
 from skyhold.registry.epochs import StoreSuccession, newest_engine, open_registers
+from skyhold.registry.event import PERSON, Origin
 from skyhold.registry.session import Session
-from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase, StoreKeys
+from skyhold.registry.store_keys import frame_keys
+from skyhold.registry.time import now
+from skyhold.registry.watching import Waiter
+from skyhold.security.keys import StoreKeys
+from skyhold.storage.blob_cache import BlobCache
 from skyhold.storage.blobs import BucketBlobs
-from skyhold.storage.cache import CacheFolder, PackCache
+from skyhold.storage.cache import CacheFolder
 from skyhold.storage.catalogue import Catalogue
-from skyhold.storage.chunks import PackSpace
 from skyhold.storage.configuration import Configuration, decode_configuration
 from skyhold.storage.epoch import Epoch
-from skyhold.storage.linked_files import LinkedFiles
+from skyhold.storage.features import Features
 from skyhold.storage.objects import ObjectChecker
-from skyhold.storage.policy import Policy, allowed, copies_wanted, durability, placement_class
+from skyhold.storage.policy import Policy, copies_wanted, durability
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import StoreState, cache_folder
 from skyhold.storage.store_document import SQLITE, Engine, StoreDocument
 from skyhold.storage.verified import LateNotes
-from skyhold.storage.version_files import VersionFiles
 
 if TYPE_CHECKING:
     from skyhold.registry.damage import UnreadRepository
 
 PAUSE_S_MAX: Final = 0.5
-
-
-def key_encryption_keys(settings: Settings) -> list[KeyEncryptionKey]:
-    """The keys that this machine's settings name."""
-    keks: list[KeyEncryptionKey] = []
-    if settings.key_file is not None:
-        keks.append(KeyFile.load(settings.key_file, insecure=settings.insecure_key_file))
-    if settings.passphrase is not None:
-        keks.append(Passphrase(settings.passphrase))
-    return keks
-
-
-def frame_keys(keys: StoreKeys) -> FrameKeys:
-    """The keys of a store as the codec takes them."""
-    by_number = {number: DataKey(keys.mac_key(number), keys.seal_key(number)) for number in keys.data_keys}
-    return FrameKeys(by_number, keys.newest, keys.sealed)
 
 
 def new_operation_id() -> str:
@@ -139,6 +127,10 @@ class Connection:
         except (KeyError, OSError):  # a user id without a name, as in a container
             return os.uname().nodename
 
+    def origin(self, author: str | None = None, reason: str = "", group: str | None = None) -> Origin:
+        """The origin of a change made now, by the settings: the actor, and the author where the caller names none."""
+        return Origin(self.author if author is None else author, now(), reason, self.settings.actor or PERSON, group)
+
     # ---- configuration and buckets
 
     @property
@@ -170,11 +162,26 @@ class Connection:
         if known is not None and self._configured == (engine.term, value.version):
             return known
         configuration = decode_configuration(value.data)
+        configuration.features.refuse_unread()
         with self._lock:
             if (self._configuration is None or not self.shared) and self.document.engine == engine:
                 self._configuration, self._configured = configuration, (engine.term, value.version)
             # Where the store has moved on meanwhile, `enter` has noted what holds now.
             return self._configuration or configuration
+
+    @property
+    def features(self) -> Features:
+        """The features that a program must know: those of the configuration, which a majority has; before it is read,
+        those of the copy in the `store.json` of the bucket that was opened, which may be of an earlier epoch."""
+        configuration = self._configuration
+        return self.document.features if configuration is None else configuration.features
+
+    def check_writable(self) -> None:
+        """Raise `InvalidInput` code `feature_unknown` where this program must not change anything in the store. It is
+        called before the first object is written. The registers themselves refuse changes, too."""
+        with suppress(Corrupt, Unavailable):  # a store that is to be recovered: then by what was seen of it
+            _ = self.configuration
+        self.features.refuse_unwritten()
 
     def begin(self, configuration: Configuration) -> None:
         """Go on from this configuration: the store is about to be made, or made anew."""
@@ -222,6 +229,14 @@ class Connection:
         """Buckets by name, all of them by default."""
         wanted = [location.name for location in self.configuration.locations] if names is None else list(names)
         return {name: self.bucket(name) for name in wanted}
+
+    def _open_buckets(self) -> dict[str, Bucket]:
+        """The buckets that this machine can open, by name."""
+        found = {}
+        for location in self.configuration.locations:
+            with suppress(SkyholdError):
+                found[location.name] = self.bucket_at(location)
+        return found
 
     def reconfigured(self) -> None:
         """Read the configuration anew when it is needed next."""
@@ -278,63 +293,38 @@ class Connection:
                 self._configuration = epoch.configuration
 
     def blobs_of(self, configuration: Configuration) -> BucketBlobs:
-        """The blobs in the buckets of a configuration, to read them: also of an epoch that ends."""
+        """The blobs in the buckets of a configuration, also of an epoch that ends. What is written is durable in one of
+        them, which is all that can be required while a store is recovered."""
         buckets = [self.bucket_at(location) for location in configuration.locations]
         return BucketBlobs(Replicas(buckets, bool), self.keys, self.store_keys.name_key())
 
     # ---- objects
 
-    def session(self, policy: Policy) -> Session:
-        """The beginning of one operation under a policy."""
+    def session(self, policy: Policy, *, keep: bool = False) -> Session:
+        """The beginning of one operation under a policy. With `keep` the blobs of versions that it reads or writes go
+        into this machine's cache."""
         lagging: dict[str, SkyholdError] = {}
-        registers = PinnedRegisters(self.registers)  # first: of the configuration that is read now, or of one before it
+        ring = (self.bell.ring,) if self.shared else ()
+        # First, so that they are of the configuration that is read next, or of one before it.
+        registers = PinnedRegisters(self.registers, *ring)
         locations = self.configuration.locations
         # Blobs have no placement class, and are never in fewer buckets than the registers that name them.
         copies = max(copies_wanted(policy, locations), copies_wanted(Policy(), locations))
         everywhere = replace(policy, regions=(), copies=copies)
-        replicas = self._replicas(everywhere, locations, lagging, self.document.engine.voters)
-        blobs = BucketBlobs(replicas, self.keys, self.store_keys.name_key())
+        replicas = self.replicas(everywhere, locations, lagging, self.document.engine.voters)
+        cache = self.blob_cache if keep else None
+        blobs = BucketBlobs(replicas, self.keys, self.store_keys.name_key(), cache)
         return Session(registers, blobs, replicas, lagging, [replicas])
 
-    def pack_space(self, policy: Policy, session: Session) -> PackSpace:
-        """The packs of a policy's placement class, for one operation that may write."""
-        places = allowed(policy, self.configuration.locations)
-        return self._space(placement_class(policy), self._replicas(policy, places, session.lagging), session)
+    def unconfirmed(self) -> Connection:
+        """The same store, with the refs that any voter has where no majority answers. The caller closes it."""
+        places = (*self.known_places, *(self._configuration.locations if self._configuration else ()))
+        return Connection(self.document, self.store_keys, self.state, self.settings, places, max_age_s=inf)
 
-    def version_space(self, version: VersionFiles, policy: Policy, session: Session) -> PackSpace:
-        """The packs of a version, to read them. They were sealed for the class of its layout and may lie in any bucket,
-        since the policy, which says where to look first, may have changed after they were written."""
-        first = allowed(policy, self.configuration.locations)
-        others = [location for location in self.configuration.locations if location not in first]
-        everywhere = replace(policy, regions=())
-        replicas = self._replicas(everywhere, [*first, *others], session.lagging)
-        return self._space(version.head.placement_class, replicas, session)
-
-    def bucket_space(self, name: str, of_class: str, cache: PackCache) -> PackSpace:
-        """The packs of a placement class as one bucket alone holds them, to read them. Its replicas are the caller's to
-        close."""
-        nowhere = CacheFolder(Path(), 0)
-        return PackSpace(
-            bytes.fromhex(self.document.store),
-            bytes.fromhex(of_class),
-            self.keys,
-            self.store_keys.chunk_id_key(),
-            Replicas([self.bucket(name)], bool),
-            cache,
-            LinkedFiles(nowhere, sealed=True),
-        )
-
-    def _space(self, of_class: str, replicas: Replicas, session: Session) -> PackSpace:
-        session.closing.append(replicas)
-        return PackSpace(
-            bytes.fromhex(self.document.store),
-            bytes.fromhex(of_class),
-            self.keys,
-            self.store_keys.chunk_id_key(),
-            replicas,
-            PackCache(self.cache),
-            LinkedFiles(self.cache, sealed=self.keys.sealed),
-        )
+    def known_buckets(self) -> list[Bucket]:
+        """The store's buckets as far as they are known without a request."""
+        places = self.known_places if self._configuration is None else self._configuration.locations
+        return [self.bucket_at(location) for location in {location.name: location for location in places}.values()]
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -349,17 +339,30 @@ class Connection:
         folder = self.settings.cache_folder or cache_folder()
         return CacheFolder(Path(folder) / self.document.store, self.settings.cache_size_bytes)
 
+    @cached_property
+    def bell(self) -> Bell:
+        return Bell(self.document.store, self.keys, self._open_buckets, self.check_writable)
+
+    @cached_property
+    def waiter(self) -> Waiter:
+        return Waiter(self)
+
+    @cached_property
+    def blob_cache(self) -> BlobCache:
+        return BlobCache(self.cache)
+
     @property
     def checker(self) -> ObjectChecker:
         return ObjectChecker(bytes.fromhex(self.document.store), self.keys, self.store_keys.name_key())
 
-    def _replicas(
+    def replicas(
         self,
         policy: Policy,
         locations: Sequence[BucketLocation],
         lagging: dict[str, SkyholdError],
         voters: Sequence[tuple[str, str]] = (),
     ) -> Replicas:
+        """The replicas of objects at these places, durable as a policy wants it, and in a majority of `voters`."""
         every = self.configuration.locations
 
         def enough(names: Collection[str]) -> bool:
@@ -371,6 +374,8 @@ class Connection:
 
     def close(self) -> None:
         """Close what was opened. What is asked of the connection afterwards is refused."""
+        if "bell" in self.__dict__:
+            self.bell.close()
         with self._lock:
             self._closed = True
             for bucket in self._buckets.values():

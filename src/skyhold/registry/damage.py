@@ -19,7 +19,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class UnreadRepository:
-    """A repository that could not be read: `code`, `message` and `hint` are those of the error."""
+    """A repository that could not be read, or another register, whose `id` is its key then: `code`, `message` and
+    `hint` are those of the error."""
 
     name: str
     id: str
@@ -33,8 +34,9 @@ class UnreadRepository:
 
     @property
     def sentence(self) -> str:
-        told = f"Repository {self.name} cannot be read: {self.message}"
-        return f"{told}. {self.hint}" if self.hint else told
+        what = "Repository" if "/" in self.name else "Register"
+        sentence = f"{what} {self.name} cannot be read: {self.message}"
+        return f"{sentence}. {self.hint}" if self.hint else sentence
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -60,7 +62,7 @@ def created_registers(connection: Connection) -> dict[str, bool]:
     """The keys of all registers but `config`, each with whether it is known to have been created."""
     with connection.session(Policy()) as session:
         names = Catalogue(session.registers, session.blobs).read()
-        return {NAMES: names.version > 0, **names.created()}
+        return {NAMES: names.register_version > 0, **names.created()}
 
 
 def first_unreadable(connection: Connection) -> Corrupt | None:

@@ -15,7 +15,7 @@ from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.register import Registers, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import Corrupt, SkyholdError
-from skyhold.registry.catalogue import Names
+from skyhold.registry.name_table import Names
 from skyhold.registry.voters import open_voters
 from skyhold.storage.bootstrap import inspect_store_document
 from skyhold.storage.configuration import Configuration, decode_configuration, encode_configuration
@@ -39,6 +39,7 @@ class StoreSuccession(Succession):
 
     def open(self, next_configuration: bytes) -> Registers:
         epoch = decode_epoch(next_configuration)
+        epoch.configuration.features.refuse_unread()
         return open_registers(self._connection, epoch.engine, epoch.configuration)
 
     def listed(self, names: Versioned, configuration: bytes) -> Mapping[str, bool]:
@@ -49,6 +50,9 @@ class StoreSuccession(Succession):
 
     def configuration(self, next_configuration: bytes) -> bytes:
         return encode_configuration(decode_epoch(next_configuration).configuration)
+
+    def check_writable(self) -> None:
+        self._connection.features.refuse_unwritten()
 
     def entered(self, next_configuration: bytes) -> None:
         self._connection.enter(decode_epoch(next_configuration))

@@ -27,6 +27,7 @@ from skyhold.buckets.overlap import refuse_overlap
 from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.consensus.carrying import CONFIG
 from skyhold.errors import Corrupt, InvalidInput, NotFound, SkyholdError
+from skyhold.registry.configuration_log import logged
 from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.registry.opening import document_for, remember
 from skyhold.registry.voters import refuse_unfit_voter
@@ -34,6 +35,7 @@ from skyhold.security.keys import KeyEncryptionKey, StoreKeys, new_keys
 from skyhold.storage.bootstrap import create_store_document, refuse_occupied
 from skyhold.storage.configuration import Configuration, ConfiguredBucket, encode_configuration
 from skyhold.storage.epoch import new_engine
+from skyhold.storage.features import FOUNDED_WITH
 from skyhold.storage.names import CHECKPOINTS, REGISTERS, STORE_DOCUMENT
 from skyhold.storage.policy import Policy
 from skyhold.storage.settings import Settings
@@ -70,7 +72,7 @@ def found_store(
         ConfiguredBucket(location, secrets.token_hex(16), "packs" if n >= VOTERS_MAX else "voter")
         for n, location in enumerate(locations)
     )
-    configuration = Configuration(configured, policy or Policy())
+    configuration = Configuration(configured, policy or Policy(), FOUNDED_WITH)
     keys, wrapped = new_keys(store_id, encrypt_with)
     _undo_dead(state_folder, locations, settings)
     tried = engine is None and len(locations) == 1
@@ -102,6 +104,7 @@ def found_store(
         connection = Connection(first, keys, state_folder.store(store_id), settings)
         made.callback(connection.close)
         connection.consents.agree_to_typed(locations, first.engine.cluster)
+        configuration = logged(None, configuration, first.engine, connection.origin(reason="init"))
         connection.begin(configuration)
         connection.registers.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())
         remember(connection)

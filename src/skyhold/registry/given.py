@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from skyhold.errors import InvalidInput
+from skyhold.registry.time import check_time
 from skyhold.storage.canonical import INTEGER_MAX, NESTING_MAX, Json, check_value
 
 NAME_CHARACTERS_MAX: Final = 1024
@@ -148,3 +149,8 @@ def _shown(value: object) -> str:
     except Exception:  # noqa: BLE001 - an object of somebody else
         return f"a {kind}"
     return f"{written[:_SHOWN_CHARACTERS]}{'…' if len(written) > _SHOWN_CHARACTERS else ''} (a {kind})"
+
+
+def time(value: object, what: str) -> str | None:
+    """A time such as 2026-11-23T20:05:02Z, or None."""
+    return None if value is None else check_time(text(value, what))

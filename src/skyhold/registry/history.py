@@ -1,126 +1,194 @@
-"""The history of refs: every move of every ref is kept, hash-linked, and read from here by log, rollback and audit."""
+"""The history of a repository: its events, which log, rollback and audit read from here."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NoReturn
+from dataclasses import dataclass, field
 
-from skyhold.errors import Corrupt
+from skyhold.errors import InvalidInput
+from skyhold.registry.document import Document
+from skyhold.registry.event import Event, EventLog
+from skyhold.registry.name_table import Names
 from skyhold.registry.names import Ref
-from skyhold.registry.root import first_chain, next_chain
+from skyhold.registry.record import UNRECORDED, hash_of
 from skyhold.registry.snapshot import Snapshot
-from skyhold.storage.canonical import Json, malformed
+from skyhold.storage.canonical import Json, is_counter, malformed
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
     """One move of a ref: `old` is None where it was created, `new` where it was deleted; `previous` is the sequence of
-    the ref's move before."""
+    the event of the ref's move before."""
 
-    sequence: int
+    event: Event
     ref: Ref
     old: str | None
     new: str | None
-    author: str
-    time: str
-    reason: str
     previous: int | None
+
+
+def moves_in(event: Event) -> list[Move]:
+    """The moves of refs that an event made together, in order. Raises `Corrupt`."""
+    return [_move(event, part) for part in event.what if part["kind"] == "ref"]
+
+
+def move_in(event: Event, ref: Ref) -> Move | None:
+    """The move of this ref in an event, or None."""
+    return next((move for move in moves_in(event) if move.ref == ref), None)
+
+
+def moves_reverse(snapshot: Snapshot) -> Iterator[Move]:
+    """The moves of all refs, newest first."""
+    for event in snapshot.log.backward():
+        yield from reversed(moves_in(event))
 
 
 def ref_history(snapshot: Snapshot, ref: Ref) -> Iterator[Move]:
     """The moves of one ref, newest first, also of a deleted one. Empty where it never was."""
     state = snapshot.ref_state(ref)
-    sequence = state.move if state else None
+    sequence = state.event if state else None
     while sequence is not None:
-        move = _move(sequence, _record(snapshot, sequence))
-        if move.ref != ref or (move.previous is not None and move.previous >= sequence):
-            _broken(snapshot, sequence, "it is not a move of the ref that links to it", ref)
+        move = move_in(snapshot.log.read(sequence), ref)
+        if move is None or (move.previous is not None and move.previous >= sequence):
+            snapshot.log.broken(sequence, "it is not a move of the ref that links to it", str(ref))
         yield move
         sequence = move.previous
 
 
-def moves(snapshot: Snapshot, *, after: int = 0) -> Iterator[Move]:
-    """All moves with a sequence over `after`, oldest first."""
-    for key, value in snapshot.map.scan("move/", after=f"move/{after:016x}"):
-        yield _move(_sequence(key), value)
+def verify_history(snapshot: Snapshot) -> int:
+    """Check the whole history: the hash chain over all events up to the root, the links between a ref's moves, and that
+    the map holds what the events have made of it: every ref, version, attachment and record. Returns the number of
+    events.
 
-
-def moves_reverse(snapshot: Snapshot) -> Iterator[Move]:
-    """All moves, newest first."""
-    for key, value in snapshot.map.scan_reverse("move/"):
-        yield _move(_sequence(key), value)
-
-
-def verify_chain(snapshot: Snapshot) -> int:
-    """Check the whole history: the hash chain over all moves up to the root, the links between a ref's moves, and that
-    every ref stands where its last move left it. Returns the number of moves.
-
-    Raises `Corrupt` code `history_broken` naming the first move that is wrong, and its ref where it is known.
+    Raises `Corrupt` code `history_broken` naming the first event that is wrong, and the part of it where it is known.
     """
-    chain = first_chain(snapshot.root.repository_id)
-    last: dict[Ref, tuple[int, str | None]] = {}
-    count = 0
-    for key, value in snapshot.map.scan("move/"):
-        count += 1
-        move = _move(_sequence(key), value)
-        assert isinstance(value, dict)  # noqa: S101 (a move was read from it)
-        if move.sequence != count:
-            _broken(snapshot, count, "it is missing")
-        chain = next_chain(chain, value)
-        if value.get("chain") != chain:
-            _broken(snapshot, count, "its hash does not follow from the moves before it", move.ref)
-        if last.get(move.ref, (None, None)) != (move.previous, move.old):
-            _broken(snapshot, count, "it does not begin where the ref's move before ended", move.ref)
-        last[move.ref] = (count, move.new)
-    if count != snapshot.root.moves or chain != snapshot.root.chain:
-        _broken(snapshot, count, f"the root counts {snapshot.root.moves} moves, or ends in another hash")
-    for ref, (sequence, version) in last.items():
-        state = snapshot.ref_state(ref)
-        if state is None or (state.move, state.version) != (sequence, version):
-            _broken(snapshot, sequence, "the ref does not stand where it left it", ref)
-    for key, _ in snapshot.map.scan("ref/"):
-        ref = Ref.parse(key.removeprefix("ref/"))
-        if ref not in last:
-            _broken(snapshot, count, "the ref has no move", ref)
-    return count
+    made = _Made()
+    for event in snapshot.log.verified():
+        for part in event.what:
+            made.enter(snapshot.log, event, part)
+    made.compare(snapshot.log)
+    return snapshot.root.events
 
 
-def _record(snapshot: Snapshot, sequence: int) -> Json:
-    value = snapshot.map.get(f"move/{sequence:016x}")
-    if not isinstance(value, dict):
-        _broken(snapshot, sequence, "it is missing")
-    return value
+def verify_document(document: Document) -> int:
+    """As `verify_history`, of a document."""
+    made = _Made()
+    for event in document.log.verified():
+        for part in event.what:
+            made.enter(document.log, event, part)
+    made.compare(document.log)
+    return document.root.events
 
 
-def _sequence(key: str) -> int:
-    try:
-        return int(key.removeprefix("move/"), 16)
-    except ValueError:
-        malformed(f"map entry {key}", "it is not the key of a move")
+def verify_names(names: Names) -> int:
+    """As `verify_history`, of the register of names."""
+    made: dict[str, tuple[int, object]] = {}
+    for event in names.log.verified():
+        for part in event.what:
+            for key, value in _named(part):
+                made[key] = (event.sequence, value)
+    last = names.log.count
+    seen = set()
+    for key, value in names.map.scan():
+        kind = key.partition("/")[0]
+        if kind == "event":
+            continue
+        seen.add(key)
+        sequence, wanted = made.get(key, (last, None))
+        if wanted is None or (kind != "deleted" and wanted != value):
+            names.log.broken(sequence, "the entry is not what this event made of it", key)
+    for key, (sequence, value) in made.items():
+        if value is not None and key not in seen:
+            names.log.broken(sequence, "what this event made is missing", key)
+    return last
 
 
-def _move(sequence: int, value: object) -> Move:
-    what = f"move {sequence}"
-    if not isinstance(value, dict):
-        malformed(what, "it is not an object")
-    ref, old, new, author, time, reason, previous = (
-        value.get(name) for name in ("ref", "old", "new", "author", "time", "reason", "previous")
-    )
-    texts = isinstance(ref, str) and isinstance(author, str) and isinstance(time, str) and isinstance(reason, str)
-    if not texts or not isinstance(old, str | None) or not isinstance(new, str | None):
+def _named(part: Json) -> Iterator[tuple[str, object]]:
+    """The entries of the map of names that a part of an event has set, None where deleted. For a deletion the value
+    is empty: the event gives only that there is one."""
+    kind, name = part["kind"], part.get("name")
+    if kind == "register":
+        yield f"register/{part.get('register')}", {}
+    elif kind in {"deleted", "undeleted"}:
+        yield f"deleted/{part.get('id')}", {} if kind == "deleted" else None
+    elif kind == "name" and "deployment" in part:
+        ids = {"repository": part.get("repository"), "deployment": part["deployment"]}
+        yield f"deployment/{name}", None if part["deployment"] is None else ids
+    elif kind == "name" and "document" in part:
+        of = part["document"]
+        yield f"document/{part.get('of')}/{name}", None if of is None else {"document": of}
+    elif kind == "name":
+        of = part.get("repository")
+        yield f"name/{name}", None if of is None else {"repository": of}
+
+
+@dataclass(slots=True)
+class _Made:
+    """What the events have made, so far. The values are sequences of the events that made it."""
+
+    refs: dict[Ref, tuple[int, str | None]] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    attached: dict[str, int] = field(default_factory=dict)
+    records: dict[str, tuple[int, str | None]] = field(default_factory=dict)
+
+    def enter(self, log: EventLog, event: Event, part: Json) -> None:
+        sequence = event.sequence
+        if part["kind"] == "ref":
+            move = _move(event, part)
+            if self.refs.get(move.ref, (None, None)) != (move.previous, move.old):
+                log.broken(sequence, "it does not begin where the ref's move before ended", str(move.ref))
+            self.refs[move.ref] = (sequence, move.new)
+        elif part["kind"] == "version":
+            self.versions[f"version/{part.get('version')}"] = sequence
+        elif part["kind"] == "attached":
+            digest, first, count = (part.get(name) for name in ("version", "first", "count"))
+            if not is_counter(first) or not is_counter(count) or self.attached.get(str(digest), 0) != first - 1:
+                log.broken(sequence, "it does not continue where the attachments before ended", str(digest))
+            self.attached[str(digest)] = first - 1 + count
+        elif part["kind"] == "record":
+            key, hash_ = str(part.get("record")), part.get("sha256")
+            if key.partition("/")[0] in UNRECORDED or not isinstance(hash_, str | None):
+                log.broken(sequence, "it names no record", key)
+            self.records[key] = (sequence, hash_)
+            if key.startswith("deleted/"):
+                self.versions.pop(f"version/{key.removeprefix('deleted/')}", None)
+
+    def compare(self, log: EventLog) -> None:
+        """Raise unless the map contains what they made, and no more."""
+        last = log.count
+        for ref, (sequence, version) in self.refs.items():
+            if log.map.get(f"ref/{ref}") != {"version": version, "event": sequence}:
+                log.broken(sequence, "the ref does not point to where this event moved it", str(ref))
+        attached: Counter[str] = Counter()
+        seen: set[str] = set()
+        named = {str(ref) for ref in self.refs}
+        for key, value in log.map.scan():
+            kind, _, rest = key.partition("/")
+            if kind == "attached":
+                attached[rest.partition("/")[0]] += 1
+            elif kind not in UNRECORDED and hash_of(value) != self.records.get(key, (last, None))[1]:
+                log.broken(self.records.get(key, (last, None))[0], "the record is not what this event made of it", key)
+            elif (kind == "ref" and rest not in named) or (
+                kind == "version" and value != {"event": self.versions.get(key)}
+            ):
+                log.broken(last, "no event has made it", key)
+            seen.add(key)
+        made = {key: sequence for key, (sequence, hash_) in self.records.items() if hash_ is not None} | self.versions
+        for key in made.keys() - seen:
+            log.broken(made[key], "what this event made is missing", key)
+        if attached != Counter({digest: count for digest, count in self.attached.items() if count}):
+            log.broken(last, "what is attached to versions is not what the events attached")
+
+
+def _move(event: Event, part: Json) -> Move:
+    ref, old, new, previous = (part.get(name) for name in ("ref", "old", "new", "previous"))
+    what = f"move of a ref in event {event.sequence}"
+    if not isinstance(ref, str) or not isinstance(old, str | None) or not isinstance(new, str | None):
         malformed(what, "a field has another type")
-    if not isinstance(previous, int | None):
+    if previous is not None and not is_counter(previous):
         malformed(what, "its link is not a sequence")
-    return Move(sequence, Ref.parse(str(ref)), old, new, str(author), str(time), str(reason), previous)
-
-
-def _broken(snapshot: Snapshot, sequence: int, why: str, ref: Ref | None = None) -> NoReturn:
-    place = f"move {sequence}" if ref is None else f"move {sequence} of {ref}"
-    raise Corrupt(
-        f"The history of repository {snapshot.root.repository_id} is broken at {place}: {why}",
-        code="history_broken",
-        hint="A defect, or somebody who has the store's keys, wrote it so. Check where the refs stand",
-        move=sequence,
-        ref=None if ref is None else str(ref),
-    )
+    try:
+        return Move(event, Ref.parse(ref), old, new, previous)
+    except InvalidInput as error:
+        malformed(what, error.message)

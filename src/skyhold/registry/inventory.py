@@ -6,23 +6,32 @@ A register, a version or a history that cannot be read is named, and the walk go
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.carrying import CONFIG, NAMES
+from skyhold.consensus.no_majority import register_lost
+from skyhold.consensus.parallel import at_once
 from skyhold.errors import SkyholdError
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.checkpoints import newest_checkpoints
+from skyhold.registry.configuration_log import ConfigurationLog
 from skyhold.registry.connection import Connection
 from skyhold.registry.damage import UnreadRepository, read_each
-from skyhold.registry.history import verify_chain
+from skyhold.registry.document import document_key, read_document
+from skyhold.registry.following import left_behind
+from skyhold.registry.graph import generation_after
+from skyhold.registry.history import verify_document, verify_history, verify_names
+from skyhold.registry.map import Map
 from skyhold.registry.reading import open_version
+from skyhold.registry.record import blobs_of
 from skyhold.registry.root import register_key
 from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import VersionDocument
+from skyhold.storage.index import learn_segments
 from skyhold.storage.names import INDEXES, blob_key, blob_name_of, pack_key
 from skyhold.storage.policy import Policy, allowed
 
@@ -45,12 +54,27 @@ class RepositoryInventory:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentInventory:
+    """The objects of one document: keys of `blobs`, which belong in every bucket. `damage` and `complete` are as of
+    a repository."""
+
+    kind: str
+    name: str
+    id: str
+    blobs: frozenset[str]
+    damage: tuple[str, ...]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """The objects of a store. `expected` maps each key to the names of the buckets that shall hold it; `registers` are
     the keys of its registers; `lost_registers` have no checkpoint of their newest change in any bucket; `checkpoints`
     are those of the others, each with its register, from which this machine can write it anew; `unread` are the
-    repositories of which nothing is known; `unreadable` says why the names of the repositories could not be read, if
-    so, and `way_out` what to do: what they reach is not known then."""
+    repositories of which nothing is known; `unreadable` is why the names of the repositories could not be read, if
+    so, and `way_out` what to do: what they reach is unknown then; `own_damage` names where the history of the names or
+    of the configuration contradicts itself or cannot be read, and `own_complete` is whether all that these histories
+    need is known."""
 
     repositories: tuple[RepositoryInventory, ...]
     expected: dict[str, frozenset[str]]
@@ -60,19 +84,26 @@ class Inventory:
     unread: tuple[UnreadRepository, ...] = ()
     unreadable: str | None = None
     way_out: str | None = None
+    documents: tuple[DocumentInventory, ...] = ()
+    own_damage: tuple[str, ...] = ()
+    own_complete: bool = True
 
     @property
     def complete(self) -> bool:
         """Whether everything that the registers reach is known. What is not reached may else be needed all the same."""
         unread = self.unread or self.unreadable is not None
-        return not unread and all(repository.complete for repository in self.repositories)
+        complete = [item.complete for item in self.repositories] + [item.complete for item in self.documents]
+        return not unread and self.own_complete and all(complete)
 
     @property
     def damage(self) -> tuple[str, ...]:
         found = [] if self.unreadable is None else [self.unreadable]
         found += [repository.sentence for repository in self.unread]
+        found += self.own_damage
         found += [sentence for repository in self.repositories for sentence in repository.damage]
+        found += [sentence for document in self.documents for sentence in document.damage]
         names = {register_key(repository.id): repository.name for repository in self.repositories}
+        names |= {document_key(document.id): f"{document.kind} {document.name}" for document in self.documents}
         for key in self.lost_registers:
             what = names.get(key, f"register {key}")
             found.append(
@@ -95,6 +126,16 @@ def take_inventory(connection: Connection, session: Session, repository: str | N
     else:
         listed = list(names.repositories()) + [(item.name, item.repository_id) for item in names.deleted()]
     expected = {blob_key("nodes", name): everywhere for name in names.map.node_names()}
+    expected |= {blob_key("records", name): everywhere for name in _records(names.map)}
+    own = _Taking("the store")
+    with own.naming("In the register of names", reading=False):
+        verify_names(names)
+    with own.naming("In the configuration"):
+        read, log = partial(session.blobs.read, "records"), ConfigurationLog.of(connection.configuration)
+        for name in log.blob_names(read):
+            own.blobs.add(blob_key("records", name))
+        log.verify(read)
+    expected |= dict.fromkeys(own.blobs, everywhere)
     expected |= {blob_key("tombstones", name): everywhere for name in names.tombstones}
     found, unread = read_each(listed, partial(_repository, catalogue, session), "inventory")
     for taken in found:
@@ -104,14 +145,27 @@ def take_inventory(connection: Connection, session: Session, repository: str | N
         for key in taken.packs:  # a pack of one class may serve several repositories
             expected[key] = expected.get(key, frozenset()) | places
     registers = {CONFIG, NAMES, *(register_key(repository_id) for _, repository_id in listed)}
+    documents: list[DocumentInventory] = []
     if repository is None:
+        known = [*names.documents(), *names.deleted_documents()]
+        documents = at_once(lambda item: _document(session, *item), known, "inventory")
+        expected.update((key, everywhere) for document in documents for key in document.blobs)
         registers |= set(names.registers())
-        for bucket in connection.buckets().values():
-            expected.update(dict.fromkeys(_segments(bucket), everywhere))
+        expected.update(dict.fromkeys(_segments_in_force(connection, session), everywhere))
     newest = newest_checkpoints(connection, None if repository is None else [register_key(item.id) for item in found])
     expected.update(dict.fromkeys(newest.objects, everywhere))
     connection.unread = unread
-    return Inventory(tuple(found), expected, frozenset(registers), newest.lost, newest.objects, unread)
+    return Inventory(
+        tuple(found),
+        expected,
+        frozenset(registers),
+        newest.lost,
+        newest.objects,
+        unread,
+        documents=tuple(documents),
+        own_damage=tuple(own.damage),
+        own_complete=own.complete,
+    )
 
 
 def _repository(catalogue: Catalogue, session: Session, name: str, repository_id: str) -> RepositoryInventory:
@@ -119,13 +173,17 @@ def _repository(catalogue: Catalogue, session: Session, name: str, repository_id
     snapshot = catalogue.repository(repository_id).read()
     policy = Policy.from_json(snapshot.root.policy)
     with taking.naming(f"Not all of {name} can be read"):
-        for node in snapshot.map.node_names():
-            taking.blobs.add(blob_key("nodes", node))
+        taking.take_map(snapshot.map)
     with taking.naming(f"Not all versions of {name} can be read"):
         for entry in snapshot.versions():
             taking.take_version(session, snapshot, entry)
     with taking.naming(f"In {name}", reading=False):
-        verify_chain(snapshot)
+        verify_history(snapshot)
+    with taking.naming(f"Not all that follows refs of {name} can be read"):
+        taking.damage += [
+            f"In {name}: {follow.id} follows {follow.ref}, but its target is {str(follow.target)[:10]}"
+            for follow in left_behind(snapshot.map)
+        ]
     with taking.naming(f"Not all refs of {name} can be read"):
         taking.damage += [
             f"In {name}: {state.ref} points to version {str(state.version)[:10]}, which is not in the repository"
@@ -165,6 +223,11 @@ class _Taking:
             self.damage.append(f"{what}: {_with_hint(error)}")
             self.complete = self.complete and not reading
 
+    def take_map(self, map_: Map) -> None:
+        for node in map_.node_names():
+            self.blobs.add(blob_key("nodes", node))
+        self.blobs |= {blob_key("records", blob) for blob in _records(map_)}
+
     def take_version(self, session: Session, snapshot: Snapshot, entry: VersionEntry) -> None:
         self.versions += 1
         self.blobs |= {blob_key("versions", entry.document), blob_key("layouts", entry.layout)}
@@ -179,11 +242,32 @@ class _Taking:
                 pass
 
 
+def _document(session: Session, kind: str, name: str, document_id: str) -> DocumentInventory:
+    what = f"{kind} {name}"
+    taking = _Taking(what)
+    with taking.naming(f"{what} cannot be read"):
+        document = read_document(session.registers, session.blobs, document_id)
+        if document is None:
+            raise register_lost(document_key(document_id))
+        with taking.naming(f"Not all of {what} can be read"):
+            taking.take_map(document.map)
+        with taking.naming(f"In {what}", reading=False):
+            verify_document(document)
+    return DocumentInventory(kind, name, document_id, frozenset(taking.blobs), tuple(taking.damage), taking.complete)
+
+
+def _records(map_: Map) -> Iterator[str]:
+    return (blob for key, value in map_.scan() for blob in blobs_of(key, value))
+
+
 def _contradictions(snapshot: Snapshot, entry: VersionEntry, document: VersionDocument) -> Iterator[str]:
     """What the map says of a version that its document does not: a walk of the history reads the map alone."""
     version = f"version {entry.public_id[:10]}"
     if (entry.parents, entry.time) != (document.parents, document.time):
         yield f"the parents or the time that are recorded for {version} are not those of its document"
+    parents = [snapshot.version(parent) for parent in entry.parents if snapshot.has_version(parent)]
+    if len(parents) == len(entry.parents) and entry.generation != generation_after(parents):
+        yield f"the generation that is recorded for {version} does not follow from those of its parents"
     for parent in document.parents:
         if not snapshot.has_version(parent):
             yield f"{parent[:10]}, one of the parents of {version}, is not in the repository"
@@ -191,6 +275,19 @@ def _contradictions(snapshot: Snapshot, entry: VersionEntry, document: VersionDo
 
 def _with_hint(error: SkyholdError) -> str:
     return f"{error.message}. {error.hint}" if error.hint else error.message
+
+
+def _segments_in_force(connection: Connection, session: Session) -> set[str]:
+    """The keys of the index segments that every bucket is to hold: those that some bucket lists, but for those that
+    another one contains. Which these are is read from the segments where not all buckets hold the same."""
+    listed = [set(_segments(bucket)) for bucket in connection.buckets().values()]
+    found = set[str]().union(*listed)
+    if any(keys != found for keys in listed):
+        for of_class in sorted({key.split("/")[1] for key in found}):
+            with suppress(SkyholdError):
+                learn_segments(connection.catalogue, session.blobs, session.store_replicas, of_class)
+    replaced = connection.catalogue.replaced_segments()
+    return {key for key in found if blob_name_of(key) not in replaced}
 
 
 def _segments(bucket: Bucket) -> list[str]:

@@ -29,6 +29,8 @@ from skyhold.storage.canonical import Json, canonical
 
 TOP_BYTES_MAX: Final = 10 * 1024
 """A top node past this becomes a blob. The rest of the 16 KiB of a register is for the root's other fields."""
+_LAST: Final = "\U0010ffff"
+"""The greatest code point sorts after whatever can follow a prefix in a key."""
 VALUE_BYTES_MAX: Final = 2 * 1024
 NODES_KEPT: Final = 16
 """Decoded nodes that a map keeps: whoever asks for all refs or moves one by one meets the same few again and again."""
@@ -96,7 +98,7 @@ class Map:
 
     def scan(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
         """The entries whose keys start with `prefix` and sort after `after`, in ascending order."""
-        for key, value in self._ascend(self._top, max(prefix, after)):
+        for key, value in self._ascend(self._top, max(prefix, after), prefix + _LAST):
             if key.startswith(prefix):
                 if key > after or not after:
                     yield key, value
@@ -105,9 +107,8 @@ class Map:
 
     def scan_reverse(self, prefix: str = "", *, before: str | None = None) -> Iterator[Entry]:
         """The entries whose keys start with `prefix` and sort before `before`, in descending order."""
-        # The greatest code point sorts after whatever can follow the prefix in a key.
-        end = prefix + "\U0010ffff" if before is None else min(before, prefix + "\U0010ffff")
-        for key, value in self._descend(self._top, end):
+        end = prefix + _LAST if before is None else min(before, prefix + _LAST)
+        for key, value in self._descend(self._top, end, prefix):
             if key.startswith(prefix):
                 yield key, value
             elif key < prefix:
@@ -120,7 +121,7 @@ class Map:
     def update(self, changes: Mapping[str, object | None]) -> Map:
         """A new map with these entries set (None: deleted). The nodes that are new are durable when it returns.
 
-        They are written level by level, one round of `Blobs.write_many` each. Raises `InvalidInput` code
+        They are written at once, since a name follows from the bytes. Raises `InvalidInput` code
         `map_entry_size` for a key over 512 bytes or a value over 2 KiB; values are canonical JSON values.
         """
         for key, value in changes.items():
@@ -177,22 +178,28 @@ class Map:
         first_key, name = node.entries[place]
         return self._read(str(name), node.level - 1, first_key)
 
-    def _ascend(self, node: Node, start: str) -> Iterator[Entry]:
+    def _ascend(self, node: Node, start: str, end: str) -> Iterator[Entry]:
+        """The entries from the key `start` on. A child that begins beyond `end` is not read."""
         place = bisect_right(node.keys, start) - 1
         if node.level == 0:
             yield from node.entries[place if place >= 0 and node.keys[place] == start else place + 1 :]
             return
         for child in range(max(place, 0), len(node.entries)):
-            yield from self._ascend(self._child(node, child), start)
+            if node.keys[child] > end:
+                return
+            yield from self._ascend(self._child(node, child), start, end)
 
-    def _descend(self, node: Node, end: str) -> Iterator[Entry]:
+    def _descend(self, node: Node, end: str, start: str) -> Iterator[Entry]:
+        """The entries before the key `end`, in descending order. A child that ends before `start` is not read."""
         for place in range(len(node.entries) - 1, -1, -1):
             if node.keys[place] >= end:
                 continue
             if node.level == 0:
                 yield node.entries[place]
-            else:
-                yield from self._descend(self._child(node, place), end)
+                continue
+            yield from self._descend(self._child(node, place), end, start)
+            if node.keys[place] < start:  # what is before this child is so, too
+                return
 
 
 def _read_node(blobs: Blobs, name: str, level: int, first_key: str | None) -> Node:

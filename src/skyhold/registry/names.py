@@ -19,8 +19,8 @@ _WORD: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_]|[.-](?=[A-Za-z0-9_-])){0,95}"
 _REPOSITORY_NAME: Final = re.compile(rf"{_WORD}/{_WORD}")
 _BRANCH_NAME: Final = re.compile(rf"{_WORD}(?:/{_WORD})*")
 _TAG_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_+]|[.-](?=[A-Za-z0-9_+-])){0,95}")
-_ALIAS_NAME: Final = re.compile(_WORD)
-_REPOSITORY_ID: Final = re.compile(r"[0-9a-f]{32}")
+_ONE_WORD: Final = re.compile(_WORD)
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _FULL_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ID_PREFIX: Final = re.compile(r"[0-9a-f]{4,64}")
@@ -40,7 +40,7 @@ class RefKind(StrEnum):
         return f"{'an' if self is RefKind.ALIAS else 'a'} {self}"
 
 
-_REF_NAMES: Final = {RefKind.BRANCH: _BRANCH_NAME, RefKind.TAG: _TAG_NAME, RefKind.ALIAS: _ALIAS_NAME}
+_REF_NAMES: Final = {RefKind.BRANCH: _BRANCH_NAME, RefKind.TAG: _TAG_NAME, RefKind.ALIAS: _ONE_WORD}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -152,6 +152,17 @@ def is_ref_name(name: str) -> bool:
     return bool(refs_called(name))
 
 
+def is_full_id(text: str) -> bool:
+    """Whether a text is a version's digest, or its id of 40 characters: a document that has it is the version, wherever
+    it was found."""
+    return _FULL_ID.fullmatch(text) is not None
+
+
+def is_word(text: str) -> bool:
+    """Whether a text is one word of letters, digits, `_`, `-` and single dots inside, of at most 96 characters."""
+    return _ONE_WORD.fullmatch(text) is not None
+
+
 def is_version_prefix(text: str) -> bool:
     """Whether this is a digest (64 hex), a public id (40), or at least 4 hex characters at its beginning."""
     return _ID_PREFIX.fullmatch(text) is not None
@@ -169,13 +180,11 @@ def check_repository_name(name: str) -> str:
     return name
 
 
-def check_repository_id(repository_id: str) -> str:
-    """Return `repository_id`, or raise `InvalidInput` unless it is 32 hex characters."""
-    if _REPOSITORY_ID.fullmatch(repository_id) is None:
-        raise InvalidInput(
-            f"Expected a repository id of 32 hex characters but got {repository_id!r}", code="invalid_id"
-        )
-    return repository_id
+def check_id(id_: str) -> str:
+    """Return the id of a repository, document or deployment, or raise `InvalidInput` unless it is 32 hex characters."""
+    if _ID.fullmatch(id_) is None:
+        raise InvalidInput(f"Expected an id of 32 hex characters but got {id_!r}", code="invalid_id")
+    return id_
 
 
 def check_digest(digest: str, what: str = "a version") -> str:

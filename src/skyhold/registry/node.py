@@ -11,7 +11,7 @@ from typing import Final
 
 from skyhold.errors import QuotaExceeded
 from skyhold.storage.blobs import Blobs
-from skyhold.storage.canonical import canonical, decode, malformed
+from skyhold.storage.canonical import canonical, decode, length, malformed
 
 NODE_BYTES_MAX: Final = 128 * 1024
 NODE_BYTES_OVER_ENTRIES: Final = 64
@@ -98,14 +98,17 @@ def size_bytes(entries: Iterable[Entry]) -> int:
 
 
 def write_drafts(blobs: Blobs, entries: list[Entry]) -> list[Entry]:
-    """Write all drafts under `entries`, from the lowest level up, one round each; returns the entries with names."""
+    """Write all drafts under `entries` at once, named from the lowest level up; returns the entries with names."""
     levels: dict[int, list[Draft]] = {}
-    names: dict[int, str] = {}
     _collect(entries, levels)
+    if not levels:
+        return entries
+    names: dict[int, str] = {}
+    batch = blobs.batch()
     for level in sorted(levels):
-        bodies = [("nodes", _encode(draft.level, _named(draft.entries, names))) for draft in levels[level]]
-        for draft, name in zip(levels[level], blobs.write_many(bodies), strict=True):
-            names[id(draft)] = name
+        for draft in levels[level]:
+            names[id(draft)] = batch.add("nodes", _encode(draft.level, _named(draft.entries, names)))
+    batch.write()
     return _named(entries, names)
 
 
@@ -128,9 +131,7 @@ def _encode(level: int, entries: list[Entry]) -> bytes:
 
 def _entry_bytes(entry: Entry) -> int:
     key, value = entry
-    if isinstance(value, Draft):
-        return len(canonical(key)) + _NAME_BYTES + 4
-    return len(canonical(key)) + len(canonical(value)) + 4
+    return length(key) + (_NAME_BYTES if isinstance(value, Draft) else length(value)) + 4
 
 
 @lru_cache(maxsize=4096)

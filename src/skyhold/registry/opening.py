@@ -21,21 +21,25 @@ from skyhold.errors import (
     SkyholdError,
     Unavailable,
 )
-from skyhold.registry.connection import (
-    Connection,
-    key_encryption_keys,
-)
+from skyhold.registry.connection import Connection
+from skyhold.registry.store_keys import key_encryption_keys
 from skyhold.storage.bootstrap import read_store_document
 from skyhold.storage.configuration import Configuration, ConfiguredBucket
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import Acquaintance, StateFolder, StoreState, open_state
-from skyhold.storage.store_document import SQLITE, StoreDocument, check_machine
+from skyhold.storage.store_document import (
+    SQLITE,
+    StoreDocument,
+    check_machine,
+    decode_store_document,
+    encode_store_document,
+)
 
 
 def document_for(document: StoreDocument, configuration: Configuration, configured: ConfiguredBucket) -> StoreDocument:
     """The `store.json` of one bucket of a store."""
     hints = [other.location for other in configuration.buckets if other is not configured]
-    return document.for_bucket(configured.location.name, configured.incarnation, hints)
+    return document.for_bucket(configured.location.name, configured.incarnation, hints, configuration.features)
 
 
 def open_store(
@@ -46,12 +50,14 @@ def open_store(
     trust: Iterable[str] = (),
     accept_rollback: bool = False,
     max_age_s: float | None = None,
+    offline: bool = False,
 ) -> Connection:
     """Open the store that a bucket's URL names. Where that bucket is away, damaged or closed to us, another one that
     this machine has met opens it as well. `meet` takes the bucket's own word for which store it is, as `connect` does;
     the user agrees to `trust`, and all that the store would need beyond that is named in one error. With
     `accept_rollback` what this machine has seen of the store's registers is forgotten: they are taken as they are.
-    `max_age_s` as `Connection` takes it.
+    `max_age_s` as `Connection` takes it. With `offline` a store that this machine knows opens by its own copy of
+    `store.json` where none of the buckets answers.
 
     Raises `PermissionDenied` code `other_machine` where the registers live elsewhere, code `endpoint_not_trusted`.
     """
@@ -74,6 +80,7 @@ def open_store(
                 if meet:
                     state_folder.store(document.store).consent(agreed)
                 check_machine(document, state_folder.machine_id)
+                state_folder.store(document.store).keep_document(encode_store_document(document, keys))
         except (Unavailable, NotFound, Corrupt, PermissionDenied) as error:
             errors[candidate.url] = error
             continue
@@ -91,6 +98,14 @@ def open_store(
                 _meet(connection, url, ask=meet)
             opened.pop_all()
         return connection
+    away = all(isinstance(error, (Unavailable, NotFound)) for error in errors.values())
+    if offline and away and state is not None and met is not None:
+        kept = state.kept_document()
+        if kept is not None:
+            document, keys = decode_store_document(kept, keks, "this machine")
+            if (met.sealed, met.key_check) == (document.sealed, keys.check):
+                document = _at_newest_term(document, state)
+                return Connection(document, keys, state, settings, met.locations, max_age_s=max_age_s)
     raise _unopened(sought, errors)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from skyhold.errors import Corrupt, NotFound
+from skyhold.registry.by_digest import OpenVersion
 from skyhold.registry.graph import first_parents
 from skyhold.registry.reading import open_document
 from skyhold.registry.session import Session
@@ -97,13 +98,21 @@ def stored_in(session: Session, snapshot: Snapshot, digest: str) -> Stored:
     return stored
 
 
+def stored_with(opened: OpenVersion) -> Stored:
+    """As `stored_in`; of a version whose repository was not read, the files of that version."""
+    if opened.session is None or opened.snapshot is None:
+        own = {file.sha256 for file in opened.document.files}
+        return lambda wanted: set(wanted) & own
+    return stored_in(opened.session, opened.snapshot, opened.digest)
+
+
 def _nearest_first(snapshot: Snapshot, digest: str) -> Iterator[str]:
-    found = (
-        islice(first_parents(digest, lambda version: snapshot.version(version).parents), ANCESTORS_FIRST),
+    ways = (
+        (found for found, _ in islice(first_parents(digest, snapshot.walk()), ANCESTORS_FIRST)),
         (str(state.version) for state in snapshot.refs()),
         (entry.digest for entry in snapshot.versions()),
     )
-    for digests in found:
+    for digests in ways:
         with suppress(Corrupt, NotFound):
             yield from digests
 

@@ -9,16 +9,18 @@ from typing import Final
 
 from skyhold.consensus.register import MEMBERSHIP_CHANGED
 from skyhold.errors import AlreadyExists, Conflict, Corrupt, NotFound, Unavailable
-from skyhold.registry.catalogue import Catalogue, Names
+from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import check
 from skyhold.registry.committing import PENDING, Commit, PacksLost, Parent, PushRequest, same_content
 from skyhold.registry.connection import Connection
+from skyhold.registry.name_table import Names
 from skyhold.registry.names import Ref, RefKind, check_new_ref
 from skyhold.registry.reading import CatalogueSession, open_document, open_version
 from skyhold.registry.refs import read_root
 from skyhold.registry.root import Root
 from skyhold.registry.session import Session
-from skyhold.registry.snapshot import Snapshot, VersionEntry
+from skyhold.registry.snapshot import NewVersion, Snapshot
+from skyhold.registry.spaces import pack_space
 from skyhold.registry.version import FileEntry, VersionDocument
 from skyhold.registry.views import PushResult
 from skyhold.storage.bases import DeltaBases
@@ -104,15 +106,18 @@ class _Attempt:
         policy = Policy.from_json(root.policy)
         with connection.session(policy) as session:
             names = Catalogue(session.registers, session.blobs).read()
+            connection.check_writable()
             snapshot = Snapshot(root, version, session.blobs)
             if not version:
                 snapshot = Snapshot(replace(root, gc_epoch=names.gc_epoch), version, session.blobs)
             parent = self._parent(snapshot)
             self._check(session, snapshot, parent, names.gc_epoch)
-            space = connection.pack_space(policy, session)
+            space = pack_space(connection, policy, session)
+            segments: frozenset[str] = frozenset()
             if not request.dry_run:
                 resume(space, connection.catalogue)
-                learn_segments(connection.catalogue, session.blobs, space.replicas, space.placement_class.hex())
+                of_class = space.placement_class.hex()
+                segments = learn_segments(connection.catalogue, session.blobs, space.replicas, of_class)
             bases = DeltaBases(
                 list(self._base_versions(session, snapshot, parent.version)),
                 space.placement_class.hex(),
@@ -131,7 +136,7 @@ class _Attempt:
                     pushed = push.run(self._source.files)
                     commit = Commit(
                         connection, self._id, self._name, request, push, pushed, snapshot, parent, names.gc_epoch,
-                        self._progress,
+                        segments, self._progress,
                     )  # fmt: skip
                     if request.dry_run:
                         return self._result(commit, policy, session, "0" * 64)
@@ -141,8 +146,8 @@ class _Attempt:
             return self._result(commit, policy, session, digest)
 
     def _root(self) -> tuple[int, Root]:
-        """The repository's root as it is, and its register's version; for one that the
-        push shall make, as it would begin."""
+        """The repository's root as it is, and its register's version; for one that the push shall make (version 0), as
+        before its first event."""
         try:
             return read_root(self._connection.registers, self._id)
         except NotFound:
@@ -178,7 +183,7 @@ class _Attempt:
         ]
         document = request.describe(files, parent.version)
         document.encode()  # which bounds its size
-        entry = VersionEntry(PENDING, PENDING, PENDING, document.parents, document.time)
+        entry = NewVersion(PENDING, PENDING, PENDING, document.parents, document.time)
         try:
             check(snapshot, request.change(parent, PENDING, (entry,), gc_epoch, snapshot.root.policy))
         except AlreadyExists:
@@ -254,7 +259,7 @@ class _Attempt:
         self._progress.note(f"The {what} changed meanwhile; this push follows")
         with self._connection.session(parsed) as stricter:
             everything = commit.pushed.packs_sent.keys() | commit.pushed.packs_reused
-            again = self._connection.pack_space(parsed, stricter)
+            again = pack_space(self._connection, parsed, stricter)
             digest = self._commit(commit, changed, stricter, again, everything, attempt + 1)
             for name, reason in stricter.lagging.items():
                 session.lagging.setdefault(name, reason)

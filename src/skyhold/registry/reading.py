@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from skyhold.errors import Corrupt, NotFound
@@ -9,7 +10,7 @@ from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import Connection
 from skyhold.registry.names import Ref, parse_reference, refs_called
 from skyhold.registry.session import Session
-from skyhold.registry.snapshot import Snapshot
+from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import VersionDocument
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.version_files import FileEntry, StoredFile, VersionFiles
@@ -31,13 +32,18 @@ def find_ref(snapshot: Snapshot, name: str, repository: str) -> Ref:
 
 def open_document(session: Session, snapshot: Snapshot, digest: str) -> VersionDocument:
     """The document of a version. Raises `NotFound`, `Corrupt`."""
-    return VersionDocument.decode(session.blobs.read("versions", snapshot.version(digest).document), digest)
+    return document_of(session, snapshot.version(digest))
 
 
-def document_or_fault(session: Session, snapshot: Snapshot, digest: str) -> tuple[VersionDocument | None, str]:
+def document_of(session: Session, entry: VersionEntry) -> VersionDocument:
+    """The document of a version. Raises `Corrupt`."""
+    return VersionDocument.decode(session.blobs.read("versions", entry.document), entry.digest)
+
+
+def document_or_fault(session: Session, find: Callable[[], VersionEntry]) -> tuple[VersionDocument | None, str]:
     """The document of a version, or why no bucket gives it: what is lost of one version hides no other."""
     try:
-        return open_document(session, snapshot, digest), ""
+        return document_of(session, find()), ""
     except Corrupt as error:
         return None, error.message
 

@@ -12,6 +12,7 @@ from skyhold.registry.connection import Connection
 from skyhold.registry.inventory import Inventory
 from skyhold.registry.reading import open_version
 from skyhold.registry.session import Session
+from skyhold.registry.spaces import bucket_space
 from skyhold.storage.cache import CacheFolder, PackCache
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.index import listed_places
@@ -110,7 +111,7 @@ class _Readers:
     def of(self, bucket: str) -> ChunkReader:
         if bucket not in self._open:
             nothing_kept = PackCache(CacheFolder(Path(), 0))
-            space = self._connection.bucket_space(bucket, self._class.hex(), nothing_kept)
+            space = bucket_space(self._connection, bucket, self._class.hex(), nothing_kept)
             self._open[bucket] = ChunkReader(space), space.replicas
         return self._open[bucket][0]
 

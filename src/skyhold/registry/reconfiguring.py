@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
@@ -19,10 +20,13 @@ from skyhold.consensus.carrying import CONFIG, compare
 from skyhold.consensus.register import Versioned
 from skyhold.errors import Corrupt, InvalidInput, OutcomeUnknown, SkyholdError
 from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.connection import Connection, key_encryption_keys, new_operation_id
+from skyhold.registry.configuration_log import logged
+from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.registry.damage import created_registers, refuse_unreadable
+from skyhold.registry.event import Origin
 from skyhold.registry.membership import is_member, names_store
 from skyhold.registry.opening import document_for, remember
+from skyhold.registry.store_keys import key_encryption_keys
 from skyhold.registry.voters import refuse_needed_voter, refuse_unfit_voter
 from skyhold.storage.bootstrap import (
     create_store_document,
@@ -42,13 +46,14 @@ from skyhold.storage.configuration import (
     replace_bucket,
 )
 from skyhold.storage.epoch import Epoch, checked_voters, encode_epoch, new_engine, next_epoch
+from skyhold.storage.features import Features
 from skyhold.storage.policy import Policy
 from skyhold.storage.state import open_state
 from skyhold.storage.store_document import BUCKETS
 from skyhold.storage.surroundings import refuse_inside_bucket
 
 
-def admit_again(connection: Connection, name: str) -> None:
+def admit_again(connection: Connection, name: str, origin: Origin) -> None:
     """Make a bucket a member again that was emptied, restored, or lost its `store.json`, under a fresh incarnation.
 
     What else it lacks is then brought by a repair. A voter begins anew in the next epoch: what it promised in this one
@@ -57,6 +62,7 @@ def admit_again(connection: Connection, name: str) -> None:
     Raises `InvalidInput` code `voter_needed` where they cannot be, `Unavailable` where too few of them answer, and code
     `voter_refused` where the bucket cannot vote. It is then what it was.
     """
+    connection.check_writable()
     incarnation = secrets.token_hex(16)
 
     def change(known: Configuration) -> Configuration:
@@ -80,24 +86,27 @@ def admit_again(connection: Connection, name: str) -> None:
     )
     if connection.shared:
         connection.reopen()  # to ask each voter anew whether it is the one that was admitted
-    _reconfigure(connection, change)
+    _reconfigure(connection, change, origin)
 
 
-def begin_anew(connection: Connection) -> None:
+def begin_anew(connection: Connection, origin: Origin) -> None:
     """Begin an epoch with the same voters, in which each has every register as the others carry it there: what is
     damaged in one stays behind. Raises `Corrupt` where a register is not intact in a majority of them: it would leave
     the move half done."""
     refuse_unreadable(connection)
-    _reconfigure(connection, lambda known: known)
+    _reconfigure(connection, lambda known: known, origin)
 
 
-def join_bucket(connection: Connection, location: BucketLocation, role: Role | None = None) -> ConfiguredBucket:
+def join_bucket(
+    connection: Connection, location: BucketLocation, origin: Origin, role: Role | None = None
+) -> ConfiguredBucket:
     """Add a bucket to the store, by default as a voter while there are fewer than `VOTERS_MAX`.
 
     Raises `AlreadyExists` where its name is taken or it is not empty, and `InvalidInput` code `voter_refused` where it
     cannot vote; nothing is in it then. One that a join that died, or an earlier membership, left with this store's
     `store.json` is taken as it is.
     """
+    connection.check_writable()
     configured = ConfiguredBucket(location, secrets.token_hex(16), role or default_role(connection))
     after = add_bucket(connection.configuration, configured)  # refuses before anything is written
     if connection.shared:
@@ -119,7 +128,7 @@ def join_bucket(connection: Connection, location: BucketLocation, role: Role | N
             configured = _as_it_is(connection, bucket, configured)
         else:
             create_store_document(bucket, document_for(connection.document, after, configured), connection.store_keys)
-    _reconfigure(connection, lambda known: add_bucket(known, configured))
+    _reconfigure(connection, lambda known: add_bucket(known, configured), origin)
     return configured
 
 
@@ -142,7 +151,7 @@ def default_role(connection: Connection) -> Role:
     return "packs" if voters >= VOTERS_MAX else "voter"
 
 
-def leave_buckets(connection: Connection, names: Collection[str]) -> None:
+def leave_buckets(connection: Connection, names: Collection[str], origin: Origin) -> None:
     """Take buckets out of the store, as one change; what lies in them stays there.
 
     With registers on this machine the buckets that stay have to take the change: where too few of them answer it is
@@ -157,7 +166,7 @@ def leave_buckets(connection: Connection, names: Collection[str]) -> None:
             for _, repository_id in catalogue.read().repositories()
         ]
     try:
-        _reconfigure(connection, lambda known: remove_buckets(known, names, policies))
+        _reconfigure(connection, lambda known: remove_buckets(known, names, policies), origin)
     except OutcomeUnknown as error:
         if error.code == "checkpoint_pending":
             left = ", ".join(location.name for location in connection.configuration.locations)
@@ -168,7 +177,7 @@ def leave_buckets(connection: Connection, names: Collection[str]) -> None:
         raise
 
 
-def change_roles(connection: Connection, roles: Mapping[str, Role]) -> None:
+def change_roles(connection: Connection, roles: Mapping[str, Role], origin: Origin) -> None:
     """Make members voters, or take their vote, as one change. Raises `InvalidInput` where no voter would be left, or
     more than `VOTERS_MAX`, and where a bucket cannot vote."""
 
@@ -187,10 +196,10 @@ def change_roles(connection: Connection, roles: Mapping[str, Role]) -> None:
         if role == "voter" and before.bucket(name).role != "voter" and connection.document.engine.kind == BUCKETS:
             location = connection.reach(before.bucket(name).location)
             refuse_unfit_voter(connection.bucket(name), location, "It goes on to keep packs")
-    _reconfigure(connection, change)
+    _reconfigure(connection, change, origin)
 
 
-def replace_voter(connection: Connection, name: str, by: str) -> None:
+def replace_voter(connection: Connection, name: str, by: str, origin: Origin) -> None:
     """Let one member vote in the place of another. Raises `InvalidInput` code `no_replacement` unless the first votes
     and the second does not."""
     configuration = connection.configuration
@@ -201,7 +210,7 @@ def replace_voter(connection: Connection, name: str, by: str) -> None:
             code="no_replacement",
             hint="See who votes: skyhold bucket list",
         )
-    change_roles(connection, {name: "packs", by: "voter"})
+    change_roles(connection, {name: "packs", by: "voter"}, origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +227,7 @@ class EngineMove:
         return asdict(self)
 
 
-def move_engine(connection: Connection, place: str) -> EngineMove:
+def move_engine(connection: Connection, place: str, origin: Origin) -> EngineMove:
     """Move the registers to the engine at `place` (as `new_engine` takes it), with every change that they keep, and
     the ids of their operations. Then the two are compared, which shows that nobody wrote between.
 
@@ -239,12 +248,10 @@ def move_engine(connection: Connection, place: str) -> EngineMove:
         location = connection.reach(configuration.bucket(name).location)
         refuse_unfit_voter(connection.bucket(name), location, f"Take its vote: skyhold store voters remove {name}")
 
-    def following(value: Versioned) -> bytes:
-        configuration = decode_configuration(value.data)
-        term = connection.document.engine.term + 1
-        return encode_epoch(Epoch(new_engine(place, term, machine, configuration), configuration))
+    def following(known: Configuration) -> Epoch:
+        return Epoch(new_engine(place, connection.document.engine.term + 1, machine, known), known)
 
-    connection.registers.advance(following)
+    _advance(connection, following, origin)
     carried = compare(before, connection.registers.current)
     if carried.differing:
         raise Corrupt(
@@ -271,18 +278,40 @@ def spread(connection: Connection, others: Iterable[ConfiguredBucket] = ()) -> N
             continue
 
 
-def _reconfigure(connection: Connection, change: Callable[[Configuration], Configuration]) -> None:
+def enable_features(connection: Connection, features: Features, origin: Origin) -> None:
+    """Let only programs that know these features read the store, or write to it, from the next epoch on."""
+    features.refuse_unwritten()
+    refuse_unreadable(connection)
+    _reconfigure(connection, lambda known: replace(known, features=known.features | features), origin)
+
+
+def _advance(connection: Connection, decide: Callable[[Configuration], Epoch], origin: Origin) -> None:
+    """Begin the epoch that `decide` makes of the configuration, with an event about it."""
+
+    def following(value: Versioned) -> bytes:
+        before = decode_configuration(value.data)
+        epoch = decide(before)
+        after = logged(before, epoch.configuration, epoch.engine, origin, write)
+        return encode_epoch(replace(epoch, configuration=after))
+
+    before = connection.buckets()
+    with connection.session(Policy()) as session:
+        write = partial(session.blobs.write, "records")
+        connection.registers.advance(following)
+    with suppress(SkyholdError):  # a process that listens at a bucket that has left must learn it there
+        value = connection.registers.read(CONFIG)
+        buckets = {**before, **connection.buckets()}
+        connection.bell.ring_now({CONFIG: 0 if value is None else value.version}, buckets)
+
+
+def _reconfigure(connection: Connection, change: Callable[[Configuration], Configuration], origin: Origin) -> None:
     """Change the configuration. Of registers that machines share a new epoch begins, whichever bucket comes or goes: a
     push that counts on the buckets of before meets its seals."""
     before = connection.configuration
     if connection.shared:
-
-        def following(value: Versioned) -> bytes:
-            return encode_epoch(next_epoch(connection.document.engine, change(decode_configuration(value.data))))
-
-        connection.registers.advance(following)
+        _advance(connection, lambda known: next_epoch(connection.document.engine, change(known)), origin)
     else:
-        _replace_configuration(connection, change)
+        _replace_configuration(connection, change, origin)
     remember(connection)
     if not connection.shared:
         # Where buckets leave that are lost for good, a majority of those that stay suffices.
@@ -291,11 +320,16 @@ def _reconfigure(connection: Connection, change: Callable[[Configuration], Confi
     spread(connection, [bucket for bucket in before.buckets if bucket.location.name not in names])
 
 
-def _replace_configuration(connection: Connection, change: Callable[[Configuration], Configuration]) -> None:
+def _replace_configuration(
+    connection: Connection, change: Callable[[Configuration], Configuration], origin: Origin
+) -> None:
     value = connection.registers.read(CONFIG)
     if value is None:
         raise Corrupt("The store has no configuration", code="registers_missing")
-    after = change(decode_configuration(value.data))
+    before = decode_configuration(value.data)
+    with connection.session(Policy()) as session:
+        write = partial(session.blobs.write, "records")
+        after = logged(before, change(before), connection.document.engine, origin, write)
     try:
         connection.registers.compare_and_set(CONFIG, value.version, encode_configuration(after), new_operation_id())
     except OutcomeUnknown as error:

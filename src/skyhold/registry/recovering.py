@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from skyhold.buckets.bucket import Bucket
@@ -28,15 +29,17 @@ from skyhold.errors import (
     SkyholdError,
     Unavailable,
 )
-from skyhold.registry.connection import Connection, key_encryption_keys
+from skyhold.registry.configuration_log import logged
+from skyhold.registry.connection import Connection, new_operation_id
 from skyhold.registry.damage import first_unreadable
 from skyhold.registry.epochs import EPOCH_LEAP_MAX, StoreSuccession, newest_engine, open_machine_registers
 from skyhold.registry.opening import look_up, remember
 from skyhold.registry.reconfiguring import spread
 from skyhold.registry.register_recovery import RegisterPlan, RegisterReport, recover_one
 from skyhold.registry.salvage import begin_with, refuse_minority, salvage_newest
+from skyhold.registry.store_keys import key_encryption_keys
 from skyhold.storage.bootstrap import inspect_store_document, read_store_document, replace_store_document
-from skyhold.storage.configuration import decode_configuration
+from skyhold.storage.configuration import Configuration, decode_configuration, encode_configuration
 from skyhold.storage.epoch import Epoch, decode_epoch, encode_epoch, next_epoch
 from skyhold.storage.settings import Settings
 from skyhold.storage.state import open_state
@@ -80,6 +83,7 @@ def recover_store(
     """
     with ExitStack() as opened:
         connection = _opened(url, settings, opened)
+        connection.features.refuse_unwritten()
         engine, told = newest_engine(connection)  # the bucket that was named may know an earlier epoch alone
         if engine.kind == SQLITE:
             consent(SQLITE)
@@ -181,11 +185,13 @@ def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLoca
             hint="Bring back another bucket of the store, then run `skyhold recover` again",
         )
     configuration = decode_configuration(recovery.checkpoints[CONFIG].value.data)
+    configuration.features.refuse_unwritten()
     if not _has_moved_on(connection, recovery, term, minority):
         _restore(recovery, connection.state.registers(term), connection.keys)
         connection.adopt(Engine(machine, term), configuration.locations)
         remember(connection)
         with suppress(OutcomeUnknown) if minority else nullcontext():
+            _record(connection)
             connection.checkpoints.flush()
     return RecoverReport(
         connection.document.store,
@@ -196,6 +202,25 @@ def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLoca
         tuple(recovery.damaged),
         majority=len(recovery.answered) > len(configuration.buckets) // 2,
     )
+
+
+def _record(connection: Connection) -> None:
+    """Enter into the history of the configuration that the registers are on this machine now."""
+    value = connection.registers.read(CONFIG)
+    assert value is not None  # noqa: S101 (it was restored)
+    before = decode_configuration(value.data)
+    after = encode_configuration(_recovered(connection, before, Epoch(connection.document.engine, before)))
+    try:
+        connection.registers.compare_and_set(CONFIG, value.version, after, new_operation_id())
+    except OutcomeUnknown as error:
+        if error.code != "checkpoint_pending":
+            raise
+
+
+def _recovered(connection: Connection, before: Configuration, epoch: Epoch) -> Configuration:
+    """The configuration of an epoch that a recovery begins, with an event about it."""
+    write = partial(connection.blobs_of(before).write, "records")
+    return logged(before, epoch.configuration, epoch.engine, connection.origin(reason="recover"), write)
 
 
 def _has_moved_on(connection: Connection, recovery: Recovery, term: int, minority: bool) -> bool:
@@ -225,8 +250,9 @@ def _move_on(connection: Connection, recovery: Recovery, sealed: bytes, term: in
         carry_over(registers, connection.registers, sealed, StoreSuccession(connection))
 
     def following(value: Versioned) -> bytes:
-        engine = connection.document.engine
-        return encode_epoch(next_epoch(replace(engine, term=max(engine.term, term)), decode_configuration(value.data)))
+        engine, before = connection.document.engine, decode_configuration(value.data)
+        epoch = next_epoch(replace(engine, term=max(engine.term, term)), before)
+        return encode_epoch(replace(epoch, configuration=_recovered(connection, before, epoch)))
 
     connection.registers.advance(following)
     remember(connection)

@@ -1,35 +1,24 @@
-"""Changes of a repository's register: planned on what it holds, and compare-and-set as one."""
+"""Changes of a repository's register."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Final
 
 from skyhold.consensus.register import Registers
-from skyhold.errors import AlreadyExists, Conflict, NotFound, SkyholdError, Unavailable
+from skyhold.errors import AlreadyExists, Conflict, NotFound, SkyholdError
 from skyhold.registry.change import Change, plan
+from skyhold.registry.event import Origin
+from skyhold.registry.following import wanted
 from skyhold.registry.root import Root, register_key
 from skyhold.registry.snapshot import Snapshot
+from skyhold.registry.transaction import Pause, Transactions, no_pause
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import Json
 
-ATTEMPTS_MAX: Final = 16
-
-Pause = Callable[[int], None]
-"""Called before attempt number 2, 3, … of a change: where the caller waits, with jitter."""
-
-
-def no_pause(_attempt: int) -> None:
-    """Try again at once."""
-
 
 class RepositoryRegister:
-    """The register of one repository, with the blobs that its root names.
-
-    Every change takes an `operation_id`. A change whose outcome is unknown (`OutcomeUnknown`) may be asked for again
-    under the same id: if it had taken effect it is not made twice.
-    """
+    """The register of one repository, with the blobs that its root names. Every change takes an `operation_id`, see
+    `Transactions`."""
 
     def __init__(
         self,
@@ -44,15 +33,16 @@ class RepositoryRegister:
         self._registers = registers
         self._blobs = blobs
         self._absent = absent or no_repository
+        self._transactions = Transactions(registers, self.key, f"Repository {repository_id}", self.read, self._snapshot)
 
-    def create(self, *, policy: Json, gc_epoch: int, operation_id: str) -> Snapshot:
+    def create(self, *, policy: Json, gc_epoch: int, origin: Origin, operation_id: str) -> Snapshot:
         """Create the register. Its key must be entered in `names` before (see `Catalogue.create`).
 
         Raises `AlreadyExists` code `repository_exists`.
         """
-        root = Root.first(self.repository_id, gc_epoch=gc_epoch, policy=policy)
+        first = created(self.repository_id, self._blobs, policy=policy, gc_epoch=gc_epoch, origin=origin)
         try:
-            value = self._registers.compare_and_set(self.key, 0, root.encode(), operation_id)
+            value = self._registers.compare_and_set(self.key, 0, first.encode(), operation_id)
         except Conflict as conflict:
             if conflict.code != "register_changed":
                 raise
@@ -73,59 +63,63 @@ class RepositoryRegister:
     def apply(self, change: Change, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
         """Make the change, all of it or nothing; returns the state after it.
 
-        A change that met another one, which moved other refs, is planned again on the newer state, at most
-        `ATTEMPTS_MAX` times. Raises what `plan` raises, and `Unavailable` code `register_contended` after that.
+        A change that met another one, which moved other refs, is planned again on the newer state. Raises what `plan`
+        and `Transactions.change` raise.
         """
-        return self._transact(lambda snapshot: plan(snapshot, change), operation_id, pause)
+        return self._transactions.change(lambda snapshot: plan(snapshot, change), operation_id, pause)
 
-    def set_policy(self, policy: Json, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
+    def set_policy(self, policy: Json, origin: Origin, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
         """Replace the repository's policy (already validated)."""
-        return self._transact(lambda snapshot: _with_root(snapshot, policy=policy), operation_id, pause)
 
-    def set_deleted(self, time: str | None, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
-        """Mark the repository deleted at `time`, or (None) as living again. A deleted one refuses every change."""
-        return self._transact(lambda snapshot: _with_root(snapshot, deleted=time), operation_id, pause)
+        def changed(snapshot: Snapshot) -> Snapshot | None:
+            if policy == snapshot.root.policy:
+                return None
+            return snapshot.after(origin, [{"kind": "policy", "policy": policy}], {}, policy=policy)
 
-    def raise_gc_epoch(self, gc_epoch: int, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
+        return self._transactions.change(changed, operation_id, pause)
+
+    def delete(self, origin: Origin, operation_id: str, *, force: bool = False, pause: Pause = no_pause) -> Snapshot:
+        """Mark the repository deleted, at the time of `origin`: it refuses every change from then on.
+
+        Raises `Conflict` code `repository_wanted` where something follows a ref of it or has pinned a version, unless
+        `force`.
+        """
+
+        def deleted(snapshot: Snapshot) -> Snapshot | None:
+            if snapshot.root.deleted is not None:
+                return None
+            wants = [] if force else wanted(snapshot.map)
+            if wants:
+                raise Conflict(
+                    f"The repository is still wanted: {'; '.join(wants[:5])}"
+                    f"{f'; and {len(wants) - 5} more' if len(wants) > 5 else ''}; nothing was changed",
+                    code="repository_wanted",
+                    hint="End what wants it first, or use --force, which breaks it",
+                    wanted=wants,
+                )
+            return snapshot.after(origin, [{"kind": "deleted"}], {}, deleted=origin.time)
+
+        return self._transactions.change(deleted, operation_id, pause)
+
+    def undelete(self, origin: Origin, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
+        """Take back the deletion of the repository."""
+
+        def undeleted(snapshot: Snapshot) -> Snapshot | None:
+            if snapshot.root.deleted is None:
+                return None
+            return snapshot.after(origin, [{"kind": "undeleted"}], {}, deleted=None)
+
+        return self._transactions.change(undeleted, operation_id, pause)
+
+    def raise_gc_epoch(self, gc_epoch: int, origin: Origin, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
         """Raise the epoch to `gc_epoch` (never lower it): changes that began before are refused from now on."""
 
         def raised(snapshot: Snapshot) -> Snapshot | None:
-            return _with_root(snapshot, gc_epoch=max(gc_epoch, snapshot.root.gc_epoch))
+            if gc_epoch <= snapshot.root.gc_epoch:
+                return None
+            return snapshot.after(origin, [{"kind": "gc_epoch", "epoch": gc_epoch}], {}, gc_epoch=gc_epoch)
 
-        return self._transact(raised, operation_id, pause)
-
-    def _transact(self, decide: Callable[[Snapshot], Snapshot | None], operation_id: str, pause: Pause) -> Snapshot:
-        for attempt in range(1, ATTEMPTS_MAX + 1):
-            if attempt > 1:
-                pause(attempt)
-            before = self.read()
-            try:
-                after = decide(before)
-            except (AlreadyExists, Conflict, NotFound):
-                # It may be our own change, made by an attempt whose reply was lost, that now stands in the way.
-                done = self._registers.outcome(self.key, operation_id)
-                if done is None:
-                    raise
-                return self._snapshot(done.version, done.data)
-            if after is None:
-                # Nothing is left to do, but is what was found acknowledged? An engine settles it, or raises.
-                self._registers.outcome(self.key, operation_id)
-                return before
-            try:
-                value = self._registers.compare_and_set(
-                    self.key, before.register_version, after.root.encode(), operation_id
-                )
-            except Conflict as conflict:
-                if conflict.code != "register_changed":
-                    raise
-            else:
-                return self._snapshot(value.version, value.data)
-        raise Unavailable(
-            f"Repository {self.repository_id} was changed by others during each of {ATTEMPTS_MAX} attempts; "
-            "nothing of this change took effect",
-            code="register_contended",
-            hint="Try again",
-        )
+        return self._transactions.change(raised, operation_id, pause)
 
     def _snapshot(self, version: int, data: bytes) -> Snapshot:
         return Snapshot(Root.decode(data, self.repository_id), version, self._blobs)
@@ -144,8 +138,7 @@ def no_repository(repository_id: str) -> NotFound:
     return NotFound(f"There is no repository {repository_id}", code="repository_not_found")
 
 
-def _with_root(snapshot: Snapshot, **fields: object) -> Snapshot | None:
-    root = replace(snapshot.root, **fields)  # type: ignore[arg-type]
-    if root == snapshot.root:
-        return None
-    return Snapshot(root, snapshot.register_version + 1, snapshot.blobs, snapshot.map)
+def created(repository_id: str, blobs: Blobs, *, policy: Json, gc_epoch: int, origin: Origin) -> Snapshot:
+    """The first state of a repository, which is in no register yet."""
+    root = Root.first(repository_id, gc_epoch=gc_epoch, policy=policy)
+    return Snapshot(root, 0, blobs).after(origin, [{"kind": "created", "policy": policy}], {})

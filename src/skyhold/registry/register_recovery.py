@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Final, Literal
 
 from skyhold.buckets.bounded import read_bounded
@@ -26,14 +27,17 @@ from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.carrying import CONFIG, NAMES, as_restored
 from skyhold.consensus.no_majority import REGISTER_DAMAGED, no_majority, way_back
 from skyhold.consensus.operation import Kept
-from skyhold.consensus.register import Change, Versioned, check_register_key
+from skyhold.consensus.register import Change, Versioned, is_register_key
 from skyhold.consensus.retiring import Acceptors, Holding, newest_of
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, SkyholdError, Unavailable
 from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.configuration_log import logged
 from skyhold.registry.connection import Connection
 from skyhold.registry.damage import created_registers
+from skyhold.registry.document import DocumentRoot
 from skyhold.registry.opening import remember
 from skyhold.registry.reconfiguring import spread
+from skyhold.registry.refs import created
 from skyhold.registry.root import Root, register_key
 from skyhold.registry.voting import bring_up_all
 from skyhold.storage.configuration import decode_configuration
@@ -52,14 +56,14 @@ _OLDER: Final = "it is older than what this machine has seen there"
 
 @dataclass(frozen=True, slots=True)
 class VoterFinding:
-    """What one voter has of the register. `version`, `moves` (of a repository's refs), `writer` and `time` are of what
-    it holds; `reason` says what is wrong otherwise. `older`: its copy opens, and this machine has seen a newer one
+    """What one voter has of the register. `version`, `events` (of a repository or document), `writer` and `time` are of
+    what it holds; `reason` is what is wrong otherwise. `older`: its copy opens, and this machine has seen a newer one
     there. `unknown`: it does not answer, or is not admitted. `chosen`: the register goes on from this copy."""
 
     voter: str
     state: State
     version: int | None = None
-    moves: int | None = None
+    events: int | None = None
     writer: str | None = None
     time: str | None = None
     reason: str | None = None
@@ -79,7 +83,7 @@ class RegisterPlan:
     voters: tuple[VoterFinding, ...]
     source: Source
     version: int
-    moves: int | None
+    events: int | None
     seen: int | None
     lossless: bool
 
@@ -89,7 +93,7 @@ class RegisterPlan:
         if self.lossless:
             return "Nothing is lost: a majority of the voters holds it intact"
         if self.source == "nothing":
-            return "All refs, versions and moves of this repository are given up; their packs stay in the buckets"
+            return "All refs, versions and events of this repository are given up; their packs stay in the buckets"
         if self.source == "earlier epoch":
             unknown = [finding.voter for finding in self.voters if finding.state == "unknown"]
             perhaps = f", also those that {', '.join(unknown)} may hold, which do not answer" if unknown else ""
@@ -137,6 +141,7 @@ def recover_one(
             hint="Of `etcd`, from a backup of the cluster. Of `sqlite`, from its checkpoints: skyhold recover URL",
         )
     _follow(connection)
+    connection.check_writable()
     key = _key(connection, name)
     registers = connection.registers.current
     if not isinstance(registers, BucketRegisters):
@@ -177,8 +182,8 @@ def _follow(connection: Connection) -> None:
 
 
 def _key(connection: Connection, name: str) -> str:
-    if name in {CONFIG, NAMES} or (name.startswith(REPOSITORY) and len(name) == len(REPOSITORY) + 32):
-        return check_register_key(name)
+    if is_register_key(name):
+        return name
     try:
         with connection.session(Policy()) as session:
             return register_key(Catalogue(session.registers, session.blobs).read().resolve(name))
@@ -241,8 +246,14 @@ def _newest(
         return "earlier epoch", tuple(as_restored(kept)) if kept[-1].value.sealed else kept
     if empty and key.startswith(REPOSITORY):
         policy = connection.configuration.policy.to_json()
-        root = Root.first(key.removeprefix(REPOSITORY), gc_epoch=0, policy=policy)
-        return "nothing", (Change(Versioned(1, root.encode()), None),)
+        first = created(
+            key.removeprefix(REPOSITORY),
+            connection.blobs_of(connection.configuration),
+            policy=policy,
+            gc_epoch=0,
+            origin=connection.origin(reason="recover --register --empty"),
+        )
+        return "nothing", (Change(Versioned(1, first.encode()), None),)
     raise Corrupt(
         f"No voter that answers holds anything intact of register {key}, in this epoch or an earlier one",
         code=REGISTER_DAMAGED,
@@ -302,7 +313,7 @@ def _plan(
     whole = intact > len(findings) // 2 and not any(holding.retired for holding in holdings)
     lossless = whole and (seen is None or seen <= version)
     return RegisterPlan(
-        connection.document.store, key, acceptors.epoch, findings, source, version, _moves(key, data), seen, lossless,
+        connection.document.store, key, acceptors.epoch, findings, source, version, _events(key, data), seen, lossless,
     )  # fmt: skip
 
 
@@ -318,15 +329,18 @@ def _finding(key: str, holding: Holding, kept: Kept) -> VoterFinding:
         return VoterFinding(holding.voter, "absent", reason="retired" if holding.retired else None)
     newest = value[-1].value
     state = "intact" if holding.damage is None else "older" if holding.damage == _OLDER else "damaged"
-    moves, writer, time = _moves(key, newest.data), holding.held.writer, holding.held.time
-    return VoterFinding(holding.voter, state, newest.version, moves, writer, time, holding.damage, chosen=value == kept)
+    events, writer, time = _events(key, newest.data), holding.held.writer, holding.held.time
+    return VoterFinding(
+        holding.voter, state, newest.version, events, writer, time, holding.damage, chosen=value == kept
+    )
 
 
-def _moves(key: str, data: bytes) -> int | None:
-    if not key.startswith(REPOSITORY):
-        return None
+def _events(key: str, data: bytes) -> int | None:
+    kind, _, id_ = key.partition("/")
     try:
-        return Root.decode(data, key.removeprefix(REPOSITORY)).moves
+        if kind == "document":
+            return DocumentRoot.decode(data, id_).events
+        return Root.decode(data, id_).events if kind == "repository" else None
     except SkyholdError:
         return None
 
@@ -341,7 +355,12 @@ def _begin_next(connection: Connection, before: BucketRegisters, key: str) -> No
     """Begin the next epoch; where a move was under way that this register held up, that one."""
 
     def following(value: Versioned) -> bytes:
-        return encode_epoch(next_epoch(connection.document.engine, decode_configuration(value.data)))
+        before = decode_configuration(value.data)
+        epoch = next_epoch(connection.document.engine, before)
+        origin = connection.origin(reason=f"recover --register {key}")
+        write = partial(connection.blobs_of(before).write, "records")
+        after = logged(before, epoch.configuration, epoch.engine, origin, write)
+        return encode_epoch(replace(epoch, configuration=after))
 
     registers = connection.registers
     if key == CONFIG:

@@ -19,6 +19,7 @@ from skyhold.registry.connection import Connection
 from skyhold.registry.inventory import Inventory, RepositoryInventory
 from skyhold.registry.reading import open_version
 from skyhold.registry.session import Session
+from skyhold.registry.spaces import bucket_space
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.loads import LOAD_BYTES
 from skyhold.storage.names import blob_key, pack_key
@@ -221,7 +222,7 @@ class _Restoring:
     def _space(self, bucket: str, placement_class: str) -> PackSpace:
         space = self._spaces.get((bucket, placement_class))
         if space is None:
-            space = self._connection.bucket_space(bucket, placement_class, self._copies.kept(bucket))
+            space = bucket_space(self._connection, bucket, placement_class, self._copies.kept(bucket))
             self._closing.callback(space.replicas.close)
             self._spaces[bucket, placement_class] = space
         return space

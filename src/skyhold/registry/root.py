@@ -1,46 +1,44 @@
-"""The root of a repository: what its register holds, and the hash chain over the moves of its refs (format.md, 10)."""
+"""The root of a repository: what its register holds (format.md, 10)."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass, field
 from typing import Final
 
 from skyhold.errors import InvalidInput, QuotaExceeded
-from skyhold.registry.names import check_repository_id
+from skyhold.registry.event import first_chain, is_chain
+from skyhold.registry.names import check_id
 from skyhold.storage.canonical import INTEGER_MAX, Json, canonical, decode, is_counter, malformed
 from skyhold.units import KIB
 
 ROOT_BYTES_MAX: Final = 16 * KIB
 POLICY_BYTES_MAX: Final = 4 * KIB
 _FORMAT: Final = 1
-_HASH: Final = re.compile(r"[0-9a-f]{64}")
 _EMPTY_MAP: Final[Json] = {"level": 0, "entries": []}
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """Everything of one repository, small enough for a register. `chain` seals all `moves` in their order."""
+    """Everything of one repository, small enough for a register. `events` counts its events, and
+    `chain` covers them."""
 
     repository_id: str
     gc_epoch: int
     policy: Json
     chain: str
     deleted: str | None = None
-    moves: int = 0
+    events: int = 0
     map: Json = field(default_factory=lambda: dict(_EMPTY_MAP))
 
     @classmethod
     def first(cls, repository_id: str, *, gc_epoch: int, policy: Json) -> Root:
-        """The root of a new repository. `gc_epoch` is that of the register `names`."""
-        check_repository_id(repository_id)
-        return cls(repository_id, gc_epoch, policy, first_chain(repository_id))
+        """The root of a new repository, before its first event. `gc_epoch` is that of the register `names`."""
+        return cls(repository_id, gc_epoch, policy, first_chain(register_key(repository_id)))
 
     def encode(self) -> bytes:
         """Canonical JSON. Raises `QuotaExceeded` code `root_too_large` for more than 16 KiB, and `InvalidInput` for a
         counter that readers would refuse."""
-        for counter in (self.gc_epoch, self.moves):
+        for counter in (self.gc_epoch, self.events):
             if not is_counter(counter):
                 raise InvalidInput(
                     f"Expected a counter up to {INTEGER_MAX} but got {counter!r}", code="counter_used_up"
@@ -52,7 +50,7 @@ class Root:
                 "gc_epoch": self.gc_epoch,
                 "policy": self.policy,
                 "deleted": self.deleted,
-                "moves": self.moves,
+                "events": self.events,
                 "chain": self.chain,
                 "map": self.map,
             }
@@ -76,32 +74,21 @@ class Root:
             malformed(what, f"its format is {value.get('root')!r}")
         if value.get("repository") != repository_id:
             malformed(what, f"it is that of repository {value.get('repository')!r}")
-        gc_epoch, moves, chain = value.get("gc_epoch"), value.get("moves"), value.get("chain")
+        gc_epoch, events, chain = value.get("gc_epoch"), value.get("events"), value.get("chain")
         policy, deleted, map_ = value.get("policy"), value.get("deleted"), value.get("map")
-        if not is_counter(gc_epoch) or not is_counter(moves):
+        if not is_counter(gc_epoch) or not is_counter(events):
             malformed(what, "a counter is not one")
         if len(data) > ROOT_BYTES_MAX:
             malformed(what, f"it has {len(data)} bytes")
-        if not (isinstance(chain, str) and _HASH.fullmatch(chain)):
+        if not is_chain(chain):
             malformed(what, "its chain is not a hash")
         if not isinstance(policy, dict) or not isinstance(map_, dict) or not isinstance(deleted, str | None):
             malformed(what, "a field has another type")
         if len(canonical(policy)) > POLICY_BYTES_MAX:
             malformed(what, "its policy is too long")
-        return cls(repository_id, gc_epoch, policy, chain, deleted, moves, map_)
-
-
-def first_chain(repository_id: str) -> str:
-    """The chain before the first move."""
-    return hashlib.sha256(b"skyhold moves\0" + bytes.fromhex(repository_id)).hexdigest()
-
-
-def next_chain(chain: str, move: Json) -> str:
-    """The chain after `move`, a record of the map; its own field `chain` is left out of the hash."""
-    body = canonical({name: value for name, value in move.items() if name != "chain"})
-    return hashlib.sha256(bytes.fromhex(chain) + body).hexdigest()
+        return cls(repository_id, gc_epoch, policy, chain, deleted, events, map_)
 
 
 def register_key(repository_id: str) -> str:
     """Key of the register of a repository."""
-    return f"repository/{check_repository_id(repository_id)}"
+    return f"repository/{check_id(repository_id)}"

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
@@ -25,6 +26,7 @@ from skyhold.consensus.operation import Kept, version_of
 from skyhold.consensus.recovery import DamagedCheckpoint
 from skyhold.consensus.register import Versioned
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
+from skyhold.registry.configuration_log import logged
 from skyhold.registry.connection import Connection
 from skyhold.registry.epochs import EPOCH_LEAP_MAX, StoreSuccession
 from skyhold.registry.membership import names_store
@@ -142,7 +144,9 @@ def begin_with(connection: Connection, found: Salvage) -> None:
             code="nothing_to_recover",
             hint="Bring back another bucket of the store, then run `skyhold recover` again",
         )
-    epoch = _epoch(connection, decode_configuration(value.data), found)
+    before = decode_configuration(value.data)
+    before.features.refuse_unwritten()
+    epoch = _epoch(connection, before, found)
     connection.sightings.forget()  # who says that the others are lost gives up what they alone knew
     connection.begin(epoch.configuration)
     places = {location.name: location for location in epoch.configuration.locations}
@@ -245,4 +249,7 @@ def _epoch(connection: Connection, before: Configuration, found: Salvage) -> Epo
         for bucket in before.buckets
     )
     engine = replace(connection.document.engine, term=found.newest_epoch)
-    return next_epoch(engine, replace(before, buckets=buckets))
+    epoch = next_epoch(engine, replace(before, buckets=buckets))
+    origin = connection.origin(reason="recover --minority")
+    write = partial(connection.blobs_of(before).write, "records")
+    return replace(epoch, configuration=logged(before, epoch.configuration, epoch.engine, origin, write))

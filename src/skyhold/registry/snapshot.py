@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
+from typing import Final, TypeGuard
 
-from skyhold.errors import InvalidInput, NotFound
+from skyhold.errors import Corrupt, InvalidInput, NotFound
+from skyhold.registry.deleted_version import version_not_found
+from skyhold.registry.event import Event, EventLog, Origin
 from skyhold.registry.graph import first_parents
 from skyhold.registry.map import Map
 from skyhold.registry.names import Ref, RefKind, is_version_prefix, refs_called
-from skyhold.registry.root import Root
+from skyhold.registry.root import Root, register_key
 from skyhold.storage.blobs import Blobs
-from skyhold.storage.canonical import malformed
+from skyhold.storage.canonical import Json, is_counter, malformed
+from skyhold.storage.names import PUBLIC_ID_CHARACTERS
 
-PUBLIC_ID_CHARACTERS = 40
+_NAME: Final = re.compile(r"[0-9a-f]{64}")
+_SEQUENCE: Final = re.compile(r"[0-9a-f]{16}")
+EVENTS_KEPT = 64
+"""The number of events whose versions a snapshot keeps: a walk along a branch, or an import of many versions at once,
+reads the same ones again."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefState:
-    """Where a ref stands. `version` is None for one that was deleted; `move` is the sequence of its last move."""
+    """Where a ref points. `version` is None for one that was deleted; `event` is the sequence of its last move."""
 
     ref: Ref
     version: str | None
-    move: int
+    event: int
 
 
 @dataclass(frozen=True, slots=True)
-class VersionEntry:
-    """A version of the repository: its digest, the names of its blobs, its parents in order, and its time."""
+class NewVersion:
+    """A version as it is entered into a repository: digest, names of its blobs, parents in order, time."""
 
     digest: str
     document: str
@@ -39,6 +49,36 @@ class VersionEntry:
     @property
     def public_id(self) -> str:
         return self.digest[:PUBLIC_ID_CHARACTERS]
+
+    @property
+    def key(self) -> str:
+        """Its key in the map."""
+        return f"version/{self.digest}"
+
+    def placed(self, generation: int, parent_events: tuple[int, ...]) -> VersionEntry:
+        """The version as it is entered by an event."""
+        return VersionEntry(self.digest, self.document, self.layout, self.parents, self.time, generation, parent_events)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionEntry(NewVersion):
+    """A version of the repository. Its generation is one more than the greatest of its parents', and 1 without parents;
+    `parent_events` are the events that entered these."""
+
+    generation: int
+    parent_events: tuple[int, ...]
+
+    def to_json(self) -> Json:
+        """The part of the event that enters it."""
+        return {
+            "kind": "version",
+            "version": self.digest,
+            "document": self.document,
+            "layout": self.layout,
+            "parents": [list(parent) for parent in zip(self.parents, self.parent_events, strict=True)],
+            "time": self.time,
+            "generation": self.generation,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +103,27 @@ class Snapshot:
         self.register_version = register_version
         self.blobs = blobs
         self.map = map_ if map_ is not None else Map.from_json(blobs, root.map)
+        self._versions_in = lru_cache(EVENTS_KEPT)(lambda sequence: versions_in(self.log.read(sequence)))
+
+    @property
+    def log(self) -> EventLog:
+        """The events of the repository."""
+        key = register_key(self.root.repository_id)
+        return EventLog(key, self.root.events, self.root.chain, self.map, self.blobs)
+
+    def after(
+        self, origin: Origin, what: Sequence[Json], entries: Mapping[str, object | None], **fields: object
+    ) -> Snapshot:
+        """The state after one event with these parts, which sets `entries` of the map (None: deletes) and `fields` of
+        the root. Its new map nodes are durable."""
+        log = self.log.append(origin, what, entries)
+        moved: dict[str, object] = {"events": log.count, "chain": log.chain, "map": log.map.to_json(), **fields}
+        root = replace(self.root, **moved)  # type: ignore[arg-type]
+        return Snapshot(root, self.register_version + 1, self.blobs, log.map)
+
+    def encode(self) -> bytes:
+        """What the register holds in this state. Raises as `Root.encode`."""
+        return self.root.encode()
 
     def ref_state(self, ref: Ref) -> RefState | None:
         """The state of a ref, also of a deleted one; None where it never was."""
@@ -78,29 +139,78 @@ class Snapshot:
         """The refs that exist, by kind and name."""
         prefix = f"ref/{kind}/" if kind else "ref/"
         for key, value in self.map.scan(prefix):
-            state = _ref_state(Ref.parse(key.removeprefix("ref/")), value)
+            state = _ref_state(_ref_at(key), value)
             if state.version is not None:
                 yield state
 
     def version(self, digest: str) -> VersionEntry:
-        """Raises `NotFound` code `version_not_found`."""
-        value = self.map.get(f"version/{digest}")
-        if value is None:
-            raise NotFound(
-                f"Version {digest[:PUBLIC_ID_CHARACTERS]} is not in the repository",
-                code="version_not_found",
-                hint="List the versions with `skyhold log`",
-                version=digest,
-            )
-        return _version_entry(digest, value)
+        """Raises `NotFound` code `version_not_found`, or `version_deleted` for one that was there."""
+        sequence = self.version_event(digest)
+        if sequence is None:
+            raise version_not_found(digest, self.map.get(f"deleted/{digest}"))
+        return self._entered_by(sequence, digest)
 
     def has_version(self, digest: str) -> bool:
-        return self.map.get(f"version/{digest}") is not None
+        return self.version_event(digest) is not None
+
+    def version_event(self, digest: str) -> int | None:
+        """The event that entered a version, or laid it anew; None where it is not in the repository."""
+        value = self.map.get(f"version/{digest}")
+        return None if value is None else _version_event(digest, value)
 
     def versions(self) -> Iterator[VersionEntry]:
-        """All versions, also those that no ref reaches, by digest."""
+        """All versions, also those that no ref reaches, as they were entered. Raises `Corrupt` after those that can be
+        read where others cannot."""
+        entered: dict[int, set[str]] = {}
         for key, value in self.map.scan("version/"):
-            yield _version_entry(key.removeprefix("version/"), value)
+            digest = key.removeprefix("version/")
+            entered.setdefault(_version_event(digest, value), set()).add(digest)
+        fault: Corrupt | None = None
+        for sequence, read in self.log.at(entered.keys()):
+            try:
+                found = versions_in(read())
+            except Corrupt as error:
+                fault = fault or error
+                entered.pop(sequence)
+                continue
+            for digest in sorted(found.keys() & entered[sequence]):
+                entered[sequence].discard(digest)
+                yield found[digest]
+        if fault is not None:
+            raise fault
+        for sequence, digests in sorted(entered.items()):
+            for digest in sorted(digests):
+                self._entered_by(sequence, digest)  # which raises the error
+
+    def last_entered(self) -> str | None:
+        """The time of the version that was entered last, or None where there is none."""
+        for event in self.log.backward():
+            for entry in versions_in(event).values():
+                return entry.time
+        return None
+
+    def version_count(self) -> int:
+        """How many versions there are; reads none of them."""
+        return sum(1 for _ in self.map.scan("version/"))
+
+    def walk(self) -> Callable[[str], VersionEntry]:
+        """As `version`, for a walk from versions to their parents: a parent is found by the event that entered it,
+        next to which are those of versions that were entered about that time."""
+        events: dict[str, int] = {}
+
+        def version(digest: str) -> VersionEntry:
+            sequence = events.get(digest)
+            found = self.version(digest) if sequence is None else self._entered_by(sequence, digest)
+            events.update(zip(found.parents, found.parent_events, strict=True))
+            return found
+
+        return version
+
+    def _entered_by(self, sequence: int, digest: str) -> VersionEntry:
+        found = self._versions_in(sequence).get(digest)
+        if found is None:
+            malformed(f"event {sequence}", f"it does not enter version {digest}, although the map points to it")
+        return found
 
     def attached(self, digest: str) -> Iterator[Attached]:
         """What was attached to a version, oldest first; the values of large ones are read."""
@@ -134,7 +244,7 @@ class Snapshot:
         """
         digest = self._named(name) or self._by_prefix(name)
         step = 0
-        for step, found in enumerate(first_parents(digest, lambda digest: self.version(digest).parents)):
+        for step, (found, _) in enumerate(first_parents(digest, self.walk())):
             if step == ancestor:
                 return found
         raise NotFound(
@@ -166,9 +276,17 @@ class Snapshot:
         """The digests that begin so, two at most."""
         return [key.removeprefix("version/") for key, _ in islice(self.map.scan(f"version/{prefix}"), 2)]
 
+    def _deleted(self, prefix: str) -> tuple[str, object] | None:
+        """Digest and record of the deleted version that begins so, if it is one."""
+        found = list(islice(self.map.scan(f"deleted/{prefix}"), 2))
+        return (found[0][0].removeprefix("deleted/"), found[0][1]) if len(found) == 1 else None
+
     def _by_prefix(self, prefix: str) -> str:
         found = self._digests(prefix) if is_version_prefix(prefix) else []
         if not found:
+            gone = self._deleted(prefix) if is_version_prefix(prefix) else None
+            if gone is not None:
+                raise version_not_found(*gone)
             raise NotFound(
                 f"There is no branch, tag, alias or version {prefix!r} in the repository",
                 code="ref_not_found",
@@ -193,25 +311,68 @@ class Snapshot:
         if isinstance(content, dict):
             blob = str(content.get("blob"))
             content = self.blobs.read("attachments", blob).decode()
-        sequence = int(key.rpartition("/")[2], 16)
+        sequence = sequence_in(key)
         return Attached(
             digest, sequence, value["kind"], value["name"], content, value["author"], value["time"], blob
         )  # fmt: skip
 
 
+def _ref_at(key: str) -> Ref:
+    try:
+        return Ref.parse(key.removeprefix("ref/"))
+    except InvalidInput as error:
+        malformed(f"map entry {key}", error.message)
+
+
 def _ref_state(ref: Ref, value: object) -> RefState:
-    version, move = (value.get("version"), value.get("move")) if isinstance(value, dict) else (None, None)
-    if not isinstance(version, str | None) or not isinstance(move, int):
+    version, event = (value.get("version"), value.get("event")) if isinstance(value, dict) else (None, None)
+    if not isinstance(version, str | None) or not is_counter(event):
         malformed(f"ref {ref}", "a field is missing")
-    return RefState(ref, version, move)
+    return RefState(ref, version, event)
 
 
-def _version_entry(digest: str, value: object) -> VersionEntry:
-    if not isinstance(value, dict):
-        malformed(f"entry of version {digest}", "it is not an object")
-    document, layout, parents, time = (value.get(name) for name in ("document", "layout", "parents", "time"))
-    if not (
-        isinstance(document, str) and isinstance(layout, str) and isinstance(parents, list) and isinstance(time, str)
+def sequence_in(key: str) -> int:
+    """The sequence at the end of the key of an attachment. Raises `Corrupt`."""
+    digits = key.rpartition("/")[2]
+    if _SEQUENCE.fullmatch(digits) is None or not is_counter(int(digits, 16)):
+        malformed(f"map entry {key}", "it is not the key of an attachment")
+    return int(digits, 16)
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    """Whether it is a digest, or the name of a blob."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def _version_event(digest: str, value: object) -> int:
+    event = value.get("event") if isinstance(value, dict) else None
+    if not is_counter(event):
+        malformed(f"entry of version {digest}", "it names no event")
+    return event
+
+
+def versions_in(event: Event) -> dict[str, VersionEntry]:
+    """The versions that an event enters, by digest. Raises `Corrupt`."""
+    found = {}
+    for part in event.what:
+        if part["kind"] == "version":
+            entry = _version_entry(event.sequence, part)
+            found[entry.digest] = entry
+    return found
+
+
+def _version_entry(sequence: int, part: Json) -> VersionEntry:
+    what = f"version in event {sequence}"
+    digest, document, layout, time = (part.get(name) for name in ("version", "document", "layout", "time"))
+    parents, generation = part.get("parents"), part.get("generation")
+    if not (_is_name(digest) and _is_name(document) and _is_name(layout) and isinstance(time, str)):
+        malformed(what, "a field is missing, or is not a name")
+    if not is_counter(generation) or generation < 1:
+        malformed(what, "its generation is not a positive number")
+    if not isinstance(parents, list) or not all(
+        isinstance(parent, list) and len(parent) == 2 and _is_name(parent[0]) and is_counter(parent[1])
+        for parent in parents
     ):
-        malformed(f"entry of version {digest}", "a field is missing")
-    return VersionEntry(digest, document, layout, tuple(str(parent) for parent in parents), time)
+        malformed(what, "its parents are not a list of digests and events")
+    names, events = tuple(parent[0] for parent in parents), tuple(parent[1] for parent in parents)
+    return VersionEntry(digest, document, layout, names, time, generation, events)

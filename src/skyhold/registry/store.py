@@ -7,39 +7,40 @@ waits for what this module imports.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from skyhold.buckets.location import BucketLocation, parse_location
-from skyhold.errors import InvalidInput, NotFound
+from skyhold.buckets.location import parse_location
+from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry import given
 from skyhold.registry.connection import Connection, new_operation_id, pause
 from skyhold.registry.damage import UnreadRepository, read_each
+from skyhold.registry.event import Origin
 from skyhold.registry.names import check_repository_name
-from skyhold.registry.opening import named_locations, open_store
 from skyhold.registry.reading import CatalogueSession
 from skyhold.registry.repository import Repository
 from skyhold.registry.session import follow_moves
-from skyhold.registry.time import now
-from skyhold.registry.views import RepositoryInfo, SearchHit
-from skyhold.security.keys import KeyEncryptionKey
+from skyhold.registry.views import EventView, RepositoryInfo, SearchHit
 from skyhold.storage.configuration import Configuration, Role
 from skyhold.storage.policy import Policy, check_possible, copies_wanted
 from skyhold.storage.progress import Progress, Silence
-from skyhold.storage.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    import threading
+
     from skyhold.buckets.check import BucketReport
     from skyhold.registry.catalogue import Catalogue
     from skyhold.registry.joining import Joining
     from skyhold.registry.reconfiguring import EngineMove
-    from skyhold.registry.recovering import RecoverReport
     from skyhold.registry.status import StoreStatus
     from skyhold.registry.upkeep import RepairReport, SyncReport
     from skyhold.registry.verification import VerifyReport
     from skyhold.registry.voting import EngineStatus, StaleRead
+    from skyhold.registry.watching import ResyncNeeded
 
-__all__ = ["Store", "connect", "init", "open", "recover"]
+
+T = TypeVar("T")
 
 
 class Store:
@@ -112,28 +113,39 @@ class Store:
         with self._catalogue() as (catalogue, _):
             return [name for name, _ in catalogue.read().repositories()]
 
-    def create_repository(self, name: str, *, policy: Policy | None = None) -> Repository:
+    def create_repository(
+        self, name: str, *, policy: Policy | None = None, author: str | None = None, reason: str = ""
+    ) -> Repository:
         """Make an empty repository `team/name`. Raises `AlreadyExists`, and `InvalidInput` for a policy that the
         store's buckets cannot meet."""
         name = _repository_name(name)
         chosen = policy or self.configuration.policy
         repository_id, operation_id = secrets.token_hex(16), new_operation_id()
+        origin = self._origin(author, reason)
 
         def create(catalogue: Catalogue) -> None:
             check_possible(chosen, self.configuration.locations)
-            catalogue.create(name, repository_id, policy=chosen.to_json(), operation_id=operation_id, pause=pause)
+            catalogue.create(
+                name, repository_id, policy=chosen.to_json(), origin=origin, operation_id=operation_id, pause=pause
+            )
 
         self._change(create)
         return Repository(self._connection, repository_id, name)
 
     def repository(self, name: str, *, create: bool = False) -> Repository:
-        """The repository of this name. Raises `NotFound`.
+        """The repository of this name. Raises `NotFound`. Where the names cannot be read now, every method raises the
+        error (`Unavailable`, `Corrupt`), except for versions by their full digest.
 
         With `create` a missing one is made by the first push to it, at its end, once all of its version is durable; a
         push that fails leaves no empty repository behind. `create_repository` makes one at once.
         """
         name = _repository_name(name)
-        found = self._find(name)
+        try:
+            found = self._find(name)
+        except (Corrupt, Unavailable) as error:
+            if create:
+                raise
+            return Repository(self._connection, "", name, unresolved=error)
         if found is not None:
             return Repository(self._connection, found, name, create=create)
         if create:
@@ -145,24 +157,31 @@ class Store:
             repository=name,
         )
 
-    def rename_repository(self, name: str, new_name: str) -> None:
+    def rename_repository(self, name: str, new_name: str, *, author: str | None = None, reason: str = "") -> None:
         """Give a repository another name; nothing of it is rewritten."""
         name, new_name = _repository_name(name), _repository_name(new_name)
-        operation_id = new_operation_id()
-        self._change(lambda catalogue: catalogue.rename(name, new_name, operation_id, pause=pause))
+        origin, operation_id = self._origin(author, reason), new_operation_id()
+        self._change(lambda catalogue: catalogue.rename(name, new_name, origin, operation_id, pause=pause))
 
-    def delete_repository(self, name: str) -> None:
-        """Take a repository away; `undelete_repository` brings it back."""
+    def delete_repository(
+        self, name: str, *, force: bool = False, author: str | None = None, reason: str = ""
+    ) -> list[str]:
+        """Take a repository away; `undelete_repository` brings it back.
+
+        Raises `Conflict` code `repository_wanted` where something follows a ref of it or has pinned a version, unless
+        `force`. Returns what that breaks, in words.
+        """
         name = _repository_name(name)
-        time, operation_id = now(), new_operation_id()
-        self._change(lambda catalogue: catalogue.delete(name, time=time, operation_id=operation_id, pause=pause))
+        origin, operation_id = self._origin(author, reason), new_operation_id()
+        deleted = self._change(lambda catalogue: catalogue.delete(name, origin, operation_id, force=force, pause=pause))
+        return list(deleted.wanted)
 
-    def undelete_repository(self, name: str) -> None:
+    def undelete_repository(self, name: str, *, author: str | None = None, reason: str = "") -> None:
         """Bring back the repository of this name that was deleted last, or the one of this id."""
         with self._catalogue() as (catalogue, _):
             last = catalogue.read().find_deleted(given.text(name, "the name"))
-        operation_id = new_operation_id()
-        self._change(lambda catalogue: catalogue.undelete(last.repository_id, operation_id, pause=pause))
+        origin, operation_id = self._origin(author, reason), new_operation_id()
+        self._change(lambda catalogue: catalogue.undelete(last.repository_id, origin, operation_id, pause=pause))
 
     def search(self, query: str) -> list[SearchHit]:
         """Versions by name, ref, author, metric or parameter: `name:bert tag:v1* accuracy>0.9 param.lr<=0.01`.
@@ -174,10 +193,34 @@ class Store:
             hits, self._connection.unread = search_catalogue(parsed, catalogue)
             return [SearchHit.of(hit) for hit in hits]
 
+    def events(self, *, since: str | None = None, limit: int | None = None) -> list[EventView]:
+        """What changed in the store, newest first by the clocks of the writers: names, configuration,
+        repositories and documents, also deleted ones. `since` is a time such as 2026-11-23T20:05:02Z. `unread` are the
+        repositories that could not be read."""
+        from skyhold.registry.reporting import events_of_store
+
+        limit = None if limit is None else given.count(limit, "limit", least=0)
+        with self._catalogue() as (_, session):
+            return list(islice(events_of_store(self._connection, session, given.time(since, "since")), limit))
+
+    def watch(self, *, stop: threading.Event | None = None) -> Iterator[EventView | ResyncNeeded]:
+        """As `Repository.watch`, of the names, all repositories and documents, from now on."""
+        from skyhold.registry.reporting import watch_store
+
+        return watch_store(self._connection, stop)
+
     # ---- buckets
 
     def add_bucket(
-        self, name: str, url: str, *, role: Role | None = None, dry_run: bool = False, **options: object
+        self,
+        name: str,
+        url: str,
+        *,
+        role: Role | None = None,
+        dry_run: bool = False,
+        author: str | None = None,
+        reason: str = "",
+        **options: object,
     ) -> Joining:
         """Add a bucket (`region`, `provider`, `endpoint`, `credentials`, …), or with `dry_run` only check that it could
         join. It votes unless its `role` is `packs`, or there are seven voters. What the store holds comes by `sync`."""
@@ -188,10 +231,12 @@ class Store:
         location = parse_location(given.text(url, "the URL"), name=given.text(name, "the name"), **settings)  # type: ignore[arg-type]
         joining = plan_join(self._connection, location)
         if not dry_run:
-            join_bucket(self._connection, location, role)
+            join_bucket(self._connection, location, self._origin(author, reason), role)
         return joining
 
-    def remove_bucket(self, name: str, *others: str, force: bool = False) -> None:
+    def remove_bucket(
+        self, name: str, *others: str, force: bool = False, author: str | None = None, reason: str = ""
+    ) -> None:
         """Take a bucket out of the store, or several as one change: those that are lost for good have to leave
         together. Refused where the others do not hold everything, or where a single copy would be left of what has
         several, unless `force`."""
@@ -209,25 +254,25 @@ class Store:
                     hint="Run `skyhold sync` first; or, knowing what may be lost, use --force",
                 )
             self._check_copies(leaving)
-        leave_buckets(self._connection, leaving)
+        leave_buckets(self._connection, leaving, self._origin(author, reason))
 
-    def set_roles(self, roles: Mapping[str, Role]) -> None:
+    def set_roles(self, roles: Mapping[str, Role], *, author: str | None = None, reason: str = "") -> None:
         """Give buckets a vote (`voter`) or take it (`packs`), as one change."""
         from skyhold.registry.reconfiguring import change_roles
 
         wanted = {name: given.text(role, f"the role of `{name}`") for name, role in given.pairs(roles, "roles")}
-        change_roles(self._connection, cast(dict[str, Role], wanted))
+        change_roles(self._connection, cast(dict[str, Role], wanted), self._origin(author, reason))
 
-    def replace_voter(self, name: str, by: str | None = None) -> None:
+    def replace_voter(self, name: str, by: str | None = None, *, author: str | None = None, reason: str = "") -> None:
         """Let bucket `by` vote in the place of `name`; or, without one, admit `name` again, which was emptied, restored
         from a backup or exchanged, as one that has forgotten what it promised."""
         from skyhold.registry import reconfiguring
 
-        name = given.text(name, "the name")
+        name, origin = given.text(name, "the name"), self._origin(author, reason)
         if by is None:
-            reconfiguring.admit_again(self._connection, name)
+            reconfiguring.admit_again(self._connection, name, origin)
         else:
-            reconfiguring.replace_voter(self._connection, name, given.text(by, "the name"))
+            reconfiguring.replace_voter(self._connection, name, given.text(by, "the name"), origin)
 
     @property
     def stale(self) -> list[StaleRead]:
@@ -242,12 +287,12 @@ class Store:
 
         return engine_of(self._connection)
 
-    def move_engine(self, engine: str) -> EngineMove:
+    def move_engine(self, engine: str, *, author: str | None = None, reason: str = "") -> EngineMove:
         """Move the registers to another engine (`sqlite`: this machine; `buckets`; the URL of an etcd cluster), with
         their history."""
         from skyhold.registry.reconfiguring import move_engine
 
-        return move_engine(self._connection, given.text(engine, "the engine"))
+        return move_engine(self._connection, given.text(engine, "the engine"), self._origin(author, reason))
 
     def check_bucket(self, name: str) -> BucketReport:
         """Try, measure and ask a bucket, from this machine."""
@@ -299,103 +344,24 @@ class Store:
                 hint="Add another bucket first; or, knowing that, use --force",
             )
 
+    def _origin(self, author: str | None, reason: str) -> Origin:
+        """The origin of a change of several registers, whose events belong together."""
+        by = None if author is None else given.text(author, "the author")
+        return self._connection.origin(by, given.text(reason, "the reason", long=True), secrets.token_hex(16))
+
     def _find(self, name: str) -> str | None:
         with self._catalogue() as (catalogue, _):
             return catalogue.read().find(name)
 
-    def _change(self, change: Callable[[Catalogue], object]) -> None:
-        def once() -> None:
+    def _change(self, change: Callable[[Catalogue], T]) -> T:
+        def once() -> T:
             with self._catalogue() as (catalogue, _):
-                change(catalogue)
+                return change(catalogue)
 
-        follow_moves(once)
+        return follow_moves(once)
 
     def _catalogue(self) -> CatalogueSession:
         return CatalogueSession(self._connection)
-
-
-def init(
-    locations: Sequence[str | BucketLocation],
-    *,
-    names: Sequence[str] | None = None,
-    settings: Settings | None = None,
-    encrypt_with: Sequence[KeyEncryptionKey] = (),
-    policy: Policy | None = None,
-    engine: str | None = None,
-) -> Store:
-    """Make a store of these buckets (URLs, folders, or locations). Its registers live in the buckets (`buckets`), where
-    every machine that connects may change them, or on this machine (`sqlite`, the default of one that cannot vote)."""
-    from skyhold.registry.founding import found_store
-
-    places = [
-        place if isinstance(place, BucketLocation) else given.text(place, "each of the buckets")
-        for place in given.items(locations, "the buckets")
-    ]
-    return Store(
-        found_store(
-            named_locations(places, None if names is None else given.texts(names, "the names")),
-            settings or load_settings(),
-            encrypt_with=encrypt_with,
-            policy=policy,
-            engine=None if engine is None else given.text(engine, "the engine"),
-        )
-    )
-
-
-def open(url: str | None = None, *, settings: Settings | None = None, max_age_s: float | None = None) -> Store:
-    """Open a store by the URL of one of its buckets, by default the one that the settings name.
-
-    Reads of refs see every move that was acknowledged before; with `max_age_s` they may miss the moves of the last so
-    many seconds, and cost less in a process that lives long. With `math.inf` they also answer where no majority of the
-    voters does, by what is known; `Store.stale` says which did.
-    """
-    chosen = settings or load_settings()
-    place = chosen.store if url is None else given.text(url, "the URL")
-    if place is None:
-        raise InvalidInput(
-            "No store is named",
-            code="no_store",
-            hint="Set SKYHOLD_STORE, or `store = URL` in skyhold.toml, or use --store; a new one: skyhold init URL…",
-        )
-    return Store(open_store(place, chosen, max_age_s=max_age_s))
-
-
-def connect(
-    url: str, *, settings: Settings | None = None, trust: Sequence[str] = (), accept_rollback: bool = False
-) -> Store:
-    """Join a store that exists, and remember it on this machine. `trust`: where it may send credentials on the store's
-    word, as the field `destinations` of error `endpoint_not_trusted` lists it.
-
-    This machine refuses refs that are older than what it has seen (`Corrupt` code `register_rolled_back`).
-    `accept_rollback` makes it forget what it has seen, once: after a recovery on purpose, or where newer ones are lost.
-    """
-    agreed = given.texts(trust, "trust")
-    return Store(
-        open_store(
-            given.text(url, "the URL"),
-            settings or load_settings(),
-            meet=True,
-            trust=agreed,
-            accept_rollback=accept_rollback,
-        )
-    )
-
-
-def recover(
-    url: str,
-    *,
-    settings: Settings | None = None,
-    minority: bool = False,
-    consent: Callable[[str], None] = lambda _kind: None,
-) -> tuple[Store, RecoverReport]:
-    """Bring a store's refs back from its buckets to this machine, whose registers were lost or lived elsewhere.
-    `consent` is asked before anything is changed, with the engine that is recovered, and raises to refuse."""
-    from skyhold.registry.recovering import recover_store
-
-    connection, report = recover_store(
-        given.text(url, "the URL"), settings or load_settings(), minority=minority, consent=consent
-    )
-    return Store(connection), report
 
 
 def _repository_name(name: object) -> str:

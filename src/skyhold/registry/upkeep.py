@@ -82,6 +82,8 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
     Every object is checked before it is written and after. Damaged copies of registers are mended, deep only, by a new
     epoch with the same voters.
     """
+    if not dry_run:
+        connection.check_writable()
     report = RepairReport(dry_run)
     members = examine(connection)
     refused = _readmit(connection, members, report)
@@ -248,7 +250,7 @@ def _mend_registers(connection: Connection, look: Look, report: RepairReport) ->
         return
     try:
         if not report.dry_run:
-            begin_anew(connection)
+            begin_anew(connection, connection.origin(reason="repair: copies of registers were damaged"))
             report.epoch = connection.document.engine.term
             bring_up_all(connection.registers.current)
     except SkyholdError as error:
@@ -275,7 +277,7 @@ def _readmit(connection: Connection, members: dict[str, Membership], report: Rep
             continue
         try:
             if not report.dry_run:
-                admit_again(connection, name)
+                admit_again(connection, name, connection.origin(reason="sync: the bucket was emptied or exchanged"))
         except SkyholdError as error:
             refused[name] = error
         else:

@@ -12,6 +12,7 @@ from skyhold.errors import Corrupt, InvalidInput
 from skyhold.registry.names import check_digest
 from skyhold.registry.time import check_time
 from skyhold.storage.canonical import INTEGER_MAX, Json, canonical, check_text, decode, encode, malformed
+from skyhold.storage.names import PUBLIC_ID_CHARACTERS
 from skyhold.storage.paths import colliding_paths, path_fault
 from skyhold.units import KIB, MIB
 
@@ -22,10 +23,11 @@ PARENTS_MAX: Final = 16
 MESSAGE_BYTES_MAX: Final = 64 * KIB
 AUTHOR_BYTES_MAX: Final = 256
 VALUES_BYTES_MAX: Final = MIB
-PUBLIC_ID_CHARACTERS: Final = 40
 _FIELDS: Final = frozenset(
     ("skyhold", "files", "parents", "message", "author", "time", "parameters", "metadata", "lineage")
 )
+RELATIONS: Final = ("fine-tune", "adapter", "quantized", "merged")
+_RELATION: Final = re.compile(r"[a-z][a-z-]{0,31}")
 _DIGEST_NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
 _DIGEST_VALUE: Final = re.compile(r"(?:[0-9a-f]{2}){1,64}")
 
@@ -59,13 +61,17 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where a version comes from: digests of base versions, and references to data and code."""
+    """Where a version comes from: digests of base versions, and references to data and code. `relation` is that to its
+    bases, one of `RELATIONS` or another word; empty where it was not given."""
 
     base: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     code: tuple[str, ...] = ()
+    relation: str = ""
 
     def __post_init__(self) -> None:
+        if self.relation and (_RELATION.fullmatch(self.relation) is None or not self.base):
+            _refuse("the relation to a base, a word", repr(self.relation), code="invalid_relation")
         for digest in self.base:
             check_digest(digest, "a base version")
         for reference in (*self.data, *self.code):
@@ -73,7 +79,8 @@ class Lineage:
 
     def to_json(self) -> Json:
         fields = {"base": self.base, "data": self.data, "code": self.code}
-        return {name: list(references) for name, references in fields.items() if references}
+        value: Json = {name: list(references) for name, references in fields.items() if references}
+        return value | {"relation": self.relation} if self.relation else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +207,18 @@ def _from_json(value: Json) -> VersionDocument:
         parents=tuple(parents),
         parameters=value["parameters"],  # type: ignore[arg-type]
         metadata=value["metadata"],  # type: ignore[arg-type]
-        lineage=Lineage(**{name: tuple(references) for name, references in lineage.items()}),
+        lineage=_lineage(lineage),
     )
+
+
+def _lineage(value: Json) -> Lineage:
+    lists = {name: references for name, references in value.items() if name != "relation"}
+    if not all(isinstance(references, list) for references in lists.values()):
+        raise TypeError("a list of the lineage has another type")
+    relation = value.get("relation", "")
+    if not isinstance(relation, str):
+        raise TypeError("the relation of the lineage has another type")
+    return Lineage(**{name: tuple(references) for name, references in lists.items()}, relation=relation)  # type: ignore[arg-type]
 
 
 def _file(value: Json) -> FileEntry:

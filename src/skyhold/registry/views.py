@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from skyhold.errors import Corrupt
+from skyhold.registry.event import Event
 from skyhold.registry.history import Move
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.snapshot import Attached, Snapshot
-from skyhold.registry.version import PUBLIC_ID_CHARACTERS, FileEntry, VersionDocument
+from skyhold.registry.version import FileEntry, VersionDocument
+from skyhold.storage.names import PUBLIC_ID_CHARACTERS
 from skyhold.storage.policy import Policy
 
 if TYPE_CHECKING:
@@ -33,15 +37,17 @@ class RepositoryInfo:
     def of(cls, name: str, snapshot: Snapshot) -> RepositoryInfo:
         """What is told of a repository in this state."""
         refs = list(snapshot.refs())
-        times = [entry.time for entry in snapshot.versions()]
+        updated = None
+        with suppress(Corrupt):  # `verify` names what cannot be read
+            updated = snapshot.last_entered()
         return cls(
             name=name,
             id=snapshot.root.repository_id,
             branches=sum(state.ref.kind is RefKind.BRANCH for state in refs),
             tags=sum(state.ref.kind is RefKind.TAG for state in refs),
             aliases={state.ref.name: str(state.version) for state in refs if state.ref.kind is RefKind.ALIAS},
-            versions=len(times),
-            updated=max(times, default=None),
+            versions=snapshot.version_count(),
+            updated=updated,
         )
 
     def to_json(self) -> dict[str, object]:
@@ -92,7 +98,8 @@ class RefView:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version with all that is attached to it. `digest` has 64 hex characters, `id` the first 40 of them."""
+    """A version with all that is attached to it. `digest` has 64 hex characters, `id` the first 40 of them. `found_by`
+    is as of `PullResult`. `tensors` is None where their number could not be read."""
 
     repository: str
     digest: str
@@ -101,7 +108,8 @@ class Version:
     refs: tuple[str, ...]
     model_card: str | None
     size_bytes: int
-    tensors: int
+    tensors: int | None
+    found_by: str = "majority"
 
     @property
     def id(self) -> str:
@@ -126,6 +134,7 @@ class Version:
             "repository": self.repository,
             "id": self.id,
             "digest": self.digest,
+            "found_by": self.found_by,
             "message": document.message,
             "author": document.author,
             "time": document.time,
@@ -167,7 +176,8 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class MoveView:
-    """A move of a ref; `old` and `new` are digests, None where it was created or deleted."""
+    """A move of a ref; `old` and `new` are digests, None where it was created or deleted. Moves that were made together
+    have one `sequence`, that of their event."""
 
     sequence: int
     ref: Ref
@@ -179,6 +189,34 @@ class MoveView:
 
     def to_json(self) -> dict[str, object]:
         return asdict(self) | {"ref": str(self.ref)}
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """A change of a register: `register` is `config`, `names`, the name that a repository has now, or kind and name of
+    a document (`cluster/prod`); `key` is the register's key, which never changes. `changes` are its parts, each an
+    object with its `kind`; `chain` covers it and all events before it (format.md, 10)."""
+
+    register: str
+    key: str
+    sequence: int
+    author: str
+    actor: str
+    time: str
+    reason: str
+    group: str | None
+    changes: tuple[dict[str, object], ...]
+    chain: str
+
+    @classmethod
+    def of(cls, register: str, key: str, event: Event) -> EventView:
+        by = event.origin
+        return cls(
+            register, key, event.sequence, by.author, by.actor, by.time, by.reason, by.group, event.what, event.chain
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self) | {"changes": list(self.changes)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +252,8 @@ class PushResult:
 @dataclass(frozen=True, slots=True)
 class PullResult:
     """What a pull did, or in a dry run would do. `kept_bytes` were in the target folder already, `fetched_bytes` came
-    from cache or buckets; a dry run says in `sources` from which. `left_out` are the files that were not written
+    from cache or buckets; a dry run gives in `sources` from which. `found_by` is what named the version: the refs of a
+    `majority`, those in one `bucket`, or this machine's `cache`. `left_out` are the files that were not written
     because their names steer other programs, or the tensors that safetensors cannot hold, each with the reason."""
 
     repository: str
@@ -228,6 +267,7 @@ class PullResult:
     left_out: dict[str, str] = field(default_factory=dict)
     dry_run: bool = False
     sources: PullSources | None = None
+    found_by: str = "majority"
 
     @property
     def id(self) -> str:
@@ -255,4 +295,5 @@ def attached_json(item: Attached) -> dict[str, object]:
 
 def move_view(move: Move) -> MoveView:
     """A move for programs."""
-    return MoveView(move.sequence, move.ref, move.old, move.new, move.author, move.time, move.reason)
+    origin = move.event.origin
+    return MoveView(move.event.sequence, move.ref, move.old, move.new, origin.author, origin.time, origin.reason)

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from threading import Lock
 from typing import Final, Protocol
 
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys, decode_frame, encode_frame
-from skyhold.errors import Corrupt, NotFound
+from skyhold.errors import Corrupt, NotFound, PermissionDenied
+from skyhold.storage.blob_cache import KEPT_FOLDERS, BlobCache
 from skyhold.storage.names import blob_key, blob_name, kind_of_folder
 from skyhold.storage.replicas import Replicas
+from skyhold.units import Buffer
 
 _KEPT_BODIES: Final = 256
 _KEPT_BODY_BYTES_MAX: Final = 256 * 1024
+
+
+class Batch(Protocol):
+    """Blobs that are written at once. They may name each other: what a crash leaves of them is garbage."""
+
+    def add(self, folder: str, body: bytes) -> str:
+        """Take a blob into the batch; returns its name."""
+
+    def write(self) -> None:
+        """Write all of them; they are durable when it returns."""
 
 
 class Blobs(Protocol):
@@ -24,8 +37,8 @@ class Blobs(Protocol):
     def write(self, folder: str, body: bytes) -> str:
         """Store a body; returns its name, 64 hex characters. `folder` is that of its kind (`nodes`, `versions`, …)."""
 
-    def write_many(self, items: Sequence[tuple[str, bytes]]) -> list[str]:
-        """Store several bodies at once; returns their names in order."""
+    def batch(self) -> Batch:
+        """An empty batch."""
 
     def read(self, folder: str, name: str) -> bytes:
         """The body of a blob. Raises `Corrupt` where it is damaged or lost (`MemoryBlobs`: `NotFound`)."""
@@ -42,8 +55,8 @@ class MemoryBlobs:
         self.bodies[folder, name] = bytes(body)
         return name
 
-    def write_many(self, items: Sequence[tuple[str, bytes]]) -> list[str]:
-        return [self.write(folder, body) for folder, body in items]
+    def batch(self) -> Batch:
+        return _MemoryBatch(self)
 
     def read(self, folder: str, name: str) -> bytes:
         try:
@@ -52,30 +65,62 @@ class MemoryBlobs:
             raise NotFound(f"There is no blob {folder}/{name}", code="blob_not_found") from None
 
 
-class BucketBlobs:
-    """Blobs in the buckets of a store. Bodies read lately are kept, since an immutable name never changes meaning."""
+class _MemoryBatch:
+    def __init__(self, blobs: MemoryBlobs) -> None:
+        self._blobs = blobs
 
-    def __init__(self, replicas: Replicas, keys: FrameKeys, name_key: bytes) -> None:
+    def add(self, folder: str, body: bytes) -> str:
+        return self._blobs.write(folder, body)
+
+    def write(self) -> None:
+        """They are there already."""
+
+
+class BucketBlobs:
+    """Blobs in the buckets of a store. Bodies read lately are kept, since an immutable name never changes meaning.
+
+    What is read and written of versions goes into `cache`, where there is one. It is read before any bucket only with
+    `cached_first`: maintenance must see what the buckets contain.
+    """
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        keys: FrameKeys,
+        name_key: bytes,
+        cache: BlobCache | None = None,
+        *,
+        cached_first: bool = False,
+    ) -> None:
+        self._cache = cache
+        self._cached_first = cached_first
         self._replicas = replicas
         self._keys = keys
         self._name_key = name_key
         self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._reading: dict[str, Future[bytes]] = {}
         self._lock = Lock()
 
     def write(self, folder: str, body: bytes) -> str:
-        return self.write_many([(folder, body)])[0]
+        batch = self.batch()
+        name = batch.add(folder, body)
+        batch.write()
+        return name
 
-    def write_many(self, items: Sequence[tuple[str, bytes]]) -> list[str]:
-        names, objects = [], []
-        for folder, body in items:
-            frame = encode_frame(kind_of_folder(folder), body, context=_context(folder), keys=self._keys)
-            name = blob_name(frame, self._name_key)
-            names.append(name)
-            objects.append((blob_key(folder, name), frame))
-        self._replicas.write(objects)
-        for (folder, body), name in zip(items, names, strict=True):
+    def batch(self) -> Batch:
+        return _BucketBatch(self)
+
+    def frame(self, folder: str, body: bytes) -> tuple[str, Buffer]:
+        """The name of a blob, and its stored bytes."""
+        frame = encode_frame(kind_of_folder(folder), body, context=_context(folder), keys=self._keys)
+        return blob_name(frame, self._name_key), frame
+
+    def write_frames(self, written: Sequence[tuple[str, str, bytes, Buffer]]) -> None:
+        """Write blobs at once: of each its folder, its name, its body and its stored bytes."""
+        self._replicas.write([(blob_key(folder, name), frame) for folder, name, _, frame in written])
+        for folder, name, body, frame in written:
+            self._cache_blob(folder, name, frame)
             self._keep(blob_key(folder, name), bytes(body))
-        return names
 
     def read(self, folder: str, name: str) -> bytes:
         key = blob_key(folder, name)
@@ -83,17 +128,58 @@ class BucketBlobs:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        body = self._replicas.first(f"object {key}", lambda bucket: self.read_from(bucket, folder, name))
+            reading = self._reading.get(key)
+            first = reading is None
+            if reading is None:
+                reading = self._reading[key] = Future()
+        if first:  # others that want it meanwhile wait for what this one gets
+            try:
+                reading.set_result(self._fetch(key, folder, name))
+            except BaseException as error:  # noqa: BLE001 - `result` raises it
+                reading.set_exception(error)
+            finally:
+                with self._lock:
+                    del self._reading[key]
+        return reading.result()
+
+    def _fetch(self, key: str, folder: str, name: str) -> bytes:
+        body = self._cached(folder, name)
+        if body is None:
+            stored, body = self._replicas.first(f"object {key}", lambda bucket: self._found_in(bucket, folder, name))
+            self._cache_blob(folder, name, stored)
         self._keep(key, body)
         return body
 
-    def read_from(self, bucket: Bucket, folder: str, name: str) -> bytes:
-        """The body of a blob as one bucket holds it. Raises `Corrupt` where the bytes do not match the name."""
+    def forget(self, folder: str, names: Sequence[str]) -> None:
+        """Delete blobs that nothing needs any more, from the buckets that took all that was written in this session. A
+        bucket that refuses the deletion keeps them."""
+        self._replicas.delete([blob_key(folder, name) for name in names])
+
+    def _found_in(self, bucket: Bucket, folder: str, name: str) -> tuple[Buffer, bytes]:
+        """The stored bytes and the body of a blob as one bucket holds it. Raises `Corrupt` where the bytes do not match
+        the name."""
         key = blob_key(folder, name)
         stored = read_bounded(bucket, key, FRAME_BYTES_MAX)
         check_blob(stored, key, name, self._name_key, bucket.name)
-        kind = kind_of_folder(folder)
-        return decode_frame(stored, kind=kind, context=_context(folder), keys=self._keys)
+        return stored, self._opened(folder, stored)
+
+    def _opened(self, folder: str, stored: Buffer) -> bytes:
+        return decode_frame(stored, kind=kind_of_folder(folder), context=_context(folder), keys=self._keys)
+
+    def _cached(self, folder: str, name: str) -> bytes | None:
+        if self._cache is None or not self._cached_first or folder not in KEPT_FOLDERS:
+            return None
+        stored = self._cache.get(name)
+        if stored is None or blob_name(stored, self._name_key) != name:
+            return None
+        try:
+            return self._opened(folder, stored)
+        except (Corrupt, PermissionDenied):
+            return None
+
+    def _cache_blob(self, folder: str, name: str, stored: Buffer) -> None:
+        if self._cache is not None and folder in KEPT_FOLDERS:
+            self._cache.put(name, stored)
 
     def _keep(self, key: str, body: bytes) -> None:
         if len(body) > _KEPT_BODY_BYTES_MAX:
@@ -102,6 +188,20 @@ class BucketBlobs:
             self._kept[key] = body
             while len(self._kept) > _KEPT_BODIES:
                 self._kept.popitem(last=False)
+
+
+class _BucketBatch:
+    def __init__(self, blobs: BucketBlobs) -> None:
+        self._blobs = blobs
+        self._added: list[tuple[str, str, bytes, Buffer]] = []
+
+    def add(self, folder: str, body: bytes) -> str:
+        name, frame = self._blobs.frame(folder, body)
+        self._added.append((folder, name, body, frame))
+        return name
+
+    def write(self) -> None:
+        self._blobs.write_frames(self._added)
 
 
 def check_blob(stored: bytes | bytearray | memoryview, key: str, name: str, name_key: bytes, bucket: str) -> None:

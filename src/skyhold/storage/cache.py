@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,15 +29,17 @@ class CacheFolder:
     def __init__(self, path: Path, limit_bytes: int) -> None:
         self.path = path
         self.limit_bytes = limit_bytes
-        self._since_eviction_bytes = _EVICT_EVERY_BYTES
+        self._evict_every_bytes = max(min(_EVICT_EVERY_BYTES, limit_bytes // 4), 1)
+        # As if this process continued another one: an eviction looks at every file, too much for each short command.
+        self._since_eviction_bytes = random.randrange(self._evict_every_bytes)  # noqa: S311 - it spreads work
         if limit_bytes:
             with contextlib.suppress(OSError):  # a cache that cannot be written is no error, see `PackCache.put`
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def has_grown(self, count_bytes: int) -> None:
-        """Tell of bytes that came into the folder; now and then they push out others."""
+        """Count bytes that came into the folder; once in a while they evict others."""
         self._since_eviction_bytes += count_bytes
-        if self._since_eviction_bytes >= min(_EVICT_EVERY_BYTES, self.limit_bytes // 4):
+        if self._since_eviction_bytes >= self._evict_every_bytes:
             self._since_eviction_bytes = 0
             self._evict()
 

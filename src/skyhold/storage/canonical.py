@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from typing import Final, NoReturn, TypeGuard
 
 import rfc8785
@@ -17,6 +18,14 @@ NESTING_MAX: Final = 32
 Json = dict[str, object]
 
 
+_PLAIN: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def length(value: object) -> int:
+    """The bytes of the canonical JSON of a value, give or take a few for each float."""
+    return len(_PLAIN.encode(value).encode("utf-8", "surrogatepass"))
+
+
 def encode(value: object, what: str) -> bytes:
     """The canonical bytes of a JSON value. Raises `InvalidInput` naming `what` for what JSON cannot hold."""
     check_value(value, what)
@@ -24,8 +33,27 @@ def encode(value: object, what: str) -> bytes:
 
 
 def canonical(value: object) -> bytes:
-    """The canonical bytes of a value that was checked, or built from parts that were."""
+    """The canonical bytes of a value that was checked, or built from parts that were.
+
+    For what has no floats, and only ASCII names, the `json` of Python writes the same bytes several times faster.
+    """
+    if _is_plain(value):
+        with suppress(UnicodeEncodeError):  # which the library refuses with its own message
+            return _PLAIN.encode(value).encode()
     return rfc8785.dumps(value)  # type: ignore[arg-type]
+
+
+def _is_plain(value: object) -> bool:
+    """Whether Python's JSON of it is the canonical one: floats have another form there, and names another order where
+    they are not ASCII."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is int:
+        return -INTEGER_MAX <= value <= INTEGER_MAX  # type: ignore[operator]
+    if kind is dict:
+        return all(type(name) is str and name.isascii() and _is_plain(item) for name, item in value.items())  # type: ignore[attr-defined]
+    return (kind is list or kind is tuple) and all(map(_is_plain, value))  # type: ignore[call-overload]
 
 
 def decode(body: bytes, what: str) -> Json:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from blake3 import blake3
 
@@ -20,11 +20,15 @@ from skyhold.storage.catalogue_file import CatalogueFile
 from skyhold.storage.names import pack_id_of
 from skyhold.storage.pack import PackRef, Place, unchecked_entries
 
+_NAMES_AT_ONCE: Final = 500
+"""Of one query: the number of parameters is bounded in SQLite."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS packs(
     number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, salt BLOB NOT NULL, class TEXT NOT NULL, size INTEGER NOT NULL,
     segment TEXT,      -- the index segment that lists it; NULL while none does
     session TEXT);     -- the push that is sending it; NULL once a bucket is known to hold it
+CREATE INDEX IF NOT EXISTS packs_of_segment ON packs(segment, session, class);
+CREATE INDEX IF NOT EXISTS packs_on_their_way ON packs(class) WHERE session IS NOT NULL;
 CREATE TABLE IF NOT EXISTS chunks(
     id BLOB NOT NULL, pack INTEGER NOT NULL, place INTEGER NOT NULL, stored INTEGER NOT NULL, raw INTEGER NOT NULL,
     codec INTEGER NOT NULL, base BLOB, PRIMARY KEY(id, pack)) WITHOUT ROWID;
@@ -32,6 +36,7 @@ CREATE INDEX IF NOT EXISTS chunks_of_pack ON chunks(pack);
 CREATE TABLE IF NOT EXISTS segments(
     name TEXT PRIMARY KEY, class TEXT NOT NULL, chunks INTEGER NOT NULL,
     replaced INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS segments_in_force ON segments(class, chunks) WHERE NOT replaced;
 CREATE TABLE IF NOT EXISTS replacements(
     segment TEXT NOT NULL, contains TEXT NOT NULL, PRIMARY KEY(segment, contains)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS placed(
@@ -126,9 +131,16 @@ class Catalogue:
         rows = self._file.execute("SELECT size FROM packs WHERE id = ?", (pack_id,))
         return int(rows[0][0]) if rows else None
 
-    def segments(self, placement_class: str) -> set[str]:
-        """Names of the index segments that the catalogue contains."""
-        return {row[0] for row in self._file.execute("SELECT name FROM segments WHERE class = ?", (placement_class,))}
+    def segments(self, placement_class: str, names: Sequence[str]) -> set[str]:
+        """Those of these names that are of index segments which the catalogue contains."""
+        found = set()
+        for start in range(0, len(names), _NAMES_AT_ONCE):
+            part = names[start : start + _NAMES_AT_ONCE]
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT name FROM segments WHERE class = ? AND name IN ({marks})"  # noqa: S608 - marks alone
+            rows = self._file.execute(query, (placement_class, *part))
+            found |= {row[0] for row in rows}
+        return found
 
     def small_segments(self, placement_class: str, chunks_max: int) -> set[str]:
         """Names of the segments in force with at most `chunks_max` chunks."""
@@ -136,6 +148,10 @@ class Catalogue:
             "SELECT name FROM segments WHERE class = ? AND chunks <= ? AND NOT replaced", (placement_class, chunks_max)
         )
         return {row[0] for row in rows}
+
+    def replaced_segments(self) -> set[str]:
+        """Names of the segments of which another one contains everything."""
+        return {row[0] for row in self._file.execute("SELECT name FROM segments WHERE replaced", ())}
 
     def packs_in(self, segment: str) -> list[KnownPack]:
         """The packs that this segment lists."""

@@ -1,4 +1,4 @@
-"""The value of the register `config`: the store's buckets, their roles and the default policy. Pure.
+"""The value of the register `config`: the store's buckets, their roles, the default policy, the features. Pure.
 
 A change is a function from one configuration to the next, which the caller compare-and-sets; each is checked, so that
 a configuration that exists is one that the store can live with.
@@ -13,7 +13,8 @@ from typing import Final, Literal, cast
 
 from skyhold.buckets.location import BucketLocation
 from skyhold.errors import AlreadyExists, Corrupt, InvalidInput, NotFound, QuotaExceeded
-from skyhold.storage.canonical import decode_canonical, encode
+from skyhold.storage.canonical import Json, decode_canonical, encode
+from skyhold.storage.features import Features
 from skyhold.storage.policy import Policy, check_possible
 
 Role = Literal["voter", "packs"]
@@ -21,6 +22,7 @@ Role = Literal["voter", "packs"]
 ROLES: Final[tuple[Role, ...]] = ("voter", "packs")
 CONFIGURATION_BYTES_MAX: Final = 16 << 10
 
+_FIELDS: Final = frozenset(("configuration", "buckets", "policy", "features", "log"))
 _INCARNATION: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -50,7 +52,8 @@ class ConfiguredBucket:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The buckets of a store, in the order in which they were added, and the policy of new repositories.
+    """The buckets of a store, in the order in which they were added, the policy of new repositories, and the features
+    that a program must know. `log` is the history of the configuration (format.md, 10), which is kept as it is here.
 
     Raises `InvalidInput` for no bucket, for a name or place that stands twice, and for a default policy that these
     buckets can never meet.
@@ -58,6 +61,8 @@ class Configuration:
 
     buckets: tuple[ConfiguredBucket, ...]
     policy: Policy = field(default_factory=Policy)
+    features: Features = Features()  # noqa: RUF009 (it is immutable)
+    log: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.buckets:
@@ -94,6 +99,8 @@ def encode_configuration(configuration: Configuration) -> bytes:
                 for bucket in configuration.buckets
             ],
             "policy": configuration.policy.to_json(),
+            "features": configuration.features.to_json(),
+            "log": configuration.log,
         },
         "configuration",
     )
@@ -119,10 +126,19 @@ def decode_configuration(body: bytes | bytearray | memoryview) -> Configuration:
             hint="Upgrade: pip install --upgrade skyhold",
         )
     buckets = document.get("buckets")
-    if document.keys() != {"configuration", "buckets", "policy"} or number != 1 or not isinstance(buckets, list):
+    if (
+        document.keys() != {"configuration", "buckets", "policy", "features", "log"}
+        or number != 1
+        or not isinstance(buckets, list)
+    ):
         raise Corrupt("The configuration is malformed: it has other fields", code="configuration_malformed")
+    log = document["log"]
+    if not isinstance(log, dict):
+        raise Corrupt("The configuration is malformed: its log is no object", code="configuration_malformed")
     try:
-        return Configuration(tuple(_bucket(value) for value in buckets), Policy.from_json(document["policy"]))
+        features = Features.from_json(document["features"])
+        policy = Policy.from_json(document["policy"])
+        return Configuration(tuple(_bucket(value) for value in buckets), policy, features, log)
     except InvalidInput as error:
         raise Corrupt(f"The configuration is malformed: {error.message}", code="configuration_malformed") from error
 

@@ -25,6 +25,8 @@ SEGMENT_CHUNKS_MAX: Final = 50_000
 SEGMENTS_UNMERGED_MAX: Final = 16
 """More small segments than this are merged by the next push."""
 
+LISTINGS_MAX: Final = 2
+
 _FIELDS: Final = frozenset({"index", "class", "packs", "chunks", "first", "last", "replaces"})
 _CLASS: Final = re.compile(r"[0-9a-f]{16}")
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
@@ -109,22 +111,32 @@ def _check_size(size_bytes: int) -> None:
         raise ValueError(f"a pack of {size_bytes} bytes, which cannot be")
 
 
-def learn_segments(catalogue: Catalogue, blobs: BucketBlobs, replicas: Replicas, placement_class: str) -> None:
-    """Enter the segments of the buckets that the catalogue does not contain yet. Raises `Unavailable` where no bucket
-    can be listed; a segment that no bucket gives intact is passed over: an index only saves work."""
+def learn_segments(
+    catalogue: Catalogue, blobs: BucketBlobs, replicas: Replicas, placement_class: str
+) -> frozenset[str]:
+    """Enter the segments of the buckets that the catalogue does not contain yet; returns the names of those that a
+    bucket lists. Raises `Unavailable` where no bucket can be listed; a segment that no bucket returns intact is passed
+    over: an index only saves work."""
     folder = f"{INDEXES}/{placement_class}"
 
     def listed(bucket: Bucket) -> list[str]:
         return [name for info in bucket.list(f"{folder}/") if (name := blob_name_of(info.key)) is not None]
 
-    known = catalogue.segments(placement_class)
-    for name in replicas.first(f"the list of {folder}", listed):
-        if name not in known:
-            try:
-                segment = decode_segment(blobs.read(folder, name), name)
-            except (Corrupt, NotFound):
-                continue
-            catalogue.add_segment(name, placement_class, segment.packs, segment.places, segment.replaces)
+    found: list[str] = []
+    for _ in range(LISTINGS_MAX):
+        found, gone = replicas.first(f"the list of {folder}", listed), False
+        known = catalogue.segments(placement_class, found)
+        for name in found:
+            if name not in known:
+                try:
+                    segment = decode_segment(blobs.read(folder, name), name)
+                except (Corrupt, NotFound):
+                    gone = True  # another push may have merged it since: then the list is another one now
+                    continue
+                catalogue.add_segment(name, placement_class, segment.packs, segment.places, segment.replaces)
+        if not gone:
+            break
+    return frozenset(found)
 
 
 def listed_places(
@@ -153,9 +165,19 @@ def listed_places(
     return found
 
 
-def write_segments(catalogue: Catalogue, blobs: BucketBlobs, placement_class: str, durable: Collection[bytes]) -> None:
+def write_segments(
+    catalogue: Catalogue,
+    blobs: BucketBlobs,
+    placement_class: str,
+    durable: Collection[bytes],
+    listed: Collection[str] = (),
+) -> None:
     """Write segments for those of the packs of these ids that are in none yet, merging small segments when there are
     many. A segment names no pack that is not durable: what a push that was killed had sent is listed by who reuses it.
+
+    Segments that were merged are deleted where the one that contains them is, so that the list of them, which every
+    push reads, does not grow with the pushes. `listed` are those that a bucket still lists: others need not be named as
+    contained any more.
     """
     unlisted = [known for known in catalogue.unlisted(placement_class) if known.pack.pack_id in durable]
     if not unlisted:
@@ -163,7 +185,8 @@ def write_segments(catalogue: Catalogue, blobs: BucketBlobs, placement_class: st
     small = catalogue.small_segments(placement_class, SEGMENT_CHUNKS_MAX // SEGMENTS_UNMERGED_MAX)
     merged = sorted(small) if len(small) >= SEGMENTS_UNMERGED_MAX else []
     # A segment is merged whole into one other, which can then say that it contains it.
-    parts = [(catalogue.packs_in(name), {name} | catalogue.contained_in(name)) for name in merged]
+    there = frozenset(listed)
+    parts = [(catalogue.packs_in(name), {name} | catalogue.contained_in(name) & there) for name in merged]
     parts += [([known], set()) for known in unlisted]
     folder = f"{INDEXES}/{placement_class}"
     group: list[KnownPack] = []
@@ -184,3 +207,4 @@ def write_segments(catalogue: Catalogue, blobs: BucketBlobs, placement_class: st
         places += found
         contains |= names
     flush()
+    blobs.forget(folder, merged)

@@ -9,6 +9,8 @@ from blake3 import blake3
 
 from skyhold.codec.frame import Kind
 
+PUBLIC_ID_CHARACTERS: Final = 40
+"""Of the digest of a version: what people are shown as its id."""
 STORE_DOCUMENT: Final = "store.json"
 PACKS: Final = "packs"
 INDEXES: Final = "indexes"
@@ -22,12 +24,13 @@ KIND_OF_FOLDER: Final = {
     "tensors": Kind.TENSORS,
     "nodes": Kind.MAP_NODE,
     "attachments": Kind.ATTACHMENT,
+    "records": Kind.RECORD,
     "indexes": Kind.INDEX,
     "tombstones": Kind.TOMBSTONES,
 }
 
 _BLOB_KEY: Final = re.compile(
-    r"(?:versions|layouts|pages|tensors|nodes|attachments|tombstones)/([0-9a-f]{2})/(\1[0-9a-f]{62})|indexes/[0-9a-f]+/([0-9a-f]{64})"
+    r"(?:versions|layouts|pages|tensors|nodes|attachments|records|tombstones)/([0-9a-f]{2})/(\1[0-9a-f]{62})|indexes/[0-9a-f]+/([0-9a-f]{64})"
 )
 _PACK_KEY: Final = re.compile(r"packs/([0-9a-f]{2})/(\1[0-9a-f]{30})")
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 from skyhold.buckets.bucket import Bucket
-from skyhold.consensus.parallel import CALLS_AT_ONCE
+from skyhold.consensus.parallel import CALLS_AT_ONCE, at_once
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable, reasons_of
 from skyhold.storage.written import (
     PATIENCE_S,
@@ -178,6 +178,19 @@ class Replicas:
         started = [self.begin_write(key, body) for key, body in items]
         for written in started:
             self.wait_settled(written)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects that nothing needs, from the buckets that are not lagging; what one refuses stays there."""
+        if not keys:
+            return
+        with self._changed:
+            buckets = [bucket for name, bucket in self.buckets.items() if name not in self.lagging]
+
+        def delete(of: tuple[Bucket, str]) -> None:
+            with suppress(SkyholdError):
+                of[0].delete(of[1])
+
+        at_once(delete, [(bucket, key) for bucket in buckets for key in keys], "delete")
 
     def _write_one(
         self, name: str, body: Buffer, md5: SharedMD5, written: Written, done: Callable[[Written], None] | None

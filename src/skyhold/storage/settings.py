@@ -2,6 +2,7 @@
 
     store = "s3://models-eu/skyhold"      # SKYHOLD_STORE
     author = "Ada <ada@example.org>"      # SKYHOLD_AUTHOR
+    actor = "automation"                  # SKYHOLD_ACTOR: person, automation, controller or agent
     key_file = "~/keys/team.key"          # SKYHOLD_KEY_FILE
     push = { memory = "128MiB", threads = 4 }          # SKYHOLD_MEMORY, SKYHOLD_THREADS
     cache = { size = "20GiB", folder = "/fast/cache" } # SKYHOLD_CACHE_SIZE, SKYHOLD_CACHE
@@ -48,6 +49,7 @@ THREADS_MAX: Final = 64
 _VARIABLES: Final = {
     "store": "SKYHOLD_STORE",
     "author": "SKYHOLD_AUTHOR",
+    "actor": "SKYHOLD_ACTOR",
     "key_file": "SKYHOLD_KEY_FILE",
     "insecure_key_file": "SKYHOLD_INSECURE_KEY_FILE",
     "push.memory": "SKYHOLD_MEMORY",
@@ -79,6 +81,7 @@ class Settings:
 
     store: str | None = None
     author: str | None = None
+    actor: str | None = None
     key_file: Path | None = None
     insecure_key_file: bool = False
     passphrase: str | None = field(default=None, repr=False)
@@ -243,6 +246,7 @@ _Tables = tuple[dict[str, _Given], dict[str, dict[str, _Given]]]
 _READERS: Final[dict[str, tuple[str, Callable[[_Given], object]]]] = {
     "store": ("store", _Given.text),
     "author": ("author", _Given.text),
+    "actor": ("actor", _Given.text),
     "key_file": ("key_file", _Given.path),
     "insecure_key_file": ("insecure_key_file", _Given.truth),
     "push.memory": ("push_memory_bytes", lambda given: given.size_bytes(MEMORY_BYTES_MIN)),

@@ -102,6 +102,19 @@ class StoreState:
             ) from error
         return Acquaintance(locations, sealed, key_check)
 
+    def keep_document(self, body: bytes) -> None:
+        """Keep a bucket's `store.json`, which opens the store while no bucket answers."""
+        if self.kept_document() != body:
+            with clear_errors(self.folder):
+                _write_durably(self.folder / "document.json", body)
+
+    def kept_document(self) -> bytes | None:
+        """What was kept last, or None. It is not trusted until its MAC has been checked."""
+        try:
+            return read_own(self.folder / "document.json", _NOTE_BYTES_MAX)
+        except OSError:
+            return None
+
     def consents(self) -> frozenset[Destination]:
         """Where the user has agreed to send credentials for this store. Raises `Corrupt` where the note is damaged."""
         path = self.folder / "consents.json"

@@ -21,11 +21,11 @@ from skyhold.errors import Corrupt, InvalidInput, PermissionDenied
 from skyhold.security.key_bounds import check_keys
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys, open_keys
 from skyhold.storage.canonical import decode_canonical, encode
+from skyhold.storage.features import Features
 from skyhold.storage.names import STORE_DOCUMENT
 from skyhold.units import MIB
 
 FORMAT: Final = 1
-FEATURES: Final[frozenset[str]] = frozenset()
 DOCUMENT_BYTES_MAX: Final = 1 * MIB
 BY_ANOTHER: Final = "Open the store by another bucket and repair this one, or restore its store.json from a backup"
 """What to do where one bucket's document is damaged or gone."""
@@ -70,10 +70,13 @@ class StoreDocument:
     engine: Engine
     hints: tuple[BucketLocation, ...]
     keys: tuple[dict[str, object], ...]
+    features: Features = Features()  # noqa: RUF009 (it is immutable)
 
-    def for_bucket(self, bucket: str, incarnation: str, hints: Sequence[BucketLocation]) -> StoreDocument:
+    def for_bucket(
+        self, bucket: str, incarnation: str, hints: Sequence[BucketLocation], features: Features
+    ) -> StoreDocument:
         """The document of another bucket of the same store."""
-        return replace(self, bucket=bucket, incarnation=incarnation, hints=tuple(hints))
+        return replace(self, bucket=bucket, incarnation=incarnation, hints=tuple(hints), features=features)
 
 
 def encode_store_document(document: StoreDocument, keys: StoreKeys) -> bytes:
@@ -90,7 +93,7 @@ def encode_store_document(document: StoreDocument, keys: StoreKeys) -> bytes:
     fields: dict[str, object] = {
         "skyhold": "store",
         "format": FORMAT,
-        "features": [],
+        "features": document.features.to_json(),
         "store": document.store,
         "bucket": document.bucket,
         "incarnation": document.incarnation,
@@ -177,15 +180,11 @@ def _refuse_newer(fields: dict[str, object], what: str) -> None:
             code="format_newer",
             hint="Upgrade: pip install --upgrade skyhold",
         )
-    if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
-        _malformed(what, "its features are no list of names")
-    unknown = sorted(set(features) - FEATURES)
-    if unknown:
-        raise InvalidInput(
-            f"The store uses features that this Skyhold does not know: {', '.join(unknown)}",
-            code="feature_unknown",
-            hint="Upgrade: pip install --upgrade skyhold",
-        )
+    try:
+        known = Features.from_json(features)
+    except InvalidInput as error:
+        _malformed(what, error.message)
+    known.refuse_unread()
 
 
 def _parse(fields: dict[str, object], what: str) -> StoreDocument:
@@ -211,6 +210,7 @@ def _parse(fields: dict[str, object], what: str) -> StoreDocument:
         engine=engine_from_json(fields["engine"], what),
         hints=locations,
         keys=tuple(cast(list[dict[str, object]], keys)),
+        features=Features.from_json(fields["features"]),
     )
 
 

@@ -35,6 +35,7 @@ VERBS: Final = (
     Verb("log", "Show the history of a ref as a graph.", VERSIONS),
     Verb("show", "Show one version with everything known of it.", VERSIONS),
     Verb("diff", "Compare two versions: files, tensors, metrics, parameters.", VERSIONS),
+    Verb("events", "Show what was changed, by whom and why.", VERSIONS),
     Verb("list", "List the repositories.", VERSIONS),
     Verb("search", "Find versions by name, ref, tag or metric.", VERSIONS),
     Verb("attach", "Add metrics and notes to a version.", VERSIONS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from skyhold.cli.arguments import Reference, author_option, metrics_option, reference_argument
+from skyhold.cli.arguments import Reference, author_option, metrics_option, reason_option, reference_argument
 from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
 
@@ -14,6 +14,7 @@ from skyhold.cli.output import counted
     metrics_option(),
     click.Option(["--note", "notes"], multiple=True, metavar="TEXT", help="A note; may be repeated."),
     author_option(),
+    reason_option(),
     examples=(
         "skyhold attach fraud/scorer@champion --metric accuracy_live=0.91",
         'skyhold attach fraud/scorer@3f2a9c01de --note "Passed the review of 3 March" --author Ada',
@@ -22,7 +23,13 @@ from skyhold.cli.output import counted
     changes=True,
 )
 def command(
-    session: Session, *, reference: Reference, metrics: dict[str, float], notes: tuple[str, ...], author: str | None
+    session: Session,
+    *,
+    reference: Reference,
+    metrics: dict[str, float],
+    notes: tuple[str, ...],
+    author: str | None,
+    reason: str,
 ) -> None:
     """Add metrics and notes to a version that is stored; it stays the same version. Of a metric, the last value counts,
     and all are kept."""
@@ -30,7 +37,7 @@ def command(
         raise click.UsageError("Nothing to attach: give --metric or --note")
     with session.store() as store:
         repository = store.repository(reference.repository)
-        repository.attach(reference.ref, metrics=metrics, notes=notes, author=author)
+        repository.attach(reference.ref, metrics=metrics, notes=notes, author=author, reason=reason)
         version = repository.show(reference.ref)
     session.output.show(
         version.to_json(), quiet=[version.id], human=lambda: _tell(reference, version.id, len(metrics), len(notes))

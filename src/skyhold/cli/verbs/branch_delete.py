@@ -14,16 +14,21 @@ from skyhold.cli.command import Session, verb
     click.Argument(["name"], shell_complete=candidates.branches),
     reason_option(),
     author_option(),
+    click.Option(["--force"], is_flag=True, help="Delete it even if something follows it."),
     yes_option(),
     examples=("skyhold branch delete fraud/scorer experiment --yes",),
     exits=(2, 3, 5, 6, 8, 9),
     changes=True,
 )
-def command(session: Session, *, repository: str, name: str, reason: str, author: str | None, yes: bool) -> None:
+def command(
+    session: Session, *, repository: str, name: str, reason: str, author: str | None, force: bool, yes: bool
+) -> None:
     """Delete a branch. Its versions and its history stay."""
     from skyhold.cli.refs import answer_moves
 
     confirm(f"Delete branch {name} of {repository}?", yes=yes)
     with session.store() as store:
-        moves = store.repository(repository).set_refs({f"branch/{name}": None}, author=author, reason=reason)
+        moves = store.repository(repository).set_refs(
+            {f"branch/{name}": None}, author=author, reason=reason, force=force
+        )
     answer_moves(session.output, repository, moves)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from skyhold.cli.arguments import refuse_memory
+from skyhold.cli.arguments import author_option, reason_option, refuse_memory
 from skyhold.cli.command import Session, verb
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     click.Option(
         ["--dry-run"], is_flag=True, help="Check that it could join and say what would change; change nothing."
     ),
+    author_option(),
+    reason_option(),
     examples=(
         "skyhold bucket add gcs-eu gs://models-eu/skyhold --region europe-west4",
         "skyhold bucket add lab s3://models --endpoint https://minio.lab --provider minio --credentials env:LAB",
@@ -42,13 +44,23 @@ if TYPE_CHECKING:
     exits=(2, 3, 4, 5, 6, 8, 9),
     changes=True,
 )
-def command(session: Session, *, name: str, url: str, role: Role | None, dry_run: bool, **options: object) -> None:
+def command(
+    session: Session,
+    *,
+    name: str,
+    url: str,
+    role: Role | None,
+    dry_run: bool,
+    author: str | None,
+    reason: str,
+    **options: object,
+) -> None:
     """Add a bucket to the store. It must be empty, and a folder is made where it is missing. What the store holds
     already comes to it by `skyhold sync`."""
     refuse_memory(url)
     given = {option: value for option, value in options.items() if value is not None}
     with session.store() as store:
-        joining = store.add_bucket(name, url, role=role, dry_run=dry_run, **given)
+        joining = store.add_bucket(name, url, role=role, dry_run=dry_run, author=author, reason=reason, **given)
     session.output.show(
         {"dry_run": dry_run, **joining.to_json()},
         quiet=[name],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from skyhold.cli import candidates
-from skyhold.cli.arguments import confirm, yes_option
+from skyhold.cli.arguments import author_option, confirm, reason_option, yes_option
 from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
 
@@ -14,11 +14,15 @@ from skyhold.cli.output import counted
     click.Argument(["names"], nargs=-1, required=True, metavar="NAME...", shell_complete=candidates.buckets),
     click.Option(["--force"], is_flag=True, help="Also where the others lack something, or one copy is left."),
     yes_option(),
+    author_option(),
+    reason_option(),
     examples=("skyhold bucket remove gcs-eu", "skyhold bucket remove lost-cloud lost-too --force --yes"),
     exits=(2, 3, 5, 6, 8, 9),
     changes=True,
 )
-def command(session: Session, *, names: tuple[str, ...], force: bool, yes: bool) -> None:
+def command(
+    session: Session, *, names: tuple[str, ...], force: bool, yes: bool, author: str | None, reason: str
+) -> None:
     """Take buckets out of the store. What lies in them is left there.
 
     Several leave as one change. Where some are lost for good, name them all: the buckets that stay have to take the
@@ -27,7 +31,7 @@ def command(session: Session, *, names: tuple[str, ...], force: bool, yes: bool)
     leaving = ", ".join(names)
     confirm(f"Take {leaving} out of the store?", yes=yes)
     with session.store() as store:
-        store.remove_bucket(*names, force=force)
+        store.remove_bucket(*names, force=force, author=author, reason=reason)
         left = store.bucket_names
     session.output.show(
         {"removed": list(names), "bucket_names": left},

@@ -72,11 +72,11 @@ def command(session: Session, *, url: str, trust: tuple[str, ...], accept_rollba
 def _connect(session: Session, url: str, settings: Settings, trust: tuple[str, ...], accept_rollback: bool) -> Store:
     """Connect, and ask for consent where it is missing and somebody sits at the terminal. What one bucket says of the
     others leaves out their credentials, so the store's configuration may give rise to a second question."""
-    from skyhold.registry import store
+    from skyhold.registry import access
 
     while True:
         try:
-            return store.connect(url, settings=settings, trust=trust, accept_rollback=accept_rollback)
+            return access.connect(url, settings=settings, trust=trust, accept_rollback=accept_rollback)
         except PermissionDenied as error:
             found = error.fields.get("destinations")
             wanted = [str(place) for place in found] if isinstance(found, list) else []

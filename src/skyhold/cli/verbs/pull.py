@@ -53,7 +53,9 @@ def command(
     destination: Path,
     include: tuple[str, ...],
     tensors: tuple[str, ...],
-    **given: bool,
+    dry_run: bool,
+    force: bool,
+    allow_unsafe_names: bool,
 ) -> None:
     """Fetch a version into the folder DEST (the current one, where none is given).
 
@@ -70,9 +72,16 @@ def command(
     those that a glob matches, what safetensors cannot hold is named, and the command ends with status 2 after it has
     written the others.
     """
-    with session.store() as store, session.progress() as progress:
+    with session.store(offline=reference.is_digest) as store, session.progress() as progress:
         result = store.repository(reference.repository).pull(
-            reference.ref, destination, include=include, tensors=tensors, progress=progress, **given
+            reference.ref,
+            destination,
+            include=include,
+            tensors=tensors,
+            dry_run=dry_run,
+            force=force,
+            allow_unsafe_names=allow_unsafe_names,
+            progress=progress,
         )
     session.output.show(result.to_json(), quiet=[result.id], human=lambda: _tell(reference, result))
     if result.sources is not None and result.sources.absent_bytes:
@@ -110,6 +119,7 @@ def _refuse_absent(sources: PullSources) -> None:
 
 
 def _tell(reference: Reference, result: PullResult) -> None:
+    from skyhold.cli.findings import FOUND_BY
     from skyhold.cli.render import line, marked, properties, short
     from skyhold.units import format_bytes
 
@@ -124,6 +134,7 @@ def _tell(reference: Reference, result: PullResult) -> None:
             ("files", f"{result.files}, {format_bytes(result.total_bytes)}, every byte checked"),
             ("fetched", format_bytes(result.fetched_bytes) + kept),
             ("tensors", ", ".join(result.tensors)),
+            ("found by", FOUND_BY.get(result.found_by, "")),
         ]
     )
     _tell_left_out(result)

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
         shell_complete=candidates.references,
         help="Model it was derived from: lineage, and the base for deltas.",
     ),
+    click.Option(
+        ["--relation"],
+        type=click.Choice(["fine-tune", "adapter", "quantized", "merged"]),
+        help="How it relates to its base.",
+    ),
     click.Option(["--expected-parent"], metavar="ID", help="Refuse unless the branch stands at this version."),
     click.Option(["--without-optimizer"], is_flag=True, help="Leave out the states of optimizers."),
     click.Option(["--allow-unsafe-names"], is_flag=True, help="Store names that steer other programs, too."),

@@ -32,7 +32,8 @@ MINORITY: Final = "Give up the changes that only the missing buckets know, and g
     click.Option(
         ["--register"],
         metavar="REGISTER",
-        help="Only the refs of this repository (team/name), or what an error names: repository/ID, names, config.",
+        help="Only the refs of this repository (team/name), or what an error names: repository/ID, document/ID, names, "
+        "config.",
     ),
     click.Option(
         ["--empty"],
@@ -63,7 +64,7 @@ def command(session: Session, *, url: str, minority: bool, register: str | None,
     them still holds of it and what may be lost, and brings it back from the newest that is intact. Everything else goes
     on meanwhile.
     """
-    from skyhold.registry import store
+    from skyhold.registry import access
 
     if register is not None:
         _recover_register(session, url, register, empty=empty, yes=yes, minority=minority)
@@ -76,7 +77,7 @@ def command(session: Session, *, url: str, minority: bool, register: str | None,
         confirm(of_machine if engine == "sqlite" else MINORITY, yes=yes)
 
     recovered, report = session.unseal(
-        session.settings(), lambda settings: store.recover(url, settings=settings, minority=minority, consent=consent)
+        session.settings(), lambda settings: access.recover(url, settings=settings, minority=minority, consent=consent)
     )
     with recovered:
         session.output.show(report.to_json(), quiet=[recovered.id], human=lambda: _tell(report))
@@ -119,11 +120,11 @@ def _tell_plan(plan: RegisterPlan) -> None:
 def _found(finding: VoterFinding) -> str:
     if finding.version is None:
         return f"{finding.state} ({finding.reason})" if finding.reason else finding.state
-    moves = "" if finding.moves is None else f", {counted(finding.moves, 'move')} of refs"
+    events = "" if finding.events is None else f", {counted(finding.events, 'event')}"
     writer = finding.writer or "somebody"
-    told = f"{finding.state}, version {finding.version}{moves}, written by {writer} at {finding.time}"
-    told += f" ({finding.reason})" if finding.reason else ""
-    return f"{told}; it goes on from this copy" if finding.chosen else told
+    summary = f"{finding.state}, version {finding.version}{events}, written by {writer} at {finding.time}"
+    summary += f" ({finding.reason})" if finding.reason else ""
+    return f"{summary}; it goes on from this copy" if finding.chosen else summary
 
 
 def _tell(report: RecoverReport) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from skyhold.cli.arguments import policy_of, policy_options, repository_argument
+from skyhold.cli.arguments import author_option, policy_of, policy_options, reason_option, repository_argument
 from skyhold.cli.command import Session, verb
 
 
 @verb(
     repository_argument(),
     *policy_options(),
+    author_option(),
+    reason_option(),
     examples=(
         "skyhold repository policy fraud/scorer",
         "skyhold repository policy fraud/scorer --copies 3 --providers 2",
@@ -24,6 +26,8 @@ def command(
     providers: int | None,
     regions: tuple[str, ...],
     delta: str | None,
+    author: str | None,
+    reason: str,
 ) -> None:
     """Show a repository's policy and what a loss would cost, or change what is given of it.
 
@@ -35,7 +39,7 @@ def command(
         opened = store.repository(repository)
         policy = policy_of(opened.policy, copies=copies, providers=providers, regions=regions, delta=delta)
         if policy != opened.policy:
-            opened.set_policy(policy)
+            opened.set_policy(policy, author=author, reason=reason)
         buckets = store.configuration.locations
     document = {"repository": repository, "policy": policy.to_json()}
     session.output.show(document, quiet=[], human=lambda: tell_policy(repository, policy, buckets))

@@ -25,12 +25,13 @@ def command(session: Session, *, reference: Reference) -> None:
 
     Without @REF it is the branch `main`.
     """
-    with session.store() as store:
+    with session.store(offline=reference.is_digest) as store:
         version = store.repository(reference.repository).show(reference.ref)
     session.output.show(version.to_json(), quiet=[version.id], human=lambda: _tell(version))
 
 
 def _tell(version: Version) -> None:
+    from skyhold.cli.findings import FOUND_BY
     from skyhold.cli.render import line, marked, properties, short, table
     from skyhold.units import format_bytes
 
@@ -44,11 +45,13 @@ def _tell(version: Version) -> None:
             ("time", document.time),
             ("parents", ", ".join(short(parent) for parent in document.parents)),
             ("base", ", ".join(short(base) for base in lineage.base)),
+            ("relation", lineage.relation),
             ("data", ", ".join(lineage.data)),
             ("code", ", ".join(lineage.code)),
             ("metrics", _values(version.metrics)),
             ("parameters", _given(document.parameters)),
             ("metadata", _given(document.metadata)),
+            ("found by", FOUND_BY.get(version.found_by, "")),
         ]
     )
     if document.message:

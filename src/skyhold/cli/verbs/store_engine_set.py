@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from skyhold.cli.arguments import confirm, yes_option
+from skyhold.cli.arguments import author_option, confirm, reason_option, yes_option
 from skyhold.cli.command import Session, verb
 from skyhold.cli.output import counted
 
@@ -12,6 +12,8 @@ from skyhold.cli.output import counted
 @verb(
     click.Argument(["engine"], metavar="sqlite|buckets|etcds://…"),
     yes_option(),
+    author_option(),
+    reason_option(),
     examples=(
         "skyhold store engine set buckets",
         "skyhold store engine set etcds://etcd-1:2379,etcd-2:2379,etcd-3:2379/models",
@@ -20,7 +22,7 @@ from skyhold.cli.output import counted
     exits=(2, 3, 5, 6, 8, 9, 10),
     changes=True,
 )
-def command(session: Session, *, engine: str, yes: bool) -> None:
+def command(session: Session, *, engine: str, yes: bool, author: str | None, reason: str) -> None:
     """Move the refs, their history and the configuration to another engine: into the buckets, for every machine that
     connects; into an etcd cluster, for every machine that reaches it, as [etcd] in its skyhold.toml says; or onto this
     machine (sqlite), which then is the only one that reads and changes them.
@@ -31,7 +33,7 @@ def command(session: Session, *, engine: str, yes: bool) -> None:
     if engine == "sqlite":
         confirm("From then on this machine alone reads and changes refs. Go on?", yes=yes)
     with session.store() as store:
-        moved = store.move_engine(engine)
+        moved = store.move_engine(engine, author=author, reason=reason)
     session.output.show(
         moved.to_json(),
         quiet=[moved.engine],

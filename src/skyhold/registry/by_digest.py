@@ -1,0 +1,151 @@
+"""Opening a version for reading: by the refs of a majority, or by its full digest without any.
+
+A digest covers the version's document, and the layout is of that version or it is refused. So the names of the
+two blobs need not be trusted: they may come from this machine's cache, from the one bucket that is left, or with a
+decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final, Literal, TypeVar
+
+from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
+from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.connection import Connection
+from skyhold.registry.names import check_digest, is_full_id, parse_reference
+from skyhold.registry.session import Session
+from skyhold.registry.snapshot import Snapshot
+from skyhold.registry.spaces import space_of, version_space
+from skyhold.registry.version import VersionDocument
+from skyhold.storage.blob_cache import VersionNote, VersionPlace
+from skyhold.storage.blobs import BucketBlobs
+from skyhold.storage.chunks import PackSpace
+from skyhold.storage.policy import Policy
+from skyhold.storage.replicas import Replicas
+from skyhold.storage.version_files import FileEntry, VersionFiles
+
+T = TypeVar("T")
+_ELSEWHERE: Final = (Corrupt, NotFound, Unavailable)
+"""Errors after which a version is looked for elsewhere."""
+FoundBy = Literal["majority", "bucket", "cache"]
+"""`majority`: the refs of a majority name the version now. `bucket`: the refs in some bucket do, which no majority has
+confirmed. `cache`: this machine had the version before."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVersion:
+    """A version that can be read, and how it was found. `snapshot` and `session` are of its repository, None where
+    its refs were not read."""
+
+    digest: str
+    document: VersionDocument
+    version: VersionFiles
+    space: PackSpace
+    found_by: FoundBy
+    session: Session | None = None
+    snapshot: Snapshot | None = None
+
+
+def with_version(
+    connection: Connection,
+    name: str,
+    repository_id: str | None,
+    reference: str,
+    use: Callable[[OpenVersion], T],
+    *,
+    cached_first: bool,
+    keep: bool = True,
+    place: VersionPlace | None = None,
+) -> T:
+    """What `use` returns for the version that a reference means, in the repository of this name and id (None: the id
+    that the register of names contains).
+
+    A full digest (or id of 40 characters) is looked for at `place`, in this machine's cache, and in what any voter has
+    of the repository; `cached_first` is the order of the last two. With `keep` what is read of it goes into the cache.
+    Raises `NotFound`, `Corrupt`, `Unavailable`, and what `use` raises.
+    """
+    parsed = parse_reference(f"{name}@{reference}")
+    ref, ancestor = parsed.ref or "main", parsed.ancestor
+    if not is_full_id(ref) or ancestor:
+        if place is not None:
+            raise InvalidInput("Expected a full digest, as a place is given", code="invalid_reference", ref=ref)
+        with _by_refs(connection, name, repository_id, ref, ancestor, keep=keep) as found:
+            return use(found)
+    if cached_first:
+        with suppress(*_ELSEWHERE), _cached(connection, name, repository_id, ref) as found:
+            return use(found)
+    if place is not None:
+        with suppress(*_ELSEWHERE), _placed(connection, ref, place, keep=keep) as found:
+            return use(found)
+    try:
+        with (
+            closing(connection.unconfirmed()) as alone,
+            _by_refs(alone, name, repository_id, ref, ancestor, keep=keep) as found,
+        ):
+            return use(found)
+    except (Corrupt, Unavailable):
+        if not cached_first:
+            with suppress(*_ELSEWHERE), _cached(connection, name, repository_id, ref) as found:
+                return use(found)
+        raise
+
+
+@contextmanager
+def _by_refs(
+    connection: Connection, name: str, repository_id: str | None, ref: str, ancestor: int, *, keep: bool
+) -> Iterator[OpenVersion]:
+    with connection.session(connection.configuration.policy) as first:
+        catalogue = Catalogue(first.registers, first.blobs)
+        register = catalogue.open(name) if repository_id is None else catalogue.repository(repository_id)
+        snapshot = register.read()
+    policy = Policy.from_json(snapshot.root.policy)
+    with connection.session(policy, keep=keep) as session:
+        snapshot = Snapshot(snapshot.root, snapshot.register_version, session.blobs)
+        digest = snapshot.resolve(ref, ancestor)
+        place = place_of(snapshot, digest)
+        document, version = read_version(session.blobs, digest, place)
+        space = version_space(connection, version, policy, session)
+        if keep:
+            connection.blob_cache.note(VersionNote(digest, name, snapshot.root.repository_id, place))
+        found_by: FoundBy = "bucket" if connection.stale else "majority"
+        yield OpenVersion(digest, document, version, space, found_by, session, snapshot)
+
+
+@contextmanager
+def _cached(connection: Connection, name: str, repository_id: str | None, digest: str) -> Iterator[OpenVersion]:
+    note = connection.blob_cache.recall(digest, name)
+    if note is None or repository_id not in {None, note.repository_id}:
+        raise NotFound(f"Version {digest[:10]} is not noted on this machine", code="version_not_found")
+    keys, name_key = connection.keys, connection.store_keys.name_key()
+    with closing(Replicas(connection.known_buckets(), bool)) as replicas:
+        blobs = BucketBlobs(replicas, keys, name_key, connection.blob_cache, cached_first=True)
+        document, version = read_version(blobs, note.digest, note.place)
+        space = space_of(connection, version.head.placement_class, replicas)
+        yield OpenVersion(note.digest, document, version, space, "cache")
+
+
+@contextmanager
+def _placed(connection: Connection, digest: str, place: VersionPlace, *, keep: bool) -> Iterator[OpenVersion]:
+    """The version from any bucket that has the blobs; the register of the repository is not read."""
+    keys, name_key = connection.keys, connection.store_keys.name_key()
+    with closing(Replicas(connection.known_buckets(), bool)) as replicas:
+        blobs = BucketBlobs(replicas, keys, name_key, connection.blob_cache if keep else None)
+        document, version = read_version(blobs, check_digest(digest), place)
+        space = space_of(connection, version.head.placement_class, replicas)
+        yield OpenVersion(digest, document, version, space, "bucket")
+
+
+def place_of(snapshot: Snapshot, digest: str) -> VersionPlace:
+    """Raises `NotFound` code `version_not_found`."""
+    entry = snapshot.version(digest)
+    return VersionPlace(entry.document, entry.layout)
+
+
+def read_version(blobs: BucketBlobs, digest: str, place: VersionPlace) -> tuple[VersionDocument, VersionFiles]:
+    """The document and the files of a version by the names of its blobs. Raises `NotFound`, `Corrupt`."""
+    document = VersionDocument.decode(blobs.read("versions", place.document), digest)
+    files = [FileEntry(file.path, file.size_bytes, file.sha256, file.executable) for file in document.files]
+    return document, VersionFiles(blobs, place.layout, digest, files)
