@@ -9,23 +9,27 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from skyhold.registry.document import document_key
 from tests.cli.models import contents
 from tests.endtoend.machines import CLOUDS, Machine
-from tests.hostile.damage import DAMAGES, Damage
+from tests.hostile.damage import DAMAGES, OVERSIZE_BYTES, Damage
 from tests.hostile.restoring import SecondReader
 from tests.hostile.rules import ANY, CHECKPOINTS, KINDS, MAJORITY, OK, REGISTER, REGISTERS, Rule, rule_of
 from tests.hostile.running import Answer, little_memory, run
-from tests.hostile.world import OTHER, TARGET, World
+from tests.hostile.world import CLUSTER_ID, MESSAGE, OTHER, TARGET, World
 
 Order = Literal["look", "push"]
 ORDERS: Final[tuple[Order, ...]] = ("look", "push")
-"""Whether the commands that only look come first, or the push."""
+"""Whether the commands that only look come first, and then a push of something new, or a push that says again what
+the branch says already."""
 ENGINES: Final = ("buckets", "sqlite")
 CLOUD_SETS: Final = ("a", "c", "ab", "bc", "abc")
 UNKNOWN: Final = 9
 """The exit status of a change that may have taken effect."""
 MET: Final = ("store.json", "config", "names", "repository")
 """Kinds by which a machine finds into a store."""
+NEEDED: Final = ("pack", "page", "layout", "version", "tensors", "node", "entering event")
+"""Kinds of objects without which the newest version cannot be had, or not whole."""
 HINTED: Final = "skyhold store voters replace "
 
 
@@ -58,7 +62,7 @@ def all_cells() -> list[Cell]:
 
 
 def _exists(kind: str, name: str, clouds: str) -> bool:
-    replaced = {"store.json", "config", "names", "repository"}
+    replaced = {"store.json", *REGISTERS}
     return not (
         (name == "flip-apart" and len(clouds) == 1)
         or (name == "replay" and kind not in replaced)
@@ -108,6 +112,7 @@ class Trial:
         if not self.cell.damage.applies(self.world):
             self.verdict.applies = False
             return self.verdict
+        self._whole = self._subject("a")
         self.cell.damage.apply(self.world)
         self._damaged = self._stored()
         self._restorable_before = before = {cloud: self._restorable(cloud) for cloud in CLOUDS}
@@ -140,6 +145,7 @@ class Trial:
         self.expect("list", "list")
         self.expect("log", "log", TARGET)
         self.expect("show", "show", f"{TARGET}@main")
+        self.expect("events", "events")
         if self.cell.order == "look" or not self.rule.healed:
             intact = self.heads[TARGET] in frozenset().union(*self._restorable_before.values())
             sure = intact and 0 in self.rule.pull and self.cell.damage.name != "replay"
@@ -171,7 +177,8 @@ class Trial:
 
     def _push(self) -> None:
         model = self.world.models / "target"
-        pushed = self.expect("push", "push", TARGET, model, "-m", "Again")
+        message = "Again" if self.cell.order == "look" else MESSAGE  # which the branch says already
+        pushed = self.expect("push", "push", TARGET, model, "-m", message)
         if pushed.status == 0:
             self.heads[TARGET] = str(pushed.document["version"])
             self._check_acknowledged(pushed)
@@ -232,7 +239,8 @@ class Trial:
     def _recover(self) -> None:
         """The documented way back; only where a bucket is intact it has to bring back everything."""
         intact = [cloud for cloud in CLOUDS if cloud not in self.cell.damage.clouds]
-        register = TARGET if self.cell.damage.kind == "repository" else self.cell.damage.kind
+        named = {"repository": TARGET, "document": document_key(CLUSTER_ID)}
+        register = named.get(self.cell.damage.kind, self.cell.damage.kind)
         options = [register if option == REGISTER else option for option in self.rule.way_back]
         url = self.world.url(intact[0] if intact else "a")
         self.expect("way back", "recover", url, *options, "--yes", allow=OK if intact else None)
@@ -356,3 +364,12 @@ class Trial:
         for cloud in counted:
             if pushed.document["version"] not in self._restorable(cloud):
                 self.complain(f"the push was acknowledged, and bucket {cloud}, which counts, does not give it back")
+        if pushed.document["version"] == self.world.heads()[TARGET] and self.cell.damage.kind in NEEDED:
+            wrong = [cloud for cloud in counted if self._subject(cloud) != self._whole]
+            if wrong and len(self.cell.damage.clouds) < len(CLOUDS):
+                self.complain(f"the push was acknowledged, and the object is not intact in {wrong}, which count")
+
+    def _subject(self, cloud: str) -> bytes | None:
+        """The object that is damaged somewhere, as this bucket has it."""
+        path = self.world.scene.cloud(cloud) / self.world.subjects[self.cell.damage.kind]
+        return path.read_bytes() if path.is_file() and path.stat().st_size < OVERSIZE_BYTES else None

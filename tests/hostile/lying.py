@@ -229,9 +229,12 @@ class _Commands:
         repaired = self.expect(ANY, "repair")
         if repaired.status != 0:  # nothing in the bucket shows that it was the one which was admitted
             again = ["store", "voters", "replace", LIAR]
-            if f"skyhold {' '.join(again)}" not in repaired.text:
+            if f"skyhold {' '.join(again)}" in repaired.text:
+                self.expect(OK, *again)
+            elif "empty it, then run `skyhold repair`" in repaired.text:  # its store.json does not even name the store
+                self.store.server.buckets[LIAR].by_key = {}
+            else:
                 self.complaints.append(f"repair does not name the way out: {repaired.document}")
-            self.expect(OK, *again)
         self.expect(OK, "repair")
         self.expect(OK, "verify", "--deep")
         self.read()

@@ -18,8 +18,13 @@ MAJORITY: Final = 2
 REGISTER: Final = "REGISTER"
 """In the options of `recover`: what names the damaged register there."""
 
-IMMUTABLE: Final = ("pack", "page", "layout", "version", "node", "tensors", "attachment", "index", "tombstones")
-REGISTERS: Final = ("config", "names", "repository")
+RECORDS: Final = ("event", "entering event", "record", "history")
+"""Kinds of `records` blobs: a long event of a repository, one that enters the version that is pulled, the body of a
+record (of a document), and the older part of the history of the register `config`."""
+IMMUTABLE: Final = (
+    "pack", "page", "layout", "version", "node", "tensors", "attachment", *RECORDS, "index", "tombstones",
+)  # fmt: skip
+REGISTERS: Final = ("config", "names", "repository", "document")
 CHECKPOINTS: Final = tuple(f"checkpoint of {register}" for register in REGISTERS)
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "buckets": ("store.json", *REGISTERS, "ended register", *IMMUTABLE),
@@ -27,12 +32,12 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The kinds of objects of a store, by its engine."""
 
-COMMANDS: Final = ("list", "log", "show", "pull", "push", "status", "verify", "deep", "repair")
+COMMANDS: Final = ("list", "log", "show", "events", "pull", "push", "status", "verify", "deep", "repair")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The exit statuses that each command may have, `deep` being `verify --deep`.
+    """The exit statuses that each command may have, `deep` being `verify --deep`, and `events` those of the store.
 
     `named`: the first `verify --deep` names exactly the damaged objects, each with its bucket and problem. `healed`:
     after a push of the same files the new version can be pulled. `mended`: after `repair`, and the command that its
@@ -46,6 +51,7 @@ class Rule:
     list: frozenset[int] = OK
     log: frozenset[int] = OK
     show: frozenset[int] = OK
+    events: frozenset[int] = OK
     pull: frozenset[int] = OK
     push: frozenset[int] = OK
     status: frozenset[int] = OK
@@ -98,6 +104,7 @@ LOST_NODE: Final = Rule(
     list=ANY,
     log=ANY,
     show=ANY,
+    events=ANY,
     pull=DAMAGED,
     push=DAMAGED,
     status=ANY,
@@ -107,12 +114,25 @@ LOST_NODE: Final = Rule(
 )
 LOST_ASIDE: Final = Rule(
     "lost, not needed to pull",
-    "No bucket holds an object of which no file is made (names of tensors, an attachment): everything goes on "
-    "but what shows it; `verify --deep` names it.",
+    "No bucket holds an object of which no file is made (names of tensors, an attachment, the body of a record): "
+    "everything goes on but what shows it; `verify --deep` names it.",
     show=ANY,
     status=ANY,
     repair=ANY,
     mended=False,
+)
+LOST_EVENT: Final = replace(
+    LOST_ASIDE,
+    name="lost event without a version",
+    says="No bucket holds a long event, or the older part of the history of `config`: `events` ends with 10, and "
+    "`verify --deep` names it; versions are pulled and pushed as before.",
+    events=DAMAGED,
+)
+LOST_ENTERING: Final = replace(
+    LOST_NODE,
+    name="lost event with a version",
+    says="No bucket holds a long event by which a version was entered: that version, and what comes after it, is "
+    "refused with 10; other repositories go on.",
 )
 LOST_INDEX: Final = Rule(
     "lost index segment",
@@ -188,6 +208,18 @@ STORE_REGISTER: Final = Rule(
     others=False,
     way_back=("--register", REGISTER),
 )
+DOCUMENT_REGISTER: Final = Rule(
+    "register of a document, in a majority",
+    "No version needs it: repositories are listed, pulled and pushed as before. `events` of the store, `status`, "
+    "`verify` and `repair` end with 10, and the voters and buckets of the store cannot change until "
+    "`recover --register` has gone on from the newest state that a voter holds intact.",
+    events=DAMAGED,
+    status=DAMAGED,
+    verify=DAMAGED,
+    repair=DAMAGED,
+    mended=False,
+    way_back=("--register", REGISTER),
+)
 CHECKPOINT: Final = Rule(
     "checkpoint, in all",
     "The registers of the machine go on; `repair` writes the checkpoint anew.",
@@ -234,10 +266,17 @@ REPLAYED_STORE: Final = replace(
     says="As that of a repository, but that every repository is refused together.",
     others=False,
 )
+REPLAYED_DOCUMENT_REGISTER: Final = replace(
+    DOCUMENT_REGISTER,
+    name="register of a document as it was before, in a majority",
+    says="A machine that has seen the newer state never goes back; no version needs it. `recover --register` goes on "
+    "from the newest state that a voter holds.",
+)
 RULES: Final = (
-    INTACT_ELSEWHERE, LOST, LOST_PACK, LOST_DOCUMENT, LOST_NODE, LOST_ASIDE, LOST_INDEX, LOST_TOMBSTONES, ENDED,
-    DOCUMENT, DOCUMENTS, MACHINE_DOCUMENTS, REPOSITORY_REGISTER, STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT,
-    REPLAYED_INCARNATION, REPLAYED, REPLAYED_MAJORITY, REPLAYED_STORE,
+    INTACT_ELSEWHERE, LOST, LOST_PACK, LOST_DOCUMENT, LOST_NODE, LOST_ENTERING, LOST_EVENT, LOST_ASIDE, LOST_INDEX,
+    LOST_TOMBSTONES, ENDED, DOCUMENT, DOCUMENTS, MACHINE_DOCUMENTS, REPOSITORY_REGISTER, DOCUMENT_REGISTER,
+    STORE_REGISTER, CHECKPOINT, REPLAYED_DOCUMENT, REPLAYED_INCARNATION, REPLAYED, REPLAYED_MAJORITY,
+    REPLAYED_DOCUMENT_REGISTER, REPLAYED_STORE,
 )  # fmt: skip
 
 
@@ -252,7 +291,8 @@ def rule_of(damage: Damage, engine: str) -> Rule:  # noqa: PLR0911 - the table i
             return REPLAYED_INCARNATION if anew else REPLAYED_DOCUMENT
         if damaged < MAJORITY:
             return REPLAYED
-        return REPLAYED_MAJORITY if damage.kind == "repository" else REPLAYED_STORE
+        replayed = {"repository": REPLAYED_MAJORITY, "document": REPLAYED_DOCUMENT_REGISTER}
+        return replayed.get(damage.kind, REPLAYED_STORE)
     if damage.kind == "store.json":
         if damaged >= MAJORITY:
             of_this_store = not everywhere or damage.name == "swap-kind"
@@ -261,7 +301,8 @@ def rule_of(damage: Damage, engine: str) -> Rule:  # noqa: PLR0911 - the table i
     if damage.kind in REGISTERS:
         if damaged < MAJORITY:
             return INTACT_ELSEWHERE
-        return REPOSITORY_REGISTER if damage.kind == "repository" else STORE_REGISTER
+        registers = {"repository": REPOSITORY_REGISTER, "document": DOCUMENT_REGISTER}
+        return registers.get(damage.kind, STORE_REGISTER)
     merged = damage.kind == "pack" and damage.name in {"flip-apart", "extend-byte", "extend-double"}
     if not everywhere or merged:  # the intact records of all copies make a whole pack
         return INTACT_ELSEWHERE
@@ -274,6 +315,10 @@ def rule_of(damage: Damage, engine: str) -> Rule:  # noqa: PLR0911 - the table i
         "tombstones": LOST_TOMBSTONES,
         "tensors": LOST_ASIDE,
         "attachment": LOST_ASIDE,
+        "record": LOST_ASIDE,
+        "event": LOST_EVENT,
+        "history": LOST_EVENT,
+        "entering event": LOST_ENTERING,
         "index": LOST_INDEX,
     }.get(damage.kind, LOST)
 

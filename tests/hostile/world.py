@@ -3,8 +3,8 @@ cell: in memory, since thousands of cells each need it whole."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,8 +20,14 @@ from safetensors.numpy import save_file
 import skyhold
 from skyhold.consensus.checkpoint import checkpoint_prefix
 from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.configuration_log import ConfigurationLog
 from skyhold.registry.connection import new_operation_id
+from skyhold.registry.document import DocumentChange, document_key
+from skyhold.registry.documents import DocumentKind, Documents
+from skyhold.registry.event import event_key
+from skyhold.registry.map import Map
 from skyhold.registry.reading import open_version
+from skyhold.registry.record import RecordKind, RecordUpdate, blobs_of
 from skyhold.registry.root import register_key
 from skyhold.storage.canonical import canonical
 from skyhold.storage.names import blob_key, pack_key
@@ -37,7 +43,14 @@ LATE: Final = "team/late"
 """A repository without versions, which changed the register `names` last."""
 READMITTED: Final = "c"
 """The bucket that was admitted anew, with another incarnation (in the engine `buckets`)."""
+MESSAGE: Final = "Made for damage"
 NOTE: Final = "A note that is too long for the map. " * 50
+POOL: Final = RecordKind("pool", re.compile(r"[a-z]+"), lambda _id, _value: None)
+CLUSTER: Final = DocumentKind("cluster", (POOL,))
+CLUSTER_ID: Final = "c1" * 16
+"""Of the document. No file of a version is made of it, nor of the bodies of its records."""
+LONG_TAGS: Final = tuple(f"{'t' * 90}-{number}" for number in range(7))
+"""Whose moves do not fit into the map together with the version that they were pushed with."""
 
 
 @dataclass(frozen=True)
@@ -119,25 +132,32 @@ class World:
         with skyhold.init(urls, engine=self.engine, encrypt_with=keys) as store:
             self._push(store, OTHER, "other", tags=["v1"])
             self._push(store, TARGET, "target", tags=["v1"])
+            _make_document(store)
             self._remember(["store.json"])
             if self.engine == "buckets":
                 level(store)
-                store.replace_voter(READMITTED)
+            with mock.patch("skyhold.registry.configuration_log.RECENT_BYTES_MAX", 0):  # its history leaves blobs
+                for role in ("packs", "voter"):
+                    if self.engine == "sqlite":
+                        store.set_roles({READMITTED: role})
+                    else:
+                        store.replace_voter(READMITTED)
         if self.engine == "sqlite":
             skyhold.recover(urls[0])[0].close()
         with skyhold.open(urls[0]) as store:
             target = store.repository(TARGET)
             target.attach("main", notes=[NOTE])
-            # Few entries, but long: the map does not fit into the register, so that it has nodes.
-            target.set_refs({f"branch/{'x' * 60}/{'y' * 50}-{number:02}": "main" for number in range(20)})
+            # Few entries, but long: the map does not fit into the register, so that it has nodes; nor does the event.
+            target.set_refs({f"branch/{'x' * 60}/{'y' * 50}-{number:02}": "main" for number in range(45)})
             _set_tombstones(store)
             store.sync()
             if self.engine == "buckets":
                 level(store)
             self._remember(key for key in self._keys() if key.startswith("registers/"))
             store.create_repository(LATE)
+            _change_document(store, "late", b"A body of later")
             change_model(self.models / "target", seed=3)
-            target = self._push(store, TARGET, "target", tags=["v2"], aliases=["champion"])
+            target = self._push(store, TARGET, "target", tags=["v2", *LONG_TAGS], aliases=["champion"])
             target.attach("main", notes=[NOTE])
             store.sync()
             if self.engine == "buckets":
@@ -149,7 +169,7 @@ class World:
     def _push(self, store: skyhold.Store, name: str, folder: str, **options: object) -> skyhold.Repository:
         repository = store.repository(name, create=True)
         with mock.patch("skyhold.storage.layout.PAGE_BYTES_MAX", 400):  # a layout of several pages
-            pushed = repository.push(self.models / folder, message="Made for damage", **options)  # type: ignore[arg-type]
+            pushed = repository.push(self.models / folder, message=MESSAGE, **options)  # type: ignore[arg-type]
         connection = store._connection
         with connection.session(Policy()) as session:
             snapshot = Catalogue(session.registers, session.blobs).open(name).read()
@@ -180,6 +200,12 @@ class World:
             _, files = open_version(session, snapshot, head.digest)
             way = snapshot.map.way_to(f"version/{head.digest}")  # every command needs it, whatever the digests are
             attached = [item.blob for item in snapshot.attached(head.digest) if item.blob]
+            entered = event_key(snapshot.version_event(head.digest) or 0)
+            events = [blob for key, value in snapshot.map.scan("event/") for blob in blobs_of(key, value)]
+            entering = list(blobs_of(entered, snapshot.map.get(entered)))
+            document = Documents(session.registers, session.blobs, CLUSTER).read(CLUSTER_ID)
+            history = ConfigurationLog.of(connection.configuration)
+            parts = list(history.blob_names(lambda name: session.blobs.read("records", name)))
             blobs = dict.fromkeys(files.blobs())
             packs = [pack_key(pack) for pack in files.pack_ids()]
         keys = self._keys()
@@ -191,11 +217,22 @@ class World:
             "tensors": next(blob_key(folder, name) for folder, name in blobs if folder == "tensors"),
             "node": blob_key("nodes", way[-1]),
             "attachment": blob_key("attachments", attached[-1]),  # type: ignore[arg-type]
+            "entering event": blob_key("records", entering[0]),
+            "event": blob_key("records", events[0]),
+            "record": blob_key("records", _bodies(document.map)[0]),
+            "history": blob_key("records", parts[0]),
         }
+        if len(parts) < 2 or events[0] in entering:
+            raise AssertionError("the history of the configuration is too short, or there is no event but the entering")
         self.subjects = {"store.json": "store.json", **of_head}
         for kind, folder in (("index", "indexes"), ("tombstones", "tombstones")):
             self.subjects[kind] = next(key for key in keys if key.startswith(f"{folder}/"))
-        registers = {"config": "config", "names": "names", "repository": register_key(register.repository_id)}
+        registers = {
+            "config": "config",
+            "names": "names",
+            "repository": register_key(register.repository_id),
+            "document": document_key(CLUSTER_ID),
+        }
         if self.engine == "buckets":
             epoch = connection.document.engine.term
             for kind, key in registers.items():
@@ -231,6 +268,27 @@ def change_model(folder: Path, *, seed: int) -> None:
         (folder / f"part-{number}").write_bytes(random.bytes(300 + 10 * number))
 
 
+def _make_document(store: skyhold.Store) -> None:
+    connection = store._connection
+    with connection.session(Policy()) as session:
+        documents = Documents(session.registers, session.blobs, CLUSTER)
+        documents.create("prod", CLUSTER_ID, connection.origin(), new_operation_id())
+    _change_document(store, "first", b"A body that is too long for the map")
+
+
+def _change_document(store: skyhold.Store, pool: str, body: bytes) -> None:
+    """Give the document a record whose body is a blob."""
+    connection = store._connection
+    with connection.session(Policy()) as session:
+        update = RecordUpdate(POOL, pool, {"blobs": {"body": session.blobs.write("records", body)}})
+        change = DocumentChange(connection.origin(), (update,), gc_epoch=0)
+        Documents(session.registers, session.blobs, CLUSTER).apply(CLUSTER_ID, change, new_operation_id())
+
+
+def _bodies(map_: Map) -> list[str]:
+    return [blob for key, value in map_.scan("pool/") for blob in blobs_of(key, value)]
+
+
 def _set_tombstones(store: skyhold.Store) -> None:
     """Tombstones as gc will write them, of a pack that never was, named by the register `names`."""
     connection = store._connection
@@ -238,9 +296,7 @@ def _set_tombstones(store: skyhold.Store) -> None:
     with connection.session(Policy()) as session:
         name = session.blobs.write("tombstones", body)
         names = Catalogue(session.registers, session.blobs).read()
-        document = json.loads(names.encode())
-        document["gc"]["tombstones"] = [name]
+        what = {"kind": "gc", "epoch": names.gc_epoch, "tombstones": [name]}
+        after = names.after(connection.origin(), [what], {}, tombstones=(name,))
         registers = connection.registers
-        found = registers.read("names")
-        assert found is not None
-        registers.compare_and_set("names", found.version, canonical(document), new_operation_id())
+        registers.compare_and_set("names", names.register_version, after.encode(), new_operation_id())
