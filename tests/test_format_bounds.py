@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from skyhold.buckets.location import parse_location
 from skyhold.codec import frame
 from skyhold.codec.frame import BODY_BYTES_MAX, DataKey, FrameKeys, Kind, decode_frame, encode_frame
 from skyhold.consensus import acceptor_object, etcd_records
@@ -26,18 +28,30 @@ from skyhold.consensus.checkpoint import TERM_MAX, Checkpoint, checkpoint_prefix
 from skyhold.consensus.etcd_records import Record, decode_record, encode_record
 from skyhold.consensus.register import CHANGES_KEPT, OPERATION_ID_BYTES_MAX, VERSION_MAX, Change, Versioned
 from skyhold.errors import Corrupt, SkyholdError
+from skyhold.registry import document as document_of_store
 from skyhold.registry import node
-from skyhold.registry.catalogue import Names
+from skyhold.registry.document import DocumentRoot
+from skyhold.registry.event import AUTHOR_BYTES_MAX as EVENT_AUTHOR_BYTES_MAX
+from skyhold.registry.event import REASON_BYTES_MAX, EventLog, Origin, first_chain, parse_event
 from skyhold.registry.map import Map
+from skyhold.registry.name_table import Names
 from skyhold.registry.node import KEY_BYTES_MAX, LEVEL_MAX, decode_node
-from skyhold.registry.root import POLICY_BYTES_MAX, Root
+from skyhold.registry.root import POLICY_BYTES_MAX, ROOT_BYTES_MAX, Root
 from skyhold.registry.version import AUTHOR_BYTES_MAX, MESSAGE_BYTES_MAX, PARENTS_MAX, FileEntry, VersionDocument
 from skyhold.security.key_bounds import DATA_KEYS_MAX, SCRYPT_WORK_MAX, WRAPS_MAX
 from skyhold.security.keys import new_keys
-from skyhold.storage import index, layout, pack, store_document
+from skyhold.storage import configuration, features, index, layout, pack, store_document
 from skyhold.storage.blobs import MemoryBlobs
 from skyhold.storage.canonical import INTEGER_MAX, canonical
 from skyhold.storage.catalogue import KnownPack
+from skyhold.storage.configuration import (
+    CONFIGURATION_BYTES_MAX,
+    Configuration,
+    ConfiguredBucket,
+    decode_configuration,
+    encode_configuration,
+)
+from skyhold.storage.features import FEATURES_MAX, Features
 from skyhold.storage.index import decode_segment, encode_segment
 from skyhold.storage.layout import PageBuilder, decode_page
 from skyhold.storage.pack import (
@@ -268,7 +282,7 @@ def root(**fields: Any) -> bytes:
 
 
 def names(epoch: int) -> bytes:
-    return Names(1, epoch, (), Map(MemoryBlobs())).encode()
+    return replace(Names.first(MemoryBlobs()), gc_epoch=epoch).encode()
 
 
 def policy(size_bytes: int) -> dict[str, object]:
@@ -298,11 +312,11 @@ def at_level(level: int) -> bytes:
 
 ROOTS = [
     Bound(
-        "root: moves",
+        "root: events",
         0,
         INTEGER_MAX,
-        lambda value: root(moves=value),
-        lambda value: swapped(root(moves=7), "moves", 7, value),
+        lambda value: root(events=value),
+        lambda value: swapped(root(events=7), "events", 7, value),
         read_root,
     ),
     Bound(
@@ -347,6 +361,90 @@ ROOTS = [
         lambda value: canonical({"level": value, "entries": [["k", DIGEST if value else 1]]}),
         read_node,
     ),
+]
+
+# ---- documents, events and the configuration
+
+
+def event(*, author: str = "a", reason: str = "") -> dict[str, object]:
+    log = EventLog(KEY, 0, first_chain(KEY), Map(MemoryBlobs()), MemoryBlobs())
+    made = log.append(Origin(author, "2026-11-30T12:00:00Z", reason), [{"kind": "deleted"}], {})
+    return dict(made.map.get("event/0000000000000001"))  # type: ignore[call-overload]
+
+
+def of_event(field: str, greatest: int) -> Bound:
+    return Bound(
+        f"event: {field}",
+        None,
+        greatest,
+        lambda value: event(**{field: "x" * value}),
+        lambda value: event() | {field: "x" * value},
+        lambda value: parse_event(KEY, 1, value),
+    )
+
+
+def cluster(size_bytes: int) -> bytes:
+    made = DocumentRoot(ID, "cluster", "prod", 0, DIGEST)
+    entry = ["k", "x" * (size_bytes - len(made.encode()) - len('["k",""]'))]
+    return replace(made, map={"level": 0, "entries": [entry]}).encode()
+
+
+def forged_cluster(size_bytes: int) -> bytes:
+    with without(document_of_store, ROOT_BYTES_MAX=2 * ROOT_BYTES_MAX):
+        return cluster(size_bytes)
+
+
+def settings(size_bytes: int) -> bytes:
+    made = Configuration((ConfiguredBucket(parse_location("/tmp/a", name="a"), VOTER),))
+    log = {"x": "x" * (size_bytes - len(encode_configuration(made)) - len('"x":""'))}
+    return encode_configuration(replace(made, log=log))
+
+
+def forged_settings(size_bytes: int) -> bytes:
+    with without(configuration, CONFIGURATION_BYTES_MAX=2 * CONFIGURATION_BYTES_MAX):
+        return settings(size_bytes)
+
+
+def features_called(names: list[str]) -> bytes:
+    return encode_store_document(document(features=Features(write=frozenset(names))), STORE_KEYS)
+
+
+def forged_features(names: list[str]) -> bytes:
+    with (
+        without(features, FEATURES_MAX=10 * FEATURES_MAX, _NAME=re.compile(".*")),
+        without(store_document, _refuse_unreadable=lambda read: None),
+    ):
+        return features_called(names)
+
+
+def of_features(field: str, least: int | None, greatest: int, names: Callable[[int], list[str]]) -> Bound:
+    return Bound(
+        f"features: {field}",
+        least,
+        greatest,
+        lambda value: features_called(names(value)),
+        lambda value: forged_features(names(value)),
+        lambda stored: decode_store_document(stored, [], "here"),
+    )
+
+
+DOCUMENTS = [
+    of_event("author", EVENT_AUTHOR_BYTES_MAX),
+    of_event("reason", REASON_BYTES_MAX),
+    Bound(
+        "document: bytes", None, ROOT_BYTES_MAX, cluster, forged_cluster, lambda stored: DocumentRoot.decode(stored, ID)
+    ),
+    Bound(
+        "configuration: bytes",
+        None,
+        CONFIGURATION_BYTES_MAX,
+        settings,
+        forged_settings,
+        decode_configuration,
+        second=False,
+    ),
+    of_features("number", None, FEATURES_MAX, lambda count: [f"f{number}" for number in range(count)]),
+    of_features("length of a name", 1, 32, lambda length: ["f" * length]),
 ]
 
 # ---- versions
@@ -590,7 +688,7 @@ STORE_KEY_BOUNDS = [
 
 BOUNDS = {
     bound.field: bound
-    for bound in (*ACCEPTORS, *REGISTERS, *STORES, *ROOTS, *VERSIONS, *PAGES, *PACKS, *STORE_KEY_BOUNDS)
+    for bound in (*ACCEPTORS, *REGISTERS, *STORES, *ROOTS, *DOCUMENTS, *VERSIONS, *PAGES, *PACKS, *STORE_KEY_BOUNDS)
 }
 
 

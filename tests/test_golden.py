@@ -7,23 +7,34 @@ mended by making them anew.
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import skyhold
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import open_bucket
+from skyhold.errors import NotFound
+from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.documents import DocumentKind, Documents
+from skyhold.registry.following import follows, pins
+from skyhold.registry.names import Ref
+from skyhold.registry.record import RecordKind, records_of
 from skyhold.storage.settings import load_settings
 from tests.second_reading import hashes, read_again
 
 GOLDEN = Path(__file__).parent / "golden"
+LATER = RecordKind("later", re.compile("[a-z-]+"), lambda _id, _value: None)
+"""A kind of record of a floor that is not built yet."""
 STORES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
 
 
-def expected(store: str) -> dict[str, dict[str, dict[str, object]]]:
+def expected(store: str) -> dict[str, Any]:
     return json.loads((GOLDEN / store / "expected.json").read_text("utf-8"))
 
 
@@ -92,8 +103,39 @@ def test_recover_finds_the_refs_their_history_and_what_was_attached(
             "accuracy": 0.875, "loss": 1e-7, "steps": 12000, "latency_ms": 12.5,
         }  # fmt: skip
         assert [item.value for item in second.attached if item.kind == "note"] == ["short", "a long note, ü " * 100]
-        assert scorer.history("champion", limit=1)[0].reason == "it was worse"
+        assert [move.reason for move in scorer.history("champion", limit=3)][-1] == "it was worse"
         assert scorer.history("alias/shadow", limit=1)[0].new is None
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_recover_finds_every_event_record_and_document(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = expected(store)
+    records = told["records"]
+    with recovered(store, tmp_path / "machine", monkeypatch) as opened:
+        found = Counter(event.register for event in opened.events())
+        assert found == Counter(told["events"]) + Counter({"config": 1})  # the recovery
+        by = {event.author for event in opened.repository("team/scorer").events() if event.actor == "controller"}
+        assert by == {"Ada"}
+        moved = opened.repository("team/scorer").set_refs({"alias/champion": "main"}, reason="by a later program")
+        assert moved
+        with opened._connection.session(opened.configuration.policy) as session:
+            catalogue = Catalogue(session.registers, session.blobs)
+            snapshot = catalogue.repository(told["repositories"]["team/scorer"]["id"]).read()
+            targets = {follow.id: follow.target for follow in follows(snapshot.map)}
+            assert targets == {**records["follow"], "1" * 32: snapshot.version_of(Ref.parse("branch/main"))}
+            assert [pin.version for pin in pins(snapshot.map)] == [records["pinned"]]
+            assert list(records_of(snapshot.map, LATER)) == [("body", records["later"])]
+            assert session.blobs.read("records", records["later"]["blobs"]["spec"]).startswith(b"A body that is too")
+            with pytest.raises(NotFound, match=r"was deleted by Ada at .* because: licence"):
+                snapshot.version(str(records["deleted"]))
+            names = catalogue.read()
+            assert names.find_deployment("scorer") == (snapshot.root.repository_id, "1" * 32)
+            clusters = Documents(session.registers, session.blobs, DocumentKind("cluster", (LATER,)))
+            assert list(clusters.list()) == [("prod", "4" * 32)]
+            assert len(list(records_of(clusters.read("4" * 32).map, LATER))) == records["pools"] + 1
+            assert [item[1] for item in names.deleted_documents()] == ["test"]
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -44,6 +44,9 @@ MIB = 1 << 20
 CHUNK_MAX = 4 * MIB
 ZERO32 = bytes(32)
 HEX = {length: re.compile(f"[0-9a-f]{{{length}}}") for length in (16, 24, 32, 40, 64, 96)}
+ACTOR = re.compile(r"[a-z](?:[a-z-]{0,30}[a-z])?")
+ATTACHMENT_KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
+FEATURE = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 KINDS = {
     "versions": 1,
@@ -52,16 +55,19 @@ KINDS = {
     "indexes": 4,
     "nodes": 5,
     "attachments": 6,
+    "records": 13,
     "tombstones": 8,
     "tensors": 11,
 }
-BLOB_KEY = re.compile(r"(versions|layouts|pages|tensors|nodes|attachments|tombstones)/([0-9a-f]{2})/(\2[0-9a-f]{62})")
+BLOB_KEY = re.compile(
+    r"(versions|layouts|pages|tensors|nodes|attachments|records|tombstones)/([0-9a-f]{2})/(\2[0-9a-f]{62})"
+)
 INDEX_KEY = re.compile(r"(indexes)/([0-9a-f]{16})/([0-9a-f]{64})")
 PACK_KEY = re.compile(r"packs/([0-9a-f]{2})/(\1[0-9a-f]{30})")
 ACCEPTOR_FIELDS = {"key", "epoch", "promised", "accepted", "changes", "decided", "nonce", "writer", "time"}
 EPOCHS_MAX = 1_000
 ENGINE_FIELDS = {"sqlite": "machine", "buckets": "voters"}
-ACCEPTOR_KEY = re.compile(r"registers/([0-9a-f]{8})/(config|names|repository-[0-9a-f]{32})")
+ACCEPTOR_KEY = re.compile(r"registers/([0-9a-f]{8})/(config|names|(?:repository|document)-[0-9a-f]{32})")
 CHECKPOINT_KEY = re.compile(r"checkpoints/([0-9a-f]{32})/([0-9a-f]{8})-([0-9a-f]{16})-[0-9a-f]{32}")
 
 
@@ -268,6 +274,15 @@ def check_engine(engine: dict) -> None:
     check(1 <= len(engine.get("voters", "_")) <= 7, "the engine's voters")
 
 
+def check_features(features: dict) -> None:
+    check(features.keys() == {"read", "write"}, "the fields of the features")
+    for names in features.values():
+        check(names == sorted(set(names)) and all(FEATURE.fullmatch(name) for name in names), "a feature's name")
+    check(len(features["read"]) + len(features["write"]) <= 64, "too many features")
+    if features["read"]:  # to read needs none of those that are for writers
+        raise CannotBegin(f"the store has features that this reader does not know: {features['read']}")
+
+
 class Bucket:
     """A folder with the objects of one bucket."""
 
@@ -295,9 +310,10 @@ class Bucket:
         check(len(body) <= MIB, "store.json: over 1 MiB")
         document = parse_object(body, "store.json")
         check(document.get("skyhold") == "store", "store.json: it is that of something else")
-        if document.get("format") != 1 or document.get("features") != []:
-            raise CannotBegin(f"{self.folder}: format {document.get('format')}, features {document.get('features')}")
+        if document.get("format") != 1:
+            raise CannotBegin(f"{self.folder}: format {document.get('format')}")
         check(document.keys() == STORE_FIELDS, "store.json: its fields")
+        check_features(document["features"])
         check(is_hex(document["store"], 32) and is_hex(document["incarnation"], 32), "store.json: an id")
         check(isinstance(document["sealed"], bool), "store.json: sealed")
         engine = document["engine"]
@@ -753,6 +769,93 @@ class Store:
                 yield key, value
 
 
+# ---- 10 events and records
+
+EVENT_FIELDS = {"what", "author", "time", "chain"}
+EVENT_MAY = {"actor", "reason", "group", "signature"}
+NO_RECORDS = {"event", "ref", "version", "attached"}
+
+
+def quoted(text: str) -> int:
+    """The bytes of a text in JSON, without the quotation marks."""
+    return len(canonical(text)) - 2
+
+
+def check_event(event: dict, chain: bytes, where: str) -> bytes:
+    """The chain after an event, which it must give."""
+    check(event.keys() >= EVENT_FIELDS and event.keys() <= EVENT_FIELDS | EVENT_MAY, f"{where}: its fields")
+    check(TIME.fullmatch(event["time"]) and quoted(event["author"]) <= 256, f"{where}: its author or time")
+    check(0 < quoted(event.get("reason", "x")) <= 1024, f"{where}: its reason")
+    check(ACTOR.fullmatch(event.get("actor", "agent")) and event.get("actor") != "person", f"{where}: its actor")
+    check(is_hex(event.get("group", "0" * 32), 32), f"{where}: its group")
+    rest = {name: value for name, value in event.items() if name not in {"chain", "signature"}}
+    chain = hashlib.sha256(chain + canonical(rest)).digest()
+    check(chain.hex() == event["chain"], f"{where}: the chain is broken")
+    return chain
+
+
+def read_events(store: Store, register: str, root: dict, entries: dict) -> list[dict]:
+    """The events of a register with a map, oldest first, the chain over them checked; their parts in place."""
+    chain = hashlib.sha256(b"skyhold events\0" + register.encode()).digest()
+    events = []
+    found = sorted((key, value) for key, value in entries.items() if key.startswith("event/"))
+    for count, (key, event) in enumerate(found, 1):
+        where = f"{register}, event {count}"
+        check(key == f"event/{count:016x}", f"{where} is missing")
+        chain = check_event(event, chain, where)
+        what = event["what"]
+        if isinstance(what, dict):
+            body = store.blob("records", what["blob"])
+            check(hashlib.sha256(body).hexdigest() == what["sha256"], f"{where}: its parts have another hash")
+            what = parse_object(body, where)["what"]
+        check(isinstance(what, list) and all(isinstance(part["kind"], str) for part in what), f"{where}: its parts")
+        events.append({**event, "what": what})
+    check((len(events), chain.hex()) == (root["events"], root["chain"]), f"{register} ends in another chain")
+    return events
+
+
+def check_records(store: Store, entries: dict, made: dict[str, str | None]) -> None:
+    """The records are those that the events made, and the blobs that they name are there."""
+    found = {key: value for key, value in entries.items() if key.partition("/")[0] not in NO_RECORDS}
+    hashes = {key: hashlib.sha256(canonical(value)).hexdigest() for key, value in found.items()}
+    check(hashes == {key: hash_ for key, hash_ in made.items() if hash_}, "records that the events did not make so")
+    for key, value in found.items():
+        check(isinstance(value, dict) and len(value.get("blobs", {})) <= 8, f"record {key}")
+        for name in value.get("blobs", {}).values():
+            store.blob("records", name)
+
+
+def check_document(store: Store, kind: str, name: str, id_: str, data: bytes) -> None:
+    check(len(data) <= 16 * 1024, "the register is too long")
+    root = parse_object(data, "document")
+    fields = {"document", "id", "kind", "name", "gc_epoch", "deleted", "events", "chain", "map"}
+    check(root.keys() == fields and root["document"] == 1, "the document's fields")
+    check((root["id"], root["kind"], root["name"]) == (id_, kind, name), "another document than its name says")
+    entries = store.read_map(root["map"])
+    records = {
+        part["record"]: part["sha256"]
+        for event in read_events(store, f"document/{id_}", root, entries)
+        for part in event["what"]
+        if part["kind"] == "record"
+    }
+    check_records(store, entries, records)
+
+
+def check_configuration_log(store: Store, log: dict) -> None:
+    check(log.keys() == {"events", "chain", "recent", "earlier"}, "the fields of the history of the configuration")
+    events, earlier, until = list(log["recent"]), log["earlier"], log["events"]
+    while earlier is not None:
+        until = log["events"] - len(events)
+        body = parse_object(store.blob("records", earlier), "history of the configuration")
+        check(body["until"] == until and body["events"], "the history of the configuration has a gap")
+        events, earlier = body["events"] + events, body["earlier"]
+    check(len(events) == log["events"], "the history of the configuration has a gap")
+    chain = hashlib.sha256(b"skyhold events\0config").digest()
+    for count, event in enumerate(events, 1):
+        chain = check_event(event, chain, f"config, event {count}")
+    check(chain.hex() == log["chain"], "config ends in another chain")
+
+
 # ---- 10 repositories
 
 
@@ -763,37 +866,56 @@ class Repository:
         self.store, self.name, self.id = store, name, id_
         check(len(data) <= 16 * 1024, "the register is too long")
         self.root = parse_object(data, "root")
-        fields = {"root", "repository", "gc_epoch", "policy", "deleted", "moves", "chain", "map"}
+        fields = {"root", "repository", "gc_epoch", "policy", "deleted", "events", "chain", "map"}
         check(self.root.keys() == fields and self.root["root"] == 1, "the root's fields")
         check(self.root["repository"] == id_, "the root of another repository")
         self.map = store.read_map(self.root["map"])
-        for key in self.map:
-            check(key.split("/")[0] in {"ref", "version", "move", "attached"}, f"an entry {key!r} of an unknown kind")
+        self.versions: dict[str, dict] = {}  # by digest, the parts of the events that entered them
 
     def under(self, prefix: str) -> dict[str, dict]:
         return {key.removeprefix(prefix): value for key, value in self.map.items() if key.startswith(prefix)}
 
     def check_history(self) -> int:
-        """The hash chain over all moves, the links between the moves of a ref, and where each ref stands."""
-        chain = hashlib.sha256(b"skyhold moves\0" + bytes.fromhex(self.id)).digest()
+        """The hash chain over all events, the links between the moves of a ref, and that the map holds what the events
+        have made."""
         standing: dict[str, tuple[str | None, int | None]] = {}
+        entered, attached, records = {}, {}, {}
+        events = read_events(self.store, f"repository/{self.id}", self.root, self.map)
+        for count, event in enumerate(events, 1):
+            for part in event["what"]:
+                what = f"event {count}, {part['kind']}"
+                if part["kind"] == "ref":
+                    before = standing.get(part["ref"], (None, None))
+                    check(before == (part["old"], part["previous"]), f"{what}: its links")
+                    standing[part["ref"]] = (part["new"], count)
+                elif part["kind"] == "version":
+                    entered[part["version"]] = count
+                    self.versions[part["version"]] = part
+                elif part["kind"] == "attached":
+                    check(part["first"] == attached.get(part["version"], 0) + 1, f"{what}: its first")
+                    attached[part["version"]] = part["first"] - 1 + part["count"]
+                elif part["kind"] == "record":
+                    records[part["record"]] = part["sha256"]
+        refs = {ref: (value["version"], value["event"]) for ref, value in self.under("ref/").items()}
+        check(refs == standing, "a ref does not point to where its last move left it")
         versions = self.under("version/")
-        moves = self.under("move/")
-        for count, (key, move) in enumerate(sorted(moves.items()), 1):
-            what = f"move {count}"
-            check(key == f"{count:016x}", f"{what} is missing")
-            fields = {"ref", "old", "new", "author", "time", "reason", "previous", "chain"}
-            check(move.keys() == fields and TIME.fullmatch(move["time"]), f"{what}: its fields")
-            rest = {name: value for name, value in move.items() if name != "chain"}
-            chain = hashlib.sha256(chain + canonical(rest)).digest()
-            check(chain.hex() == move["chain"], f"{what}: the chain is broken")
-            check(standing.get(move["ref"], (None, None)) == (move["old"], move["previous"]), f"{what}: its links")
-            check(move["new"] is None or move["new"] in versions, f"{what}: it names a version that is not there")
-            standing[move["ref"]] = (move["new"], count)
-        check((len(moves), chain.hex()) == (self.root["moves"], self.root["chain"]), "the root ends in another chain")
-        refs = {ref: (value["version"], value["move"]) for ref, value in self.under("ref/").items()}
-        check(refs == standing, "a ref does not stand where its last move left it")
-        return len(moves)
+        made = {digest: {"event": count} for digest, count in entered.items() if digest in versions}
+        check(versions == made, "a version that no event entered so")
+        gone = entered.keys() - versions.keys()
+        check(all(f"deleted/{digest}" in self.map for digest in gone), "a version is gone that no record calls deleted")
+        check(all(version in versions for version, _ in refs.values() if version), "a ref to no version")
+        found: dict[str, int] = {}
+        for key in self.under("attached/"):
+            digest = key.partition("/")[0]
+            found[digest] = found.get(digest, 0) + 1
+        check(found == attached, "what is attached is not what the events attached")
+        check_records(self.store, self.map, records)
+        for key, value in self.under("follow/").items():
+            check(is_hex(key, 32) and value.keys() == {"ref", "mode", "target"}, f"follow/{key}: its fields")
+            if value["mode"] == "follow" and refs.get(value["ref"], (None,))[0] is not None:
+                check(value["target"] == refs[value["ref"]][0], f"follow/{key}: its target is not where its ref points")
+        check(all(key.partition("/")[0] in versions for key in self.under("pin/")), "a pin of no version")
+        return len(events)
 
     def refs(self) -> dict[str, str]:
         return {ref: value["version"] for ref, value in self.under("ref/").items() if value["version"] is not None}
@@ -809,7 +931,7 @@ class Repository:
             if isinstance(content, dict):
                 content = self.store.blob("attachments", content.get("blob")).decode("utf-8")
             right = isinstance(content, int | float) and math.isfinite(content) if number else isinstance(content, str)
-            check(right and value["kind"] in {"metric", "note", "signature"}, f"attachment {key}: its value")
+            check(right and ATTACHMENT_KIND.fullmatch(value["kind"]), f"attachment {key}: its value")
         return len(found)
 
 
@@ -829,8 +951,11 @@ def read_document(repository: Repository, digest: str, entry: dict) -> dict:
     check(lengths[0] <= 256 and lengths[1] <= 64 * 1024, "the document's author or message is too long")
     parents = document["parents"]
     check(len(parents) <= 16 and len(set(parents)) == len(parents), "the document's parents")
-    check((document["parents"], document["time"]) == (entry["parents"], entry["time"]), "the map's entry differs")
+    named = [parent for parent, _ in entry["parents"]]
+    check((document["parents"], document["time"]) == (named, entry["time"]), "the event's parents or time differ")
     check(all(f"version/{parent}" in repository.map for parent in document["parents"]), "a parent is not there")
+    before = [repository.versions[parent]["generation"] for parent in document["parents"]]
+    check(entry["generation"] == 1 + max(before, default=0), "the event gives another generation")
     files = document["files"]
     paths = [file["path"] for file in files]
     check(paths == sorted(paths, key=str.encode) and len(files) <= 100_000, "the files' order or number")
@@ -998,8 +1123,10 @@ def find_repositories(store: Store) -> list[tuple[str, str, bytes]]:
     registers = store.registers()
     check("config" in registers, "no bucket holds the register config")
     configuration = parse_object(registers["config"], "configuration")
-    check(configuration.keys() == {"configuration", "buckets", "policy"}, "the configuration's fields")
-    check(configuration["configuration"] == 1, "the configuration's form")
+    fields = {"configuration", "buckets", "policy", "features", "log"}
+    check(configuration.keys() == fields and configuration["configuration"] == 1, "the configuration's fields")
+    check_features(configuration["features"])
+    check_configuration_log(store, configuration["log"])
     members = {bucket["location"]["name"]: bucket["incarnation"] for bucket in configuration["buckets"]}
     for bucket in store.buckets:
         name, incarnation = bucket.document["bucket"], bucket.document["incarnation"]
@@ -1011,16 +1138,22 @@ def find_repositories(store: Store) -> list[tuple[str, str, bytes]]:
         check(registers.keys() == {"config"}, "there are repositories, but no register of names")
         return []
     names = parse_object(registers["names"], "names")
-    check(names.keys() == {"names", "gc", "map"} and names["names"] == 1, "the fields of names")
+    check(names.keys() == {"names", "gc", "events", "chain", "map"} and names["names"] == 1, "the fields of names")
     check(names["gc"].keys() == {"epoch", "tombstones"}, "the gc part of names")
     entries = store.read_map(names["map"])
+    read_events(store, "names", names, entries)
     entered = {key.removeprefix("register/") for key in entries if key.startswith("register/")}
     check(entered >= registers.keys() - {"config", "names"}, "a register was not entered in names")
     found = []
     for key, value in entries.items():
         kind, _, rest = key.partition("/")
         id_ = value.get("repository") if kind == "name" else rest
-        if kind in {"name", "deleted"}:
+        if kind == "document" or (kind == "deleted" and "kind" in value):
+            of, name = rest.split("/", 1) if kind == "document" else (value["kind"], value["name"])
+            id_ = value["document"] if kind == "document" else rest
+            check(f"document/{id_}" in registers, f"no bucket holds the register of {key}")
+            check_document(store, of, name, id_, registers[f"document/{id_}"])
+        elif kind in {"name", "deleted"}:
             check(is_hex(id_, 32), f"entry {key!r} of names")
             check(f"repository/{id_}" in registers, f"no bucket holds the register of {key}")
             name = rest if kind == "name" else f".deleted/{id_}"
@@ -1030,10 +1163,11 @@ def find_repositories(store: Store) -> list[tuple[str, str, bytes]]:
 
 def read_repository(store: Store, name: str, id_: str, data: bytes, output: Path | None) -> list[Row]:
     repository = Repository(store, name, id_, data)
-    moves, attached = repository.check_history(), repository.check_attachments()
-    print(f"{name}: {moves} moves of refs, chain intact; {attached} metrics and notes")
+    events, attached = repository.check_history(), repository.check_attachments()
+    print(f"{name}: {events} events, chain intact; {attached} attached")
     rows = []
-    for digest, entry in repository.under("version/").items():
+    for digest in repository.under("version/"):
+        entry = repository.versions[digest]
         refs = ", ".join(ref for ref, version in repository.refs().items() if version == digest)
         target = None if output is None else output / name / digest[:40]
         results = [
