@@ -20,7 +20,7 @@ from skyhold.storage.canonical import canonical
 from skyhold.storage.configuration import ConfiguredBucket
 from tests.cli.models import contents, write_model
 from tests.cli.running import PROGRAM, Shell, run_on_terminal
-from tests.endtoend.tampering import change_move
+from tests.endtoend.tampering import change_event
 
 
 @pytest.fixture
@@ -364,13 +364,13 @@ def test_bucket_that_was_restored_is_told_with_the_way_out(
 
 def test_broken_history_ends_verify_with_the_status_of_damage(skyhold: Shell, pushed: str, store: list[Path]) -> None:
     with open_store(str(store[0])) as opened:
-        change_move(opened, "fraud/scorer", 1, reason="as if it had been so")
-    told = "In fraud/scorer: The history of repository "
+        change_event(opened, "fraud/scorer", 1, reason="as if it had been so")
+    told = "In fraud/scorer: The history of register repository/"
     assert f"damage: {told}" in skyhold("verify", status=10).out
     found = skyhold("verify", "--json", status=10)
     (sentence,) = found.document["damage"]
     assert sentence.startswith(told)
-    assert "is broken at move 1 of " in sentence
+    assert "is broken at event 1: " in sentence
     assert (found.document["sound"], found.error["class"]) == (False, "Corrupt")
 
 

@@ -9,9 +9,12 @@ from typing import Any
 
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import new_operation_id
+from skyhold.registry.event import event_key
 from skyhold.registry.root import register_key
+from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.store import Store
 from skyhold.registry.version import VersionDocument, version_digest
+from skyhold.storage.canonical import Json
 from skyhold.storage.index import decode_segment, encode_segment
 from skyhold.storage.layout import decode_head, encode_head
 from skyhold.storage.pack import (
@@ -26,15 +29,15 @@ from skyhold.storage.pack import (
 from skyhold.storage.policy import Policy
 
 
-def change_move(store: Store, repository: str, sequence: int, **fields: object) -> None:
-    """Change fields of a move of a ref in the map, and leave the chain of moves as it is."""
+def change_event(store: Store, repository: str, sequence: int, **fields: object) -> None:
+    """Change fields of an event in the map, and leave the chain of events as it is."""
     connection = store._connection
     with connection.session(Policy()) as session:
         snapshot = Catalogue(connection.registers, session.blobs).open(repository).read()
-        key = f"move/{sequence:016x}"
-        move = snapshot.map.get(key)
-        assert isinstance(move, dict)
-    change_map(store, repository, {key: move | fields})
+        key = event_key(sequence)
+        event = snapshot.map.get(key)
+        assert isinstance(event, dict)
+    change_map(store, repository, {key: event | fields})
 
 
 def change_map(store: Store, repository: str, changes: dict[str, object | None]) -> None:
@@ -48,12 +51,11 @@ def change_map(store: Store, repository: str, changes: dict[str, object | None])
 
 
 def change_version_entry(store: Store, repository: str, digest: str, **fields: object) -> None:
-    """Change fields of the entry of a version in the map."""
+    """Let another event enter a version, with other fields."""
     with store._connection.session(Policy()) as session:
         snapshot = Catalogue(store._connection.registers, session.blobs).open(repository).read()
-        entry = snapshot.map.get(f"version/{digest}")
-    assert isinstance(entry, dict)
-    change_map(store, repository, {f"version/{digest}": entry | fields})
+        part = snapshot.version(digest).to_json() | fields
+        _enter(store, snapshot, digest, part)
 
 
 def forge_sha256(store: Store, repository: str, digest: str) -> str:
@@ -70,10 +72,16 @@ def forge_sha256(store: Store, repository: str, digest: str) -> str:
         runs, page = rest[: 24 * len(head.runs)], rest[24 * len(head.runs) :]
         assert len(runs) == 24 * len(head.runs)
         layout = encode_head(other, head.placement_class, head.runs, head.pages, head.tensors, page)
-        names = session.blobs.write_many([("versions", forged), ("layouts", layout)])
-    fields = {"document": names[0], "layout": names[1], "parents": list(entry.parents), "time": entry.time}
-    change_map(store, repository, {f"version/{other}": fields})
+        names = session.blobs.write("versions", forged), session.blobs.write("layouts", layout)
+        _enter(store, snapshot, other, replace(entry, digest=other, document=names[0], layout=names[1]).to_json())
     return other
+
+
+def _enter(store: Store, snapshot: Snapshot, digest: str, part: Json) -> None:
+    entries: dict[str, object | None] = {f"version/{digest}": {"event": snapshot.root.events + 1}}
+    after = snapshot.after(store._connection.origin(), [part], entries)
+    register = register_key(snapshot.root.repository_id)
+    store._connection.registers.compare_and_set(register, snapshot.register_version, after.encode(), new_operation_id())
 
 
 def shift_place(store: Store, repository: str, digest: str) -> None:

@@ -17,13 +17,13 @@ from skyhold.errors import AlreadyExists, Conflict, Corrupt, Unavailable
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.connection import new_operation_id, pause
 from skyhold.registry.store import Store
-from skyhold.storage.canonical import canonical
+from skyhold.storage.canonical import Json, canonical
 from skyhold.storage.names import pack_id_of
 from skyhold.storage.policy import Policy
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import CLOUDS, Machine, Scene
 from tests.endtoend.stores import level
-from tests.endtoend.tampering import change_move
+from tests.endtoend.tampering import change_event
 
 KINDS = ("packs", "indexes", "versions", "layouts", "pages", "tensors", "nodes")
 
@@ -400,12 +400,12 @@ def test_rewritten_history_of_a_ref_is_named_by_repository_and_ref(store: Store,
     repository.set_refs({"alias/champion": "main", "alias/next": "v1"}, reason="asked for")
     assert store.verify().sound
     (move,) = repository.history("alias/next")
-    change_move(store, "fraud/scorer", move.sequence, author="Eve <eve@example.org>")
+    change_event(store, "fraud/scorer", move.sequence, author="Eve <eve@example.org>")
     if deleted:
         store.delete_repository("fraud/scorer")
     (sentence,) = store.verify().damage
     assert sentence.startswith("In fraud/scorer: ")
-    assert f"is broken at move {move.sequence} of alias/next: its hash does not follow" in sentence
+    assert f"is broken at event {move.sequence}, alias/next: its hash does not follow" in sentence
     assert store.verify(deep=True).damage == store.status().damage == (sentence,)
     assert not store.repair().sound
     if not deleted:
@@ -425,12 +425,14 @@ def collect(store: Store, packs: list[bytes]) -> None:
         epoch = names.gc_epoch + 1
         body = canonical({"tombstones": 1, "epoch": epoch, "packs": [pack.hex() for pack in packs], "blobs": []})
         marked = session.blobs.write("tombstones", body)
-        after = type(names)(names.version + 1, epoch, (*names.tombstones, marked), names.map)
-        connection.registers.compare_and_set("names", names.version, after.encode(), new_operation_id())
+        origin = connection.origin(reason="gc")
+        part: Json = {"kind": "gc", "epoch": epoch, "tombstones": [marked]}
+        after = names.after(origin, [part], {}, gc_epoch=epoch, tombstones=(*names.tombstones, marked))
+        connection.registers.compare_and_set("names", names.register_version, after.encode(), new_operation_id())
         for key in names.registers():
             if key.startswith("repository/"):
                 register = catalogue.repository(key.removeprefix("repository/"))
-                register.raise_gc_epoch(epoch, new_operation_id(), pause=pause)
+                register.raise_gc_epoch(epoch, origin, new_operation_id(), pause=pause)
 
 
 def pack_ids(scene: Scene) -> list[bytes]:

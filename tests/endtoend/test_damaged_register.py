@@ -351,7 +351,7 @@ def test_register_that_no_voter_holds_intact_begins_from_the_epoch_before_or_emp
     error = skyhold("recover", url, "--register", HARMED, "--yes", "--json", status=10).error
     assert error["hint"].endswith("--empty")
     plan = bring_back(scene, empty=True)
-    assert (plan.source, plan.moves) == ("nothing", 0)
+    assert (plan.source, plan.events) == ("nothing", 1)
     with api.open(url) as store:
         assert store.repository(HARMED).refs() == []
         push(store, scene, 1, HARMED)

@@ -208,7 +208,9 @@ def test_parents_that_are_not_those_of_the_document_are_named_and_a_cycle_ends_e
     repository = store.repository("fraud/scorer")
     first = repository.show("main").digest
     second = repository.push(write_model(tmp_path / "second", seed=9), message="Two").version
-    change_version_entry(store, "fraud/scorer", first, parents=[second])
+    events = len(repository.events())
+    change_version_entry(store, "fraud/scorer", first, parents=[[second, events]])
+    change_version_entry(store, "fraud/scorer", second, parents=[[first, events + 1]])
     for first_parent in (False, True):
         with pytest.raises(Corrupt) as refused:
             list(repository.log(first_parent=first_parent))
@@ -223,7 +225,7 @@ def test_parents_that_are_not_those_of_the_document_are_named_and_a_cycle_ends_e
 
 def test_parent_and_ref_that_name_no_version_are_named(store: Store) -> None:
     digest = store.repository("fraud/scorer").show("main").digest
-    change_version_entry(store, "fraud/scorer", digest, parents=["0" * 64])
+    change_version_entry(store, "fraud/scorer", digest, parents=[["0" * 64, 1]])
     assert any("parents" in sentence for sentence in store.verify().damage)
     change_map(store, "fraud/scorer", {f"version/{digest}": None})
     assert any("branch/main" in sentence for sentence in store.verify().damage)

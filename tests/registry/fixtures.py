@@ -6,15 +6,18 @@ import hashlib
 
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import Registers
-from skyhold.registry.change import ANY, Change, RefUpdate
+from skyhold.registry.change import Change, RefUpdate
+from skyhold.registry.event import Origin
 from skyhold.registry.names import Ref, RefKind
+from skyhold.registry.record import ANY
 from skyhold.registry.refs import RepositoryRegister
-from skyhold.registry.snapshot import VersionEntry
+from skyhold.registry.snapshot import NewVersion
 from skyhold.storage.blobs import MemoryBlobs
 
 REPOSITORY_ID = "5c" * 16
 TIME = "2026-11-23T20:05:02Z"
 MAIN = Ref(RefKind.BRANCH, "main")
+ORIGIN = Origin("ann", TIME)
 CHAMPION = Ref(RefKind.ALIAS, "champion")
 V1 = Ref(RefKind.TAG, "v1")
 
@@ -23,16 +26,22 @@ def digest(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def entry(name: str, *parents: str, time: str = TIME) -> VersionEntry:
-    return VersionEntry(
+def entry(name: str, *parents: str, time: str = TIME) -> NewVersion:
+    return NewVersion(
         digest(name), digest(name + "/document"), digest(name + "/layout"), tuple(map(digest, parents)), time
     )
 
 
 def change(
-    *refs: RefUpdate, versions: tuple[VersionEntry, ...] = (), gc_epoch: int = 0, author: str = "ann", **fields: object
+    *refs: RefUpdate,
+    versions: tuple[NewVersion, ...] = (),
+    gc_epoch: int = 0,
+    author: str = "ann",
+    reason: str = "",
+    **fields: object,
 ) -> Change:
-    return Change(author=author, time=TIME, refs=refs, versions=versions, gc_epoch=gc_epoch, **fields)  # type: ignore[arg-type]
+    origin = Origin(author, TIME, reason)
+    return Change(origin, refs=refs, versions=versions, gc_epoch=gc_epoch, **fields)  # type: ignore[arg-type]
 
 
 def move(ref: Ref, name: str | None, expected: str | None = ANY, *, force: bool = False) -> RefUpdate:
@@ -43,5 +52,5 @@ def move(ref: Ref, name: str | None, expected: str | None = ANY, *, force: bool 
 
 def new_repository(registers: Registers | None = None, blobs: MemoryBlobs | None = None) -> RepositoryRegister:
     repository = RepositoryRegister(registers or MemoryRegisters(), blobs or MemoryBlobs(), REPOSITORY_ID)
-    repository.create(policy={}, gc_epoch=0, operation_id="create")
+    repository.create(policy={}, gc_epoch=0, origin=ORIGIN, operation_id="create")
     return repository

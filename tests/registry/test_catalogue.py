@@ -5,9 +5,10 @@ import pytest
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import Versioned
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound, OutcomeUnknown
-from skyhold.registry.catalogue import Catalogue, Deleted
+from skyhold.registry.catalogue import Catalogue
+from skyhold.registry.name_table import Deleted
 from skyhold.storage.blobs import MemoryBlobs
-from tests.registry.fixtures import TIME
+from tests.registry.fixtures import ORIGIN, TIME
 
 ONE, TWO = "1" * 32, "2" * 32
 
@@ -21,7 +22,7 @@ def registers() -> MemoryRegisters:
 def catalogue(registers: MemoryRegisters) -> Catalogue:
     """With one repository, `team/one`."""
     catalogue = Catalogue(registers, MemoryBlobs())
-    catalogue.create("team/one", ONE, policy={"copies": 2}, operation_id="one")
+    catalogue.create("team/one", ONE, policy={"copies": 2}, origin=ORIGIN, operation_id="one")
     return catalogue
 
 
@@ -37,12 +38,12 @@ def test_created_repository_is_listed_and_opened_by_name(catalogue: Catalogue) -
 
 def test_name_is_given_once(catalogue: Catalogue) -> None:
     with pytest.raises(AlreadyExists, match="team/one"):
-        catalogue.create("team/one", TWO, policy={}, operation_id="two")
+        catalogue.create("team/one", TWO, policy={}, origin=ORIGIN, operation_id="two")
     assert list(catalogue.read().registers()) == [f"repository/{ONE}"]
 
 
 def test_creation_can_be_asked_for_again(catalogue: Catalogue) -> None:
-    catalogue.create("team/one", ONE, policy={"copies": 2}, operation_id="one")
+    catalogue.create("team/one", ONE, policy={"copies": 2}, origin=ORIGIN, operation_id="one")
     assert names(catalogue) == [("team/one", ONE)]
 
 
@@ -66,53 +67,55 @@ def test_key_is_listed_before_its_register_exists_and_the_name_comes_last(dies_b
     registers = Crashing(dies_before)
     catalogue = Catalogue(registers, MemoryBlobs())
     with pytest.raises(OutcomeUnknown):
-        catalogue.create("team/one", ONE, policy={}, operation_id="one")
+        catalogue.create("team/one", ONE, policy={}, origin=ORIGIN, operation_id="one")
     assert registers.changed == ["names", f"repository/{ONE}", "names"][:dies_before]
     assert names(catalogue) == []
     assert set(registers.list("repository/")) <= set(catalogue.read().registers())
-    catalogue.create("team/one", ONE, policy={}, operation_id="one")
+    catalogue.create("team/one", ONE, policy={}, origin=ORIGIN, operation_id="one")
     assert names(catalogue) == [("team/one", ONE)]
 
 
 def test_renamed_repository_keeps_its_id(catalogue: Catalogue) -> None:
-    catalogue.create("team/two", TWO, policy={}, operation_id="two")
-    catalogue.rename("team/one", "other/uno", "rename")
+    catalogue.create("team/two", TWO, policy={}, origin=ORIGIN, operation_id="two")
+    catalogue.rename("team/one", "other/uno", ORIGIN, "rename")
     assert names(catalogue) == [("other/uno", ONE), ("team/two", TWO)]
     with pytest.raises(AlreadyExists):
-        catalogue.rename("other/uno", "team/two", "rename-2")
+        catalogue.rename("other/uno", "team/two", ORIGIN, "rename-2")
     with pytest.raises(NotFound, match="team/one"):
-        catalogue.rename("team/one", "team/three", "rename-3")
-    catalogue.rename("team/one", "other/uno", "rename")
+        catalogue.rename("team/one", "team/three", ORIGIN, "rename-3")
+    catalogue.rename("team/one", "other/uno", ORIGIN, "rename")
     with pytest.raises(InvalidInput):
-        catalogue.rename("other/uno", "../x", "rename-4")
+        catalogue.rename("other/uno", "../x", ORIGIN, "rename-4")
 
 
 def test_deleted_repository_can_come_back(catalogue: Catalogue) -> None:
-    deleted = catalogue.delete("team/one", time=TIME, operation_id="delete")
+    deleted = catalogue.delete("team/one", origin=ORIGIN, operation_id="delete")
     assert deleted == Deleted(ONE, "team/one", TIME)
     assert names(catalogue) == []
     assert list(catalogue.read().deleted()) == [deleted]
     with pytest.raises(NotFound):
         catalogue.open("team/one")
-    assert catalogue.undelete(ONE, "undelete").root.deleted is None
+    assert catalogue.undelete(ONE, ORIGIN, "undelete").root.deleted is None
     assert names(catalogue) == [("team/one", ONE)]
     assert list(catalogue.read().deleted()) == []
     with pytest.raises(NotFound):
-        catalogue.undelete(TWO, "undelete-2")
+        catalogue.undelete(TWO, ORIGIN, "undelete-2")
 
 
 def test_deleted_repository_comes_back_under_another_name_where_its_own_is_taken(catalogue: Catalogue) -> None:
-    catalogue.delete("team/one", time=TIME, operation_id="delete")
-    catalogue.create("team/one", TWO, policy={}, operation_id="two")
+    catalogue.delete("team/one", origin=ORIGIN, operation_id="delete")
+    catalogue.create("team/one", TWO, policy={}, origin=ORIGIN, operation_id="two")
     with pytest.raises(AlreadyExists):
-        catalogue.undelete(ONE, "undelete")
-    catalogue.undelete(ONE, "undelete-2", name="team/old")
+        catalogue.undelete(ONE, ORIGIN, "undelete")
+    catalogue.undelete(ONE, ORIGIN, "undelete-2", name="team/old")
     assert names(catalogue) == [("team/old", ONE), ("team/one", TWO)]
 
 
 def test_catalogue_of_many_repositories_fits_its_register(registers: MemoryRegisters, catalogue: Catalogue) -> None:
     for number in range(300):
-        catalogue.create(f"team-{number}/model", f"{number:032x}", policy={}, operation_id=f"create-{number}")
+        catalogue.create(
+            f"team-{number}/model", f"{number:032x}", policy={}, origin=ORIGIN, operation_id=f"create-{number}"
+        )
     assert len(names(catalogue)) == 301
     value = registers.read("names")
     assert value is not None

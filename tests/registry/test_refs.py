@@ -12,13 +12,26 @@ from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound, OutcomeUnknown, Unavailable
 from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import Attachment
+from skyhold.registry.history import moves_reverse, verify_history
 from skyhold.registry.names import Ref, RefKind
-from skyhold.registry.refs import ATTEMPTS_MAX, RepositoryRegister
+from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.root import ROOT_BYTES_MAX
 from skyhold.registry.snapshot import Snapshot
+from skyhold.registry.transaction import ATTEMPTS_MAX
 from skyhold.storage.blobs import MemoryBlobs
 from tests.consensus.fixtures import checkpointed, new_buckets
-from tests.registry.fixtures import CHAMPION, MAIN, REPOSITORY_ID, TIME, V1, change, digest, entry, move, new_repository
+from tests.registry.fixtures import (
+    CHAMPION,
+    MAIN,
+    ORIGIN,
+    REPOSITORY_ID,
+    V1,
+    change,
+    digest,
+    entry,
+    move,
+    new_repository,
+)
 
 
 @pytest.fixture
@@ -42,17 +55,17 @@ def test_missing_repository_is_not_found() -> None:
 
 def test_repository_is_created_once(repository: RepositoryRegister) -> None:
     with pytest.raises(AlreadyExists):
-        repository.create(policy={}, gc_epoch=0, operation_id="again")
-    assert repository.create(policy={}, gc_epoch=0, operation_id="create").root.moves == 0
+        repository.create(policy={}, gc_epoch=0, origin=ORIGIN, operation_id="again")
+    assert repository.create(policy={}, gc_epoch=0, origin=ORIGIN, operation_id="create").root.events == 1
 
 
 def test_branch_moves_forward(repository: RepositoryRegister) -> None:
     assert stands(repository.read()) == digest("v2")
-    assert repository.read().root.moves == 2
+    assert repository.read().root.events == 3
 
 
 def test_stale_ref_update_is_rejected(repository: RepositoryRegister) -> None:
-    with pytest.raises(Conflict, match="expected at") as caught:
+    with pytest.raises(Conflict, match="expected to point to") as caught:
         repository.apply(change(move(MAIN, "v3", "v1"), versions=(entry("v3", "v1"),)), "stale")
     assert caught.value.code == "ref_moved"
     assert caught.value.fields["current"] == digest("v2")
@@ -106,7 +119,7 @@ def test_several_refs_move_together_or_not_at_all(repository: RepositoryRegister
 def test_deleted_ref_is_gone_and_its_moves_stay(repository: RepositoryRegister) -> None:
     after = repository.apply(change(move(MAIN, None, "v2")), "delete")
     assert list(after.refs()) == []
-    assert after.root.moves == 3
+    assert after.root.events == 4
     with pytest.raises(NotFound):
         repository.apply(change(move(MAIN, None)), "delete-again")
 
@@ -135,13 +148,13 @@ def test_change_of_nothing_changes_nothing(repository: RepositoryRegister) -> No
 
 
 def test_change_that_began_before_a_collection_is_refused(repository: RepositoryRegister) -> None:
-    repository.raise_gc_epoch(3, "gc")
+    repository.raise_gc_epoch(3, ORIGIN, "gc")
     with pytest.raises(Conflict) as caught:
         repository.apply(change(move(MAIN, "v3"), versions=(entry("v3", "v2"),), gc_epoch=2), "old")
     assert caught.value.code == "gc_epoch_risen"
     assert caught.value.fields["gc_epoch"] == 3
     repository.apply(change(move(MAIN, "v3"), versions=(entry("v3", "v2"),), gc_epoch=3), "old")
-    assert repository.raise_gc_epoch(1, "lower").root.gc_epoch == 3
+    assert repository.raise_gc_epoch(1, ORIGIN, "lower").root.gc_epoch == 3
 
 
 def test_versions_without_an_epoch_are_refused() -> None:
@@ -150,11 +163,11 @@ def test_versions_without_an_epoch_are_refused() -> None:
 
 
 def test_deleted_repository_refuses_changes_until_it_is_back(repository: RepositoryRegister) -> None:
-    repository.set_deleted(TIME, "delete")
+    repository.delete(ORIGIN, "delete")
     with pytest.raises(NotFound) as caught:
         repository.apply(change(move(MAIN, "v1", force=True)), "x")
     assert caught.value.code == "repository_deleted"
-    repository.set_deleted(None, "undelete")
+    repository.undelete(ORIGIN, "undelete")
     assert stands(repository.apply(change(move(MAIN, "v1", force=True)), "y")) == digest("v1")
 
 
@@ -236,7 +249,7 @@ def test_endless_contention_ends_as_unavailable() -> None:
     other = RepositoryRegister(registers, MemoryBlobs(), REPOSITORY_ID)
     repository.apply(change(versions=(entry("v1"),)), "first")
     count = iter(range(1000))
-    registers.meanwhile = lambda: other.set_policy({"round": next(count)}, f"theirs-{next(count)}") and None
+    registers.meanwhile = lambda: other.set_policy({"round": next(count)}, ORIGIN, f"theirs-{next(count)}") and None
     with pytest.raises(Unavailable, match=f"{ATTEMPTS_MAX} attempts"):
         repository.apply(change(move(V1, "v1")), "ours")
 
@@ -249,7 +262,7 @@ def test_change_whose_reply_was_lost_is_not_made_twice() -> None:
     with pytest.raises(OutcomeUnknown):
         repository.apply(wanted, "once")
     assert stands(repository.apply(wanted, "once")) == digest("v1")
-    assert repository.read().root.moves == 1
+    assert repository.read().root.events == 2
 
 
 def test_of_many_pushers_exactly_one_wins_the_branch(tmp_path: Path) -> None:
@@ -290,7 +303,9 @@ def test_root_stays_small_with_many_refs_and_moves() -> None:
     for round_ in range(8):
         aliases = (move(Ref(RefKind.ALIAS, f"alias-{n}"), f"v{(n + round_) % 300}") for n in range(300))
         snapshot = repository.apply(change(*aliases), f"round-{round_}")
-    assert snapshot.root.moves == 2400
+    assert snapshot.root.events == 10
+    assert verify_history(snapshot) == 10
+    assert len(list(moves_reverse(snapshot))) == 2400
     assert len(snapshot.root.encode()) <= ROOT_BYTES_MAX
 
 
@@ -320,7 +335,7 @@ def test_change_that_is_there_already_is_not_confirmed_while_its_checkpoint_is_p
     buckets = new_buckets()
     registers, blobs = checkpointed(tmp_path / "registers.sqlite", buckets), MemoryBlobs()
     repository = Catalogue(registers, blobs)
-    repository.create("team/one", REPOSITORY_ID, policy={}, operation_id="create")
+    repository.create("team/one", REPOSITORY_ID, policy={}, origin=ORIGIN, operation_id="create")
     pushed = change(move(MAIN, "v1"), versions=(entry("v1"),))
     for bucket in buckets:
         bucket.away = True
@@ -330,5 +345,5 @@ def test_change_that_is_there_already_is_not_confirmed_while_its_checkpoint_is_p
         assert caught.value.code == "checkpoint_pending"
     for bucket in buckets:
         bucket.away = False
-    assert repository.open("team/one").apply(pushed, "another").root.moves == 1
+    assert repository.open("team/one").apply(pushed, "another").root.events == 2
     assert registers.flush() == ()

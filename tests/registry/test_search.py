@@ -9,7 +9,7 @@ from skyhold.registry.change import Attachment
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.search import Candidate, parse_query, search
-from skyhold.registry.snapshot import Snapshot, VersionEntry
+from skyhold.registry.snapshot import NewVersion, Snapshot
 from skyhold.registry.version import VersionDocument
 from skyhold.storage.blobs import MemoryBlobs
 from tests.registry.fixtures import change, digest, new_repository
@@ -85,10 +85,10 @@ def test_any_text_is_a_query_or_refused(text: str) -> None:
         assert refused.code == "invalid_query"
 
 
-def committed(blobs: MemoryBlobs, author: str, lr: float, day: int) -> VersionEntry:
+def committed(blobs: MemoryBlobs, author: str, lr: float, day: int) -> NewVersion:
     document = VersionDocument((), f"2026-01-0{day}T00:00:00Z", author=author, parameters={"lr": lr})
     name = blobs.write("versions", document.encode())
-    return VersionEntry(document.digest, name, digest("layout"), (), document.time)
+    return NewVersion(document.digest, name, digest("layout"), (), document.time)
 
 
 def test_search_reads_refs_metrics_and_documents_of_repositories() -> None:

@@ -216,7 +216,8 @@ def test_a_document_with_more_wraps_than_readers_try_is_not_written() -> None:
     [
         ({"format": 2}, "format_newer"),
         ({"format": 2, "more": 1}, "format_newer"),
-        ({"features": ["teleport"]}, "feature_unknown"),
+        ({"features": {"read": ["teleport"], "write": []}}, "feature_unknown"),
+            ({"features": ["teleport"]}, "store_document_malformed"),
         ({"engine": {"kind": "zookeeper", "term": 1}}, "feature_unknown"),
         ({"format": True}, "store_document_malformed"),
         ({"skyhold": "shop"}, "store_document_malformed"),

@@ -85,9 +85,9 @@ def test_a_segment_counts_as_replaced_also_where_it_is_read_after_its_replacer(t
         pack = KnownPack(place.pack, CLASS, 1000)
         replaces = {"old": set[str](), "new": {"old"}}
         for name in order:
-            assert name not in catalogue.segments(CLASS), "it is still to be read"
+            assert name not in catalogue.segments(CLASS, [name]), "it is still to be read"
             catalogue.add_segment(name, CLASS, [pack], [place], replaces[name])
-        assert catalogue.segments(CLASS) == {"old", "new"}
+        assert catalogue.segments(CLASS, ["old", "new", "other"]) == {"old", "new"}
         assert catalogue.small_segments(CLASS, 10) == {"new"}
         assert catalogue.packs_in("new") == [pack]
         catalogue.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skyhold.errors import Corrupt
+from skyhold.errors import Corrupt, PermissionDenied, Unavailable
 from skyhold.storage import index
 from skyhold.storage.catalogue import Catalogue, KnownPack
 from skyhold.storage.index import Segment, decode_segment, learn_segments, write_segments
@@ -37,6 +37,16 @@ def arrive(stand: Stand, number: int, chunks: int = 1) -> bytes:
     return pack.pack_id
 
 
+class KeepingBucket(FlakyBucket):
+    """A bucket whose credentials may not delete: what was merged stays in it."""
+
+    def delete(self, key: str) -> None:
+        raise PermissionDenied(f"{key} may not be deleted", code="access_denied")
+
+    def lose(self, key: str) -> None:
+        super().delete(key)
+
+
 def segments(stand: Stand, bucket: FlakyBucket) -> dict[str, Segment]:
     names = [name for key in bucket.keys(f"{INDEXES}/") if (name := blob_name_of(key)) is not None]
     return {name: decode_segment(stand.blobs.read(FOLDER, name), name) for name in names}
@@ -48,12 +58,13 @@ def in_force(found: dict[str, Segment]) -> dict[str, Segment]:
 
 
 def push_one(stand: Stand, number: int, chunks: int = 1) -> None:
-    write_segments(stand.catalogue, stand.blobs, CLASS.hex(), {arrive(stand, number, chunks)})
+    there = learn_segments(stand.catalogue, stand.blobs, stand.replicas, CLASS.hex())
+    write_segments(stand.catalogue, stand.blobs, CLASS.hex(), {arrive(stand, number, chunks)}, there)
 
 
 @pytest.mark.usefixtures("merged_by_three")
 def test_a_segment_names_what_it_contains_at_second_hand(tmp_path: Path) -> None:
-    bucket = FlakyBucket("a")
+    bucket = KeepingBucket("a")
     stand = Stand(tmp_path / "state", [bucket])
     for number in range(12):
         push_one(stand, number)
@@ -73,8 +84,46 @@ def test_a_segment_names_what_it_contains_at_second_hand(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("merged_by_three")
-def test_segments_that_do_not_fit_into_one_are_each_merged_whole(tmp_path: Path) -> None:
+def test_list_of_segments_does_not_grow_with_the_pushes(tmp_path: Path) -> None:
     bucket = FlakyBucket("a")
+    stand = Stand(tmp_path / "state", [bucket])
+    counts = []
+    for number in range(40):
+        push_one(stand, number)
+        found = segments(stand, bucket)
+        counts.append(len(found))
+        assert all(len(segment.replaces) <= 3 for segment in found.values())
+    assert max(counts[20:]) <= max(counts[:20])
+    assert found == in_force(found)
+    assert {known.pack.pack_id for segment in found.values() for known in segment.packs} == {
+        number.to_bytes(16, "big") for number in range(40)
+    }
+    stand.close()
+
+
+@pytest.mark.usefixtures("merged_by_three")
+def test_bucket_that_did_not_take_the_merged_segment_keeps_those_that_it_has(tmp_path: Path) -> None:
+    taking, lagging = FlakyBucket("a"), FlakyBucket("b")
+    first = Stand(tmp_path / "state", [taking, lagging], copies=2)
+    for number in range(3):
+        push_one(first, number)
+    first.close()
+    before = set(lagging.keys(f"{INDEXES}/"))
+
+    def refuse(key: str) -> None:
+        raise Unavailable("away", code="bucket_unreachable")
+
+    lagging.on_write = refuse
+    then = Stand(tmp_path / "state", [taking, lagging])
+    push_one(then, 3)
+    then.close()
+    assert set(lagging.keys(f"{INDEXES}/")) == before
+    assert not before & set(taking.keys(f"{INDEXES}/"))
+
+
+@pytest.mark.usefixtures("merged_by_three")
+def test_segments_that_do_not_fit_into_one_are_each_merged_whole(tmp_path: Path) -> None:
+    bucket = KeepingBucket("a")
     stand = Stand(tmp_path / "state", [bucket])
     for number in range(10):
         push_one(stand, number, chunks=95)
@@ -90,7 +139,7 @@ def test_segments_that_do_not_fit_into_one_are_each_merged_whole(tmp_path: Path)
 
 @pytest.mark.usefixtures("merged_by_three")
 def test_another_machine_knows_which_segments_are_in_force_though_the_one_between_is_gone(tmp_path: Path) -> None:
-    bucket = FlakyBucket("a")
+    bucket = KeepingBucket("a")
     stand = Stand(tmp_path / "state", [bucket])
     for number in range(12):
         push_one(stand, number)
@@ -100,7 +149,7 @@ def test_another_machine_knows_which_segments_are_in_force_though_the_one_betwee
     ]
     between = [old for old in found[last].replaces if found[old].replaces]
     for name in between:
-        bucket.delete(f"{FOLDER}/{name}")
+        bucket.lose(f"{FOLDER}/{name}")
     other = Catalogue(tmp_path / "other")
     learn_segments(other, stand.blobs, stand.replicas, CLASS.hex())
     assert other.small_segments(CLASS.hex(), 10**9) == set(in_force(found))
@@ -165,6 +214,6 @@ def test_segment_of_somebody_who_may_write_a_bucket_is_passed_over(field: str, v
         decode_segment(stand.blobs.read(FOLDER, forged), forged)
     other = Catalogue(tmp_path / "other")
     learn_segments(other, stand.blobs, stand.replicas, CLASS.hex())
-    assert other.segments(CLASS.hex()) == {name}
+    assert other.segments(CLASS.hex(), [name, "0" * 64]) == {name}
     other.close()
     stand.close()

@@ -73,7 +73,11 @@ def test_the_nearest_file_upward_holds_and_a_named_one_before_it(tmp_path: Path)
         ('[push]\nmemroy = "1GiB"', "`push.memroy`", "Did you mean `push.memory`?"),
         ('[buckets.a]\nendpoit = "x"', "`buckets.a.endpoit`", "Did you mean `buckets.a.endpoint`?"),
         ('[bucket.a]\nendpoint = "x"', "`bucket`", "Did you mean `buckets`?"),
-        ("qqq = 1", "`qqq`", "Known keys are author, buckets, cache, etcd, insecure_key_file, key_file, push, store"),
+        (
+            "qqq = 1",
+            "`qqq`",
+            "Known keys are actor, author, buckets, cache, etcd, insecure_key_file, key_file, push, store",
+        ),
         ("store = 1", "`store` to be a text", None),
         ('store = ""', "`store` to be a text", None),
         ("push = 1", "`push` to be a table", None),
