@@ -1,4 +1,4 @@
-"""How large a repository's register grows with its refs and moves (limit 16 KiB), and what a voter's object takes.
+"""How large a repository's register grows with its refs and events (limit 16 KiB), and what a voter's object takes.
 
     python benchmarks/bench_root.py [--refs N] [--moves N]
 
@@ -21,10 +21,11 @@ from skyhold.consensus.acceptor import AcceptorState, Ballot
 from skyhold.consensus.acceptor_object import AcceptorObject, encode_acceptor
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.registry.change import Change, RefUpdate
+from skyhold.registry.event import Origin
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.root import ROOT_BYTES_MAX, register_key
-from skyhold.registry.snapshot import VersionEntry
+from skyhold.registry.snapshot import NewVersion
 from skyhold.storage.blobs import MemoryBlobs
 
 REPOSITORY = "5c" * 16
@@ -34,8 +35,8 @@ VERSIONS = 64
 KEYS = FrameKeys({0: DataKey(b"m" * 32, b"s" * 32)}, 0, sealed=False)
 
 
-def change(refs: list[RefUpdate], versions: tuple[VersionEntry, ...] = ()) -> Change:
-    return Change("Ada <ada@example.org>", TIME, "a move", tuple(refs), versions, gc_epoch=0)
+def change(refs: list[RefUpdate], versions: tuple[NewVersion, ...] = ()) -> Change:
+    return Change(Origin("Ada <ada@example.org>", TIME, "a move"), tuple(refs), versions, gc_epoch=0)
 
 
 def main() -> int:
@@ -46,11 +47,11 @@ def main() -> int:
     dice = random.Random(7)
     digests = [dice.randbytes(32).hex() for _ in range(VERSIONS)]
     entries = tuple(
-        VersionEntry(digest, dice.randbytes(32).hex(), dice.randbytes(32).hex(), (), TIME) for digest in digests
+        NewVersion(digest, dice.randbytes(32).hex(), dice.randbytes(32).hex(), (), TIME) for digest in digests
     )
     registers = MemoryRegisters()
     repository = RepositoryRegister(registers, MemoryBlobs(), REPOSITORY)
-    repository.create(policy={}, gc_epoch=0, operation_id="create")
+    repository.create(policy={}, gc_epoch=0, origin=Origin("Ada <ada@example.org>", TIME), operation_id="create")
     repository.apply(change([RefUpdate(Ref(RefKind.ALIAS, "first"), digests[0])], entries), "versions")
     rows, largest, started_s = [], 0, time.monotonic()
     for done in range(0, chosen.moves, BATCH):
@@ -63,7 +64,14 @@ def main() -> int:
         root_bytes = len(snapshot.root.encode())
         largest = max(largest, root_bytes)
         if (done + BATCH) % (chosen.moves // 10) < BATCH:
-            rows.append([f"{min(done + BATCH, chosen.refs):,}", f"{snapshot.root.moves:,}", f"{root_bytes:,}"])
+            rows.append(
+                [
+                    f"{min(done + BATCH, chosen.refs):,}",
+                    f"{done + BATCH:,}",
+                    f"{snapshot.root.events:,}",
+                    f"{root_bytes:,}",
+                ]
+            )
     for number in range(64):
         update = RefUpdate(Ref(RefKind.ALIAS, f"ref-{number * 1543 % chosen.refs:06}"), dice.choice(digests))
         repository.apply(change([update]), f"one-{number}")
@@ -72,7 +80,7 @@ def main() -> int:
         AcceptorState(Ballot(9, "a" * 32), Ballot(8, "a" * 32), kept), kept[-1].value.version, "ada", TIME
     )
     object_bytes = len(encode_acceptor(held, 1, register_key(REPOSITORY), "b" * 32, KEYS))
-    print(table(["refs", "moves", "root, bytes"], rows))
+    print(table(["refs", "moves", "events", "root, bytes"], rows))
     print(f"largest root {largest:,} bytes of {ROOT_BYTES_MAX:,}; a voter's object {object_bytes:,} bytes, in clear")
     print(f"{time.monotonic() - started_s:.0f} s")
     return 0 if largest <= ROOT_BYTES_MAX else 1
