@@ -23,6 +23,7 @@ from skyhold.registry.voting import bring_up
 from skyhold.units import Buffer
 from tests.consensus.epochs import REPOSITORY, Epochs
 from tests.consensus.fixtures import FlakyBucket, bucket_registers, new_buckets, wait_until_at_rest
+from tests.endtoend.stores import level_epoch
 
 PROPOSER = "0" * 32
 
@@ -104,7 +105,7 @@ def test_known_value_of_a_damaged_register_is_told_as_what_it_is() -> None:
     registers = bucket_registers(buckets)
     registers.compare_and_set(REPOSITORY, 0, b"one", "a")
     registers.compare_and_set(REPOSITORY, 1, b"two", "b")
-    wait_until_at_rest(registers, REPOSITORY)
+    level_epoch(registers)  # a voter that was slow may have been passed over
     flip(buckets[0], REPOSITORY)
     flip(buckets[1], REPOSITORY)
     known = bucket_registers(buckets).read_known(REPOSITORY)
@@ -119,7 +120,7 @@ def test_list_names_a_damaged_register_beside_the_others() -> None:
     registers = bucket_registers(buckets)
     registers.compare_and_set(REPOSITORY, 0, b"one", "a")
     registers.compare_and_set(NAMES, 0, b"names", "b")
-    wait_until_at_rest(registers, REPOSITORY)
+    level_epoch(registers)  # a voter that was slow may have been passed over
     flip(buckets[0], REPOSITORY)
     flip(buckets[1], REPOSITORY)
     assert bucket_registers(buckets).list() == [NAMES, REPOSITORY]
