@@ -83,14 +83,15 @@ async def _carry(
             with contextlib.suppress(OSError, RuntimeError):
                 writer.write_eof()
 
-    part = b"-"
+    part, last_s = b"-", 0.0
     while part:
         try:
             part = await reader.read(READ_BYTES)
         except OSError:
             part = b""
-        # Timers of equal times fire in the order in which they were set, so bytes keep theirs.
-        loop.call_at(max(loop.time(), not_before_s) + delay_s, deliver, part)
+        # Timers of equal times fire in any order, and bytes have to keep theirs.
+        last_s = max(max(loop.time(), not_before_s) + delay_s, last_s + 1e-6)
+        loop.call_at(last_s, deliver, part)
     await asyncio.sleep(delay_s)
 
 
