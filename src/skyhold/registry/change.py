@@ -20,7 +20,7 @@ from skyhold.registry.graph import generation_after, is_ancestor
 from skyhold.registry.history import move_in
 from skyhold.registry.names import Ref, RefKind, check_digest, check_new_ref
 from skyhold.registry.record import ANY, RecordUpdate, plan_records
-from skyhold.registry.root import Root
+from skyhold.registry.root import Root, check_gc_epoch
 from skyhold.registry.snapshot import NewVersion, RefState, Snapshot, VersionEntry, sequence_in
 from skyhold.storage.canonical import Json, canonical
 
@@ -157,14 +157,7 @@ def _check_begun(root: Root, change: Change) -> None:
             code="repository_deleted",
             hint="Bring it back with `skyhold repository undelete`",
         )
-    if change.gc_epoch is not None and change.gc_epoch != root.gc_epoch:
-        raise Conflict(
-            f"Garbage was collected (epoch {root.gc_epoch}) since this change began in epoch {change.gc_epoch}: "
-            "objects that it relies on may be gone",
-            code="gc_epoch_risen",
-            hint="Push again; what is still there is not sent twice",
-            gc_epoch=root.gc_epoch,
-        )
+    check_gc_epoch(change.gc_epoch, root.gc_epoch, "Push again; what is still there is not sent twice")
     if change.policy is not None and change.policy != root.policy:
         raise Conflict(
             f"The policy of repository {root.repository_id} was changed since this change began; nothing was changed",

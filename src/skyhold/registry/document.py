@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from skyhold.consensus.register import Registers
-from skyhold.errors import Conflict, InvalidInput, NotFound, QuotaExceeded
+from skyhold.errors import InvalidInput, NotFound, QuotaExceeded
 from skyhold.registry.event import EventLog, Origin, first_chain, is_chain
 from skyhold.registry.map import Map
 from skyhold.registry.names import check_id, is_word
 from skyhold.registry.record import RecordUpdate, plan_records
-from skyhold.registry.root import ROOT_BYTES_MAX
+from skyhold.registry.root import ROOT_BYTES_MAX, check_counters, check_gc_epoch
 from skyhold.storage.blobs import Blobs
-from skyhold.storage.canonical import INTEGER_MAX, Json, canonical, decode, is_counter, malformed
+from skyhold.storage.canonical import Json, canonical, decode, is_counter, malformed
 
 _FORMAT: Final = 1
 _KIND: Final = re.compile(r"[a-z](?:[a-z-]{0,30}[a-z])?")
@@ -37,11 +37,7 @@ class DocumentRoot:
     def encode(self) -> bytes:
         """Canonical JSON. Raises `InvalidInput` for a counter that readers would refuse, and `QuotaExceeded` code
         `root_too_large` for more than 16 KiB."""
-        for counter in (self.gc_epoch, self.events):
-            if not is_counter(counter):
-                raise InvalidInput(
-                    f"Expected a counter up to {INTEGER_MAX} but got {counter!r}", code="counter_used_up"
-                )
+        check_counters(self.gc_epoch, self.events)
         body = canonical(
             {
                 "document": _FORMAT,
@@ -140,14 +136,7 @@ def plan_document(document: Document, change: DocumentChange) -> Document | None
     root = document.root
     if root.deleted is not None:
         raise NotFound(f"{root.kind} `{root.name}` was deleted at {root.deleted}", code="document_deleted")
-    if change.gc_epoch is not None and change.gc_epoch != root.gc_epoch:
-        raise Conflict(
-            f"Garbage was collected (epoch {root.gc_epoch}) since this change began in epoch {change.gc_epoch}: "
-            "objects that it relies on may be gone",
-            code="gc_epoch_risen",
-            hint="Run the command again",
-            gc_epoch=root.gc_epoch,
-        )
+    check_gc_epoch(change.gc_epoch, root.gc_epoch, "Run the command again")
     entries: dict[str, object | None] = {}
     what = plan_records(document.map, change.records, entries)
     return document.after(change.origin, what, entries) if what else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from skyhold.errors import InvalidInput, QuotaExceeded
+from skyhold.errors import Conflict, InvalidInput, QuotaExceeded
 from skyhold.registry.event import first_chain, is_chain
 from skyhold.registry.names import check_id
 from skyhold.storage.canonical import INTEGER_MAX, Json, canonical, decode, is_counter, malformed
@@ -38,11 +38,7 @@ class Root:
     def encode(self) -> bytes:
         """Canonical JSON. Raises `QuotaExceeded` code `root_too_large` for more than 16 KiB, and `InvalidInput` for a
         counter that readers would refuse."""
-        for counter in (self.gc_epoch, self.events):
-            if not is_counter(counter):
-                raise InvalidInput(
-                    f"Expected a counter up to {INTEGER_MAX} but got {counter!r}", code="counter_used_up"
-                )
+        check_counters(self.gc_epoch, self.events)
         body = canonical(
             {
                 "root": _FORMAT,
@@ -87,6 +83,25 @@ class Root:
         if len(canonical(policy)) > POLICY_BYTES_MAX:
             malformed(what, "its policy is too long")
         return cls(repository_id, gc_epoch, policy, chain, deleted, events, map_)
+
+
+def check_counters(*counters: int) -> None:
+    """Raise `InvalidInput` code `counter_used_up` for a counter that readers would refuse."""
+    for counter in counters:
+        if not is_counter(counter):
+            raise InvalidInput(f"Expected a counter up to {INTEGER_MAX} but got {counter!r}", code="counter_used_up")
+
+
+def check_gc_epoch(began: int | None, now: int, hint: str) -> None:
+    """Raise `Conflict` code `gc_epoch_risen` where a change began in another epoch of gc (None: it relies on none)."""
+    if began is not None and began != now:
+        raise Conflict(
+            f"Garbage was collected (epoch {now}) since this change began in epoch {began}: "
+            "objects that it relies on may be gone",
+            code="gc_epoch_risen",
+            hint=hint,
+            gc_epoch=now,
+        )
 
 
 def register_key(repository_id: str) -> str:
