@@ -66,6 +66,15 @@ def test_large_maps_keep_their_order_through_random_updates(seed: int, sizes: li
     assert all(len(body) <= NODE_BYTES_MAX for body in blobs.bodies.values())
 
 
+@pytest.mark.parametrize("count", [12, 400], ids=["in the top", "in nodes"])
+def test_nodes_of_floats_whose_canonical_form_is_long_keep_their_bounds(count: int) -> None:
+    blobs = MemoryBlobs()
+    map_ = Map(blobs).update({f"metric/{number:05}": [1e20] * 80 for number in range(count)})
+    assert len(canonical(map_.to_json())) <= TOP_BYTES_MAX + 100
+    assert all(len(body) <= NODE_BYTES_MAX for body in blobs.bodies.values())
+    assert Map.from_json(blobs, map_.to_json()).get("metric/00011") == [1e20] * 80
+
+
 def test_older_map_is_not_changed_by_an_update() -> None:
     blobs = MemoryBlobs()
     before = Map(blobs).update({f"{number:05}": "x" * 100 for number in range(2000)})

@@ -11,7 +11,7 @@ from typing import Final
 
 from skyhold.errors import QuotaExceeded
 from skyhold.storage.blobs import Blobs
-from skyhold.storage.canonical import canonical, decode, length, malformed
+from skyhold.storage.canonical import canonical, decode, malformed
 
 NODE_BYTES_MAX: Final = 128 * 1024
 NODE_BYTES_OVER_ENTRIES: Final = 64
@@ -20,7 +20,7 @@ NODE_ENTRIES_MIN: Final = 8
 LEVEL_MAX: Final = 15
 _CUT_BELOW: Final = 4  # of 256: about 64 entries after the least number
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
-_NAME_BYTES: Final = 66
+_NAME_SHAPE: Final = "0" * 64
 
 Entry = tuple[str, object]
 
@@ -79,8 +79,9 @@ def cut(level: int, entries: list[Entry]) -> tuple[list[list[Entry]], list[Entry
     groups: list[list[Entry]] = []
     group: list[Entry] = []
     group_bytes = 0
+    fits = size_bytes(entries) <= NODE_BYTES_MAX  # all of them, and so each node: it need not be measured by entries
     for entry in entries:
-        entry_bytes = _entry_bytes(entry)
+        entry_bytes = 0 if fits else size_bytes([entry])
         if group and group_bytes + entry_bytes > NODE_BYTES_MAX:
             groups.append(group)
             group, group_bytes = [], 0
@@ -93,8 +94,8 @@ def cut(level: int, entries: list[Entry]) -> tuple[list[list[Entry]], list[Entry
 
 
 def size_bytes(entries: Iterable[Entry]) -> int:
-    """Bytes of the canonical JSON of a node with these entries, give or take a few."""
-    return 32 + sum(_entry_bytes(entry) for entry in entries)
+    """Bytes of the canonical JSON of entries."""
+    return len(canonical([(key, _NAME_SHAPE if isinstance(value, Draft) else value) for key, value in entries]))
 
 
 def write_drafts(blobs: Blobs, entries: list[Entry]) -> list[Entry]:
@@ -127,11 +128,6 @@ def _encode(level: int, entries: list[Entry]) -> bytes:
     if not 0 <= level <= LEVEL_MAX:
         raise QuotaExceeded(f"A map has at most {LEVEL_MAX} levels", code="map_too_deep")
     return canonical({"level": level, "entries": [[key, value] for key, value in entries]})
-
-
-def _entry_bytes(entry: Entry) -> int:
-    key, value = entry
-    return length(key) + (_NAME_BYTES if isinstance(value, Draft) else length(value)) + 4
 
 
 @lru_cache(maxsize=4096)

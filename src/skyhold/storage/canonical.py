@@ -21,11 +21,6 @@ Json = dict[str, object]
 _PLAIN: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def length(value: object) -> int:
-    """The bytes of the canonical JSON of a value, give or take a few for each float."""
-    return len(_PLAIN.encode(value).encode("utf-8", "surrogatepass"))
-
-
 def encode(value: object, what: str) -> bytes:
     """The canonical bytes of a JSON value. Raises `InvalidInput` naming `what` for what JSON cannot hold."""
     check_value(value, what)
