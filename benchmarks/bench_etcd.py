@@ -32,7 +32,7 @@ from tests.etcd import EtcdCluster, plain_cluster
 
 from skyhold.consensus.etcd import open_etcd
 from skyhold.consensus.etcd_location import parse_etcd_location
-from skyhold.consensus.register import CHANGES_KEPT, DATA_BYTES_MAX, Change, Versioned
+from skyhold.consensus.register import CHANGES_KEPT, DATA_BYTES_MAX, RegisterChange, Versioned
 
 ROUNDS = 4
 SIZES_BYTES = (300, 20_000)
@@ -92,7 +92,7 @@ def engine(cluster: EtcdCluster) -> dict[str, Call]:
     registers = open_etcd(location, store_id=secrets.token_hex(16), epoch=1, writer="benchmark")
     versions = dict.fromkeys(("names", "config"), 0)
     kept = [
-        Change(Versioned(v, secrets.token_bytes(DATA_BYTES_MAX)), secrets.token_hex(16))
+        RegisterChange(Versioned(v, secrets.token_bytes(DATA_BYTES_MAX)), secrets.token_hex(16))
         for v in range(1, CHANGES_KEPT + 1)
     ]
     registers.restore(KEY, kept)

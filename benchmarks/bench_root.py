@@ -20,13 +20,13 @@ from skyhold.codec.frame import DataKey, FrameKeys
 from skyhold.consensus.acceptor import AcceptorState, Ballot
 from skyhold.consensus.acceptor_object import AcceptorObject, encode_acceptor
 from skyhold.consensus.memory import MemoryRegisters
-from skyhold.registry.change import Change, RefUpdate
-from skyhold.registry.event import Origin
+from skyhold.registry.change import RefUpdate, RepositoryChange
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.root import ROOT_BYTES_MAX, register_key
 from skyhold.registry.snapshot import NewVersion
 from skyhold.storage.blobs import MemoryBlobs
+from skyhold.store.event import Origin
 
 REPOSITORY = "5c" * 16
 TIME = "2026-11-25T12:00:00Z"
@@ -35,8 +35,8 @@ VERSIONS = 64
 KEYS = FrameKeys({0: DataKey(b"m" * 32, b"s" * 32)}, 0, sealed=False)
 
 
-def change(refs: list[RefUpdate], versions: tuple[NewVersion, ...] = ()) -> Change:
-    return Change(Origin("Ada <ada@example.org>", TIME, "a move"), tuple(refs), versions, gc_epoch=0)
+def change(refs: list[RefUpdate], versions: tuple[NewVersion, ...] = ()) -> RepositoryChange:
+    return RepositoryChange(Origin("Ada <ada@example.org>", TIME, "a move"), tuple(refs), versions, gc_epoch=0)
 
 
 def main() -> int:

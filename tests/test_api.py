@@ -145,7 +145,7 @@ def test_store_opened_before_a_fork_works_in_the_child_and_in_the_parent(
     store: Store, model: Path, tmp_path: Path
 ) -> None:
     repository = store.repository("team/model")
-    repository.pull("main", tmp_path / "before")  # so that everything is open: catalogue, cache, registers, buckets
+    repository.pull("main", tmp_path / "before")  # so that everything is open: chunk index, cache, registers, buckets
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

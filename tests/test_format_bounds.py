@@ -24,35 +24,20 @@ from skyhold.codec.frame import BODY_BYTES_MAX, DataKey, FrameKeys, Kind, decode
 from skyhold.consensus import acceptor_object, etcd_records
 from skyhold.consensus.acceptor import COUNTER_MAX, VOTERS_MAX, AcceptorState, Ballot
 from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor
-from skyhold.consensus.checkpoint import TERM_MAX, Checkpoint, checkpoint_prefix
+from skyhold.consensus.checkpoint import EPOCH_MAX, Checkpoint, checkpoint_prefix
 from skyhold.consensus.etcd_records import Record, decode_record, encode_record
-from skyhold.consensus.register import CHANGES_KEPT, OPERATION_ID_BYTES_MAX, VERSION_MAX, Change, Versioned
+from skyhold.consensus.register import CHANGES_KEPT, OPERATION_ID_BYTES_MAX, VERSION_MAX, RegisterChange, Versioned
 from skyhold.errors import Corrupt, SkyholdError
-from skyhold.registry import document as document_of_store
-from skyhold.registry import node
-from skyhold.registry.document import DocumentRoot
-from skyhold.registry.event import AUTHOR_BYTES_MAX as EVENT_AUTHOR_BYTES_MAX
-from skyhold.registry.event import REASON_BYTES_MAX, EventLog, Origin, first_chain, parse_event
-from skyhold.registry.map import Map
-from skyhold.registry.name_table import Names
-from skyhold.registry.node import KEY_BYTES_MAX, LEVEL_MAX, decode_node
+from skyhold.registry.repository_names import RepositoryNames
 from skyhold.registry.root import POLICY_BYTES_MAX, ROOT_BYTES_MAX, Root
-from skyhold.registry.version import AUTHOR_BYTES_MAX, MESSAGE_BYTES_MAX, PARENTS_MAX, FileEntry, VersionDocument
+from skyhold.registry.version import AUTHOR_BYTES_MAX, MESSAGE_BYTES_MAX, PARENTS_MAX, VersionDocument, VersionFile
 from skyhold.security.key_bounds import DATA_KEYS_MAX, SCRYPT_WORK_MAX, WRAPS_MAX
 from skyhold.security.keys import new_keys
-from skyhold.storage import configuration, features, index, layout, pack, store_document
+from skyhold.storage import index_segments, layout, pack
 from skyhold.storage.blobs import MemoryBlobs
 from skyhold.storage.canonical import INTEGER_MAX, canonical
-from skyhold.storage.catalogue import KnownPack
-from skyhold.storage.configuration import (
-    CONFIGURATION_BYTES_MAX,
-    Configuration,
-    ConfiguredBucket,
-    decode_configuration,
-    encode_configuration,
-)
-from skyhold.storage.features import FEATURES_MAX, Features
-from skyhold.storage.index import decode_segment, encode_segment
+from skyhold.storage.chunk_index import KnownPack
+from skyhold.storage.index_segments import decode_segment, encode_segment
 from skyhold.storage.layout import PageBuilder, decode_page
 from skyhold.storage.pack import (
     CHUNK_BYTES_MAX,
@@ -60,15 +45,30 @@ from skyhold.storage.pack import (
     STORED_BYTES_MIN,
     STORED_BYTES_OVER_RAW_MAX,
     PackRef,
+    PackSession,
     Place,
     RecordSealer,
-    Session,
     decode_entries,
     encode_entries,
     open_record,
 )
 from skyhold.storage.paths import PART_BYTES_MAX, PATH_BYTES_MAX
-from skyhold.storage.store_document import (
+from skyhold.store import configuration, features, node, store_document
+from skyhold.store import document as document_of_store
+from skyhold.store.configuration import (
+    CONFIGURATION_BYTES_MAX,
+    Configuration,
+    ConfiguredBucket,
+    decode_configuration,
+    encode_configuration,
+)
+from skyhold.store.document import DocumentRoot
+from skyhold.store.event import AUTHOR_BYTES_MAX as EVENT_AUTHOR_BYTES_MAX
+from skyhold.store.event import REASON_BYTES_MAX, EventLog, Origin, first_chain, parse_event
+from skyhold.store.features import FEATURES_MAX, Features
+from skyhold.store.map import Map
+from skyhold.store.node import KEY_BYTES_MAX, LEVEL_MAX, decode_node
+from skyhold.store.store_document import (
     BUCKETS,
     Engine,
     StoreDocument,
@@ -128,7 +128,7 @@ def held(
     *, counter: int = 2, version: int = 3, changes: int = 1, decided: int = 0, operation: str = "op"
 ) -> AcceptorObject:
     first = version - changes + 1
-    value = tuple(Change(Versioned(first + place, b"x"), operation) for place in range(changes))
+    value = tuple(RegisterChange(Versioned(first + place, b"x"), operation) for place in range(changes))
     accepted = Ballot(min(counter, 1), ANY)
     return AcceptorObject(AcceptorState(Ballot(counter, ANY), accepted, value), decided, "", "")
 
@@ -184,9 +184,9 @@ def forged_record(version: int, operations: int) -> bytes:
 
 REGISTERS = [
     Bound(
-        "checkpoint: term",
+        "checkpoint: epoch",
         0,
-        TERM_MAX,
+        EPOCH_MAX,
         lambda value: checkpoint(value, 1),
         lambda value: forged_checkpoint(value, 1),
         read_checkpoint,
@@ -255,13 +255,13 @@ def forged_engine(term: int) -> dict[str, object]:
 
 
 STORES = [
-    of_store("term", 0, TERM_MAX, lambda value: document(engine=Engine(VOTER, value))),
+    of_store("term", 0, EPOCH_MAX, lambda value: document(engine=Engine(VOTER, value))),
     of_store("voters", 1, VOTERS_MAX, voters),
     of_store("name of the bucket", 1, 63, lambda value: document(bucket="b" * value), second=False),
     Bound(
-        "epoch: term",
+        "epoch: number",
         0,
-        TERM_MAX,
+        EPOCH_MAX,
         lambda value: engine_to_json(Engine(VOTER, value)),
         forged_engine,
         lambda value: engine_from_json(value, "engine"),
@@ -282,7 +282,7 @@ def root(**fields: Any) -> bytes:
 
 
 def names(epoch: int) -> bytes:
-    return replace(Names.first(MemoryBlobs()), gc_epoch=epoch).encode()
+    return replace(RepositoryNames.first(MemoryBlobs()), gc_epoch=epoch).encode()
 
 
 def policy(size_bytes: int) -> dict[str, object]:
@@ -333,7 +333,7 @@ ROOTS = [
         INTEGER_MAX,
         names,
         lambda value: swapped(names(7), "epoch", 7, value),
-        lambda stored: Names.decode(stored, 1, MemoryBlobs()),
+        lambda stored: RepositoryNames.decode(stored, 1, MemoryBlobs()),
     ),
     Bound(
         "root: bytes of the policy",
@@ -450,8 +450,8 @@ DOCUMENTS = [
 # ---- versions
 
 
-def file(path: str = "w", size_bytes: int = 1) -> FileEntry:
-    return FileEntry(path, size_bytes, {"sha256": DIGEST})
+def file(path: str = "w", size_bytes: int = 1) -> VersionFile:
+    return VersionFile(path, size_bytes, {"sha256": DIGEST})
 
 
 def version(**fields: Any) -> VersionDocument:
@@ -568,7 +568,7 @@ PAGES = [
 # ---- packs and the index
 
 PACK = PackRef(b"p" * 16, b"s" * 16)
-SESSION = Session(b"t" * 16, bytes(8), PACK.salt)
+SESSION = PackSession(b"t" * 16, bytes(8), PACK.salt)
 
 
 def place(raw_length: int, stored_length: int) -> Place:
@@ -601,7 +601,7 @@ def segment(raw_length: int = 1000, stored_length: int = 1000, size_bytes: int =
 
 
 def forged_segment(**fields: int) -> bytes:
-    with without(index, check_lengths=lambda *_: None, _check_size=lambda _: None):
+    with without(index_segments, check_lengths=lambda *_: None, _check_size=lambda _: None):
         return segment(**fields)
 
 
@@ -761,9 +761,9 @@ def test_second_reader_takes_the_acceptors_that_the_product_takes(field: str) ->
 
 def test_second_reader_takes_the_engines_that_the_product_takes() -> None:
     reader = second_reader()
-    for term in (0, TERM_MAX):
+    for term in (0, EPOCH_MAX):
         reader.check_engine(forged_engine(term))
-    for term in (-1, TERM_MAX + 1):
+    for term in (-1, EPOCH_MAX + 1):
         with pytest.raises(reader.Damaged):
             reader.check_engine(forged_engine(term))
     for count in (0, VOTERS_MAX + 1):

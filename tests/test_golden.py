@@ -20,12 +20,12 @@ import skyhold
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import open_bucket
 from skyhold.errors import NotFound
-from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.documents import DocumentKind, Documents
 from skyhold.registry.following import follows, pins
 from skyhold.registry.names import Ref
-from skyhold.registry.record import RecordKind, records_of
-from skyhold.storage.settings import load_settings
+from skyhold.registry.repositories import Repositories
+from skyhold.store.documents import DocumentKind, Documents
+from skyhold.store.record import RecordKind, records_of
+from skyhold.store.settings import load_settings
 from tests.second_reading import hashes, read_again
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -121,8 +121,8 @@ def test_recover_finds_every_event_record_and_document(
         moved = opened.repository("team/scorer").set_refs({"alias/champion": "main"}, reason="by a later program")
         assert moved
         with opened._connection.session(opened.configuration.policy) as session:
-            catalogue = Catalogue(session.registers, session.blobs)
-            snapshot = catalogue.repository(told["repositories"]["team/scorer"]["id"]).read()
+            repositories = Repositories(session.registers, session.blobs)
+            snapshot = repositories.repository(told["repositories"]["team/scorer"]["id"]).read()
             targets = {follow.id: follow.target for follow in follows(snapshot.map)}
             assert targets == {**records["follow"], "1" * 32: snapshot.version_of(Ref.parse("branch/main"))}
             assert [pin.version for pin in pins(snapshot.map)] == [records["pinned"]]
@@ -130,7 +130,7 @@ def test_recover_finds_every_event_record_and_document(
             assert session.blobs.read("records", records["later"]["blobs"]["spec"]).startswith(b"A body that is too")
             with pytest.raises(NotFound, match=r"was deleted by Ada at .* because: licence"):
                 snapshot.version(str(records["deleted"]))
-            names = catalogue.read()
+            names = repositories.read()
             assert names.find_deployment("scorer") == (snapshot.root.repository_id, "1" * 32)
             clusters = Documents(session.registers, session.blobs, DocumentKind("cluster", (LATER,)))
             assert list(clusters.list()) == [("prod", "4" * 32)]

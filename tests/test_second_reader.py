@@ -19,14 +19,14 @@ from safetensors.numpy import save_file
 import skyhold
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import open_bucket
-from skyhold.consensus.carrying import CONFIG
+from skyhold.consensus.migration import CONFIG
 from skyhold.security.keys import KeyFile, Passphrase, StoreKeys
 from skyhold.storage import layout
-from skyhold.storage.bootstrap import inspect_store_document, replace_store_document
-from skyhold.storage.epoch import Epoch, encode_epoch
 from skyhold.storage.paths import path_fault
-from skyhold.storage.settings import load_settings
-from skyhold.storage.store_document import ETCD, Engine
+from skyhold.store.bootstrap import inspect_store_document, replace_store_document
+from skyhold.store.epoch import Epoch, encode_epoch
+from skyhold.store.settings import load_settings
+from skyhold.store.store_document import ETCD, Engine
 from tests.endtoend.tampering import change_version_entry, forge_sha256, shift_place
 from tests.second_reading import READER, hashes, read_again
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from skyhold.registry.repository import Repository
     from skyhold.registry.store import Store
     from skyhold.registry.views import EventView, Version
-    from skyhold.registry.watching import ResyncNeeded
     from skyhold.storage.policy import Policy
     from skyhold.storage.progress import Progress
+    from skyhold.store.watching import ResyncNeeded
 
 __all__ = [
     "EventView",
@@ -40,7 +40,7 @@ _HOMES = {
     "Policy": "skyhold.storage.policy",
     "Progress": "skyhold.storage.progress",
     "Repository": "skyhold.registry.repository",
-    "ResyncNeeded": "skyhold.registry.watching",
+    "ResyncNeeded": "skyhold.store.watching",
     "SkyholdError": "skyhold.errors",
     "Store": "skyhold.registry.store",
     "Version": "skyhold.registry.views",

@@ -20,8 +20,8 @@ from skyhold.codec.frame import FRAME_BYTES_MAX
 from skyhold.consensus.acceptor_object import ACCEPTOR_BYTES_MAX
 from skyhold.consensus.checkpoint import CHECKPOINT_BYTES_MAX
 from skyhold.errors import Corrupt, SkyholdError, Unavailable
+from skyhold.storage.object_keys import STORE_DOCUMENT_BYTES_MAX
 from skyhold.storage.pack import PACK_BYTES_MAX
-from skyhold.storage.store_document import DOCUMENT_BYTES_MAX
 from tests.faults.lies import LISTS, READS, WRITES, Kind, Lie
 from tests.faults.lying_s3 import CREDENTIALS, LyingS3, lying_s3
 
@@ -224,7 +224,7 @@ def test_any_call_ends_when_the_store_does_not_answer_it(server: LyingS3, bucket
 
 def test_bounds_of_the_port_hold_every_object_of_the_format() -> None:
     assert max(PACK_BYTES_MAX, FRAME_BYTES_MAX, CHECKPOINT_BYTES_MAX) <= OBJECT_BYTES_MAX
-    assert max(ACCEPTOR_BYTES_MAX, DOCUMENT_BYTES_MAX) <= TAGGED_BYTES_MAX
+    assert max(ACCEPTOR_BYTES_MAX, STORE_DOCUMENT_BYTES_MAX) <= TAGGED_BYTES_MAX
 
 
 # -- the shared rules ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import open_bucket
 from skyhold.buckets.retry import RetryPolicy
 from skyhold.errors import PermissionDenied
-from skyhold.storage.written import Written, not_durable
+from skyhold.storage.replica_write import Written, not_durable
 from tests import servers
 from tests.buckets.scripted_server import Reply, scripted
 

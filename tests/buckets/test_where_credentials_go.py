@@ -23,7 +23,7 @@ from skyhold.buckets.retry import RetryPolicy
 from skyhold.consensus.etcd import open_etcd
 from skyhold.consensus.etcd_location import parse_etcd_location
 from skyhold.errors import InvalidInput, PermissionDenied, SkyholdError
-from skyhold.storage.settings import BucketSettings, Settings
+from skyhold.store.settings import BucketSettings, Settings
 from tests.buckets.catching_server import CatchingServer, catching
 
 ONCE = RetryPolicy(attempts_max=1)

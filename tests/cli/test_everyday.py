@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import skyhold as library
+from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.parts import part_path
-from skyhold.storage.version_files import FileEntry
 from tests.cli.models import contents, write_model
 from tests.cli.running import Shell, run_on_terminal
 from tests.endtoend.stores import level

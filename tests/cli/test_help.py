@@ -27,6 +27,7 @@ OF_SKYHOLD = {
     "skyhold.cli",
     "skyhold.cli.exits",
     "skyhold.cli.group",
+    "skyhold.cli.program",
     "skyhold.cli.interrupt",
     "skyhold.cli.main",
     "skyhold.cli.output",

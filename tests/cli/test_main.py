@@ -17,7 +17,7 @@ import pytest
 
 from skyhold import errors
 from skyhold.cli import group
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.exits import MEANINGS
 from tests.cli.running import PROGRAM, Shell
 
@@ -27,11 +27,11 @@ ERRORS = [
 
 
 @pytest.fixture
-def status_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Session], None]], None]:
+def status_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Invocation], None]], None]:
     """Put a function in the place of `skyhold status`."""
 
-    def put(run: Callable[[Session], None]) -> None:
-        def command(session: Session) -> None:
+    def put(run: Callable[[Invocation], None]) -> None:
+        def command(session: Invocation) -> None:
             """Stands for a command."""
             run(session)
 
@@ -48,8 +48,8 @@ def status_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Session]
     return put
 
 
-def raising(error: BaseException) -> Callable[[Session], None]:
-    def run(_session: Session) -> None:
+def raising(error: BaseException) -> Callable[[Invocation], None]:
+    def run(_session: Invocation) -> None:
         raise error
 
     return run
@@ -59,7 +59,7 @@ def raising(error: BaseException) -> Callable[[Session], None]:
 def test_error_ends_with_the_exit_status_of_its_class(
     error_class: type[errors.SkyholdError],
     skyhold: Shell,
-    status_does: Callable[[Callable[[Session], None]], None],
+    status_does: Callable[[Callable[[Invocation], None]], None],
 ) -> None:
     status_does(raising(error_class("Bucket `a` is away", hint="Run it again")))
     run = skyhold("status", status=error_class.exit_status)
@@ -74,7 +74,7 @@ def test_every_class_of_errors_has_an_exit_status_of_its_own() -> None:
 
 
 def test_error_is_a_json_document_on_stderr_with_json(
-    skyhold: Shell, status_does: Callable[[Callable[[Session], None]], None]
+    skyhold: Shell, status_does: Callable[[Callable[[Invocation], None]], None]
 ) -> None:
     status_does(raising(errors.Conflict("Branch moved", code="ref_moved", hint="Look", ref="branch/main")))
     run = skyhold("status", "--json", status=5)
@@ -90,7 +90,7 @@ def test_error_is_a_json_document_on_stderr_with_json(
 
 
 def test_defect_is_told_without_a_traceback(
-    skyhold: Shell, status_does: Callable[[Callable[[Session], None]], None]
+    skyhold: Shell, status_does: Callable[[Callable[[Invocation], None]], None]
 ) -> None:
     status_does(raising(ZeroDivisionError("division by zero")))
     run = skyhold("status", status=1)
@@ -100,9 +100,9 @@ def test_defect_is_told_without_a_traceback(
 
 
 def test_verbose_shows_the_chain_of_errors(
-    skyhold: Shell, status_does: Callable[[Callable[[Session], None]], None]
+    skyhold: Shell, status_does: Callable[[Callable[[Invocation], None]], None]
 ) -> None:
-    def run(_session: Session) -> None:
+    def run(_session: Invocation) -> None:
         try:
             raise ConnectionError("refused by 10.0.0.1")  # noqa: TRY301
         except ConnectionError as error:
@@ -116,7 +116,7 @@ def test_verbose_shows_the_chain_of_errors(
 
 
 def test_message_cannot_drive_the_terminal(
-    skyhold: Shell, status_does: Callable[[Callable[[Session], None]], None]
+    skyhold: Shell, status_does: Callable[[Callable[[Invocation], None]], None]
 ) -> None:
     status_does(raising(errors.NotFound("No file \x1b[2J\u202eexe.txt")))
     assert "\\x1b[2J\\u202eexe.txt" in skyhold("status", status=3).err
@@ -124,7 +124,7 @@ def test_message_cannot_drive_the_terminal(
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), click.Abort(), EOFError()])
 def test_interrupt_ends_with_130_and_says_how_to_go_on(
-    interrupt: BaseException, skyhold: Shell, status_does: Callable[[Callable[[Session], None]], None]
+    interrupt: BaseException, skyhold: Shell, status_does: Callable[[Callable[[Invocation], None]], None]
 ) -> None:
     status_does(raising(interrupt))
     run = skyhold("status", status=130)
@@ -258,7 +258,7 @@ def test_configuration_file_that_is_named_must_exist(skyhold: Shell) -> None:
 
 
 def test_json_answers_hold_the_text_as_it_is(
-    skyhold: Shell, status_does: Callable[[Callable[[Session], None]], None]
+    skyhold: Shell, status_does: Callable[[Callable[[Invocation], None]], None]
 ) -> None:
     document = {"message": "für 模型 \x1b[0m"}
     status_does(lambda session: session.output.show(document, quiet=[], human=lambda: None))

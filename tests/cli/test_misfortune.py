@@ -17,7 +17,7 @@ from skyhold import open as open_store
 from skyhold.buckets.location import parse_location
 from skyhold.cli.verbs.bucket_list import _tell
 from skyhold.storage.canonical import canonical
-from skyhold.storage.configuration import ConfiguredBucket
+from skyhold.store.configuration import ConfiguredBucket
 from tests.cli.models import contents, write_model
 from tests.cli.running import PROGRAM, Shell, run_on_terminal
 from tests.endtoend.tampering import change_event

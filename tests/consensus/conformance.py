@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 
 import pytest
 
-from skyhold.consensus.register import CHANGES_KEPT, DATA_BYTES_MAX, Change, Known, Registers, Resync, Versioned
+from skyhold.consensus.register import CHANGES_KEPT, DATA_BYTES_MAX, Known, RegisterChange, Registers, Resync, Versioned
 from skyhold.errors import Conflict, InvalidInput
 
 KEY = "repository/" + "0a" * 16
@@ -192,13 +192,13 @@ class RegistersConformance(ABC):
             registers.compare_and_set(KEY, 0, b"x", "a")
 
     def test_restored_register_goes_on_from_its_version(self, registers: Registers) -> None:
-        registers.restore(KEY, [Change(Versioned(41, b"old"), None)])
-        registers.restore(KEY, [Change(Versioned(41, b"old"), None)])
+        registers.restore(KEY, [RegisterChange(Versioned(41, b"old"), None)])
+        registers.restore(KEY, [RegisterChange(Versioned(41, b"old"), None)])
         assert registers.read(KEY) == Versioned(41, b"old")
         assert registers.compare_and_set(KEY, 41, b"new", "a") == Versioned(42, b"new")
         assert isinstance(registers.watch(KEY, 3, timeout_s=0), Resync)
         with pytest.raises(Conflict):
-            registers.restore(KEY, [Change(Versioned(41, b"old"), None)])
+            registers.restore(KEY, [RegisterChange(Versioned(41, b"old"), None)])
 
     def test_restored_register_knows_the_operations_and_changes_that_it_had_elsewhere(
         self, registers: Registers
@@ -214,16 +214,16 @@ class RegistersConformance(ABC):
         assert registers.compare_and_set(KEY, 0, b"again", "o68") == Versioned(69, b"68")
 
     def test_restored_seal_is_a_seal(self, registers: Registers) -> None:
-        registers.restore(KEY, [Change(Versioned(3, b"old", b"next"), None)])
+        registers.restore(KEY, [RegisterChange(Versioned(3, b"old", b"next"), None)])
         assert registers.read(KEY) == Versioned(3, b"old", b"next")
-        assert registers.changes(KEY) == [Change(Versioned(3, b"old", b"next"), None)]
+        assert registers.changes(KEY) == [RegisterChange(Versioned(3, b"old", b"next"), None)]
         with pytest.raises(Conflict, match="sealed"):
             registers.compare_and_set(KEY, 3, b"new", "a")
 
     @pytest.mark.parametrize("versions", [[], [0, 1], [4, 6], [2, 1]])
     def test_changes_with_a_gap_are_not_restored(self, registers: Registers, versions: list[int]) -> None:
         with pytest.raises(InvalidInput) as caught:
-            registers.restore(KEY, [Change(Versioned(version, b"x"), None) for version in versions])
+            registers.restore(KEY, [RegisterChange(Versioned(version, b"x"), None) for version in versions])
         assert caught.value.code == "changes_malformed"
         assert registers.read(KEY) is None
         assert registers.changes(KEY) == []

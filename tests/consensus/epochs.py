@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from skyhold.consensus.carrying import Succession
 from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.memory import MemoryRegisters
+from skyhold.consensus.migration import Succession
 from skyhold.consensus.register import Registers, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import PermissionDenied, SkyholdError

@@ -29,7 +29,7 @@ class FlakyBucket(MemoryBucket):
 
     away = False
     before_write: Callable[[], object] | None = None
-    term = 0
+    epoch = 0
     machine: str | None = None
 
     def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
@@ -88,7 +88,7 @@ def checkpointed(
     buckets: Sequence[Bucket],
     *,
     needed: int = 2,
-    term: int = 0,
+    epoch: int = 0,
     machine: str = MACHINE,
     keys: FrameKeys = KEYS,
 ) -> CheckpointedRegisters:
@@ -99,10 +99,10 @@ def checkpointed(
         lambda: Holders(tuple(buckets), needed, engine.configured() or 0),
         keys,
         NAME_KEY,
-        term=term,
+        epoch=epoch,
         machine=machine,
         read_holder=lambda bucket: (
-            (bucket.term, bucket.machine or machine) if isinstance(bucket, FlakyBucket) else (0, machine)
+            (bucket.epoch, bucket.machine or machine) if isinstance(bucket, FlakyBucket) else (0, machine)
         ),
     )
 

@@ -19,7 +19,7 @@ from skyhold.consensus.acceptor import AcceptorState, Ballot
 from skyhold.consensus.acceptor_object import AcceptorObject, object_key
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.paxos import Put, Seen, Silent
-from skyhold.consensus.register import Change, Registers, Versioned
+from skyhold.consensus.register import RegisterChange, Registers, Versioned
 from skyhold.consensus.runtime import ThreadRuntime
 from skyhold.consensus.voter import Voter, VoterClient
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, Unavailable
@@ -285,8 +285,11 @@ def test_list_believes_no_bucket_that_was_emptied() -> None:
 @pytest.mark.parametrize(("data", "decided"), [(b"two", 2), (b"another", 0)])
 def test_object_vouches_for_the_very_change_that_was_chosen_and_for_no_other(data: bytes, decided: int) -> None:
     """A proposal that a rival has overtaken is put once more after its own process has read what was chosen."""
-    chosen = Change(Versioned(2, b"two"), "b")
-    proposed = (Change(Versioned(1, b"one"), "a"), Change(Versioned(2, data), "b" if data == b"two" else "c"))
+    chosen = RegisterChange(Versioned(2, b"two"), "b")
+    proposed = (
+        RegisterChange(Versioned(1, b"one"), "a"),
+        RegisterChange(Versioned(2, data), "b" if data == b"two" else "c"),
+    )
     ballot, following = Ballot(7, "a" * 32), Ballot(8, "a" * 32)
     client = VoterClient(Voter(new_buckets(1)[0], f"{0:032x}", lambda: None), 1, KEYS, ThreadRuntime(), "test")
     client.perform(KEY, Put("cloud-0", None, AcceptorState(following, ballot, proposed)), chosen)

@@ -209,7 +209,7 @@ def test_recovered_machine_goes_on_and_outranks_the_old_one(path: Path, buckets:
     for version in range(3):
         old.compare_and_set(KEY, version, b"%d" % version, f"o{version}")
     recovery = recover_registers(buckets, KEYS, NAME_KEY)
-    new = checkpointed(path.with_name("new.sqlite"), buckets, term=recovery.term + 1, machine="b2" * 16)
+    new = checkpointed(path.with_name("new.sqlite"), buckets, epoch=recovery.epoch + 1, machine="b2" * 16)
     restore(recovery.checkpoints, new)
     assert new.read(KEY) == Versioned(3, b"2")
     new.compare_and_set(KEY, 3, b"new", "n")
@@ -219,9 +219,9 @@ def test_recovered_machine_goes_on_and_outranks_the_old_one(path: Path, buckets:
 
 
 def test_machine_that_was_recovered_elsewhere_acknowledges_nothing(path: Path, buckets: list[FlakyBucket]) -> None:
-    registers = checkpointed(path, buckets, term=1)
+    registers = checkpointed(path, buckets, epoch=1)
     registers.compare_and_set(KEY, 0, b"one", "a")
-    buckets[1].term = 2
+    buckets[1].epoch = 2
     with pytest.raises(Conflict) as caught:
         registers.compare_and_set(KEY, 1, b"two", "b")
     assert caught.value.code == "store_recovered_elsewhere"
@@ -232,27 +232,27 @@ def test_machine_that_was_recovered_elsewhere_acknowledges_nothing(path: Path, b
 def test_machine_that_another_has_recovered_at_the_same_term_acknowledges_nothing(
     path: Path, buckets: list[FlakyBucket]
 ) -> None:
-    registers = checkpointed(path, buckets, term=1)
+    registers = checkpointed(path, buckets, epoch=1)
     registers.compare_and_set(KEY, 0, b"one", "a")
     for bucket in buckets:
-        bucket.term, bucket.machine = 1, "b2" * 16
+        bucket.epoch, bucket.machine = 1, "b2" * 16
     with pytest.raises(Conflict) as caught:
         registers.compare_and_set(KEY, 1, b"two", "b")
     assert caught.value.code == "store_recovered_elsewhere"
 
 
 def test_nothing_follows_on_a_seal_that_no_bucket_took(path: Path, buckets: list[FlakyBucket]) -> None:
-    registers = checkpointed(path, buckets, term=1)
+    registers = checkpointed(path, buckets, epoch=1)
     registers.compare_and_set(KEY, 0, b"one", "a")
     for bucket in buckets:
-        bucket.term = 2
+        bucket.epoch = 2
     with pytest.raises(Conflict):
         registers.seal(KEY, 1, b"next")
     with pytest.raises(Conflict) as caught:
         registers.changes(KEY)
     assert caught.value.code == "store_recovered_elsewhere"
     for bucket in buckets:
-        bucket.term = 1
+        bucket.epoch = 1
     assert registers.changes(KEY)[-1].value.sealed
     assert newest(buckets)[KEY].sealed
 
@@ -295,7 +295,7 @@ def test_seal_is_recovered_with_the_configuration_that_follows(path: Path, bucke
 def test_empty_buckets_recover_nothing(buckets: list[FlakyBucket]) -> None:
     recovery = recover_registers(buckets, KEYS, NAME_KEY)
     assert recovery.checkpoints == {}
-    assert recovery.term == 0
+    assert recovery.epoch == 0
     assert recovery.answered == ["cloud-0", "cloud-1", "cloud-2"]
 
 

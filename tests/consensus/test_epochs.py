@@ -10,15 +10,15 @@ from math import inf
 
 import pytest
 
-from skyhold.consensus.carrying import CONFIG, NAMES, carry_over, compare
 from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.memory import MemoryRegisters
+from skyhold.consensus.migration import CONFIG, NAMES, carry_over, compare
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.pinned import PinnedRegisters
 from skyhold.consensus.register import CHANGES_KEPT, Known, Registers, Resync, Versioned
 from skyhold.consensus.stale import StaleRegisters
 from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
-from skyhold.registry.voting import bring_up
+from skyhold.store.engine_status import bring_up
 from tests.consensus.epochs import REPOSITORY, Epochs, Killed, Mortal
 from tests.consensus.fixtures import bucket_registers, new_buckets
 

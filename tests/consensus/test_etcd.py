@@ -21,7 +21,7 @@ from hypothesis.stateful import rule
 from skyhold.consensus.etcd import EtcdRegisters
 from skyhold.consensus.etcd_gateway import Json
 from skyhold.consensus.etcd_location import EtcdLocation, parse_etcd_location
-from skyhold.consensus.register import CHANGES_KEPT, DATA_BYTES_MAX, Change, Registers, Versioned
+from skyhold.consensus.register import CHANGES_KEPT, DATA_BYTES_MAX, RegisterChange, Registers, Versioned
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, Unavailable
 from tests import etcd
 from tests.consensus.conformance import KEY, RegistersConformance
@@ -269,11 +269,11 @@ def test_register_of_the_greatest_size_is_restored_within_the_limits_of_etcd(reg
     """All kept changes at their greatest, the last of them a seal: no more would have to go into one request."""
     chance = random.Random(11)
     changes = [
-        Change(Versioned(version, chance.randbytes(DATA_BYTES_MAX)), f"{version:064x}")
+        RegisterChange(Versioned(version, chance.randbytes(DATA_BYTES_MAX)), f"{version:064x}")
         for version in range(5, 5 + CHANGES_KEPT)
     ]
     last = changes[-1].value
-    changes[-1] = Change(dataclasses.replace(last, next_configuration=chance.randbytes(DATA_BYTES_MAX)), None)
+    changes[-1] = RegisterChange(dataclasses.replace(last, next_configuration=chance.randbytes(DATA_BYTES_MAX)), None)
     registers.restore(KEY, changes)
     registers.restore(KEY, changes)
     assert registers.changes(KEY) == changes
@@ -282,7 +282,9 @@ def test_register_of_the_greatest_size_is_restored_within_the_limits_of_etcd(reg
 
 def test_change_of_the_greatest_size_is_far_from_the_limits_of_etcd(registers: EtcdRegisters) -> None:
     chance = random.Random(12)
-    changes = [Change(Versioned(v, chance.randbytes(DATA_BYTES_MAX)), f"{v:064x}") for v in range(1, CHANGES_KEPT + 1)]
+    changes = [
+        RegisterChange(Versioned(v, chance.randbytes(DATA_BYTES_MAX)), f"{v:064x}") for v in range(1, CHANGES_KEPT + 1)
+    ]
     registers.restore(KEY, changes)
     data = chance.randbytes(DATA_BYTES_MAX)
     assert registers.compare_and_set(KEY, CHANGES_KEPT, data, "x" * 64).version == CHANGES_KEPT + 1

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyhold.consensus.etcd_errors import AttemptFailed, TokenRefused, broken, refused
-from skyhold.consensus.etcd_records import Names, Record, decode_record, encode_record, without_data
+from skyhold.consensus.etcd_records import EtcdKeys, Record, decode_record, encode_record, without_data
 from skyhold.consensus.register import CHANGES_KEPT, Versioned
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
 
@@ -74,7 +74,7 @@ def test_kept_changes_of_a_record_are_numbered_up_to_its_own(record: Record) -> 
 
 
 def test_keys_of_one_register_never_lie_among_those_of_another() -> None:
-    names, keys = Names("p"), ["config", "names", "repository/" + "0" * 32, "repository/" + "0" * 31 + "1"]
+    names, keys = EtcdKeys("p"), ["config", "names", "repository/" + "0" * 32, "repository/" + "0" * 31 + "1"]
     for key in keys:
         start, end = names.change(key, 0), names.changes_end(key)
         inside = [other for other in keys if start <= names.change(other, 2**63) < end]

@@ -9,7 +9,7 @@ import pytest
 from skyhold.consensus.acceptor import AcceptorState, Ballot, promise
 from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, object_key
 from skyhold.consensus.paxos import Get, Put, Seen
-from skyhold.consensus.register import Change, Known, Versioned
+from skyhold.consensus.register import Known, RegisterChange, Versioned
 from skyhold.errors import Conflict, PermissionDenied, Unavailable
 from tests.consensus.conformance import KEY
 from tests.consensus.fixtures import KEYS, FlakyBucket, bucket_registers, new_buckets
@@ -124,7 +124,7 @@ def test_reader_that_may_not_write_gets_a_declared_value_where_no_majority_agree
 def test_promise_does_not_call_an_old_value_decided() -> None:
     """A voter holds a value that was never chosen; another one was, and who knows that prepares there."""
     buckets = new_buckets(3)
-    lonely = AcceptorState(Ballot(2, "e" * 32), Ballot(1, "e" * 32), (Change(Versioned(1, b"lost"), "lonely"),))
+    lonely = AcceptorState(Ballot(2, "e" * 32), Ballot(1, "e" * 32), (RegisterChange(Versioned(1, b"lost"), "lonely"),))
     held = AcceptorObject(lonely, 0, "lonely", "")
     buckets[0].write(object_key(1, KEY), encode_acceptor(held, 1, KEY, f"{0:032x}", KEYS))
     lose(buckets[0])

@@ -12,7 +12,7 @@ from skyhold.buckets.bucket import Bucket, Tagged
 from skyhold.consensus.acceptor import COUNTER_MAX, LEAP_MAX, AcceptorState, Ballot, beyond_reach
 from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, object_key
 from skyhold.consensus.operation import Kept
-from skyhold.consensus.register import VERSION_MAX, Change, Versioned
+from skyhold.consensus.register import VERSION_MAX, RegisterChange, Versioned
 from skyhold.errors import Corrupt, InvalidInput, SkyholdError, Unavailable
 from tests.consensus.fixtures import KEYS, bucket_registers, new_buckets, wait_until_at_rest
 from tests.endtoend.stores import level_epoch
@@ -139,7 +139,7 @@ def test_greatest_version_in_one_bucket_raises_none_of_the_others(*, away: bool)
     buckets = new_buckets()
     change(buckets, b"one")
     state = held(buckets, 0).state
-    forged = (Change(Versioned(VERSION_MAX, b"forged"), "op"),)
+    forged = (RegisterChange(Versioned(VERSION_MAX, b"forged"), "op"),)
     show(buckets, 0, AcceptorState(Ballot(5_001, "f" * 32), Ballot(5_000, "f" * 32), forged))
     buckets[2].away = away
     if away:
@@ -155,7 +155,9 @@ def test_greatest_version_in_one_bucket_raises_none_of_the_others(*, away: bool)
 
 def test_register_at_the_greatest_version_is_not_changed_and_can_be_read() -> None:
     buckets = new_buckets()
-    last = AcceptorState(Ballot(2, "f" * 32), Ballot(1, "f" * 32), (Change(Versioned(VERSION_MAX, b"last"), "op"),))
+    last = AcceptorState(
+        Ballot(2, "f" * 32), Ballot(1, "f" * 32), (RegisterChange(Versioned(VERSION_MAX, b"last"), "op"),)
+    )
     for number in range(3):
         show(buckets, number, last)
     registers = bucket_registers(buckets)

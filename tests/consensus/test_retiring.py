@@ -15,11 +15,11 @@ import pytest
 from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.acceptor_object import object_key
 from skyhold.consensus.buckets import BucketRegisters
-from skyhold.consensus.carrying import CONFIG, NAMES
 from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.migration import CONFIG, NAMES
 from skyhold.consensus.retiring import newest_of
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
-from skyhold.registry.voting import bring_up
+from skyhold.store.engine_status import bring_up
 from skyhold.units import Buffer
 from tests.consensus.epochs import REPOSITORY, Epochs
 from tests.consensus.fixtures import FlakyBucket, bucket_registers, new_buckets, wait_until_at_rest

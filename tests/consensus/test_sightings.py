@@ -11,7 +11,7 @@ import pytest
 from skyhold.consensus.acceptor import Ballot
 from skyhold.consensus.acceptor_object import object_key
 from skyhold.consensus.buckets import BucketRegisters
-from skyhold.consensus.register import Change, Versioned
+from skyhold.consensus.register import RegisterChange, Versioned
 from skyhold.consensus.sightings import Sighting, SightingsFile, contradiction, sighting
 from skyhold.consensus.voter import Voter
 from skyhold.errors import Corrupt
@@ -20,10 +20,12 @@ from tests.consensus.fixtures import KEYS, FlakyBucket, new_buckets, wait_until_
 KEY = "repository/" + "5" * 32
 
 
-def kept(*data: bytes, first: int = 1, sealed: bool = False) -> tuple[Change, ...]:
+def kept(*data: bytes, first: int = 1, sealed: bool = False) -> tuple[RegisterChange, ...]:
     last = len(data) - 1
     return tuple(
-        Change(Versioned(first + place, of, b"next" if sealed and place == last else None), f"op-{first + place}")
+        RegisterChange(
+            Versioned(first + place, of, b"next" if sealed and place == last else None), f"op-{first + place}"
+        )
         for place, of in enumerate(data)
     )
 
@@ -60,7 +62,7 @@ def machine(path: Path, buckets: list[FlakyBucket], epoch: int = 1) -> BucketReg
     ],
 )
 def test_value_that_cannot_follow_on_what_was_seen_is_contradicted(
-    before: Sighting | None, epoch: int, shown: tuple[Change, ...], why: str | None
+    before: Sighting | None, epoch: int, shown: tuple[RegisterChange, ...], why: str | None
 ) -> None:
     found = contradiction(KEY, before, epoch, shown)
     assert found is None if why is None else found is not None and why in found

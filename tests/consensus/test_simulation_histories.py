@@ -11,7 +11,7 @@ import pytest
 
 from skyhold.consensus import buckets
 from skyhold.consensus.operation import after, newest
-from skyhold.consensus.register import Change, Resync, Versioned
+from skyhold.consensus.register import RegisterChange, Resync, Versioned
 from tests.consensus.histories.history import Changes, Operation, Watch, check_history
 from tests.consensus.histories.history import Resync as ResyncTold
 from tests.consensus.histories.linearizability import Verdict
@@ -54,7 +54,7 @@ def test_watchers_of_the_simulation_are_told_changes_and_to_start_afresh() -> No
     assert told[ResyncTold] > 0
 
 
-Kept = Sequence[Change]
+Kept = Sequence[RegisterChange]
 Found = Sequence[Versioned] | Resync
 
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from skyhold.consensus.epochs import EpochRegisters
 from skyhold.consensus.memory import MemoryRegisters
-from skyhold.consensus.register import CHANGES_KEPT, Change, Registers, Resync, Versioned
+from skyhold.consensus.register import CHANGES_KEPT, RegisterChange, Registers, Resync, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import Conflict
 from tests.consensus.epochs import REPOSITORY, Epochs
@@ -95,7 +95,7 @@ class RegistersMachine(RuleBasedStateMachine):
     @rule(key=keys)
     def changes(self, key: str) -> None:
         operations = {value.version: operation for (of, operation), value in self.operations.items() if of == key}
-        wanted = [Change(value, operations.get(value.version)) for value in self.history.get(key, [])]
+        wanted = [RegisterChange(value, operations.get(value.version)) for value in self.history.get(key, [])]
         assert self.registers.changes(key) == wanted
 
     @invariant()

@@ -13,7 +13,7 @@ import pytest
 import skyhold
 from skyhold import errors
 from skyhold.cli.group import skyhold as program
-from skyhold.storage import settings
+from skyhold.store import settings
 from tests.docs.pages import DOCUMENTS, ROOT, blocks_of, links_of, script_of
 
 RUNNABLE = [page for page in DOCUMENTS if blocks_of(page)]

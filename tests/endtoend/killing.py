@@ -16,7 +16,7 @@ import pytest
 from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, ObjectInfo, Tagged
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
-from skyhold.registry import connection, founding, joining, opening, reconfiguring, recovering, voters
+from skyhold.store import connection, founding, joining, opening, reconfiguring, recovering, voters
 from skyhold.units import Buffer
 
 

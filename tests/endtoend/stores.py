@@ -10,8 +10,8 @@ from pathlib import Path
 import skyhold
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.register import Registers
-from skyhold.registry import voting
-from skyhold.registry.voting import is_level
+from skyhold.store import engine_status as voting
+from skyhold.store.engine_status import is_level
 from tests.cli.models import write_model
 from tests.endtoend.killing import Call, Ended, Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Scene

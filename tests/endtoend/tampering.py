@@ -7,15 +7,13 @@ import struct
 from dataclasses import replace
 from typing import Any
 
-from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.connection import new_operation_id
-from skyhold.registry.event import event_key
+from skyhold.registry.repositories import Repositories
 from skyhold.registry.root import register_key
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.store import Store
 from skyhold.registry.version import VersionDocument, version_digest
 from skyhold.storage.canonical import Json
-from skyhold.storage.index import decode_segment, encode_segment
+from skyhold.storage.index_segments import decode_segment, encode_segment
 from skyhold.storage.layout import decode_head, encode_head
 from skyhold.storage.pack import (
     PackBuilder,
@@ -27,13 +25,15 @@ from skyhold.storage.pack import (
     read_header,
 )
 from skyhold.storage.policy import Policy
+from skyhold.store.connection import new_operation_id
+from skyhold.store.event import event_key
 
 
 def change_event(store: Store, repository: str, sequence: int, **fields: object) -> None:
     """Change fields of an event in the map, and leave the chain of events as it is."""
     connection = store._connection
     with connection.session(Policy()) as session:
-        snapshot = Catalogue(connection.registers, session.blobs).open(repository).read()
+        snapshot = Repositories(connection.registers, session.blobs).open(repository).read()
         key = event_key(sequence)
         event = snapshot.map.get(key)
         assert isinstance(event, dict)
@@ -44,7 +44,7 @@ def change_map(store: Store, repository: str, changes: dict[str, object | None])
     """Set entries of a repository's map as they could not come about by a change of refs or a push."""
     connection = store._connection
     with connection.session(Policy()) as session:
-        snapshot = Catalogue(connection.registers, session.blobs).open(repository).read()
+        snapshot = Repositories(connection.registers, session.blobs).open(repository).read()
         root = replace(snapshot.root, map=snapshot.map.update(changes).to_json())
         register = register_key(root.repository_id)
         connection.registers.compare_and_set(register, snapshot.register_version, root.encode(), new_operation_id())
@@ -53,7 +53,7 @@ def change_map(store: Store, repository: str, changes: dict[str, object | None])
 def change_version_entry(store: Store, repository: str, digest: str, **fields: object) -> None:
     """Let another event enter a version, with other fields."""
     with store._connection.session(Policy()) as session:
-        snapshot = Catalogue(store._connection.registers, session.blobs).open(repository).read()
+        snapshot = Repositories(store._connection.registers, session.blobs).open(repository).read()
         part = snapshot.version(digest).to_json() | fields
         _enter(store, snapshot, digest, part)
 
@@ -61,7 +61,7 @@ def change_version_entry(store: Store, repository: str, digest: str, **fields: o
 def forge_sha256(store: Store, repository: str, digest: str) -> str:
     """A version like another one, whose document gives other SHA-256s of the files; returns its digest."""
     with store._connection.session(Policy()) as session:
-        snapshot = Catalogue(store._connection.registers, session.blobs).open(repository).read()
+        snapshot = Repositories(store._connection.registers, session.blobs).open(repository).read()
         entry = snapshot.version(digest)
         document = VersionDocument.decode(session.blobs.read("versions", entry.document), digest)
         files = tuple(replace(file, digests={"sha256": "0" * 64}) for file in document.files)
@@ -87,7 +87,7 @@ def _enter(store: Store, snapshot: Snapshot, digest: str, part: Json) -> None:
 def shift_place(store: Store, repository: str, digest: str) -> None:
     """Give a version another layout, in which the first chunk begins 16 bytes later in its pack."""
     with store._connection.session(Policy()) as session:
-        snapshot = Catalogue(store._connection.registers, session.blobs).open(repository).read()
+        snapshot = Repositories(store._connection.registers, session.blobs).open(repository).read()
         body = bytearray(session.blobs.read("layouts", snapshot.version(digest).layout))
         document, rest = _split_head(bytes(body))
         page = len(body) - len(rest) + 24 * document["runs"]

@@ -14,9 +14,9 @@ from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import open_bucket
 from skyhold.cli.main import main
 from skyhold.errors import PermissionDenied, SkyholdError
-from skyhold.storage.bootstrap import overwrite_store_document, read_store_document
-from skyhold.storage.settings import load_settings
-from skyhold.storage.store_document import ETCD, Engine
+from skyhold.store.bootstrap import overwrite_store_document, read_store_document
+from skyhold.store.settings import load_settings
+from skyhold.store.store_document import ETCD, Engine
 from tests import servers
 from tests.buckets.catching_server import CatchingServer, catching
 from tests.cli.running import run_on_terminal

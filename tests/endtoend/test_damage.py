@@ -14,12 +14,12 @@ import skyhold
 from skyhold.buckets.bucket import ObjectInfo
 from skyhold.consensus.checkpoint import parse_checkpoint_key
 from skyhold.errors import AlreadyExists, Conflict, Corrupt, Unavailable
-from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.connection import new_operation_id, pause
+from skyhold.registry.repositories import Repositories
 from skyhold.registry.store import Store
 from skyhold.storage.canonical import Json, canonical
-from skyhold.storage.names import pack_id_of
+from skyhold.storage.object_keys import pack_id_of
 from skyhold.storage.policy import Policy
+from skyhold.store.connection import new_operation_id, pause
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import CLOUDS, Machine, Scene
 from tests.endtoend.stores import level
@@ -420,8 +420,8 @@ def collect(store: Store, packs: list[bytes]) -> None:
     """What a gc does before it deletes: tombstones, the epoch in the names, the epoch in every register."""
     connection = store._connection
     with connection.session(Policy()) as session:
-        catalogue = Catalogue(connection.registers, session.blobs)
-        names = catalogue.read()
+        repositories = Repositories(connection.registers, session.blobs)
+        names = repositories.read()
         epoch = names.gc_epoch + 1
         body = canonical({"tombstones": 1, "epoch": epoch, "packs": [pack.hex() for pack in packs], "blobs": []})
         marked = session.blobs.write("tombstones", body)
@@ -431,7 +431,7 @@ def collect(store: Store, packs: list[bytes]) -> None:
         connection.registers.compare_and_set("names", names.register_version, after.encode(), new_operation_id())
         for key in names.registers():
             if key.startswith("repository/"):
-                register = catalogue.repository(key.removeprefix("repository/"))
+                register = repositories.repository(key.removeprefix("repository/"))
                 register.raise_gc_epoch(epoch, origin, new_operation_id(), pause=pause)
 
 
@@ -468,7 +468,7 @@ def test_collection_during_a_push_makes_it_send_again_what_it_meant_to_reuse(
 
 def collect_once(store: Store, doomed: list[bytes]) -> Callable[..., None]:
     """`write_segments`, before whose first call a whole gc happens."""
-    from skyhold.storage.index import write_segments
+    from skyhold.storage.index_segments import write_segments
 
     waiting = [doomed]
 
@@ -488,7 +488,7 @@ def delete_packs(scene: Scene, doomed: list[bytes]) -> None:
 
 
 def test_collection_during_every_attempt_is_told(store: Store, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from skyhold.storage.index import write_segments
+    from skyhold.storage.index_segments import write_segments
 
     def wrapped(*arguments: object) -> None:
         collect(store, [])

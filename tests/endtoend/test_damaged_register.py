@@ -15,10 +15,9 @@ import pytest
 import skyhold as api
 from skyhold.consensus.acceptor_object import object_key
 from skyhold.errors import Corrupt, SkyholdError
-from skyhold.registry.recovering import recover_register
-from skyhold.registry.register_recovery import RegisterPlan
+from skyhold.registry.access import recover_register
 from skyhold.registry.root import register_key
-from skyhold.storage.settings import load_settings
+from skyhold.store.register_recovery import RegisterPlan
 from tests.cli.models import contents, write_model
 from tests.cli.running import Shell
 from tests.endtoend.killing import Fuse, in_child, insert_fuse
@@ -95,10 +94,8 @@ def harm(scene: Scene, damage: str, *clouds: str, name: str = HARMED) -> None:
 def bring_back(scene: Scene, *, cloud: str = "a", empty: bool = False) -> RegisterPlan:
     """Recover the harmed register; returns what somebody would have consented to."""
     plans: list[RegisterPlan] = []
-    connection, report = recover_register(
-        str(scene.cloud(cloud)), HARMED, load_settings(), empty=empty, consent=plans.append
-    )
-    connection.close()
+    store, report = recover_register(str(scene.cloud(cloud)), HARMED, empty=empty, consent=plans.append)
+    store.close()
     assert plans == [report.plan]
     return report.plan
 

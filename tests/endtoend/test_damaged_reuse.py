@@ -149,12 +149,12 @@ def test_layout_that_is_damaged_in_all_buckets_is_written_anew_by_a_push_of_the_
 
 
 @pytest.mark.parametrize("message", ["One", "Two"])
-def test_shifted_place_in_the_catalogue_of_the_machine_is_not_pushed(
+def test_shifted_place_in_the_chunk_index_of_the_machine_is_not_pushed(
     message: str, scene: Scene, store: Store, model: Path, tmp_path: Path
 ) -> None:
     store.close()
-    (catalogue,) = (scene.machine.folder / "state").rglob("catalogue.db")
-    with sqlite3.connect(catalogue) as database:
+    (chunk_index,) = (scene.machine.folder / "state").rglob("chunks.db")
+    with sqlite3.connect(chunk_index) as database:
         database.execute("UPDATE chunks SET place = place + 1")
     with skyhold.open(scene.clouds()[0]) as opened:
         opened.repository("fraud/scorer").push(model, message=message)

@@ -13,13 +13,12 @@ import pytest
 
 import skyhold
 from skyhold.errors import Corrupt
-from skyhold.registry.connection import new_operation_id
-from skyhold.registry.document import DocumentChange, document_key
-from skyhold.registry.documents import DocumentKind, Documents
-from skyhold.registry.record import RecordKind, RecordUpdate, records_of
-from skyhold.registry.recovering import recover_register
+from skyhold.registry.access import recover_register
 from skyhold.storage.policy import Policy
-from skyhold.storage.settings import load_settings
+from skyhold.store.connection import new_operation_id
+from skyhold.store.document import DocumentChange, document_key
+from skyhold.store.documents import DocumentKind, Documents
+from skyhold.store.record import RecordKind, RecordUpdate, records_of
 from tests.endtoend.killing import Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import level, push
@@ -164,10 +163,8 @@ def test_damaged_register_of_a_document_is_recovered_alone(scene: Scene, ada: Ma
         assert f"--register {document_key(ID)}" in str(damaged.value.hint)
         assert store.repository("team/m").show().metrics == {}
         assert not store.verify().sound
-    connection, _ = recover_register(
-        str(scene.cloud("a")), document_key(ID), load_settings(), consent=lambda _plan: None
-    )
-    connection.close()
+    store, _ = recover_register(str(scene.cloud("a")), document_key(ID), consent=lambda _plan: None)
+    store.close()
     with skyhold.open(str(scene.cloud("a"))) as store:
         assert is_whole(store)
         assert store.verify(deep=True).sound

@@ -9,12 +9,11 @@ import pytest
 
 import skyhold
 from skyhold.errors import InvalidInput
-from skyhold.registry.reconfiguring import enable_features
-from skyhold.registry.recovering import recover_register
-from skyhold.storage import features
-from skyhold.storage.features import Features
-from skyhold.storage.settings import load_settings
-from skyhold.storage.store_document import is_store_document
+from skyhold.registry.access import recover_register
+from skyhold.storage.own_places import is_store_document
+from skyhold.store import features
+from skyhold.store.features import Features
+from skyhold.store.reconfiguring import enable_features
 from tests.cli.models import contents
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import epoch_in, head, push
@@ -166,7 +165,7 @@ def test_old_program_recovers_nothing(enable: Callable[[Features], None], scene:
         skyhold.recover(str(scene.cloud("a")), minority=True)
     if engine == "buckets":
         with pytest.raises(InvalidInput, match="teleport"):
-            recover_register(str(scene.cloud("c")), "team/m", load_settings(), consent=lambda _plan: None)
+            recover_register(str(scene.cloud("c")), "team/m", consent=lambda _plan: None)
     assert objects(scene) == before
 
 

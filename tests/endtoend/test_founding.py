@@ -21,11 +21,11 @@ from skyhold.errors import (
     SkyholdError,
     Unavailable,
 )
-from skyhold.registry import opening
 from skyhold.registry.store import Store
 from skyhold.security.keys import Passphrase
-from skyhold.storage.settings import BucketSettings, Settings
-from skyhold.storage.state import Acquaintance, open_state
+from skyhold.store import opening
+from skyhold.store.settings import BucketSettings, Settings
+from skyhold.store.state import RememberedStore, open_state
 from tests.cli.models import contents, write_model
 from tests.endtoend.killing import Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Machine, Scene
@@ -89,13 +89,13 @@ def test_init_that_runs_elsewhere_on_this_machine_is_not_undone(scene: Scene) ->
 
     codes: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skyhold.registry.founding.encode_configuration", _before(founding))
+        patch.setattr("skyhold.store.founding.encode_configuration", _before(founding))
         skyhold.init(scene.clouds()).close()
     assert codes == ["store_exists"]
 
 
 def _before(action: object) -> object:
-    from skyhold.storage.configuration import encode_configuration
+    from skyhold.store.configuration import encode_configuration
 
     def wrapped(configuration: object) -> bytes:
         action()  # type: ignore[operator]
@@ -217,7 +217,7 @@ def test_whole_locations_are_remembered_and_used_to_find_the_other_buckets(
     """A bucket of a lab's own S3 server is found again, with what this machine's settings say of it by its name."""
     lab = parse_location("s3://models?endpoint=https://minio.lab&region=lab&credentials=env:LAB&name=lab")
     away = parse_location("s3://models?name=public")
-    open_state().store("5" * 32).remember(Acquaintance((away, lab), False, "c" * 16))
+    open_state().store("5" * 32).remember(RememberedStore((away, lab), False, "c" * 16))
     asked = []
 
     def opened(location: object) -> object:
@@ -240,7 +240,7 @@ def test_recovered_store_refuses_the_machine_that_had_it(scene: Scene, machine_s
     with Machine(scene.place / "other").at_work():
         recovered, report = skyhold.recover(scene.clouds()[1])
         with recovered:
-            assert (report.term, report.majority, report.failed) == (2, True, {})
+            assert (report.epoch, report.majority, report.failed) == (2, True, {})
             recovered.repository("fraud/scorer").push(model, message="On the other machine")
     with pytest.raises(Conflict) as refused:
         machine_store.repository("fraud/scorer").push(model, message="On the old one")

@@ -23,11 +23,11 @@ import pytest
 from safetensors.numpy import save_file
 
 import skyhold
-from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.history import verify_history
+from skyhold.registry.repositories import Repositories
 from skyhold.registry.store import Store
 from skyhold.storage import packing
-from skyhold.storage.names import pack_id_of
+from skyhold.storage.object_keys import pack_id_of
 from skyhold.storage.pack import check_pack
 from tests.cli.models import contents, write_model
 from tests.endtoend.killing import Call, Fuse, in_child, insert_fuse
@@ -171,7 +171,7 @@ def check_refs(store: Store, world: World) -> str:
 def check_history(store: Store) -> None:
     connection = store._connection
     with connection.session(store.configuration.policy) as session:
-        assert verify_history(Catalogue(connection.registers, session.blobs).open(REPOSITORY).read()) > 0
+        assert verify_history(Repositories(connection.registers, session.blobs).open(REPOSITORY).read()) > 0
 
 
 def check_rerun(world: World, loss: Loss) -> None:

@@ -11,7 +11,7 @@ import skyhold
 from skyhold.errors import OutcomeUnknown
 from skyhold.registry.committing import Commit
 from skyhold.registry.store import Store
-from skyhold.storage.names import PACKS
+from skyhold.storage.object_keys import PACKS
 from tests.cli.models import contents
 from tests.endtoend.killing import in_child
 from tests.endtoend.machines import Scene

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import skyhold
-from skyhold.storage import index
+from skyhold.storage import index_segments as index
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import level, push
 
@@ -32,7 +32,7 @@ def test_bucket_that_missed_a_merge_lacks_the_merged_segment_alone(
     (merged,) = segments(scene.cloud("a"))
     assert merged not in before
     (scene.place / "away").rename(scene.cloud("c"))
-    eve = Machine(scene.place / "eve")  # whose catalogue has none of them
+    eve = Machine(scene.place / "eve")  # whose chunk index has none of them
     with eve.at_work(), skyhold.connect(str(scene.cloud("a"))) as store:
         missing = {(finding.bucket, finding.key.split("/")[-1]) for finding in store.verify().findings
                    if finding.key.startswith("indexes/")}  # fmt: skip

@@ -43,7 +43,7 @@ def test_minority_begins_anew_only_where_somebody_says_that_the_others_are_lost(
         assert caught.value.code == "minority"
         assert contents(scene.cloud("c")) == before
         recovered, report = skyhold.recover(url, minority=True)
-        assert (report.term, report.registers, report.answered, report.majority) == (2, 3, ("c",), False)
+        assert (report.epoch, report.registers, report.answered, report.majority) == (2, 3, ("c",), False)
         with recovered:
             assert head(recovered) == first
             recovered.remove_bucket("a", "b", force=True)
@@ -192,7 +192,7 @@ def test_epoch_that_no_bucket_tells_of_is_found_and_not_begun_anew(
             of_ben = skyhold.connect(str(scene.cloud("c")))
         before = store._connection.registers.current
         with monkeypatch.context() as patch:
-            patch.setattr("skyhold.registry.reconfiguring.spread", lambda *_: None)
+            patch.setattr("skyhold.store.reconfiguring.spread", lambda *_: None)
             store.set_roles({"a": "packs", "b": "packs", "d": "voter", "e": "voter"})
         level_epoch(before)  # c has the seal, too
     with ben.at_work():
@@ -214,7 +214,7 @@ def test_register_that_no_survivor_was_brought_yet_stands_as_the_epoch_before_en
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push_beside_packs(store, scene)
         level(store)
-        monkeypatch.setattr("skyhold.registry.reconfiguring.spread", lambda *_: None)
+        monkeypatch.setattr("skyhold.store.reconfiguring.spread", lambda *_: None)
         store.set_roles({"a": "packs", "b": "packs", "d": "voter", "e": "voter"})
         level_epoch(store._connection.registers.current)  # c has the configuration, too
     for register in (scene.cloud("c") / "registers" / "00000004").glob("repository-*"):

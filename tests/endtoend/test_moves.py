@@ -12,9 +12,9 @@ import skyhold
 from skyhold.consensus.pinned import PinnedRegisters
 from skyhold.consensus.register import Versioned
 from skyhold.errors import Conflict, InvalidInput, PermissionDenied, SkyholdError
-from skyhold.storage.epoch import encode_epoch, next_epoch
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Silence
+from skyhold.store.epoch import encode_epoch, next_epoch
 from tests.cli.models import contents, write_model
 from tests.endtoend.killing import is_checkpoint
 from tests.endtoend.machines import Machine, Scene

@@ -8,7 +8,7 @@ import skyhold
 from skyhold.buckets import admission
 from skyhold.buckets.admission import AdmissionVerdict
 from skyhold.errors import InvalidInput, PermissionDenied
-from skyhold.registry import voters
+from skyhold.store import voters
 from tests import servers
 from tests.cli.running import Shell
 from tests.endtoend.machines import Machine, Scene

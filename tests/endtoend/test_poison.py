@@ -10,10 +10,9 @@ import skyhold
 from skyhold.consensus.acceptor import COUNTER_MAX, Ballot
 from skyhold.consensus.acceptor_object import decode_acceptor, encode_acceptor, object_key, parse_object_key
 from skyhold.errors import Corrupt, Unavailable
-from skyhold.registry.recovering import recover_register
-from skyhold.registry.register_recovery import RegisterPlan
+from skyhold.registry.access import recover_register
 from skyhold.registry.root import register_key
-from skyhold.storage.settings import load_settings
+from skyhold.store.register_recovery import RegisterPlan
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import head, level, push
 
@@ -68,7 +67,7 @@ def test_minority_begins_anew_without_a_bucket_that_shows_the_greatest_ballot(sc
         push(store, scene, 2)
     recovered, report = skyhold.recover(str(scene.cloud("a")), minority=True)
     with recovered:
-        assert (report.term, report.answered) == (2, ("a",))
+        assert (report.epoch, report.answered) == (2, ("a",))
         assert head(recovered) == first
         push(recovered, scene, 2)
 
@@ -89,7 +88,7 @@ def test_recovery_of_a_register_does_not_go_on_from_what_no_honest_bucket_can_sh
         head(store)
     assert caught.value.code == "register_damaged"
     plans: list[RegisterPlan] = []
-    recover_register(url, "team/m", load_settings(), empty=last, consent=plans.append)[0].close()
+    recover_register(url, "team/m", empty=last, consent=plans.append)[0].close()
     states = {finding.voter: finding.state for finding in plans[0].voters}
     assert states == {"a": "damaged", "b": "damaged", "c": "damaged" if last else "intact"}
     with skyhold.open(url) as store:

@@ -13,8 +13,8 @@ import pytest
 
 import skyhold
 from skyhold.errors import AlreadyExists, Conflict, SkyholdError
-from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.history import verify_history
+from skyhold.registry.repositories import Repositories
 from skyhold.registry.store import Store
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import Scene
@@ -56,7 +56,7 @@ def history_length(store: Store, name: str) -> int:
     """The events of a repository, the whole chain over them checked."""
     connection = store._connection
     with connection.session(store.configuration.policy) as session:
-        return verify_history(Catalogue(connection.registers, session.blobs).open(name).read())
+        return verify_history(Repositories(connection.registers, session.blobs).open(name).read())
 
 
 def test_of_many_pushes_to_one_branch_one_wins_and_the_others_are_told_the_way_out(

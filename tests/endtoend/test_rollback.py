@@ -10,9 +10,8 @@ import pytest
 
 import skyhold
 from skyhold.errors import Corrupt, InvalidInput, SkyholdError
-from skyhold.registry.recovering import recover_register
-from skyhold.registry.register_recovery import RegisterPlan
-from skyhold.storage.settings import load_settings
+from skyhold.registry.access import recover_register
+from skyhold.store.register_recovery import RegisterPlan
 from tests.endtoend.killing import in_child
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import head, level, push
@@ -254,7 +253,7 @@ def test_register_that_was_rolled_back_goes_on_from_the_newest_that_a_bucket_hol
             head(store)
         assert f"skyhold recover URL --register {caught.value.fields['key']}" in str(caught.value.hint)
     plans: list[RegisterPlan] = []
-    recover_register(url, str(caught.value.fields["key"]), load_settings(), consent=plans.append)[0].close()
+    recover_register(url, str(caught.value.fields["key"]), consent=plans.append)[0].close()
     assert [finding.state for finding in plans[0].voters] == ["older", "older", "older" if lost else "intact"]
     assert [finding.chosen for finding in plans[0].voters] == [lost, lost, True]
     with skyhold.open(url) as store:
@@ -271,7 +270,7 @@ def test_machine_that_holds_the_registers_does_not_go_back_with_a_store_document
         with skyhold.init(scene.clouds(), engine="sqlite") as store:
             push(store, scene, 1)
         before = {cloud: (scene.cloud(cloud) / "store.json").read_bytes() for cloud in clouds}
-        skyhold.recover(scene.clouds()[0])[0].close()  # which begins the next term
+        skyhold.recover(scene.clouds()[0])[0].close()  # which begins the next epoch
         with skyhold.open(scene.clouds()[0]) as store:
             second = push(store, scene, 2)
         for cloud, body in before.items():

@@ -10,7 +10,7 @@ import pytest
 import skyhold
 from skyhold.errors import InvalidInput, PermissionDenied, Unavailable
 from skyhold.security.keys import KeyFile
-from skyhold.storage.settings import load_settings
+from skyhold.store.settings import load_settings
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.test_races import together

@@ -13,8 +13,8 @@ import pytest
 import skyhold
 from skyhold.buckets.admission import AdmissionVerdict
 from skyhold.errors import InvalidInput, Unavailable
-from skyhold.registry import voters
 from skyhold.registry.store import Store
+from skyhold.store import voters
 from tests.cli.models import contents
 from tests.endtoend.killing import Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Machine, Scene

@@ -15,14 +15,14 @@ import pytest
 import skyhold
 from skyhold.buckets.folder import FolderBucket
 from skyhold.errors import InvalidInput
-from skyhold.registry import bell, watching
-from skyhold.registry.document import DocumentChange
-from skyhold.registry.documents import DocumentKind, Documents
-from skyhold.registry.record import RecordKind, RecordUpdate
 from skyhold.registry.reporting import watch_document
 from skyhold.registry.views import EventView
-from skyhold.registry.watching import ResyncNeeded
 from skyhold.storage.policy import Policy
+from skyhold.store import bell, watching
+from skyhold.store.document import DocumentChange
+from skyhold.store.documents import DocumentKind, Documents
+from skyhold.store.record import RecordKind, RecordUpdate
+from skyhold.store.watching import ResyncNeeded
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import level, push
 

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from skyhold.registry.document import document_key
+from skyhold.store.document import document_key
 from tests.cli.models import contents
 from tests.endtoend.machines import CLOUDS, Machine
 from tests.hostile.damage import DAMAGES, OVERSIZE_BYTES, Damage

@@ -19,19 +19,19 @@ from safetensors.numpy import save_file
 
 import skyhold
 from skyhold.consensus.checkpoint import checkpoint_prefix
-from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.configuration_log import ConfigurationLog
-from skyhold.registry.connection import new_operation_id
-from skyhold.registry.document import DocumentChange, document_key
-from skyhold.registry.documents import DocumentKind, Documents
-from skyhold.registry.event import event_key
-from skyhold.registry.map import Map
 from skyhold.registry.reading import open_version
-from skyhold.registry.record import RecordKind, RecordUpdate, blobs_of
+from skyhold.registry.repositories import Repositories
 from skyhold.registry.root import register_key
 from skyhold.storage.canonical import canonical
-from skyhold.storage.names import blob_key, pack_key
+from skyhold.storage.object_keys import blob_key, pack_key
 from skyhold.storage.policy import Policy
+from skyhold.store.configuration_log import ConfigurationLog
+from skyhold.store.connection import new_operation_id
+from skyhold.store.document import DocumentChange, document_key
+from skyhold.store.documents import DocumentKind, Documents
+from skyhold.store.event import event_key
+from skyhold.store.map import Map
+from skyhold.store.record import RecordKind, RecordUpdate, blobs_of
 from tests.cli.models import contents
 from tests.endtoend.machines import CLOUDS, Machine, Scene
 from tests.endtoend.stores import level
@@ -136,7 +136,7 @@ class World:
             self._remember(["store.json"])
             if self.engine == "buckets":
                 level(store)
-            with mock.patch("skyhold.registry.configuration_log.RECENT_BYTES_MAX", 0):  # its history leaves blobs
+            with mock.patch("skyhold.store.configuration_log.RECENT_BYTES_MAX", 0):  # its history leaves blobs
                 for role in ("packs", "voter"):
                     if self.engine == "sqlite":
                         store.set_roles({READMITTED: role})
@@ -172,7 +172,7 @@ class World:
             pushed = repository.push(self.models / folder, message=MESSAGE, **options)  # type: ignore[arg-type]
         connection = store._connection
         with connection.session(Policy()) as session:
-            snapshot = Catalogue(session.registers, session.blobs).open(name).read()
+            snapshot = Repositories(session.registers, session.blobs).open(name).read()
             entry = snapshot.version(pushed.version)
         tree = contents(self.models / folder)
         self.entries[pushed.version] = Entry(name, pushed.version, entry.document, entry.layout, tree)
@@ -195,7 +195,7 @@ class World:
         connection = store._connection
         head = next(entry for entry in reversed(self.entries.values()) if entry.repository == TARGET)
         with connection.session(Policy()) as session:
-            register = Catalogue(session.registers, session.blobs).open(TARGET)
+            register = Repositories(session.registers, session.blobs).open(TARGET)
             snapshot = register.read()
             _, files = open_version(session, snapshot, head.digest)
             way = snapshot.map.way_to(f"version/{head.digest}")  # every command needs it, whatever the digests are
@@ -234,7 +234,7 @@ class World:
             "document": document_key(CLUSTER_ID),
         }
         if self.engine == "buckets":
-            epoch = connection.document.engine.term
+            epoch = connection.document.engine.epoch
             for kind, key in registers.items():
                 self.subjects[kind] = f"registers/{epoch:08x}/{key.replace('/', '-')}"
             self.subjects["ended register"] = f"registers/{1:08x}/config"
@@ -295,7 +295,7 @@ def _set_tombstones(store: skyhold.Store) -> None:
     body = canonical({"tombstones": 1, "epoch": 1, "packs": [secrets.token_hex(16)], "blobs": []})
     with connection.session(Policy()) as session:
         name = session.blobs.write("tombstones", body)
-        names = Catalogue(session.registers, session.blobs).read()
+        names = Repositories(session.registers, session.blobs).read()
         what = {"kind": "gc", "epoch": names.gc_epoch, "tombstones": [name]}
         after = names.after(connection.origin(), [what], {}, tombstones=(name,))
         registers = connection.registers

@@ -6,13 +6,13 @@ import hashlib
 
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import Registers
-from skyhold.registry.change import Change, RefUpdate
-from skyhold.registry.event import Origin
+from skyhold.registry.change import RefUpdate, RepositoryChange
 from skyhold.registry.names import Ref, RefKind
-from skyhold.registry.record import ANY
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.snapshot import NewVersion
 from skyhold.storage.blobs import MemoryBlobs
+from skyhold.store.event import Origin
+from skyhold.store.record import ANY
 
 REPOSITORY_ID = "5c" * 16
 TIME = "2026-11-23T20:05:02Z"
@@ -39,9 +39,9 @@ def change(
     author: str = "ann",
     reason: str = "",
     **fields: object,
-) -> Change:
+) -> RepositoryChange:
     origin = Origin(author, TIME, reason)
-    return Change(origin, refs=refs, versions=versions, gc_epoch=gc_epoch, **fields)  # type: ignore[arg-type]
+    return RepositoryChange(origin, refs=refs, versions=versions, gc_epoch=gc_epoch, **fields)  # type: ignore[arg-type]
 
 
 def move(ref: Ref, name: str | None, expected: str | None = ANY, *, force: bool = False) -> RefUpdate:

@@ -9,7 +9,7 @@ import pytest
 import skyhold
 from skyhold.buckets.folder import FolderBucket
 from skyhold.errors import SkyholdError, Unavailable
-from skyhold.storage.settings import load_settings
+from skyhold.store.settings import load_settings
 
 
 def test_no_map_node_lies_in_fewer_buckets_than_the_register_that_names_it(

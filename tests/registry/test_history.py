@@ -6,13 +6,13 @@ import pytest
 
 from skyhold.errors import Corrupt, InvalidInput
 from skyhold.registry.change import Attachment
-from skyhold.registry.event import INLINE_BYTES_MAX, Event, Origin
 from skyhold.registry.history import move_in, moves_reverse, ref_history, verify_history
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.blobs import MemoryBlobs
 from skyhold.storage.canonical import Json, canonical
+from skyhold.store.event import INLINE_BYTES_MAX, Event, Origin
 from tests.registry.fixtures import CHAMPION, MAIN, ORIGIN, TIME, V1, change, digest, entry, move, new_repository
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import skyhold
 from skyhold.security.keys import Passphrase
-from skyhold.storage.settings import load_settings
+from skyhold.store.settings import load_settings
 
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["clear", "sealed"])

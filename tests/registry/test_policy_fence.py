@@ -11,10 +11,10 @@ import skyhold
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.errors import Conflict, SkyholdError, Unavailable
 from skyhold.registry import committing
-from skyhold.registry.connection import Connection
 from skyhold.registry.repository import Repository
 from skyhold.storage.policy import Policy
-from skyhold.storage.settings import load_settings
+from skyhold.store.connection import Connection
+from skyhold.store.settings import load_settings
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 import skyhold
 from skyhold.buckets.bucket import Bucket
-from skyhold.storage.settings import load_settings
+from skyhold.store.settings import load_settings
 
 
 @pytest.fixture

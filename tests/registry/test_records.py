@@ -12,10 +12,10 @@ from skyhold.registry.change import RefUpdate
 from skyhold.registry.deleted_version import DELETED
 from skyhold.registry.following import FOLLOW, PIN, Follow, Pin, follows, left_behind, pins
 from skyhold.registry.history import verify_history
-from skyhold.registry.record import RECORD_BYTES_MAX, RecordKind, RecordUpdate, blobs_of, records_of
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.canonical import Json
+from skyhold.store.record import RECORD_BYTES_MAX, RecordKind, RecordUpdate, blobs_of, records_of
 from tests.registry.fixtures import CHAMPION, MAIN, ORIGIN, TIME, change, digest, entry, move, new_repository
 
 SCORER, OTHER = "5c" * 16, "0a" * 16

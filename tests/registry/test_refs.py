@@ -10,15 +10,15 @@ from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound, OutcomeUnknown, Unavailable
-from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import Attachment
 from skyhold.registry.history import moves_reverse, verify_history
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.refs import RepositoryRegister
+from skyhold.registry.repositories import Repositories
 from skyhold.registry.root import ROOT_BYTES_MAX
 from skyhold.registry.snapshot import Snapshot
-from skyhold.registry.transaction import ATTEMPTS_MAX
 from skyhold.storage.blobs import MemoryBlobs
+from skyhold.store.transaction import ATTEMPTS_MAX
 from tests.consensus.fixtures import checkpointed, new_buckets
 from tests.registry.fixtures import (
     CHAMPION,
@@ -334,7 +334,7 @@ def test_ambiguous_beginning_of_an_id_is_refused(repository: RepositoryRegister)
 def test_change_that_is_there_already_is_not_confirmed_while_its_checkpoint_is_pending(tmp_path: Path) -> None:
     buckets = new_buckets()
     registers, blobs = checkpointed(tmp_path / "registers.sqlite", buckets), MemoryBlobs()
-    repository = Catalogue(registers, blobs)
+    repository = Repositories(registers, blobs)
     repository.create("team/one", REPOSITORY_ID, policy={}, origin=ORIGIN, operation_id="create")
     pushed = change(move(MAIN, "v1"), versions=(entry("v1"),))
     for bucket in buckets:

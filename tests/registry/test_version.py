@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyhold.errors import Corrupt, InvalidInput
-from skyhold.registry.version import FileEntry, Lineage, VersionDocument, check_path, check_paths, public_id
+from skyhold.registry.version import Lineage, VersionDocument, VersionFile, check_path, check_paths, public_id
 
 TIME = "2026-11-23T20:05:02Z"
 GOLDEN = VersionDocument(
     files=(
-        FileEntry("weights/é.safetensors", 3, {"sha256": hashlib.sha256(b"abc").hexdigest()}),
-        FileEntry("README.md", 0, {"sha256": hashlib.sha256(b"").hexdigest(), "git-sha1": "e69de29b" + "00" * 16}),
-        FileEntry("run.sh", 7, {"sha256": "0" * 64}, executable=True),
+        VersionFile("weights/é.safetensors", 3, {"sha256": hashlib.sha256(b"abc").hexdigest()}),
+        VersionFile("README.md", 0, {"sha256": hashlib.sha256(b"").hexdigest(), "git-sha1": "e69de29b" + "00" * 16}),
+        VersionFile("run.sh", 7, {"sha256": "0" * 64}, executable=True),
     ),
     time=TIME,
     author="Ann <ann@example.org>",
@@ -50,7 +50,7 @@ objects = st.dictionaries(st.text("xyz", min_size=1, max_size=3), json_values, m
 sha256s = st.binary(min_size=32, max_size=32).map(bytes.hex)
 files = st.lists(
     st.builds(
-        FileEntry,
+        VersionFile,
         path=st.from_regex(r"\A[a-c]{1,2}(/[d-f]{1,2}){0,2}\Z"),
         size_bytes=st.integers(0, 2**53 - 1),
         digests=sha256s.map(lambda digest: {"sha256": digest}),
@@ -80,7 +80,7 @@ def test_golden_document_has_its_bytes_and_digest() -> None:
     st.lists(sha256s, max_size=3, unique=True),
 )
 def test_any_version_reads_back_as_itself(
-    files: tuple[FileEntry, ...],
+    files: tuple[VersionFile, ...],
     parameters: dict[str, object],
     metadata: dict[str, object],
     text: str,

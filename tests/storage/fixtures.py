@@ -17,11 +17,11 @@ from skyhold.security.keys import StoreKeys
 from skyhold.storage.bases import DeltaBases
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.cache import CacheFolder, PackCache
-from skyhold.storage.catalogue import Catalogue
+from skyhold.storage.chunk_index import ChunkIndex
 from skyhold.storage.chunks import ChunkReader, PackSpace
-from skyhold.storage.index import write_segments
+from skyhold.storage.index_segments import write_segments
 from skyhold.storage.linked_files import LinkedFiles
-from skyhold.storage.objects import ObjectChecker
+from skyhold.storage.object_check import ObjectChecker
 from skyhold.storage.progress import Silence
 from skyhold.storage.pull import Pull, Pulled
 from skyhold.storage.push import Push, Pushed, PushOptions
@@ -96,8 +96,8 @@ class Stand:
         self.keys = StoreKeys(store.hex(), {0: b"k" * 32}, sealed)
         frames = FrameKeys({0: DataKey(self.keys.mac_key(0), self.keys.seal_key(0))}, 0, sealed)
         folder.mkdir(parents=True, exist_ok=True)
-        self.catalogue = Catalogue(folder)
-        self.replicas = Replicas(buckets, lambda names: len(names) >= copies, notes=self.catalogue)
+        self.chunk_index = ChunkIndex(folder)
+        self.replicas = Replicas(buckets, lambda names: len(names) >= copies, notes=self.chunk_index)
         cache = CacheFolder(folder / "cache", cache_bytes)
         files = LinkedFiles(cache, sealed=sealed)
         self.space = PackSpace(store, CLASS, frames, self.keys.chunk_id_key(), self.replicas, PackCache(cache), files)
@@ -108,12 +108,14 @@ class Stand:
     def push(
         self, path: Path, *, parent: VersionFiles | None = None, options: PushOptions | None = None
     ) -> tuple[VersionFiles, Pushed]:
-        resume(self.space, self.catalogue)
+        resume(self.space, self.chunk_index)
         bases = DeltaBases([] if parent is None else [parent], CLASS.hex(), ChunkReader(self.space))
-        with Push(self.space, self.catalogue, bases, options or PushOptions(), Silence()) as push:
+        with Push(self.space, self.chunk_index, bases, options or PushOptions(), Silence()) as push:
             pushed = push.run(find_source(path).files)
             if not (options and options.dry_run):
-                write_segments(self.catalogue, self.blobs, CLASS.hex(), pushed.packs_sent.keys() | pushed.packs_reused)
+                write_segments(
+                    self.chunk_index, self.blobs, CLASS.hex(), pushed.packs_sent.keys() | pushed.packs_reused
+                )
             version = secrets.token_hex(32)
             return VersionFiles(self.blobs, push.write_layout(self.blobs, version), version, pushed.files), pushed
 
@@ -123,7 +125,7 @@ class Stand:
 
     def close(self) -> None:
         self.replicas.close()
-        self.catalogue.close()
+        self.chunk_index.close()
 
 
 def refusing(error: SkyholdError) -> Callable[[str], None]:

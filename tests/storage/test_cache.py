@@ -11,7 +11,7 @@ import pytest
 from skyhold.errors import SkyholdError
 from skyhold.storage.cache import CacheFolder, PackCache
 from skyhold.storage.pack import PackRef, Place
-from skyhold.storage.state import open_state
+from skyhold.store.state import open_state
 from tests.endtoend.killing import in_child
 from tests.storage.fixtures import FlakyBucket, Stand
 from tests.storage.test_push_pull import AWAY, refusing, tree_of, write_tree

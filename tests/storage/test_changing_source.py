@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skyhold.errors import Conflict, SkyholdError
-from skyhold.storage import pieces
+from skyhold.storage import source_reader as pieces
 from tests.storage.fixtures import FlakyBucket, Stand
 from tests.storage.test_push_pull import tree_of, write_tree
 

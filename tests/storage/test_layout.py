@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from skyhold.codec.tensors import Tensor
 from skyhold.errors import Corrupt
-from skyhold.storage.catalogue import KnownPack
-from skyhold.storage.index import decode_segment, encode_segment
+from skyhold.storage.chunk_index import KnownPack
+from skyhold.storage.index_segments import decode_segment, encode_segment
 from skyhold.storage.layout import (
     PAGE_BYTES_MAX,
     PageBuilder,

@@ -13,9 +13,9 @@ from skyhold.storage import pack as pack_module
 from skyhold.storage.pack import (
     PACK_BYTES_TARGET,
     PackBuilder,
+    PackSession,
     Place,
     RecordSealer,
-    Session,
     check_pack,
     merge_packs,
     open_record,
@@ -23,11 +23,11 @@ from skyhold.storage.pack import (
 from tests.storage.fixtures import frame_keys
 
 STORE, CLASS, SALT = b"s" * 16, b"c" * 8, b"t" * 16
-SESSION = Session(STORE, CLASS, SALT)
+SESSION = PackSession(STORE, CLASS, SALT)
 GOLDEN = "96aa2cff2c176bb3ca75b5b7157b539b4f52c39b14c2336fc696ea143e1c731b"
 
 
-def build(chunks: list[bytes], *, sealed: bool, session: Session = SESSION) -> tuple[bytes, list[Place]]:
+def build(chunks: list[bytes], *, sealed: bool, session: PackSession = SESSION) -> tuple[bytes, list[Place]]:
     keys = frame_keys(sealed=sealed)
     sealer, builder = RecordSealer(keys, session), PackBuilder(bytearray(PACK_BYTES_TARGET), session, keys)
     for number, chunk in enumerate(chunks):
@@ -72,9 +72,10 @@ def test_every_truncation_of_a_pack_is_found(sealed: bool) -> None:
 
 @pytest.mark.parametrize("sealed", [False, True])
 @pytest.mark.parametrize(
-    "other", [Session(b"S" * 16, CLASS, SALT), Session(STORE, b"C" * 8, SALT), Session(STORE, CLASS, b"T" * 16)]
+    "other",
+    [PackSession(b"S" * 16, CLASS, SALT), PackSession(STORE, b"C" * 8, SALT), PackSession(STORE, CLASS, b"T" * 16)],
 )
-def test_a_record_does_not_open_in_another_store_class_or_session(sealed: bool, other: Session) -> None:
+def test_a_record_does_not_open_in_another_store_class_or_session(sealed: bool, other: PackSession) -> None:
     keys = frame_keys(sealed=sealed)
     pack, (place,) = build([b"carried away"], sealed=sealed)
     record = pack[place.offset : place.offset + place.record_length]

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from skyhold.errors import Conflict, Corrupt, InvalidInput, PermissionDenied, Unavailable
+from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.parts import PARTS, Parts, part_name, part_path
 from skyhold.storage.source import find_source
 from skyhold.storage.standing import examine
 from skyhold.storage.target_folder import TargetFolder
 from skyhold.storage.targets import Target
-from skyhold.storage.version_files import FileEntry, VersionFiles
+from skyhold.storage.version_files import VersionFiles
 from tests.endtoend.killing import in_child
 from tests.storage.fixtures import FlakyBucket, Stand
 from tests.storage.test_push_pull import tree_of, write_tree

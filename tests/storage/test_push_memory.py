@@ -27,7 +27,7 @@ from tests.storage.test_push_pull import tree_of, write_tree
 def test_what_a_push_keeps_in_memory_does_not_grow_with_its_chunks(
     dry_run: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Small packs, so that many of them are flushed: a chunk whose pack was flushed is the catalogue's to know."""
+    """Small packs, so that many of them are flushed: a chunk whose pack was flushed is the chunk index's to know."""
     monkeypatch.setattr(packing, "PACK_BYTES_TARGET", 1 << 15)
     stand = Stand(tmp_path / "state", [FlakyBucket("a")])
     kept: list[int] = []
@@ -51,11 +51,11 @@ def test_a_dry_run_finds_the_chunks_that_it_would_have_stored(tmp_path: Path, mo
     stand = Stand(tmp_path / "state", [bucket])
     data = {f"{number:04}": os.urandom(2000) for number in range(100)}
     path = write_tree(tmp_path / "in", data | {f"again/{name}": body for name, body in data.items()})
-    with Push(stand.space, stand.catalogue, no_bases(stand), PushOptions(dry_run=True), Silence()) as dry:
+    with Push(stand.space, stand.chunk_index, no_bases(stand), PushOptions(dry_run=True), Silence()) as dry:
         pushed = dry.run(find_source(path).files)
     assert pushed.reused_bytes == 100 * 2000
     assert bucket.keys() == []
-    assert stand.catalogue.unlisted(CLASS.hex()) == [], "it has changed nothing"
+    assert stand.chunk_index.unlisted(CLASS.hex()) == [], "it has changed nothing"
     stand.close()
 
 
@@ -64,7 +64,7 @@ def test_the_buffers_of_packs_are_free_once_all_packs_are_sent(tmp_path: Path) -
     path = write_tree(tmp_path / "in", {"x": os.urandom(3 * PACK_BYTES_TARGET)})
     tracemalloc.start()
     try:
-        with Push(stand.space, stand.catalogue, no_bases(stand), PushOptions(), Silence()) as running:
+        with Push(stand.space, stand.chunk_index, no_bases(stand), PushOptions(), Silence()) as running:
             running.run(find_source(path).files)
             left_bytes = tracemalloc.get_traced_memory()[0]
     finally:

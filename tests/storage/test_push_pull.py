@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from skyhold.errors import Corrupt, InvalidInput, SkyholdError, Unavailable
 from skyhold.storage import replicas as replicas_module
-from skyhold.storage.objects import copy_object
+from skyhold.storage.object_check import copy_object
 from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.push import PushOptions
 from tests.storage.fixtures import FlakyBucket, Stand, killed_from_call, refusing
@@ -81,7 +81,7 @@ def test_a_base_that_no_bucket_gives_any_more_is_done_without(tmp_path: Path) ->
     base, _ = stand.push(model(tmp_path / "base", seed=1))
     for key in bucket.keys("packs/"):
         bucket.delete(key)
-    stand.catalogue.forget(base.pack_ids())  # as the registry does with what has vanished
+    stand.chunk_index.forget(base.pack_ids())  # as the registry does with what has vanished
     version, pushed = stand.push(model(tmp_path / "next", seed=1, noise=0.001), parent=base)
     assert pushed.delta_bytes == 0
     stand.pull(version, tmp_path / "out")
@@ -106,7 +106,7 @@ def test_what_had_arrived_before_a_kill_is_not_sent_again(tmp_path: Path) -> Non
     with pytest.raises(SkyholdError):
         killed.push(source)
     killed.replicas.close()
-    killed.catalogue._file._session_file.close()  # as the death of the process does; nothing is tidied up
+    killed.chunk_index._file._session_file.close()  # as the death of the process does; nothing is tidied up
     arrived = [key for key in bucket.written if key.startswith("packs/")]
     assert len(arrived) == 2
     bucket.on_write = lambda _key: None
@@ -125,13 +125,13 @@ def test_an_outage_while_a_push_resumes_forgets_nothing_that_arrived(tmp_path: P
     killed = Stand(tmp_path / "state", [bucket])
     _, pushed = killed.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
     pack = next(iter(pushed.packs_sent))
-    with killed.catalogue._file.transaction() as database:
+    with killed.chunk_index._file.transaction() as database:
         database.execute("UPDATE packs SET session = 'of a push that was killed'")
     bucket.list = lambda *_args, **_kwargs: refusing(AWAY)("")  # type: ignore[method-assign]
     away = Stand(tmp_path / "state", [bucket])
     with pytest.raises(SkyholdError):
         away.push(tmp_path / "in")
-    assert away.catalogue.size_bytes(pack) is not None
+    assert away.chunk_index.size_bytes(pack) is not None
     away.close()
     killed.close()
 
@@ -145,7 +145,7 @@ def test_a_push_goes_on_without_a_bucket_that_fails(tmp_path: Path) -> None:
     stand.close()
 
 
-def test_a_push_that_cannot_become_durable_fails_and_leaves_the_catalogue_true(tmp_path: Path) -> None:
+def test_a_push_that_cannot_become_durable_fails_and_leaves_the_chunk_index_true(tmp_path: Path) -> None:
     bucket = FlakyBucket("a")
     bucket.on_write = refusing(AWAY)
     stand = Stand(tmp_path / "state", [bucket])

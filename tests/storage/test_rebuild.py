@@ -16,9 +16,9 @@ from skyhold.errors import Corrupt
 from skyhold.storage.pack import (
     PACK_BYTES_TARGET,
     PackBuilder,
+    PackSession,
     Place,
     RecordSealer,
-    Session,
     check_pack,
     pack_contents,
 )
@@ -62,7 +62,7 @@ def nearby(data: bytes, seed: int) -> bytes:
 def test_pack_is_built_anew_place_for_place(
     drawn: list[tuple[int, int, int, bool]], sealed: bool, data: st.DataObject
 ) -> None:
-    keys, session, encoder = frame_keys(sealed=sealed), Session(os.urandom(16), bytes(8), os.urandom(16)), Encoder()
+    keys, session, encoder = frame_keys(sealed=sealed), PackSession(os.urandom(16), bytes(8), os.urandom(16)), Encoder()
     sealer, chunks = RecordSealer(keys, session), dict[bytes, bytes]()
     builder = PackBuilder(bytearray(PACK_BYTES_TARGET), session, keys)
     for kind, seed, size, is_delta in drawn:
@@ -93,7 +93,7 @@ def test_pack_is_built_anew_place_for_place(
 
 
 def lost(data: bytes, **wrong: int) -> tuple[LostPack, dict[bytes, bytes]]:
-    keys, session = frame_keys(sealed=False), Session(os.urandom(16), bytes(8), os.urandom(16))
+    keys, session = frame_keys(sealed=False), PackSession(os.urandom(16), bytes(8), os.urandom(16))
     builder = PackBuilder(bytearray(1 << 20), session, keys)
     chunk_id = blake3(data, key=ID_KEY).digest()
     place = builder.append(RecordSealer(keys, session).seal(chunk_id, Codec.RAW, len(data), None, data))

@@ -28,7 +28,7 @@ DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, n
 
 def push_despite(stand: Stand, path: Path, parent: VersionFiles, dead: frozenset[bytes]) -> Pushed:
     bases = DeltaBases([parent], CLASS.hex(), ChunkReader(stand.space))
-    with Push(stand.space, stand.catalogue, bases, PushOptions(), Silence(), dead) as push:
+    with Push(stand.space, stand.chunk_index, bases, PushOptions(), Silence(), dead) as push:
         return push.run(find_source(path).files)
 
 

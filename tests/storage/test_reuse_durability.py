@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyhold.errors import Unavailable
+from skyhold.storage import replica_write as written_module
 from skyhold.storage import replicas as replicas_module
-from skyhold.storage import written as written_module
-from skyhold.storage.names import pack_id_of, pack_key
+from skyhold.storage.object_keys import pack_id_of, pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.progress import Silence
 from skyhold.storage.resume import resume
@@ -59,7 +59,7 @@ class Scene:
         self.stand = Stand(root / "second", list(self.buckets.values()), copies=copies)
 
     def reuse(self) -> Reused:
-        return ensure_durable(self.stand.replicas, self.stand.checker, self.stand.catalogue, self.sizes, Silence())
+        return ensure_durable(self.stand.replicas, self.stand.checker, self.stand.chunk_index, self.sizes, Silence())
 
     def written(self) -> dict[str, int]:
         return {name: len(bucket.written) for name, bucket in self.buckets.items() if bucket.written}
@@ -185,12 +185,12 @@ def test_two_damaged_copies_make_a_whole_one(tmp_path: Path) -> None:
 def test_a_killed_pushs_pack_in_a_lagging_bucket_is_found_again(tmp_path: Path) -> None:
     scene = Scene(tmp_path, held_by="a", copies=1)
     stand = Stand(tmp_path / "first", list(scene.buckets.values()))
-    with stand.catalogue._file.transaction() as database:
+    with stand.chunk_index._file.transaction() as database:
         database.execute("UPDATE packs SET session = 'of a push that was killed'")
     stand.replicas.pass_over("a", AWAY)
-    resume(stand.space, stand.catalogue)
-    assert stand.catalogue.abandoned(CLASS.hex()) == [], "it has been settled what became of them"
-    assert {pack_key(pack): stand.catalogue.size_bytes(pack) for pack in pack_ids(scene)} == scene.sizes
+    resume(stand.space, stand.chunk_index)
+    assert stand.chunk_index.abandoned(CLASS.hex()) == [], "it has been settled what became of them"
+    assert {pack_key(pack): stand.chunk_index.size_bytes(pack) for pack in pack_ids(scene)} == scene.sizes
     stand.close()
     scene.stand.close()
 

@@ -14,9 +14,9 @@ import pytest
 from skyhold.consensus.parallel import CALLS_AT_ONCE, at_once
 from skyhold.errors import Corrupt, PermissionDenied, SkyholdError, Unavailable
 from skyhold.storage import packing
+from skyhold.storage import replica_write as written_module
 from skyhold.storage import replicas as replicas_module
-from skyhold.storage import written as written_module
-from skyhold.storage.names import pack_key
+from skyhold.storage.object_keys import pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.replicas import Replicas
 from tests.storage.fixtures import FlakyBucket, Stand, refusing

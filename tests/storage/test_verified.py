@@ -14,7 +14,7 @@ import pytest
 
 from skyhold.buckets.bucket import ObjectInfo
 from skyhold.storage import verified
-from skyhold.storage.names import pack_id_of, pack_key
+from skyhold.storage.object_keys import pack_id_of, pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder, RecordSealer
 from skyhold.storage.progress import Silence
 from skyhold.storage.reuse import Reused, ensure_durable
@@ -61,7 +61,7 @@ class Scene:
 
     def reuse(self) -> Reused:
         self.read.clear()
-        return ensure_durable(self.stand.replicas, self.stand.checker, self.stand.catalogue, self.sizes, Silence())
+        return ensure_durable(self.stand.replicas, self.stand.checker, self.stand.chunk_index, self.sizes, Silence())
 
     def reads(self) -> Counter[str]:
         """How many copies were read in each bucket."""
@@ -69,7 +69,7 @@ class Scene:
 
     def age(self) -> None:
         """All copies were checked long ago."""
-        with self.stand.catalogue._file.transaction() as database:
+        with self.stand.chunk_index._file.transaction() as database:
             database.execute("UPDATE copies SET checked_s = ?", (int(time.time() - verified.SAMPLE_AGE_S - 60),))
 
     def intact(self, names: str = "abc") -> bool:
@@ -170,7 +170,7 @@ def test_silent_damage_that_a_sample_finds_takes_the_trust_from_its_whole_bucket
         bucket.rot(key)
     assert scene.reuse().complete, "nothing shows it: the stamps are the same"
     assert scene.reads() == {}
-    with scene.stand.catalogue._file.transaction() as database:
+    with scene.stand.chunk_index._file.transaction() as database:
         database.execute("UPDATE copies SET checked_s = 1 WHERE bucket = ?", (bucket.url,))
     reused = scene.reuse()
     assert reused.mended == {"a": PACKS}
@@ -193,8 +193,8 @@ def test_verified_copy_that_turns_out_damaged_as_a_source_is_replaced(tmp_path: 
 
 def test_places_of_an_index_are_checked_against_the_pack_and_corrected(scene: Scene) -> None:
     key = min(scene.sizes)
-    catalogue, pack_id = scene.stand.catalogue, pack_id_of(key)
-    with catalogue._file.transaction() as database:
+    chunk_index, pack_id = scene.stand.chunk_index, pack_id_of(key)
+    with chunk_index._file.transaction() as database:
         database.execute(
             "UPDATE chunks SET place = place + 1 WHERE pack = (SELECT number FROM packs WHERE id = ?)", (pack_id,)
         )
@@ -203,7 +203,7 @@ def test_places_of_an_index_are_checked_against_the_pack_and_corrected(scene: Sc
     assert not reused.complete
     assert scene.reuse().complete
     known, places = scene.stand.checker.contents(key, scene.buckets["a"].read(key))
-    assert catalogue.places(known.pack) == places
+    assert chunk_index.places(known.pack) == places
 
 
 def forged(scene: Scene, key: str, monkeypatch: pytest.MonkeyPatch) -> bytes:

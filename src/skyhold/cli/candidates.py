@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from skyhold.cli.command import Session
+from skyhold.cli.command import Invocation
 from skyhold.cli.output import Output
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _store(ctx: click.Context) -> Iterator[Store]:
 
     given, outer = ctx.params, ctx.find_root().params
     url, config = given.get("store_url") or outer.get("store"), given.get("config_file") or outer.get("config")
-    session = Session(Output(quiet=True), url, config)
+    session = Invocation(Output(quiet=True), url, config)
     settings = session.settings()
     with access.open(session.url(settings), settings=settings) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""How a verb becomes a Click command: common options, examples and exit statuses in its help, and a `Session`."""
+"""How a verb becomes a Click command: common options, examples and exit statuses in its help, and a `Invocation`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skyhold.errors import InvalidInput, PermissionDenied
 if TYPE_CHECKING:
     from skyhold.registry.store import Store
     from skyhold.storage.progress import Progress
-    from skyhold.storage.settings import Settings
+    from skyhold.store.settings import Settings
 
 Opened = TypeVar("Opened")
 
@@ -27,7 +27,7 @@ COMMON: Final = ("store_url", "config_file", "insecure_key_file", "verbose", "as
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class Invocation:
     """What every command is given first: how to answer, and the way to the store."""
 
     output: Output
@@ -38,7 +38,7 @@ class Session:
 
     def settings(self) -> Settings:
         """This machine's settings. Raises as `load_settings` does."""
-        from skyhold.storage.settings import load_settings
+        from skyhold.store.settings import load_settings
 
         given = {"SKYHOLD_CONFIG": self.config_file} if self.config_file else {}
         if self.insecure_key_file:
@@ -115,7 +115,7 @@ class VerbCommand(click.Command):
 
 def _only_known_url() -> str | None:
     """A URL of the store that this machine made or joined, where it is one. Raises `InvalidInput` for several."""
-    from skyhold.storage.state import open_state
+    from skyhold.store.state import open_state
 
     recalled = [state.recall() for state in open_state().stores()]
     met = [known.locations[0] for known in recalled if known is not None and known.locations]
@@ -135,17 +135,17 @@ def verb(
     answers: bool = True,
     reads: bool = False,
     changes: bool = False,
-) -> Callable[[Callable[Concatenate[Session, ...], None]], VerbCommand]:
+) -> Callable[[Callable[Concatenate[Invocation, ...], None]], VerbCommand]:
     """Make a command of `run(session, **parameters)`; its docstring is the help. `answers=False` is for a command
     without a result, which takes neither `--json` nor `--quiet`; one that only `reads` refs takes `--stale`. One
     that `changes` something ends with the status of that also where its answer cannot be written."""
 
-    def decorate(run: Callable[Concatenate[Session, ...], None]) -> VerbCommand:
+    def decorate(run: Callable[Concatenate[Invocation, ...], None]) -> VerbCommand:
         def callback(store_url: str | None, config_file: str | None, verbose: bool, **values: Any) -> None:
             del verbose  # read by `main`, which must also know it when parsing fails
             outer = click.get_current_context().find_root().params
             output = Output(json=values.pop("as_json", False), quiet=values.pop("quiet", False), changes=changes)
-            session = Session(
+            session = Invocation(
                 output,
                 store_url or outer.get("store"),
                 config_file or outer.get("config"),

@@ -18,9 +18,9 @@ from typing import Final, Literal
 from skyhold.cli.voting import last_decision, summary
 from skyhold.errors import SkyholdError
 from skyhold.registry.store import Store
-from skyhold.registry.voting import EngineStatus
-from skyhold.storage.settings import Settings
-from skyhold.storage.state import StateFolder, cache_folder, open_state
+from skyhold.store.engine_status import EngineStatus
+from skyhold.store.settings import Settings
+from skyhold.store.state import StateFolder, cache_folder, open_state
 from skyhold.units import GIB, format_bytes
 
 State = Literal["good", "warning", "problem"]

@@ -12,10 +12,10 @@ from skyhold.errors import Corrupt, SkyholdError, Unavailable
 from skyhold.units import format_bytes
 
 if TYPE_CHECKING:
-    from skyhold.registry.damage import UnreadRepository
     from skyhold.registry.losses import Loss
     from skyhold.registry.upkeep import RepairReport
     from skyhold.storage.survey import Finding
+    from skyhold.store.unread import UnreadRepository
 
 _PARENTHESIS: Final = re.compile(r" \([^()]*\)")
 FOUND_BY: Final = {

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from skyhold.cli.exits import MEANINGS
+from skyhold.cli.program import PROGRAM
 from skyhold.cli.verbs import GROUPS, VERBS, Verb
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-
-PROGRAM: Final = "skyhold"
-COMPLETION_VARIABLE: Final = "_SKYHOLD_COMPLETE"
-"""Set by a shell that asks for candidates."""
 
 
 class LazyGroup(click.Group):

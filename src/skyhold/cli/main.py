@@ -11,9 +11,10 @@ from contextlib import suppress
 import click
 
 from skyhold.cli.exits import CLOSED_PIPE, INTERRUPTED
-from skyhold.cli.group import COMPLETION_VARIABLE, PROGRAM, skyhold
+from skyhold.cli.group import skyhold
 from skyhold.cli.interrupt import Interruption
 from skyhold.cli.output import discard_stdout, printable, say, write_json
+from skyhold.cli.program import COMPLETION_VARIABLE, PROGRAM
 from skyhold.errors import InvalidInput, SkyholdError
 
 

@@ -14,9 +14,9 @@ import click
 from skyhold.errors import Corrupt
 
 if TYPE_CHECKING:
-    from skyhold.registry.damage import UnreadRepository
     from skyhold.registry.store import Store
-    from skyhold.registry.voting import StaleRead
+    from skyhold.store.engine_status import StaleRead
+    from skyhold.store.unread import UnreadRepository
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Final
 import click
 
 from skyhold.cli.exits import MEANINGS
-from skyhold.cli.group import PROGRAM, skyhold
+from skyhold.cli.group import skyhold
+from skyhold.cli.program import PROGRAM
 from skyhold.cli.verbs import VERBS
 
 HELP_COLUMNS: Final = 80

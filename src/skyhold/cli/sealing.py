@@ -12,7 +12,7 @@ import click
 from skyhold.buckets.user_path import absolute, expand_user
 from skyhold.errors import InvalidInput
 from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase
-from skyhold.storage.settings import Settings
+from skyhold.store.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

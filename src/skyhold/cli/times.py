@@ -18,7 +18,7 @@ class TimeType(click.ParamType):  # type: ignore[type-arg]  # generic in the new
     name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from skyhold.registry.time import format_time
+        from skyhold.store.time import format_time
 
         text = str(value)
         try:

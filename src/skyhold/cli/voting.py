@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from skyhold.registry.voting import EngineStatus, VoterStatus
+    from skyhold.store.engine_status import EngineStatus, VoterStatus
 
 WHERE = {
     "sqlite": "on this machine (sqlite)",

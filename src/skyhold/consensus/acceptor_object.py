@@ -19,7 +19,7 @@ from skyhold.consensus.acceptor import COUNTER_MAX, NO_BALLOT, AcceptorState, Ba
 from skyhold.consensus.operation import Kept
 from skyhold.consensus.register import (
     CHANGES_KEPT,
-    Change,
+    RegisterChange,
     Versioned,
     check_changes,
     check_operation_id,
@@ -167,7 +167,7 @@ def _parse_ballot(value: object) -> Ballot:
     return Ballot(*value)
 
 
-def _header(change: Change) -> dict[str, object]:
+def _header(change: RegisterChange) -> dict[str, object]:
     following = change.value.next_configuration
     return {
         "version": change.value.version,
@@ -177,7 +177,7 @@ def _header(change: Change) -> dict[str, object]:
     }
 
 
-def _parts(change: Change) -> tuple[bytes, bytes]:
+def _parts(change: RegisterChange) -> tuple[bytes, bytes]:
     return change.value.data, change.value.next_configuration or b""
 
 
@@ -193,7 +193,7 @@ def _parse_changes(headers: Sequence[dict[str, object]], stored: bytes) -> Kept:
         data_bytes, next_bytes = _count(fields["bytes"]), fields["next_bytes"]
         end = offset + data_bytes
         following = None if next_bytes is None else stored[end : end + _count(next_bytes)]
-        changes.append(Change(Versioned(version, stored[offset:end], following), operation_id))  # type: ignore[arg-type]
+        changes.append(RegisterChange(Versioned(version, stored[offset:end], following), operation_id))  # type: ignore[arg-type]
         offset = end + len(following or b"")
         if offset > len(stored) or (following is not None and len(following) != next_bytes):
             raise ValueError("a change lacks bytes")

@@ -42,8 +42,8 @@ from skyhold.consensus.parallel import at_once
 from skyhold.consensus.paxos import Seen, Silent
 from skyhold.consensus.proposer import ROUND_S_MIN, Decided, Fault, Proposer, Slot
 from skyhold.consensus.register import (
-    Change,
     Known,
+    RegisterChange,
     Registers,
     Resync,
     Versioned,
@@ -162,7 +162,7 @@ class BucketRegisters(Registers):
                 return changes
             self._await_change(key, after_version, min(remaining_s, WATCH_MAJORITY_S))
 
-    def changes(self, key: str) -> Sequence[Change]:
+    def changes(self, key: str) -> Sequence[RegisterChange]:
         check_register_key(key)
         return list(self._read(key))
 
@@ -197,11 +197,11 @@ class BucketRegisters(Registers):
         check_data(key, next_configuration)
         return self._changed(Seal(key, expected_version, bytes(next_configuration)))
 
-    def restore(self, key: str, changes: Sequence[Change]) -> None:
+    def restore(self, key: str, changes: Sequence[RegisterChange]) -> None:
         check_changes(key, changes)
         self._decide(Restore(key, tuple(changes)))
 
-    def salvaged(self, key: str) -> Sequence[Change] | None:
+    def salvaged(self, key: str) -> Sequence[RegisterChange] | None:
         check_register_key(key)
         return self.acceptors.salvaged(key)
 

@@ -24,13 +24,13 @@ from blake3 import blake3
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
-from skyhold.consensus.register import VERSION_MAX, Change, Registers, Resync, Versioned, check_register_key
+from skyhold.consensus.register import VERSION_MAX, RegisterChange, Registers, Resync, Versioned, check_register_key
 from skyhold.errors import Conflict, Corrupt, InvalidInput, OutcomeUnknown, SkyholdError
 from skyhold.units import KIB
 
 CHECKPOINTS_KEPT: Final = 8
 STRAGGLER_GRACE_S: Final = 2.0
-TERM_MAX: Final = 2**32 - 1
+EPOCH_MAX: Final = 2**32 - 1
 CHECKPOINT_BYTES_MAX: Final = 64 * KIB
 """Twice `DATA_BYTES_MAX` in base64 (the data, and the configuration after a seal), with the frame and other fields."""
 
@@ -54,10 +54,10 @@ class CheckpointLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The value of a register after one change, as a bucket keeps it. Checkpoints sort by (term, version)."""
+    """The value of a register after one change, as a bucket keeps it. Checkpoints sort by (epoch, version)."""
 
     key: str
-    term: int
+    epoch: int
     value: Versioned
     machine: str
     previous: str | None
@@ -67,7 +67,7 @@ class Checkpoint:
         self._check()
         body: dict[str, str | int | None] = {
             "key": self.key,
-            "term": self.term,
+            "term": self.epoch,
             "version": self.value.version,
             "data": base64.b64encode(self.value.data).decode(),
             "machine": self.machine,
@@ -92,14 +92,14 @@ class Checkpoint:
             checkpoint._check()
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error, InvalidInput) as error:
             raise _damaged(object_key, f"it is no checkpoint: {error!r}") from error
-        if not object_key.startswith(checkpoint_prefix(checkpoint.key, checkpoint.term, value.version, name_key)):
+        if not object_key.startswith(checkpoint_prefix(checkpoint.key, checkpoint.epoch, value.version, name_key)):
             raise _damaged(object_key, "it is that of another register or change")
         return checkpoint
 
     def _check(self) -> None:
         check_register_key(self.key)
         for what, counter, least, greatest in (
-            ("term", self.term, 0, TERM_MAX), ("version", self.value.version, 1, VERSION_MAX),
+            ("term", self.epoch, 0, EPOCH_MAX), ("version", self.value.version, 1, VERSION_MAX),
         ):  # fmt: skip
             if type(counter) is not int or not least <= counter <= greatest:
                 raise InvalidInput(
@@ -126,8 +126,8 @@ class CheckpointedRegisters(Registers):
     """Wraps the registers of this machine: a change is acknowledged once as many of the store's buckets as `holders`
     says hold its checkpoint. It is asked for every change, since another process may have changed the configuration.
 
-    `term` and `machine` are those of the store's engine in `store.json`. `read_holder` reads both in a bucket's
-    `store.json`: where the term is greater, or another machine's, the store was recovered elsewhere, and nothing is
+    `epoch` and `machine` are those of the store's engine in `store.json`. `read_holder` reads both in a bucket's
+    `store.json`: where the epoch is greater, or another machine's, the store was recovered elsewhere, and nothing is
     acknowledged here any more (`Conflict` code `store_recovered_elsewhere`).
 
     Where too few buckets take a checkpoint a change raises `OutcomeUnknown` code `checkpoint_pending`: it is committed
@@ -143,18 +143,18 @@ class CheckpointedRegisters(Registers):
         keys: FrameKeys,
         name_key: bytes,
         *,
-        term: int,
+        epoch: int,
         machine: str,
         read_holder: Callable[[Bucket], tuple[int, str]],
     ) -> None:
-        if not 0 <= term <= TERM_MAX:
-            raise ValueError(f"term={term}")
+        if not 0 <= epoch <= EPOCH_MAX:
+            raise ValueError(f"term={epoch}")
         self._registers = registers
         self._log = log
         self._holders = holders
         self._keys = keys
         self._name_key = name_key
-        self._term = term
+        self._epoch = epoch
         self._machine = machine
         self._read_holder = read_holder
 
@@ -184,7 +184,7 @@ class CheckpointedRegisters(Registers):
     def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:
         return self._registers.watch(key, after_version, timeout_s=timeout_s)
 
-    def changes(self, key: str) -> Sequence[Change]:
+    def changes(self, key: str) -> Sequence[RegisterChange]:
         changes = self._registers.changes(key)
         if changes and changes[-1].value.sealed:
             self._settle(key)  # another epoch begins with it, so a recovery has to know it
@@ -198,7 +198,7 @@ class CheckpointedRegisters(Registers):
         self._settle(key)
         return value
 
-    def restore(self, key: str, changes: Sequence[Change]) -> None:
+    def restore(self, key: str, changes: Sequence[RegisterChange]) -> None:
         self._registers.restore(key, changes)
         self._settle(key)
 
@@ -243,8 +243,8 @@ class CheckpointedRegisters(Registers):
     ) -> str:
         """Write a checkpoint to as many buckets as are needed, or raise; its digest. It takes the place of the object
         `over` where that is of the same change."""
-        body = Checkpoint(key, self._term, value, self._machine, previous).encode()
-        prefix = checkpoint_prefix(key, self._term, value.version, self._name_key)
+        body = Checkpoint(key, self._epoch, value, self._machine, previous).encode()
+        prefix = checkpoint_prefix(key, self._epoch, value.version, self._name_key)
         object_key = over if over is not None and over.startswith(prefix) else prefix + secrets.token_hex(16)
         frame = encode_frame(Kind.CHECKPOINT, body, context=object_key, keys=self._keys)
         failures = _write_to_all(
@@ -259,28 +259,28 @@ class CheckpointedRegisters(Registers):
 
     def _write(self, bucket: Bucket, object_key: str, frame: bytes, version: int) -> None:
         bucket.write(object_key, frame)
-        term, machine = self._read_holder(bucket)
-        if term > self._term or (term == self._term and machine != self._machine):
+        epoch, machine = self._read_holder(bucket)
+        if epoch > self._epoch or (epoch == self._epoch and machine != self._machine):
             raise Conflict(
-                f"The store was recovered on another machine: bucket `{bucket.name}` is at term {term}, this machine "
-                f"at {self._term}; changes made here no longer count",
+                f"The store was recovered on another machine: bucket `{bucket.name}` is at epoch {epoch}, this machine "
+                f"at {self._epoch}; changes made here no longer count",
                 code="store_recovered_elsewhere",
                 hint="Work on that machine: `skyhold recover` here would shut it out",
                 bucket=bucket.name,
-                term=term,
+                epoch=epoch,
             )
         if version % CHECKPOINTS_KEPT == 0:
             _prune(bucket, object_key.rpartition("/")[0] + "/")
 
 
-def checkpoint_prefix(key: str, term: int, version: int, name_key: bytes) -> str:
+def checkpoint_prefix(key: str, epoch: int, version: int, name_key: bytes) -> str:
     """The beginning of the keys of all checkpoints of one change of a register; 32 random hex characters follow."""
     folder = blake3(f"register/{key}".encode(), key=name_key).hexdigest()[:32]
-    return f"{_FOLDER}/{folder}/{term:08x}-{version:016x}-"
+    return f"{_FOLDER}/{folder}/{epoch:08x}-{version:016x}-"
 
 
 def parse_checkpoint_key(object_key: str) -> tuple[str, int, int] | None:
-    """Folder, term and version in the key of a checkpoint, or None for another key."""
+    """Folder, epoch and version in the key of a checkpoint, or None for another key."""
     match = _OBJECT.fullmatch(object_key)
     return (match[1], int(match[2], 16), int(match[3], 16)) if match else None
 

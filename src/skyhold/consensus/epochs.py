@@ -22,9 +22,9 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from skyhold.consensus.carrying import CONFIG, NAMES, SEAL_ATTEMPTS_MAX, Succession, carry_over, contended_seal
+from skyhold.consensus.migration import CONFIG, NAMES, SEAL_ATTEMPTS_MAX, Succession, carry_over, contended_seal
 from skyhold.consensus.no_majority import NOT_TO_BE_HAD, REGISTER_DAMAGED
-from skyhold.consensus.register import Change, Known, Registers, Resync, Versioned, register_sealed
+from skyhold.consensus.register import Known, RegisterChange, Registers, Resync, Versioned, register_sealed
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, Unavailable
 
 EPOCHS_MAX: Final = 1_000
@@ -120,7 +120,7 @@ class EpochRegisters(Registers):
     def outcome(self, key: str, operation_id: str) -> Versioned | None:
         return self._settled(key, lambda epoch: epoch.outcome(key, operation_id))
 
-    def changes(self, key: str) -> Sequence[Change]:
+    def changes(self, key: str) -> Sequence[RegisterChange]:
         for _ in range(EPOCHS_MAX):
             epoch = self._current
             try:
@@ -171,7 +171,7 @@ class EpochRegisters(Registers):
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
         return self._current.seal(key, expected_version, next_configuration)
 
-    def restore(self, key: str, changes: Sequence[Change]) -> None:
+    def restore(self, key: str, changes: Sequence[RegisterChange]) -> None:
         self._current.restore(key, changes)
 
     def advance(self, decide: Callable[[Versioned], bytes]) -> bytes:

@@ -24,10 +24,10 @@ from skyhold.consensus.etcd_credentials import EtcdCredentials, credentials_of
 from skyhold.consensus.etcd_errors import AttemptFailed, outcome_unknown, unsettled
 from skyhold.consensus.etcd_gateway import RANGE, TRANSACTION, Found
 from skyhold.consensus.etcd_location import EtcdLocation
-from skyhold.consensus.etcd_records import Names, Record, decode_record, end_of, without_data
+from skyhold.consensus.etcd_records import EtcdKeys, Record, decode_record, end_of, without_data
 from skyhold.consensus.operation import CompareAndSet, Kept, Operation, Restore, Seal, after, find, newest
 from skyhold.consensus.register import (
-    Change,
+    RegisterChange,
     Registers,
     Resync,
     Versioned,
@@ -74,7 +74,7 @@ class EtcdRegisters(Registers):
 
     def __init__(self, client: EtcdClient, prefix: str, *, writer: str) -> None:
         self._client = client
-        self._names = Names(prefix)
+        self._names = EtcdKeys(prefix)
         self._writer = writer
         self._remembered: dict[str, _Seen] = {}
 
@@ -115,7 +115,7 @@ class EtcdRegisters(Registers):
                 return changes
             self._client.wait_for_change(self._names.head(key), revision + 1, min(remaining_s, WATCH_STREAM_S_MAX))
 
-    def changes(self, key: str) -> Sequence[Change]:
+    def changes(self, key: str) -> Sequence[RegisterChange]:
         check_register_key(key)
         return list(self._read_with_changes(key, 0)[0])
 
@@ -138,7 +138,7 @@ class EtcdRegisters(Registers):
         check_data(key, next_configuration)
         return self._changed(Seal(key, expected_version, bytes(next_configuration)))
 
-    def restore(self, key: str, changes: Sequence[Change]) -> None:
+    def restore(self, key: str, changes: Sequence[RegisterChange]) -> None:
         check_changes(key, changes)
         self._changed(Restore(key, tuple(changes)))
 
@@ -260,11 +260,11 @@ class EtcdRegisters(Registers):
             key=key,
         )
 
-    def _change(self, found: Found) -> Change:
+    def _change(self, found: Found) -> RegisterChange:
         record: Record = decode_record(found.body, found.name)
         if not found.name.endswith(f"/{record.value.version:016x}"):
             raise self._damaged(found.name)
-        return Change(record.value, record.operations[-1])
+        return RegisterChange(record.value, record.operations[-1])
 
     @staticmethod
     def _damaged(name: str) -> Corrupt:

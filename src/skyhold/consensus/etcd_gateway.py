@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from skyhold.consensus.etcd_records import Names, Record, encode_record, end_of
+from skyhold.consensus.etcd_records import EtcdKeys, Record, encode_record, end_of
 from skyhold.consensus.operation import Kept
 
 Json = dict[str, Any]
@@ -46,18 +46,18 @@ def names_page(start: str, end: str, limit: int) -> Json:
     return {**range_between(start, end), "keys_only": True, "limit": str(limit)}
 
 
-def register_range(names: Names, key: str) -> Json:
+def register_range(names: EtcdKeys, key: str) -> Json:
     """Head and fence of a register."""
     return range_between(names.register(key), end_of(names.register(key)))
 
 
-def read_with_changes(names: Names, key: str, after_version: int) -> Json:
+def read_with_changes(names: EtcdKeys, key: str, after_version: int) -> Json:
     """Head, fence and the kept changes after `after_version`, all at one revision of etcd."""
     changes = range_between(names.change(key, after_version + 1), names.changes_end(key))
     return {"success": [{"request_range": register_range(names, key)}, {"request_range": changes}]}
 
 
-def settle(names: Names, key: str, operation_id: str) -> Json:
+def settle(names: EtcdKeys, key: str, operation_id: str) -> Json:
     """Write the fence anew, and read the register after that, in one transaction.
 
     What was sent before compares with the older fence, so that it takes effect before this or never.
@@ -67,7 +67,7 @@ def settle(names: Names, key: str, operation_id: str) -> Json:
 
 
 def change(
-    names: Names, key: str, revisions: tuple[int, int], before: Kept, after: Kept, signed: tuple[str, str]
+    names: EtcdKeys, key: str, revisions: tuple[int, int], before: Kept, after: Kept, signed: tuple[str, str]
 ) -> Json:
     """Replace the kept changes `before` by `after`, if head and fence are still at these revisions (0: not there);
     else read the register. Three operations, or one for each change that a restore brings and one more.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from skyhold.consensus.operation import Kept
-from skyhold.consensus.register import CHANGES_KEPT, VERSION_MAX, Change, Versioned, check_operation_id
+from skyhold.consensus.register import CHANGES_KEPT, VERSION_MAX, RegisterChange, Versioned, check_operation_id
 from skyhold.errors import Corrupt, InvalidInput
 
 FORMAT: Final = 1
@@ -43,11 +43,11 @@ class Record:
         """The kept changes, with the data of the last alone (see `without_data`)."""
         *older, own = self.operations
         oldest = self.value.version - len(older)
-        stubs = (Change(Versioned(oldest + place, b""), operation) for place, operation in enumerate(older))
-        return (*stubs, Change(self.value, own))
+        stubs = (RegisterChange(Versioned(oldest + place, b""), operation) for place, operation in enumerate(older))
+        return (*stubs, RegisterChange(self.value, own))
 
 
-class Names:
+class EtcdKeys:
     """The keys of one epoch of a store, under `prefix`."""
 
     def __init__(self, prefix: str) -> None:
@@ -85,7 +85,7 @@ def end_of(prefix: str) -> str:
 def without_data(kept: Kept) -> Kept:
     """The kept changes as a head tells of them: the data of all but the last lies under keys of their own, and no
     operation needs it."""
-    older = (Change(Versioned(change.value.version, b""), change.operation_id) for change in kept[:-1])
+    older = (RegisterChange(Versioned(change.value.version, b""), change.operation_id) for change in kept[:-1])
     return (*older, *kept[-1:])
 
 

@@ -9,8 +9,8 @@ from typing import Final
 from skyhold.codec.frame import HEADER_BYTES, MAC_BYTES, FrameKeys, Kind, decode_frame, encode_frame
 from skyhold.consensus.register import (
     DATA_BYTES_MAX,
-    Change,
     Known,
+    RegisterChange,
     Registers,
     Resync,
     Versioned,
@@ -74,7 +74,7 @@ class FramedRegisters(Registers):
             return Resync(self._opened(key, changes.current))
         return [self._opened(key, value) for value in changes]
 
-    def changes(self, key: str) -> Sequence[Change]:
+    def changes(self, key: str) -> Sequence[RegisterChange]:
         return [replace(change, value=self._opened(key, change.value)) for change in self._registers.changes(key)]
 
     def list(self, prefix: str = "") -> list[str]:
@@ -88,7 +88,7 @@ class FramedRegisters(Registers):
         sealed = self._registers.seal(key, expected_version, self._framed(key, next_configuration))
         return self._opened(key, sealed)
 
-    def restore(self, key: str, changes: Sequence[Change]) -> None:
+    def restore(self, key: str, changes: Sequence[RegisterChange]) -> None:
         check_changes(key, changes)
         if self.read(key) == changes[-1].value:
             return

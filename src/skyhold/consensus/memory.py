@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from skyhold.consensus.register import (
     CHANGES_KEPT,
-    Change,
+    RegisterChange,
     Registers,
     Resync,
     Versioned,
@@ -30,7 +30,7 @@ from skyhold.consensus.register import (
 class _Register:
     """The kept changes, oldest first; the last holds the current value."""
 
-    changes: deque[Change] = field(default_factory=lambda: deque(maxlen=CHANGES_KEPT))
+    changes: deque[RegisterChange] = field(default_factory=lambda: deque(maxlen=CHANGES_KEPT))
 
     @property
     def current(self) -> Versioned:
@@ -78,7 +78,7 @@ class MemoryRegisters(Registers):
                     return []
                 self._changed.wait(remaining_s)
 
-    def changes(self, key: str) -> Sequence[Change]:
+    def changes(self, key: str) -> Sequence[RegisterChange]:
         check_register_key(key)
         with self._changed:
             register = self._registers.get(key)
@@ -100,7 +100,7 @@ class MemoryRegisters(Registers):
             data = current.data if current else b""
             return self._append(key, Versioned(expected_version + 1, data, bytes(next_configuration)), None)
 
-    def restore(self, key: str, changes: Sequence[Change]) -> None:
+    def restore(self, key: str, changes: Sequence[RegisterChange]) -> None:
         check_changes(key, changes)
         with self._changed:
             current = self._current(key)
@@ -130,7 +130,7 @@ class MemoryRegisters(Registers):
             raise register_changed(key, expected_version, current)
 
     def _append(self, key: str, value: Versioned, operation_id: str | None) -> Versioned:
-        self._registers.setdefault(key, _Register()).changes.append(Change(value, operation_id))
+        self._registers.setdefault(key, _Register()).changes.append(RegisterChange(value, operation_id))
         self._changed.notify_all()
         return value
 

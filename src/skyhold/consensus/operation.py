@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from skyhold.consensus.register import (
     CHANGES_KEPT,
-    Change,
+    RegisterChange,
     Resync,
     Versioned,
     register_changed,
@@ -21,7 +21,7 @@ from skyhold.consensus.register import (
 )
 from skyhold.errors import OutcomeUnknown
 
-Kept = tuple[Change, ...]
+Kept = tuple[RegisterChange, ...]
 """The changes that are kept of a register; empty where it was never created."""
 
 
@@ -69,7 +69,7 @@ class CompareAndSet(Operation):
             )
         _check_open(self.key, kept, self.expected_version)
         value = Versioned(self.expected_version + 1, self.data)
-        return _appended(kept, Change(value, self.operation_id)), value
+        return _appended(kept, RegisterChange(value, self.operation_id)), value
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Seal(Operation):
         _check_open(self.key, kept, self.expected_version)
         data = current.data if current else b""
         value = Versioned(self.expected_version + 1, data, self.next_configuration)
-        return _appended(kept, Change(value, None)), value
+        return _appended(kept, RegisterChange(value, None)), value
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Settle(Operation):
         return kept, newest(kept)
 
 
-def newest(kept: Sequence[Change]) -> Versioned | None:
+def newest(kept: Sequence[RegisterChange]) -> Versioned | None:
     """What a register with these changes reads as."""
     return kept[-1].value if kept else None
 
@@ -126,12 +126,12 @@ def version_of(kept: Kept) -> int:
     return kept[-1].value.version if kept else 0
 
 
-def find(kept: Sequence[Change], operation_id: str) -> Versioned | None:
+def find(kept: Sequence[RegisterChange], operation_id: str) -> Versioned | None:
     """The value that an operation set, if it is among the kept changes."""
     return next((change.value for change in kept if change.operation_id == operation_id), None)
 
 
-def after(kept: Sequence[Change], version: int) -> Sequence[Versioned] | Resync:
+def after(kept: Sequence[RegisterChange], version: int) -> Sequence[Versioned] | Resync:
     """What `watch` answers at once: the changes after `version`, or `Resync` where one of them is no longer kept."""
     current = newest(kept)
     if current is None or current.version == version:
@@ -142,7 +142,7 @@ def after(kept: Sequence[Change], version: int) -> Sequence[Versioned] | Resync:
     return changes
 
 
-def _appended(kept: Kept, change: Change) -> Kept:
+def _appended(kept: Kept, change: RegisterChange) -> Kept:
     return (*kept, change)[-CHANGES_KEPT:]
 
 

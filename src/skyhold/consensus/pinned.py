@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from skyhold.consensus.epochs import EpochRegisters
-from skyhold.consensus.register import Change, Registers, Resync, Versioned, membership_changed
+from skyhold.consensus.register import RegisterChange, Registers, Resync, Versioned, membership_changed
 from skyhold.errors import Conflict
 
 
@@ -51,7 +51,7 @@ class PinnedRegisters(Registers):
     def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:
         return self._epochs.watch(key, after_version, timeout_s=timeout_s)
 
-    def changes(self, key: str) -> Sequence[Change]:
+    def changes(self, key: str) -> Sequence[RegisterChange]:
         return self._epochs.changes(key)
 
     def list(self, prefix: str = "") -> list[str]:
@@ -60,7 +60,7 @@ class PinnedRegisters(Registers):
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
         return self._epoch.seal(key, expected_version, next_configuration)
 
-    def restore(self, key: str, changes: Sequence[Change]) -> None:
+    def restore(self, key: str, changes: Sequence[RegisterChange]) -> None:
         self._epoch.restore(key, changes)
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from skyhold.consensus.acceptor import COUNTER_MAX, AcceptorState, Ballot, beyon
 from skyhold.consensus.no_majority import ballots_exhausted, contended, did_not_answer, no_majority, out_of_reach
 from skyhold.consensus.operation import Kept, Operation, Settle, version_of
 from skyhold.consensus.paxos import Effect, Get, Phase, Proposal, Put, Round, Seen, Silent, adopted, begin, step
-from skyhold.consensus.register import Change, Versioned
+from skyhold.consensus.register import RegisterChange, Versioned
 from skyhold.consensus.runtime import Mailbox, Runtime
 from skyhold.consensus.voter import Answer, VoterClient
 from skyhold.errors import SkyholdError
@@ -91,7 +91,7 @@ class Slot:
     busy: set[str] = field(default_factory=set)
     counter: int = 0
     following: Ballot | None = None
-    decided: Change | None = None
+    decided: RegisterChange | None = None
     round_s: float = 0.0
     turn: int = 0
     rival: bool = False

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint_key, read_checkpoint
-from skyhold.consensus.register import Change, Registers
+from skyhold.consensus.register import RegisterChange, Registers
 from skyhold.errors import Corrupt, PermissionDenied, SkyholdError
 
-# Objects by (term, version), each with the buckets that list it.
+# Objects by (epoch, version), each with the buckets that list it.
 _Listing = dict[tuple[int, int], dict[str, list[Bucket]]]
 
 
@@ -36,9 +36,9 @@ class Recovery:
     damaged: list[DamagedCheckpoint] = field(default_factory=list)
 
     @property
-    def term(self) -> int:
-        """The greatest term among the checkpoints; 0 where there are none."""
-        return max((checkpoint.term for checkpoint in self.checkpoints.values()), default=0)
+    def epoch(self) -> int:
+        """The greatest epoch among the checkpoints; 0 where there are none."""
+        return max((checkpoint.epoch for checkpoint in self.checkpoints.values()), default=0)
 
 
 def recover_registers(buckets: Sequence[Bucket], keys: FrameKeys, name_key: bytes) -> Recovery:
@@ -57,8 +57,8 @@ def recover_registers(buckets: Sequence[Bucket], keys: FrameKeys, name_key: byte
                 recovery.failed[bucket.name] = listed
                 continue
             recovery.answered.append(bucket.name)
-            for object_key, (folder, term, version) in listed.items():
-                changes = folders.setdefault(folder, {}).setdefault((term, version), {})
+            for object_key, (folder, epoch, version) in listed.items():
+                changes = folders.setdefault(folder, {}).setdefault((epoch, version), {})
                 changes.setdefault(object_key, []).append(bucket)
     for folder in sorted(folders):
         checkpoint = _newest(folders[folder], recovery, keys, name_key)
@@ -70,7 +70,7 @@ def recover_registers(buckets: Sequence[Bucket], keys: FrameKeys, name_key: byte
 def restore(checkpoints: Mapping[str, Checkpoint], registers: Registers) -> None:
     """Create the recovered registers in a fresh engine, each at the version that it had reached."""
     for key in sorted(checkpoints):
-        registers.restore(key, [Change(checkpoints[key].value, None)])
+        registers.restore(key, [RegisterChange(checkpoints[key].value, None)])
 
 
 def _list(bucket: Bucket) -> dict[str, tuple[str, int, int]] | SkyholdError:
@@ -93,7 +93,7 @@ def _newest(listing: _Listing, recovery: Recovery, keys: FrameKeys, name_key: by
         if any(checkpoint.value != found[0].value for checkpoint in found):
             machines = ", ".join(sorted({checkpoint.machine for checkpoint in found}))
             raise Corrupt(
-                f"Change {change[1]} of register {found[0].key} in term {change[0]} was written twice with different "
+                f"Change {change[1]} of register {found[0].key} in epoch {change[0]} was written twice with different "
                 f"data (by {machines}): two machines worked with one state folder",
                 code="checkpoints_fork",
                 hint="Keep the buckets as they are and ask for help: neither history may be dropped unseen",

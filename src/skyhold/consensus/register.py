@@ -47,7 +47,7 @@ class Versioned:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RegisterChange:
     """One change of a register: the value that it set, and the id of its operation (None: a seal, or not known)."""
 
     value: Versioned
@@ -149,7 +149,7 @@ class Registers(ABC):
         """
 
     @abstractmethod
-    def changes(self, key: str) -> Sequence[Change]:
+    def changes(self, key: str) -> Sequence[RegisterChange]:
         """The kept changes, oldest first; the last holds the newest value. Empty where the register was never created.
 
         This is all that an engine knows of a register, so that `restore` can carry it to another.
@@ -169,7 +169,7 @@ class Registers(ABC):
         """
 
     @abstractmethod
-    def restore(self, key: str, changes: Sequence[Change]) -> None:
+    def restore(self, key: str, changes: Sequence[RegisterChange]) -> None:
         """Create a register as it was elsewhere (another engine or epoch, or a checkpoint): with the last of its
         changes, oldest first and without a gap.
 
@@ -177,7 +177,7 @@ class Registers(ABC):
         `register_changed` if it has another, and `InvalidInput` code `changes_malformed` for a gap or for none.
         """
 
-    def salvaged(self, key: str) -> Sequence[Change] | None:  # noqa: ARG002 - of most engines nothing can be salvaged
+    def salvaged(self, key: str) -> Sequence[RegisterChange] | None:  # noqa: ARG002 - of most engines nothing can be salvaged
         """The changes that a register goes on from in the next epoch, which a recovery has retired from this one, since
         it was damaged; None where it was not. Engines that do not keep a register at several places know none."""
         return None
@@ -216,7 +216,7 @@ def check_change(key: str, expected_version: int, data: bytes, operation_id: str
     check_data(key, data)
 
 
-def check_changes(key: str, changes: Sequence[Change]) -> None:
+def check_changes(key: str, changes: Sequence[RegisterChange]) -> None:
     """Raise `InvalidInput` unless the arguments of `restore` are well formed."""
     check_register_key(key)
     versions = [change.value.version for change in changes]

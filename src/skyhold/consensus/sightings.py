@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from skyhold.consensus.acceptor import Ballot
-from skyhold.consensus.carrying import CONFIG
+from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.operation import Kept, newest, version_of
 from skyhold.consensus.sqlite import use_write_ahead_log
 from skyhold.consensus.sqlite_errors import translated

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from skyhold.consensus.carrying import CONFIG
+from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.register import (
     CHANGES_KEPT,
-    Change,
+    RegisterChange,
     Registers,
     Resync,
     Versioned,
@@ -124,11 +124,11 @@ class SqliteRegisters(Registers):
             time.sleep(min(interval_s, remaining_s))
             interval_s = min(2 * interval_s, WATCH_INTERVAL_S_MAX)
 
-    def changes(self, key: str) -> Sequence[Change]:
+    def changes(self, key: str) -> Sequence[RegisterChange]:
         check_register_key(key)
         with self._open() as connection:
             rows = connection.execute(_CHANGES, (key,)).fetchall()
-        return [Change(Versioned(*row[:3]), row[3]) for row in rows]
+        return [RegisterChange(Versioned(*row[:3]), row[3]) for row in rows]
 
     def list(self, prefix: str = "") -> list[str]:
         with self._open() as connection:
@@ -147,7 +147,7 @@ class SqliteRegisters(Registers):
             data = current.data if current else b""
             return _append(connection, key, Versioned(expected_version + 1, data, bytes(next_configuration)), None)
 
-    def restore(self, key: str, changes: Sequence[Change]) -> None:
+    def restore(self, key: str, changes: Sequence[RegisterChange]) -> None:
         check_changes(key, changes)
         with self._transaction() as connection:
             current = _value(connection.execute(_NEWEST, (key,)).fetchone())

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 
-from skyhold.consensus.carrying import Succession
 from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.migration import Succession
 from skyhold.consensus.register import Known, Registers, Versioned
 
 

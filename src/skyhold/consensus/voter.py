@@ -22,7 +22,7 @@ from skyhold.consensus.acceptor_object import (
 from skyhold.consensus.no_majority import acceptor_damaged, acceptor_gone, acceptor_retired, went_back
 from skyhold.consensus.operation import Kept, newest
 from skyhold.consensus.paxos import Get, Lost, Put, Refused, Seen, Silent
-from skyhold.consensus.register import Change
+from skyhold.consensus.register import RegisterChange
 from skyhold.consensus.runtime import Mailbox, Runtime
 from skyhold.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, PermissionDenied, SkyholdError
 
@@ -89,7 +89,7 @@ class VoterClient:
         """What the acceptor of a register holds."""
         return self._get(key, absence_counts=True)
 
-    def perform(self, key: str, effect: Get | Put[Kept], decided: Change | None) -> Answer:
+    def perform(self, key: str, effect: Get | Put[Kept], decided: RegisterChange | None) -> Answer:
         """Carry out an effect of a round. `decided` is the newest change that is known to be chosen."""
         if isinstance(effect, Get):
             return self._get(key, absence_counts=False)  # the round goes on by a put, which creates the object
@@ -177,7 +177,7 @@ class VoterClient:
         self._runtime.start(task)
         return wait
 
-    def _decided(self, key: str, effect: Put[Kept], decided: Change | None) -> int:
+    def _decided(self, key: str, effect: Put[Kept], decided: RegisterChange | None) -> int:
         """What the object will say to be decided. A promise leaves an old value where it is, which may never have been
         chosen, so only what its own writer knew holds for it. A proposal may be an old one, which is overtaken: only of
         the very change that was chosen it says so."""

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 from skyhold.buckets.location import BucketLocation
 from skyhold.errors import InvalidInput
 from skyhold.registry import given
-from skyhold.registry.opening import named_locations, open_store
 from skyhold.registry.store import Store
 from skyhold.security.keys import KeyEncryptionKey
 from skyhold.storage.policy import Policy
-from skyhold.storage.settings import Settings, load_settings
+from skyhold.store.opening import named_locations, open_store
+from skyhold.store.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from skyhold.registry.recovering import RecoverReport
+    from skyhold.store.recovering import RecoverReport
+    from skyhold.store.register_recovery import RegisterPlan, RegisterReport
 
-__all__ = ["connect", "init", "open", "recover"]
+__all__ = ["connect", "init", "open", "recover", "recover_register"]
 
 
 def init(
@@ -32,7 +33,7 @@ def init(
     """Create a store of these buckets (URLs, folders, or locations). Its registers are in the buckets (`buckets`),
     where every machine that connects may change them, or on this machine (`sqlite`, the default of one that cannot
     vote)."""
-    from skyhold.registry.founding import found_store
+    from skyhold.store.founding import found_store
 
     places = [
         place if isinstance(place, BucketLocation) else given.text(place, "each of the buckets")
@@ -104,9 +105,34 @@ def recover(
 ) -> tuple[Store, RecoverReport]:
     """Recover a store's refs from its buckets to this machine, whose registers were lost or were elsewhere.
     `consent` is called before anything is changed, with the engine that is recovered, and raises to refuse."""
-    from skyhold.registry.recovering import recover_store
+    from skyhold.store.recovering import recover_store
 
     connection, report = recover_store(
         given.text(url, "the URL"), settings or load_settings(), minority=minority, consent=consent
+    )
+    return Store(connection), report
+
+
+def recover_register(
+    url: str,
+    name: str,
+    *,
+    settings: Settings | None = None,
+    empty: bool = False,
+    consent: Callable[[RegisterPlan], None],
+) -> tuple[Store, RegisterReport]:
+    """Recover one register that is damaged or gone at a majority of its voters: that of a repository (by its name, or
+    as `repository/<id>`), of a document, `names` or `config`. `consent` is called with what was found before anything
+    is changed, and raises to refuse. `empty` lets a repository of which nothing is left begin anew."""
+    from skyhold.registry.lost_register import REGISTER_OWNER
+    from skyhold.store import recovering
+
+    connection, report = recovering.recover_register(
+        given.text(url, "the URL"),
+        given.text(name, "the register"),
+        settings or load_settings(),
+        REGISTER_OWNER,
+        empty=empty,
+        consent=consent,
     )
     return Store(connection), report

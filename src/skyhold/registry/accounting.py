@@ -15,14 +15,14 @@ from typing import Final, Literal
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.acceptor_object import ACCEPTOR_BYTES_MAX, decode_acceptor, parse_object_key
-from skyhold.consensus.carrying import CONFIG
 from skyhold.consensus.checkpoint import parse_checkpoint_key
+from skyhold.consensus.migration import CONFIG
 from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
-from skyhold.registry.connection import Connection
 from skyhold.registry.inventory import Inventory
-from skyhold.storage.configuration import decode_configuration
-from skyhold.storage.names import INDEXES, STORE_DOCUMENT, blob_name_of, pack_id_of
+from skyhold.storage.object_keys import INDEXES, STORE_DOCUMENT, blob_name_of, pack_id_of
 from skyhold.storage.survey import Finding
+from skyhold.store.configuration import decode_configuration
+from skyhold.store.connection import Connection
 
 NAMED_MAX: Final = 1_000
 """How many objects of a bucket are named that are none of the store's, or of no use to it; all are counted."""
@@ -159,7 +159,7 @@ def _is_present(connection: Connection, inventory: Inventory, key: str, bucket: 
     place, engine = parse_object_key(key), connection.document.engine
     return (
         place is not None
-        and place[0] == engine.term
+        and place[0] == engine.epoch
         and place[1] in inventory.registers
         and bucket in {name for name, _ in engine.voters}
     )

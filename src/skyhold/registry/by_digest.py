@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
-from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.connection import Connection
 from skyhold.registry.names import check_digest, is_full_id, parse_reference
-from skyhold.registry.session import Session
+from skyhold.registry.repositories import Repositories
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.spaces import space_of, version_space
 from skyhold.registry.version import VersionDocument
 from skyhold.storage.blob_cache import VersionNote, VersionPlace
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.chunks import PackSpace
+from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.policy import Policy
 from skyhold.storage.replicas import Replicas
-from skyhold.storage.version_files import FileEntry, VersionFiles
+from skyhold.storage.version_files import VersionFiles
+from skyhold.store.connection import Connection
+from skyhold.store.session import Session
 
 T = TypeVar("T")
 _ELSEWHERE: Final = (Corrupt, NotFound, Unavailable)
@@ -98,8 +99,8 @@ def _by_refs(
     connection: Connection, name: str, repository_id: str | None, ref: str, ancestor: int, *, keep: bool
 ) -> Iterator[OpenVersion]:
     with connection.session(connection.configuration.policy) as first:
-        catalogue = Catalogue(first.registers, first.blobs)
-        register = catalogue.open(name) if repository_id is None else catalogue.repository(repository_id)
+        repositories = Repositories(first.registers, first.blobs)
+        register = repositories.open(name) if repository_id is None else repositories.repository(repository_id)
         snapshot = register.read()
     policy = Policy.from_json(snapshot.root.policy)
     with connection.session(policy, keep=keep) as session:

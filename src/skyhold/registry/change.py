@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound
-from skyhold.registry.event import Origin, check_length
 from skyhold.registry.following import advance, targeted
 from skyhold.registry.graph import generation_after, is_ancestor
 from skyhold.registry.history import move_in
 from skyhold.registry.names import Ref, RefKind, check_digest, check_new_ref
-from skyhold.registry.record import ANY, RecordUpdate, plan_records
-from skyhold.registry.root import Root, check_gc_epoch
+from skyhold.registry.root import Root
 from skyhold.registry.snapshot import NewVersion, RefState, Snapshot, VersionEntry, sequence_in
 from skyhold.storage.canonical import Json, canonical
+from skyhold.store.event import Origin, check_length
+from skyhold.store.record import ANY, RecordUpdate, plan_records
+from skyhold.store.register_root import check_gc_epoch
 
 ATTACHMENT_BYTES_MAX: Final = 1024 * 1024
 _INLINE_BYTES_MAX: Final = 1024
@@ -75,7 +76,7 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RepositoryChange:
     """What takes effect together, as one event of this origin.
 
     `gc_epoch` is the epoch that was noted before the first look-up of what the versions are made of (format.md, 12);
@@ -105,7 +106,7 @@ class Change:
             )
 
 
-def plan(snapshot: Snapshot, change: Change) -> Snapshot | None:
+def plan(snapshot: Snapshot, change: RepositoryChange) -> Snapshot | None:
     """The state after the change; its new map nodes and attachments are durable. None where nothing would change.
 
     Raises `Conflict` (`gc_epoch_risen`, `policy_changed`, `ref_moved`, `not_fast_forward`), `AlreadyExists`
@@ -125,7 +126,7 @@ def plan(snapshot: Snapshot, change: Change) -> Snapshot | None:
     return snapshot.after(change.origin, what, entries) if what else None
 
 
-def check(snapshot: Snapshot, change: Change) -> None:
+def check(snapshot: Snapshot, change: RepositoryChange) -> None:
     """Raise what `plan` raises, and write nothing: for a change whose versions are not made yet."""
     _check_begun(snapshot.root, change)
     added = _add_versions(snapshot, change, {})
@@ -134,7 +135,7 @@ def check(snapshot: Snapshot, change: Change) -> None:
 
 
 def _move_refs(
-    snapshot: Snapshot, change: Change, added: Mapping[str, VersionEntry], entries: dict[str, object | None]
+    snapshot: Snapshot, change: RepositoryChange, added: Mapping[str, VersionEntry], entries: dict[str, object | None]
 ) -> list[Json]:
     """Enter the refs that move; returns the parts of the event. `previous` is the event of the ref's move before."""
     moves: list[Json] = []
@@ -149,7 +150,7 @@ def _move_refs(
     return moves
 
 
-def _check_begun(root: Root, change: Change) -> None:
+def _check_begun(root: Root, change: RepositoryChange) -> None:
     """Raise where the repository is not any more what the change began with."""
     if root.deleted is not None:
         raise NotFound(
@@ -166,7 +167,9 @@ def _check_begun(root: Root, change: Change) -> None:
         )
 
 
-def _add_versions(snapshot: Snapshot, change: Change, entries: dict[str, object | None]) -> dict[str, VersionEntry]:
+def _add_versions(
+    snapshot: Snapshot, change: RepositoryChange, entries: dict[str, object | None]
+) -> dict[str, VersionEntry]:
     """Enter the versions that are not there yet; a version that is there keeps its layout, unless it is relaid."""
     added: dict[str, VersionEntry] = {}
     sequence = snapshot.root.events + 1
@@ -190,7 +193,7 @@ def _add_versions(snapshot: Snapshot, change: Change, entries: dict[str, object 
 
 
 def _checked(
-    snapshot: Snapshot, change: Change, update: RefUpdate, added: Mapping[str, VersionEntry]
+    snapshot: Snapshot, change: RepositoryChange, update: RefUpdate, added: Mapping[str, VersionEntry]
 ) -> RefState | None:
     """The state of the ref before the update, or the error that refuses it."""
     state = snapshot.ref_state(update.ref)
@@ -244,7 +247,7 @@ def _check_tag(snapshot: Snapshot, update: RefUpdate, state: RefState | None) ->
         )
 
 
-def _check_name_free(snapshot: Snapshot, change: Change, ref: Ref) -> None:
+def _check_name_free(snapshot: Snapshot, change: RepositoryChange, ref: Ref) -> None:
     """A name means one ref: a branch, a tag and an alias never share one."""
     for kind in RefKind:
         if kind is ref.kind:
@@ -265,7 +268,7 @@ def _check_name_free(snapshot: Snapshot, change: Change, ref: Ref) -> None:
 
 
 def _attach(
-    snapshot: Snapshot, change: Change, added: Mapping[str, VersionEntry], entries: dict[str, object | None]
+    snapshot: Snapshot, change: RepositoryChange, added: Mapping[str, VersionEntry], entries: dict[str, object | None]
 ) -> list[Json]:
     """Enter what is attached; returns the parts of the event."""
     next_sequence: dict[str, int] = {}

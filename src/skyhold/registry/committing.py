@@ -11,26 +11,26 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from skyhold.errors import Corrupt, InvalidInput, NotFound
-from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.change import Change, RefUpdate, attachments
-from skyhold.registry.connection import Connection, new_operation_id, pause
-from skyhold.registry.event import PERSON, Origin, event_key
+from skyhold.registry.change import RefUpdate, RepositoryChange, attachments
 from skyhold.registry.names import Ref, RefKind, check_new_ref, is_version_prefix
 from skyhold.registry.reading import open_document, open_version
-from skyhold.registry.record import blobs_of
-from skyhold.registry.session import Session
+from skyhold.registry.repositories import Repositories
 from skyhold.registry.snapshot import NewVersion, Snapshot
-from skyhold.registry.time import now
-from skyhold.registry.version import FileEntry, Lineage, VersionDocument
+from skyhold.registry.version import Lineage, VersionDocument, VersionFile
 from skyhold.storage.canonical import Json
 from skyhold.storage.chunks import PackSpace
-from skyhold.storage.index import write_segments
-from skyhold.storage.names import blob_key, pack_id_of, pack_key
+from skyhold.storage.index_segments import write_segments
+from skyhold.storage.object_keys import blob_key, pack_id_of, pack_key
 from skyhold.storage.pack import PackRef, Place
 from skyhold.storage.progress import Progress
 from skyhold.storage.push import Push, Pushed
 from skyhold.storage.reuse import Reused, ensure_durable, mend_blobs
 from skyhold.storage.version_files import VersionFiles
+from skyhold.store.connection import Connection, new_operation_id, pause
+from skyhold.store.event import PERSON, Origin, event_key
+from skyhold.store.record import blobs_of
+from skyhold.store.session import Session
+from skyhold.store.time import now
 
 REASON_CHARACTERS: Final = 160
 """The most characters of the reason of a push's event, which contains its message: each may take six bytes in JSON."""
@@ -91,7 +91,7 @@ class PushRequest:
         given = ((RefKind.BRANCH, (self.branch,)), (RefKind.TAG, self.tags), (RefKind.ALIAS, self.aliases))
         return [Ref(kind, name) for kind, names in given for name in names]
 
-    def describe(self, files: Iterable[FileEntry], parent: str | None) -> VersionDocument:
+    def describe(self, files: Iterable[VersionFile], parent: str | None) -> VersionDocument:
         """The version of these files."""
         return VersionDocument(
             files=tuple(files),
@@ -106,13 +106,13 @@ class PushRequest:
 
     def change(
         self, parent: Parent, version: str, added: tuple[NewVersion, ...], gc_epoch: int, policy: Json
-    ) -> Change:
+    ) -> RepositoryChange:
         """What the push changes in the repository: its refs go to `version`, which may be `added` by it."""
         branch, *others = self.refs()
         updates = [RefUpdate(ref, version) for ref in others]
         if parent.branch_at != version:
             updates.insert(0, RefUpdate(branch, version, expected=parent.branch_at))
-        return Change(
+        return RepositoryChange(
             Origin(self.author, now(), f"push {self.message}".rstrip()[:REASON_CHARACTERS], self.actor),
             refs=tuple(updates),
             versions=added,
@@ -131,7 +131,7 @@ class Parent(NamedTuple):
 
 class PacksLost(Exception):
     """Packs that a push meant to reuse are not to be had (`packs`; `vanished` are those of them that no bucket holds),
-    or contain other chunks than this machine's catalogue listed, which has been corrected."""
+    or contain other chunks than this machine's chunk index listed, which has been corrected."""
 
     def __init__(self, reused: Reused) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class Commit:
             raise PacksLost(reused)
         durable = pushed.packs_sent.keys() | pushed.packs_reused
         of_class = space.placement_class.hex()
-        write_segments(connection.catalogue, session.blobs, of_class, durable, self.segments)
+        write_segments(connection.chunk_index, session.blobs, of_class, durable, self.segments)
         document = self._document()
         versions: list[NewVersion] = []
         digest = document.digest
@@ -187,10 +187,10 @@ class Commit:
             stored = session.blobs.write("versions", document.encode())
             versions.append(NewVersion(digest, stored, layout, document.parents, document.time))
         change = request.change(self.parent, digest, tuple(versions), self.gc_epoch, policy)
-        catalogue = Catalogue(session.registers, session.blobs)
+        repositories = Repositories(session.registers, session.blobs)
         if not self.snapshot.register_version:
             change = replace(change, origin=replace(change.origin, group=secrets.token_hex(16)))
-            catalogue.create(
+            repositories.create(
                 self.name,
                 self.repository_id,
                 policy=policy,
@@ -198,14 +198,14 @@ class Commit:
                 operation_id=new_operation_id(),
                 pause=pause,
             )
-        register = catalogue.repository(self.repository_id)
+        register = repositories.repository(self.repository_id)
         register.apply(replace(change, relaid=relaid), new_operation_id(), pause=pause)
         return digest
 
     def _reuse(self, packs: Collection[bytes], space: PackSpace) -> Reused:
-        sizes = {pack_key(pack): self.connection.catalogue.size_bytes(pack) for pack in packs}
+        sizes = {pack_key(pack): self.connection.chunk_index.size_bytes(pack) for pack in packs}
         connection = self.connection
-        reused = ensure_durable(space.replicas, connection.checker, connection.catalogue, sizes, self.progress)
+        reused = ensure_durable(space.replicas, connection.checker, connection.chunk_index, sizes, self.progress)
         self.behind.update(reused.behind)
         for bucket, count in sorted(reused.mended.items()):
             self.progress.note(f"Damaged packs in bucket `{bucket}`, written anew: {count}")
@@ -259,11 +259,11 @@ class Commit:
         return mend_blobs(session.store_replicas, self.connection.checker, set(keys))
 
     def _places_agree(self, files: VersionFiles) -> bool:
-        """Whether the places of a layout are those that its packs contain, which are in the catalogue by now."""
+        """Whether the places of a layout are those that its packs contain, which are in the chunk index by now."""
 
         @lru_cache(maxsize=8)
         def contained(pack: PackRef) -> frozenset[Place]:
-            return frozenset(self.connection.catalogue.places(pack))
+            return frozenset(self.connection.chunk_index.places(pack))
 
         chunks = (chunk for file in range(len(files.files)) for chunk in files.chunks(file))
         return all(
@@ -272,7 +272,7 @@ class Commit:
 
     def _document(self) -> VersionDocument:
         files = (
-            FileEntry(file.path, file.size_bytes, {"sha256": file.sha256}, file.executable)
+            VersionFile(file.path, file.size_bytes, {"sha256": file.sha256}, file.executable)
             for file in self.pushed.files
         )
         return self.request.describe(files, self.parent.version)

@@ -6,9 +6,9 @@ import re
 from typing import Final
 
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
-from skyhold.registry.event import Origin
-from skyhold.registry.record import Entries, RecordKind
 from skyhold.storage.canonical import Json
+from skyhold.store.event import Origin
+from skyhold.store.record import Entries, RecordKind
 
 
 def _check(id_: str, value: Json) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from skyhold.codec.row_major import row_major_dtype
 from skyhold.codec.tensors import Tensor
-from skyhold.registry.tensor_change import Change, StoredTensor, compare_values, in_row_major_order
+from skyhold.registry.tensor_change import ContentChange, StoredTensor, compare_values, in_row_major_order
 
 
 class StoredFile(Protocol):
@@ -185,7 +185,7 @@ def _pairs(old: Mapping[_Key, StoredTensor], new: Mapping[_Key, StoredTensor]) -
 
 def _diff_tensor(old: StoredTensor, new: StoredTensor) -> TensorDiff | None:
     kind: Literal["shape", "dtype", "values"] = "values"
-    change: Change | None = Change(None, None)
+    change: ContentChange | None = ContentChange(None, None)
     if old.tensor.shape != new.tensor.shape:
         kind = "shape"
     elif row_major_dtype(old.tensor.dtype) != row_major_dtype(new.tensor.dtype):

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from skyhold.errors import Conflict, InvalidInput, NotFound
-from skyhold.registry.map import Map
 from skyhold.registry.names import Ref, check_digest
-from skyhold.registry.record import Entries, RecordKind, RecordUpdate, overlay, record_at, records_of, set_record
 from skyhold.storage.canonical import Json, malformed
+from skyhold.store.map import Map
+from skyhold.store.record import Entries, RecordKind, RecordUpdate, overlay, record_at, records_of, set_record
 
 Mode = Literal["follow", "hold"]
 FOLLOW_MODES: Final = ("follow", "hold")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from skyhold.errors import InvalidInput
-from skyhold.registry.time import check_time
 from skyhold.storage.canonical import INTEGER_MAX, NESTING_MAX, Json, check_value
+from skyhold.store.time import check_time
 
 NAME_CHARACTERS_MAX: Final = 1024
 """Of every name and reference; what is kept has bounds of its own."""

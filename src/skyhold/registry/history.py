@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from skyhold.errors import InvalidInput
-from skyhold.registry.document import Document
-from skyhold.registry.event import Event, EventLog
-from skyhold.registry.name_table import Names
 from skyhold.registry.names import Ref
-from skyhold.registry.record import UNRECORDED, hash_of
+from skyhold.registry.repository_names import RepositoryNames
 from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.canonical import Json, is_counter, malformed
+from skyhold.store.document import Document
+from skyhold.store.event import Event, EventLog
+from skyhold.store.record import UNRECORDED, hash_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _verify(log: EventLog) -> int:
     return log.count
 
 
-def verify_names(names: Names) -> int:
+def verify_names(names: RepositoryNames) -> int:
     """As `verify_history`, of the register of names."""
     made: dict[str, tuple[int, object]] = {}
     for event in names.log.verified():

@@ -11,29 +11,29 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from skyhold.buckets.bucket import Bucket
-from skyhold.consensus.carrying import CONFIG, NAMES
+from skyhold.consensus.migration import CONFIG, NAMES
 from skyhold.consensus.no_majority import register_lost
 from skyhold.consensus.parallel import at_once
 from skyhold.errors import SkyholdError
-from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.checkpoints import newest_checkpoints
-from skyhold.registry.configuration_log import ConfigurationLog
-from skyhold.registry.connection import Connection
-from skyhold.registry.damage import UnreadRepository, read_each
-from skyhold.registry.document import document_key, read_document
 from skyhold.registry.following import left_behind
 from skyhold.registry.graph import generation_after
 from skyhold.registry.history import verify_document, verify_history, verify_names
-from skyhold.registry.map import Map
 from skyhold.registry.reading import open_version
-from skyhold.registry.record import blobs_of
+from skyhold.registry.repositories import Repositories
 from skyhold.registry.root import register_key
-from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import VersionDocument
-from skyhold.storage.index import learn_segments
-from skyhold.storage.names import INDEXES, blob_key, blob_name_of, pack_key
+from skyhold.storage.index_segments import learn_segments
+from skyhold.storage.object_keys import INDEXES, blob_key, blob_name_of, pack_key
 from skyhold.storage.policy import Policy, allowed
+from skyhold.store.checkpoints import newest_checkpoints
+from skyhold.store.configuration_log import ConfigurationLog
+from skyhold.store.connection import Connection
+from skyhold.store.document import document_key, read_document
+from skyhold.store.map import Map
+from skyhold.store.record import blobs_of
+from skyhold.store.session import Session
+from skyhold.store.unread import UnreadRepository, read_each
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +118,9 @@ def take_inventory(connection: Connection, session: Session, repository: str | N
 
     The newest checkpoint of each register is expected in every bucket, and so is every index segment.
     """
-    catalogue = Catalogue(session.registers, session.blobs)
+    repositories = Repositories(session.registers, session.blobs)
     everywhere = frozenset(location.name for location in connection.configuration.locations)
-    names = catalogue.read()
+    names = repositories.read()
     if repository is not None:
         listed = [(repository, names.resolve(repository))]
     else:
@@ -137,7 +137,7 @@ def take_inventory(connection: Connection, session: Session, repository: str | N
         log.verify(read)
     expected |= dict.fromkeys(own.blobs, everywhere)
     expected |= {blob_key("tombstones", name): everywhere for name in names.tombstones}
-    found, unread = read_each(listed, partial(_repository, catalogue, session), "inventory")
+    found, unread = read_each(listed, partial(_repository, repositories, session), "inventory")
     for taken in found:
         places = frozenset(bucket.name for bucket in allowed(taken.policy, connection.configuration.locations))
         for key in taken.blobs:
@@ -168,9 +168,9 @@ def take_inventory(connection: Connection, session: Session, repository: str | N
     )
 
 
-def _repository(catalogue: Catalogue, session: Session, name: str, repository_id: str) -> RepositoryInventory:
+def _repository(repositories: Repositories, session: Session, name: str, repository_id: str) -> RepositoryInventory:
     taking = _Taking(name)
-    snapshot = catalogue.repository(repository_id).read()
+    snapshot = repositories.repository(repository_id).read()
     policy = Policy.from_json(snapshot.root.policy)
     with taking.naming(f"Not all of {name} can be read"):
         taking.take_map(snapshot.map)
@@ -285,8 +285,8 @@ def _segments_in_force(connection: Connection, session: Session) -> set[str]:
     if any(keys != found for keys in listed):
         for of_class in sorted({key.split("/")[1] for key in found}):
             with suppress(SkyholdError):
-                learn_segments(connection.catalogue, session.blobs, session.store_replicas, of_class)
-    replaced = connection.catalogue.replaced_segments()
+                learn_segments(connection.chunk_index, session.blobs, session.store_replicas, of_class)
+    replaced = connection.chunk_index.replaced_segments()
     return {key for key in found if blob_name_of(key) not in replaced}
 
 

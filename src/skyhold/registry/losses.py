@@ -10,10 +10,10 @@ from skyhold.errors import SkyholdError
 from skyhold.registry.inventory import Inventory
 from skyhold.registry.names import RefKind
 from skyhold.registry.reading import open_version
-from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot, VersionEntry
-from skyhold.storage.names import blob_key, pack_key
+from skyhold.storage.object_keys import blob_key, pack_key
 from skyhold.storage.version_files import VersionFiles
+from skyhold.store.session import Session
 
 What = Literal["files", "layout", "tensors", "document", "attachment"]
 

@@ -12,15 +12,14 @@ from enum import StrEnum
 from typing import Final
 
 from skyhold.errors import InvalidInput
+from skyhold.store.ids import WORD
 
 ANCESTOR_MAX: Final = 10**6
 REF_BYTES_MAX: Final = 128
-_WORD: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_]|[.-](?=[A-Za-z0-9_-])){0,95}"
-_REPOSITORY_NAME: Final = re.compile(rf"{_WORD}/{_WORD}")
-_BRANCH_NAME: Final = re.compile(rf"{_WORD}(?:/{_WORD})*")
+_REPOSITORY_NAME: Final = re.compile(rf"{WORD}/{WORD}")
+_BRANCH_NAME: Final = re.compile(rf"{WORD}(?:/{WORD})*")
 _TAG_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_+]|[.-](?=[A-Za-z0-9_+-])){0,95}")
-_ONE_WORD: Final = re.compile(_WORD)
-_ID: Final = re.compile(r"[0-9a-f]{32}")
+_ONE_WORD: Final = re.compile(WORD)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _FULL_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ID_PREFIX: Final = re.compile(r"[0-9a-f]{4,64}")
@@ -158,11 +157,6 @@ def is_full_id(text: str) -> bool:
     return _FULL_ID.fullmatch(text) is not None
 
 
-def is_word(text: str) -> bool:
-    """Whether a text is one word of letters, digits, `_`, `-` and single dots inside, of at most 96 characters."""
-    return _ONE_WORD.fullmatch(text) is not None
-
-
 def is_version_prefix(text: str) -> bool:
     """Whether this is a digest (64 hex), a public id (40), or at least 4 hex characters at its beginning."""
     return _ID_PREFIX.fullmatch(text) is not None
@@ -178,13 +172,6 @@ def check_repository_name(name: str) -> str:
             name=name,
         )
     return name
-
-
-def check_id(id_: str) -> str:
-    """Return the id of a repository, document or deployment, or raise `InvalidInput` unless it is 32 hex characters."""
-    if _ID.fullmatch(id_) is None:
-        raise InvalidInput(f"Expected an id of 32 hex characters but got {id_!r}", code="invalid_id")
-    return id_
 
 
 def check_digest(digest: str, what: str = "a version") -> str:

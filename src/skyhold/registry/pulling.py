@@ -14,17 +14,17 @@ from skyhold.errors import Corrupt, NotFound
 from skyhold.registry.by_digest import OpenVersion
 from skyhold.registry.graph import first_parents
 from skyhold.registry.reading import open_document
-from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.views import PullResult
 from skyhold.storage.chunks import ChunkReader, PackSpace
-from skyhold.storage.own_places import STORE_DOCUMENT_REASON, is_store_json
+from skyhold.storage.object_keys import STORE_DOCUMENT_BYTES_MAX
+from skyhold.storage.own_places import STORE_DOCUMENT_REASON, is_store_document, is_store_json
 from skyhold.storage.progress import Progress
 from skyhold.storage.pull import pull_files
 from skyhold.storage.standing import Stored
-from skyhold.storage.store_document import DOCUMENT_BYTES_MAX, is_store_document
 from skyhold.storage.unsafe_names import unsafe_name
 from skyhold.storage.version_files import StoredFile, VersionFiles
+from skyhold.store.session import Session
 
 VERSIONS_MAX: Final = 1000
 ANCESTORS_FIRST: Final = 100
@@ -143,7 +143,7 @@ def _own_document(pulling: Pulling, index: int) -> str | None:
     if not is_store_json(entry.path):
         return None
     stored = StoredFile(pulling.version, index, ChunkReader(pulling.space))
-    begun = stored.read(0, min(entry.size_bytes, DOCUMENT_BYTES_MAX))
+    begun = stored.read(0, min(entry.size_bytes, STORE_DOCUMENT_BYTES_MAX))
     return STORE_DOCUMENT_REASON if is_store_document(bytes(begun)) else None
 
 

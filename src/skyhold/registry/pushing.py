@@ -9,31 +9,31 @@ from typing import Final
 
 from skyhold.consensus.register import MEMBERSHIP_CHANGED
 from skyhold.errors import AlreadyExists, Conflict, Corrupt, NotFound, Unavailable
-from skyhold.registry.catalogue import Catalogue
 from skyhold.registry.change import check
 from skyhold.registry.committing import PENDING, Commit, PacksLost, Parent, PushRequest, same_content
-from skyhold.registry.connection import Connection
-from skyhold.registry.name_table import Names
 from skyhold.registry.names import Ref, RefKind, check_new_ref
-from skyhold.registry.reading import CatalogueSession, open_document, open_version
+from skyhold.registry.reading import RepositoriesSession, open_document, open_version
 from skyhold.registry.refs import read_root
+from skyhold.registry.repositories import Repositories
+from skyhold.registry.repository_names import RepositoryNames
 from skyhold.registry.root import Root
-from skyhold.registry.session import Session
 from skyhold.registry.snapshot import NewVersion, Snapshot
 from skyhold.registry.spaces import pack_space
-from skyhold.registry.version import FileEntry, VersionDocument
+from skyhold.registry.version import VersionDocument, VersionFile
 from skyhold.registry.views import PushResult
 from skyhold.storage.bases import DeltaBases
 from skyhold.storage.canonical import Json, decode
 from skyhold.storage.chunks import ChunkReader, PackSpace
-from skyhold.storage.index import learn_segments
+from skyhold.storage.index_segments import learn_segments
 from skyhold.storage.policy import Policy, allowed, placement_class
 from skyhold.storage.progress import Progress
 from skyhold.storage.push import Push, PushOptions
 from skyhold.storage.resume import resume
 from skyhold.storage.source import Source, find_source, sha256_of
-from skyhold.storage.state import cache_folder
 from skyhold.storage.version_files import VersionFiles
+from skyhold.store.connection import Connection
+from skyhold.store.session import Session
+from skyhold.store.state import cache_folder
 
 __all__ = ["PushRequest", "push_version"]
 
@@ -66,7 +66,7 @@ def push_version(
             if error.code not in {"gc_epoch_risen", "policy_changed", MEMBERSHIP_CHANGED} or attempt == ATTEMPTS_MAX:
                 raise
         except PacksLost as error:
-            connection.catalogue.forget(error.vanished)
+            connection.chunk_index.forget(error.vanished)
             if error.packs:
                 progress.note(f"No bucket gives {len(error.packs)} of the packs intact; what lies in them is sent anew")
             lost.update(error.packs)  # delta bases are found by layouts, and may still open from the cache
@@ -105,7 +105,7 @@ class _Attempt:
         version, root = self._root()
         policy = Policy.from_json(root.policy)
         with connection.session(policy) as session:
-            names = Catalogue(session.registers, session.blobs).read()
+            names = Repositories(session.registers, session.blobs).read()
             connection.check_writable()
             snapshot = Snapshot(root, version, session.blobs)
             if not version:
@@ -115,9 +115,9 @@ class _Attempt:
             space = pack_space(connection, policy, session)
             segments: frozenset[str] = frozenset()
             if not request.dry_run:
-                resume(space, connection.catalogue)
+                resume(space, connection.chunk_index)
                 of_class = space.placement_class.hex()
-                segments = learn_segments(connection.catalogue, session.blobs, space.replicas, of_class)
+                segments = learn_segments(connection.chunk_index, session.blobs, space.replicas, of_class)
             bases = DeltaBases(
                 list(self._base_versions(session, snapshot, parent.version)),
                 space.placement_class.hex(),
@@ -127,7 +127,7 @@ class _Attempt:
             try:
                 with Push(
                     space,
-                    connection.catalogue,
+                    connection.chunk_index,
                     bases,
                     self._options(policy),
                     self._progress,
@@ -151,8 +151,8 @@ class _Attempt:
         try:
             return read_root(self._connection.registers, self._id)
         except NotFound:
-            with CatalogueSession(self._connection) as (catalogue, _):
-                absent = catalogue.absent(self._id)
+            with RepositoriesSession(self._connection) as (repositories, _):
+                absent = repositories.absent(self._id)
             if not (self._request.create and isinstance(absent, NotFound)):
                 raise absent from None
             policy = self._connection.configuration.policy.to_json()
@@ -179,7 +179,7 @@ class _Attempt:
         """Refuse what the repository would refuse at the end, before anything is sent."""
         request = self._request
         files = [
-            FileEntry(file.path, file.size_bytes, {"sha256": PENDING}, file.executable) for file in self._source.files
+            VersionFile(file.path, file.size_bytes, {"sha256": PENDING}, file.executable) for file in self._source.files
         ]
         document = request.describe(files, parent.version)
         document.encode()  # which bounds its size
@@ -209,7 +209,7 @@ class _Attempt:
             return options
         return PushOptions(memory_bytes, settings.push_threads, policy.delta, self._request.dry_run)
 
-    def _dead(self, session: Session, names: Names) -> frozenset[bytes]:
+    def _dead(self, session: Session, names: RepositoryNames) -> frozenset[bytes]:
         """Packs that a gc may delete, or that are lost: never to be reused, whoever still knows of them."""
         dead = set(self._lost)
         for name in names.tombstones:
@@ -230,9 +230,9 @@ class _Attempt:
                 self._progress.note(f"Nothing is stored as a difference to version {parent[:10]}: {error.message}")
             else:
                 found.append(version)
-        catalogue = Catalogue(session.registers, session.blobs)
+        repositories = Repositories(session.registers, session.blobs)
         for repository_id, digest in self._request.bases:
-            found.append(open_version(session, catalogue.repository(repository_id).read(), digest)[1])
+            found.append(open_version(session, repositories.repository(repository_id).read(), digest)[1])
         return found
 
     def _commit(

@@ -15,8 +15,6 @@ from skyhold.consensus.parallel import at_once
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.registry import given
 from skyhold.registry.by_digest import OpenVersion, place_of, with_version
-from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.connection import Connection
 from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
 from skyhold.registry.names import parse_reference
@@ -29,17 +27,19 @@ from skyhold.registry.reading import (
 )
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.reporting import After, events_of_repository, place_in_log, views_of
+from skyhold.registry.repositories import Repositories
 from skyhold.registry.root import register_key
-from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.spaces import version_space
 from skyhold.registry.views import EventView, LogEntry, MoveView, PullResult, RefView, Version, move_view
-from skyhold.registry.watching import ResyncNeeded, watch_events
 from skyhold.storage.blob_cache import VersionPlace
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.version_files import StoredFile
+from skyhold.store.connection import Connection
+from skyhold.store.session import Session
+from skyhold.store.watching import ResyncNeeded, watch_events
 
 if TYPE_CHECKING:
     from skyhold.registry.diff import DiffSide, VersionDiff
@@ -270,7 +270,7 @@ class RepositoryReader:
     def _register(self, session: Session) -> RepositoryRegister:
         if self._unresolved is not None:
             raise self._unresolved
-        return Catalogue(session.registers, session.blobs).repository(self.id)
+        return Repositories(session.registers, session.blobs).repository(self.id)
 
     def _with_version(
         self,

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Final
 
 from skyhold.errors import Corrupt, NotFound
-from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.connection import Connection
 from skyhold.registry.names import Ref, parse_reference, refs_called
-from skyhold.registry.session import Session
+from skyhold.registry.repositories import Repositories
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import VersionDocument
 from skyhold.storage.chunks import ChunkReader, PackSpace
-from skyhold.storage.version_files import FileEntry, StoredFile, VersionFiles
+from skyhold.storage.file_entry import FileEntry
+from skyhold.storage.version_files import StoredFile, VersionFiles
+from skyhold.store.connection import Connection
+from skyhold.store.session import Session
 
 MODEL_CARD: Final = "README.md"
 MODEL_CARD_BYTES_MAX: Final = 1 << 20
@@ -67,20 +68,20 @@ def read_model_card(version: VersionFiles, space: PackSpace) -> str | None:
 def resolve_base(connection: Connection, reference: str) -> tuple[str, str]:
     """Repository id and version's digest of `team/name@ref`. Raises `NotFound`."""
     parsed = parse_reference(reference)
-    with CatalogueSession(connection) as (catalogue, _):
-        register = catalogue.open(parsed.repository)
+    with RepositoriesSession(connection) as (repositories, _):
+        register = repositories.open(parsed.repository)
         return register.repository_id, register.read().resolve(parsed.ref or "main", parsed.ancestor)
 
 
-class CatalogueSession:
-    """The catalogue of a store, and the session in which it is read or changed, for one block."""
+class RepositoriesSession:
+    """The directory of a store, and the session in which it is read or changed, for one block."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def __enter__(self) -> tuple[Catalogue, Session]:
+    def __enter__(self) -> tuple[Repositories, Session]:
         self._session = self._connection.session(self._connection.configuration.policy)
-        return Catalogue(self._session.registers, self._session.blobs), self._session
+        return Repositories(self._session.registers, self._session.blobs), self._session
 
     def __exit__(self, *_exc: object) -> None:
         self._session.close()

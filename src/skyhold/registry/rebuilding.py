@@ -8,19 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
-from skyhold.registry.connection import Connection
 from skyhold.registry.inventory import Inventory
 from skyhold.registry.reading import open_version
-from skyhold.registry.session import Session
 from skyhold.registry.spaces import bucket_space
 from skyhold.storage.cache import CacheFolder, PackCache
 from skyhold.storage.chunks import ChunkReader
-from skyhold.storage.index import listed_places
-from skyhold.storage.names import PACKS, pack_id_of, pack_key
-from skyhold.storage.pack import TRAILER_BYTES, PackRef, Place, footer_span, read_footer
-from skyhold.storage.pack import Session as PackSession
+from skyhold.storage.index_segments import listed_places
+from skyhold.storage.object_keys import PACKS, pack_id_of, pack_key
+from skyhold.storage.pack import TRAILER_BYTES, PackRef, PackSession, Place, footer_span, read_footer
 from skyhold.storage.rebuild import ChunkSources, LostPack, check_places, find_sources, rebuild_pack
 from skyhold.storage.replicas import Replicas
+from skyhold.store.connection import Connection
+from skyhold.store.session import Session
 from skyhold.units import Buffer
 
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from skyhold.consensus.register import Registers
 from skyhold.errors import AlreadyExists, Conflict, NotFound, SkyholdError
-from skyhold.registry.change import Change, plan
-from skyhold.registry.event import Origin
+from skyhold.registry.change import RepositoryChange, plan
 from skyhold.registry.following import wanted
 from skyhold.registry.root import Root, register_key
 from skyhold.registry.snapshot import Snapshot
-from skyhold.registry.transaction import Pause, Transactions, no_pause
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import Json
+from skyhold.store.event import Origin
+from skyhold.store.transaction import Pause, Transactions, no_pause
 
 
 class RepositoryRegister:
@@ -36,7 +36,7 @@ class RepositoryRegister:
         self._transactions = Transactions(registers, self.key, f"Repository {repository_id}", self.read, self._snapshot)
 
     def create(self, *, policy: Json, gc_epoch: int, origin: Origin, operation_id: str) -> Snapshot:
-        """Create the register. Its key must be entered in `names` before (see `Catalogue.create`).
+        """Create the register. Its key must be entered in `names` before (see `Repositories.create`).
 
         Raises `AlreadyExists` code `repository_exists`.
         """
@@ -60,7 +60,7 @@ class RepositoryRegister:
             raise self._absent(self.repository_id) from None
         return Snapshot(root, version, self._blobs)
 
-    def apply(self, change: Change, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
+    def apply(self, change: RepositoryChange, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
         """Make the change, all of it or nothing; returns the state after it.
 
         A change that met another one, which moved other refs, is planned again on the newer state. Raises what `plan`

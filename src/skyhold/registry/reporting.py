@@ -12,23 +12,24 @@ from functools import partial
 from itertools import takewhile
 from typing import Final
 
-from skyhold.consensus.carrying import CONFIG, NAMES
+from skyhold.consensus.migration import CONFIG, NAMES
 from skyhold.consensus.no_majority import register_lost
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry import given
-from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.configuration_log import ConfigurationEvents, ConfigurationLog
-from skyhold.registry.connection import Connection
-from skyhold.registry.damage import UnreadRepository, read_each
-from skyhold.registry.document import document_key, read_document
-from skyhold.registry.event import Event
-from skyhold.registry.name_table import Names
+from skyhold.registry.repositories import Repositories
+from skyhold.registry.repository_names import RepositoryNames
 from skyhold.registry.root import register_key
-from skyhold.registry.session import Session
 from skyhold.registry.snapshot import Snapshot
-from skyhold.registry.time import format_time, parse_time
 from skyhold.registry.views import EventView
-from skyhold.registry.watching import (
+from skyhold.store.configuration import decode_configuration
+from skyhold.store.configuration_log import ConfigurationEvents, ConfigurationLog
+from skyhold.store.connection import Connection
+from skyhold.store.document import document_key, read_document
+from skyhold.store.event import Event
+from skyhold.store.session import Session
+from skyhold.store.time import format_time, parse_time
+from skyhold.store.unread import UnreadRepository, read_each
+from skyhold.store.watching import (
     Log,
     Logged,
     Place,
@@ -38,7 +39,6 @@ from skyhold.registry.watching import (
     watch_events,
     watch_registers,
 )
-from skyhold.storage.configuration import decode_configuration
 
 After = EventView | Sequence[object] | int | None
 """After what a watch continues: an event, sequence and chain of one, or its sequence alone; None: from now on."""
@@ -69,7 +69,7 @@ def events_of_repository(snapshot: Snapshot, name: str, since: str | None = None
 def events_of_store(connection: Connection, session: Session, since: str | None = None) -> Iterator[EventView]:
     """The events of all registers of the store, newest first by the clocks of the writers; those of one register in
     their order. What cannot be read is left out, and named by `connection.unread` at the end."""
-    names = Catalogue(session.registers, session.blobs).read()
+    names = Repositories(session.registers, session.blobs).read()
     registers = [(CONFIG, CONFIG), *((name, key) for key, name in registers_of(names).items())]
     found, connection.unread = read_each(registers, lambda name, key: (name, key, _state(session, key).log), "events")
     found.append((NAMES, NAMES, names.log))
@@ -84,7 +84,7 @@ def events_of_store(connection: Connection, session: Session, since: str | None 
     return _since(heapq.merge(*(_until(events_of(*register), since) for register in found)), since)
 
 
-def registers_of(names: Names) -> dict[str, str]:
+def registers_of(names: RepositoryNames) -> dict[str, str]:
     """The names of all repositories and documents, also deleted ones, by the keys of their registers."""
     found = {register_key(item.repository_id): item.name for item in names.deleted()}
     found |= {register_key(id_): name for name, id_ in names.repositories()}
@@ -103,7 +103,7 @@ def watch_store(connection: Connection, stop: threading.Event | None = None) -> 
 
     def named() -> dict[str, str]:
         with connection.session(connection.configuration.policy) as session:
-            return registers_of(Catalogue(session.registers, session.blobs).read())
+            return registers_of(Repositories(session.registers, session.blobs).read())
 
     def damaged(key: str, error: SkyholdError) -> None:
         unread = UnreadRepository.of(positions[key].name, key, error)
@@ -169,13 +169,13 @@ def _configured(session: Session) -> _Configured:
 
 
 def _state(session: Session, key: str) -> Logged:
-    catalogue, id_ = Catalogue(session.registers, session.blobs), key.partition("/")[2]
+    repositories, id_ = Repositories(session.registers, session.blobs), key.partition("/")[2]
     if key == CONFIG:
         return _configured(session)
     if key == NAMES:
-        return catalogue.read()
+        return repositories.read()
     if key.startswith("repository/"):
-        return catalogue.repository(id_).read()
+        return repositories.repository(id_).read()
     document = read_document(session.registers, session.blobs, id_)
     if document is None:
         raise register_lost(key)

@@ -9,24 +9,24 @@ from typing import TypeVar
 
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.registry import given
-from skyhold.registry.change import Change, RefUpdate, attachments
-from skyhold.registry.connection import new_operation_id, pause
-from skyhold.registry.event import Origin
+from skyhold.registry.change import RefUpdate, RepositoryChange, attachments
 from skyhold.registry.history import moves_in, ref_history
 from skyhold.registry.names import Ref
 from skyhold.registry.reader import RepositoryReader
 from skyhold.registry.reading import (
-    CatalogueSession,
+    RepositoriesSession,
     find_ref,
     resolve_base,
 )
-from skyhold.registry.record import ANY
 from skyhold.registry.refs import RepositoryRegister
-from skyhold.registry.session import follow_moves
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.views import MoveView, PushResult, move_view
 from skyhold.storage.policy import Policy, check_possible
 from skyhold.storage.progress import Progress, Silence
+from skyhold.store.connection import new_operation_id, pause
+from skyhold.store.event import Origin
+from skyhold.store.record import ANY
+from skyhold.store.session import retry_on_reconfiguration
 
 T = TypeVar("T")
 
@@ -119,8 +119,8 @@ class Repository(RepositoryReader):
         except AlreadyExists as error:
             if error.code != "repository_exists" or not self._create:
                 raise
-        with CatalogueSession(self._connection) as (catalogue, _):  # another push has made it meanwhile
-            self.id = catalogue.read().find(self.name) or self.id
+        with RepositoriesSession(self._connection) as (repositories, _):  # another push has made it meanwhile
+            self.id = repositories.read().find(self.name) or self.id
         return push_version(self._connection, self.id, self.name, request, progress)
 
     def set_refs(
@@ -153,7 +153,7 @@ class Repository(RepositoryReader):
                 if name in musts:
                     must = None if (there := musts[name]) is None else self._resolve(snapshot, there)
                 updates.append(RefUpdate(Ref.parse(name), version, expected=must, force=force))
-            after = register.apply(Change(origin, refs=tuple(updates)), operation_id, pause=pause)
+            after = register.apply(RepositoryChange(origin, refs=tuple(updates)), operation_id, pause=pause)
             if after.register_version == snapshot.register_version:
                 return []
             event = after.log.read(after.root.events)
@@ -202,7 +202,7 @@ class Repository(RepositoryReader):
 
         def attach(register: RepositoryRegister, snapshot: Snapshot) -> None:
             found = tuple(attachments(self._resolve(snapshot, reference), measured, texts))
-            register.apply(Change(origin, attachments=found), operation_id, pause=pause)
+            register.apply(RepositoryChange(origin, attachments=found), operation_id, pause=pause)
 
         self._change(attach)
 
@@ -211,7 +211,7 @@ class Repository(RepositoryReader):
             with self._reading() as (session, snapshot):
                 return change(self._register(session), snapshot)
 
-        return follow_moves(once)
+        return retry_on_reconfiguration(once)
 
     def _author(self, author: str | None) -> str:
         return given.text(author, "the author") if author is not None else self._connection.author

@@ -15,19 +15,19 @@ from typing import Final
 from blake3 import blake3
 
 from skyhold.errors import Corrupt, SkyholdError
-from skyhold.registry.connection import Connection
 from skyhold.registry.inventory import Inventory, RepositoryInventory
 from skyhold.registry.reading import open_version
-from skyhold.registry.session import Session
 from skyhold.registry.spaces import bucket_space
 from skyhold.storage.chunks import ChunkReader, PackSpace
-from skyhold.storage.loads import LOAD_BYTES
-from skyhold.storage.names import blob_key, pack_key
+from skyhold.storage.fetch_plan import LOAD_BYTES
+from skyhold.storage.object_keys import blob_key, pack_key
 from skyhold.storage.pack import PackRef
 from skyhold.storage.pack_copies import PackCopies
 from skyhold.storage.progress import Progress
 from skyhold.storage.survey import Finding
 from skyhold.storage.version_files import ChunkAt, VersionFiles
+from skyhold.store.connection import Connection
+from skyhold.store.session import Session
 
 FAULTS_NAMED_MAX: Final = 3
 """How many files of a version are named that are wrong; a version may have many."""

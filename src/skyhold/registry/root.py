@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from skyhold.errors import Conflict, InvalidInput, QuotaExceeded
-from skyhold.registry.event import first_chain, is_chain
-from skyhold.registry.names import check_id
-from skyhold.storage.canonical import INTEGER_MAX, Json, canonical, decode, is_counter, malformed
+from skyhold.errors import QuotaExceeded
+from skyhold.storage.canonical import Json, canonical, decode, is_counter, malformed
+from skyhold.store.event import first_chain, is_chain
+from skyhold.store.ids import check_id
+from skyhold.store.register_root import ROOT_BYTES_MAX, check_counters
 from skyhold.units import KIB
 
-ROOT_BYTES_MAX: Final = 16 * KIB
 POLICY_BYTES_MAX: Final = 4 * KIB
 _FORMAT: Final = 1
 _EMPTY_MAP: Final[Json] = {"level": 0, "entries": []}
@@ -83,25 +83,6 @@ class Root:
         if len(canonical(policy)) > POLICY_BYTES_MAX:
             malformed(what, "its policy is too long")
         return cls(repository_id, gc_epoch, policy, chain, deleted, events, map_)
-
-
-def check_counters(*counters: int) -> None:
-    """Raise `InvalidInput` code `counter_used_up` for a counter that readers would refuse."""
-    for counter in counters:
-        if not is_counter(counter):
-            raise InvalidInput(f"Expected a counter up to {INTEGER_MAX} but got {counter!r}", code="counter_used_up")
-
-
-def check_gc_epoch(began: int | None, now: int, hint: str) -> None:
-    """Raise `Conflict` code `gc_epoch_risen` where a change began in another epoch of gc (None: it relies on none)."""
-    if began is not None and began != now:
-        raise Conflict(
-            f"Garbage was collected (epoch {now}) since this change began in epoch {began}: "
-            "objects that it relies on may be gone",
-            code="gc_epoch_risen",
-            hint=hint,
-            gc_epoch=now,
-        )
 
 
 def register_key(repository_id: str) -> str:

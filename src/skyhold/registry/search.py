@@ -19,11 +19,11 @@ from fnmatch import fnmatchcase
 from typing import Any, Final, NoReturn
 
 from skyhold.errors import InvalidInput
-from skyhold.registry.catalogue import Catalogue
-from skyhold.registry.damage import UnreadRepository, read_each
 from skyhold.registry.names import Ref, RefKind
+from skyhold.registry.repositories import Repositories
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import VersionDocument
+from skyhold.store.unread import UnreadRepository, read_each
 
 _COMPARISON: Final = re.compile(r"(?P<field>[A-Za-z0-9_./@-]+)(?P<operator>>=|<=|!=|==|=|>|<)(?P<value>.*)", re.DOTALL)
 _TEXT: Final = re.compile(r"(?P<field>[a-z]+):(?P<value>.*)", re.DOTALL)
@@ -133,14 +133,16 @@ def parse_query(text: str) -> Query:
     return Query(tuple(_parse_term(word) for word in words))
 
 
-def search_catalogue(query: Query, catalogue: Catalogue) -> tuple[list[Candidate], tuple[UnreadRepository, ...]]:
+def search_repositories(
+    query: Query, repositories: Repositories
+) -> tuple[list[Candidate], tuple[UnreadRepository, ...]]:
     """The versions of all repositories that match, newest first in each; those whose name rules it out are not read.
     And the repositories that could not be read."""
 
     def matches(name: str, repository_id: str) -> list[Candidate]:
-        return list(search(query, [(name, catalogue.repository(repository_id).read())]))
+        return list(search(query, [(name, repositories.repository(repository_id).read())]))
 
-    listed = [item for item in catalogue.read().repositories() if query.may_match(item[0])]
+    listed = [item for item in repositories.read().repositories() if query.may_match(item[0])]
     found, unread = read_each(listed, matches, "search")
     return [candidate for candidates in found for candidate in candidates], unread
 

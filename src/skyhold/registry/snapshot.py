@@ -11,14 +11,14 @@ from typing import Final, TypeGuard
 
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.registry.deleted_version import version_not_found
-from skyhold.registry.event import Event, EventLog, Origin
 from skyhold.registry.graph import first_parents
-from skyhold.registry.map import Map
 from skyhold.registry.names import Ref, RefKind, is_version_prefix, refs_called
 from skyhold.registry.root import Root, register_key
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import Json, is_counter, malformed
-from skyhold.storage.names import PUBLIC_ID_CHARACTERS
+from skyhold.storage.object_keys import PUBLIC_ID_CHARACTERS
+from skyhold.store.event import Event, EventLog, Origin
+from skyhold.store.map import Map
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
 _SEQUENCE: Final = re.compile(r"[0-9a-f]{16}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from skyhold.registry.connection import Connection
-from skyhold.registry.session import Session
 from skyhold.storage.cache import CacheFolder, PackCache
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.linked_files import LinkedFiles
 from skyhold.storage.policy import Policy, allowed, placement_class
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.version_files import VersionFiles
+from skyhold.store.connection import Connection
+from skyhold.store.session import Session
 
 
 def pack_space(connection: Connection, policy: Policy, session: Session) -> PackSpace:

@@ -8,16 +8,16 @@ from typing import Final
 
 from skyhold.consensus.acceptor_object import parse_object_key
 from skyhold.errors import SkyholdError
-from skyhold.registry.connection import Connection
-from skyhold.registry.damage import UnreadRepository
 from skyhold.registry.inventory import RepositoryInventory, take_inventory
-from skyhold.registry.membership import Membership, examine
-from skyhold.registry.register_copies import RegisterCopies, examine_registers
 from skyhold.registry.verification import doubt, to_json
-from skyhold.registry.voting import EngineStatus, engine_of
 from skyhold.storage.policy import Policy, durability
 from skyhold.storage.progress import Silence
 from skyhold.storage.survey import Survey, survey
+from skyhold.store.bucket_health import Membership, examine
+from skyhold.store.connection import Connection
+from skyhold.store.engine_status import EngineStatus, engine_of
+from skyhold.store.register_copies import RegisterCopies, examine_registers
+from skyhold.store.unread import UnreadRepository
 
 OUTDATED: Final = "Its store.json tells of an epoch that is over: skyhold sync"
 

@@ -14,30 +14,30 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from skyhold.buckets.location import parse_location
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry import given
-from skyhold.registry.connection import Connection, new_operation_id, pause
-from skyhold.registry.damage import UnreadRepository, read_each
-from skyhold.registry.event import Origin
 from skyhold.registry.names import check_repository_name
-from skyhold.registry.reading import CatalogueSession
+from skyhold.registry.reading import RepositoriesSession
 from skyhold.registry.repository import Repository
-from skyhold.registry.session import follow_moves
 from skyhold.registry.views import EventView, RepositoryInfo, SearchHit
-from skyhold.storage.configuration import Configuration, Role
 from skyhold.storage.policy import Policy, check_possible, copies_wanted
 from skyhold.storage.progress import Progress, Silence
+from skyhold.store.configuration import Configuration, Role
+from skyhold.store.connection import Connection, new_operation_id, pause
+from skyhold.store.event import Origin
+from skyhold.store.session import retry_on_reconfiguration
+from skyhold.store.unread import UnreadRepository, read_each
 
 if TYPE_CHECKING:
     import threading
 
     from skyhold.buckets.check import BucketReport
-    from skyhold.registry.catalogue import Catalogue
-    from skyhold.registry.joining import Joining
-    from skyhold.registry.reconfiguring import EngineMove
+    from skyhold.registry.repositories import Repositories
     from skyhold.registry.status import StoreStatus
     from skyhold.registry.upkeep import RepairReport, SyncReport
     from skyhold.registry.verification import VerifyReport
-    from skyhold.registry.voting import EngineStatus, StaleRead
-    from skyhold.registry.watching import ResyncNeeded
+    from skyhold.store.engine_status import EngineStatus, StaleRead
+    from skyhold.store.joining import Joining
+    from skyhold.store.reconfiguring import EngineMove
+    from skyhold.store.watching import ResyncNeeded
 
 
 T = TypeVar("T")
@@ -97,21 +97,21 @@ class Store:
     def repositories(self, *, deleted: bool = False) -> list[RepositoryInfo]:
         """The repositories by name, or those that were deleted and can be brought back. `unread` are those that could
         not be read."""
-        with self._catalogue() as (catalogue, _):
-            names = catalogue.read()
+        with self._repositories() as (repositories, _):
+            names = repositories.read()
             if deleted:
                 return [RepositoryInfo(d.name, d.repository_id, deleted=d.time) for d in names.deleted()]
             found, self._connection.unread = read_each(
                 names.repositories(),
-                lambda name, repository_id: RepositoryInfo.of(name, catalogue.repository(repository_id).read()),
+                lambda name, repository_id: RepositoryInfo.of(name, repositories.repository(repository_id).read()),
                 "list",
             )
             return found
 
     def repository_names(self) -> list[str]:
         """The names alone, sorted: nothing of the repositories is read."""
-        with self._catalogue() as (catalogue, _):
-            return [name for name, _ in catalogue.read().repositories()]
+        with self._repositories() as (repositories, _):
+            return [name for name, _ in repositories.read().repositories()]
 
     def create_repository(
         self, name: str, *, policy: Policy | None = None, author: str | None = None, reason: str = ""
@@ -123,9 +123,9 @@ class Store:
         repository_id, operation_id = secrets.token_hex(16), new_operation_id()
         origin = self._origin(author, reason)
 
-        def create(catalogue: Catalogue) -> None:
+        def create(repositories: Repositories) -> None:
             check_possible(chosen, self.configuration.locations)
-            catalogue.create(
+            repositories.create(
                 name, repository_id, policy=chosen.to_json(), origin=origin, operation_id=operation_id, pause=pause
             )
 
@@ -161,7 +161,7 @@ class Store:
         """Give a repository another name; nothing of it is rewritten."""
         name, new_name = _repository_name(name), _repository_name(new_name)
         origin, operation_id = self._origin(author, reason), new_operation_id()
-        self._change(lambda catalogue: catalogue.rename(name, new_name, origin, operation_id, pause=pause))
+        self._change(lambda repositories: repositories.rename(name, new_name, origin, operation_id, pause=pause))
 
     def delete_repository(
         self, name: str, *, force: bool = False, author: str | None = None, reason: str = ""
@@ -173,24 +173,26 @@ class Store:
         """
         name = _repository_name(name)
         origin, operation_id = self._origin(author, reason), new_operation_id()
-        deleted = self._change(lambda catalogue: catalogue.delete(name, origin, operation_id, force=force, pause=pause))
+        deleted = self._change(
+            lambda repositories: repositories.delete(name, origin, operation_id, force=force, pause=pause)
+        )
         return list(deleted.wanted)
 
     def undelete_repository(self, name: str, *, author: str | None = None, reason: str = "") -> None:
         """Bring back the repository of this name that was deleted last, or the one of this id."""
-        with self._catalogue() as (catalogue, _):
-            last = catalogue.read().find_deleted(given.text(name, "the name"))
+        with self._repositories() as (repositories, _):
+            last = repositories.read().find_deleted(given.text(name, "the name"))
         origin, operation_id = self._origin(author, reason), new_operation_id()
-        self._change(lambda catalogue: catalogue.undelete(last.repository_id, origin, operation_id, pause=pause))
+        self._change(lambda repositories: repositories.undelete(last.repository_id, origin, operation_id, pause=pause))
 
     def search(self, query: str) -> list[SearchHit]:
         """Versions by name, ref, author, metric or parameter: `name:bert tag:v1* accuracy>0.9 param.lr<=0.01`.
         `unread` are the repositories that could not be read."""
-        from skyhold.registry.search import parse_query, search_catalogue
+        from skyhold.registry.search import parse_query, search_repositories
 
         parsed = parse_query(given.text(query, "the query"))
-        with self._catalogue() as (catalogue, _):
-            hits, self._connection.unread = search_catalogue(parsed, catalogue)
+        with self._repositories() as (repositories, _):
+            hits, self._connection.unread = search_repositories(parsed, repositories)
             return [SearchHit.of(hit) for hit in hits]
 
     def events(self, *, since: str | None = None, limit: int | None = None) -> list[EventView]:
@@ -200,7 +202,7 @@ class Store:
         from skyhold.registry.reporting import events_of_store
 
         limit = None if limit is None else given.count(limit, "limit", least=0)
-        with self._catalogue() as (_, session):
+        with self._repositories() as (_, session):
             return list(islice(events_of_store(self._connection, session, given.time(since, "since")), limit))
 
     def watch(self, *, stop: threading.Event | None = None) -> Iterator[EventView | ResyncNeeded]:
@@ -224,8 +226,8 @@ class Store:
     ) -> Joining:
         """Add a bucket (`region`, `provider`, `endpoint`, `credentials`, …), or with `dry_run` only check that it could
         join. It votes unless its `role` is `packs`, or there are seven voters. What the store holds comes by `sync`."""
-        from skyhold.registry.joining import plan_join
-        from skyhold.registry.reconfiguring import join_bucket
+        from skyhold.store.joining import plan_join
+        from skyhold.store.reconfiguring import join_bucket
 
         settings = {key: given.text(value, f"`{key}`") for key, value in options.items() if value is not None}
         location = parse_location(given.text(url, "the URL"), name=given.text(name, "the name"), **settings)  # type: ignore[arg-type]
@@ -240,7 +242,7 @@ class Store:
         """Take a bucket out of the store, or several as one change: those that are lost for good have to leave
         together. Refused where the others do not hold everything, or where a single copy would be left of what has
         several, unless `force`."""
-        from skyhold.registry.reconfiguring import leave_buckets
+        from skyhold.store.reconfiguring import leave_buckets
 
         leaving = given.texts((name, *others), "the names of buckets")
         if not force:
@@ -254,11 +256,21 @@ class Store:
                     hint="Run `skyhold sync` first; or, knowing what may be lost, use --force",
                 )
             self._check_copies(leaving)
-        leave_buckets(self._connection, leaving, self._origin(author, reason))
+        leave_buckets(self._connection, leaving, self._policies, self._origin(author, reason))
+
+    def _policies(self) -> list[Policy]:
+        from skyhold.registry.repositories import Repositories
+
+        with self._connection.session(Policy()) as session:
+            repositories = Repositories(session.registers, session.blobs)
+            return [
+                Policy.from_json(repositories.repository(repository_id).read().root.policy)
+                for _, repository_id in repositories.read().repositories()
+            ]
 
     def set_roles(self, roles: Mapping[str, Role], *, author: str | None = None, reason: str = "") -> None:
         """Give buckets a vote (`voter`) or take it (`packs`), as one change."""
-        from skyhold.registry.reconfiguring import change_roles
+        from skyhold.store.reconfiguring import change_roles
 
         wanted = {name: given.text(role, f"the role of `{name}`") for name, role in given.pairs(roles, "roles")}
         change_roles(self._connection, cast(dict[str, Role], wanted), self._origin(author, reason))
@@ -266,7 +278,7 @@ class Store:
     def replace_voter(self, name: str, by: str | None = None, *, author: str | None = None, reason: str = "") -> None:
         """Let bucket `by` vote in the place of `name`; or, without one, admit `name` again, which was emptied, restored
         from a backup or exchanged, as one that has forgotten what it promised."""
-        from skyhold.registry import reconfiguring
+        from skyhold.store import reconfiguring
 
         name, origin = given.text(name, "the name"), self._origin(author, reason)
         if by is None:
@@ -277,20 +289,20 @@ class Store:
     @property
     def stale(self) -> list[StaleRead]:
         """The reads of this store that may not have seen the newest moves (see `open`), of each register the last."""
-        from skyhold.registry.voting import StaleRead
+        from skyhold.store.engine_status import StaleRead
 
         return [StaleRead.of(key, known) for key, known in sorted(self._connection.stale.items())]
 
     def engine_status(self) -> EngineStatus:
         """Where the registers live, how each voter answers, and what was decided last."""
-        from skyhold.registry.voting import engine_of
+        from skyhold.store.engine_status import engine_of
 
         return engine_of(self._connection)
 
     def move_engine(self, engine: str, *, author: str | None = None, reason: str = "") -> EngineMove:
         """Move the registers to another engine (`sqlite`: this machine; `buckets`; the URL of an etcd cluster), with
         their history."""
-        from skyhold.registry.reconfiguring import move_engine
+        from skyhold.store.reconfiguring import move_engine
 
         return move_engine(self._connection, given.text(engine, "the engine"), self._origin(author, reason))
 
@@ -350,18 +362,18 @@ class Store:
         return self._connection.origin(by, given.text(reason, "the reason", long=True), secrets.token_hex(16))
 
     def _find(self, name: str) -> str | None:
-        with self._catalogue() as (catalogue, _):
-            return catalogue.read().find(name)
+        with self._repositories() as (repositories, _):
+            return repositories.read().find(name)
 
-    def _change(self, change: Callable[[Catalogue], T]) -> T:
+    def _change(self, change: Callable[[Repositories], T]) -> T:
         def once() -> T:
-            with self._catalogue() as (catalogue, _):
-                return change(catalogue)
+            with self._repositories() as (repositories, _):
+                return change(repositories)
 
-        return follow_moves(once)
+        return retry_on_reconfiguration(once)
 
-    def _catalogue(self) -> CatalogueSession:
-        return CatalogueSession(self._connection)
+    def _repositories(self) -> RepositoriesSession:
+        return RepositoriesSession(self._connection)
 
 
 def _repository_name(name: object) -> str:

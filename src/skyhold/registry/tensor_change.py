@@ -48,7 +48,7 @@ class StoredTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ContentChange:
     """See `skyhold.registry.diff.TensorDiff`."""
 
     changed_share: float | None
@@ -92,7 +92,7 @@ def in_row_major_order(stored: StoredTensor) -> Iterator[StoredTensor]:
         yield StoredTensor(_Copy(stored.file.path, copy), Tensor(tensor.name, dtype, tensor.shape, 0, size_bytes))
 
 
-def compare_values(old: StoredTensor, new: StoredTensor) -> Change | None:
+def compare_values(old: StoredTensor, new: StoredTensor) -> ContentChange | None:
     """How two tensors of equal type and shape differ; None where they are equal.
 
     Bytes in chunks that are equal on both sides are not compared; of those, only the old side's are read, for the
@@ -100,7 +100,7 @@ def compare_values(old: StoredTensor, new: StoredTensor) -> Change | None:
     """
     size_bytes = old.tensor.end - old.tensor.start
     if size_bytes != new.tensor.end - new.tensor.start:  # a type whose width depends on its content
-        return Change(None, None)
+        return ContentChange(None, None)
     if old.file.sha256 == new.file.sha256 != "" and old.tensor.start == new.tensor.start:
         return None
     equal = _equal_ranges(old, new)
@@ -124,10 +124,10 @@ def compare_values(old: StoredTensor, new: StoredTensor) -> Change | None:
         return None
     share = changed / elements if width else None
     if not is_float:
-        return Change(share, None)
+        return ContentChange(share, None)
     for start, length in _blocks(_complement(compared, size_bytes, 1)):
         squares_old += _sum_of_squares(decode_floats(dtype, old.read(start, length)))
-    return Change(share, _quotient(squares_changed, squares_old))
+    return ContentChange(share, _quotient(squares_changed, squares_old))
 
 
 def decode_floats(dtype: str, data: bytes) -> Array:

@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 
 from skyhold.consensus.acceptor_object import parse_object_key
 from skyhold.consensus.buckets import BucketRegisters
-from skyhold.consensus.carrying import CONFIG
+from skyhold.consensus.migration import CONFIG
 from skyhold.errors import Corrupt, SkyholdError
-from skyhold.registry.checkpoints import write_lost_checkpoints
-from skyhold.registry.connection import Connection
-from skyhold.registry.damage import created_registers
 from skyhold.registry.index_check import mend_index
 from skyhold.registry.losses import SCARRED, Loss, find_losses, remedy_of_losses
-from skyhold.registry.membership import Membership, examine
 from skyhold.registry.rebuilding import needs_of, rebuild_packs
-from skyhold.registry.reconfiguring import admit_again, begin_anew, spread
-from skyhold.registry.register_copies import examine_registers
 from skyhold.registry.restoring import restore_all
 from skyhold.registry.verification import Look, doubt, look_at, pack_copies, to_json, with_way_out
-from skyhold.registry.voting import bring_up, bring_up_all
-from skyhold.storage.names import pack_id_of
+from skyhold.storage.object_keys import pack_id_of
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Progress
+from skyhold.storage.replica_write import write_verified
 from skyhold.storage.survey import Finding, repair
-from skyhold.storage.written import write_verified
+from skyhold.store.bucket_health import Membership, examine
+from skyhold.store.checkpoints import write_lost_checkpoints
+from skyhold.store.connection import Connection
+from skyhold.store.damage import created_registers
+from skyhold.store.engine_status import bring_up, bring_up_all
+from skyhold.store.reconfiguring import admit_again, begin_anew, spread
+from skyhold.store.register_copies import examine_registers
 
 
 @dataclass(slots=True)
@@ -217,7 +217,7 @@ def _rebuild(
             if report.dry_run:
                 report.mended += [finding for finding, _ in failures]
                 continue
-            connection.catalogue.confirm(*connection.checker.contents(key, built))
+            connection.chunk_index.confirm(*connection.checker.contents(key, built))
             for finding, _ in failures:
                 try:
                     write_verified(connection.bucket(finding.bucket), key, built)
@@ -251,7 +251,7 @@ def _mend_registers(connection: Connection, look: Look, report: RepairReport) ->
     try:
         if not report.dry_run:
             begin_anew(connection, connection.origin(reason="repair: copies of registers were damaged"))
-            report.epoch = connection.document.engine.term
+            report.epoch = connection.document.engine.epoch
             bring_up_all(connection.registers.current)
     except SkyholdError as error:
         report.failed += [(finding, with_way_out(error)) for finding in lost]

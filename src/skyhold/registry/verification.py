@@ -12,24 +12,24 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Final
 
-from skyhold.consensus.carrying import NAMES
+from skyhold.consensus.migration import NAMES
 from skyhold.consensus.no_majority import NOT_TO_BE_HAD, way_back
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.accounting import Account, Accounts, Unaccounted, account, settle, settle_lost
-from skyhold.registry.connection import Connection
 from skyhold.registry.index_check import IndexCheck
 from skyhold.registry.inventory import Inventory, take_inventory
 from skyhold.registry.losses import SCARRED, Loss, find_losses, remedy_of_losses, remedy_of_unreachable
-from skyhold.registry.membership import Membership, examine
-from skyhold.registry.register_copies import RegisterCopies, examine_registers
 from skyhold.registry.restoring import Restored, restore_all
 from skyhold.registry.root import register_key
-from skyhold.registry.session import Session
-from skyhold.storage.names import pack_id_of
+from skyhold.storage.object_keys import pack_id_of
 from skyhold.storage.pack_copies import PackCopies
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Progress
 from skyhold.storage.survey import Finding, Survey, lost_objects, survey
+from skyhold.store.bucket_health import Membership, examine
+from skyhold.store.connection import Connection
+from skyhold.store.register_copies import RegisterCopies, examine_registers
+from skyhold.store.session import Session
 from skyhold.units import Buffer
 
 UNDECIDABLE: Final = frozenset({"no_majority", *NOT_TO_BE_HAD})
@@ -254,7 +254,7 @@ def doubt(connection: Connection, findings: Iterable[Finding]) -> None:
     """The next push that uses a pack which is damaged somewhere shall not rely on what was verified earlier."""
     for key in {finding.key for finding in findings if finding.problem == "damaged"}:
         if pack_id_of(key) is not None:
-            connection.catalogue.doubt(key)
+            connection.chunk_index.doubt(key)
 
 
 def pack_copies(connection: Connection, *, deep: bool) -> PackCopies:

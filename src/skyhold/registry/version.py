@@ -10,10 +10,10 @@ from typing import Final, NoReturn
 
 from skyhold.errors import Corrupt, InvalidInput
 from skyhold.registry.names import check_digest
-from skyhold.registry.time import check_time
 from skyhold.storage.canonical import INTEGER_MAX, Json, canonical, check_text, decode, encode, malformed
-from skyhold.storage.names import PUBLIC_ID_CHARACTERS
+from skyhold.storage.object_keys import PUBLIC_ID_CHARACTERS
 from skyhold.storage.paths import colliding_paths, path_fault
+from skyhold.store.time import check_time
 from skyhold.units import KIB, MIB
 
 FORMAT: Final = "version/1"
@@ -33,7 +33,7 @@ _DIGEST_VALUE: Final = re.compile(r"(?:[0-9a-f]{2}){1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class FileEntry:
+class VersionFile:
     """One file of a version. `digests` holds at least its SHA-256, in hex."""
 
     path: str
@@ -91,7 +91,7 @@ class VersionDocument:
     for one, a number that JSON cannot hold, a field past its limit.
     """
 
-    files: tuple[FileEntry, ...]
+    files: tuple[VersionFile, ...]
     time: str
     author: str = ""
     message: str = ""
@@ -221,11 +221,11 @@ def _lineage(value: Json) -> Lineage:
     return Lineage(**{name: tuple(references) for name, references in lists.items()}, relation=relation)  # type: ignore[arg-type]
 
 
-def _file(value: Json) -> FileEntry:
+def _file(value: Json) -> VersionFile:
     path, size_bytes, digests = value["path"], value["size"], value["digests"]
     if not isinstance(path, str) or type(size_bytes) is not int or not isinstance(digests, dict):
         raise TypeError("a file has a field of another type")
-    return FileEntry(path, size_bytes, digests, value.get("executable") is True)
+    return VersionFile(path, size_bytes, digests, value.get("executable") is True)
 
 
 def _refuse_path(path: str, why: str) -> NoReturn:

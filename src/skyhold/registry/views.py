@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from skyhold.errors import Corrupt
-from skyhold.registry.event import Event
 from skyhold.registry.history import Move
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.snapshot import Attached, Snapshot
-from skyhold.registry.version import FileEntry, VersionDocument
-from skyhold.storage.names import PUBLIC_ID_CHARACTERS
+from skyhold.registry.version import VersionDocument, VersionFile
+from skyhold.storage.object_keys import PUBLIC_ID_CHARACTERS
 from skyhold.storage.policy import Policy
+from skyhold.store.event import Event
 
 if TYPE_CHECKING:
     from skyhold.registry.search import Candidate
@@ -116,7 +116,7 @@ class Version:
         return self.digest[:PUBLIC_ID_CHARACTERS]
 
     @property
-    def files(self) -> tuple[FileEntry, ...]:
+    def files(self) -> tuple[VersionFile, ...]:
         return self.document.files
 
     @property

@@ -17,7 +17,7 @@ from typing import Final
 from skyhold.codec.frame import FRAME_BYTES_MAX
 from skyhold.errors import InvalidInput
 from skyhold.storage.cache import CacheFolder
-from skyhold.storage.names import PUBLIC_ID_CHARACTERS
+from skyhold.storage.object_keys import PUBLIC_ID_CHARACTERS
 from skyhold.storage.own_files import open_own, read_own
 from skyhold.units import Buffer
 

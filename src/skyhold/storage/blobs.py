@@ -13,7 +13,7 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys, decode_frame, encode_frame
 from skyhold.errors import Corrupt, NotFound, PermissionDenied
 from skyhold.storage.blob_cache import KEPT_FOLDERS, BlobCache
-from skyhold.storage.names import blob_key, blob_name, kind_of_folder
+from skyhold.storage.object_keys import blob_key, blob_name, kind_of_folder
 from skyhold.storage.replicas import Replicas
 from skyhold.units import Buffer
 

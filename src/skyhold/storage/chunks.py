@@ -14,8 +14,8 @@ from skyhold.codec.frame import FrameKeys
 from skyhold.errors import Corrupt
 from skyhold.storage.cache import PackCache
 from skyhold.storage.linked_files import LinkedFiles
-from skyhold.storage.names import pack_key
-from skyhold.storage.pack import Place, Session, open_record
+from skyhold.storage.object_keys import pack_key
+from skyhold.storage.pack import PackSession, Place, open_record
 from skyhold.storage.replicas import Replicas
 from skyhold.units import KIB, MIB, Buffer
 
@@ -55,8 +55,8 @@ class PackSpace:
     cache: PackCache
     files: LinkedFiles
 
-    def session(self, salt: bytes) -> Session:
-        return Session(self.store_id, self.placement_class, salt)
+    def session(self, salt: bytes) -> PackSession:
+        return PackSession(self.store_id, self.placement_class, salt)
 
 
 def spans(places: Iterable[Place]) -> list[Span]:
@@ -116,21 +116,21 @@ class ChunkReader:
             return out
 
     def decode_delta(
-        self, place: Place, base: Place, records: Mapping[Place, Buffer], room: memoryview, out: memoryview
+        self, place: Place, base: Place, records: Mapping[Place, Buffer], buffer: memoryview, out: memoryview
     ) -> memoryview:
-        """The chunk of a delta, into `out`; `room` takes its base, out of a linked file where `records` has no record
+        """The chunk of a delta, into `out`; `buffer` takes its base, out of a linked file where `records` has no record
         of it. The base is checked only where the chunk turns out wrong: a damaged base makes a chunk that does not
         match its id."""
         try:
             unchecked: Buffer | None
             if base in records:
-                unchecked = self._decode_unchecked(base, records[base], None, room)
+                unchecked = self._decode_unchecked(base, records[base], None, buffer)
             else:
                 unchecked = self._space.files.read(base)
             return self._decode_checked(place, records[place], unchecked, out)
         except Corrupt:
             record = records[base] if base in records else self.fetch([base])[base]
-            return self.decode(place, records[place], self.decode(base, record, None, room), out)
+            return self.decode(place, records[place], self.decode(base, record, None, buffer), out)
 
     def read(self, place: Place, base: Place | None) -> memoryview:
         """One chunk with what it needs."""

@@ -6,7 +6,9 @@ write into a bucket.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +16,14 @@ from typing import Final
 
 from skyhold.buckets.folder_making import MARKER, OWN_FOLDER
 from skyhold.security.keys import is_key_text
-from skyhold.storage.names import STORE_DOCUMENT
+from skyhold.storage.object_keys import STORE_DOCUMENT, STORE_DOCUMENT_BYTES_MAX
 from skyhold.storage.own_files import read_own
 from skyhold.storage.paths import as_stored, plainest
-from skyhold.storage.state import is_state
-from skyhold.storage.store_document import DOCUMENT_BYTES_MAX, is_store_document
+from skyhold.units import MIB
 
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 _KEY_FILE_BYTES_MAX: Final = 256
+_NOTE_BYTES_MAX: Final = 16 * MIB
 STORE_DOCUMENT_REASON: Final = "the store.json of a bucket: it would make the folder look like one"
 
 
@@ -49,7 +52,7 @@ class OwnPlaces:
             return "a file of Skyhold's own"
         if stat.S_ISREG(status.st_mode) and is_key_file(file, status.st_size):
             return "a key file"
-        if stat.S_ISREG(status.st_mode) and is_store_json(as_stored(file.name)) and _holds_document(file):
+        if stat.S_ISREG(status.st_mode) and is_store_json(as_stored(file.name)) and _is_store_document_file(file):
             return STORE_DOCUMENT_REASON
         return None
 
@@ -58,7 +61,31 @@ def is_bucket(folder: Path) -> bool:
     """Whether a folder is a bucket of a store: it has a bucket's marker, or a `store.json`."""
     if os.path.exists(folder / OWN_FOLDER / MARKER):  # noqa: PTH110 - False where nobody lets us look
         return True
-    return _holds_document(folder / STORE_DOCUMENT)
+    return _is_store_document_file(folder / STORE_DOCUMENT)
+
+
+def is_store_document(body: bytes) -> bool:
+    """Whether a `store.json` with these bytes makes the folder in which it is look like a bucket, whether it can be
+    trusted or not. Only the first `STORE_DOCUMENT_BYTES_MAX` bytes are looked at."""
+    try:
+        document = json.loads(body[:STORE_DOCUMENT_BYTES_MAX])
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and {"skyhold", "store", "bucket"} <= document.keys()
+
+
+def is_state(folder: Path) -> bool:
+    """Whether a folder is a state folder, this machine's or another one's, or that of one store in it."""
+    try:
+        if (folder / "stores").is_dir() and _ID.fullmatch(read_own(folder / "machine", 64).decode("ascii").strip()):
+            return True
+    except (OSError, ValueError):
+        pass
+    try:
+        note = json.loads(read_own(folder / "store.json", _NOTE_BYTES_MAX))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(note, dict) and {"locations", "sealed", "key_check"} == note.keys()
 
 
 def is_store_json(path: str) -> bool:
@@ -66,9 +93,9 @@ def is_store_json(path: str) -> bool:
     return plainest(path.rpartition("/")[2]) == STORE_DOCUMENT
 
 
-def _holds_document(path: Path) -> bool:
+def _is_store_document_file(path: Path) -> bool:
     try:
-        return is_store_document(read_own(path, DOCUMENT_BYTES_MAX))
+        return is_store_document(read_own(path, STORE_DOCUMENT_BYTES_MAX))
     except OSError:
         return False
 

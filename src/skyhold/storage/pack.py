@@ -100,7 +100,7 @@ def split_record(record: Buffer, place: Place) -> Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class PackSession:
     """What all packs of one writing session have in common; bound into every record's seal or tag."""
 
     store_id: bytes
@@ -124,7 +124,7 @@ def check_lengths(raw_length: int, stored_length: int) -> None:
 class RecordSealer:
     """Seals or authenticates the records of one writing session."""
 
-    def __init__(self, keys: FrameKeys, session: Session) -> None:
+    def __init__(self, keys: FrameKeys, session: PackSession) -> None:
         self._keys = keys
         self.session = session
         self._number = keys.number
@@ -146,7 +146,7 @@ class RecordSealer:
         return Record(chunk_id, base_id, codec, raw_length, header, encoded, tag)
 
 
-def open_record(record: Buffer, place: Place, session: Session | None, keys: FrameKeys) -> Buffer:
+def open_record(record: Buffer, place: Place, session: PackSession | None, keys: FrameKeys) -> Buffer:
     """The encoded chunk of the record at `place`.
 
     The header must agree with the place. A sealed record is opened, for which the session of its pack is needed; of an
@@ -195,7 +195,7 @@ def open_record(record: Buffer, place: Place, session: Session | None, keys: Fra
 class PackBuilder:
     """Lays records into one buffer of `PACK_BYTES_TARGET` until the pack is full. The buffer is the caller's."""
 
-    def __init__(self, buffer: bytearray, session: Session, keys: FrameKeys, pack_id: bytes | None = None) -> None:
+    def __init__(self, buffer: bytearray, session: PackSession, keys: FrameKeys, pack_id: bytes | None = None) -> None:
         self.pack = PackRef(pack_id or os.urandom(16), session.salt)
         self.places: list[Place] = []
         self._keys = keys
@@ -283,7 +283,7 @@ def decode_entries(body: Buffer, pack: PackRef) -> list[Place]:
     return places
 
 
-def read_header(header: Buffer, pack_id: bytes, store_id: bytes) -> Session:
+def read_header(header: Buffer, pack_id: bytes, store_id: bytes) -> PackSession:
     """The session of a pack, from its first 64 bytes. Raises `Corrupt`."""
     if len(header) < PACK_HEADER_BYTES:
         raise Corrupt(f"Pack {pack_id.hex()} is shorter than a header", code="pack_damaged", pack=pack_id.hex())
@@ -295,7 +295,7 @@ def read_header(header: Buffer, pack_id: bytes, store_id: bytes) -> Session:
             f"Pack {pack_id.hex()} does not begin with its own header", code="pack_damaged",
             hint="Run `skyhold repair`", pack=pack_id.hex(),
         )  # fmt: skip
-    return Session(store, placement_class, salt)
+    return PackSession(store, placement_class, salt)
 
 
 def footer_span(trailer: Buffer, pack_size_bytes: int, pack_id: bytes) -> tuple[int, int]:
@@ -325,7 +325,7 @@ def check_pack(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -
         yield place, _opens(view[place.offset : place.offset + place.record_length], place, session, keys)
 
 
-def pack_contents(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -> tuple[Session, list[Place]]:
+def pack_contents(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -> tuple[PackSession, list[Place]]:
     """The session of a whole pack in memory, and the places that its footer lists. Raises `Corrupt`."""
     view = memoryview(pack)
     session = read_header(view, pack_id, store_id)
@@ -371,7 +371,7 @@ def merge_packs(copies: list[Buffer], pack_id: bytes, store_id: bytes, keys: Fra
     return None
 
 
-def _opens(record: Buffer, place: Place, session: Session, keys: FrameKeys) -> bool:
+def _opens(record: Buffer, place: Place, session: PackSession, keys: FrameKeys) -> bool:
     try:
         open_record(record, place, session, keys)
     except (Corrupt, PermissionDenied):  # of a record the number of a key that is not there is damage: its pack's is
@@ -383,7 +383,7 @@ def _record_key(keys: FrameKeys, number: int, salt: bytes) -> bytes:
     return blake3(b"pack" + salt, key=keys.key(number).seal_key).digest()
 
 
-def _tag(keys: FrameKeys, number: int, session: Session, header: bytes, encoded: Buffer) -> bytes:
+def _tag(keys: FrameKeys, number: int, session: PackSession, header: bytes, encoded: Buffer) -> bytes:
     hasher = blake3(session.encoded + header, key=keys.key(number).mac_key)
     hasher.update(encoded)
     return hasher.digest(length=TAG_BYTES)

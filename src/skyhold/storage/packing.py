@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from skyhold.storage.catalogue import Catalogue, KnownPack
+from skyhold.storage.chunk_index import ChunkIndex, KnownPack
 from skyhold.storage.chunks import PackSpace
-from skyhold.storage.names import pack_key
+from skyhold.storage.object_keys import pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder, Place, Record, RecordSealer
-from skyhold.storage.written import Written
+from skyhold.storage.replica_write import Written
 
 _SLOWNESS_CHECK_S: Final = 1.0
 
@@ -23,7 +23,7 @@ ABANDON_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Laid:
+class StoredChunk:
     """Where a chunk lies, and its delta base, if it has one."""
 
     place: Place
@@ -41,11 +41,11 @@ class Sent:
 class Packer:
     """Takes records in order and sends packs. Used by one thread; replicas are written by others."""
 
-    def __init__(self, space: PackSpace, catalogue: Catalogue, *, buffers: int, dry_run: bool = False) -> None:
+    def __init__(self, space: PackSpace, chunk_index: ChunkIndex, *, buffers: int, dry_run: bool = False) -> None:
         self._space = space
         self._scratch = tempfile.TemporaryDirectory(prefix="skyhold-dry-run-") if dry_run else None
         # What a dry run would have stored is noted where it goes with it: 1 TB has a million chunks.
-        self._catalogue = catalogue if self._scratch is None else Catalogue(Path(self._scratch.name))
+        self._chunk_index = chunk_index if self._scratch is None else ChunkIndex(Path(self._scratch.name))
         self._session = space.session(os.urandom(16))
         self.sealer = RecordSealer(space.keys, self._session)
         self._buffers: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
@@ -53,18 +53,18 @@ class Packer:
         self._builder: PackBuilder | None = None
         self._buffer = bytearray()
         self._flights: dict[bytes, Written | None] = {}
-        """Packs that the catalogue expects to arrive, by id; None for the instant before one is sent."""
-        self._placed: dict[bytes, Laid] = {}
-        """The chunks of the pack that is being filled, which the catalogue does not know yet."""
+        """Packs that the chunk index expects to arrive, by id; None for the instant before one is sent."""
+        self._placed: dict[bytes, StoredChunk] = {}
+        """The chunks of the pack that is being filled, which the chunk index does not know yet."""
         self.sent = Sent()
 
-    def find(self, chunk_id: bytes) -> Laid | None:
-        """Where this packer laid a chunk that the store's catalogue does not know (yet). Encoders' threads ask, too."""
+    def find(self, chunk_id: bytes) -> StoredChunk | None:
+        """Where this packer has placed a chunk that the store's chunk index does not list (yet). Thread-safe."""
         laid = self._placed.get(chunk_id)
         if laid is not None or self._scratch is None:
             return laid
-        place = self._catalogue.find(chunk_id, self._space.placement_class.hex())
-        return None if place is None else Laid(place, None)
+        place = self._chunk_index.find(chunk_id, self._space.placement_class.hex())
+        return None if place is None else StoredChunk(place, None)
 
     def append(self, record: Record, base: Place | None) -> Place:
         """Lay a record into the current pack; a full pack is sent first. Raises as `Replicas.wait_settled` does."""
@@ -74,7 +74,7 @@ class Packer:
             self._buffer = self._free_buffer()
             self._builder = PackBuilder(self._buffer, self._session, self._space.keys)
         place = self._builder.append(record)
-        self._placed[place.chunk_id] = Laid(place, base)
+        self._placed[place.chunk_id] = StoredChunk(place, base)
         return place
 
     def flush(self) -> None:
@@ -87,7 +87,7 @@ class Packer:
         self.sent.stored_bytes += len(body)
         buffers = self._buffers
         self._flights[pack_id] = None
-        self._catalogue.enter(KnownPack(builder.pack, self._space.placement_class.hex(), len(body)), builder.places)
+        self._chunk_index.enter(KnownPack(builder.pack, self._space.placement_class.hex(), len(body)), builder.places)
         self._placed = {}
         if self._scratch is not None:
             buffers.put(buffer)
@@ -112,11 +112,11 @@ class Packer:
     def close(self) -> None:
         """Remove what a dry run has noted."""
         if self._scratch is not None:
-            self._catalogue.close()
+            self._chunk_index.close()
             self._scratch.cleanup()
 
     def abandon(self) -> None:
-        """Give up: nothing more is sent. What has arrived stays known to the catalogue, the rest is forgotten."""
+        """Give up: nothing more is sent. What has arrived stays known to the chunk index, the rest is forgotten."""
         replicas = self._space.replicas
         replicas.stop()
         deadline = time.monotonic() + ABANDON_S
@@ -125,10 +125,10 @@ class Packer:
             if written is not None:
                 replicas.wait_all(written, timeout_s=max(0.0, deadline - time.monotonic()))
             if written is not None and written.verified:
-                self._catalogue.arrived(pack_id)
+                self._chunk_index.arrived(pack_id)
             else:
                 gone.append(pack_id)
-        self._catalogue.forget(gone)
+        self._chunk_index.forget(gone)
 
     def _settle(self) -> None:
         """Note arrivals; raise early where a pack can no longer become durable."""
@@ -138,7 +138,7 @@ class Packer:
                 self._arrived(pack_id)
 
     def _arrived(self, pack_id: bytes) -> None:
-        self._catalogue.arrived(pack_id)
+        self._chunk_index.arrived(pack_id)
         del self._flights[pack_id]
 
     def _under_way(self) -> list[tuple[bytes, Written]]:

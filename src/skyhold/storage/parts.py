@@ -24,7 +24,7 @@ from skyhold.errors import Corrupt, PermissionDenied, Unavailable
 from skyhold.storage.paths import PART_SUFFIX, on_disk
 
 if TYPE_CHECKING:
-    from skyhold.storage.version_files import FileEntry
+    from skyhold.storage.file_entry import FileEntry
 
 PARTS: Final = PART_SUFFIX
 """The name of the folder, which has the reserved ending itself."""

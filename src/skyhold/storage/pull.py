@@ -23,23 +23,24 @@ from typing import Final
 from blake3 import blake3
 
 from skyhold.storage.chunks import ChunkReader, PackSpace
-from skyhold.storage.loads import BATCH_BYTES, LOAD_BYTES, Batch, loads
+from skyhold.storage.fetch_plan import BATCH_BYTES, LOAD_BYTES, Batch, loads
+from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.pack import CHUNK_BYTES_MAX, Place
 from skyhold.storage.progress import Progress
 from skyhold.storage.standing import Stored, examine
 from skyhold.storage.target_folder import Identity, TargetFolder
 from skyhold.storage.targets import Target, check_space, missing_bytes
-from skyhold.storage.version_files import FileEntry, VersionFiles
+from skyhold.storage.version_files import VersionFiles
 from skyhold.units import Buffer
 
 FETCHERS: Final = 3
 """Loads that are fetched at once, ahead of decoding."""
 
 DECODERS: Final = 2
-ROOMS: Final = DECODERS + 2
+BUFFERS: Final = DECODERS + 2
 """Buffers for decoded batches. The last two are being written, and waiting for that."""
 
-BYTES_UNDER_WAY: Final = (FETCHERS + 1) * LOAD_BYTES + ROOMS * BATCH_BYTES
+BYTES_UNDER_WAY: Final = (FETCHERS + 1) * LOAD_BYTES + BUFFERS * BATCH_BYTES
 
 
 @dataclass(slots=True)
@@ -73,7 +74,7 @@ class _Load:
 
 @dataclass(frozen=True, slots=True)
 class _Restored:
-    """A batch whose chunks are all there, and right. Those that were decoded lie in the room lent to it."""
+    """A batch whose chunks are all there, and right. Those that were decoded lie in the buffer lent to it."""
 
     batch: Batch
     chunks: list[Buffer]
@@ -82,13 +83,13 @@ class _Restored:
     kept_bytes: int
 
 
-def _room() -> mmap.mmap:
+def _new_buffer() -> mmap.mmap:
     """A buffer for a batch. Its memory comes when it is first written, in pages of 2 MiB where the system has them."""
-    room = mmap.mmap(-1, BATCH_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    buffer = mmap.mmap(-1, BATCH_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):
-            room.madvise(mmap.MADV_HUGEPAGE)
-    return room
+            buffer.madvise(mmap.MADV_HUGEPAGE)
+    return buffer
 
 
 class Pull:
@@ -100,7 +101,7 @@ class Pull:
         self._progress = progress
         self._fetchers = ThreadPoolExecutor(FETCHERS, thread_name_prefix="pull-fetch")
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pull-decode")
-        self._rooms = [_room() for _ in range(ROOMS)]
+        self._buffers = [_new_buffer() for _ in range(BUFFERS)]
         self._local = threading.local()
         self._fetching: deque[tuple[list[Batch], Future[_Load]]] = deque()
         self._decoding: deque[tuple[mmap.mmap, Future[_Restored]]] = deque()
@@ -197,22 +198,23 @@ class Pull:
         """Hand the batches of the load that comes first to the decoders."""
         batches, fetching = self._fetching.popleft()
         for number, batch in enumerate(batches):
-            if not self._rooms:
+            if not self._buffers:
                 self._complete_first()
-            room = self._rooms.pop()
-            self._decoding.append((room, self._decoders.submit(self._decode, batch, number, fetching, room)))
+            buffer = self._buffers.pop()
+            decoding = self._decoders.submit(self._decode, batch, number, fetching, buffer)
+            self._decoding.append((buffer, decoding))
 
     def _decode(self, batch: Batch, number: int, fetching: Future[_Load], buffer: mmap.mmap) -> _Restored:
         """On a decoder's thread: every chunk of a batch, checked."""
         load = fetching.result()
         found, records = load.found[number], load.records
-        room, position, fetched_bytes = memoryview(buffer), 0, 0
+        free, position, fetched_bytes = memoryview(buffer), 0, 0
         chunks: list[Buffer] = []
         for (_, chunk), here in zip(batch.chunks, found.chunks, strict=True):
             if here is not None:
                 chunks.append(here)
                 continue
-            out = room[position : position + chunk.place.raw_length]
+            out = free[position : position + chunk.place.raw_length]
             position += len(out)
             chunks.append(out)
             fetched_bytes += len(records[chunk.place])
@@ -220,19 +222,19 @@ class Pull:
                 self._reader.decode(chunk.place, records[chunk.place], None, out)
             else:
                 fetched_bytes += len(records.get(chunk.base, b""))
-                self._reader.decode_delta(chunk.place, chunk.base, records, self._base_room(len(out)), out)
+                self._reader.decode_delta(chunk.place, chunk.base, records, self._base_buffer(len(out)), out)
         return _Restored(batch, chunks, found.unwritten, fetched_bytes, batch.length - position)
 
-    def _base_room(self, length: int) -> memoryview:
+    def _base_buffer(self, length: int) -> memoryview:
         """A buffer of this thread for the delta base of the chunk at hand."""
         if not hasattr(self._local, "base"):
             self._local.base = memoryview(bytearray(CHUNK_BYTES_MAX))
-        room: memoryview = self._local.base[:length]
-        return room
+        buffer: memoryview = self._local.base[:length]
+        return buffer
 
     def _complete_first(self) -> None:
         """Write and hash what was decoded of the batch that comes first, and finish the files that end with it."""
-        room, decoding = self._decoding.popleft()
+        buffer, decoding = self._decoding.popleft()
         restored = decoding.result()
         batch = restored.batch
         for number in restored.unwritten:
@@ -240,7 +242,7 @@ class Pull:
             target.write(chunk.start, restored.chunks[number])
         for (target, _), data in zip(batch.chunks, restored.chunks, strict=True):
             target.hash(data)
-        self._rooms.append(room)
+        self._buffers.append(buffer)
         for target, chunks in groupby(batch.chunks, itemgetter(0)):
             if target in self._kept:
                 self._space.files.note(target.entry.sha256, ((chunk.start, chunk.place) for _, chunk in chunks))

@@ -23,13 +23,14 @@ from blake3 import blake3
 from skyhold.buckets.bucket import Bucket
 from skyhold.errors import SkyholdError
 from skyhold.storage.chunks import PackSpace, spans
-from skyhold.storage.names import pack_id_of, pack_key
+from skyhold.storage.file_entry import FileEntry
+from skyhold.storage.object_keys import pack_id_of, pack_key
 from skyhold.storage.parts import part_path
 from skyhold.storage.paths import on_disk
 from skyhold.storage.standing import Stored, examine
 from skyhold.storage.targets import check_space, missing_bytes
 from skyhold.storage.tensor_pull import WantedTensors, choose_tensors, examine_tensors_file, safetensors_head
-from skyhold.storage.version_files import ChunkAt, FileEntry, VersionFiles
+from skyhold.storage.version_files import ChunkAt, VersionFiles
 from skyhold.units import Buffer
 
 LISTERS: Final = 8

@@ -25,16 +25,16 @@ from skyhold.codec.tensors import Tensor
 from skyhold.errors import SkyholdError
 from skyhold.storage.bases import DeltaBases
 from skyhold.storage.blobs import Blobs
-from skyhold.storage.catalogue import Catalogue
+from skyhold.storage.chunk_index import ChunkIndex
 from skyhold.storage.chunks import PackSpace
+from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.layout import PageBuilder, Run, Tensors, encode_head, encode_tensors
 from skyhold.storage.pack import Place, Record
-from skyhold.storage.packing import Laid, Packer
-from skyhold.storage.pieces import Piece, PieceReader
+from skyhold.storage.packing import Packer, StoredChunk
 from skyhold.storage.progress import Progress
 from skyhold.storage.source import SourceFile, check_unchanged, open_source
+from skyhold.storage.source_reader import Piece, PieceReader
 from skyhold.storage.tensor_files import find_tensors
-from skyhold.storage.version_files import FileEntry
 from skyhold.units import MIB
 
 EGRESS_DELTA_MAX: Final = 1 / 8
@@ -87,22 +87,22 @@ class Push:
     def __init__(
         self,
         space: PackSpace,
-        catalogue: Catalogue,
+        chunk_index: ChunkIndex,
         bases: DeltaBases,
         options: PushOptions,
         progress: Progress,
         dead_packs: frozenset[bytes] = frozenset(),
     ) -> None:
-        self._space, self._catalogue, self._bases = space, catalogue, bases
+        self._space, self._chunk_index, self._bases = space, chunk_index, bases
         self._options, self._progress, self._dead_packs = options, progress, dead_packs
         self._class = space.placement_class.hex()
-        self._packer = Packer(space, catalogue, buffers=options.pack_buffers, dry_run=options.dry_run)
+        self._packer = Packer(space, chunk_index, buffers=options.pack_buffers, dry_run=options.dry_run)
         self._reader = PieceReader(options.pieces)
         self._encoders = ThreadPoolExecutor(options.threads, thread_name_prefix="encode")
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="hash")
         self._local = threading.local()
         self._lost_packs: set[bytes] = set()
-        self._queue: deque[tuple[Piece, Future[Laid | _Encoded], Future[None]]] = deque()
+        self._queue: deque[tuple[Piece, Future[StoredChunk | _Encoded], Future[None]]] = deque()
         self._pages = _PageSpool()
         self.pushed = Pushed()
 
@@ -169,7 +169,7 @@ class Push:
         waiting_bytes = sum(len(piece.data) for piece, _, _ in self._queue)
         return max(len(self._queue), waiting_bytes // TENSOR_CHUNK_BYTES) >= self._options.pieces - 1
 
-    def _encode(self, piece: Piece) -> Laid | _Encoded:
+    def _encode(self, piece: Piece) -> StoredChunk | _Encoded:
         """On an encoder's thread: the record of a piece, or where its chunk lies already."""
         chunk_id = blake3(piece.data, key=self._space.chunk_id_key).digest()
         known = self._known(chunk_id)
@@ -214,16 +214,16 @@ class Push:
                 self._progress.note(f"Without a delta base: {error.message}")
             return None
 
-    def _known(self, chunk_id: bytes) -> Laid | None:
+    def _known(self, chunk_id: bytes) -> StoredChunk | None:
         """Where the chunk lies already, with its delta base, as far as both may be reused."""
         laid = self._packer.find(chunk_id)
         if laid is not None:
             return laid
-        place = self._catalogue.find(chunk_id, self._class, self._dead_packs)
+        place = self._chunk_index.find(chunk_id, self._class, self._dead_packs)
         if place is None or place.base_id is None:
-            return None if place is None else Laid(place, None)
-        base = self._catalogue.find(place.base_id, self._class, self._dead_packs)
-        return None if base is None or base.base_id is not None else Laid(place, base)
+            return None if place is None else StoredChunk(place, None)
+        base = self._chunk_index.find(place.base_id, self._class, self._dead_packs)
+        return None if base is None or base.base_id is not None else StoredChunk(place, base)
 
     def _collect(self, file: int) -> None:
         """Lay the oldest piece's record into a pack, in file order, and note its place."""
@@ -234,7 +234,7 @@ class Push:
             if isinstance(result, _Encoded):
                 laid = self._known(result.record.chunk_id)  # laid since: the same chunk, encoded at the same time
                 if laid is None:
-                    laid = Laid(self._packer.append(result.record, result.base), result.base)
+                    laid = StoredChunk(self._packer.append(result.record, result.base), result.base)
                     stored_bytes = result.record.stored_length
             else:
                 laid = result

@@ -19,16 +19,16 @@ from skyhold.codec.seal import TAG_BYTES
 from skyhold.codec.squeeze import Encoder
 from skyhold.errors import Corrupt, PermissionDenied, SkyholdError
 from skyhold.storage.chunks import ChunkReader
-from skyhold.storage.objects import ObjectChecker
+from skyhold.storage.object_check import ObjectChecker
 from skyhold.storage.pack import (
     PACK_BYTES_MAX,
     PACK_HEADER_BYTES,
     PackBuilder,
     PackRef,
+    PackSession,
     Place,
     Record,
     RecordSealer,
-    Session,
     open_record,
     pack_bytes_at_most,
     split_record,
@@ -45,7 +45,7 @@ class LostPack:
     best one first), and its damaged copies."""
 
     pack: PackRef
-    session: Session
+    session: PackSession
     listings: tuple[tuple[Place, ...], ...]
     copies: tuple[Buffer, ...]
 
@@ -132,8 +132,8 @@ def rebuild_pack(lost: LostPack, chunk_of: ChunkOf, keys: FrameKeys) -> bytes:
 def _rebuilt(lost: LostPack, places: Sequence[Place], chunk_of: ChunkOf, keys: FrameKeys) -> bytes:
     keys = replace(keys, number=_number(lost, places, keys))
     sealer = RecordSealer(keys, lost.session)
-    room = bytearray(pack_bytes_at_most(places))
-    builder = PackBuilder(room, lost.session, keys, lost.pack.pack_id)
+    buffer = bytearray(pack_bytes_at_most(places))
+    builder = PackBuilder(buffer, lost.session, keys, lost.pack.pack_id)
     encoder = Encoder()
     for place in places:
         record = _kept(lost, place, keys) or _made(place, chunk_of, sealer, encoder)
@@ -168,7 +168,7 @@ def _kept(lost: LostPack, place: Place, keys: FrameKeys) -> Record | None:
     return None
 
 
-def _intact(copy: Buffer, place: Place, session: Session, keys: FrameKeys) -> bool:
+def _intact(copy: Buffer, place: Place, session: PackSession, keys: FrameKeys) -> bool:
     try:
         open_record(memoryview(copy)[place.offset : place.offset + place.record_length], place, session, keys)
     except (Corrupt, PermissionDenied):

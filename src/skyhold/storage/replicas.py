@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.parallel import CALLS_AT_ONCE, at_once
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable, reasons_of
-from skyhold.storage.written import (
+from skyhold.storage.replica_write import (
     PATIENCE_S,
     SharedMD5,
     Written,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from skyhold.storage.catalogue import Catalogue
+from skyhold.storage.chunk_index import ChunkIndex
 from skyhold.storage.chunks import PackSpace
-from skyhold.storage.names import pack_key
+from skyhold.storage.object_keys import pack_key
 from skyhold.storage.reuse import find_holders
 
 
-def resume(space: PackSpace, catalogue: Catalogue) -> None:
+def resume(space: PackSpace, chunk_index: ChunkIndex) -> None:
     """Ask the buckets which packs of pushes that no longer run have arrived; the others are forgotten."""
-    abandoned = catalogue.abandoned(space.placement_class.hex())
+    abandoned = chunk_index.abandoned(space.placement_class.hex())
     if not abandoned:
         return
     sizes = {pack_key(known.pack.pack_id): known.size_bytes for known in abandoned}
@@ -18,8 +18,8 @@ def resume(space: PackSpace, catalogue: Catalogue) -> None:
     gone = []
     for known in abandoned:
         if holders.of[pack_key(known.pack.pack_id)]:
-            catalogue.arrived(known.pack.pack_id)
+            chunk_index.arrived(known.pack.pack_id)
         else:
             gone.append(known.pack.pack_id)
     if not holders.silent:  # else a bucket that could not be asked may hold them: the next push asks again
-        catalogue.forget(gone)
+        chunk_index.forget(gone)

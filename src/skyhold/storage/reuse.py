@@ -13,12 +13,12 @@ from typing import Final
 
 from skyhold.buckets.bucket import Bucket, ObjectInfo
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable, reasons_of
-from skyhold.storage.catalogue import Catalogue
-from skyhold.storage.objects import ObjectChecker, read_intact
+from skyhold.storage.chunk_index import ChunkIndex
+from skyhold.storage.object_check import ObjectChecker, read_intact
 from skyhold.storage.progress import Progress
+from skyhold.storage.replica_write import PATIENCE_S, Written, is_outpaced, too_slow
 from skyhold.storage.replicas import Enough, Replicas
 from skyhold.storage.verified import Checked, CopyCheck, Listed
-from skyhold.storage.written import PATIENCE_S, Written, is_outpaced, too_slow
 from skyhold.units import Buffer
 
 COPIES_AT_ONCE: Final = 3
@@ -45,9 +45,9 @@ class Reused:
     """What became of objects that were to be reused. All but `vanished` and `unusable` are durable to the policy.
 
     `vanished`: keys that no bucket holds any more. `unusable`: keys that no bucket which answers gives intact: they are
-    to be done without, not to be forgotten. `misplaced`: keys of packs in which chunks lie elsewhere than the catalogue
-    said, which is right now. `behind`: how many of the others each bucket lacks; `sync` brings them. `mended`: how many
-    damaged copies were written anew in each bucket.
+    to be done without, not to be forgotten. `misplaced`: keys of packs in which chunks lie elsewhere than the index
+    listed, which is corrected now. `behind`: how many of the others each bucket lacks; `sync` brings them. `mended`:
+    how many damaged copies were written anew in each bucket.
     """
 
     vanished: list[str] = field(default_factory=list)
@@ -92,7 +92,7 @@ def find_holders(replicas: Replicas, sizes: Mapping[str, int | None]) -> Holders
 def ensure_durable(
     replicas: Replicas,
     checker: ObjectChecker,
-    catalogue: Catalogue,
+    chunk_index: ChunkIndex,
     sizes: Mapping[str, int | None],
     progress: Progress,
 ) -> Reused:
@@ -110,7 +110,7 @@ def ensure_durable(
         if not held:
             (reused.unusable if holders.silent else reused.vanished).append(key)
     present = {key: held for key, held in holders.of.items() if held}
-    check = CopyCheck(replicas, checker, catalogue, present, progress)
+    check = CopyCheck(replicas, checker, chunk_index, present, progress)
 
     def settle(key: str) -> None:
         found = check.verify(key)

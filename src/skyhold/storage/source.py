@@ -29,9 +29,8 @@ from pathspec import GitIgnoreSpec
 from skyhold.buckets.user_file import read_small_file
 from skyhold.buckets.user_path import absolute
 from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied
-from skyhold.storage.own_places import OwnPlaces, is_bucket
+from skyhold.storage.own_places import OwnPlaces, is_bucket, is_state
 from skyhold.storage.paths import as_stored, colliding_paths, is_reserved, path_fault, printable
-from skyhold.storage.state import is_state
 from skyhold.storage.unsafe_names import unsafe_name
 
 FILES_MAX: Final = 100_000

@@ -14,10 +14,10 @@ from typing import Final
 
 from skyhold.buckets.user_path import absolute
 from skyhold.errors import Conflict, InvalidInput
+from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.own_places import is_bucket
 from skyhold.storage.paths import on_disk, printable
 from skyhold.storage.target_folder import Identity, identity, named, no_folder
-from skyhold.storage.version_files import FileEntry
 
 _SHOWN: Final = 10
 

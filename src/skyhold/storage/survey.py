@@ -12,7 +12,7 @@ from typing import Literal
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.checkpoint import parse_checkpoint_key
 from skyhold.errors import Corrupt, NotFound, SkyholdError
-from skyhold.storage.objects import ObjectChecker, copy_object, read_intact
+from skyhold.storage.object_check import ObjectChecker, copy_object, read_intact
 from skyhold.storage.progress import Progress
 from skyhold.units import Buffer
 

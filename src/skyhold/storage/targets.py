@@ -14,11 +14,11 @@ from typing import Final
 
 from skyhold.buckets.user_path import absolute
 from skyhold.errors import Corrupt, QuotaExceeded
+from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.linked_files import LinkedFiles, read_exactly
 from skyhold.storage.parts import part_name, part_path
 from skyhold.storage.paths import on_disk
 from skyhold.storage.target_folder import Identity, TargetFolder, named
-from skyhold.storage.version_files import FileEntry
 from skyhold.units import Buffer
 
 _PERMISSIONS: Final = 0o777

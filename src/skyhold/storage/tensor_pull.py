@@ -14,11 +14,12 @@ from skyhold.codec.row_major import is_column_major, little_endian, row_major, r
 from skyhold.codec.tensors import Malformed, Tensor, element_width_bytes, tensor_size_bytes
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.storage.chunks import ChunkReader
+from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.progress import Progress
 from skyhold.storage.standing import edited_files, examine
 from skyhold.storage.target_folder import Identity, TargetFolder, named
 from skyhold.storage.targets import check_space
-from skyhold.storage.version_files import FileEntry, StoredFile, VersionFiles, chooser
+from skyhold.storage.version_files import StoredFile, VersionFiles, chooser
 from skyhold.units import MIB, Buffer
 
 TENSORS_FILE: Final = "tensors.safetensors"

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from skyhold.errors import Corrupt, NotFound, SkyholdError
-from skyhold.storage.catalogue import Catalogue, CopyNote, KnownPack
-from skyhold.storage.names import pack_id_of
-from skyhold.storage.objects import ObjectChecker
+from skyhold.storage.chunk_index import ChunkIndex, CopyNote, KnownPack
+from skyhold.storage.object_check import ObjectChecker
+from skyhold.storage.object_keys import pack_id_of
 from skyhold.storage.pack import Place
 from skyhold.storage.progress import Progress
 from skyhold.storage.replicas import Replicas
@@ -53,7 +53,7 @@ Held = Mapping[str, Mapping[str, Listed]]
 @dataclass(slots=True)
 class Checked:
     """What was found of one object. `body` is that of an intact copy, where one was read, and `contents` what it lists.
-    `misplaced`: this machine's catalogue had other entries, and has been corrected. `contradictory`: copies that are
+    `misplaced`: this machine's chunk index had other entries, and has been corrected. `contradictory`: copies that are
     sound in themselves contain different things, so that one of them was forged."""
 
     intact: set[str]
@@ -68,9 +68,9 @@ class CopyCheck:
     """The copies of the packs that one push uses again. Thread-safe for different packs."""
 
     def __init__(
-        self, replicas: Replicas, checker: ObjectChecker, catalogue: Catalogue, held: Held, progress: Progress
+        self, replicas: Replicas, checker: ObjectChecker, chunk_index: ChunkIndex, held: Held, progress: Progress
     ) -> None:
-        self._replicas, self._checker, self._catalogue, self._held = replicas, checker, catalogue, held
+        self._replicas, self._checker, self._chunk_index, self._held = replicas, checker, chunk_index, held
         self._progress = progress
         self._distrusted: set[str] = set()
         self._read_back_count = itertools.count(1)
@@ -109,21 +109,21 @@ class CopyCheck:
             for name in held
             if anew or name in self._distrusted or (name in notes and notes[name].stamp != held[name].stamp)
         }
-        trusted = notes.keys() - suspected if self._catalogue.is_placed(_pack_id(key)) else set()
+        trusted = notes.keys() - suspected if self._chunk_index.is_placed(_pack_id(key)) else set()
         found = Checked(set(trusted))
         unknown = [name for name in self._replicas.buckets if name in held and name not in trusted]
         for name in sorted(unknown, key=lambda name: name not in suspected):
             if name not in found.intact and (name in suspected or not self._replicas.enough(frozenset(found.intact))):
                 self._read_back(key, name, found)
         if found.contents is not None and not found.contradictory:
-            found.misplaced = not self._catalogue.confirm(*found.contents)
+            found.misplaced = not self._chunk_index.confirm(*found.contents)
             for name in found.intact - trusted:
                 self._note(key, name)
         return found
 
     def _notes(self, key: str) -> dict[str, CopyNote]:
         """What is noted of the copies of a pack, by the name of the bucket, as far as the bucket holds it."""
-        notes = self._catalogue.copies(key)
+        notes = self._chunk_index.copies(key)
         urls = {name: self._replicas.buckets[name].url for name in self._held[key]}
         return {name: notes[url] for name, url in urls.items() if url in notes}
 
@@ -139,7 +139,7 @@ class CopyCheck:
         if next(self._read_back_count) == READ_BACK_NOTED:
             self._progress.note("Packs that this machine has not verified yet are read back; this happens once")
         contents = checker.contents(key, body)
-        if self._catalogue.is_placed(_pack_id(key)) and not self._catalogue.agrees(*contents):
+        if self._chunk_index.is_placed(_pack_id(key)) and not self._chunk_index.agrees(*contents):
             found.damaged.add(name)  # sound in itself, but not what was written
         elif found.contents not in (None, contents):
             found.contradictory = True
@@ -154,23 +154,23 @@ class CopyCheck:
         return [name for name, md5 in given.items() if md5 == digest]
 
     def _note(self, key: str, name: str) -> None:
-        self._catalogue.note_copy(self._replicas.buckets[name].url, key, self._held[key][name].stamp)
+        self._chunk_index.note_copy(self._replicas.buckets[name].url, key, self._held[key][name].stamp)
 
 
 class LateNotes:
-    """Notes copies of packs in a catalogue that is opened for the first one: most operations have none. Of blobs
+    """Notes copies of packs in a chunk index that is opened for the first one: most operations have none. Of blobs
     nothing is noted: they are read back."""
 
-    def __init__(self, catalogue: Callable[[], Catalogue]) -> None:
-        self._catalogue = catalogue
+    def __init__(self, chunk_index: Callable[[], ChunkIndex]) -> None:
+        self._chunk_index = chunk_index
 
     def note_copy(self, bucket: str, key: str, stamp: str) -> None:
         if pack_id_of(key) is not None:
-            self._catalogue().note_copy(bucket, key, stamp)
+            self._chunk_index().note_copy(bucket, key, stamp)
 
     def doubt(self, key: str) -> None:
         if pack_id_of(key) is not None:
-            self._catalogue().doubt(key)
+            self._chunk_index().doubt(key)
 
 
 def _pack_id(key: str) -> bytes:

@@ -13,18 +13,9 @@ from skyhold.codec.tensors import Tensor
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.chunks import ChunkReader
+from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.layout import LayoutHead, Page, Run, Tensors, decode_head, decode_page, decode_tensors
 from skyhold.storage.pack import Place
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """A file as its version document lists it."""
-
-    path: str
-    size_bytes: int
-    sha256: str
-    executable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from functools import partial
 from random import Random
 
 from skyhold.consensus.memory import MemoryRegisters
-from skyhold.consensus.register import Change, Versioned
+from skyhold.consensus.register import RegisterChange, Versioned
 from skyhold.consensus.register import Resync as ResyncFound
 from skyhold.errors import Conflict as Refused
 from tests.consensus.histories.history import (
@@ -109,7 +109,7 @@ class _Play:
         if changes:
             newest = changes[-1].value
             self.register = MemoryRegisters()
-            self.register.restore(KEY, [*changes, Change(Versioned(newest.version + 1, newest.data), None)])
+            self.register.restore(KEY, [*changes, RegisterChange(Versioned(newest.version + 1, newest.data), None)])
 
     def _request(self, client: str, known: int, left: int) -> Request:
         dice = self.random.random()

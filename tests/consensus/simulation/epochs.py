@@ -10,9 +10,9 @@ from functools import partial
 from skyhold.consensus.acceptor import AcceptorState, Ballot
 from skyhold.consensus.acceptor_object import AcceptorObject, encode_acceptor, object_key
 from skyhold.consensus.buckets import BucketRegisters
-from skyhold.consensus.carrying import CONFIG, Succession
 from skyhold.consensus.epochs import EpochRegisters
-from skyhold.consensus.register import Change, Registers, Versioned
+from skyhold.consensus.migration import CONFIG, Succession
+from skyhold.consensus.register import RegisterChange, Registers, Versioned
 from skyhold.consensus.voter import Voter
 from tests.consensus.fixtures import KEYS
 from tests.consensus.histories.history import Move, Operation, Unknown
@@ -61,7 +61,7 @@ class Epochs:
         """Begin epoch 1: a first configuration that all its voters have accepted."""
         first = Configuration(1, tuple((name, str(self.clouds[name].incarnation)) for name in voters))
         ballot = Ballot(1, f"{self.world.random.getrandbits(128):032x}")
-        state = AcceptorState(ballot, ballot, (Change(Versioned(1, first.encode()), None),))
+        state = AcceptorState(ballot, ballot, (RegisterChange(Versioned(1, first.encode()), None),))
         for name, incarnation in first.voters:
             body = encode_acceptor(AcceptorObject(state, 1, "founder", ""), 1, CONFIG, incarnation, KEYS)
             self.clouds[name].objects[object_key(1, CONFIG)] = body
@@ -166,7 +166,7 @@ class _Epoch(BucketRegisters):
         super().__init__(voters, epoch, KEYS, writer=writer, deadline_s=DEADLINE_S, runtime=runtime)
         self._sealing = sealing
 
-    def salvaged(self, key: str) -> Sequence[Change] | None:
+    def salvaged(self, key: str) -> Sequence[RegisterChange] | None:
         """Nobody retires a register here, and what looks for one that was retired has threads of its own."""
         return None
 

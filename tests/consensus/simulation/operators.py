@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from skyhold.consensus.acceptor import VOTERS_MAX
-from skyhold.consensus.carrying import CONFIG
 from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.register import Versioned
 from skyhold.errors import SkyholdError
 from tests.consensus.simulation.clouds import Cloud, SimulatedBucket

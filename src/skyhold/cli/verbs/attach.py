@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from skyhold.cli.arguments import Reference, author_option, metrics_option, reason_option, reference_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 
 
@@ -23,7 +23,7 @@ from skyhold.cli.output import counted
     changes=True,
 )
 def command(
-    session: Session,
+    session: Invocation,
     *,
     reference: Reference,
     metrics: dict[str, float],

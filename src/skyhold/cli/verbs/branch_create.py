@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from skyhold.cli.arguments import Reference, author_option, reason_option, reference_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -20,7 +20,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 4, 5, 6, 8, 9),
     changes=True,
 )
-def command(session: Session, *, reference: Reference, name: str, reason: str, author: str | None) -> None:
+def command(session: Invocation, *, reference: Reference, name: str, reason: str, author: str | None) -> None:
     """Create a branch at a version (where `main` stands, without @REF). A branch that exists is left as it is."""
     from skyhold.cli.refs import answer_moves
 

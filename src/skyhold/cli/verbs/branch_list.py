@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skyhold.cli.arguments import repository_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -12,7 +12,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 6, 8, 10),
     reads=True,
 )
-def command(session: Session, *, repository: str) -> None:
+def command(session: Invocation, *, repository: str) -> None:
     """List the branches of a repository, and where they stand."""
     from skyhold.cli.refs import answer_refs
 

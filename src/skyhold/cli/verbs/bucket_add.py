@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from skyhold.cli.arguments import author_option, reason_option, refuse_memory
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 if TYPE_CHECKING:
-    from skyhold.registry.joining import Joining
-    from skyhold.storage.configuration import Role
+    from skyhold.store.configuration import Role
+    from skyhold.store.joining import Joining
 
 
 @verb(
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     changes=True,
 )
 def command(
-    session: Session,
+    session: Invocation,
     *,
     name: str,
     url: str,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from skyhold.cli import candidates
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 from skyhold.errors import SkyholdError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     examples=("skyhold bucket check gcs-eu", "skyhold bucket check s3-eu --policy writer > policy.json"),
     exits=(1, 2, 3, 6, 8),
 )
-def command(session: Session, *, name: str, role: str | None) -> None:
+def command(session: Invocation, *, name: str, role: str | None) -> None:
     """Test a bucket of the store from this machine.
 
     It says whether the bucket is reachable, which permissions are missing, how far its clock is off, round trip and

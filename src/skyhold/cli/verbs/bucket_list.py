@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 if TYPE_CHECKING:
-    from skyhold.storage.configuration import ConfiguredBucket
+    from skyhold.store.configuration import ConfiguredBucket
 
 
 @verb(examples=("skyhold bucket list", "skyhold bucket list --json"), exits=(2, 3, 6, 8, 10), reads=True)
-def command(session: Session) -> None:
+def command(session: Invocation) -> None:
     """List the store's buckets as its configuration has them. `skyhold status` says how they are."""
     with session.store() as store:
         buckets = store.configuration.buckets

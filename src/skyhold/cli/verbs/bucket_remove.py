@@ -6,7 +6,7 @@ import click
 
 from skyhold.cli import candidates
 from skyhold.cli.arguments import author_option, confirm, reason_option, yes_option
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 
 
@@ -21,7 +21,7 @@ from skyhold.cli.output import counted
     changes=True,
 )
 def command(
-    session: Session, *, names: tuple[str, ...], force: bool, yes: bool, author: str | None, reason: str
+    session: Invocation, *, names: tuple[str, ...], force: bool, yes: bool, author: str | None, reason: str
 ) -> None:
     """Take buckets out of the store. What lies in them is left there.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -17,12 +17,12 @@ from skyhold.cli.command import Session, verb
     exits=(2,),
     answers=False,
 )
-def command(session: Session, *, shell: str) -> None:
+def command(session: Invocation, *, shell: str) -> None:
     """Print the script that makes a shell complete commands, options, repositories, refs and buckets.
 
     Names come from the store that the settings or `--store` name; where it does not answer at once, none are offered.
     """
-    from skyhold.cli.completion import script
+    from skyhold.cli.shells import script
 
     del session
-    click.echo(script(shell))
+    click.echo(script(click.get_current_context().find_root().command, shell))

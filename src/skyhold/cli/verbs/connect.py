@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from skyhold.cli.arguments import confirm, refuse_memory, yes_option
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 from skyhold.errors import PermissionDenied
 
 if TYPE_CHECKING:
     from skyhold.registry.store import Store
-    from skyhold.storage.settings import Settings
+    from skyhold.store.settings import Settings
 
 ROLLBACK: Final = "Give up the changes that this machine has seen and the buckets do not show any more?"
 
@@ -37,7 +37,7 @@ ROLLBACK: Final = "Give up the changes that this machine has seen and the bucket
     exits=(2, 3, 6, 8, 10),
     changes=True,
 )
-def command(session: Session, *, url: str, trust: tuple[str, ...], accept_rollback: bool, yes: bool) -> None:
+def command(session: Invocation, *, url: str, trust: tuple[str, ...], accept_rollback: bool, yes: bool) -> None:
     """Join an existing store by the URL of any of its buckets.
 
     The store describes itself: its other buckets are found from the first. It is remembered on this machine, so that
@@ -69,7 +69,7 @@ def command(session: Session, *, url: str, trust: tuple[str, ...], accept_rollba
         session.output.next_step("skyhold list")
 
 
-def _connect(session: Session, url: str, settings: Settings, trust: tuple[str, ...], accept_rollback: bool) -> Store:
+def _connect(session: Invocation, url: str, settings: Settings, trust: tuple[str, ...], accept_rollback: bool) -> Store:
     """Connect, and ask for consent where it is missing and somebody sits at the terminal. What one bucket says of the
     others leaves out their credentials, so the store's configuration may give rise to a second question."""
     from skyhold.registry import access

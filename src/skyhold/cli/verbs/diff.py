@@ -9,7 +9,7 @@ import click
 
 from skyhold.cli import candidates
 from skyhold.cli.arguments import Reference, ReferenceType, read_other_reference
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 from skyhold.errors import NotFound
 
@@ -44,7 +44,7 @@ TENSORS_ON_A_TERMINAL: Final = 40
     exits=(2, 3, 6, 8, 10),
     reads=True,
 )
-def command(session: Session, *, before: Reference, after: str, no_tensors: bool, limit: int | None) -> None:
+def command(session: Invocation, *, before: Reference, after: str, no_tensors: bool, limit: int | None) -> None:
     """Compare two versions, from A to B, of one repository or of two.
 
     It shows files, tensors (added, removed, other shape or type, the share of values that changed and the norm of the

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 from skyhold.errors import SkyholdError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @verb(examples=("skyhold doctor", "skyhold doctor --json"), exits=(1, 2))
-def command(session: Session) -> None:
+def command(session: Invocation) -> None:
     """Examine this machine's set-up and say what to do about what stands in the way.
 
     It looks at extras, settings and where each came from, keys, state and cache folders, free space, how each bucket of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from skyhold.cli import candidates
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.exits import INTERRUPTED
 from skyhold.cli.times import TimeType
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     exits=(2, 3, 6, 8, 10),
     reads=True,
 )
-def command(session: Session, *, repository: str | None, since: str | None, limit: int | None, follow: bool) -> None:
+def command(session: Invocation, *, repository: str | None, since: str | None, limit: int | None, follow: bool) -> None:
     """Show what was changed, newest first: when, by whom, what and why. Of one repository, or of the whole store: its
     buckets, names, repositories and documents.
 
@@ -64,8 +64,8 @@ def command(session: Session, *, repository: str | None, since: str | None, limi
     session.output.refuse_unread(unread)
 
 
-def _follow(session: Session, repository: str | None, since: str | None, limit: int | None) -> None:
-    from skyhold.registry.watching import ResyncNeeded
+def _follow(session: Invocation, repository: str | None, since: str | None, limit: int | None) -> None:
+    from skyhold.store.watching import ResyncNeeded
 
     with session.store() as store:
         source = store if repository is None else store.repository(repository)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from skyhold.cli.arguments import policy_of, policy_options, refuse_memory
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 
 
@@ -39,7 +39,7 @@ from skyhold.cli.output import counted
     changes=True,
 )
 def command(
-    session: Session,
+    session: Invocation,
     *,
     urls: tuple[str, ...],
     names: tuple[str, ...],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 if TYPE_CHECKING:
     from skyhold.registry.views import RepositoryInfo
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     exits=(2, 3, 6, 8, 10),
     reads=True,
 )
-def command(session: Session, *, deleted: bool) -> None:
+def command(session: Invocation, *, deleted: bool) -> None:
     """List the repositories of the store."""
     with session.store() as store:
         repositories = store.repositories(deleted=deleted)

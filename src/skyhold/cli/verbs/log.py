@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from skyhold.cli.arguments import Reference, reference_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 if TYPE_CHECKING:
     from skyhold.registry.views import LogEntry
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     exits=(2, 3, 6, 8, 10),
     reads=True,
 )
-def command(session: Session, *, reference: Reference, first_parent: bool, limit: int | None) -> None:
+def command(session: Invocation, *, reference: Reference, first_parent: bool, limit: int | None) -> None:
     """Show the versions that lead to a ref, newest first, as a graph, with the refs that stand at each.
 
     Without @REF it is the branch `main`.

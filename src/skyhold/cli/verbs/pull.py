@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from skyhold.cli.arguments import Reference, reference_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.errors import InvalidInput, PermissionDenied
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     reads=True,
 )
 def command(
-    session: Session,
+    session: Invocation,
     *,
     reference: Reference,
     destination: Path,

@@ -9,7 +9,7 @@ import click
 
 from skyhold.cli import candidates
 from skyhold.cli.arguments import author_option, metrics_option, repository_argument, values_option
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 if TYPE_CHECKING:
     from skyhold.registry.views import PushResult
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     exits=(2, 3, 4, 5, 6, 7, 8, 9, 10),
     changes=True,
 )
-def command(session: Session, *, repository: str, path: Path, dry_run: bool, **given: Any) -> None:
+def command(session: Invocation, *, repository: str, path: Path, dry_run: bool, **given: Any) -> None:
     """Store a folder or file as a new version and move a branch to it.
 
     Bytes that the store has already are not sent again, and a fine-tune is stored as its difference to the base. The

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from skyhold.cli.arguments import confirm, yes_option
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted, printable
 
 if TYPE_CHECKING:
-    from skyhold.registry.recovering import RecoverReport
-    from skyhold.registry.register_recovery import RegisterPlan, VoterFinding
+    from skyhold.store.recovering import RecoverReport
+    from skyhold.store.register_recovery import RegisterPlan, VoterFinding
 
 MACHINE: Final = "Take this store over on this machine, and shut its former machine out?"
 MACHINE_OF_MINORITY: Final = (
@@ -49,7 +49,7 @@ MINORITY: Final = "Give up the changes that only the missing buckets know, and g
     exits=(2, 3, 5, 6, 8, 9, 10),
     changes=True,
 )
-def command(session: Session, *, url: str, minority: bool, register: str | None, empty: bool, yes: bool) -> None:
+def command(session: Invocation, *, url: str, minority: bool, register: str | None, empty: bool, yes: bool) -> None:
     """Bring a store's refs back from its surviving buckets, of which URL is one.
 
     Of the engine `sqlite`, where the machine, or its state folder, is lost, be it half-way through a move to it: from
@@ -84,9 +84,8 @@ def command(session: Session, *, url: str, minority: bool, register: str | None,
         session.output.next_step("skyhold verify")
 
 
-def _recover_register(session: Session, url: str, register: str, *, empty: bool, yes: bool, minority: bool) -> None:
-    from skyhold.registry.recovering import recover_register
-    from skyhold.registry.store import Store
+def _recover_register(session: Invocation, url: str, register: str, *, empty: bool, yes: bool, minority: bool) -> None:
+    from skyhold.registry import access
 
     if minority:
         raise click.UsageError(
@@ -98,10 +97,11 @@ def _recover_register(session: Session, url: str, register: str, *, empty: bool,
             _tell_plan(plan)
         confirm(f"Go on from version {plan.version}? {plan.losses}.", yes=yes)
 
-    connection, report = session.unseal(
-        session.settings(), lambda settings: recover_register(url, register, settings, empty=empty, consent=consent)
+    store, report = session.unseal(
+        session.settings(),
+        lambda settings: access.recover_register(url, register, settings=settings, empty=empty, consent=consent),
     )
-    with Store(connection):
+    with store:
         told = f"Register {report.plan.register} goes on from version {report.plan.version}, in epoch {report.epoch}"
         session.output.show(report.to_json(), quiet=[report.plan.register], human=lambda: click.echo(told))
         session.output.next_step("skyhold verify")
@@ -131,7 +131,9 @@ def _tell(report: RecoverReport) -> None:
     from skyhold.cli.render import line, marked
 
     line(
-        "Recovered store ", marked(report.store, "id"), f": {counted(report.registers, 'register')}, term {report.term}"
+        "Recovered store ",
+        marked(report.store, "id"),
+        f": {counted(report.registers, 'register')}, epoch {report.epoch}",
     )
     line(f"  from {', '.join(report.answered)}")
     for name, reason in report.failed.items():

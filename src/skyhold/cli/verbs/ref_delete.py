@@ -6,7 +6,7 @@ import click
 
 from skyhold.cli import candidates
 from skyhold.cli.arguments import author_option, confirm, reason_option, repository_argument, yes_option
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -21,7 +21,14 @@ from skyhold.cli.command import Session, verb
     changes=True,
 )
 def command(
-    session: Session, *, repository: str, refs: tuple[str, ...], reason: str, author: str | None, force: bool, yes: bool
+    session: Invocation,
+    *,
+    repository: str,
+    refs: tuple[str, ...],
+    reason: str,
+    author: str | None,
+    force: bool,
+    yes: bool,
 ) -> None:
     """Delete refs: all that are named, at once, or none of them. Their versions and their history stay."""
     from skyhold.cli.refs import answer_moves

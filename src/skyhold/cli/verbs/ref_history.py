@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from skyhold.cli.arguments import Reference, reference_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 if TYPE_CHECKING:
     from skyhold.registry.views import MoveView
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     exits=(2, 3, 6, 8, 10),
     reads=True,
 )
-def command(session: Session, *, reference: Reference, limit: int | None) -> None:
+def command(session: Invocation, *, reference: Reference, limit: int | None) -> None:
     """Show the moves of one ref, or of all refs without @REF, newest first: when, who, from, to, why."""
     ref = reference.ref if reference.given else None
     with session.store() as store:

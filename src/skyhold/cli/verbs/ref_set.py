@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from skyhold.cli.arguments import author_option, pairs_option, reason_option, repository_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -24,7 +24,7 @@ from skyhold.cli.command import Session, verb
     changes=True,
 )
 def command(
-    session: Session,
+    session: Invocation,
     *,
     repository: str,
     changes: tuple[str, ...],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -13,7 +13,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 6, 7, 8, 10),
     changes=True,
 )
-def command(session: Session, *, dry_run: bool) -> None:
+def command(session: Invocation, *, dry_run: bool) -> None:
     """Replace damaged and missing replicas by good ones from other buckets, verified before and after.
 
     To find damage it reads every byte of every bucket, also for --dry-run. Where listings are enough, `skyhold sync`

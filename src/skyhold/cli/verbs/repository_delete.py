@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from skyhold.cli.arguments import author_option, confirm, reason_option, repository_argument, yes_option
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -18,7 +18,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 5, 6, 8, 9),
     changes=True,
 )
-def command(session: Session, *, repository: str, force: bool, yes: bool, author: str | None, reason: str) -> None:
+def command(session: Invocation, *, repository: str, force: bool, yes: bool, author: str | None, reason: str) -> None:
     """Delete a repository: its name is free, its refs are out of reach.
 
     Its data stays, so that `undelete` can bring all of it back. If something follows one of its refs, or has pinned

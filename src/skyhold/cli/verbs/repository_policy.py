@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skyhold.cli.arguments import author_option, policy_of, policy_options, reason_option, repository_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -19,7 +19,7 @@ from skyhold.cli.command import Session, verb
     changes=True,
 )
 def command(
-    session: Session,
+    session: Invocation,
     *,
     repository: str,
     copies: str | None,

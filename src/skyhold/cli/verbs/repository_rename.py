@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from skyhold.cli.arguments import author_option, reason_option, repository_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -17,7 +17,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 4, 5, 6, 8, 9),
     changes=True,
 )
-def command(session: Session, *, repository: str, new_name: str, author: str | None, reason: str) -> None:
+def command(session: Invocation, *, repository: str, new_name: str, author: str | None, reason: str) -> None:
     """Rename a repository. Its versions and refs stay what they are, and no data is rewritten."""
     with session.store() as store:
         store.rename_repository(repository, new_name, author=author, reason=reason)

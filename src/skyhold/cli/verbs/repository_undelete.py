@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from skyhold.cli.arguments import author_option, reason_option, repository_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -16,7 +16,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 4, 5, 6, 8, 9),
     changes=True,
 )
-def command(session: Session, *, repository: str, author: str | None, reason: str) -> None:
+def command(session: Invocation, *, repository: str, author: str | None, reason: str) -> None:
     """Bring a deleted repository back under its name, with all its refs and versions."""
     with session.store() as store:
         store.undelete_repository(repository, author=author, reason=reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from skyhold.cli.arguments import Reference, author_option, reason_option, reference_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -20,7 +20,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 5, 6, 8, 9),
     changes=True,
 )
-def command(session: Session, *, reference: Reference, to: str | None, reason: str, author: str | None) -> None:
+def command(session: Invocation, *, reference: Reference, to: str | None, reason: str, author: str | None) -> None:
     """Move a branch or alias back to the version where it stood before its last move."""
     from skyhold.cli.refs import answer_moves
 

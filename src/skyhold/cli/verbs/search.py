@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 if TYPE_CHECKING:
     from skyhold.registry.views import SearchHit
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     exits=(2, 3, 6, 8, 10),
     reads=True,
 )
-def command(session: Session, *, query: tuple[str, ...]) -> None:
+def command(session: Invocation, *, query: tuple[str, ...]) -> None:
     """Find versions by what is known of them; several terms must all hold.
 
     \b

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from skyhold.cli.arguments import Reference, reference_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     exits=(2, 3, 6, 8, 10),
     reads=True,
 )
-def command(session: Session, *, reference: Reference) -> None:
+def command(session: Invocation, *, reference: Reference) -> None:
     """Show one version: message, author, parents, files, parameters, lineage, metrics, notes, refs, model card.
 
     Without @REF it is the branch `main`.

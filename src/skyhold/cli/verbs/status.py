@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @verb(examples=("skyhold status", "skyhold status --json"), exits=(2, 3, 6, 8, 10))
-def command(session: Session) -> None:
+def command(session: Invocation) -> None:
     """Show how the store is: of each bucket whether it can be reached, what it lacks, and whether its copies of the
     registers are intact; of each repository whether its versions are durable to its policy; and of the refs where they
     live, how many voters answer, what each has accepted (`skyhold store voters show` tells more), and what was decided

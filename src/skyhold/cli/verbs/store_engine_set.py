@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from skyhold.cli.arguments import author_option, confirm, reason_option, yes_option
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 
 
@@ -22,7 +22,7 @@ from skyhold.cli.output import counted
     exits=(2, 3, 5, 6, 8, 9, 10),
     changes=True,
 )
-def command(session: Session, *, engine: str, yes: bool, author: str | None, reason: str) -> None:
+def command(session: Invocation, *, engine: str, yes: bool, author: str | None, reason: str) -> None:
     """Move the refs, their history and the configuration to another engine: into the buckets, for every machine that
     connects; into an etcd cluster, for every machine that reaches it, as [etcd] in its skyhold.toml says; or onto this
     machine (sqlite), which then is the only one that reads and changes them.

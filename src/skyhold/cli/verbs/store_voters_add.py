@@ -6,7 +6,7 @@ import click
 
 from skyhold.cli import candidates
 from skyhold.cli.arguments import author_option, reason_option
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -17,7 +17,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 5, 6, 8, 9, 10),
     changes=True,
 )
-def command(session: Session, *, names: tuple[str, ...], author: str | None, reason: str) -> None:
+def command(session: Invocation, *, names: tuple[str, ...], author: str | None, reason: str) -> None:
     """Give buckets of the store a vote, as one change. Each is tried first: its conditional puts have to be atomic.
     Work goes on meanwhile, on every machine.
 

@@ -6,7 +6,7 @@ import click
 
 from skyhold.cli import candidates
 from skyhold.cli.arguments import author_option, reason_option
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -17,7 +17,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 5, 6, 8, 9, 10),
     changes=True,
 )
-def command(session: Session, *, names: tuple[str, ...], author: str | None, reason: str) -> None:
+def command(session: Invocation, *, names: tuple[str, ...], author: str | None, reason: str) -> None:
     """Take the vote of buckets, as one change; they stay in the store and keep packs. A majority of the voters that are
     has to answer. Work goes on meanwhile, on every machine."""
     with session.store() as store:

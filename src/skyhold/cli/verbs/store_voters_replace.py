@@ -6,7 +6,7 @@ import click
 
 from skyhold.cli import candidates
 from skyhold.cli.arguments import author_option, reason_option
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -18,7 +18,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 5, 6, 8, 9, 10),
     changes=True,
 )
-def command(session: Session, *, name: str, by: str | None, author: str | None, reason: str) -> None:
+def command(session: Invocation, *, name: str, by: str | None, author: str | None, reason: str) -> None:
     """Admit a voter again that was emptied, restored from a backup, or exchanged: it begins anew, since it has
     forgotten what it promised. With BY, that bucket of the store votes in its place from now on.
 

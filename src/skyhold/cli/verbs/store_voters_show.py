@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.voting import last_decision, summary, tell_voters
 
 
 @verb(examples=("skyhold store voters show", "skyhold store voters show --json"), exits=(2, 3, 6, 8, 10), reads=True)
-def command(session: Session) -> None:
+def command(session: Invocation) -> None:
     """Show the voters of the store: how each answers, the ballots that it has promised and accepted of the two
     registers that every store has, and what was decided last, when and by whom."""
     with session.store() as store:

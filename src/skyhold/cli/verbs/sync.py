@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -13,7 +13,7 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 6, 7, 8, 10),
     changes=True,
 )
-def command(session: Session, *, dry_run: bool) -> None:
+def command(session: Invocation, *, dry_run: bool) -> None:
     """Bring lagging buckets up to date: every replica that a policy wants and that is not there is copied and verified.
     After an interruption the same command continues."""
     from skyhold.cli.findings import refuse_unsound, tell_mended

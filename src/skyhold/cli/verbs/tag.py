@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from skyhold.cli.arguments import Reference, author_option, reason_option, reference_argument
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 
 
 @verb(
@@ -17,7 +17,9 @@ from skyhold.cli.command import Session, verb
     exits=(2, 3, 4, 5, 6, 8, 9),
     changes=True,
 )
-def command(session: Session, *, reference: Reference, names: tuple[str, ...], reason: str, author: str | None) -> None:
+def command(
+    session: Invocation, *, reference: Reference, names: tuple[str, ...], reason: str, author: str | None
+) -> None:
     """Name a version (where `main` stands, without @REF) for ever: a tag never moves."""
     from skyhold.cli.refs import answer_moves
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from skyhold.cli import candidates
-from skyhold.cli.command import Session, verb
+from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _LABELS: Final = {"unknown": "unaccounted", "useless": "not needed"}
     examples=("skyhold verify", "skyhold verify --deep --repository fraud/scorer", "skyhold verify --deep --json"),
     exits=(2, 3, 6, 8, 10),
 )
-def command(session: Session, *, deep: bool, repository: str | None) -> None:
+def command(session: Invocation, *, deep: bool, repository: str | None) -> None:
     """Check that every bucket holds what it should, by presence and sizes; that every bucket that votes has its copy of
     every register intact; and that the chain of all moves of every ref is unbroken.
 

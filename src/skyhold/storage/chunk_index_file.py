@@ -1,0 +1,153 @@
+"""The SQLite file of the chunk index: opened by several threads, processes and forks, and which sessions are alive."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from skyhold.errors import Corrupt, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
+
+
+class ChunkIndexFile:
+    """`chunks.db` in the folder given, with this schema. Thread-safe; a forked process opens it for itself."""
+
+    def __init__(self, folder: Path, schema: str) -> None:
+        self._path = folder / "chunks.db"
+        self._sessions = folder / "sessions"
+        self._schema = schema
+        self._open()
+
+    def _open(self) -> None:
+        self._pid = os.getpid()
+        self._closed = False
+        self._lock = threading.RLock()
+        self._session = secrets.token_hex(8)
+        self._session_file = _lock_session(self._sessions, self._session)
+        with _translated(self._path):
+            self._database = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            # A chunk index lost to a power cut is rebuilt from the buckets; a kill −9 loses nothing.
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.executescript(self._schema)
+
+    @property
+    def session(self) -> str:
+        """What the packs that this process is sending are marked with."""
+        self._follow_fork()
+        return self._session
+
+    def close(self) -> None:
+        if self._pid == os.getpid():  # else all of it is the parent's
+            with self._lock:  # a thread may still wait for a slow bucket, and would use what is closed under it
+                self._closed = True
+                self._database.close()
+            (self._sessions / self._session).unlink(missing_ok=True)
+            self._session_file.close()
+
+    def runs(self, session: str) -> bool:
+        """Whether the process of a session is alive."""
+        try:
+            with (self._sessions / session).open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def execute(self, statement: str, parameters: tuple[object, ...]) -> list[Any]:
+        """The rows of one statement."""
+        with self._here() as database:
+            return database.execute(statement, parameters).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for statements that take effect together, or not at all where one raises."""
+        with self._here() as database:
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+            except BaseException:
+                database.execute("ROLLBACK")
+                raise
+            database.execute("COMMIT")
+
+    @contextmanager
+    def _here(self) -> Iterator[sqlite3.Connection]:
+        """The connection of this process, for one thread at a time."""
+        self._follow_fork()
+        with self._lock, _translated(self._path):
+            if self._closed:
+                raise Unavailable(
+                    f"Chunk index {self._path} was closed", code="chunk_index_closed", hint="Run it again"
+                )
+            yield self._database
+
+    def _follow_fork(self) -> None:
+        if self._pid != os.getpid():
+            _inherited.append((self._database, self._session_file))  # to close them would be the parent's to do
+            self._open()
+
+
+_inherited: list[object] = []
+
+
+class _translated:  # noqa: N801  reads as a verb at its place of use
+    """Foreign errors of SQLite become ours at one place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, sqlite3.Error):
+            return
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the file of the shared memory could not be made larger
+            code = sqlite3.SQLITE_FULL
+        kind_of, hint = _ERRORS.get(code & 0xFF, (Unavailable, "Run it again"))
+        raise kind_of(
+            f"Chunk index {self._path} cannot be used: {error}", code="chunk_index_failed", hint=hint
+        ) from error
+
+
+_ERRORS: dict[int, tuple[type[SkyholdError], str]] = {
+    sqlite3.SQLITE_FULL: (QuotaExceeded, "Free some space on the disk of the state folder"),
+    sqlite3.SQLITE_READONLY: (PermissionDenied, "Make the state folder writable"),
+    sqlite3.SQLITE_CANTOPEN: (PermissionDenied, "Make the state folder writable"),
+    sqlite3.SQLITE_CORRUPT: (Corrupt, "Delete the file: it is rebuilt from the buckets"),
+    sqlite3.SQLITE_NOTADB: (Corrupt, "Delete the file: it is rebuilt from the buckets"),
+}
+
+
+def _lock_session(sessions: Path, session: str) -> IO[str]:
+    """A locked file that tells other processes that this session lives."""
+    sessions.mkdir(parents=True, exist_ok=True)
+    for stale in sessions.iterdir():  # the files of sessions that were killed
+        _remove_if_free(stale)
+    path = sessions / session
+    while True:  # another process that cleans up may remove the file between its making and its lock
+        file = path.open("w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        file.close()
+
+
+def _remove_if_free(path: Path) -> None:
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+    except (BlockingIOError, FileNotFoundError):
+        return

@@ -1,0 +1,308 @@
+"""A store as this machine reaches it: its buckets, keys, registers and local state, opened once and shared.
+
+Everything that one operation needs of the buckets is a `Session`: which of them take part, which have failed since it
+began. A store that lives long begins a new session with each operation, so that a bucket that came back is asked again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
+from math import inf
+from typing import Final
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.buckets.location import BucketLocation
+from skyhold.consensus.checkpoint import CheckpointedRegisters
+from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.migration import CONFIG
+from skyhold.consensus.no_majority import register_lost
+from skyhold.consensus.pinned import PinnedRegisters
+from skyhold.consensus.register import Known, Registers
+from skyhold.consensus.stale import StaleRegisters
+from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
+from skyhold.security.keys import StoreKeys
+from skyhold.storage.blob_cache import BlobCache
+from skyhold.storage.blobs import BucketBlobs
+from skyhold.storage.chunk_index import ChunkIndex
+from skyhold.storage.policy import Policy, copies_wanted, durability
+from skyhold.storage.replicas import Replicas
+from skyhold.storage.verified import LateNotes
+from skyhold.store.access import StoreAccess
+from skyhold.store.bell import Bell
+from skyhold.store.configuration import Configuration, decode_configuration
+from skyhold.store.epoch import Epoch
+from skyhold.store.features import Features
+from skyhold.store.session import Session
+from skyhold.store.settings import Settings
+from skyhold.store.state import StoreState
+from skyhold.store.store_document import Engine, StoreDocument
+from skyhold.store.succession import StoreSuccession, newest_engine, open_registers
+from skyhold.store.unread import UnreadRepository
+from skyhold.store.watching import Waiter
+
+PAUSE_S_MAX: Final = 0.5
+
+
+def new_operation_id() -> str:
+    """An id for one intent to change a register."""
+    return secrets.token_hex(16)
+
+
+def pause(attempt: int) -> None:
+    """Wait before another attempt at a contended register, with jitter."""
+    time.sleep(secrets.randbelow(1000) / 1000 * min(PAUSE_S_MAX, 0.005 * 2**attempt))
+
+
+class Connection(StoreAccess):
+    """See the module. Thread-safe."""
+
+    def __init__(
+        self,
+        document: StoreDocument,
+        keys: StoreKeys,
+        state: StoreState,
+        settings: Settings,
+        places: Iterable[BucketLocation] = (),
+        *,
+        max_age_s: float | None = None,
+    ) -> None:
+        """`places` are the store's buckets as far as they are known before its configuration is read. With `max_age_s`
+        reads may be stale (`StaleRegisters`); `stale` tells which were. `unread` are the repositories that the last
+        look at all of them left out."""
+        super().__init__(document, keys, state, settings, places)
+        self._retired: list[Registers] = []
+        self._registers: EpochRegisters | None = None
+        self._configuration: Configuration | None = None
+        self._configured: tuple[int, int] | None = None
+        self._max_age_s = max_age_s
+        self.stale: dict[str, Known] = {}
+        self.unread: tuple[UnreadRepository, ...] = ()
+
+    # ---- configuration and buckets
+
+    @property
+    def configuration(self) -> Configuration:
+        """The store's configuration. Where registers are shared, another one begins an epoch, and what was read holds
+        until its end is met; on one machine another process may have changed it, so its version is asked each time."""
+        with self._lock:
+            self._check_open()
+            known, engine = self._configuration, self.document.engine
+            if known is not None and (self.shared or self._registers is None):
+                return known
+        try:
+            value = self.registers.read(CONFIG)
+        except (Unavailable, Corrupt):
+            if not self.catch_up():
+                raise
+            engine = self.document.engine
+            value = self.registers.read(CONFIG)
+        if value is None and known is not None:
+            return known  # the store is about to be made
+        if value is None and self.registers.list():  # which are made after it
+            raise register_lost(CONFIG)
+        if value is None:
+            raise Corrupt(
+                f"Store {self.document.store} has no configuration: it was not made to its end, or belongs to nobody",
+                code="registers_missing",
+                hint="Make it again: skyhold init URL…",
+            )
+        if known is not None and self._configured == (engine.epoch, value.version):
+            return known
+        configuration = decode_configuration(value.data)
+        configuration.features.refuse_unread()
+        with self._lock:
+            if (self._configuration is None or not self.shared) and self.document.engine == engine:
+                self._configuration, self._configured = configuration, (engine.epoch, value.version)
+            # Where the store has moved on meanwhile, `enter` has noted what holds now.
+            return self._configuration or configuration
+
+    @property
+    def features(self) -> Features:
+        """The features that a program must know: those of the configuration, which a majority has; before it is read,
+        those of the copy in the `store.json` of the bucket that was opened, which may be of an earlier epoch."""
+        configuration = self._configuration
+        return self.document.features if configuration is None else configuration.features
+
+    def check_writable(self) -> None:
+        """Raise `InvalidInput` code `feature_unknown` where this program must not change anything in the store. It is
+        called before the first object is written. The registers themselves refuse changes, too."""
+        with suppress(Corrupt, Unavailable):  # a store that is to be recovered: then by what was seen of it
+            _ = self.configuration
+        self.features.refuse_unwritten()
+
+    def begin(self, configuration: Configuration) -> None:
+        """Go on from this configuration: the store is about to be made, or made anew."""
+        with self._lock:
+            self._configuration = configuration
+
+    def catch_up(self) -> bool:
+        """Whether some bucket tells of a later epoch than the one that was opened, whose voters may be gone since."""
+        newest, places = newest_engine(self)
+        if newest.epoch == self.document.engine.epoch:
+            return False
+        self.adopt(newest, places)
+        return True
+
+    def adopt(self, engine: Engine, places: Sequence[BucketLocation]) -> None:
+        """Go on with the engine of a later epoch, whose buckets are at these places."""
+        self.document = replace(self.document, engine=engine)
+        self.known_places = (*self.known_places, *places)
+        self.reopen()
+
+    @property
+    def locations(self) -> tuple[BucketLocation, ...]:
+        """The store's buckets as this machine reaches them."""
+        return tuple(self.reach(location) for location in self.configuration.locations)
+
+    def bucket(self, name: str) -> Bucket:
+        """A bucket of the store by name. Raises `NotFound`."""
+        return self.bucket_at(self.configuration.bucket(name).location)
+
+    def buckets(self, names: Iterable[str] | None = None) -> dict[str, Bucket]:
+        """Buckets by name, all of them by default."""
+        wanted = [location.name for location in self.configuration.locations] if names is None else list(names)
+        return {name: self.bucket(name) for name in wanted}
+
+    def _open_buckets(self) -> dict[str, Bucket]:
+        """The buckets that this machine can open, by name."""
+        found = {}
+        for location in self.configuration.locations:
+            with suppress(SkyholdError):
+                found[location.name] = self.bucket_at(location)
+        return found
+
+    def reconfigured(self) -> None:
+        """Read the configuration anew when it is needed next."""
+        with self._lock:
+            self._configuration = None
+
+    # ---- registers
+
+    @property
+    def registers(self) -> EpochRegisters:
+        """The registers of the store, in whichever epoch it is.
+
+        What a crash left without a checkpoint is completed first, as far as the buckets allow: where they do not,
+        reading goes on, and the next change of such a register completes it or says that it cannot.
+        """
+        with self._lock:
+            self._check_open()
+            if self._registers is None:
+                self._registers = self._open_registers()
+            return self._registers
+
+    def _open_registers(self) -> EpochRegisters:
+        first = open_registers(self, self.document.engine, self._configuration)
+        if isinstance(first, CheckpointedRegisters):
+            with suppress(OutcomeUnknown):
+                first.flush()
+        if self._max_age_s is None:
+            return EpochRegisters(first, self.succession)
+        return StaleRegisters(first, self.succession, max_age_s=self._max_age_s, told=self.stale.__setitem__)
+
+    @property
+    def succession(self) -> StoreSuccession:
+        """How the store goes from one epoch to the next."""
+        return StoreSuccession(self, lambda: self.features, self.enter)
+
+    @property
+    def checkpoints(self) -> CheckpointedRegisters:
+        """The registers of this machine. Not for an engine that is `shared`, whose changes outlive the machine."""
+        current = self.registers.current
+        if not isinstance(current, CheckpointedRegisters):
+            raise AssertionError("a shared engine has no checkpoints")  # noqa: TRY004 - our own mistake
+        return current
+
+    def reopen(self) -> None:
+        """Open the registers anew when they are needed next, and read the configuration from them."""
+        with self._lock:
+            if self._configuration is not None:  # which says where the voters are
+                self.known_places = tuple(dict.fromkeys((*self.known_places, *self._configuration.locations)))
+            self._configuration = None
+            if self._registers is not None:
+                self._retired.append(self._registers)
+                self._registers = None
+
+    def enter(self, epoch: Epoch) -> None:
+        """The store is in another epoch from now on."""
+        with self._lock:
+            if epoch.engine.epoch > self.document.engine.epoch:
+                self.document = replace(self.document, engine=epoch.engine)
+                self._configuration = epoch.configuration
+
+    # ---- objects
+
+    def session(self, policy: Policy, *, keep: bool = False) -> Session:
+        """The beginning of one operation under a policy. With `keep` the blobs of versions that it reads or writes go
+        into this machine's cache."""
+        lagging: dict[str, SkyholdError] = {}
+        ring = (self.bell.ring,) if self.shared else ()
+        # First, so that they are of the configuration that is read next, or of one before it.
+        registers = PinnedRegisters(self.registers, *ring)
+        locations = self.configuration.locations
+        # Blobs have no placement class, and are never in fewer buckets than the registers that name them.
+        copies = max(copies_wanted(policy, locations), copies_wanted(Policy(), locations))
+        everywhere = replace(policy, regions=(), copies=copies)
+        replicas = self.replicas(everywhere, locations, lagging, self.document.engine.voters)
+        cache = self.blob_cache if keep else None
+        blobs = BucketBlobs(replicas, self.keys, self.store_keys.name_key(), cache)
+        return Session(registers, blobs, replicas, lagging, [replicas])
+
+    def unconfirmed(self) -> Connection:
+        """The same store, with the refs that any voter has where no majority answers. The caller closes it."""
+        places = (*self.known_places, *(self._configuration.locations if self._configuration else ()))
+        return Connection(self.document, self.store_keys, self.state, self.settings, places, max_age_s=inf)
+
+    def known_buckets(self) -> list[Bucket]:
+        """The store's buckets as far as they are known without a request."""
+        places = self.known_places if self._configuration is None else self._configuration.locations
+        return [self.bucket_at(location) for location in {location.name: location for location in places}.values()]
+
+    @cached_property
+    def chunk_index(self) -> ChunkIndex:
+        return ChunkIndex(self.state.folder)
+
+    @cached_property
+    def bell(self) -> Bell:
+        return Bell(self.document.store, self.keys, self._open_buckets, self.check_writable)
+
+    @cached_property
+    def waiter(self) -> Waiter:
+        return Waiter(self)
+
+    @cached_property
+    def blob_cache(self) -> BlobCache:
+        return BlobCache(self.cache)
+
+    def replicas(
+        self,
+        policy: Policy,
+        locations: Sequence[BucketLocation],
+        lagging: dict[str, SkyholdError],
+        voters: Sequence[tuple[str, str]] = (),
+    ) -> Replicas:
+        """The replicas of objects at these places, durable as a policy wants it, and in a majority of `voters`."""
+        every = self.configuration.locations
+
+        def enough(names: Collection[str]) -> bool:
+            held = sum(name in names for name, _ in voters)
+            return durability(policy, every, names).met and (not voters or held > len(voters) // 2)
+
+        buckets = [self.bucket_at(location) for location in locations]
+        return Replicas(buckets, enough, lagging=lagging, notes=LateNotes(lambda: self.chunk_index))
+
+    def close(self) -> None:
+        if "bell" in self.__dict__:
+            self.bell.close()
+        with self._lock:
+            super().close()
+            if "chunk_index" in self.__dict__:
+                self.chunk_index.close()
+            for registers in (*self._retired, self._registers):
+                if registers is not None:
+                    registers.close()

@@ -1,0 +1,136 @@
+"""How a store goes from one epoch to the next: which registers each has, and what a machine notes of a move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from skyhold.buckets.bucket import Bucket
+from skyhold.buckets.location import BucketLocation
+from skyhold.consensus.checkpoint import CheckpointedRegisters, Holders
+from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.migration import CONFIG, Succession
+from skyhold.consensus.register import Registers, Versioned
+from skyhold.consensus.sqlite import SqliteRegisters
+from skyhold.errors import Corrupt, SkyholdError
+from skyhold.storage.policy import Policy, copies_wanted
+from skyhold.store.access import StoreAccess
+from skyhold.store.bootstrap import inspect_store_document
+from skyhold.store.configuration import Configuration, decode_configuration, encode_configuration
+from skyhold.store.directory import Directory
+from skyhold.store.epoch import Epoch, decode_epoch
+from skyhold.store.features import Features
+from skyhold.store.state import open_state
+from skyhold.store.store_document import BUCKETS, ETCD, Engine, check_machine
+from skyhold.store.voters import open_voters
+
+EPOCH_LEAP_MAX: Final = 2**16
+"""How far the epoch that one bucket tells of may be above the one that was opened."""
+
+
+class StoreSuccession(Succession):
+    """The epochs of a store. `features` are those that hold now; `enter` is called with each epoch that begins."""
+
+    def __init__(self, access: StoreAccess, features: Callable[[], Features], enter: Callable[[Epoch], None]) -> None:
+        self._access = access
+        self._features = features
+        self._enter = enter
+
+    def open(self, next_configuration: bytes) -> Registers:
+        epoch = decode_epoch(next_configuration)
+        epoch.configuration.features.refuse_unread()
+        return open_registers(self._access, epoch.engine, epoch.configuration)
+
+    def listed(self, names: Versioned, configuration: bytes) -> Mapping[str, bool]:
+        if not names.data:
+            return {}
+        blobs = self._access.blobs_of(decode_configuration(configuration))
+        return Directory.decode(names.data, names.version, blobs).created()
+
+    def configuration(self, next_configuration: bytes) -> bytes:
+        return encode_configuration(decode_epoch(next_configuration).configuration)
+
+    def check_writable(self) -> None:
+        self._features().refuse_unwritten()
+
+    def entered(self, next_configuration: bytes) -> None:
+        self._enter(decode_epoch(next_configuration))
+
+
+def open_registers(access: StoreAccess, engine: Engine, configuration: Configuration | None) -> Registers:
+    """The registers of one epoch. `configuration` is None where only its own register knows it."""
+    if engine.kind == BUCKETS:
+        places = configuration.locations if configuration is not None else access.known_places
+        # What a voter holds is framed as a whole: its values, which are much alike, are not framed one by one.
+        return open_voters(access, engine, {location.name: location for location in places})
+    if engine.kind == ETCD:
+        from skyhold.consensus.etcd import open_etcd
+
+        location = access.consents.reach_etcd(engine.cluster)
+        etcd = open_etcd(location, store_id=access.document.store, epoch=engine.epoch, writer=access.author)
+        return FramedRegisters(etcd, access.keys)
+    return open_machine_registers(access, engine, configuration)
+
+
+def open_machine_registers(
+    access: StoreAccess, engine: Engine, configuration: Configuration | None, *, needed: int | None = None
+) -> CheckpointedRegisters:
+    """The registers on this machine. `needed` buckets have to take a checkpoint, by default as many as a policy without
+    wishes wants. Raises `PermissionDenied` code `other_machine` where they are on another."""
+    document = replace(access.document, engine=engine)
+    check_machine(document, open_state().machine_id)
+    database = SqliteRegisters(access.state.registers(engine.epoch))
+    framed = FramedRegisters(database, access.keys)
+    if configuration is None:
+        value = framed.read(CONFIG)
+        if value is None:
+            database.close()
+            raise Corrupt(
+                f"The registers of store {document.store} on this machine are empty",
+                code="registers_missing",
+                hint="Run `skyhold recover URL` with the URL of one of its buckets",
+            )
+        configuration = decode_configuration(value.data)
+
+    def holders() -> Holders:
+        value = framed.read(CONFIG)  # another process of this machine may have changed it
+        now = configuration if value is None else decode_configuration(value.data)
+        return Holders(
+            tuple(access.bucket_at(location) for location in now.locations),
+            needed or copies_wanted(Policy(), now.locations),
+            0 if value is None else value.version,
+        )
+
+    return CheckpointedRegisters(
+        framed,
+        database,
+        holders,
+        access.keys,
+        access.store_keys.name_key(),
+        epoch=engine.epoch,
+        machine=engine.machine,
+        read_holder=partial(_holder, access),
+    )
+
+
+def _holder(access: StoreAccess, bucket: Bucket) -> tuple[int, str]:
+    """Term and machine that a bucket tells of."""
+    engine = inspect_store_document(bucket, access.store_keys).engine
+    return engine.epoch, engine.machine
+
+
+def newest_engine(access: StoreAccess) -> tuple[Engine, list[BucketLocation]]:
+    """The engine of the greatest epoch that any bucket tells of which is known, and the places that it tells with it:
+    none where no bucket knows more than this machine. On one machine it is what it is. One bucket that tells of an
+    epoch which nobody can have come to is passed over, so that no later epoch is counted on from it."""
+    newest, told = access.document.engine, []
+    for place in {place.place: place for place in access.known_places}.values() if access.shared else ():
+        try:
+            document = inspect_store_document(access.bucket_at(place), access.store_keys)
+        except SkyholdError:
+            continue
+        if newest.epoch < document.engine.epoch <= access.document.engine.epoch + EPOCH_LEAP_MAX:
+            newest, told = document.engine, [replace(place, name=document.bucket), *document.hints]
+    return newest, told

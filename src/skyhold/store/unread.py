@@ -1,0 +1,53 @@
+"""One repository that cannot be read harms none of the others: what looks at all of them goes on, and reports it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+from skyhold.consensus.parallel import at_once
+from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadRepository:
+    """A repository that could not be read, or another register, whose `id` is its key then: `code`, `message` and
+    `hint` are those of the error."""
+
+    name: str
+    id: str
+    code: str
+    message: str
+    hint: str | None
+
+    @classmethod
+    def of(cls, name: str, repository_id: str, error: SkyholdError) -> UnreadRepository:
+        return cls(name, repository_id, error.code, error.message, error.hint)
+
+    @property
+    def sentence(self) -> str:
+        what = "Repository" if "/" in self.name else "Register"
+        sentence = f"{what} {self.name} cannot be read: {self.message}"
+        return f"{sentence}. {self.hint}" if self.hint else sentence
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def read_each(
+    repositories: Iterable[tuple[str, str]], read: Callable[[str, str], T], thread_name: str
+) -> tuple[list[T], tuple[UnreadRepository, ...]]:
+    """What `read` returns of each repository, given its name and id, in their order; and those that it cannot read."""
+
+    def attempt(item: tuple[str, str]) -> T | UnreadRepository:
+        try:
+            return read(*item)
+        except (Corrupt, NotFound, Unavailable) as error:
+            return UnreadRepository.of(*item, error)
+
+    found = at_once(attempt, repositories, thread_name)
+    unread = tuple(item for item in found if isinstance(item, UnreadRepository))
+    return [item for item in found if not isinstance(item, UnreadRepository)], unread
