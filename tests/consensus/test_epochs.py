@@ -10,7 +10,7 @@ from math import inf
 
 import pytest
 
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.migration import CONFIG, NAMES, carry_over, compare
 from skyhold.consensus.parallel import at_once
@@ -35,7 +35,7 @@ def epochs() -> Iterator[Mortal]:
     made.close()
 
 
-def move(process: EpochRegisters, epochs: Epochs) -> None:
+def move(process: StoreRegisters, epochs: Epochs) -> None:
     process.advance(lambda _: epochs.next())
 
 
@@ -350,7 +350,7 @@ class Voters(Epochs):
 
 def test_late_move_to_other_voters_does_not_settle_what_an_epoch_of_its_number_has_decided() -> None:
     voters = Voters()
-    late, mover = (EpochRegisters(voters.open(b"1 abc"), voters) for _ in range(2))
+    late, mover = (StoreRegisters(voters.open(b"1 abc"), voters) for _ in range(2))
     mover.compare_and_set(CONFIG, 0, b"first", "found")
 
     def decide(_: Versioned) -> bytes:
@@ -365,7 +365,7 @@ def test_late_move_to_other_voters_does_not_settle_what_an_epoch_of_its_number_h
         late.advance(decide)
     assert caught.value.code == "epoch_used"
     voters.clouds[ord("c")].away = True
-    assert EpochRegisters(voters.open(b"2 abc"), voters).read(CONFIG) == Versioned(3, b"epoch 3 abc")
+    assert StoreRegisters(voters.open(b"2 abc"), voters).read(CONFIG) == Versioned(3, b"epoch 3 abc")
     voters.close()
 
 
@@ -376,7 +376,7 @@ def test_known_value_of_an_epoch_that_has_ended_is_told_without_its_seal() -> No
     for key, version in [(CONFIG, 1), (REPOSITORY, 0)]:
         first.seal(key, version, b"2 cde")
     voters.clouds[ord("d")].away = voters.clouds[ord("e")].away = True
-    late = EpochRegisters(voters.open(b"1 abc"), voters)
+    late = StoreRegisters(voters.open(b"1 abc"), voters)
     assert late.read_known(CONFIG) == Known(Versioned(2, b"first"), age_s=None)
     assert late.read_known(REPOSITORY) == Known(None, age_s=None)
     voters.close()
@@ -390,7 +390,7 @@ def test_seal_of_the_configuration_that_is_not_known_to_be_decided_is_not_follow
     voters.clouds[ord("b")].away = voters.clouds[ord("c")].away = True
     with pytest.raises(OutcomeUnknown):
         first.seal(CONFIG, 1, b"2 ade")  # accepted by `a` alone
-    late = EpochRegisters(voters.open(b"1 abc"), voters)
+    late = StoreRegisters(voters.open(b"1 abc"), voters)
     found = late.read_known(CONFIG)
     assert (found.value, found.undecided) == (Versioned(1, b"first"), Versioned(2, b"first"))
     assert list(voters.clouds[ord("d")].list()) == []

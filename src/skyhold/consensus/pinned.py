@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from skyhold.consensus.epochs import EpochRegisters
-from skyhold.consensus.register import RegisterChange, Registers, Resync, Versioned, membership_changed
+from skyhold.consensus.epochs import StoreRegisters
+from skyhold.consensus.register import Registers, Resync, Versioned, membership_changed
 from skyhold.errors import Conflict
 
 
@@ -18,7 +18,7 @@ class PinnedRegisters(Registers):
     """
 
     def __init__(
-        self, epochs: EpochRegisters, changed: Callable[[str, int], None] = lambda _key, _version: None
+        self, epochs: StoreRegisters, changed: Callable[[str, int], None] = lambda _key, _version: None
     ) -> None:
         """`changed(key, version)` is called after every change that took effect, as far as is known."""
         self._epochs = epochs
@@ -51,17 +51,8 @@ class PinnedRegisters(Registers):
     def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:
         return self._epochs.watch(key, after_version, timeout_s=timeout_s)
 
-    def changes(self, key: str) -> Sequence[RegisterChange]:
-        return self._epochs.changes(key)
-
     def list(self, prefix: str = "") -> list[str]:
         return self._epochs.list(prefix)
-
-    def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
-        return self._epoch.seal(key, expected_version, next_configuration)
-
-    def restore(self, key: str, changes: Sequence[RegisterChange]) -> None:
-        self._epoch.restore(key, changes)
 
     def close(self) -> None:
         """Nothing of its own to release."""

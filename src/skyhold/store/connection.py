@@ -18,7 +18,7 @@ from typing import Final
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.checkpoint import CheckpointedRegisters
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.no_majority import register_lost
 from skyhold.consensus.pinned import PinnedRegisters
@@ -76,7 +76,7 @@ class Connection(StoreAccess):
         look at all of them left out."""
         super().__init__(document, keys, state, settings, places)
         self._retired: list[Registers] = []
-        self._registers: EpochRegisters | None = None
+        self._registers: StoreRegisters | None = None
         self._configuration: Configuration | None = None
         self._configured: tuple[int, int] | None = None
         self._max_age_s = max_age_s
@@ -184,7 +184,7 @@ class Connection(StoreAccess):
     # ---- registers
 
     @property
-    def registers(self) -> EpochRegisters:
+    def registers(self) -> StoreRegisters:
         """The registers of the store, in whichever epoch it is.
 
         What a crash left without a checkpoint is completed first, as far as the buckets allow: where they do not,
@@ -196,13 +196,13 @@ class Connection(StoreAccess):
                 self._registers = self._open_registers()
             return self._registers
 
-    def _open_registers(self) -> EpochRegisters:
+    def _open_registers(self) -> StoreRegisters:
         first = open_registers(self, self.document.engine, self._configuration)
         if isinstance(first, CheckpointedRegisters):
             with suppress(OutcomeUnknown):
                 first.flush()
         if self._max_age_s is None:
-            return EpochRegisters(first, self.succession)
+            return StoreRegisters(first, self.succession)
         return StaleRegisters(first, self.succession, max_age_s=self._max_age_s, told=self.stale.__setitem__)
 
     @property

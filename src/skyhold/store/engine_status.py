@@ -15,7 +15,7 @@ from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.migration import CONFIG, NAMES
 from skyhold.consensus.no_majority import NOT_TO_BE_HAD
 from skyhold.consensus.parallel import at_once
-from skyhold.consensus.register import Known, Registers
+from skyhold.consensus.register import EngineRegisters, Known
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.store.connection import Connection, new_operation_id
 from skyhold.store.store_document import ETCD
@@ -163,7 +163,7 @@ def bring_up(registers: BucketRegisters, keys: Iterable[str]) -> bool:
     return False
 
 
-def bring_up_all(registers: Registers) -> None:
+def bring_up_all(registers: EngineRegisters) -> None:
     """As `bring_up`, of every register of an epoch that has just begun, so that no voter lags behind its beginning. It
     has begun in any case: what cannot be read now is named by who looks at it."""
     if isinstance(registers, BucketRegisters):

@@ -253,7 +253,7 @@ def _move_on(connection: Connection, recovery: Recovery, sealed: bytes, written:
     restore(recovery.checkpoints, registers)
     connection.adopt(epoch.engine, epoch.configuration.locations)
     if connection.registers.read(CONFIG) is None:
-        carry_over(registers, connection.registers, sealed, connection.succession)
+        carry_over(registers, connection.registers.current, sealed, connection.succession)
 
     def following(value: Versioned) -> bytes:
         engine, before = connection.document.engine, decode_configuration(value.data)

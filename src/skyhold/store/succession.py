@@ -12,7 +12,7 @@ from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.checkpoint import CheckpointedRegisters, Holders
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.migration import CONFIG, Succession
-from skyhold.consensus.register import Registers, Versioned
+from skyhold.consensus.register import EngineRegisters, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.storage.policy import Policy, copies_wanted
@@ -38,7 +38,7 @@ class StoreSuccession(Succession):
         self._features = features
         self._enter = enter
 
-    def open(self, next_configuration: bytes) -> Registers:
+    def open(self, next_configuration: bytes) -> EngineRegisters:
         epoch = decode_epoch(next_configuration)
         epoch.configuration.features.refuse_unread()
         return open_registers(self._access, epoch.engine, epoch.configuration)
@@ -59,7 +59,7 @@ class StoreSuccession(Succession):
         self._enter(decode_epoch(next_configuration))
 
 
-def open_registers(access: StoreAccess, engine: Engine, configuration: Configuration | None) -> Registers:
+def open_registers(access: StoreAccess, engine: Engine, configuration: Configuration | None) -> EngineRegisters:
     """The registers of one epoch. `configuration` is None where only its own register knows it."""
     if engine.kind == BUCKETS:
         places = configuration.locations if configuration is not None else access.known_places
