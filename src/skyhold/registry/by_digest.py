@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeVar
 
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry.names import check_digest, is_full_id, parse_reference
-from skyhold.registry.repositories import Repositories
+from skyhold.registry.reading import reading, repositories_of
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.spaces import space_of, version_space
 from skyhold.registry.version import VersionDocument
@@ -98,13 +98,11 @@ def with_version(
 def _by_refs(
     connection: Connection, name: str, repository_id: str | None, ref: str, ancestor: int, *, keep: bool
 ) -> Iterator[OpenVersion]:
-    with connection.session(connection.configuration.policy) as first:
-        repositories = Repositories(first.registers, first.blobs)
-        register = repositories.open(name) if repository_id is None else repositories.repository(repository_id)
-        snapshot = register.read()
-    policy = Policy.from_json(snapshot.root.policy)
-    with connection.session(policy, keep=keep) as session:
-        snapshot = Snapshot(snapshot.root, snapshot.register_version, session.blobs)
+    if repository_id is None:
+        with repositories_of(connection) as (repositories, _):
+            repository_id = repositories.read().resolve(name)
+    with reading(connection, repository_id, keep=keep) as (session, snapshot):
+        policy = Policy.from_json(snapshot.root.policy)
         digest = snapshot.resolve(ref, ancestor)
         place = place_of(snapshot, digest)
         document, version = read_version(session.blobs, digest, place)

@@ -24,6 +24,7 @@ from skyhold.registry.reading import (
     find_ref,
     open_version,
     read_model_card,
+    reading,
 )
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.reporting import After, events_of_repository, place_in_log, views_of
@@ -261,15 +262,12 @@ class RepositoryReader:
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[Session, Snapshot]]:
-        with self._connection.session(self._connection.configuration.policy) as first:
-            snapshot = self._register(first).read()
-            policy = Policy.from_json(snapshot.root.policy)
-            with self._connection.session(policy) as session:
-                yield session, Snapshot(snapshot.root, snapshot.register_version, session.blobs)
-
-    def _register(self, session: Session) -> RepositoryRegister:
         if self._unresolved is not None:
             raise self._unresolved
+        with reading(self._connection, self.id) as found:
+            yield found
+
+    def _register(self, session: Session) -> RepositoryRegister:
         return Repositories(session.registers, session.blobs).repository(self.id)
 
     def _with_version(

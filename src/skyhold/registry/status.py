@@ -80,7 +80,7 @@ class StoreStatus:
 def status_of(connection: Connection) -> StoreStatus:
     """Presence and sizes of everything, by listings, and each copy of each register."""
     members = examine(connection)
-    with connection.session(Policy()) as session:
+    with connection.session(Policy(), fresh=True) as session:
         inventory = take_inventory(connection, session)
     buckets_asked = {name: bucket for name, bucket in connection.buckets().items() if members[name].error is None}
     found = survey(buckets_asked, inventory.expected, connection.checker, Silence(), deep=False)

@@ -15,7 +15,7 @@ from skyhold.buckets.location import parse_location
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry import given
 from skyhold.registry.names import check_repository_name
-from skyhold.registry.reading import RepositoriesSession
+from skyhold.registry.reading import repositories_of
 from skyhold.registry.repository import Repository
 from skyhold.registry.views import EventView, RepositoryInfo, SearchHit
 from skyhold.storage.policy import Policy, check_possible, copies_wanted
@@ -97,7 +97,7 @@ class Store:
     def repositories(self, *, deleted: bool = False) -> list[RepositoryInfo]:
         """The repositories by name, or those that were deleted and can be brought back. `unread` are those that could
         not be read."""
-        with self._repositories() as (repositories, _):
+        with repositories_of(self._connection) as (repositories, _):
             names = repositories.read()
             if deleted:
                 return [RepositoryInfo(d.name, d.repository_id, deleted=d.time) for d in names.deleted()]
@@ -110,7 +110,7 @@ class Store:
 
     def repository_names(self) -> list[str]:
         """The names alone, sorted: nothing of the repositories is read."""
-        with self._repositories() as (repositories, _):
+        with repositories_of(self._connection) as (repositories, _):
             return [name for name, _ in repositories.read().repositories()]
 
     def create_repository(
@@ -180,7 +180,7 @@ class Store:
 
     def undelete_repository(self, name: str, *, author: str | None = None, reason: str = "") -> None:
         """Bring back the repository of this name that was deleted last, or the one of this id."""
-        with self._repositories() as (repositories, _):
+        with repositories_of(self._connection) as (repositories, _):
             last = repositories.read().find_deleted(given.text(name, "the name"))
         origin, operation_id = self._origin(author, reason), new_operation_id()
         self._change(lambda repositories: repositories.undelete(last.repository_id, origin, operation_id, pause=pause))
@@ -191,7 +191,7 @@ class Store:
         from skyhold.registry.search import parse_query, search_repositories
 
         parsed = parse_query(given.text(query, "the query"))
-        with self._repositories() as (repositories, _):
+        with repositories_of(self._connection) as (repositories, _):
             hits, self._connection.unread = search_repositories(parsed, repositories)
             return [SearchHit.of(hit) for hit in hits]
 
@@ -202,7 +202,7 @@ class Store:
         from skyhold.registry.reporting import events_of_store
 
         limit = None if limit is None else given.count(limit, "limit", least=0)
-        with self._repositories() as (_, session):
+        with repositories_of(self._connection) as (_, session):
             return list(islice(events_of_store(self._connection, session, given.time(since, "since")), limit))
 
     def watch(self, *, stop: threading.Event | None = None) -> Iterator[EventView | ResyncNeeded]:
@@ -362,18 +362,15 @@ class Store:
         return self._connection.origin(by, given.text(reason, "the reason", long=True), secrets.token_hex(16))
 
     def _find(self, name: str) -> str | None:
-        with self._repositories() as (repositories, _):
+        with repositories_of(self._connection) as (repositories, _):
             return repositories.read().find(name)
 
     def _change(self, change: Callable[[Repositories], T]) -> T:
         def once() -> T:
-            with self._repositories() as (repositories, _):
+            with repositories_of(self._connection) as (repositories, _):
                 return change(repositories)
 
         return retry_on_reconfiguration(once)
-
-    def _repositories(self) -> RepositoriesSession:
-        return RepositoriesSession(self._connection)
 
 
 def _repository_name(name: object) -> str:

@@ -94,7 +94,7 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
             spread(connection)
         report.checkpoints = 0 if connection.shared else write_lost_checkpoints(connection)
         _level(connection, members)
-    with pack_copies(connection, deep=False) as copies, connection.session(Policy()) as session:
+    with pack_copies(connection, deep=False) as copies, connection.session(Policy(), fresh=True) as session:
         look = look_at(connection, session, members, progress, deep=deep, copies=copies, include_vacant=dry_run)
         differing = copies.differing()
         if differing:  # which of them is right shows in what is made of them
@@ -197,7 +197,7 @@ def _mend_index(connection: Connection, look: Look, report: RepairReport) -> Non
     wrong = look.index.sentences(needed)
     if not wrong:
         return
-    with suppress(SkyholdError), connection.session(Policy()) as session:
+    with suppress(SkyholdError), connection.session(Policy(), fresh=True) as session:
         report.segments = mend_index(look.index, session, connection.buckets(), needed)
         report.damage = tuple(sentence for sentence in report.damage if sentence not in wrong)
 
@@ -207,7 +207,7 @@ def _rebuild(
 ) -> None:
     """Mend packs that no bucket gives intact by what other packs contain; what could be mended is taken from `lost`.
     Not while a bucket is away, which may have an intact copy: an object is the same in every bucket."""
-    with connection.session(Policy()) as session:
+    with connection.session(Policy(), fresh=True) as session:
         needs = needs_of(session, look.inventory, lost.keys())
         for key, built in rebuild_packs(connection, session, needs):
             if isinstance(built, SkyholdError):

@@ -28,6 +28,7 @@ from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
 from skyhold.security.keys import StoreKeys
 from skyhold.storage.blob_cache import BlobCache
 from skyhold.storage.blobs import BucketBlobs
+from skyhold.storage.body_cache import BodyCache
 from skyhold.storage.chunk_index import ChunkIndex
 from skyhold.storage.policy import Policy, copies_wanted, durability
 from skyhold.storage.replicas import Replicas
@@ -237,20 +238,38 @@ class Connection(StoreAccess):
 
     # ---- objects
 
-    def session(self, policy: Policy, *, keep: bool = False) -> Session:
-        """The beginning of one operation under a policy. With `keep` the blobs of versions that it reads or writes go
-        into this machine's cache."""
-        lagging: dict[str, SkyholdError] = {}
+    def pinned(self) -> PinnedRegisters:
+        """The registers, for changes that are right with the buckets of now alone."""
         ring = (self.bell.ring,) if self.shared else ()
+        return PinnedRegisters(self.registers, *ring)
+
+    def session(
+        self,
+        policy: Policy | None = None,
+        *,
+        registers: PinnedRegisters | None = None,
+        keep: bool = False,
+        fresh: bool = False,
+    ) -> Session:
+        """The beginning of one operation under a policy, by default that of the store; with `registers` that were
+        pinned before it was known. With `keep` the blobs of versions that it reads or writes go into this machine's
+        cache. `fresh`: it reads each blob from a bucket, also one that this connection has read before."""
+        lagging: dict[str, SkyholdError] = {}
         # First, so that they are of the configuration that is read next, or of one before it.
-        registers = PinnedRegisters(self.registers, *ring)
-        locations = self.configuration.locations
+        registers = registers or self.pinned()
+        configuration = self.configuration
+        policy, locations = policy or configuration.policy, configuration.locations
         # Blobs have no placement class, and are never in fewer buckets than the registers that name them.
         copies = max(copies_wanted(policy, locations), copies_wanted(Policy(), locations))
         everywhere = replace(policy, regions=(), copies=copies)
         replicas = self.replicas(everywhere, locations, lagging, self.document.engine.voters)
-        cache = self.blob_cache if keep else None
-        blobs = BucketBlobs(replicas, self.keys, self.store_keys.name_key(), cache)
+        blobs = BucketBlobs(
+            replicas,
+            self.keys,
+            self.store_keys.name_key(),
+            self.blob_cache if keep else None,
+            bodies=BodyCache() if fresh else self.bodies,
+        )
         return Session(registers, blobs, replicas, lagging, [replicas])
 
     def unconfirmed(self) -> Connection:
@@ -274,6 +293,10 @@ class Connection(StoreAccess):
     @cached_property
     def waiter(self) -> Waiter:
         return Waiter(self)
+
+    @cached_property
+    def bodies(self) -> BodyCache:
+        return BodyCache()
 
     @cached_property
     def blob_cache(self) -> BlobCache:

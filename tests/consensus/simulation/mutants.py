@@ -152,8 +152,8 @@ MUTANTS = {
     "the ids of operations are not carried": Mutant(
         8,
         "migration.py",
-        "    return [*changes[:-1], Change(",
-        "    return [*(Change(change.value, None) for change in changes[:-1]), Change(",
+        "    return [*changes[:-1], RegisterChange(",
+        "    return [*(RegisterChange(change.value, None) for change in changes[:-1]), RegisterChange(",
         600,
     ),
     "a watch tells what stands before a seal, and leaves out what came after": Mutant(
