@@ -17,9 +17,7 @@ class PinnedRegisters(Registers):
     and has no effect then.
     """
 
-    def __init__(
-        self, epochs: StoreRegisters, changed: Callable[[str, int], None] = lambda _key, _version: None
-    ) -> None:
+    def __init__(self, epochs: StoreRegisters, changed: Callable[[str, int], None] | None = None) -> None:
         """`changed(key, version)` is called after every change that took effect, as far as is known."""
         self._epochs = epochs
         self._changed = changed
@@ -35,7 +33,8 @@ class PinnedRegisters(Registers):
                 if conflict.code != "register_sealed":
                     raise
             else:
-                self._changed(key, value.version)
+                if self._changed is not None:
+                    self._changed(key, value.version)
                 return value
         earlier = self._epochs.outcome(key, operation_id)
         if earlier is not None:

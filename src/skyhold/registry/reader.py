@@ -15,10 +15,8 @@ from skyhold.consensus.parallel import at_once
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.registry import given
 from skyhold.registry.by_digest import OpenVersion, place_of, with_version
-from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
 from skyhold.registry.names import parse_reference
-from skyhold.registry.pulling import Pulling, PullRequest, pull_version, stored_with
 from skyhold.registry.reading import (
     document_or_fault,
     find_ref,
@@ -27,7 +25,6 @@ from skyhold.registry.reading import (
     reading,
 )
 from skyhold.registry.refs import RepositoryRegister
-from skyhold.registry.reporting import After, events_of_repository, place_in_log, views_of
 from skyhold.registry.repositories import Repositories
 from skyhold.registry.root import register_key
 from skyhold.registry.snapshot import Snapshot, VersionEntry
@@ -40,10 +37,11 @@ from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.version_files import StoredFile
 from skyhold.store.connection import Connection
 from skyhold.store.session import Session
-from skyhold.store.watching import ResyncNeeded, watch_events
 
 if TYPE_CHECKING:
     from skyhold.registry.diff import DiffSide, VersionDiff
+    from skyhold.registry.reporting import After
+    from skyhold.store.watching import ResyncNeeded
 
 T = TypeVar("T")
 
@@ -108,6 +106,8 @@ class RepositoryReader:
         A version that is named by its full digest is read from the cache of this machine, or from any bucket that has
         it, without a majority: with a `place` (see `place`) also where no voter answers.
         """
+        from skyhold.registry.pulling import Pulling, PullRequest, pull_version, stored_with  # loads what decodes
+
         request = PullRequest(
             given.path(destination, "the destination"),
             given.texts(include, "include"),
@@ -201,6 +201,8 @@ class RepositoryReader:
 
     def history(self, ref: str | None = None, limit: int | None = None) -> list[MoveView]:
         """The moves of a ref, or of all of them, newest first."""
+        from skyhold.registry.history import moves_reverse, ref_history
+
         limit = None if limit is None else given.count(limit, "limit", least=0)
         name = None if ref is None else given.text(ref, "a ref")
         with self._reading() as (_, snapshot):
@@ -215,6 +217,8 @@ class RepositoryReader:
 
     def events(self, *, since: str | None = None, limit: int | None = None) -> list[EventView]:
         """Every change of the repository, newest first. `since` is a time such as 2026-11-23T20:05:02Z."""
+        from skyhold.registry.reporting import events_of_repository
+
         limit = None if limit is None else given.count(limit, "limit", least=0)
         with self._reading() as (_, snapshot):
             return list(islice(events_of_repository(snapshot, self.name, given.time(since, "since")), limit))
@@ -224,6 +228,9 @@ class RepositoryReader:
         from now on), each once and in order, as it comes, until `stop` is set; also while the store moves.
         `ResyncNeeded` where the repository was recovered to a state without that event: begin anew from what it is now.
         A change is seen within about six seconds."""
+        from skyhold.registry.reporting import place_in_log, views_of
+        from skyhold.store.watching import watch_events
+
         if self._unresolved is not None:
             raise self._unresolved
         place = place_in_log(after)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import Final, TypeGuard
@@ -13,11 +13,12 @@ from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.registry.deleted_version import version_not_found
 from skyhold.registry.graph import first_parents
 from skyhold.registry.names import Ref, RefKind, is_version_prefix, refs_called
-from skyhold.registry.root import Root, register_key
+from skyhold.registry.root import Root
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import Json, is_counter, malformed
 from skyhold.storage.object_keys import PUBLIC_ID_CHARACTERS
-from skyhold.store.event import Event, EventLog, Origin
+from skyhold.store.event import Event
+from skyhold.store.logged_state import LoggedState
 from skyhold.store.map import Map
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
@@ -95,35 +96,12 @@ class Attached:
     blob: str | None = None
 
 
-class Snapshot:
+class Snapshot(LoggedState[Root]):
     """An immutable view of a repository. Reads fetch map nodes from the blobs as they need them."""
 
     def __init__(self, root: Root, register_version: int, blobs: Blobs, map_: Map | None = None) -> None:
-        self.root = root
-        self.register_version = register_version
-        self.blobs = blobs
-        self.map = map_ if map_ is not None else Map.from_json(blobs, root.map)
+        super().__init__(root, register_version, blobs, map_)
         self._versions_in = lru_cache(EVENTS_KEPT)(lambda sequence: versions_in(self.log.read(sequence)))
-
-    @property
-    def log(self) -> EventLog:
-        """The events of the repository."""
-        key = register_key(self.root.repository_id)
-        return EventLog(key, self.root.events, self.root.chain, self.map, self.blobs)
-
-    def after(
-        self, origin: Origin, what: Sequence[Json], entries: Mapping[str, object | None], **fields: object
-    ) -> Snapshot:
-        """The state after one event with these parts, which sets `entries` of the map (None: deletes) and `fields` of
-        the root. Its new map nodes are durable."""
-        log = self.log.append(origin, what, entries)
-        moved: dict[str, object] = {"events": log.count, "chain": log.chain, "map": log.map.to_json(), **fields}
-        root = replace(self.root, **moved)  # type: ignore[arg-type]
-        return Snapshot(root, self.register_version + 1, self.blobs, log.map)
-
-    def encode(self) -> bytes:
-        """What the register holds in this state. Raises as `Root.encode`."""
-        return self.root.encode()
 
     def ref_state(self, ref: Ref) -> RefState | None:
         """The state of a ref, also of a deleted one; None where it never was."""

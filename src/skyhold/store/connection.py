@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
@@ -34,7 +34,6 @@ from skyhold.storage.policy import Policy, copies_wanted, durability
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.verified import LateNotes
 from skyhold.store.access import StoreAccess
-from skyhold.store.bell import Bell
 from skyhold.store.configuration import Configuration, decode_configuration
 from skyhold.store.epoch import Epoch
 from skyhold.store.features import Features
@@ -44,7 +43,10 @@ from skyhold.store.state import StoreState
 from skyhold.store.store_document import Engine, StoreDocument
 from skyhold.store.succession import StoreSuccession, newest_engine, open_registers
 from skyhold.store.unread import UnreadRepository
-from skyhold.store.watching import Waiter
+
+if TYPE_CHECKING:
+    from skyhold.store.bell import Bell
+    from skyhold.store.watching import Waiter
 
 PAUSE_S_MAX: Final = 0.5
 
@@ -240,8 +242,7 @@ class Connection(StoreAccess):
 
     def pinned(self) -> PinnedRegisters:
         """The registers, for changes that are right with the buckets of now alone."""
-        ring = (self.bell.ring,) if self.shared else ()
-        return PinnedRegisters(self.registers, *ring)
+        return PinnedRegisters(self.registers, self._ring if self.shared else None)
 
     def session(
         self,
@@ -286,12 +287,19 @@ class Connection(StoreAccess):
     def chunk_index(self) -> ChunkIndex:
         return ChunkIndex(self.state.folder)
 
+    def _ring(self, key: str, version: int) -> None:
+        self.bell.ring(key, version)
+
     @cached_property
     def bell(self) -> Bell:
+        from skyhold.store.bell import Bell
+
         return Bell(self.document.store, self.keys, self._open_buckets, self.check_writable)
 
     @cached_property
     def waiter(self) -> Waiter:
+        from skyhold.store.watching import Waiter
+
         return Waiter(self)
 
     @cached_property
