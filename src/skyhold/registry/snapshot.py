@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -20,6 +20,7 @@ from skyhold.storage.object_keys import PUBLIC_ID_CHARACTERS
 from skyhold.store.event import Event
 from skyhold.store.logged_state import LoggedState
 from skyhold.store.map import Map
+from skyhold.store.node import Entry
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
 _SEQUENCE: Final = re.compile(r"[0-9a-f]{16}")
@@ -136,11 +137,11 @@ class Snapshot(LoggedState[Root]):
         value = self.map.get(f"version/{digest}")
         return None if value is None else _version_event(digest, value)
 
-    def versions(self) -> Iterator[VersionEntry]:
-        """All versions, also those that no ref reaches, as they were entered. Raises `Corrupt` after those that can be
-        read where others cannot."""
+    def versions(self, entries: Iterable[Entry] | None = None) -> Iterator[VersionEntry]:
+        """All versions, also those that no ref reaches, as they were entered, or those of these entries of the map.
+        Raises `Corrupt` after those that can be read where others cannot."""
         entered: dict[int, set[str]] = {}
-        for key, value in self.map.scan("version/"):
+        for key, value in self.map.scan("version/") if entries is None else entries:
             digest = key.removeprefix("version/")
             entered.setdefault(_version_event(digest, value), set()).add(digest)
         fault: Corrupt | None = None
@@ -193,21 +194,21 @@ class Snapshot(LoggedState[Root]):
     def attached(self, digest: str) -> Iterator[Attached]:
         """What was attached to a version, oldest first; the values of large ones are read."""
         for key, value in self.map.scan(f"attached/{digest}/"):
-            yield self._attached(digest, key, value)
+            yield self.attached_at(key, value)
 
     def attachment_blobs(self, digest: str) -> Iterator[str]:
         """The names of the blobs of what was attached to a version and is too large for the map; reads none of them."""
         for _, value in self.map.scan(f"attached/{digest}/"):
-            content = value.get("value") if isinstance(value, dict) else None
-            if isinstance(content, dict):
-                yield str(content.get("blob"))
+            blob = attachment_blob(value)
+            if blob is not None:
+                yield blob
 
     def metrics(self, digest: str) -> dict[str, float]:
         """The metrics of a version, by name; of several values the one attached last. Notes are not read for them."""
         metrics: dict[str, float] = {}
         for key, value in self.map.scan(f"attached/{digest}/"):
             if isinstance(value, dict) and value.get("kind") == "metric":
-                attached = self._attached(digest, key, value)
+                attached = self.attached_at(key, value)
                 if isinstance(attached.value, int | float):
                     metrics[attached.name] = attached.value
         return metrics
@@ -280,19 +281,25 @@ class Snapshot(LoggedState[Root]):
             )
         return found[0]
 
-    def _attached(self, digest: str, key: str, value: object) -> Attached:
+    def attached_at(self, key: str, value: object) -> Attached:
+        """What an entry of the map attaches to a version; a large value is read. Raises `Corrupt`."""
         if not isinstance(value, dict) or not all(
             isinstance(value.get(n), str) for n in ("kind", "name", "author", "time")
         ):
             malformed(f"attachment {key}", "a field is missing")
-        content, blob = value.get("value"), None
-        if isinstance(content, dict):
-            blob = str(content.get("blob"))
+        content, blob = value.get("value"), attachment_blob(value)
+        if blob is not None:
             content = self.blobs.read("attachments", blob).decode()
-        sequence = sequence_in(key)
+        digest, sequence = key.split("/")[1], sequence_in(key)
         return Attached(
             digest, sequence, value["kind"], value["name"], content, value["author"], value["time"], blob
         )  # fmt: skip
+
+
+def attachment_blob(value: object) -> str | None:
+    """The name of the blob of what is attached, where it is too large for the map."""
+    content = value.get("value") if isinstance(value, dict) else None
+    return str(content.get("blob")) if isinstance(content, dict) else None
 
 
 def _ref_at(key: str) -> Ref:
