@@ -14,9 +14,9 @@ import pytest
 
 import skyhold
 
-OPERATIONS = int(os.environ.get("SKYHOLD_LONG_OPERATIONS", "1500"))
+OPERATIONS = int(os.environ.get("SKYHOLD_LONG_OPERATIONS", "700"))
 """100,000 take some ten minutes: `SKYHOLD_LONG_OPERATIONS=100000 pytest tests/endtoend/test_long_life.py`"""
-WARM = 300
+WARM = 250
 """Operations after which caches hold what they hold of so small a store."""
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from skyhold.consensus.acceptor_object import parse_object_key
-from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.capabilities import voting
 from skyhold.consensus.migration import CONFIG
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.index_check import mend_index
@@ -147,9 +147,9 @@ def _level(connection: Connection, members: Mapping[str, Membership]) -> None:
         except SkyholdError:
             created = dict.fromkeys(keys, True)
         keys -= {key for key in copies.scarce if created.get(key, False)}
-    registers = connection.registers.current
-    if keys and isinstance(registers, BucketRegisters):
-        bring_up(registers, keys)
+    voters = voting(connection.registers.current)
+    if keys and voters is not None:
+        bring_up(voters, keys)
 
 
 def _mend(connection: Connection, look: Look, report: RepairReport, progress: Progress) -> None:
@@ -262,10 +262,10 @@ def _mend_registers(connection: Connection, look: Look, report: RepairReport) ->
 def _why_it_lags(connection: Connection, finding: Finding) -> SkyholdError | None:
     """Why a voter takes no part in a register that it lacks. It is `Corrupt` where it is known to have had it: what it
     promised is lost then, and it is asked for nothing more in this epoch."""
-    place, registers = parse_object_key(finding.key), connection.registers.current
-    if place is None or not isinstance(registers, BucketRegisters):
+    place, voters = parse_object_key(finding.key), voting(connection.registers.current)
+    if place is None or voters is None:
         return None
-    shown = registers.inspect(place[1])[finding.bucket]
+    shown = voters.inspect(place[1])[finding.bucket]
     return shown if isinstance(shown, SkyholdError) else None
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
-from skyhold.consensus.checkpoint import CheckpointedRegisters
+from skyhold.consensus.capabilities import Checkpointing, checkpointing
 from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.no_majority import register_lost
@@ -201,9 +201,10 @@ class Connection(StoreAccess):
 
     def _open_registers(self) -> StoreRegisters:
         first = open_registers(self, self.document.engine, self._configuration)
-        if isinstance(first, CheckpointedRegisters):
+        with_checkpoints = checkpointing(first)
+        if with_checkpoints is not None:
             with suppress(OutcomeUnknown):
-                first.flush()
+                with_checkpoints.flush()
         if self._max_age_s is None:
             return StoreRegisters(first, self.succession)
         return StaleRegisters(first, self.succession, max_age_s=self._max_age_s, told=self.stale.__setitem__)
@@ -214,12 +215,12 @@ class Connection(StoreAccess):
         return StoreSuccession(self, lambda: self.features, self.enter)
 
     @property
-    def checkpoints(self) -> CheckpointedRegisters:
+    def checkpoints(self) -> Checkpointing:
         """The registers of this machine. Not for an engine that is `shared`, whose changes outlive the machine."""
-        current = self.registers.current
-        if not isinstance(current, CheckpointedRegisters):
-            raise AssertionError("a shared engine has no checkpoints")  # noqa: TRY004 - our own mistake
-        return current
+        found = checkpointing(self.registers.current)
+        if found is None:
+            raise AssertionError("a shared engine has no checkpoints")
+        return found
 
     def reopen(self) -> None:
         """Open the registers anew when they are needed next, and read the configuration from them."""

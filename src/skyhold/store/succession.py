@@ -23,7 +23,7 @@ from skyhold.store.directory import Directory
 from skyhold.store.epoch import Epoch, decode_epoch
 from skyhold.store.features import Features
 from skyhold.store.state import open_state
-from skyhold.store.store_document import BUCKETS, ETCD, Engine, check_machine
+from skyhold.store.store_document import ETCD, Engine, check_machine
 from skyhold.store.voters import open_voters
 
 EPOCH_LEAP_MAX: Final = 2**16
@@ -61,7 +61,7 @@ class StoreSuccession(Succession):
 
 def open_registers(access: StoreAccess, engine: Engine, configuration: Configuration | None) -> EngineRegisters:
     """The registers of one epoch. `configuration` is None where only its own register knows it."""
-    if engine.kind == BUCKETS:
+    if engine.votes:
         places = configuration.locations if configuration is not None else access.known_places
         # What a voter holds is framed as a whole: its values, which are much alike, are not framed one by one.
         return open_voters(access, engine, {location.name: location for location in places})
