@@ -10,7 +10,7 @@ from math import inf
 
 import pytest
 
-from skyhold.consensus.epochs import StoreRegisters
+from skyhold.consensus.epochs import OPEN_MAX, StoreRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.migration import CONFIG, NAMES, carry_over, compare
 from skyhold.consensus.parallel import at_once
@@ -65,6 +65,15 @@ def test_operation_of_an_earlier_epoch_is_not_done_twice(epochs: Mortal) -> None
     assert stale.outcome(REPOSITORY, "b") == Versioned(2, b"two")
     assert stale.compare_and_set(REPOSITORY, 1, b"two", "b") == Versioned(2, b"two")
     assert stale.outcome(REPOSITORY, "never") is None
+
+
+def test_process_that_follows_many_moves_keeps_few_epochs_open(epochs: Mortal) -> None:
+    process = epochs.process()
+    for _ in range(3 * OPEN_MAX):
+        move(epochs.process(), epochs)
+        assert process.read(REPOSITORY) is not None
+        assert len(process._opened) <= OPEN_MAX
+    assert process.outcome(REPOSITORY, "b") == Versioned(2, b"two")
 
 
 def test_register_that_was_made_in_a_later_epoch_is_seen_by_who_knows_an_earlier_one(epochs: Mortal) -> None:

@@ -33,10 +33,12 @@ from skyhold.consensus.register import (
     Versioned,
     register_sealed,
 )
-from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, Unavailable
+from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
 
 EPOCHS_MAX: Final = 1_000
 """How many epochs one call follows: more is a chain of seals that leads nowhere."""
+OPEN_MAX: Final = 4
+"""How many epochs stay open: that of now, and the last ones, in which a thread may still wait for a voter."""
 UNFINISHED: Final = "epoch_unfinished"
 WATCH_SLICE_S_MAX: Final = 5.0
 
@@ -289,6 +291,9 @@ class StoreRegisters(Registers):
                 raise
             self._opened.append(following)
             self._current = following
+            while len(self._opened) > OPEN_MAX:
+                with suppress(SkyholdError):
+                    self._opened.pop(0).close()
 
     def _could_follow(self, epoch: EngineRegisters, next_configuration: bytes) -> bool:
         """Follow for a reader: False where a move is half done, and these credentials cannot finish it. The next epoch

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from skyhold.store.watching import Waiter
 
 PAUSE_S_MAX: Final = 0.5
+RETIRED_MAX: Final = 2
+"""How many registers that were left behind stay open, as a thread may still wait for a voter of them."""
 
 
 def new_operation_id() -> str:
@@ -231,6 +233,9 @@ class Connection(StoreAccess):
             if self._registers is not None:
                 self._retired.append(self._registers)
                 self._registers = None
+                while len(self._retired) > RETIRED_MAX:
+                    with suppress(SkyholdError):
+                        self._retired.pop(0).close()
 
     def enter(self, epoch: Epoch) -> None:
         """The store is in another epoch from now on."""
