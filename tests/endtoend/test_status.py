@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import skyhold
+from skyhold.buckets.folder import FolderBucket
 from skyhold.registry.inventory import take_inventory
 from skyhold.registry.reached_file import ReachedFile
 from skyhold.registry.version import VersionDocument
@@ -102,3 +103,38 @@ def test_another_history_than_the_one_that_is_known_is_read_whole(
     decoded.clear()
     store.status()
     assert len(set(decoded)) == VERSIONS
+
+
+def test_health_asks_each_bucket_a_few_times_however_much_there_is(
+    store: skyhold.Store, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for name in ("read", "read_tagged", "list", "inspect"):
+        if hasattr(FolderBucket, name):
+            monkeypatch.setattr(FolderBucket, name, _counting(name, getattr(FolderBucket, name), asked))
+    health = store.health()
+    assert health.healthy
+    assert health.works
+    assert [(bucket.name, bucket.error) for bucket in health.buckets] == [("a", None), ("b", None), ("c", None)]
+    assert "list" not in asked
+    assert len(asked) <= 6 * len(health.buckets)
+
+
+def _counting(name: str, method: Callable[..., object], asked: list[str]) -> Callable[..., object]:
+    def called(self: FolderBucket, *arguments: object, **options: object) -> object:
+        asked.append(name)
+        return method(self, *arguments, **options)
+
+    return called
+
+
+def test_health_names_what_does_not_answer_and_whether_changes_can_be_decided(
+    store: skyhold.Store, scene: Scene
+) -> None:
+    scene.lose("b")
+    health = store.health()
+    assert (health.healthy, health.works, health.engine.quorum) == (False, True, "degraded")
+    assert [bucket.name for bucket in health.buckets if bucket.error] == ["b"]
+    scene.lose("c")
+    health = store.health()
+    assert (health.healthy, health.works, health.engine.quorum) == (False, False, "lost")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from skyhold.registry.upkeep import RepairReport, SyncReport
     from skyhold.registry.verification import VerifyReport
     from skyhold.store.engine_status import EngineStatus, StaleRead
+    from skyhold.store.health import StoreHealth
     from skyhold.store.joining import Joining
     from skyhold.store.reconfiguring import EngineMove
     from skyhold.store.watching import ResyncNeeded
@@ -315,6 +316,13 @@ class Store:
         return check_bucket(self._connection.bucket(name), location)
 
     # ---- upkeep
+
+    def health(self) -> StoreHealth:
+        """Whether every bucket and voter answers, and changes can be decided. It costs a few requests for each bucket,
+        however much the store contains: what a monitor may ask every 15 seconds."""
+        from skyhold.store.health import health_of
+
+        return health_of(self._connection)
 
     def status(self) -> StoreStatus:
         """What every bucket holds and lacks, and how durable each repository is, as listings tell."""
