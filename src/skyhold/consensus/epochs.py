@@ -62,11 +62,13 @@ class StoreRegisters(Registers):
         *,
         monotonic: Callable[[], float] = time.monotonic,
         following: AbstractContextManager[object] | None = None,
+        lent: bool = False,
     ) -> None:
+        """`lent`: the first epoch belongs to others, who close it."""
         self._current = first
         self._succession = succession
         self._monotonic = monotonic
-        self._opened = [first]
+        self._opened = [] if lent else [first]
         self._following = following or threading.Lock()
 
     @property

@@ -20,9 +20,15 @@ class StaleRegisters(StoreRegisters):
     """
 
     def __init__(
-        self, first: EngineRegisters, succession: Succession, *, max_age_s: float, told: Callable[[str, Known], None]
+        self,
+        first: EngineRegisters,
+        succession: Succession,
+        *,
+        max_age_s: float,
+        told: Callable[[str, Known], None],
+        lent: bool = False,
     ) -> None:
-        super().__init__(first, succession)
+        super().__init__(first, succession, lent=lent)
         self._max_age_s = max_age_s
         self._told = told
 

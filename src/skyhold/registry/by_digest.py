@@ -8,8 +8,9 @@ decision.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Literal, TypeVar
 
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
@@ -29,8 +30,8 @@ from skyhold.store.connection import Connection
 from skyhold.store.session import Session
 
 T = TypeVar("T")
-_ELSEWHERE: Final = (Corrupt, NotFound, Unavailable)
-"""Errors after which a version is looked for elsewhere."""
+_NOT_IN_VERSION: Final = {"file_not_found", "tensor_not_found"}
+"""What a version does not contain it contains nowhere."""
 FoundBy = Literal["majority", "bucket", "cache"]
 """`majority`: the refs of a majority name the version now. `bucket`: the refs in some bucket do, which no majority has
 confirmed. `cache`: this machine had the version before."""
@@ -76,22 +77,34 @@ def with_version(
         with _by_refs(connection, name, repository_id, ref, ancestor, keep=keep) as found:
             return use(found)
     if cached_first:
-        with suppress(*_ELSEWHERE), _cached(connection, name, repository_id, ref) as found:
+        with _elsewhere(), _cached(connection, name, repository_id, ref) as found:
             return use(found)
     if place is not None:
-        with suppress(*_ELSEWHERE), _placed(connection, ref, place, keep=keep) as found:
+        with _elsewhere(), _placed(connection, ref, place, keep=keep) as found:
             return use(found)
     try:
         with (
-            closing(connection.unconfirmed()) as alone,
+            connection.within(inf) as alone,
             _by_refs(alone, name, repository_id, ref, ancestor, keep=keep) as found,
         ):
             return use(found)
     except (Corrupt, Unavailable):
         if not cached_first:
-            with suppress(*_ELSEWHERE), _cached(connection, name, repository_id, ref) as found:
+            with _elsewhere(), _cached(connection, name, repository_id, ref) as found:
                 return use(found)
         raise
+
+
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Pass the errors after which a version is looked for elsewhere."""
+    try:
+        yield
+    except (Corrupt, Unavailable):
+        pass
+    except NotFound as error:
+        if error.code in _NOT_IN_VERSION:
+            raise
 
 
 @contextmanager
@@ -109,7 +122,7 @@ def _by_refs(
         space = version_space(connection, version, policy, session)
         if keep:
             connection.blob_cache.note(VersionNote(digest, name, snapshot.root.repository_id, place))
-        found_by: FoundBy = "bucket" if connection.stale else "majority"
+        found_by: FoundBy = "bucket" if connection.was_stale else "majority"
         yield OpenVersion(digest, document, version, space, found_by, session, snapshot)
 
 

@@ -27,7 +27,7 @@ from skyhold.registry.reading import (
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.repositories import Repositories
 from skyhold.registry.root import register_key
-from skyhold.registry.snapshot import Snapshot, VersionEntry
+from skyhold.registry.snapshot import RefState, Snapshot, VersionEntry
 from skyhold.registry.spaces import version_space
 from skyhold.registry.views import EventView, LogEntry, MoveView, PullResult, RefView, Version, move_view
 from skyhold.storage.blob_cache import VersionPlace
@@ -48,6 +48,9 @@ T = TypeVar("T")
 
 class RepositoryReader:
     """One repository, read. Every method opens what it needs and closes it again.
+
+    With `max_age_s` a read may miss the moves of the last that many seconds, and costs less; with `math.inf` it also
+    returns where no majority of the voters answers, by what is known. `Store.stale` lists these reads.
 
     A `reference` is the name of a branch, tag or alias, or the beginning of a version's id (4 characters or more), with
     `~N` for its Nth ancestor.
@@ -89,6 +92,7 @@ class RepositoryReader:
         force: bool = False,
         allow_unsafe_names: bool = False,
         place: VersionPlace | None = None,
+        max_age_s: float | None = None,
         progress: Progress | None = None,
     ) -> PullResult:
         """Restore a version, or the files that match one of the globs in `include`, into a folder.
@@ -121,14 +125,14 @@ class RepositoryReader:
             pulling = Pulling(self.name, opened.digest, opened.version, opened.space, stored_with(opened))
             return replace(pull_version(pulling, request, progress or Silence()), found_by=opened.found_by)
 
-        return self._with_version(reference, pull, cached_first=True, keep=not dry_run, at=place)
+        return self._with_version(reference, pull, cached_first=True, keep=not dry_run, at=place, max_age_s=max_age_s)
 
     def place(self, reference: str = "main") -> VersionPlace:
         """Where the blobs of a version are, for a later pull of its digest that needs no majority."""
         with self._reading() as (_, snapshot):
             return place_of(snapshot, self._resolve(snapshot, reference))
 
-    def show(self, reference: str = "main") -> Version:
+    def show(self, reference: str = "main", *, max_age_s: float | None = None) -> Version:
         """A version with its files, parameters, lineage, metrics, notes, refs and model card. For one that was found in
         this machine's cache, what was attached to it and which refs point to it are not read."""
 
@@ -152,12 +156,19 @@ class RepositoryReader:
                 found_by=opened.found_by,
             )
 
-        return self._with_version(reference, show, cached_first=False)
+        return self._with_version(reference, show, cached_first=False, max_age_s=max_age_s)
 
-    def log(self, reference: str = "main", *, first_parent: bool = False, limit: int | None = None) -> list[LogEntry]:
+    def log(
+        self,
+        reference: str = "main",
+        *,
+        first_parent: bool = False,
+        limit: int | None = None,
+        max_age_s: float | None = None,
+    ) -> list[LogEntry]:
         """The versions that a version descends from, itself first, newest first."""
         limit = None if limit is None else given.count(limit, "limit", least=0)
-        with self._reading() as (session, snapshot):
+        with self._reading(max_age_s) as (session, snapshot):
             digest = self._resolve(snapshot, reference)
             refs_at: dict[str, list[str]] = {}
             for state in snapshot.refs():
@@ -183,29 +194,32 @@ class RepositoryReader:
                 snapshot.metrics(entry.digest)
             return at_once(viewed, entries, "log")
 
-    def refs(self) -> list[RefView]:
+    def refs(self, *, max_age_s: float | None = None) -> list[RefView]:
         """All branches, tags and aliases, by kind and name."""
-        with self._reading() as (session, snapshot):
-            views = []
-            for state in snapshot.refs():
+        with self._reading(max_age_s) as (session, snapshot):
+
+            def viewed(state: RefState) -> RefView:
                 digest = str(state.version)
                 document, fault = document_or_fault(session, partial(snapshot.version, digest))
                 message = document.message if document else ""
-                views.append(RefView(str(state.ref), digest, snapshot.version(digest).time, message, fault))
-            return views
+                return RefView(str(state.ref), digest, snapshot.version(digest).time, message, fault)
 
-    def ref_names(self) -> list[str]:
+            return at_once(viewed, snapshot.refs(), "refs")
+
+    def ref_names(self, *, max_age_s: float | None = None) -> list[str]:
         """The names alone, such as `branch/main`, by kind and name: no version is read."""
-        with self._reading() as (_, snapshot):
+        with self._reading(max_age_s) as (_, snapshot):
             return [str(state.ref) for state in snapshot.refs()]
 
-    def history(self, ref: str | None = None, limit: int | None = None) -> list[MoveView]:
+    def history(
+        self, ref: str | None = None, limit: int | None = None, *, max_age_s: float | None = None
+    ) -> list[MoveView]:
         """The moves of a ref, or of all of them, newest first."""
         from skyhold.registry.history import moves_reverse, ref_history
 
         limit = None if limit is None else given.count(limit, "limit", least=0)
         name = None if ref is None else given.text(ref, "a ref")
-        with self._reading() as (_, snapshot):
+        with self._reading(max_age_s) as (_, snapshot):
             if name is None:
                 return [move_view(move) for move in islice(moves_reverse(snapshot), limit)]
             found = [
@@ -215,12 +229,14 @@ class RepositoryReader:
                 raise NotFound(f"There never was a ref `{ref}` in {self.name}", code="ref_not_found")
             return found
 
-    def events(self, *, since: str | None = None, limit: int | None = None) -> list[EventView]:
+    def events(
+        self, *, since: str | None = None, limit: int | None = None, max_age_s: float | None = None
+    ) -> list[EventView]:
         """Every change of the repository, newest first. `since` is a time such as 2026-11-23T20:05:02Z."""
         from skyhold.registry.reporting import events_of_repository
 
         limit = None if limit is None else given.count(limit, "limit", least=0)
-        with self._reading() as (_, snapshot):
+        with self._reading(max_age_s) as (_, snapshot):
             return list(islice(events_of_repository(snapshot, self.name, given.time(since, "since")), limit))
 
     def watch(self, after: After = None, *, stop: threading.Event | None = None) -> Iterator[EventView | ResyncNeeded]:
@@ -268,10 +284,10 @@ class RepositoryReader:
                 watcher.end()
 
     @contextmanager
-    def _reading(self) -> Iterator[tuple[Session, Snapshot]]:
+    def _reading(self, max_age_s: float | None = None) -> Iterator[tuple[Session, Snapshot]]:
         if self._unresolved is not None:
             raise self._unresolved
-        with reading(self._connection, self.id) as found:
+        with self._connection.within(given.age_s(max_age_s)) as connection, reading(connection, self.id) as found:
             yield found
 
     def _register(self, session: Session) -> RepositoryRegister:
@@ -285,10 +301,12 @@ class RepositoryReader:
         cached_first: bool,
         keep: bool = True,
         at: VersionPlace | None = None,
+        max_age_s: float | None = None,
     ) -> T:
         id_ = None if self._unresolved else self.id
         text = given.text(reference, "a reference")
-        return with_version(self._connection, self.name, id_, text, use, cached_first=cached_first, keep=keep, place=at)
+        with self._connection.within(given.age_s(max_age_s)) as connection:
+            return with_version(connection, self.name, id_, text, use, cached_first=cached_first, keep=keep, place=at)
 
     def _resolve(self, snapshot: Snapshot, reference: str) -> str:
         parsed = parse_reference(f"{self.name}@{given.text(reference, 'a reference')}")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
-from math import inf
 from typing import TYPE_CHECKING, Final
 
 from skyhold.buckets.bucket import Bucket
@@ -212,6 +212,11 @@ class Connection(StoreAccess):
         return StaleRegisters(first, self.succession, max_age_s=self._max_age_s, told=self.stale.__setitem__)
 
     @property
+    def was_stale(self) -> bool:
+        """Whether a read of this connection, or of this block of `within`, may have missed moves."""
+        return self._max_age_s is not None and bool(self.stale)
+
+    @property
     def succession(self) -> StoreSuccession:
         """How the store goes from one epoch to the next."""
         return StoreSuccession(self, lambda: self.features, self.enter)
@@ -279,10 +284,26 @@ class Connection(StoreAccess):
         )
         return Session(registers, blobs, replicas, lagging, [replicas])
 
-    def unconfirmed(self) -> Connection:
-        """The same store, with the refs that any voter has where no majority answers. The caller closes it."""
-        places = (*self.known_places, *(self._configuration.locations if self._configuration else ()))
-        return Connection(self.document, self.store_keys, self.state, self.settings, places, max_age_s=inf)
+    @contextmanager
+    def within(self, max_age_s: float | None) -> Iterator[Connection]:
+        """This connection, for reads that may be so old (see `StaleRegisters`; None: as those of this one). What it has
+        opened is shared; `stale` has the reads of this block."""
+        if max_age_s is None:
+            yield self
+            return
+        with suppress(Corrupt, Unavailable):  # of which the view may know enough
+            _ = self.configuration
+        _ = self.bodies, self.blob_cache  # which are shared then
+        view = copy(self)
+        view.stale, view._max_age_s = {}, max_age_s
+        view._registers = registers = StaleRegisters(
+            self.registers.current, view.succession, max_age_s=max_age_s, told=view.stale.__setitem__, lent=True
+        )
+        try:
+            yield view
+        finally:
+            self.stale |= view.stale
+            registers.close()
 
     def known_buckets(self) -> list[Bucket]:
         """The store's buckets as far as they are known without a request."""
