@@ -153,7 +153,9 @@ class Repository(RepositoryReader):
                 if name in musts:
                     must = None if (there := musts[name]) is None else self._resolve(snapshot, there)
                 updates.append(RefUpdate(Ref.parse(name), version, expected=must, force=force))
-            after = register.apply(RepositoryChange(origin, refs=tuple(updates)), operation_id, pause=pause)
+            after = register.apply(
+                RepositoryChange(origin, refs=tuple(updates)), operation_id, pause=pause, before=snapshot
+            )
             if after.register_version == snapshot.register_version:
                 return []
             event = after.log.read(after.root.events)
@@ -202,7 +204,7 @@ class Repository(RepositoryReader):
 
         def attach(register: RepositoryRegister, snapshot: Snapshot) -> None:
             found = tuple(attachments(self._resolve(snapshot, reference), measured, texts))
-            register.apply(RepositoryChange(origin, attachments=found), operation_id, pause=pause)
+            register.apply(RepositoryChange(origin, attachments=found), operation_id, pause=pause, before=snapshot)
 
         self._change(attach)
 
