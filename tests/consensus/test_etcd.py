@@ -112,13 +112,13 @@ class EtcdEpochMachine(EpochMachine):
 
 
 TestEtcd = EtcdMachine.TestCase
-TestEtcd.settings = settings(max_examples=8, stateful_step_count=STEPS, deadline=None)
+TestEtcd.settings = settings(max_examples=8, stateful_step_count=STEPS)
 TestEtcdOfAUser = SecureEtcdMachine.TestCase
-TestEtcdOfAUser.settings = settings(max_examples=3, stateful_step_count=STEPS, deadline=None)
+TestEtcdOfAUser.settings = settings(max_examples=3, stateful_step_count=STEPS)
 
 
 TestEtcdAmongEpochs = EtcdEpochMachine.TestCase
-TestEtcdAmongEpochs.settings = settings(max_examples=4, stateful_step_count=STEPS, deadline=None)
+TestEtcdAmongEpochs.settings = settings(max_examples=4, stateful_step_count=STEPS)
 
 
 @pytest.fixture
