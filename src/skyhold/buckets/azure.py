@@ -7,7 +7,6 @@ Blob that declares its MD5, so that the store refuses other bytes, and the Conte
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -67,7 +66,6 @@ class AzureBucket(Bucket):
         self._listings = Listings(location.name)
         self._location, self._policy = location, policy
         self._prefix = f"{location.prefix}/" if location.prefix else ""
-        self._process_id = -1
         self._client: BlobServiceClient | None = None
 
     def __repr__(self) -> str:
@@ -153,7 +151,7 @@ class AzureBucket(Bucket):
 
     def close(self) -> None:
         client, self._client = self._client, None
-        if client is not None and self._process_id == os.getpid():
+        if client is not None:
             client.close()
 
     def server_time(self) -> datetime | None:
@@ -290,9 +288,8 @@ class AzureBucket(Bucket):
         return self._service().get_container_client(self._location.container)
 
     def _service(self) -> BlobServiceClient:
-        """The client of this process: one that came over a fork shares its sockets with the parent, so it is left."""
         client = self._client
-        if client is None or self._process_id != os.getpid():
+        if client is None:
             location = self._location
             client = BlobServiceClient(
                 location.endpoint or f"https://{location.account}.blob.core.windows.net",
@@ -304,7 +301,7 @@ class AzureBucket(Bucket):
                 permit_redirects=False,  # which would carry the signature, the token or the SAS to another host
                 transport=WholeReplies(self.name, self._policy, connection_verify=location.ca_file or True),
             )
-            self._client, self._process_id = client, os.getpid()
+            self._client = client
         return client
 
     def _patience(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The `Bucket` port: one object-store location, as small as the rest of the house allows.
 
-A driver is synchronous and thread-safe: many threads call one bucket at once. It may be used after `fork` (a driver
-whose SDK cannot survive that reopens its client when the process id has changed). Errors leave as our classes only.
+A driver is synchronous and thread-safe: many threads call one bucket at once. It does not cross a fork: a store
+refuses that for all that it has opened (`docs/decisions/031-fork.md`). Errors leave as our classes only.
 
 Retries: every method but `write_if` may repeat its request a bounded number of times on throttling (429, 503), a
 dropped connection or a timeout, with jittered back-off; that is safe because objects written by `write` are immutable

@@ -8,7 +8,6 @@ checksum of the stored object in the reply is compared as well.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -80,7 +79,6 @@ class GoogleBucket(Bucket):
         self._endpoint = location.endpoint or "https://storage.googleapis.com"
         self._anonymous = self._endpoint.startswith("http://") or is_loopback(self._endpoint)
         self._credentials_reference, self._ca_file = location.credentials, location.ca_file
-        self._process_id = -1
         self._session: AuthorizedSession | None = None
 
     def __repr__(self) -> str:
@@ -185,7 +183,7 @@ class GoogleBucket(Bucket):
 
     def close(self) -> None:
         session, self._session = self._session, None
-        if session is not None and self._process_id == os.getpid():
+        if session is not None:
             session.close()  # type: ignore[no-untyped-call]
 
     # Requests
@@ -312,9 +310,8 @@ class GoogleBucket(Bucket):
             self._call("GET", f"/storage/v1/b/{self._bucket}/o", {"maxResults": "1", "fields": "kind"})
 
     def _opened(self) -> AuthorizedSession:
-        """The session of this process: one that came over a fork shares its sockets with the parent, so it is left."""
         session = self._session
-        if session is None or self._process_id != os.getpid():
+        if session is None:
             reference = self._credentials_reference
             credentials = credentials_of(reference, self.name, anonymous_chain=self._anonymous)
             session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
@@ -324,7 +321,7 @@ class GoogleBucket(Bucket):
             adapter = InTime(pool_connections=4, pool_maxsize=CONNECTIONS_MAX, max_retries=0)
             session.mount("https://", adapter)
             session.mount("http://", adapter)
-            self._session, self._process_id = session, os.getpid()
+            self._session = session
         return session
 
     def _object_path(self, key: str) -> str:

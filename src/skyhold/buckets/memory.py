@@ -1,6 +1,6 @@
 """Objects in this process's memory: the model that every other driver is compared with, and a store for tests.
 
-All `MemoryBucket`s of one URL in one process share their objects; a forked process goes on with its own copy.
+All `MemoryBucket`s of one URL in one process share their objects.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ by its tag, where that is the MD5 of the body, or by the checksum that it repeat
 
 from __future__ import annotations
 
-import os
+import threading
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -56,7 +56,7 @@ DEFAULT_POLICY: Final = RetryPolicy()
 
 
 class S3Bucket(Bucket):
-    """See the module. Endpoint and credentials are looked up when the bucket is first used, and again after a fork."""
+    """See the module. Endpoint and credentials are looked up when the bucket is first used."""
 
     capabilities = Capabilities(compares_md5=True)
 
@@ -66,7 +66,8 @@ class S3Bucket(Bucket):
         self._location = location
         self._policy = policy
         self._prefix = f"{location.prefix}/" if location.prefix else ""
-        self._opened: dict[int, tuple[Wires, Source]] = {}
+        self._lock = threading.Lock()
+        self._opened: tuple[Wires, Source] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -184,8 +185,9 @@ class S3Bucket(Bucket):
 
     def close(self) -> None:
         """End what is under way, too."""
-        self._closed = True
-        opened = self._opened.get(os.getpid())
+        with self._lock:
+            self._closed = True
+            opened = self._opened
         if opened is not None:
             opened[0].close()
 
@@ -323,18 +325,16 @@ class S3Bucket(Bucket):
             raise error_of_no_reply(error, request) from error
 
     def _here(self) -> tuple[Wires, Source]:
-        """The connections and keys of this process; a forked one leaves those of its parent alone. Two threads that
-        come first may both make them, and those of one are kept."""
-        process = os.getpid()
-        opened = self._opened.get(process)
-        if opened is None and not self._closed:
+        """The connections and keys. Two threads that come first may both make them, and those of one are kept: to look
+        for a role's keys takes a while, and `close` must not wait for it."""
+        made = self._opened
+        if made is None and not self._closed:
             made = Wires(endpoint_of(self._location), self._policy), key_source(self._location)
-            opened = self._opened.setdefault(process, made)
-        if opened is None or self._closed:
-            if opened is not None:
-                opened[0].close()
-            raise error_of_no_reply(Closed(sent=False), Request(self.name, ""))
-        return opened
+        with self._lock:
+            if made is None or self._closed:
+                raise error_of_no_reply(Closed(sent=False), Request(self.name, ""))
+            self._opened = self._opened or made
+            return self._opened
 
 
 def _successes(method: str, headers: Mapping[str, str]) -> frozenset[int]:
