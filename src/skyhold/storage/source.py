@@ -116,7 +116,7 @@ def open_source(file: SourceFile) -> int:
     Raises `Conflict` code `source_changed` where it is no longer the file that was found, and `PermissionDenied`.
     """
     try:
-        descriptor = os.open(file.absolute, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(file.absolute, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except PermissionError as error:
         raise PermissionDenied(f"File {file.absolute} cannot be read", code="source_unreadable") from error
     except OSError as error:
