@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from skyhold.codec.formats.safetensors import encode_head
 from skyhold.codec.row_major import is_column_major, little_endian, row_major, row_major_dtype
 from skyhold.codec.tensors import Malformed, Tensor, element_width_bytes, tensor_size_bytes
 from skyhold.errors import Corrupt, InvalidInput, NotFound
@@ -151,15 +151,8 @@ def _contents(chosen: Chosen, stored: StoredFile, folder: TargetFolder, progress
 def safetensors_head(tensors: Iterable[Chosen]) -> tuple[bytes, int]:
     """What a safetensors file of these tensors begins with, and the length of what follows. Its metadata have room for
     the SHA-256 of the whole file, as it is with zeros there: so a later pull finds out that nobody has changed it."""
-    header: dict[str, object] = {_METADATA: {_DIGEST: _NO_DIGEST.decode()}}
-    position = 0
-    for chosen in tensors:
-        end, dtype = position + chosen.size_bytes, row_major_dtype(chosen.tensor.dtype)
-        header[chosen.name] = {"dtype": dtype, "shape": list(chosen.tensor.shape), "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, position
+    listed = [(one.name, row_major_dtype(one.tensor.dtype), one.tensor.shape, one.size_bytes) for one in tensors]
+    return encode_head(listed, {_DIGEST: _NO_DIGEST.decode()}), sum(size_bytes for *_, size_bytes in listed)
 
 
 def examine_tensors_file(root: Path, *, force: bool) -> Identity | None:

@@ -30,7 +30,7 @@ VERBS: Final = (
     Verb("init", "Make a store of these buckets.", START),
     Verb("connect", "Join an existing store.", START),
     Verb("recover", "Bring a store's refs back from a surviving bucket.", START),
-    Verb("push", "Store a folder or file as a new version.", VERSIONS),
+    Verb("push", "Store a folder, file or archive as a new version.", VERSIONS),
     Verb("pull", "Fetch a version, some of its files, or single tensors.", VERSIONS),
     Verb("log", "Show the history of a ref as a graph.", VERSIONS),
     Verb("show", "Show one version with everything known of it.", VERSIONS),
