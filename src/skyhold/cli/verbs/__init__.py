@@ -34,6 +34,8 @@ VERBS: Final = (
     Verb("pull", "Fetch a version, some of its files, or single tensors.", VERSIONS),
     Verb("log", "Show the history of a ref as a graph.", VERSIONS),
     Verb("show", "Show one version with everything known of it.", VERSIONS),
+    Verb("cat", "Write a file of a version to stdout.", VERSIONS),
+    Verb("tensor", "Show a tensor: type, shape, range, first values.", VERSIONS),
     Verb("diff", "Compare two versions: files, tensors, metrics, parameters.", VERSIONS),
     Verb("events", "Show what was changed, by whom and why.", VERSIONS),
     Verb("list", "List the repositories.", VERSIONS),
