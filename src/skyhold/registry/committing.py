@@ -41,8 +41,8 @@ class PacksLost(Exception):
 
 @dataclass(slots=True)
 class Commit:
-    """What a push wants to commit. `segments` are those of the index that a bucket lists; `behind` counts by bucket the
-    reused packs that it still lacks."""
+    """What a push wants to commit. `segments` are those of the index that a bucket lists; `lagging` counts by bucket
+    the reused packs that it still lacks."""
 
     connection: Connection
     repository_id: str
@@ -55,7 +55,7 @@ class Commit:
     gc_epoch: int
     segments: frozenset[str]
     progress: Progress
-    behind: Counter[str] = field(default_factory=Counter)
+    lagging: Counter[str] = field(default_factory=Counter)
 
     def under(self, policy: Json, session: Session, space: PackSpace, packs: Collection[bytes]) -> str:
         """Commit under a policy, to which `packs` are made durable first (those just sent are, to the policy under
@@ -64,7 +64,7 @@ class Commit:
         Raises `PacksLost`, and `Conflict` code `policy_changed` where the repository has another policy by then.
         """
         connection, request, pushed = self.connection, self.request, self.pushed
-        self.behind.clear()
+        self.lagging.clear()
         reused = self._reuse(packs, space)
         if not reused.complete:
             raise PacksLost(reused)
@@ -106,7 +106,7 @@ class Commit:
         sizes = {pack_key(pack): self.connection.chunk_index.size_bytes(pack) for pack in packs}
         connection = self.connection
         reused = ensure_durable(space.replicas, connection.checker, connection.chunk_index, sizes, self.progress)
-        self.behind.update(reused.behind)
+        self.lagging.update(reused.lagging)
         for bucket, count in sorted(reused.mended.items()):
             self.progress.note(f"Damaged packs in bucket `{bucket}`, written anew: {count}")
         return reused

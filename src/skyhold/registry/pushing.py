@@ -271,7 +271,7 @@ class _Attempt:
 
     def _result(self, commit: Commit, policy: Policy, session: Session, digest: str) -> PushResult:
         locations, pushed = allowed(policy, self._connection.configuration.locations), commit.pushed
-        lagging = {name: f"it lacks {count} of the packs that are used again" for name, count in commit.behind.items()}
+        lagging = {name: f"it lacks {count} of the packs that are used again" for name, count in commit.lagging.items()}
         lagging |= {name: error.message for name, error in session.lagging.items()}
         return PushResult(
             repository=self._name,
