@@ -7,14 +7,15 @@ decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Literal, TypeVar
 
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry.names import check_digest, is_full_id, parse_reference
-from skyhold.registry.repositories import Repositories
+from skyhold.registry.reading import reading, repositories_of
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.spaces import space_of, version_space
 from skyhold.registry.version import VersionDocument
@@ -29,8 +30,8 @@ from skyhold.store.connection import Connection
 from skyhold.store.session import Session
 
 T = TypeVar("T")
-_ELSEWHERE: Final = (Corrupt, NotFound, Unavailable)
-"""Errors after which a version is looked for elsewhere."""
+_NOT_IN_VERSION: Final = {"file_not_found", "tensor_not_found"}
+"""What a version does not contain it contains nowhere."""
 FoundBy = Literal["majority", "bucket", "cache"]
 """`majority`: the refs of a majority name the version now. `bucket`: the refs in some bucket do, which no majority has
 confirmed. `cache`: this machine had the version before."""
@@ -77,20 +78,31 @@ def with_version(
         with ExitStack() as resources:
             return use(_by_refs(resources, connection, name, repository_id, ref, ancestor, keep=keep))
     if cached_first:
-        with suppress(*_ELSEWHERE), ExitStack() as resources:
+        with _elsewhere(), ExitStack() as resources:
             return use(_cached(resources, connection, name, repository_id, ref))
     if place is not None:
-        with suppress(*_ELSEWHERE), ExitStack() as resources:
+        with _elsewhere(), ExitStack() as resources:
             return use(_placed(resources, connection, ref, place, keep=keep))
     try:
-        with ExitStack() as resources:
-            alone = resources.enter_context(closing(connection.unconfirmed()))
+        with connection.within(inf) as alone, ExitStack() as resources:
             return use(_by_refs(resources, alone, name, repository_id, ref, ancestor, keep=keep))
     except (Corrupt, Unavailable):
         if not cached_first:
-            with suppress(*_ELSEWHERE), ExitStack() as resources:
+            with _elsewhere(), ExitStack() as resources:
                 return use(_cached(resources, connection, name, repository_id, ref))
         raise
+
+
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Pass the errors after which a version is looked for elsewhere."""
+    try:
+        yield
+    except (Corrupt, Unavailable):
+        pass
+    except NotFound as error:
+        if error.code in _NOT_IN_VERSION:
+            raise
 
 
 def _by_refs(
@@ -103,20 +115,18 @@ def _by_refs(
     *,
     keep: bool,
 ) -> OpenVersion:
-    with connection.session(connection.configuration.policy) as first:
-        repositories = Repositories(first.registers, first.blobs)
-        register = repositories.open(name) if repository_id is None else repositories.repository(repository_id)
-        snapshot = register.read()
+    if repository_id is None:
+        with repositories_of(connection) as (repositories, _):
+            repository_id = repositories.read().resolve(name)
+    session, snapshot = resources.enter_context(reading(connection, repository_id, keep=keep))
     policy = Policy.from_json(snapshot.root.policy)
-    session = resources.enter_context(connection.session(policy, keep=keep))
-    snapshot = Snapshot(snapshot.root, snapshot.register_version, session.blobs)
     digest = snapshot.resolve(ref, ancestor)
     place = place_of(snapshot, digest)
     document, version = read_version(session.blobs, digest, place)
     space = version_space(connection, version, policy, session)
     if keep:
         connection.blob_cache.note(VersionNote(digest, name, snapshot.root.repository_id, place))
-    found_by: FoundBy = "bucket" if connection.stale else "majority"
+    found_by: FoundBy = "bucket" if connection.was_stale else "majority"
     return OpenVersion(digest, document, version, space, found_by, resources, session, snapshot)
 
 

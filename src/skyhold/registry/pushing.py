@@ -13,7 +13,7 @@ from skyhold.registry.change import check
 from skyhold.registry.committing import Commit, PacksLost, same_content
 from skyhold.registry.names import Ref, RefKind, check_new_ref
 from skyhold.registry.push_request import PENDING, Parent, PushRequest
-from skyhold.registry.reading import RepositoriesSession, open_document, open_version
+from skyhold.registry.reading import open_document, open_version, repositories_of
 from skyhold.registry.refs import read_root
 from skyhold.registry.repositories import Repositories
 from skyhold.registry.repository_names import RepositoryNames
@@ -155,7 +155,7 @@ class _Attempt:
         try:
             return read_root(self._connection.registers, self._id)
         except NotFound:
-            with RepositoriesSession(self._connection) as (repositories, _):
+            with repositories_of(self._connection) as (repositories, _):
                 absent = repositories.absent(self._id)
             if not (self._request.create and isinstance(absent, NotFound)):
                 raise absent from None

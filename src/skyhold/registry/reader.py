@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 from skyhold.consensus.parallel import at_once
 from skyhold.errors import NotFound
 from skyhold.registry import given
-from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
 from skyhold.registry.reading import (
     document_or_fault,
     find_ref,
     open_version,
 )
-from skyhold.registry.reporting import After, events_of_repository, place_in_log, views_of
 from skyhold.registry.root import register_key
-from skyhold.registry.snapshot import Snapshot, VersionEntry
+from skyhold.registry.snapshot import RefState, Snapshot, VersionEntry
 from skyhold.registry.spaces import version_space
 from skyhold.registry.version_reader import VersionReader
 from skyhold.registry.views import EventView, LogEntry, MoveView, RefView, move_view
@@ -30,16 +28,20 @@ from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.version_files import StoredFile
 from skyhold.store.session import Session
-from skyhold.store.watching import ResyncNeeded, watch_events
 
 if TYPE_CHECKING:
     from skyhold.registry.diff import DiffSide, VersionDiff
+    from skyhold.registry.reporting import After
+    from skyhold.store.watching import ResyncNeeded
 
 T = TypeVar("T")
 
 
 class RepositoryReader(VersionReader):
     """One repository, read. Every method opens what it needs and closes it again.
+
+    With `max_age_s` a read may miss the moves of the last that many seconds, and costs less; with `math.inf` it also
+    returns where no majority of the voters answers, by what is known. `Store.stale` lists these reads.
 
     A `reference` is the name of a branch, tag or alias, or the beginning of a version's id (4 characters or more), with
     `~N` for its Nth ancestor.
@@ -50,10 +52,17 @@ class RepositoryReader(VersionReader):
         with self._reading() as (_, snapshot):
             return Policy.from_json(snapshot.root.policy)
 
-    def log(self, reference: str = "main", *, first_parent: bool = False, limit: int | None = None) -> list[LogEntry]:
+    def log(
+        self,
+        reference: str = "main",
+        *,
+        first_parent: bool = False,
+        limit: int | None = None,
+        max_age_s: float | None = None,
+    ) -> list[LogEntry]:
         """The versions that a version descends from, itself first, newest first."""
         limit = None if limit is None else given.count(limit, "limit", least=0)
-        with self._reading() as (session, snapshot):
+        with self._reading(max_age_s) as (session, snapshot):
             digest = self._resolve(snapshot, reference)
             refs_at: dict[str, list[str]] = {}
             for state in snapshot.refs():
@@ -79,27 +88,32 @@ class RepositoryReader(VersionReader):
                 snapshot.metrics(entry.digest)
             return at_once(viewed, entries, "log")
 
-    def refs(self) -> list[RefView]:
+    def refs(self, *, max_age_s: float | None = None) -> list[RefView]:
         """All branches, tags and aliases, by kind and name."""
-        with self._reading() as (session, snapshot):
-            views = []
-            for state in snapshot.refs():
+        with self._reading(max_age_s) as (session, snapshot):
+
+            def viewed(state: RefState) -> RefView:
                 digest = str(state.version)
                 document, fault = document_or_fault(session, partial(snapshot.version, digest))
                 message = document.message if document else ""
-                views.append(RefView(str(state.ref), digest, snapshot.version(digest).time, message, fault))
-            return views
+                return RefView(str(state.ref), digest, snapshot.version(digest).time, message, fault)
 
-    def ref_names(self) -> list[str]:
+            return at_once(viewed, snapshot.refs(), "refs")
+
+    def ref_names(self, *, max_age_s: float | None = None) -> list[str]:
         """The names alone, such as `branch/main`, by kind and name: no version is read."""
-        with self._reading() as (_, snapshot):
+        with self._reading(max_age_s) as (_, snapshot):
             return [str(state.ref) for state in snapshot.refs()]
 
-    def history(self, ref: str | None = None, limit: int | None = None) -> list[MoveView]:
+    def history(
+        self, ref: str | None = None, limit: int | None = None, *, max_age_s: float | None = None
+    ) -> list[MoveView]:
         """The moves of a ref, or of all of them, newest first."""
+        from skyhold.registry.history import moves_reverse, ref_history
+
         limit = None if limit is None else given.count(limit, "limit", least=0)
         name = None if ref is None else given.text(ref, "a ref")
-        with self._reading() as (_, snapshot):
+        with self._reading(max_age_s) as (_, snapshot):
             if name is None:
                 return [move_view(move) for move in islice(moves_reverse(snapshot), limit)]
             found = [
@@ -109,10 +123,14 @@ class RepositoryReader(VersionReader):
                 raise NotFound(f"There never was a ref `{ref}` in {self.name}", code="ref_not_found")
             return found
 
-    def events(self, *, since: str | None = None, limit: int | None = None) -> list[EventView]:
+    def events(
+        self, *, since: str | None = None, limit: int | None = None, max_age_s: float | None = None
+    ) -> list[EventView]:
         """Every change of the repository, newest first. `since` is a time such as 2026-11-23T20:05:02Z."""
+        from skyhold.registry.reporting import events_of_repository
+
         limit = None if limit is None else given.count(limit, "limit", least=0)
-        with self._reading() as (_, snapshot):
+        with self._reading(max_age_s) as (_, snapshot):
             return list(islice(events_of_repository(snapshot, self.name, given.time(since, "since")), limit))
 
     def watch(self, after: After = None, *, stop: threading.Event | None = None) -> Iterator[EventView | ResyncNeeded]:
@@ -120,6 +138,9 @@ class RepositoryReader(VersionReader):
         from now on), each once and in order, as it comes, until `stop` is set; also while the store moves.
         `ResyncNeeded` where the repository was recovered to a state without that event: begin anew from what it is now.
         A change is seen within about six seconds."""
+        from skyhold.registry.reporting import place_in_log, views_of
+        from skyhold.store.watching import watch_events
+
         if self._unresolved is not None:
             raise self._unresolved
         place = place_in_log(after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from skyhold.consensus.register import Registers
-from skyhold.errors import AlreadyExists, Conflict, NotFound, SkyholdError
+from skyhold.errors import AlreadyExists, NotFound, SkyholdError
 from skyhold.registry.change import RepositoryChange, plan
 from skyhold.registry.following import wanted
 from skyhold.registry.root import Root, register_key
@@ -13,6 +13,7 @@ from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import Json
 from skyhold.store.event import Origin
+from skyhold.store.logged_state import refuse_wanted
 from skyhold.store.transaction import Pause, Transactions, no_pause
 
 
@@ -41,15 +42,8 @@ class RepositoryRegister:
         Raises `AlreadyExists` code `repository_exists`.
         """
         first = created(self.repository_id, self._blobs, policy=policy, gc_epoch=gc_epoch, origin=origin)
-        try:
-            value = self._registers.compare_and_set(self.key, 0, first.encode(), operation_id)
-        except Conflict as conflict:
-            if conflict.code != "register_changed":
-                raise
-            raise AlreadyExists(
-                f"Repository {self.repository_id} exists already", code="repository_exists"
-            ) from conflict
-        return self._snapshot(value.version, value.data)
+        exists = AlreadyExists(f"Repository {self.repository_id} exists already", code="repository_exists")
+        return self._transactions.create(first, operation_id, exists)
 
     def read(self) -> Snapshot:
         """The newest state. Raises `NotFound` code `repository_not_found`, and `Corrupt` code `register_lost` where the
@@ -88,15 +82,8 @@ class RepositoryRegister:
         def deleted(snapshot: Snapshot) -> Snapshot | None:
             if snapshot.root.deleted is not None:
                 return None
-            wants = [] if force else wanted(snapshot.map)
-            if wants:
-                raise Conflict(
-                    f"The repository is still wanted: {'; '.join(wants[:5])}"
-                    f"{f'; and {len(wants) - 5} more' if len(wants) > 5 else ''}; nothing was changed",
-                    code="repository_wanted",
-                    hint="End what wants it first, or use --force, which breaks it",
-                    wanted=wants,
-                )
+            if not force:
+                refuse_wanted("The repository", wanted(snapshot.map), "repository_wanted")
             return snapshot.after(origin, [{"kind": "deleted"}], {}, deleted=origin.time)
 
         return self._transactions.change(deleted, operation_id, pause)

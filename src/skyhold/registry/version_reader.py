@@ -13,9 +13,9 @@ from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.registry import given
 from skyhold.registry.by_digest import OpenVersion, place_of, with_version
 from skyhold.registry.names import parse_reference
-from skyhold.registry.pulling import Pulling, PullRequest, pull_version, stored_with
 from skyhold.registry.reading import (
     read_model_card,
+    reading,
 )
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.repositories import Repositories
@@ -27,7 +27,6 @@ from skyhold.storage.blob_cache import VersionPlace
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.file_stream import open_stream
 from skyhold.storage.named_tensors import find_tensor
-from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.version_files import StoredFile
 from skyhold.store.connection import Connection
@@ -75,6 +74,7 @@ class VersionReader:
         force: bool = False,
         allow_unsafe_names: bool = False,
         place: VersionPlace | None = None,
+        max_age_s: float | None = None,
         progress: Progress | None = None,
     ) -> PullResult:
         """Restore a version, or the files that match one of the globs in `include`, into a folder.
@@ -92,6 +92,8 @@ class VersionReader:
         A version that is named by its full digest is read from the cache of this machine, or from any bucket that has
         it, without a majority: with a `place` (see `place`) also where no voter answers.
         """
+        from skyhold.registry.pulling import Pulling, PullRequest, pull_version, stored_with  # loads what decodes
+
         request = PullRequest(
             given.path(destination, "the destination"),
             given.texts(include, "include"),
@@ -105,14 +107,14 @@ class VersionReader:
             pulling = Pulling(self.name, opened.digest, opened.version, opened.space, stored_with(opened))
             return replace(pull_version(pulling, request, progress or Silence()), found_by=opened.found_by)
 
-        return self._with_version(reference, pull, cached_first=True, keep=not dry_run, at=place)
+        return self._with_version(reference, pull, cached_first=True, keep=not dry_run, at=place, max_age_s=max_age_s)
 
     def place(self, reference: str = "main") -> VersionPlace:
         """Where the blobs of a version are, for a later pull of its digest that needs no majority."""
         with self._reading() as (_, snapshot):
             return place_of(snapshot, self._resolve(snapshot, reference))
 
-    def show(self, reference: str = "main") -> Version:
+    def show(self, reference: str = "main", *, max_age_s: float | None = None) -> Version:
         """A version with its files, parameters, lineage, metrics, notes, refs and model card. For one that was found in
         this machine's cache, what was attached to it and which refs point to it are not read."""
 
@@ -136,17 +138,21 @@ class VersionReader:
                 found_by=opened.found_by,
             )
 
-        return self._with_version(reference, show, cached_first=False)
+        return self._with_version(reference, show, cached_first=False, max_age_s=max_age_s)
 
-    def files(self, reference: str = "main") -> tuple[VersionFile, ...]:
+    def files(self, reference: str = "main", *, max_age_s: float | None = None) -> tuple[VersionFile, ...]:
         """The files of a version, by path, with size and digests. Nothing of them is fetched."""
-        return self._with_version(reference, lambda opened: opened.document.files, cached_first=False)
+        return self._with_version(
+            reference, lambda opened: opened.document.files, cached_first=False, max_age_s=max_age_s
+        )
 
-    def tensors(self, reference: str = "main") -> tuple[TensorView, ...]:
+    def tensors(self, reference: str = "main", *, max_age_s: float | None = None) -> tuple[TensorView, ...]:
         """The tensors of a version, by file and place: name, type, shape, file and size. No weights are fetched."""
-        return self._with_version(reference, lambda opened: view_tensors(opened.version), cached_first=False)
+        return self._with_version(
+            reference, lambda opened: view_tensors(opened.version), cached_first=False, max_age_s=max_age_s
+        )
 
-    def open(self, reference: str, path: str) -> io.BufferedReader:
+    def open(self, reference: str, path: str, *, max_age_s: float | None = None) -> io.BufferedReader:
         """A file of a version, open for reading and seeking; it stays that of this version. Only what is read is
         fetched, from the cache or the buckets, and each chunk is checked. Read from the beginning to the end, the whole
         is checked against its SHA-256 too. Close it, before the store.
@@ -160,9 +166,11 @@ class VersionReader:
             file = StoredFile(version, version.index_of(wanted), ChunkReader(opened.space))
             return open_stream(file, opened.resources.pop_all())
 
-        return self._with_version(reference, open_, cached_first=True)
+        return self._with_version(reference, open_, cached_first=True, max_age_s=max_age_s)
 
-    def read_tensor(self, reference: str, name: str, *, file: str | None = None) -> NDArray[Any]:
+    def read_tensor(
+        self, reference: str, name: str, *, file: str | None = None, max_age_s: float | None = None
+    ) -> NDArray[Any]:
         """A tensor of a version as an array of NumPy; `file` is the path of its file, where several have the name. Only
         its own chunks are fetched, and each is checked.
 
@@ -171,10 +179,17 @@ class VersionReader:
         Fortran order is returned in that. Raises `NotFound` code `tensor_not_found`, and `InvalidInput`:
         `tensor_ambiguous`, and `tensor_type` for packed and block-quantised types.
         """
-        return self._with_tensor(reference, name, file, lambda _, values: values.array())
+        return self._with_tensor(reference, name, file, lambda _, values: values.array(), max_age_s)
 
     def summarize_tensor(
-        self, reference: str, name: str, *, file: str | None = None, first: int = 8, npy: str | Path | None = None
+        self,
+        reference: str,
+        name: str,
+        *,
+        file: str | None = None,
+        first: int = 8,
+        npy: str | Path | None = None,
+        max_age_s: float | None = None,
     ) -> TensorSummary:
         """What the values of a tensor are like, in bounded memory, with the `first` of them. With `npy` they are also
         written to a new file of NumPy's format. Raises as `read_tensor`, and `AlreadyExists` code `file_exists`."""
@@ -191,10 +206,15 @@ class VersionReader:
             with npy_file(target, values) as keep:
                 return summarize(view, values, first=count, keep=keep)
 
-        return self._with_tensor(reference, name, file, summarize_)
+        return self._with_tensor(reference, name, file, summarize_, max_age_s)
 
     def _with_tensor(
-        self, reference: str, name: str, file: str | None, use: Callable[[TensorView, TensorValues], T]
+        self,
+        reference: str,
+        name: str,
+        file: str | None,
+        use: Callable[[TensorView, TensorValues], T],
+        max_age_s: float | None,
     ) -> T:
         from skyhold.storage.tensor_values import TensorValues  # loads NumPy
 
@@ -206,19 +226,16 @@ class VersionReader:
             stored = StoredFile(opened.version, named.file, ChunkReader(opened.space))
             return use(TensorView.of(opened.version, named), TensorValues(stored, named))
 
-        return self._with_version(reference, with_, cached_first=True)
+        return self._with_version(reference, with_, cached_first=True, max_age_s=max_age_s)
 
     @contextmanager
-    def _reading(self) -> Iterator[tuple[Session, Snapshot]]:
-        with self._connection.session(self._connection.configuration.policy) as first:
-            snapshot = self._register(first).read()
-            policy = Policy.from_json(snapshot.root.policy)
-            with self._connection.session(policy) as session:
-                yield session, Snapshot(snapshot.root, snapshot.register_version, session.blobs)
-
-    def _register(self, session: Session) -> RepositoryRegister:
+    def _reading(self, max_age_s: float | None = None) -> Iterator[tuple[Session, Snapshot]]:
         if self._unresolved is not None:
             raise self._unresolved
+        with self._connection.within(given.age_s(max_age_s)) as connection, reading(connection, self.id) as found:
+            yield found
+
+    def _register(self, session: Session) -> RepositoryRegister:
         return Repositories(session.registers, session.blobs).repository(self.id)
 
     def _with_version(
@@ -229,10 +246,12 @@ class VersionReader:
         cached_first: bool,
         keep: bool = True,
         at: VersionPlace | None = None,
+        max_age_s: float | None = None,
     ) -> T:
         id_ = None if self._unresolved else self.id
         text = given.text(reference, "a reference")
-        return with_version(self._connection, self.name, id_, text, use, cached_first=cached_first, keep=keep, place=at)
+        with self._connection.within(given.age_s(max_age_s)) as connection:
+            return with_version(connection, self.name, id_, text, use, cached_first=cached_first, keep=keep, place=at)
 
     def _resolve(self, snapshot: Snapshot, reference: str) -> str:
         parsed = parse_reference(f"{self.name}@{given.text(reference, 'a reference')}")
