@@ -457,7 +457,7 @@ def test_lost_cloud_is_not_noticed_and_comes_back(skyhold: Shell, pushed: list[s
 SHAPES: dict[str, set[str]] = {
     "log fraud/scorer": {"repository", "versions"},
     "show fraud/scorer": {
-        "repository", "id", "digest", "message", "author", "time", "parents", "files", "size_bytes", "tensors",
+        "repository", "id", "digest", "message", "author", "time", "parents", "files", "size_bytes", "tensor_count",
         "parameters", "metadata", "lineage", "metrics", "attached", "refs", "model_card",
     },
     "list": {"repositories", "unread"},

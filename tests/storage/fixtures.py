@@ -27,7 +27,7 @@ from skyhold.storage.pull import Pull, Pulled
 from skyhold.storage.push import Push, Pushed, PushOptions
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.resume import resume
-from skyhold.storage.source import find_source
+from skyhold.storage.sources.folder import find_source
 from skyhold.storage.standing import Stored
 from skyhold.storage.version_files import VersionFiles
 from skyhold.units import Buffer

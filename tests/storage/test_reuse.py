@@ -16,7 +16,7 @@ from skyhold.storage.bases import DeltaBases
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.progress import Silence
 from skyhold.storage.push import Push, Pushed, PushOptions
-from skyhold.storage.source import find_source
+from skyhold.storage.sources.folder import find_source
 from skyhold.storage.version_files import VersionFiles
 from tests.storage.fixtures import CLASS, FlakyBucket, Stand
 from tests.storage.test_push_pull import model, tree_of

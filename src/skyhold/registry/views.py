@@ -99,7 +99,7 @@ class RefView:
 @dataclass(frozen=True, slots=True)
 class Version:
     """A version with all that is attached to it. `digest` has 64 hex characters, `id` the first 40 of them. `found_by`
-    is as of `PullResult`. `tensors` is None where their number could not be read."""
+    is as of `PullResult`. `tensor_count` is None where it could not be read."""
 
     repository: str
     digest: str
@@ -108,7 +108,7 @@ class Version:
     refs: tuple[str, ...]
     model_card: str | None
     size_bytes: int
-    tensors: int | None
+    tensor_count: int | None
     found_by: str = "majority"
 
     @property
@@ -141,7 +141,7 @@ class Version:
             "parents": list(document.parents),
             "files": [file.to_json() for file in document.files],
             "size_bytes": self.size_bytes,
-            "tensors": self.tensors,
+            "tensor_count": self.tensor_count,
             "parameters": document.parameters,
             "metadata": document.metadata,
             "lineage": document.lineage.to_json(),

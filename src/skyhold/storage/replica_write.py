@@ -13,7 +13,7 @@ from skyhold.units import Buffer
 
 PATIENCE_S: Final = 20.0
 PATIENCE_FACTOR: Final = 3.0
-"""A bucket is passed over where it has not finished a write `PATIENCE_S` and `PATIENCE_FACTOR` times as long after its
+"""A bucket is lagging where it has not finished a write `PATIENCE_S` and `PATIENCE_FACTOR` times as long after its
 begin as those buckets took that suffice: the uplink that all of them share may be slow, one of them may not."""
 
 
@@ -31,7 +31,7 @@ class Written:
     """How long it took until the verified replicas sufficed."""
 
 
-def is_outpaced(elapsed_s: float, enough_after_s: float) -> bool:
+def is_lagging(elapsed_s: float, enough_after_s: float) -> bool:
     """Whether what still runs after `elapsed_s` is not waited for, where others sufficed after `enough_after_s`."""
     return elapsed_s > PATIENCE_S + PATIENCE_FACTOR * enough_after_s
 
