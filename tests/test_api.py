@@ -19,7 +19,8 @@ from tests.cli.models import contents, write_model
 from tests.endtoend.machines import Scene
 
 NAMES = [
-    "EventView", "Policy", "Progress", "Repository", "RequestCount", "ResyncNeeded", "SkyholdError", "Store", "Version",
+    "Cancel", "EventView", "Policy", "Progress", "Repository", "RequestCount", "ResyncNeeded", "SkyholdError", "Store",
+    "Version",
     "connect", "init", "open", "recover", "request_counts",
 ]  # fmt: skip
 HEAVY = ("numpy", "zstandard", "cryptography", "blake3", "botocore", "rich", "click", "pyfastcdc", "sqlite3")

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from skyhold.registry.repository import Repository
     from skyhold.registry.store import Store
     from skyhold.registry.views import EventView, Version
+    from skyhold.storage.cancel import Cancel
     from skyhold.storage.policy import Policy
     from skyhold.storage.progress import Progress
     from skyhold.store.watching import ResyncNeeded
 
 __all__ = [
+    "Cancel",
     "EventView",
     "Policy",
     "Progress",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Cancel": "skyhold.storage.cancel",
     "EventView": "skyhold.registry.views",
     "Policy": "skyhold.storage.policy",
     "Progress": "skyhold.storage.progress",
