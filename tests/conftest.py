@@ -1,9 +1,47 @@
-"""What holds for all tests."""
+"""What holds for all tests, and which of them are fast."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No test depends on how fast the machine is: others run beside it.
-settings.register_profile("skyhold", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("skyhold")
+_ALWAYS = {"deadline": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("skyhold", **_ALWAYS)
+settings.register_profile("fast", max_examples=10, **_ALWAYS)
+
+FAST_FOLDERS = {"buckets", "codec", "consensus", "registry", "security", "storage", "store"}
+USES_A_PROCESS = re.compile(
+    r"\b(subprocess|multiprocessing|fork|servers?|in_child|LyingS3|socket|simulation|histories|\w+Server)\b"
+)
+SLOW_FILES = {
+    "test_coverage_of_files.py", "test_far_regions.py", "test_latency.py", "test_push_memory.py", "test_reuse.py",
+    "test_reuse_durability.py", "test_retiring.py", "test_slow_buckets.py", "test_state_machine.py",
+}  # fmt: skip
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fast", action="store_true", help="Only tests that start no process and no server: half a minute."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("fast" if config.getoption("--fast") else "skyhold")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--fast"):
+        files = {item.path for item in items}
+        fast = {path for path in files if _is_fast(path.relative_to(config.rootpath), path)}
+        config.hook.pytest_deselected(items=[item for item in items if item.path not in fast])
+        items[:] = [item for item in items if item.path in fast]
+
+
+def _is_fast(place: Path, path: Path) -> bool:
+    if place.parts[1] not in FAST_FOLDERS or path.name in SLOW_FILES:
+        return False
+    return USES_A_PROCESS.search(path.read_text()) is None

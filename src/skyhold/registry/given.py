@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from skyhold.errors import InvalidInput
+from skyhold.storage.cancel import Cancel
 from skyhold.storage.canonical import INTEGER_MAX, NESTING_MAX, Json, check_value
 from skyhold.store.time import check_time
 
@@ -93,6 +94,13 @@ def age_s(value: object) -> float | None:
     if value is not None and (number is None or not number >= 0):
         raise _refused("an age in seconds, of at least 0", value)
     return number
+
+
+def cancel(value: object) -> Cancel | None:
+    """What ends the operation, or None."""
+    if value is None or isinstance(value, Cancel):
+        return value
+    raise _refused("a skyhold.Cancel", value)
 
 
 def count(value: object, what: str, least: int = 1) -> int:

@@ -170,7 +170,7 @@ class RepositoryReader(VersionReader):
         from skyhold.registry.diff import diff_versions  # loads NumPy, for which pull and push need not wait
 
         with (
-            cancelled_by(cancel, progress) as watching,
+            cancelled_by(given.cancel(cancel), progress) as watching,
             self._reading() as (session_a, snapshot_a),
             (other or self)._reading() as (session_b, snapshot_b),
         ):

@@ -89,7 +89,7 @@ class Repository(RepositoryReader):
         if request.base is not None:
             request = replace(request, bases=(resolve_base(self._connection, request.base),))
         with (
-            cancelled_by(cancel, progress) as watching,
+            cancelled_by(given.cancel(cancel), progress) as watching,
             source_of(self._connection, given.source(source, "the files to push"), request) as files,
         ):
             try:

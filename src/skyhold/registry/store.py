@@ -347,7 +347,7 @@ class Store:
 
         if repository is not None:
             repository = _repository_name(repository)
-        with cancelled_by(cancel, progress) as watching:
+        with cancelled_by(given.cancel(cancel), progress) as watching:
             return verify_store(self._connection, deep=deep, repository=repository, progress=watching)
 
     def repair(
@@ -356,7 +356,7 @@ class Store:
         """Find damage by reading everything back, and mend it from other buckets."""
         from skyhold.registry.upkeep import repair_store
 
-        with cancelled_by(cancel, progress) as watching:
+        with cancelled_by(given.cancel(cancel), progress) as watching:
             return repair_store(self._connection, deep=True, dry_run=dry_run, progress=watching)
 
     def sync(
@@ -365,7 +365,7 @@ class Store:
         """Bring over what is missing, as listings tell."""
         from skyhold.registry.upkeep import repair_store
 
-        with cancelled_by(cancel, progress) as watching:
+        with cancelled_by(given.cancel(cancel), progress) as watching:
             return repair_store(self._connection, deep=False, dry_run=dry_run, progress=watching)
 
     def _check_copies(self, leaving: Collection[str]) -> None:

@@ -109,7 +109,7 @@ class VersionReader:
             pulling = Pulling(self.name, opened.digest, opened.version, opened.space, stored_with(opened))
             return replace(pull_version(pulling, request, watching), found_by=opened.found_by)
 
-        with cancelled_by(cancel, progress) as watching:
+        with cancelled_by(given.cancel(cancel), progress) as watching:
             return self._with_version(
                 reference, pull, cached_first=True, keep=not dry_run, at=place, max_age_s=max_age_s
             )
