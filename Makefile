@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml requirements.txt
 	touch $(STAMP)
 
 
-.PHONY: help setup demo demo-read test test-all test-pythons test-python check format types contracts lint golden reference servers sim spec hostile torture bench clean
+.PHONY: help setup demo demo-read test test-fast test-all test-pythons test-python check format types contracts lint golden reference servers sim spec hostile torture bench clean
 
 help: ## Show these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ demo-read: $(STAMP) ## Restore what the demo stored with the second reader, whic
 
 test: $(STAMP) ## Run the tests; those that need a server that is missing skip and name it (AGAIN=1: a few that fail once more, alone)
 	$(PYTEST) $(if $(AGAIN),$(OR_ALONE))
+
+test-fast: $(STAMP) ## Run the tests that start no process and no server, in about half a minute
+	$(PYTEST) --fast
 
 test-all: $(STAMP) servers ## Run the tests with every real server; a skip fails
 	SKYHOLD_REQUIRE_ALL=1 $(PYTEST)
