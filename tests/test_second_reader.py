@@ -160,7 +160,7 @@ def test_a_store_that_moved_to_etcd_is_not_read_as_it_was(tmp_path: Path) -> Non
     with skyhold.init([str(bucket)], settings=load_settings(), engine="buckets") as store:
         engine = Engine("", 2, ETCD, cluster="etcds://etcd.example:2379/skyhold")
         sealed = encode_epoch(Epoch(engine, store.configuration))
-        store._connection.registers.seal(CONFIG, 1, sealed)
+        store._connection.registers.current.seal(CONFIG, 1, sealed)
     run = read_again([bucket])
     assert run.returncode == 2
     assert "moved to the etcd cluster etcds://etcd.example:2379/skyhold" in run.stderr

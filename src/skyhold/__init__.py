@@ -11,20 +11,24 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from skyhold.buckets.telemetry import RequestCount, request_counts
     from skyhold.errors import SkyholdError
     from skyhold.registry.access import connect, init, open, recover
     from skyhold.registry.repository import Repository
     from skyhold.registry.store import Store
     from skyhold.registry.views import EventView, Version
+    from skyhold.storage.cancel import Cancel
     from skyhold.storage.policy import Policy
     from skyhold.storage.progress import Progress
     from skyhold.store.watching import ResyncNeeded
 
 __all__ = [
+    "Cancel",
     "EventView",
     "Policy",
     "Progress",
     "Repository",
+    "RequestCount",
     "ResyncNeeded",
     "SkyholdError",
     "Store",
@@ -33,13 +37,16 @@ __all__ = [
     "init",
     "open",
     "recover",
+    "request_counts",
 ]
 
 _HOMES = {
+    "Cancel": "skyhold.storage.cancel",
     "EventView": "skyhold.registry.views",
     "Policy": "skyhold.storage.policy",
     "Progress": "skyhold.storage.progress",
     "Repository": "skyhold.registry.repository",
+    "RequestCount": "skyhold.buckets.telemetry",
     "ResyncNeeded": "skyhold.store.watching",
     "SkyholdError": "skyhold.errors",
     "Store": "skyhold.registry.store",
@@ -48,6 +55,7 @@ _HOMES = {
     "init": "skyhold.registry.access",
     "open": "skyhold.registry.access",
     "recover": "skyhold.registry.access",
+    "request_counts": "skyhold.buckets.telemetry",
 }
 
 

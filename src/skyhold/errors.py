@@ -82,6 +82,13 @@ class QuotaExceeded(SkyholdError):
     exit_status = 7
 
 
+class Cancelled(SkyholdError):
+    """The caller ended it, or its deadline passed. What had no effect by then has none; run it again to go on."""
+
+    code = "cancelled"
+    exit_status = 130
+
+
 class Unavailable(SkyholdError):
     """A place cannot be reached or answers with failures now; the operation had no effect and may be tried again."""
 

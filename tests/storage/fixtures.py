@@ -54,7 +54,7 @@ class FlakyBucket(MemoryBucket):
         self.written: list[str] = []
         self.reads = 0
 
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:
         self.on_write(key)
         stamp = super().write(key, body, md5=md5)
         self.written.append(key)

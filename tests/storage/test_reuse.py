@@ -130,7 +130,7 @@ def write_shards(folder: Path, made: Tensors, shards: int) -> Path:
 
 @pytest.mark.parametrize("sealed", [False, True])
 @pytest.mark.parametrize("delta", ["storage", "egress", "off"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_any_tensors_and_their_descendants_come_back(sealed: bool, delta: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:

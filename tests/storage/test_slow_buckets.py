@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from skyhold.consensus.parallel import CALLS_AT_ONCE, at_once
-from skyhold.errors import Corrupt, PermissionDenied, SkyholdError, Unavailable
+from skyhold.errors import Cancelled, Corrupt, PermissionDenied, SkyholdError, Unavailable
 from skyhold.storage import packing
 from skyhold.storage import replica_write as written_module
 from skyhold.storage import replicas as replicas_module
+from skyhold.storage.cancel import Cancel, cancelled_by
 from skyhold.storage.object_keys import pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.replicas import Replicas
@@ -35,7 +36,7 @@ def released() -> Iterator[threading.Event]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (replicas_module, written_module):
         monkeypatch.setattr(module, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(replicas_module, "_SLOWNESS_CHECK_S", 0.05)
+    monkeypatch.setattr(replicas_module, "CHECK_INTERVAL_S", 0.05)
     monkeypatch.setattr(packing, "_SLOWNESS_CHECK_S", 0.05)
 
 
@@ -176,4 +177,20 @@ def test_reads_that_the_network_cuts_short_advise_to_try_again(names: str) -> No
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("Try again")
     assert caught.value.retryable
+    replicas.close()
+
+
+def test_what_waits_for_a_bucket_that_stalls_notices_that_it_was_cancelled(released: threading.Event) -> None:
+    bucket = FlakyBucket("a")
+    bucket.write("k", b"x")
+    bucket.on_read = bucket.on_write = stalling(released)
+    cancel = Cancel()
+    with cancelled_by(cancel, None):
+        replicas = Replicas([bucket], bool)
+    threading.Timer(0.2, cancel.cancel).start()
+    with pytest.raises(Cancelled):
+        replicas.read("k")
+    with pytest.raises(Cancelled):
+        replicas.write([("other", b"y")])
+    released.set()
     replicas.close()

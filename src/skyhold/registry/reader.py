@@ -23,9 +23,10 @@ from skyhold.registry.snapshot import RefState, Snapshot, VersionEntry
 from skyhold.registry.spaces import version_space
 from skyhold.registry.version_reader import VersionReader
 from skyhold.registry.views import EventView, LogEntry, MoveView, RefView, move_view
+from skyhold.storage.cancel import Cancel, cancelled_by
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.policy import Policy
-from skyhold.storage.progress import Progress, Silence
+from skyhold.storage.progress import Progress
 from skyhold.storage.version_files import StoredFile
 from skyhold.store.session import Session
 
@@ -162,20 +163,24 @@ class RepositoryReader(VersionReader):
         other: RepositoryReader | None = None,
         tensors: bool = True,
         progress: Progress | None = None,
+        cancel: Cancel | None = None,
     ) -> VersionDiff:
         """What differs between version `a` of this repository and `b` of this one, or of `other`. Without `tensors` no
         weights are read, and only files, metrics and parameters are compared."""
         from skyhold.registry.diff import diff_versions  # loads NumPy, for which pull and push need not wait
 
-        with self._reading() as (session_a, snapshot_a), (other or self)._reading() as (session_b, snapshot_b):
+        with (
+            cancelled_by(cancel, progress) as watching,
+            self._reading() as (session_a, snapshot_a),
+            (other or self)._reading() as (session_b, snapshot_b),
+        ):
             side_a = self._side(session_a, snapshot_a, a)
             side_b = (other or self)._side(session_b, snapshot_b, b)
-            watcher = progress or Silence()
-            watcher.begin("diff", None)
+            watching.begin("diff", None)
             try:
                 return diff_versions(side_a, side_b, tensors=tensors)
             finally:
-                watcher.end()
+                watching.end()
 
     def _side(self, session: Session, snapshot: Snapshot, reference: str) -> DiffSide:
         from skyhold.registry.diff import DiffSide

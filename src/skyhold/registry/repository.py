@@ -21,8 +21,9 @@ from skyhold.registry.reading import (
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.views import MoveView, PushResult, move_view
+from skyhold.storage.cancel import Cancel, cancelled_by
 from skyhold.storage.policy import Policy, check_possible
-from skyhold.storage.progress import Progress, Silence
+from skyhold.storage.progress import Progress
 from skyhold.store.connection import new_operation_id, pause
 from skyhold.store.event import Origin
 from skyhold.store.record import ANY
@@ -57,6 +58,7 @@ class Repository(RepositoryReader):
         *,
         author: str | None = None,
         progress: Progress | None = None,
+        cancel: Cancel | None = None,
         **described: Unpack[PushFields],
     ) -> PushResult:
         """Commit what is given as a new version of a branch; it is durable to the policy when this returns.
@@ -86,16 +88,18 @@ class Repository(RepositoryReader):
         )
         if request.base is not None:
             request = replace(request, bases=(resolve_base(self._connection, request.base),))
-        progress = progress or Silence()
-        with source_of(self._connection, given.source(source, "the files to push"), request) as files:
+        with (
+            cancelled_by(cancel, progress) as watching,
+            source_of(self._connection, given.source(source, "the files to push"), request) as files,
+        ):
             try:
-                return push_version(self._connection, self.id, self.name, request, files, progress)
+                return push_version(self._connection, self.id, self.name, request, files, watching)
             except AlreadyExists as error:
                 if error.code != "repository_exists" or not self._create:
                     raise
             with repositories_of(self._connection) as (repositories, _):  # another push has made it meanwhile
                 self.id = repositories.read().find(self.name) or self.id
-            return push_version(self._connection, self.id, self.name, request, files, progress)
+            return push_version(self._connection, self.id, self.name, request, files, watching)
 
     def set_refs(
         self,
@@ -127,7 +131,9 @@ class Repository(RepositoryReader):
                 if name in musts:
                     must = None if (there := musts[name]) is None else self._resolve(snapshot, there)
                 updates.append(RefUpdate(Ref.parse(name), version, expected=must, force=force))
-            after = register.apply(RepositoryChange(origin, refs=tuple(updates)), operation_id, pause=pause)
+            after = register.apply(
+                RepositoryChange(origin, refs=tuple(updates)), operation_id, pause=pause, before=snapshot
+            )
             if after.register_version == snapshot.register_version:
                 return []
             event = after.log.read(after.root.events)
@@ -176,7 +182,7 @@ class Repository(RepositoryReader):
 
         def attach(register: RepositoryRegister, snapshot: Snapshot) -> None:
             found = tuple(attachments(self._resolve(snapshot, reference), measured, texts))
-            register.apply(RepositoryChange(origin, attachments=found), operation_id, pause=pause)
+            register.apply(RepositoryChange(origin, attachments=found), operation_id, pause=pause, before=snapshot)
 
         self._change(attach)
 

@@ -19,8 +19,9 @@ from skyhold.registry.names import check_repository_name
 from skyhold.registry.reading import repositories_of
 from skyhold.registry.repository import Repository
 from skyhold.registry.views import EventView, RepositoryInfo, SearchHit
+from skyhold.storage.cancel import Cancel, cancelled_by
 from skyhold.storage.policy import Policy, check_possible, copies_wanted
-from skyhold.storage.progress import Progress, Silence
+from skyhold.storage.progress import Progress
 from skyhold.store.configuration import Configuration, Role
 from skyhold.store.connection import Connection, new_operation_id, pause
 from skyhold.store.event import Origin
@@ -334,26 +335,38 @@ class Store:
         return status_of(self._connection)
 
     def verify(
-        self, *, deep: bool = False, repository: str | None = None, progress: Progress | None = None
+        self,
+        *,
+        deep: bool = False,
+        repository: str | None = None,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
     ) -> VerifyReport:
         """Compare every bucket with what it shall hold; `deep` reads every byte back."""
         from skyhold.registry.verification import verify_store
 
         if repository is not None:
             repository = _repository_name(repository)
-        return verify_store(self._connection, deep=deep, repository=repository, progress=progress or Silence())
+        with cancelled_by(cancel, progress) as watching:
+            return verify_store(self._connection, deep=deep, repository=repository, progress=watching)
 
-    def repair(self, *, dry_run: bool = False, progress: Progress | None = None) -> RepairReport:
+    def repair(
+        self, *, dry_run: bool = False, progress: Progress | None = None, cancel: Cancel | None = None
+    ) -> RepairReport:
         """Find damage by reading everything back, and mend it from other buckets."""
         from skyhold.registry.upkeep import repair_store
 
-        return repair_store(self._connection, deep=True, dry_run=dry_run, progress=progress or Silence())
+        with cancelled_by(cancel, progress) as watching:
+            return repair_store(self._connection, deep=True, dry_run=dry_run, progress=watching)
 
-    def sync(self, *, dry_run: bool = False, progress: Progress | None = None) -> SyncReport:
+    def sync(
+        self, *, dry_run: bool = False, progress: Progress | None = None, cancel: Cancel | None = None
+    ) -> SyncReport:
         """Bring over what is missing, as listings tell."""
         from skyhold.registry.upkeep import repair_store
 
-        return repair_store(self._connection, deep=False, dry_run=dry_run, progress=progress or Silence())
+        with cancelled_by(cancel, progress) as watching:
+            return repair_store(self._connection, deep=False, dry_run=dry_run, progress=watching)
 
     def _check_copies(self, leaving: Collection[str]) -> None:
         """Raise `InvalidInput` code `one_copy_left` where versions would be left in one bucket only."""

@@ -18,7 +18,6 @@ from skyhold.registry.verification import Look, doubt, look_at, pack_copies, to_
 from skyhold.storage.object_keys import pack_id_of
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Progress
-from skyhold.storage.replica_write import write_verified
 from skyhold.storage.survey import Finding, repair
 from skyhold.store.bucket_health import Membership, examine
 from skyhold.store.checkpoints import write_lost_checkpoints
@@ -220,7 +219,7 @@ def _rebuild(
             connection.chunk_index.confirm(*connection.checker.contents(key, built))
             for finding, _ in failures:
                 try:
-                    write_verified(connection.bucket(finding.bucket), key, built)
+                    connection.bucket(finding.bucket).write(key, built)
                 except SkyholdError as error:
                     report.failed.append((finding, error.message))
                 else:

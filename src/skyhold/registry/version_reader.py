@@ -24,10 +24,11 @@ from skyhold.registry.tensors import TensorSummary, TensorView, view_tensors
 from skyhold.registry.version import VersionFile
 from skyhold.registry.views import PullResult, Version
 from skyhold.storage.blob_cache import VersionPlace
+from skyhold.storage.cancel import Cancel, cancelled_by
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.file_stream import open_stream
 from skyhold.storage.named_tensors import find_tensor
-from skyhold.storage.progress import Progress, Silence
+from skyhold.storage.progress import Progress
 from skyhold.storage.version_files import StoredFile
 from skyhold.store.connection import Connection
 from skyhold.store.session import Session
@@ -76,6 +77,7 @@ class VersionReader:
         place: VersionPlace | None = None,
         max_age_s: float | None = None,
         progress: Progress | None = None,
+        cancel: Cancel | None = None,
     ) -> PullResult:
         """Restore a version, or the files that match one of the globs in `include`, into a folder.
 
@@ -105,9 +107,12 @@ class VersionReader:
 
         def pull(opened: OpenVersion) -> PullResult:
             pulling = Pulling(self.name, opened.digest, opened.version, opened.space, stored_with(opened))
-            return replace(pull_version(pulling, request, progress or Silence()), found_by=opened.found_by)
+            return replace(pull_version(pulling, request, watching), found_by=opened.found_by)
 
-        return self._with_version(reference, pull, cached_first=True, keep=not dry_run, at=place, max_age_s=max_age_s)
+        with cancelled_by(cancel, progress) as watching:
+            return self._with_version(
+                reference, pull, cached_first=True, keep=not dry_run, at=place, max_age_s=max_age_s
+            )
 
     def place(self, reference: str = "main") -> VersionPlace:
         """Where the blobs of a version are, for a later pull of its digest that needs no majority."""

@@ -152,5 +152,6 @@ class Packer:
             try:
                 return self._buffers.get(timeout=_SLOWNESS_CHECK_S)
             except queue.Empty:
+                self._space.replicas.check_cancelled()
                 for _, written in self._under_way():
                     self._space.replicas.mark_slow(written)

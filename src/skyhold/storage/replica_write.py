@@ -8,10 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from blake3 import blake3
-
-from skyhold.buckets.bucket import Bucket
-from skyhold.errors import Corrupt, PermissionDenied, SkyholdError, Unavailable, reasons_of
+from skyhold.errors import PermissionDenied, SkyholdError, Unavailable, reasons_of
 from skyhold.units import Buffer
 
 PATIENCE_S: Final = 20.0
@@ -61,30 +58,6 @@ class SharedMD5:
             if self._digest is None:
                 self._digest = hashlib.md5(self._body, usedforsecurity=False).digest()
             return self._digest
-
-
-def write_verified(bucket: Bucket, key: str, body: Buffer, md5: SharedMD5 | None = None) -> str:
-    """Write an object and return once its stored bytes are verified: by the provider's confirmed checksum, else by
-    reading them back. Returns the stamp of the copy. Raises `Corrupt` where they differ."""
-    if md5 is not None and bucket.capabilities.compares_md5:
-        stamp = bucket.write(key, body, md5=md5.digest())
-    else:
-        stamp = bucket.write(key, body)
-    if bucket.capabilities.confirms_checksum:
-        return stamp
-    hasher, length = blake3(), 0
-    for part in bucket.read_stream(key):
-        hasher.update(part)
-        length += len(part)
-    if length != len(body) or hasher.digest() != blake3(body).digest():
-        raise Corrupt(
-            f"Bucket `{bucket.name}` stored other bytes of {key} than were sent",
-            code="stored_differently",
-            hint=f"Run `skyhold bucket check {bucket.name}`",
-            bucket=bucket.name,
-            key=key,
-        )
-    return stamp
 
 
 def not_durable(written: Written) -> SkyholdError:

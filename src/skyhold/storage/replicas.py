@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.parallel import CALLS_AT_ONCE, at_once
 from skyhold.errors import NotFound, SkyholdError, Unavailable
+from skyhold.storage.cancel import CHECK_INTERVAL_S, current
 from skyhold.storage.replica_read import after_failures, after_silence, begin_read, no_bucket_serves
 from skyhold.storage.replica_write import (
     PATIENCE_S,
@@ -24,7 +25,6 @@ from skyhold.storage.replica_write import (
     is_lagging,
     not_durable,
     too_slow,
-    write_verified,
 )
 from skyhold.units import Buffer
 
@@ -42,7 +42,6 @@ READ_DEADLINE_S: Final = 120.0
 CLOSE_S: Final = 5.0
 """How long `close` waits for calls that are under way."""
 
-_SLOWNESS_CHECK_S: Final = 1.0
 _READERS_PER_BUCKET: Final = 2 * CALLS_AT_ONCE
 """Twice the reads that anybody has under way, so that stalled ones do not keep others from beginning."""
 
@@ -83,6 +82,7 @@ class Replicas:
         }
         self._readers = ThreadPoolExecutor(_READERS_PER_BUCKET * max(1, len(self.buckets)), thread_name_prefix="read")
         self._longest_read_s = 0.0
+        self._cancel = current()
         self._calls: set[Future[Any]] = set()
         self._stopped = False
 
@@ -97,6 +97,11 @@ class Replicas:
         for pool in (*self._writers.values(), self._readers):
             pool.shutdown(wait=False, cancel_futures=True)
         wait(self._calls.copy(), timeout=CLOSE_S)
+
+    def check_cancelled(self) -> None:
+        """Raise `Cancelled` where the operation that these replicas were made for was."""
+        if self._cancel is not None:
+            self._cancel.check()
 
     def _begin(self, pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: object) -> Future[T]:
         future = pool.submit(call, *arguments)
@@ -133,7 +138,8 @@ class Replicas:
         those that suffice is marked as lagging. Raises `Unavailable` once the object can no longer become durable."""
         with self._changed:
             while not self._is_settled(written):
-                self._changed.wait(_SLOWNESS_CHECK_S)
+                self.check_cancelled()
+                self._changed.wait(CHECK_INTERVAL_S)
 
     def _is_settled(self, written: Written) -> bool:
         if not self.enough(frozenset(written.verified | written.pending)):
@@ -219,7 +225,7 @@ class Replicas:
         if name in self.lagging:
             return self.lagging[name]
         try:
-            self._note(self.buckets[name], key, write_verified(self.buckets[name], key, body, md5))
+            self._note(self.buckets[name], key, self.buckets[name].write(key, body, md5=md5.digest))
         except SkyholdError as failure:
             return failure
         except BaseException as failure:  # noqa: BLE001  whatever ends a driver must not leave a pusher waiting for ever
@@ -264,6 +270,9 @@ class Replicas:
             if step.ask is not None:
                 running[self._begin(self._readers, action, self.buckets[step.ask])] = step.ask
             patience_s = max(0.0, step.choice.look_again_s - time.monotonic())
+            if self._cancel is not None:
+                self._cancel.check()
+                patience_s = min(patience_s, CHECK_INTERVAL_S)
             finished, _ = wait(running, timeout=patience_s, return_when=FIRST_COMPLETED)
             failed = {}
             for future in finished:

@@ -132,7 +132,7 @@ def _engine_of_one(location: BucketLocation, settings: Settings) -> str:
         try:
             refuse_unfit_voter(bucket, reached, UNFIT)
         except InvalidInput as error:
-            if error.code not in {"voter_refused", "cannot_vote"}:
+            if error.code != "voter_refused":
                 raise
             return SQLITE
     return BUCKETS

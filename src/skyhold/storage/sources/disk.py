@@ -36,7 +36,7 @@ class DiskFile:
         )
 
     def open(self) -> OpenDiskFile:
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             opened = OpenDiskFile(self, os.open(self.absolute, flags))
         except PermissionError as error:
