@@ -125,8 +125,8 @@ def test_progress_and_dry_run_count_the_bytes_of_members(store: Store, model: Pa
             seen.append(total_bytes)
 
     repository = store.repository("team/model", create=True)
-    told = repository.push(io.BytesIO(tar_of(model)), dry_run=True, progress=Lines())
-    assert seen == [told.total_bytes] == [sum(len(data) for data in contents(model).values())]
+    planned = repository.push(io.BytesIO(tar_of(model)), dry_run=True, progress=Lines())
+    assert seen == [planned.total_bytes] == [sum(len(data) for data in contents(model).values())]
     assert store.repositories() == []
 
 

@@ -1,6 +1,6 @@
 """An archive as a source: a tar (also compressed by gzip or Zstandard), or a zip. Its content decides which.
 
-An archive comes from somebody else. Its members are judged like the files of a folder (`Gathering`), with the same
+An archive may come from a stranger. Its members are judged like the files of a folder (`Gathering`), with the same
 `.skyholdignore`; links are followed to members only; devices, pipes and sparse files are refused. What is bounded:
 the number of members, the bytes of their headers, and how much the whole may grow when it is expanded.
 
@@ -30,10 +30,9 @@ from skyhold.storage.sources.gathering import (
     IGNORE_FILE_BYTES_MAX,
     Gathering,
     ignore_rules,
-    too_many_files,
 )
 from skyhold.storage.sources.holder import HolderFile
-from skyhold.storage.sources.member import MEMBERS_MAX, Member, damaged, too_large
+from skyhold.storage.sources.member import MEMBERS_MAX, Member, damaged, too_large, too_many_members
 from skyhold.storage.sources.port import OpenFile, Source, read_bytes
 from skyhold.storage.sources.spool import Spool
 from skyhold.storage.sources.stream import STEP_BYTES, Stream, pieces_of
@@ -74,7 +73,7 @@ def archive_at(path: Path, rules: ArchiveRules) -> Source:
 
 
 def archive_in(stream: Stream, name: str, rules: ArchiveRules) -> Source:
-    """The files of the archive that a stream contains from where it stands on. Raises as `archive_at`."""
+    """The files of the archive that a stream contains from its position on. Raises as `archive_at`."""
     with ExitStack() as resources:
         spool = _spool(resources)
         _, length = spool.append(pieces_of(stream, name), f"Archive {name}")
@@ -132,7 +131,7 @@ def _gather(
     listed: list[Member] = []
     for member in members:
         if len(listed) == MEMBERS_MAX:
-            raise too_many_files()
+            raise too_many_members(name)
         listed.append(member)
     by_path = {member.path: member for member in listed}
     own = _ignore_file(name, by_path.get(IGNORE_FILE), by_path, holder)

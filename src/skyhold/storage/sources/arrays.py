@@ -28,7 +28,7 @@ DTYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _Array:
-    """An array of somebody's, with the type, shape and size that it had when it was given."""
+    """An array of the caller, with the type, shape and size that it had when it was given."""
 
     value: Any
     name: str
@@ -38,7 +38,7 @@ class _Array:
 
 
 class ArraysFile:
-    """A safetensors file of arrays, which nobody may change before the push has ended. They are copied one at a time,
+    """A safetensors file of arrays, which stay unchanged until the push has ended. They are copied one at a time,
     and only where one is not in order in memory or not on the CPU."""
 
     def __init__(self, path: str, arrays: Mapping[str, object]) -> None:

@@ -40,6 +40,14 @@ def damaged(name: str, why: str) -> InvalidInput:
     )
 
 
+def too_many_members(name: str) -> InvalidInput:
+    return InvalidInput(
+        f"{name} has more than {MEMBERS_MAX} members; nothing was sent",
+        code="too_many_files",
+        hint="Push them as several repositories",
+    )
+
+
 def too_large(name: str, limit_bytes: int) -> InvalidInput:
     return InvalidInput(
         f"{name} expands to more than {limit_bytes} bytes, which is more than weights do; nothing was sent",

@@ -1,5 +1,5 @@
 """Bytes in memory and open binary files as sources. What an open file claims is not relied on: it may return less than
-it was asked for, have another size than it says, or raise anything.
+it was asked for, have another size than it reports, or raise anything.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SeekableStream(Stream, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BytesFile:
-    """Bytes in memory, which nobody may change before the push has ended."""
+    """Bytes in memory, which stay unchanged until the push has ended."""
 
     path: str
     data: memoryview
@@ -68,14 +68,14 @@ class _OpenBytes:
 
 @dataclass(frozen=True, slots=True)
 class StreamFile:
-    """An open file that can be sought in, from where it stood to its end. It stays open, and is the caller's."""
+    """An open file that can be sought in, from its position to its end. It stays open, and is the caller's."""
 
     path: str
     size_bytes: int
     stream: SeekableStream
     start: int
     mark: tuple[int, ...]
-    """What its descriptor, if it has one, says of the file behind it."""
+    """Size, times and inode of the file of its descriptor; empty where it has none."""
     executable: bool = False
 
     def open(self) -> OpenFile:
@@ -145,7 +145,7 @@ def read_some(stream: Stream, length: int, path: str) -> bytes:
 
 
 def _place(stream: Stream, path: str) -> tuple[int, int] | None:
-    """Where a stream stands and where it ends, or None where it cannot be sought in."""
+    """The position of a stream and its end, or None where it cannot be sought in."""
     seekable = getattr(stream, "seekable", None)
     if isinstance(stream, io.TextIOBase):
         raise InvalidInput(
@@ -157,9 +157,7 @@ def _place(stream: Stream, path: str) -> tuple[int, int] | None:
         start, end = stream.tell(), stream.seek(0, io.SEEK_END)  # type: ignore[attr-defined]
         stream.seek(start)  # type: ignore[attr-defined]
     if type(start) is not int or type(end) is not int or not 0 <= start <= end:
-        raise InvalidInput(
-            f"File {path} reports that it stands at {start!r} and ends at {end!r}", code="invalid_source"
-        )
+        raise InvalidInput(f"File {path} reports position {start!r} and end {end!r}", code="invalid_source")
     return start, end
 
 
@@ -171,7 +169,7 @@ def _mark(stream: object) -> tuple[int, ...]:
 
 
 class _Translated:
-    """Whatever an open file of somebody else raises becomes `Unavailable`, which names it."""
+    """Whatever an open file of the caller raises becomes `Unavailable`, which names it."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -26,7 +26,7 @@ def read_tar(name: str, file: HolderFile) -> Iterator[Member]:
             while (found := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
                 if found.offset_data <= last_offset or (found.isreg() and found.offset_data + found.size > size_bytes):
-                    raise damaged(name, f"{found.name} does not lie inside it")
+                    raise damaged(name, f"{found.name} is not inside it")
                 last_offset = found.offset_data
                 if not found.isdir():
                     yield _member(plain_path(found.name), found)

@@ -9,9 +9,8 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Final, cast
 
-from skyhold.storage.sources.gathering import too_many_files
 from skyhold.storage.sources.holder import BudgetSpent, HolderFile
-from skyhold.storage.sources.member import MEMBERS_MAX, Member, damaged, plain_path, too_large
+from skyhold.storage.sources.member import MEMBERS_MAX, Member, damaged, plain_path, too_large, too_many_members
 from skyhold.storage.sources.spool import Spool
 from skyhold.storage.sources.stream import STEP_BYTES
 
@@ -26,7 +25,7 @@ _READABLE: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 def read_zip(name: str, file: HolderFile, spool: Spool, limit_bytes: int) -> Iterator[Member]:
     """The members in their order, folders left out; the bytes of files are appended to `spool`. Raises `InvalidInput`:
     `archive_damaged`, `archive_too_large`, `too_many_files`."""
-    directory = _Directory(file)
+    directory = _Directory(name, file)
     try:
         with zipfile.ZipFile(cast("IO[bytes]", directory)) as archive:
             file.budget_bytes = None
@@ -67,13 +66,13 @@ def _member(name: str, path: str, archive: zipfile.ZipFile, found: zipfile.ZipIn
 class _Directory:
     """The file as `zipfile` reads its directory: bounded in bytes and in entries, before objects are made of them."""
 
-    def __init__(self, file: HolderFile) -> None:
-        self._file = file
+    def __init__(self, name: str, file: HolderFile) -> None:
+        self._name, self._file = name, file
         file.budget_bytes = DIRECTORY_BYTES_MAX
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
         if self._file.budget_bytes is not None and data.count(_ENTRY) > MEMBERS_MAX:
-            raise too_many_files()
+            raise too_many_members(self._name)
         return data
