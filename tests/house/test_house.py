@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[2]
 MODULE_LINES_MAX = 420
 """Past about 300 lines a module asks for a second look. One that is cut to stay below a limit is worse than one that is
 whole, so the limit is where nobody doubts it any more."""
+TABLES = {"src/skyhold/error_codes.py"}
+"""A table of one thing each is one idea at any length."""
 
 
 def test_rooms_import_only_from_lower_floors_and_drivers_alone_know_their_sdk() -> None:
@@ -39,7 +41,7 @@ def test_no_module_holds_a_second_idea() -> None:
         for path in (ROOT / "src").rglob("*.py")
         if (count := len(path.read_text().splitlines())) > MODULE_LINES_MAX
     }
-    assert not long
+    assert not long.keys() - TABLES
 
 
 def test_no_module_is_named_for_nothing() -> None:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, Unavailable
 
@@ -91,7 +92,9 @@ def admit(
         raise InvalidInput(f"Expected 2 or more rounds of 2 to {CLIENTS_MAX} clients but got {rounds} of {clients}")
     if not (bucket.capabilities.conditional_create and bucket.capabilities.conditional_replace):
         raise InvalidInput(
-            f"Bucket `{bucket.name}` has no conditional puts, so it cannot vote", code="cannot_vote", bucket=bucket.name
+            f"Bucket `{bucket.name}` has no conditional puts, so it cannot vote",
+            code=error_codes.CANNOT_VOTE,
+            bucket=bucket.name,
         )
     dice = random.Random(seed)  # noqa: S311 - timing, not a secret
     started_s = time.monotonic()
@@ -188,7 +191,7 @@ def _state(bucket: Bucket, key: str) -> State:
     try:
         tagged = bucket.read_tagged(key)
     except NotFound as error:
-        if error.code == "bucket_not_found":
+        if error.code == error_codes.BUCKET_NOT_FOUND:
             raise
         return State()
     assert tagged is not None, "only a read under `unless_tag` may answer None"  # noqa: S101

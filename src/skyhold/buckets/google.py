@@ -20,6 +20,7 @@ import requests
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import Listings, Pace, Pages, below, check_size, misbehaves
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
@@ -169,7 +170,7 @@ class GoogleBucket(Bucket):
         try:
             retrying(self._policy, lambda: self._call("DELETE", self._object_path(key), key=key))
         except NotFound as error:
-            if error.code == "bucket_not_found":
+            if error.code == error_codes.BUCKET_NOT_FOUND:
                 raise
 
     def server_time(self) -> datetime | None:

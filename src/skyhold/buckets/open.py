@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Final, cast
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.consent import is_allowed
 from skyhold.buckets.location import BucketLocation
@@ -38,7 +39,7 @@ def open_bucket(location: BucketLocation, policy: RetryPolicy | None = None) -> 
             raise
         raise InvalidInput(
             f"Bucket `{location.name}` ({location.scheme}://) needs the package `{error.name}`, which is not installed",
-            code="extra_missing",
+            code=error_codes.EXTRA_MISSING,
             hint=f"pip install 'skyhold[{extra}]'",
             bucket=location.name,
         ) from error

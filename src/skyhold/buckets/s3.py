@@ -15,6 +15,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import Listings, Pace, Pages, check_size, misbehaves
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
@@ -171,7 +172,7 @@ class S3Bucket(Bucket):
         try:
             retrying(self._policy, lambda: self._call(request, "DELETE").close())
         except NotFound as error:
-            if error.code != "object_not_found":
+            if error.code != error_codes.OBJECT_NOT_FOUND:
                 raise
 
     def rules(self) -> BucketRules:
@@ -351,7 +352,7 @@ def _tag_of(reply: Reply) -> str:
 def _truncated(request: Request) -> Unavailable:
     return Unavailable(
         f"Bucket `{request.bucket}` sent other bytes of `{request.key}` than were asked for",
-        code="truncated_reply",
+        code=error_codes.TRUNCATED_REPLY,
         hint="Try again; if it stays so, look at the bucket: skyhold bucket check " + request.bucket,
         bucket=request.bucket,
         key=request.key,

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import below
 from skyhold.buckets.bucket import ObjectInfo
 from skyhold.buckets.s3_checksum import md5_in, usable_tag
@@ -70,7 +71,7 @@ def in_order(bucket: str, found: Iterator[ObjectInfo]) -> Iterator[ObjectInfo]:
             raise Corrupt(
                 f"Bucket `{bucket}` lists {info.key[:80]!a} after {previous[:80]!a}: its listings are not in the order"
                 " of S3",
-                code="listing_out_of_order",
+                code=error_codes.LISTING_OUT_OF_ORDER,
                 hint="Use another store or prefix; names that differ in `-`, `.` and `/` only cannot be listed there",
                 bucket=bucket,
                 key=info.key,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from skyhold import error_codes
 from skyhold.cli.output import counted
 from skyhold.cli.render import line, marked, table
 from skyhold.errors import Corrupt, SkyholdError, Unavailable
@@ -93,7 +94,7 @@ def refuse_unsound(
         more = f"; and something of {counted(len(losses) - 1, 'version')} more" if losses[1:] else ""
         error = Corrupt(
             f"No bucket has this intact any more: of {losses[0].sentence}{more}",
-            code="objects_lost",
+            code=error_codes.OBJECTS_LOST,
             hint=hint,
             losses=[loss.to_json() for loss in losses],
         )
@@ -101,14 +102,16 @@ def refuse_unsound(
         if lagging:
             missing, names = counted(problems, "object"), ", ".join(lagging)
             error = Corrupt(
-                f"Missing in {names}: {missing} that the store has elsewhere", code="store_lagging", hint=hint
+                f"Missing in {names}: {missing} that the store has elsewhere", code=error_codes.STORE_LAGGING, hint=hint
             )
         else:
             found = counted(problems + len(damage), "problem")
-            error = Corrupt(f"{found} found and not mended", code="store_unsound", hint=hint)
+            error = Corrupt(f"{found} found and not mended", code=error_codes.STORE_UNSOUND, hint=hint)
     elif unreachable:
         names = ", ".join(unreachable)
-        error = Unavailable(f"Not all buckets could be looked at: {names}", code="buckets_not_looked_at", hint=hint)
+        error = Unavailable(
+            f"Not all buckets could be looked at: {names}", code=error_codes.BUCKETS_NOT_LOOKED_AT, hint=hint
+        )
     if error is not None:
         raise error
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Output:
         first = unread[0]
         raise Corrupt(
             f"{counted(len(unread), 'repository', 'repositories')} could not be read. {first.name}: {first.message}",
-            code="repositories_unread",
+            code=error_codes.REPOSITORIES_UNREAD,
             hint=first.hint,
             repositories=[repository.to_json() for repository in unread],
         )
@@ -100,7 +101,7 @@ class Output:
             version, fault = next(iter(unread.items()))
             raise Corrupt(
                 f"The documents of {counted(len(unread), 'version')} cannot be read. {version[:10]}: {fault}",
-                code="versions_unread",
+                code=error_codes.VERSIONS_UNREAD,
                 hint="Mend it, or see what is lost with it: skyhold repair",
                 versions=sorted(unread),
             )

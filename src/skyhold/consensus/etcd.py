@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.consent import not_allowed
 from skyhold.consensus import etcd_gateway as gateway
 from skyhold.consensus.etcd_client import ATTEMPT_S, DEADLINE_S, Call, EtcdClient, tls_context
@@ -255,7 +256,7 @@ class EtcdRegisters(Registers):
         raise OutcomeUnknown(
             f"An operation changed register {key} to version {value.version}, which has fallen out of the kept "
             "changes while it was looked up",
-            code="outcome_forgotten",
+            code=error_codes.OUTCOME_FORGOTTEN,
             hint="Read it, and look into its history",
             key=key,
         )
@@ -270,7 +271,7 @@ class EtcdRegisters(Registers):
     def _damaged(name: str) -> Corrupt:
         return Corrupt(
             f"What etcd holds under {name} does not fit together",
-            code="registers_damaged",
+            code=error_codes.REGISTERS_DAMAGED,
             hint="Restore etcd from its snapshot; nothing else may write under this prefix",
             key=name,
         )

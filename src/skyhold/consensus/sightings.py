@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.consensus.acceptor import Ballot
 from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.operation import Kept, newest, version_of
 from skyhold.consensus.sqlite import use_write_ahead_log
-from skyhold.consensus.sqlite_errors import translated
+from skyhold.consensus.sqlite_errors import FileErrors, translated
 
 BUSY_TIMEOUT_S: Final = 15.0
 _SCHEMA: Final = """
@@ -154,7 +155,7 @@ class SightingsFile(Sightings):
         if self._pid != os.getpid():
             _inherited.append(self._connection)  # to close it would be the parent's to do
             self._connection, self._lock, self._pid = None, threading.Lock(), os.getpid()
-        with self._lock, translated(self._path, what="File", code="sightings", damaged=_DELETE):
+        with self._lock, translated(self._path, _FILE):
             if self._connection is None:
                 self._connection = self._connect()
             yield self._connection
@@ -169,5 +170,13 @@ class SightingsFile(Sightings):
         return connection
 
 
-_DELETE: Final = "Delete the file: this machine then takes what the buckets show, as one that comes new"
+_FILE: Final = FileErrors(
+    "File",
+    "Delete the file: this machine then takes what the buckets show, as one that comes new",
+    damaged=error_codes.SIGHTINGS_DAMAGED,
+    failed=error_codes.SIGHTINGS_FAILED,
+    locked=error_codes.SIGHTINGS_LOCKED,
+    not_openable=error_codes.SIGHTINGS_NOT_OPENABLE,
+    read_only=error_codes.SIGHTINGS_READ_ONLY,
+)
 _inherited: list[object] = []

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry.names import check_digest, is_full_id, parse_reference
 from skyhold.registry.repositories import Repositories
@@ -72,7 +73,9 @@ def with_version(
     ref, ancestor = parsed.ref or "main", parsed.ancestor
     if not is_full_id(ref) or ancestor:
         if place is not None:
-            raise InvalidInput("Expected a full digest, as a place is given", code="invalid_reference", ref=ref)
+            raise InvalidInput(
+                "Expected a full digest, as a place is given", code=error_codes.INVALID_REFERENCE, ref=ref
+            )
         with _by_refs(connection, name, repository_id, ref, ancestor, keep=keep) as found:
             return use(found)
     if cached_first:
@@ -119,7 +122,7 @@ def _by_refs(
 def _cached(connection: Connection, name: str, repository_id: str | None, digest: str) -> Iterator[OpenVersion]:
     note = connection.blob_cache.recall(digest, name)
     if note is None or repository_id not in {None, note.repository_id}:
-        raise NotFound(f"Version {digest[:10]} is not noted on this machine", code="version_not_found")
+        raise NotFound(f"Version {digest[:10]} is not noted on this machine", code=error_codes.VERSION_NOT_FOUND)
     keys, name_key = connection.keys, connection.store_keys.name_key()
     with closing(Replicas(connection.known_buckets(), bool)) as replicas:
         blobs = BucketBlobs(replicas, keys, name_key, connection.blob_cache, cached_first=True)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.registry.change import RefUpdate, RepositoryChange, attachments
 from skyhold.registry.names import Ref, RefKind, check_new_ref, is_version_prefix
@@ -72,7 +73,7 @@ class PushRequest:
             if names.count(name) > 1:
                 raise InvalidInput(
                     f"`{name}` is given for more than one of the branch, the tags and the aliases",
-                    code="ref_named_twice",
+                    code=error_codes.REF_NAMED_TWICE,
                     hint="Give each name once",
                     name=name,
                 )
@@ -81,7 +82,7 @@ class PushRequest:
         if self.expected_parent is not None and not is_version_prefix(self.expected_parent):
             raise InvalidInput(
                 f"Expected the id of a version as the expected parent but got {self.expected_parent!r}",
-                code="invalid_digest",
+                code=error_codes.INVALID_DIGEST,
             )
         attachments(PENDING, self.metrics, self.notes)
         self.describe((), None)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt
 
 
@@ -136,7 +137,7 @@ def _below(digest: str, placed: P, parent: str, before: P) -> P:
         raise Corrupt(
             f"Version {digest[:10]} is recorded in generation {placed.generation}, and its parent {parent[:10]} in "
             f"{before.generation}, which is not before it",
-            code="history_cycle",
+            code=error_codes.HISTORY_CYCLE,
             hint="A defect, or a holder of the store's keys, wrote it so. See where: skyhold verify",
             version=digest,
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from skyhold.consensus.register import MEMBERSHIP_CHANGED
+from skyhold import error_codes
 from skyhold.errors import AlreadyExists, Conflict, Corrupt, NotFound, Unavailable
 from skyhold.registry.change import check
 from skyhold.registry.committing import PENDING, Commit, PacksLost, Parent, PushRequest, same_content
@@ -63,7 +63,11 @@ def push_version(
         try:
             return _Attempt(connection, repository_id, name, request, source, progress, frozenset(lost)).run()
         except Conflict as error:
-            if error.code not in {"gc_epoch_risen", "policy_changed", MEMBERSHIP_CHANGED} or attempt == ATTEMPTS_MAX:
+            if (
+                error.code
+                not in {error_codes.GC_EPOCH_RISEN, error_codes.POLICY_CHANGED, error_codes.MEMBERSHIP_CHANGED}
+                or attempt == ATTEMPTS_MAX
+            ):
                 raise
         except PacksLost as error:
             connection.chunk_index.forget(error.vanished)
@@ -72,7 +76,7 @@ def push_version(
             lost.update(error.packs)  # delta bases are found by layouts, and may still open from the cache
     raise Unavailable(
         f"Objects that this push reuses were gone or damaged in each of {ATTEMPTS_MAX} attempts; no ref was moved",
-        code="objects_vanish",
+        code=error_codes.OBJECTS_VANISH,
         hint="Run `skyhold verify --deep`: somebody deletes or changes objects in the buckets",
     )
 
@@ -170,7 +174,7 @@ class _Attempt:
             raise Conflict(
                 f"Branch `{request.branch}` of {self._name} does not point to {expected[:10]} any more; "
                 "nothing was changed",
-                code="ref_moved",
+                code=error_codes.REF_MOVED,
                 hint=f"Look at `skyhold log {self._name}@{request.branch}`, then push again",
             )
         return parent
@@ -216,7 +220,7 @@ class _Attempt:
             document = decode(session.blobs.read("tombstones", name), "tombstones")
             packs = document.get("packs")
             if not isinstance(packs, list):
-                raise Corrupt(f"Tombstones {name} are malformed", code="tombstones_damaged")
+                raise Corrupt(f"Tombstones {name} are malformed", code=error_codes.TOMBSTONES_DAMAGED)
             dead.update(bytes.fromhex(str(pack)) for pack in packs)
         return frozenset(dead)
 
@@ -249,9 +253,16 @@ class _Attempt:
         try:
             return commit.under(policy, session, space, packs)
         except Conflict as error:
-            if error.code not in {"policy_changed", MEMBERSHIP_CHANGED} or attempt == ATTEMPTS_MAX:
+            if (
+                error.code not in {error_codes.POLICY_CHANGED, error_codes.MEMBERSHIP_CHANGED}
+                or attempt == ATTEMPTS_MAX
+            ):
                 raise
-            what = "buckets of the store were" if error.code == MEMBERSHIP_CHANGED else f"policy of {self._name} was"
+            what = (
+                "buckets of the store were"
+                if error.code == error_codes.MEMBERSHIP_CHANGED
+                else f"policy of {self._name} was"
+            )
             changed = self._root()[1].policy
             parsed = Policy.from_json(changed)
             if placement_class(parsed) != space.placement_class.hex():

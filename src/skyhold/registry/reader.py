@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from skyhold import error_codes
 from skyhold.consensus.parallel import at_once
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.registry import given
@@ -209,7 +210,7 @@ class RepositoryReader:
                 move_view(move) for move in islice(ref_history(snapshot, find_ref(snapshot, name, self.name)), limit)
             ]
             if not found:
-                raise NotFound(f"There never was a ref `{ref}` in {self.name}", code="ref_not_found")
+                raise NotFound(f"There never was a ref `{ref}` in {self.name}", code=error_codes.REF_NOT_FOUND)
             return found
 
     def events(self, *, since: str | None = None, limit: int | None = None) -> list[EventView]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from skyhold import error_codes
 from skyhold.consensus.register import Registers
 from skyhold.errors import AlreadyExists, Conflict, NotFound, SkyholdError
 from skyhold.registry.change import RepositoryChange, plan
@@ -44,10 +45,10 @@ class RepositoryRegister:
         try:
             value = self._registers.compare_and_set(self.key, 0, first.encode(), operation_id)
         except Conflict as conflict:
-            if conflict.code != "register_changed":
+            if conflict.code != error_codes.REGISTER_CHANGED:
                 raise
             raise AlreadyExists(
-                f"Repository {self.repository_id} exists already", code="repository_exists"
+                f"Repository {self.repository_id} exists already", code=error_codes.REPOSITORY_EXISTS
             ) from conflict
         return self._snapshot(value.version, value.data)
 
@@ -93,7 +94,7 @@ class RepositoryRegister:
                 raise Conflict(
                     f"The repository is still wanted: {'; '.join(wants[:5])}"
                     f"{f'; and {len(wants) - 5} more' if len(wants) > 5 else ''}; nothing was changed",
-                    code="repository_wanted",
+                    code=error_codes.REPOSITORY_WANTED,
                     hint="End what wants it first, or use --force, which breaks it",
                     wanted=wants,
                 )
@@ -135,7 +136,7 @@ def read_root(registers: Registers, repository_id: str) -> tuple[int, Root]:
 
 
 def no_repository(repository_id: str) -> NotFound:
-    return NotFound(f"There is no repository {repository_id}", code="repository_not_found")
+    return NotFound(f"There is no repository {repository_id}", code=error_codes.REPOSITORY_NOT_FOUND)
 
 
 def created(repository_id: str, blobs: Blobs, *, policy: Json, gc_epoch: int, origin: Origin) -> Snapshot:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from skyhold import error_codes
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.registry import given
 from skyhold.registry.change import RefUpdate, RepositoryChange, attachments
@@ -108,7 +109,7 @@ class Repository(RepositoryReader):
             create=self._create,
         )
         if relation is not None and base is None:
-            raise InvalidInput("A relation is that to a base, and none is given", code="invalid_relation")
+            raise InvalidInput("A relation is that to a base, and none is given", code=error_codes.INVALID_RELATION)
         if base is not None:
             bases = (resolve_base(self._connection, given.text(base, "the base")),)
             word = "" if relation is None else given.text(relation, "the relation")
@@ -117,7 +118,7 @@ class Repository(RepositoryReader):
         try:
             return push_version(self._connection, self.id, self.name, request, progress)
         except AlreadyExists as error:
-            if error.code != "repository_exists" or not self._create:
+            if error.code != error_codes.REPOSITORY_EXISTS or not self._create:
                 raise
         with RepositoriesSession(self._connection) as (repositories, _):  # another push has made it meanwhile
             self.id = repositories.read().find(self.name) or self.id
@@ -167,11 +168,11 @@ class Repository(RepositoryReader):
             found = find_ref(snapshot, given.text(ref, "a ref"), self.name)
             last = next(ref_history(snapshot, found), None)
             if last is None or last.new is None:
-                raise NotFound(f"There is no ref `{ref}` in {self.name}", code="ref_not_found")
+                raise NotFound(f"There is no ref `{ref}` in {self.name}", code=error_codes.REF_NOT_FOUND)
             if to is None and last.old is None:
                 raise InvalidInput(
                     f"`{ref}` of {self.name} never stood anywhere else; nothing was changed",
-                    code="nothing_to_roll_back",
+                    code=error_codes.NOTHING_TO_ROLL_BACK,
                     hint=f"Name a version: skyhold rollback {self.name}@{ref} --to REF",
                 )
             target = str(last.old) if to is None else self._resolve(snapshot, to)
@@ -183,7 +184,7 @@ class Repository(RepositoryReader):
             force=True,
         )
         if not moves:
-            raise InvalidInput(f"`{ref}` of {self.name} stands there already", code="nothing_to_roll_back")
+            raise InvalidInput(f"`{ref}` of {self.name} stands there already", code=error_codes.NOTHING_TO_ROLL_BACK)
         return moves[0]
 
     def attach(

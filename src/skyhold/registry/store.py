@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from skyhold import error_codes
 from skyhold.buckets.location import parse_location
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry import given
@@ -152,7 +153,7 @@ class Store:
             return Repository(self._connection, secrets.token_hex(16), name, create=True)
         raise NotFound(
             f"There is no repository `{name}`",
-            code="repository_not_found",
+            code=error_codes.REPOSITORY_NOT_FOUND,
             hint="See `skyhold list`, or create it with a push",
             repository=name,
         )
@@ -252,7 +253,7 @@ class Store:
                 raise InvalidInput(
                     f"Buckets {', '.join(f'`{bucket}`' for bucket in lacking)} do not hold everything; "
                     "nothing was changed",
-                    code="bucket_needed",
+                    code=error_codes.BUCKET_NEEDED,
                     hint="Run `skyhold sync` first; or, knowing what may be lost, use --force",
                 )
             self._check_copies(leaving)
@@ -352,7 +353,7 @@ class Store:
             raise InvalidInput(
                 f"Only `{staying[0].name}` would be left: versions would be durable with one copy instead of {before}, "
                 "and lost with that bucket; nothing was changed",
-                code="one_copy_left",
+                code=error_codes.ONE_COPY_LEFT,
                 hint="Add another bucket first; or, knowing that, use --force",
             )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from skyhold import error_codes
 from skyhold.consensus.acceptor_object import parse_object_key
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.migration import CONFIG
@@ -162,7 +163,7 @@ def _mend(connection: Connection, look: Look, report: RepairReport, progress: Pr
             report.written_bytes += result
         elif finding.key in look.inventory.checkpoints and isinstance(result, Corrupt):
             _checkpoint_again(connection, look, report, finding)
-        elif result.code == "no_intact_replica" and pack_id_of(finding.key) is not None:
+        elif result.code == error_codes.NO_INTACT_REPLICA and pack_id_of(finding.key) is not None:
             lost.setdefault(finding.key, []).append((finding, result.message))
         else:
             report.failed.append((finding, result.message))
@@ -175,7 +176,7 @@ def _mend(connection: Connection, look: Look, report: RepairReport, progress: Pr
 def _foreseen(look: Look) -> Iterator[tuple[Finding, int | SkyholdError]]:
     """As `repair`, without writing."""
     for finding in look.survey.findings:
-        lost = Corrupt(f"No bucket gives an intact {finding.key}", code="no_intact_replica", key=finding.key)
+        lost = Corrupt(f"No bucket gives an intact {finding.key}", code=error_codes.NO_INTACT_REPLICA, key=finding.key)
         yield finding, lost if finding.key in look.lost else 0
 
 

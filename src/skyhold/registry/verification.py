@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.consensus.migration import NAMES
 from skyhold.consensus.no_majority import NOT_TO_BE_HAD, way_back
 from skyhold.errors import Corrupt, SkyholdError
@@ -32,7 +33,7 @@ from skyhold.store.register_copies import RegisterCopies, examine_registers
 from skyhold.store.session import Session
 from skyhold.units import Buffer
 
-UNDECIDABLE: Final = frozenset({"no_majority", *NOT_TO_BE_HAD})
+UNDECIDABLE: Final = frozenset({error_codes.NO_MAJORITY, *NOT_TO_BE_HAD})
 """The codes of a register of which no majority of the voters gives anything: other mending leaves it as it is."""
 
 

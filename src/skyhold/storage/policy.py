@@ -17,6 +17,7 @@ from typing import Final, Literal, cast
 
 import rfc8785
 
+from skyhold import error_codes
 from skyhold.buckets.location import BucketLocation
 from skyhold.errors import InvalidInput
 
@@ -65,12 +66,12 @@ class Policy:
     def from_json(cls, value: object) -> Policy:
         """The policy of a JSON object; a field that is not there has its default. Raises `InvalidInput`."""
         if not isinstance(value, Mapping):
-            raise InvalidInput(f"Expected a policy as a JSON object but got {value!r}", code="policy_invalid")
+            raise InvalidInput(f"Expected a policy as a JSON object but got {value!r}", code=error_codes.POLICY_INVALID)
         known = {field.name for field in fields(cls)}
         for name in value:
             if name not in known:
                 raise InvalidInput(
-                    f"Policy has no field {name!r}; it has {', '.join(sorted(known))}", code="policy_invalid"
+                    f"Policy has no field {name!r}; it has {', '.join(sorted(known))}", code=error_codes.POLICY_INVALID
                 )
         regions = value.get("regions", [])
         if not isinstance(regions, list):
@@ -144,7 +145,7 @@ def check_possible(policy: Policy, buckets: Sequence[BucketLocation]) -> None:
         raise InvalidInput(
             f"The policy asks for {asks}{_count(wanted, 'copy', 'copies')}{where}, but the store has "
             f"{_count(len(places), 'allowed bucket', 'allowed buckets')} of {len(buckets)}",
-            code="policy_impossible",
+            code=error_codes.POLICY_IMPOSSIBLE,
             hint="Add a bucket (`skyhold bucket add`), allow more regions, or ask for fewer copies",
             copies=wanted,
             allowed=[bucket.name for bucket in places],
@@ -154,7 +155,7 @@ def check_possible(policy: Policy, buckets: Sequence[BucketLocation]) -> None:
         raise InvalidInput(
             f"The policy asks for {_count(policy.providers, 'provider', 'providers')}{where}, but the allowed buckets "
             f"have {len(providers)}: {', '.join(providers)}",
-            code="policy_impossible",
+            code=error_codes.POLICY_IMPOSSIBLE,
             hint="Add a bucket of another provider (`skyhold bucket add`), or ask for fewer providers",
             providers=policy.providers,
             allowed=[bucket.name for bucket in places],
@@ -263,4 +264,6 @@ def _count(number: int, one: str, many: str) -> str:
 
 
 def _invalid(name: str, expected: str, value: object) -> InvalidInput:
-    return InvalidInput(f"Policy: expected `{name}` to be {expected}, but got {value!r}", code="policy_invalid")
+    return InvalidInput(
+        f"Policy: expected `{name}` to be {expected}, but got {value!r}", code=error_codes.POLICY_INVALID
+    )

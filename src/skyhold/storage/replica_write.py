@@ -10,6 +10,7 @@ from typing import Final
 
 from blake3 import blake3
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.errors import Corrupt, PermissionDenied, SkyholdError, Unavailable, reasons_of
 from skyhold.units import Buffer
@@ -42,7 +43,7 @@ def is_outpaced(elapsed_s: float, enough_after_s: float) -> bool:
 def too_slow(name: str) -> SkyholdError:
     return Unavailable(
         f"Bucket `{name}` is too slow; it follows later",
-        code="bucket_slow",
+        code=error_codes.BUCKET_SLOW,
         hint="Run `skyhold sync` to bring it up to date",
         bucket=name,
     )
@@ -79,7 +80,7 @@ def write_verified(bucket: Bucket, key: str, body: Buffer, md5: SharedMD5 | None
     if length != len(body) or hasher.digest() != blake3(body).digest():
         raise Corrupt(
             f"Bucket `{bucket.name}` stored other bytes of {key} than were sent",
-            code="stored_differently",
+            code=error_codes.STORED_DIFFERENTLY,
             hint=f"Run `skyhold bucket check {bucket.name}`",
             bucket=bucket.name,
             key=key,
@@ -98,7 +99,7 @@ def not_durable(written: Written) -> SkyholdError:
         hint = "; ".join(sorted({error.hint for error in written.failed.values() if error.hint})) or hint
     return kind(
         f"Too few buckets took {written.key}; nothing was changed ({reasons})",
-        code="not_durable",
+        code=error_codes.NOT_DURABLE,
         hint=hint,
         buckets=sorted(written.failed),
     )

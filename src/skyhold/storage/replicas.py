@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.parallel import CALLS_AT_ONCE, at_once
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable, reasons_of
@@ -214,7 +215,9 @@ class Replicas:
     def _try_write(self, name: str, body: Buffer, md5: SharedMD5, key: str) -> SkyholdError | None:
         """What prevented the write, if anything did."""
         if self._stopped:
-            return Unavailable(f"The write of {key} was given up before it began", code="stopped", bucket=name)
+            return Unavailable(
+                f"The write of {key} was given up before it began", code=error_codes.STOPPED, bucket=name
+            )
         if name in self.lagging:
             return self.lagging[name]
         try:
@@ -222,7 +225,7 @@ class Replicas:
         except SkyholdError as failure:
             return failure
         except BaseException as failure:  # noqa: BLE001  whatever ends a driver must not leave a pusher waiting for ever
-            error = Unavailable(f"Bucket `{name}` failed: {failure!r}", code="driver_failed", bucket=name)
+            error = Unavailable(f"Bucket `{name}` failed: {failure!r}", code=error_codes.DRIVER_FAILED, bucket=name)
             error.__cause__ = failure
             return error
         return None
@@ -298,7 +301,7 @@ class Replicas:
                 self._order.append(name)
 
 
-_LOST: Final = frozenset({"object_not_found", "range_not_satisfiable"})
+_LOST: Final = frozenset({error_codes.OBJECT_NOT_FOUND, error_codes.RANGE_NOT_SATISFIABLE})
 """Whatever is read here is named by a document of the store: where it is gone, or shorter than the document says, it
 was lost. To the caller that is damage, not a name that does not exist or a wrong request."""
 
@@ -308,11 +311,11 @@ def _no_bucket_serves(what: str, names: Sequence[str], errors: dict[str, Skyhold
     if only is not None and only.code not in _LOST and (only.hint or not isinstance(only, Unavailable)):
         return only
     reasons = reasons_of(errors).replace(what[:1].upper() + what[1:], "it") or "no answer in time"
-    codes = {"object_lost" if error.code in _LOST else error.code for error in errors.values()}
+    codes = {error_codes.OBJECT_LOST if error.code in _LOST else error.code for error in errors.values()}
     kind = _kind_of(names, errors)
     return kind(
         f"No bucket gives {what} ({reasons})" if only is None else only.message,
-        code=codes.pop() if len(codes) == 1 else "no_replica",
+        code=codes.pop() if len(codes) == 1 else error_codes.NO_REPLICA,
         hint="Try again; `skyhold status` shows which buckets answer"
         if kind is Unavailable
         else "Mend it, or see what is lost with it: skyhold repair",
@@ -322,7 +325,7 @@ def _no_bucket_serves(what: str, names: Sequence[str], errors: dict[str, Skyhold
 
 def _kind_of(names: Sequence[str], errors: dict[str, SkyholdError]) -> type[SkyholdError]:
     """`Corrupt` where a bucket has it damaged, or where all have lost it; a bucket that is away may have it."""
-    if any(isinstance(error, Corrupt) or error.code == "range_not_satisfiable" for error in errors.values()):
+    if any(isinstance(error, Corrupt) or error.code == error_codes.RANGE_NOT_SATISFIABLE for error in errors.values()):
         return Corrupt
     kinds = {Corrupt if error.code in _LOST else type(error) for error in errors.values()}
     return kinds.pop() if len(kinds) == 1 and len(errors) == len(names) else Unavailable

@@ -26,6 +26,7 @@ from typing import Final
 
 from pathspec import GitIgnoreSpec
 
+from skyhold import error_codes
 from skyhold.buckets.user_file import read_small_file
 from skyhold.buckets.user_path import absolute
 from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied
@@ -96,9 +97,9 @@ def find_source(
         real = given.resolve(strict=True)
         status = real.stat()
     except FileNotFoundError:
-        raise NotFound(f"There is no file or folder {root}", code="source_missing") from None
+        raise NotFound(f"There is no file or folder {root}", code=error_codes.SOURCE_MISSING) from None
     except (OSError, RuntimeError) as error:
-        raise PermissionDenied(f"{root} cannot be read: {error}", code="source_unreadable") from error
+        raise PermissionDenied(f"{root} cannot be read: {error}", code=error_codes.SOURCE_UNREADABLE) from error
     is_folder = stat.S_ISDIR(status.st_mode)
     rules = _rules(real, without_optimizer) if is_folder else GitIgnoreSpec([])
     walk = _Walk(real, rules, OwnPlaces(own), allow_unsafe_names=allow_unsafe_names)
@@ -118,7 +119,7 @@ def open_source(file: SourceFile) -> int:
     try:
         descriptor = os.open(file.absolute, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except PermissionError as error:
-        raise PermissionDenied(f"File {file.absolute} cannot be read", code="source_unreadable") from error
+        raise PermissionDenied(f"File {file.absolute} cannot be read", code=error_codes.SOURCE_UNREADABLE) from error
     except OSError as error:
         raise _changed(file) from error
     if changed_since(file, descriptor):
@@ -198,7 +199,7 @@ class _Walk:
         if len(self._files) == FILES_MAX:
             raise InvalidInput(
                 f"There are more than {FILES_MAX} files, which is the most that a version holds",
-                code="too_many_files",
+                code=error_codes.TOO_MANY_FILES,
                 hint=f"Leave some out with {IGNORE_FILE}, or push them as several repositories or one archive",
             )
         self._files.append(
@@ -224,7 +225,7 @@ class _Walk:
                 left_out += f" (left out, as no part of a model: {'; '.join(shown)})"
             raise InvalidInput(
                 f"Folder {given} holds no file to push{left_out}",
-                code="source_empty",
+                code=error_codes.SOURCE_EMPTY,
                 hint=f"Check the path and {IGNORE_FILE}",
             )
         files = sorted(self._files, key=lambda file: file.path.encode())
@@ -272,14 +273,14 @@ def _refuse_own(given: Path, real: Path) -> None:
     if is_state(real):
         raise InvalidInput(
             f"{given} cannot be pushed: it is a state folder of Skyhold",
-            code="source_is_state",
+            code=error_codes.SOURCE_IS_STATE,
             hint="Name a folder that holds a model",
         )
     bucket = next((folder for folder in (real, *real.parents) if is_bucket(folder)), None)
     if bucket is not None:
         raise InvalidInput(
             f"{given} cannot be pushed: {bucket} is a bucket of a store",
-            code="source_is_bucket",
+            code=error_codes.SOURCE_IS_BUCKET,
             hint="Name a folder that is outside of it",
         )
 
@@ -303,13 +304,17 @@ def _rules(root: Path, without_optimizer: bool) -> GitIgnoreSpec:
     except FileNotFoundError:
         return GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
-        raise InvalidInput(f"{path} is not an ignore file: {error}", code="invalid_ignore_file") from error
+        raise InvalidInput(f"{path} is not an ignore file: {error}", code=error_codes.INVALID_IGNORE_FILE) from error
     except OSError as error:
         if error.errno == errno.EFBIG:
-            raise InvalidInput(f"Expected {path} to be of at most 1 MiB", code="invalid_ignore_file") from error
+            raise InvalidInput(
+                f"Expected {path} to be of at most 1 MiB", code=error_codes.INVALID_IGNORE_FILE
+            ) from error
         if error.errno == errno.EINVAL:
-            raise InvalidInput(f"Expected {path} to be a regular file", code="invalid_ignore_file") from error
-        raise PermissionDenied(f"{path} cannot be read: {error.strerror}", code="source_unreadable") from error
+            raise InvalidInput(f"Expected {path} to be a regular file", code=error_codes.INVALID_IGNORE_FILE) from error
+        raise PermissionDenied(
+            f"{path} cannot be read: {error.strerror}", code=error_codes.SOURCE_UNREADABLE
+        ) from error
 
 
 _KINDS: Final[tuple[tuple[Callable[[int], bool], str], ...]] = (
@@ -333,7 +338,7 @@ def _refused(given: Path, offenders: list[tuple[str, str]]) -> InvalidInput:
     count = "1 entry" if len(offenders) == 1 else f"{len(offenders)} entries"
     return InvalidInput(
         f"{given} cannot be pushed as it is; nothing was sent. {count} refused:\n" + "\n".join(lines),
-        code="source_refused",
+        code=error_codes.SOURCE_REFUSED,
         hint=f"Remove or rename them, or leave them out with {IGNORE_FILE}",
         offenders=[{"path": printable(path), "reason": why} for path, why in offenders],
     )
@@ -342,7 +347,7 @@ def _refused(given: Path, offenders: list[tuple[str, str]]) -> InvalidInput:
 def _changed(file: SourceFile) -> Conflict:
     return Conflict(
         f"File {file.absolute} changed while it was being pushed; no ref was moved",
-        code="source_changed",
+        code=error_codes.SOURCE_CHANGED,
         hint="Wait until it is written, then push again: what had arrived is not sent again",
         path=file.path,
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.codec.cut import CDC_BYTES_MAX, TENSOR_CHUNK_BYTES, Region, cut_bytes, regions
 from skyhold.codec.tensors import Tensor
 from skyhold.errors import Conflict, Unavailable
@@ -81,11 +82,13 @@ def read_into(descriptor: int, path: str, view: memoryview, start: int) -> None:
         try:
             count = os.preadv(descriptor, [view[done:]], start + done)
         except OSError as error:
-            raise Unavailable(f"File {path} cannot be read: {error.strerror}", code="source_unreadable") from error
+            raise Unavailable(
+                f"File {path} cannot be read: {error.strerror}", code=error_codes.SOURCE_UNREADABLE
+            ) from error
         if count == 0:
             raise Conflict(
                 f"File {path} became shorter while it was read; nothing was changed",
-                code="source_changed",
+                code=error_codes.SOURCE_CHANGED,
                 hint="Wait until its writer is done, then push again",
                 path=path,
             )

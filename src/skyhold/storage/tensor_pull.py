@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.codec.row_major import is_column_major, little_endian, row_major, row_major_dtype
 from skyhold.codec.tensors import Malformed, Tensor, element_width_bytes, tensor_size_bytes
 from skyhold.errors import Corrupt, InvalidInput, NotFound
@@ -206,7 +207,7 @@ def choose_tensors(version: VersionFiles, wanted: WantedTensors) -> ChosenTensor
             raise InvalidInput(
                 f"Tensor `{chosen.name}` is there more than once: in {first}"
                 + (f" and in {path}" if path != first else ", twice"),
-                code="tensor_ambiguous",
+                code=error_codes.TENSOR_AMBIGUOUS,
                 hint="Choose its file with --include, beside --tensor" if path != first else "Pull its whole file",
             )
         found[chosen.name] = chosen
@@ -218,7 +219,7 @@ def choose_tensors(version: VersionFiles, wanted: WantedTensors) -> ChosenTensor
         name = (given or list(left_out))[0]
         raise InvalidInput(
             f"Tensor `{name}` of {left_out[name]}",
-            code="tensor_type",
+            code=error_codes.TENSOR_TYPE,
             hint="Pull its whole file: with --include, and without --tensor",
         )
     return ChosenTensors(tuple(chosen for name, chosen in found.items() if name not in left_out), left_out)
@@ -252,7 +253,7 @@ def _why_not_held(chosen: Chosen, path: str) -> str | None:
     if not fits:
         raise Corrupt(
             f"Tensor `{chosen.name}` of {path} is listed with other bytes than its shape needs",
-            code="layout_damaged",
+            code=error_codes.LAYOUT_DAMAGED,
             hint="Run `skyhold verify --deep`",
         )
     return None
@@ -262,7 +263,7 @@ def _no_tensor(pattern: str, names: Collection[str]) -> NotFound:
     close = difflib.get_close_matches(pattern, names, n=1)
     return NotFound(
         f"No tensor of the version matches `{pattern}`" + ("" if names else "; its files name no tensors"),
-        code="tensor_not_found",
+        code=error_codes.TENSOR_NOT_FOUND,
         hint=f"Did you mean `{close[0]}`?" if close else "Look at its files with `skyhold show`",
         tensor=pattern,
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
@@ -119,5 +120,5 @@ class StoreAccess:
     def _check_open(self) -> None:
         if self._closed:
             raise InvalidInput(
-                "The store was closed; it cannot be used any more", code="store_closed", hint="Open it again"
+                "The store was closed; it cannot be used any more", code=error_codes.STORE_CLOSED, hint="Open it again"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from skyhold import error_codes
 from skyhold.consensus.no_majority import register_lost
 from skyhold.consensus.register import Registers
 from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound
@@ -89,9 +90,11 @@ class Documents:
         try:
             value = self._registers.compare_and_set(key, 0, first.encode(), operation_id)
         except Conflict as conflict:
-            if conflict.code != "register_changed":
+            if conflict.code != error_codes.REGISTER_CHANGED:
                 raise
-            raise AlreadyExists(f"Document {document_id} exists already", code="document_exists") from conflict
+            raise AlreadyExists(
+                f"Document {document_id} exists already", code=error_codes.DOCUMENT_EXISTS
+            ) from conflict
         self._names.change(with_name, f"{operation_id}-name", pause)
         return self._decode(document_id, value.version, value.data)
 
@@ -103,7 +106,7 @@ class Documents:
         for update in change.records:
             if update.kind not in self.kind.records:
                 raise InvalidInput(
-                    f"A {self.kind.name} has no records of kind {update.kind.name}", code="invalid_record",
+                    f"A {self.kind.name} has no records of kind {update.kind.name}", code=error_codes.INVALID_RECORD,
                     record=update.key,
                 )  # fmt: skip
         return self._changed(document_id, lambda document: plan_document(document, change), operation_id, pause)
@@ -114,7 +117,7 @@ class Documents:
         """Give a document another name; the old one is free from then on."""
         check_document_name(self.kind.name, new_name)
         if new_name == name:
-            raise InvalidInput(f"`{name}` is the name already", code="name_unchanged")
+            raise InvalidInput(f"`{name}` is the name already", code=error_codes.NAME_UNCHANGED)
         document_id = self._id_of(name, operation_id)
 
         def renamed(names: Directory) -> Directory | None:
@@ -149,7 +152,7 @@ class Documents:
             if wants:
                 raise Conflict(
                     f"{self.kind.name} `{name}` is still wanted: {'; '.join(wants[:5])}; nothing was changed",
-                    code="document_wanted",
+                    code=error_codes.DOCUMENT_WANTED,
                     hint="End what wants it first, or use --force, which breaks it",
                     wanted=wants,
                 )
@@ -195,7 +198,7 @@ class Documents:
         if document.root.kind != self.kind.name:
             raise NotFound(
                 f"Document {document.root.document_id} is no {self.kind.name}, but a {document.root.kind}",
-                code="document_not_found",
+                code=error_codes.DOCUMENT_NOT_FOUND,
             )
         return document
 
@@ -213,8 +216,10 @@ class Documents:
     def _refuse_taken(self, names: Directory, name: str, document_id: str) -> None:
         if names.find_document(self.kind.name, name) not in {None, document_id}:
             raise AlreadyExists(
-                f"There is a {self.kind.name} `{name}` already", code="document_exists", hint="Choose another name"
+                f"There is a {self.kind.name} `{name}` already",
+                code=error_codes.DOCUMENT_EXISTS,
+                hint="Choose another name",
             )
 
     def _not_found(self, name: str) -> NotFound:
-        return NotFound(f"There is no {self.kind.name} `{name}`", code="document_not_found", name=name)
+        return NotFound(f"There is no {self.kind.name} `{name}`", code=error_codes.DOCUMENT_NOT_FOUND, name=name)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Final, Literal
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
 from skyhold.consensus.acceptor import NO_BALLOT
 from skyhold.consensus.acceptor_object import (
@@ -25,7 +26,7 @@ from skyhold.consensus.acceptor_object import (
 )
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.migration import CONFIG, NAMES, as_restored
-from skyhold.consensus.no_majority import REGISTER_DAMAGED, no_majority, way_back
+from skyhold.consensus.no_majority import no_majority, way_back
 from skyhold.consensus.operation import Kept
 from skyhold.consensus.register import RegisterChange, Versioned, is_register_key
 from skyhold.consensus.retiring import Acceptors, Holding, newest_of
@@ -141,7 +142,7 @@ def recover_one(
         raise InvalidInput(
             f"The registers of this store are in engine `{connection.document.engine.kind}`, which keeps each of them "
             "once: there are no voters to bring one back from",
-            code="nothing_to_recover",
+            code=error_codes.NOTHING_TO_RECOVER,
             hint="Of `etcd`, from a backup of the cluster. Of `sqlite`, from its checkpoints: skyhold recover URL",
         )
     _follow(connection)
@@ -206,7 +207,7 @@ def _refuse_needless(connection: Connection, registers: BucketRegisters, key: st
         raise InvalidInput(
             f"A majority of the voters holds register {key} intact, at version {value.version}: there is nothing to "
             "recover",
-            code="nothing_to_recover",
+            code=error_codes.NOTHING_TO_RECOVER,
             hint=hint,
         )
     if key in {CONFIG, NAMES} or any(holding.held is not None and holding.held.state.value for holding in holdings):
@@ -218,7 +219,7 @@ def _refuse_needless(connection: Connection, registers: BucketRegisters, key: st
     if not created:
         raise InvalidInput(
             f"No repository that was created has register {key}",
-            code="nothing_to_recover",
+            code=error_codes.NOTHING_TO_RECOVER,
             hint="See `skyhold list`",
         )
 
@@ -244,7 +245,7 @@ def _newest(
         return "nothing", (RegisterChange(Versioned(1, owner.first(connection, key)), None),)
     raise Corrupt(
         f"No voter that answers holds anything intact of register {key}, in this epoch or an earlier one",
-        code=REGISTER_DAMAGED,
+        code=error_codes.REGISTER_DAMAGED,
         hint="Bring back another voter, or its objects under registers/ from a backup; or, to begin anew without its "
         f"refs and versions: {way_back(key)} --empty"
         if renewable

@@ -21,6 +21,7 @@ from typing import Final
 
 import platformdirs
 
+from skyhold import error_codes
 from skyhold.buckets.consent import Destination
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.user_path import absolute, expand_user, in_home
@@ -97,7 +98,7 @@ class StoreState:
         except (ValueError, KeyError, TypeError, InvalidInput) as error:
             raise Corrupt(
                 f"File {path} is damaged",
-                code="state_damaged",
+                code=error_codes.STATE_DAMAGED,
                 hint="Delete it and run `skyhold connect URL`, with a URL that you trust",
             ) from error
         return RememberedStore(locations, sealed, key_check)
@@ -126,7 +127,7 @@ class StoreState:
         except (ValueError, TypeError, AttributeError, InvalidInput) as error:
             raise Corrupt(
                 f"File {path} is damaged",
-                code="state_damaged",
+                code=error_codes.STATE_DAMAGED,
                 hint="Delete it and run `skyhold connect URL`, which asks again",
             ) from error
 
@@ -149,7 +150,9 @@ class StateFolder:
     def store(self, store_id: str) -> StoreState:
         """The folder of a store, made where it is missing. Raises `InvalidInput` for what is no store id."""
         if not _ID.fullmatch(store_id):
-            raise InvalidInput(f"Expected a store id of 32 hex digits but got {store_id!r}", code="invalid_store_id")
+            raise InvalidInput(
+                f"Expected a store id of 32 hex digits but got {store_id!r}", code=error_codes.INVALID_STORE_ID
+            )
         state = StoreState(store_id, self.folder / "stores" / store_id)
         with clear_errors(state.folder):
             for folder in (state.folder.parent, state.folder, state.journal):
@@ -181,7 +184,9 @@ def open_state(environ: Mapping[str, str] = os.environ) -> StateFolder:
             return StateFolder(folder, _machine_id(folder))
         except FileNotFoundError as error:  # a file system, such as /proc, where nobody makes files
             raise PermissionDenied(
-                f"Folder {folder} cannot be used", code="state_unwritable", hint="Name another folder in SKYHOLD_STATE"
+                f"Folder {folder} cannot be used",
+                code=error_codes.STATE_UNWRITABLE,
+                hint="Name another folder in SKYHOLD_STATE",
             ) from error
 
 
@@ -197,7 +202,7 @@ def _own(kind: str, find: Callable[[str], Path]) -> Path:
     if path is None:
         raise InvalidInput(
             f"This user has no home folder in which Skyhold could keep its {kind}",
-            code="no_home",
+            code=error_codes.NO_HOME,
             hint=f"Name a folder in SKYHOLD_{kind.upper()}",
         )
     return path
@@ -218,19 +223,23 @@ def _translated(error: OSError, path: Path) -> SkyholdError:
     place = error.filename if isinstance(error.filename, str) else str(path)
     if error.errno in _NO_SPACE:
         return QuotaExceeded(
-            f"No space is left for {place}", code="disk_full", hint="Free some space, or set SKYHOLD_STATE elsewhere"
+            f"No space is left for {place}",
+            code=error_codes.DISK_FULL,
+            hint="Free some space, or set SKYHOLD_STATE elsewhere",
         )
     if error.errno in _NO_ACCESS:
         return PermissionDenied(
             f"{place} cannot be read or written: {error.strerror}",
-            code="state_not_writable",
+            code=error_codes.STATE_NOT_WRITABLE,
             hint="Set SKYHOLD_STATE to a folder of your own, or correct its owner and mode",
         )
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return InvalidInput(
-            f"{place} is in the way: expected a folder", code="state_not_a_folder", hint="Set SKYHOLD_STATE elsewhere"
+            f"{place} is in the way: expected a folder",
+            code=error_codes.STATE_NOT_A_FOLDER,
+            hint="Set SKYHOLD_STATE elsewhere",
         )
-    return Unavailable(f"{place} cannot be used: {error.strerror}", code="state_unavailable")
+    return Unavailable(f"{place} cannot be used: {error.strerror}", code=error_codes.STATE_UNAVAILABLE)
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -241,7 +250,7 @@ def _refuse_foreign(folder: Path) -> None:
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or (user not in {0, status.st_uid}):
         raise PermissionDenied(
             f"State folder {folder} can be written by others than you",
-            code="state_not_private",
+            code=error_codes.STATE_NOT_PRIVATE,
             hint=f"Run `chmod 700 {folder}` as its owner, or set SKYHOLD_STATE to a folder of your own",
         )
 
@@ -264,7 +273,7 @@ def _machine_id(folder: Path) -> str:
     if not _ID.fullmatch(machine_id):
         raise Corrupt(
             f"Machine id in {path} is damaged",
-            code="machine_id_damaged",
+            code=error_codes.MACHINE_ID_DAMAGED,
             hint=f"Delete {path}, then run `skyhold recover URL` for each store whose registers lived here",
         )
     return machine_id

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from skyhold import error_codes
 from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 from skyhold.errors import SkyholdError
@@ -35,7 +36,7 @@ def command(session: Invocation) -> None:
     if problems:
         raise SkyholdError(
             f"{counted(len(problems), 'problem')} found",
-            code="not_healthy",
+            code=error_codes.NOT_HEALTHY,
             hint=problems[0].hint or problems[0].detail,
         )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from skyhold import error_codes
 from skyhold.cli.arguments import Reference, reference_argument
 from skyhold.cli.command import Invocation, verb
 from skyhold.errors import InvalidInput, PermissionDenied
@@ -90,7 +91,7 @@ def command(
         raise InvalidInput(
             f"Not all of the tensors {'would be' if result.dry_run else 'were'} written: "
             f"safetensors cannot hold {len(result.left_out)} of them",
-            code="tensor_type",
+            code=error_codes.TENSOR_TYPE,
             hint="Pull their whole files: with --include, and without --tensor",
             tensors=list(result.left_out),
         )
@@ -98,7 +99,7 @@ def command(
         raise PermissionDenied(
             f"Not all of the version {'would be' if result.dry_run else 'was'} written: "
             f"{len(result.left_out)} of its files have names that steer other programs",
-            code="unsafe_names",
+            code=error_codes.UNSAFE_NAMES,
             hint="If you trust who pushed them, pull again with --allow-unsafe-names",
             paths=list(result.left_out),
         )
@@ -112,7 +113,7 @@ def _refuse_absent(sources: PullSources) -> None:
     kind = Unavailable if sources.unreachable else Corrupt
     raise kind(
         f"The pull would fail: {format_bytes(sources.absent_bytes)} are in no bucket that answered",
-        code="no_replica",
+        code=error_codes.NO_REPLICA,
         hint="Run `skyhold status` to see what each bucket holds, then `skyhold repair`",
         buckets=sorted(sources.unreachable),
     )
