@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from skyhold import error_codes
@@ -50,10 +50,6 @@ class AdmissionVerdict:
     unavailable: int
     hangs: int
     duration_s: float
-
-    def to_json(self) -> dict[str, object]:
-        """The verdict as a JSON object."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

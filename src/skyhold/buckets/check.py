@@ -8,9 +8,9 @@ import secrets
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import ClassVar, Final
 
 from skyhold import error_codes
 from skyhold.buckets.admission import PROBE_PREFIX, AdmissionVerdict, admit
@@ -55,6 +55,7 @@ class BucketReport:
     rules: BucketRules
     admission: AdmissionVerdict | None
     problems: tuple[str, ...]
+    in_json: ClassVar = ("reachable", "missing_rights")
 
     @property
     def reachable(self) -> bool:
@@ -68,10 +69,6 @@ class BucketReport:
     def missing_rights(self) -> tuple[str, ...]:
         """The vendor's names of the rights that are missing, sorted."""
         return tuple(sorted({right for trial in self.trials for right in trial.rights}))
-
-    def to_json(self) -> dict[str, object]:
-        """The report as a JSON object."""
-        return asdict(self) | {"reachable": self.reachable, "missing_rights": list(self.missing_rights)}
 
 
 def check_bucket(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from skyhold import error_codes
 from skyhold.errors import AlreadyExists, Conflict, Corrupt, NotFound, Unavailable
@@ -20,7 +20,7 @@ from skyhold.registry.root import Root
 from skyhold.registry.snapshot import NewVersion, Snapshot
 from skyhold.registry.spaces import pack_space
 from skyhold.registry.version import VersionDocument, VersionFile
-from skyhold.registry.views import PushResult
+from skyhold.registry.views import PushPlan, PushResult
 from skyhold.storage.bases import DeltaBases
 from skyhold.storage.canonical import Json, decode
 from skyhold.storage.chunks import ChunkReader, PackSpace
@@ -45,7 +45,7 @@ INTERPRETER_BYTES: Final = 100 << 20
 
 def push_version(
     connection: Connection, repository_id: str, name: str, request: PushRequest, progress: Progress
-) -> PushResult:
+) -> PushResult | PushPlan:
     """Push, and move the refs once the version is durable to the repository's policy.
 
     Begins again, a few times, where garbage collection ran meanwhile, where the policy now wants the bytes elsewhere,
@@ -104,7 +104,7 @@ class _Attempt:
         self._request, self._source, self._progress = request, source, progress
         self._lost = lost
 
-    def run(self) -> PushResult:
+    def run(self) -> PushResult | PushPlan:
         connection, request = self._connection, self._request
         version, root = self._root()
         policy = Policy.from_json(root.policy)
@@ -143,11 +143,12 @@ class _Attempt:
                         segments, self._progress,
                     )  # fmt: skip
                     if request.dry_run:
-                        return self._result(commit, policy, session, "0" * 64)
+                        return PushPlan(**self._figures(commit, policy, session))
                     digest = self._commit(commit, root.policy, session, space, pushed.packs_reused)
             finally:
                 self._progress.end()
-            return self._result(commit, policy, session, digest)
+            unchanged = commit.parent == (digest, digest)
+            return PushResult(**self._figures(commit, policy, session), version=digest, unchanged=unchanged)
 
     def _root(self) -> tuple[int, Root]:
         """The repository's root as it is, and its register's version; for one that the push shall make (version 0), as
@@ -276,25 +277,23 @@ class _Attempt:
                 session.lagging.setdefault(name, reason)
             return digest
 
-    def _result(self, commit: Commit, policy: Policy, session: Session, digest: str) -> PushResult:
+    def _figures(self, commit: Commit, policy: Policy, session: Session) -> dict[str, Any]:
+        """What a push and its plan both report."""
         locations, pushed = allowed(policy, self._connection.configuration.locations), commit.pushed
         lagging = {name: f"it lacks {count} of the packs that are used again" for name, count in commit.behind.items()}
         lagging |= {name: error.message for name, error in session.lagging.items()}
-        return PushResult(
-            repository=self._name,
-            version=digest,
-            branch=self._request.branch,
-            files=len(pushed.files),
-            total_bytes=pushed.read_bytes,
-            stored_bytes=pushed.stored_bytes,
-            reused_bytes=pushed.reused_bytes,
-            delta_bytes=pushed.delta_bytes,
-            sent_bytes={
+        return {
+            "repository": self._name,
+            "branch": self._request.branch,
+            "files": len(pushed.files),
+            "total_bytes": pushed.read_bytes,
+            "stored_bytes": pushed.stored_bytes,
+            "reused_bytes": pushed.reused_bytes,
+            "delta_bytes": pushed.delta_bytes,
+            "sent_bytes": {
                 location.name: 0 if location.name in session.lagging else pushed.stored_bytes for location in locations
             },
-            lagging=dict(sorted(lagging.items())),
-            unchanged=commit.parent == (digest, digest),
-            dry_run=self._request.dry_run,
-            ignored=self._source.ignored,
-            left_out=dict(self._source.left_out),
-        )
+            "lagging": dict(sorted(lagging.items())),
+            "ignored": self._source.ignored,
+            "left_out": dict(self._source.left_out),
+        }

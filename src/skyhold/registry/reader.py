@@ -9,12 +9,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, overload
 
 from skyhold import error_codes
 from skyhold.consensus.parallel import at_once
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.registry import given
+from skyhold.registry.arguments import PullArguments
 from skyhold.registry.by_digest import OpenVersion, place_of, with_version
 from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
@@ -32,7 +33,17 @@ from skyhold.registry.repositories import Repositories
 from skyhold.registry.root import register_key
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.spaces import version_space
-from skyhold.registry.views import EventView, LogEntry, MoveView, PullResult, RefView, Version, move_view
+from skyhold.registry.views import (
+    AttachedView,
+    EventView,
+    LogEntry,
+    MoveView,
+    PullPlan,
+    PullResult,
+    RefView,
+    Version,
+    move_view,
+)
 from skyhold.storage.blob_cache import VersionPlace
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.policy import Policy
@@ -80,6 +91,21 @@ class RepositoryReader:
         with self._reading() as (_, snapshot):
             return Policy.from_json(snapshot.root.policy)
 
+    @overload
+    def pull(
+        self, reference: str = ..., destination: str | Path = ..., *,
+        dry_run: Literal[False] = ..., **options: Unpack[PullArguments],
+    ) -> PullResult: ...  # fmt: skip
+    @overload
+    def pull(
+        self, reference: str = ..., destination: str | Path = ..., *,
+        dry_run: Literal[True], **options: Unpack[PullArguments],
+    ) -> PullPlan: ...  # fmt: skip
+    @overload
+    def pull(
+        self, reference: str = ..., destination: str | Path = ..., *,
+        dry_run: bool, **options: Unpack[PullArguments],
+    ) -> PullResult | PullPlan: ...  # fmt: skip
     def pull(
         self,
         reference: str = "main",
@@ -92,7 +118,7 @@ class RepositoryReader:
         allow_unsafe_names: bool = False,
         place: VersionPlace | None = None,
         progress: Progress | None = None,
-    ) -> PullResult:
+    ) -> PullResult | PullPlan:
         """Restore a version, or the files that match one of the globs in `include`, into a folder.
 
         With `tensors` (names or globs) only these are fetched, into `tensors.safetensors`, each as the library of its
@@ -117,7 +143,7 @@ class RepositoryReader:
             allow_unsafe_names,
         )
 
-        def pull(opened: OpenVersion) -> PullResult:
+        def pull(opened: OpenVersion) -> PullResult | PullPlan:
             pulling = Pulling(self.name, opened.digest, opened.version, opened.space, stored_with(opened))
             return replace(pull_version(pulling, request, progress or Silence()), found_by=opened.found_by)
 
@@ -133,7 +159,7 @@ class RepositoryReader:
         this machine's cache, what was attached to it and which refs point to it are not read."""
 
         def show(opened: OpenVersion) -> Version:
-            snapshot, digest, version = opened.snapshot, opened.digest, opened.version
+            snapshot, digest, version, document = opened.snapshot, opened.digest, opened.version, opened.document
             refs = () if snapshot is None else snapshot.refs()
             tensors, model_card = None, None
             # A pull of whole files reads no names of tensors, so they may not be in the cache.
@@ -143,13 +169,20 @@ class RepositoryReader:
             return Version(
                 repository=self.name,
                 digest=digest,
-                document=opened.document,
-                attached=() if snapshot is None else tuple(snapshot.attached(digest)),
-                refs=tuple(str(state.ref) for state in refs if state.version == digest),
-                model_card=model_card,
+                found_by=opened.found_by,
+                message=document.message,
+                author=document.author,
+                time=document.time,
+                parents=document.parents,
+                files=document.files,
                 size_bytes=sum(file.size_bytes for file in version.files),
                 tensors=tensors,
-                found_by=opened.found_by,
+                parameters=document.parameters,
+                metadata=document.metadata,
+                lineage=document.lineage,
+                attached=tuple(map(AttachedView.of, () if snapshot is None else snapshot.attached(digest))),
+                refs=tuple(str(state.ref) for state in refs if state.version == digest),
+                model_card=model_card,
             )
 
         return self._with_version(reference, show, cached_first=False)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, Unpack, overload
 
 from skyhold import error_codes
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.registry import given
+from skyhold.registry.arguments import PushArguments
 from skyhold.registry.change import RefUpdate, RepositoryChange, attachments
 from skyhold.registry.history import moves_in, ref_history
 from skyhold.registry.names import Ref
@@ -21,7 +22,7 @@ from skyhold.registry.reading import (
 )
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
-from skyhold.registry.views import MoveView, PushResult, move_view
+from skyhold.registry.views import MoveView, PushPlan, PushResult, move_view
 from skyhold.storage.policy import Policy, check_possible
 from skyhold.storage.progress import Progress, Silence
 from skyhold.store.connection import new_operation_id, pause
@@ -49,6 +50,14 @@ class Repository(RepositoryReader):
 
         self._change(set_policy)
 
+    @overload
+    def push(
+        self, path: str | Path, *, dry_run: Literal[False] = ..., **options: Unpack[PushArguments]
+    ) -> PushResult: ...
+    @overload
+    def push(self, path: str | Path, *, dry_run: Literal[True], **options: Unpack[PushArguments]) -> PushPlan: ...
+    @overload
+    def push(self, path: str | Path, *, dry_run: bool, **options: Unpack[PushArguments]) -> PushResult | PushPlan: ...
     def push(
         self,
         path: str | Path,
@@ -71,7 +80,7 @@ class Repository(RepositoryReader):
         without_optimizer: bool = False,
         allow_unsafe_names: bool = False,
         progress: Progress | None = None,
-    ) -> PushResult:
+    ) -> PushResult | PushPlan:
         """Commit the files at `path` as a new version of `branch`; it is durable to the policy when this returns.
 
         `base` names a version of any repository (`team/name@ref`) from which this one was derived: it becomes part of

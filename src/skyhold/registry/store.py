@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
 from skyhold import error_codes
 from skyhold.buckets.location import parse_location
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from skyhold.buckets.check import BucketReport
     from skyhold.registry.repositories import Repositories
     from skyhold.registry.status import StoreStatus
-    from skyhold.registry.upkeep import RepairReport, SyncReport
+    from skyhold.registry.upkeep import RepairPlan, RepairReport
     from skyhold.registry.verification import VerifyReport
     from skyhold.store.engine_status import EngineStatus, StaleRead
     from skyhold.store.joining import Joining
@@ -333,17 +333,29 @@ class Store:
             repository = _repository_name(repository)
         return verify_store(self._connection, deep=deep, repository=repository, progress=progress or Silence())
 
-    def repair(self, *, dry_run: bool = False, progress: Progress | None = None) -> RepairReport:
-        """Find damage by reading everything back, and mend it from other buckets."""
-        from skyhold.registry.upkeep import repair_store
+    @overload
+    def repair(self, *, dry_run: Literal[False] = ..., progress: Progress | None = ...) -> RepairReport: ...
+    @overload
+    def repair(self, *, dry_run: Literal[True], progress: Progress | None = ...) -> RepairPlan: ...
+    @overload
+    def repair(self, *, dry_run: bool, progress: Progress | None = ...) -> RepairReport | RepairPlan: ...
+    def repair(self, *, dry_run: bool = False, progress: Progress | None = None) -> RepairReport | RepairPlan:
+        """Find damage by reading everything back, and mend it from other buckets; with `dry_run` only find it."""
+        from skyhold.registry.upkeep import plan_repair, repair_store
 
-        return repair_store(self._connection, deep=True, dry_run=dry_run, progress=progress or Silence())
+        return (plan_repair if dry_run else repair_store)(self._connection, deep=True, progress=progress or Silence())
 
-    def sync(self, *, dry_run: bool = False, progress: Progress | None = None) -> SyncReport:
-        """Bring over what is missing, as listings tell."""
-        from skyhold.registry.upkeep import repair_store
+    @overload
+    def sync(self, *, dry_run: Literal[False] = ..., progress: Progress | None = ...) -> RepairReport: ...
+    @overload
+    def sync(self, *, dry_run: Literal[True], progress: Progress | None = ...) -> RepairPlan: ...
+    @overload
+    def sync(self, *, dry_run: bool, progress: Progress | None = ...) -> RepairReport | RepairPlan: ...
+    def sync(self, *, dry_run: bool = False, progress: Progress | None = None) -> RepairReport | RepairPlan:
+        """Bring over what is missing, as listings report; with `dry_run` only find it."""
+        from skyhold.registry.upkeep import plan_repair, repair_store
 
-        return repair_store(self._connection, deep=False, dry_run=dry_run, progress=progress or Silence())
+        return (plan_repair if dry_run else repair_store)(self._connection, deep=False, progress=progress or Silence())
 
     def _check_copies(self, leaving: Collection[str]) -> None:
         """Raise `InvalidInput` code `one_copy_left` where versions would be left in one bucket only."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from skyhold import error_codes
@@ -220,9 +220,6 @@ class EngineMove:
     epoch: int
     registers: int
     changes: int
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def move_engine(connection: Connection, place: str, origin: Origin) -> EngineMove:

@@ -59,17 +59,6 @@ class RecoverReport:
     damaged: tuple[DamagedCheckpoint, ...]
     majority: bool
 
-    def to_json(self) -> dict[str, object]:
-        return {
-            "store": self.store,
-            "epoch": self.epoch,
-            "registers": self.registers,
-            "answered": list(self.answered),
-            "failed": self.failed,
-            "damaged": [{"bucket": d.bucket, "key": d.key, "reason": d.reason} for d in self.damaged],
-            "majority": self.majority,
-        }
-
 
 def recover_store(
     url: str, settings: Settings, *, minority: bool = False, consent: Callable[[str], None] = lambda _kind: None

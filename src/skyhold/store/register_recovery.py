@@ -10,9 +10,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
@@ -92,6 +92,7 @@ class RegisterPlan:
     events: int | None
     seen: int | None
     lossless: bool
+    in_json: ClassVar = ("losses",)
 
     @property
     def losses(self) -> str:
@@ -114,9 +115,6 @@ class RegisterPlan:
             f"those that only {', '.join(others)} had accepted{perhaps}"
         )
 
-    def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "voters": [asdict(finding) for finding in self.voters], "losses": self.losses}
-
 
 @dataclass(frozen=True, slots=True)
 class RegisterReport:
@@ -124,9 +122,6 @@ class RegisterReport:
 
     plan: RegisterPlan
     epoch: int
-
-    def to_json(self) -> dict[str, object]:
-        return {"plan": self.plan.to_json(), "epoch": self.epoch}
 
 
 def recover_one(

@@ -51,7 +51,7 @@ def command(session: Invocation, *, name: str, role: str | None) -> None:
             )
             return
         report = store.check_bucket(name)
-    session.output.show(report.to_json(), quiet=report.problems, human=lambda: _tell(report))
+    session.output.show(report, quiet=report.problems, human=lambda: _tell(report))
     if report.problems:
         raise SkyholdError(
             f"Bucket `{name}` has {counted(len(report.problems), 'problem')}",

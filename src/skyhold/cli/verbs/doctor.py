@@ -29,7 +29,7 @@ def command(session: Invocation) -> None:
     signs = list(examine_machine(session.settings, session.store, replace(session, stale=True).store))
     problems = [sign for sign in signs if sign.state == "problem"]
     session.output.show(
-        {"healthy": not problems, "signs": [sign.to_json() for sign in signs]},
+        {"healthy": not problems, "signs": signs},
         quiet=[f"{sign.topic}: {sign.detail}" for sign in signs if sign.state != "good"],
         human=lambda: _tell(signs),
     )

@@ -12,7 +12,7 @@ from skyhold.cli.arguments import author_option, metrics_option, repository_argu
 from skyhold.cli.command import Invocation, verb
 
 if TYPE_CHECKING:
-    from skyhold.registry.views import PushResult
+    from skyhold.registry.views import PushPlan, PushResult
 
 
 @verb(
@@ -66,12 +66,12 @@ def command(session: Invocation, *, repository: str, path: Path, dry_run: bool, 
     with session.store() as store, session.progress() as progress:
         opened = store.repository(repository, create=True)
         result = opened.push(path, dry_run=dry_run, progress=progress, **given)
-    session.output.show(result.to_json(), quiet=[] if dry_run else [result.id], human=lambda: _tell(result))
-    if not dry_run:
+    session.output.show(result, quiet=[] if result.dry_run else [result.id], human=lambda: _tell(result))
+    if not result.dry_run:
         session.output.next_step(f"skyhold show {repository}@{result.id[:10]}")
 
 
-def _tell(result: PushResult) -> None:
+def _tell(result: PushResult | PushPlan) -> None:
     from skyhold.cli.render import line, marked
 
     _tell_stored(result)
@@ -79,7 +79,7 @@ def _tell(result: PushResult) -> None:
         line(marked("left out: ", "warn"), f"{path} ({reason})")
 
 
-def _tell_stored(result: PushResult) -> None:
+def _tell_stored(result: PushResult | PushPlan) -> None:
     from skyhold.cli.render import line, marked, properties, short
     from skyhold.units import format_bytes
 
@@ -108,7 +108,7 @@ def _tell_stored(result: PushResult) -> None:
         line(marked("lagging: ", "warn"), f"{name} ({reason}); `skyhold sync` brings it up to date")
 
 
-def _saved(result: PushResult) -> str:
+def _saved(result: PushResult | PushPlan) -> str:
     """`, 46 % saved`, by deduplication, deltas and compression together."""
     saved_bytes = result.total_bytes - result.stored_bytes
     return f", {100 * saved_bytes // result.total_bytes} % saved" if saved_bytes > 0 else ""
