@@ -58,10 +58,9 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """A node that answers for a majority: its id, the term of its leader, and the revision of etcd that it has."""
+    """A node that answers for a majority: its id, and the revision of etcd that it has."""
 
     member_id: str
-    raft_term: int
     revision: int
 
 
@@ -194,7 +193,7 @@ class EtcdRegisters(Registers):
                         seen = self._look(call, key)
                     continue
                 if answer.get("succeeded"):
-                    self._remember(key, _Seen(kept, (gateway.header_of(answer)[2], seen.revisions[1])))
+                    self._remember(key, _Seen(kept, (gateway.header_of(answer)[1], seen.revisions[1])))
                     return result
                 seen = self._seen(key, gateway.ranges_in(answer)[0])
         except (Conflict, OutcomeUnknown):
@@ -243,7 +242,7 @@ class EtcdRegisters(Registers):
         versions = [change.value.version for change in changes]
         if changes and (changes[-1:] != seen.kept[-1:] or versions != list(range(versions[0], versions[-1] + 1))):
             raise self._damaged(key)
-        return changes or seen.kept[-1:], gateway.header_of(answer)[2]
+        return changes or seen.kept[-1:], gateway.header_of(answer)[1]
 
     def _whole(self, call: Call, key: str, kept: Kept, value: Versioned) -> Versioned:
         """A value among the kept changes, with its data."""

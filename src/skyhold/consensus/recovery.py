@@ -36,11 +36,6 @@ class Recovery:
     failed: dict[str, SkyholdError] = field(default_factory=dict)
     damaged: list[DamagedCheckpoint] = field(default_factory=list)
 
-    @property
-    def epoch(self) -> int:
-        """The greatest epoch among the checkpoints; 0 where there are none."""
-        return max((checkpoint.epoch for checkpoint in self.checkpoints.values()), default=0)
-
 
 def recover_registers(buckets: Sequence[Bucket], keys: FrameKeys, name_key: bytes) -> Recovery:
     """Read the newest checkpoint of every register from whichever buckets answer.

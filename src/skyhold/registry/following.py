@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 from skyhold import error_codes
 from skyhold.errors import Conflict, InvalidInput, NotFound
@@ -18,7 +18,6 @@ from skyhold.storage.canonical import Json, malformed
 from skyhold.store.map import Map
 from skyhold.store.record import Entries, RecordKind, RecordUpdate, overlay, record_at, records_of, set_record
 
-Mode = Literal["follow", "hold"]
 FOLLOW_MODES: Final = ("follow", "hold")
 """`follow`: the target is the version of the ref, always. `hold`: it stays until the record is changed."""
 

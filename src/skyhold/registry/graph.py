@@ -56,21 +56,6 @@ def first_parents(digest: str, lookup: Lookup[P]) -> Iterator[tuple[str, P]]:
         yield digest, placed
 
 
-def common_ancestor(one: str, other: str, lookup: Lookup[P]) -> str | None:
-    """The version before both (or one of them) that has the greatest generation, the least digest among several; None
-    where they share no history."""
-    reached: dict[str, set[str]] = {}
-    for digest in (one, other):
-        reached.setdefault(digest, set()).add(digest)
-    wanted = len(reached)
-    for digest, placed in _descend([one, other], lookup):
-        if len(reached[digest]) == wanted:  # its children have all come before it
-            return digest
-        for parent in placed.parents:
-            reached.setdefault(parent, set()).update(reached[digest])
-    return None
-
-
 def newest_first(digest: str, lookup: Lookup[P]) -> Iterator[tuple[str, P]]:
     """`digest` and all versions before it. A version comes before its parents whatever their times are; among those
     that no descent orders the newest comes first, and within one second the greater digest.

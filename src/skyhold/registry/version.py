@@ -27,7 +27,6 @@ VALUES_BYTES_MAX: Final = MIB
 _FIELDS: Final = frozenset(
     ("skyhold", "files", "parents", "message", "author", "time", "parameters", "metadata", "lineage")
 )
-RELATIONS: Final = ("fine-tune", "adapter", "quantized", "merged")
 _RELATION: Final = re.compile(r"[a-z][a-z-]{0,31}")
 _DIGEST_NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
 _DIGEST_VALUE: Final = re.compile(r"(?:[0-9a-f]{2}){1,64}")
@@ -68,7 +67,7 @@ class VersionFile:
 @dataclass(frozen=True, slots=True)
 class Lineage:
     """Where a version comes from: digests of base versions, and references to data and code. `relation` is that to its
-    bases, one of `RELATIONS` or another word; empty where it was not given."""
+    bases, a word such as `fine-tune`; empty where it was not given."""
 
     base: tuple[str, ...] = ()
     data: tuple[str, ...] = ()

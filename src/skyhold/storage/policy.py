@@ -86,24 +86,18 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Durability:
-    """How a set of verified replicas stands to a policy. `missing` and `forbidden` are names of buckets."""
+    """How a set of verified replicas stands to a policy. `missing` are names of buckets."""
 
     copies: int
     copies_wanted: int
     providers: int
     providers_wanted: int
     missing: tuple[str, ...]
-    forbidden: tuple[str, ...]
 
     @property
     def met(self) -> bool:
         """Whether a ref may move. Replicas that are missing beyond the demand follow later."""
         return self.copies >= self.copies_wanted and self.providers >= self.providers_wanted
-
-    @property
-    def complete(self) -> bool:
-        """Whether every allowed bucket holds its replica."""
-        return not self.missing
 
     def describe(self) -> str:
         """What is missing, as one sentence without a full stop."""
@@ -171,14 +165,12 @@ def durability(policy: Policy, buckets: Sequence[BucketLocation], holding: Colle
     check_possible(policy, buckets)
     places = allowed(policy, buckets)
     held = [bucket for bucket in places if bucket.name in holding]
-    names = {bucket.name for bucket in places}
     return Durability(
         copies=len(held),
         copies_wanted=copies_wanted(policy, buckets),
         providers=len({bucket.provider for bucket in held}),
         providers_wanted=policy.providers,
         missing=tuple(bucket.name for bucket in places if bucket.name not in holding),
-        forbidden=tuple(bucket.name for bucket in buckets if bucket.name in holding and bucket.name not in names),
     )
 
 

@@ -71,11 +71,6 @@ class StoreState:
         """The SQLite database of what was seen of the registers in the buckets; one that is lost is begun anew."""
         return self.folder / "sightings.db"
 
-    @property
-    def journal(self) -> Path:
-        """The folder of the journals of pushes that are not finished."""
-        return self.folder / "journal"
-
     def remember(self, met: RememberedStore) -> None:
         """Note what the store was found to be. Replaces what was noted."""
         locations = [location.to_json() for location in met.locations]
@@ -155,7 +150,7 @@ class StateFolder:
             )
         state = StoreState(store_id, self.folder / "stores" / store_id)
         with clear_errors(state.folder):
-            for folder in (state.folder.parent, state.folder, state.journal):
+            for folder in (state.folder.parent, state.folder):
                 folder.mkdir(mode=0o700, exist_ok=True)
         return state
 
@@ -243,7 +238,7 @@ def _translated(error: OSError, path: Path) -> SkyholdError:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refs and journals are believed as they lie here, so nobody else may write them. (Windows has no such modes.)"""
+    """Refs are believed as they lie here, so nobody else may write them. (Windows has no such modes.)"""
     if os.name != "posix":
         return
     status, user = folder.stat(), os.geteuid()
