@@ -66,9 +66,10 @@ test-python: $(STAMP)
 
 check: lint types contracts ## Lint, types and import contracts
 
-lint: $(STAMP) ## Lint and formatting
+lint: $(STAMP) ## Lint and formatting; modules and functions that are long are listed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(BIN)/python tools/long_modules
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .

@@ -31,6 +31,7 @@ from skyhold.registry.views import (
 from skyhold.storage.pull_plan import PullSources
 from skyhold.storage.survey import Finding
 from skyhold.store.engine_status import Decision, EngineStatus, StaleRead, VoterStatus
+from skyhold.store.health import BucketHealth, StoreHealth
 from skyhold.store.joining import Joining
 from skyhold.store.reconfiguring import EngineMove
 from skyhold.store.recovering import RecoverReport
@@ -42,6 +43,7 @@ __all__ = [
     "Account",
     "AdmissionVerdict",
     "AttachedView",
+    "BucketHealth",
     "BucketReport",
     "BucketRules",
     "BucketStatus",
@@ -74,6 +76,7 @@ __all__ = [
     "ResyncNeeded",
     "SearchHit",
     "StaleRead",
+    "StoreHealth",
     "StoreStatus",
     "TensorDiff",
     "Trial",

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.migration import Succession
 from skyhold.consensus.register import Registers, Versioned
@@ -27,9 +27,9 @@ class Epochs(Succession):
         self._folder = tempfile.TemporaryDirectory()
         self._memories: dict[int, MemoryRegisters] = {}
 
-    def process(self, epoch: int = 1) -> EpochRegisters:
+    def process(self, epoch: int = 1) -> StoreRegisters:
         """A process that knows the store as it was in an epoch."""
-        return EpochRegisters(self.open(b"%d" % epoch), self)
+        return StoreRegisters(self.open(b"%d" % epoch), self)
 
     def next(self) -> bytes:
         return b"%d" % (self.newest + 1)

@@ -10,7 +10,7 @@ from math import inf
 
 import pytest
 
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import OPEN_MAX, StoreRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.migration import CONFIG, NAMES, carry_over, compare
 from skyhold.consensus.parallel import at_once
@@ -35,7 +35,7 @@ def epochs() -> Iterator[Mortal]:
     made.close()
 
 
-def move(process: EpochRegisters, epochs: Epochs) -> None:
+def move(process: StoreRegisters, epochs: Epochs) -> None:
     process.advance(lambda _: epochs.next())
 
 
@@ -65,6 +65,15 @@ def test_operation_of_an_earlier_epoch_is_not_done_twice(epochs: Mortal) -> None
     assert stale.outcome(REPOSITORY, "b") == Versioned(2, b"two")
     assert stale.compare_and_set(REPOSITORY, 1, b"two", "b") == Versioned(2, b"two")
     assert stale.outcome(REPOSITORY, "never") is None
+
+
+def test_process_that_follows_many_moves_keeps_few_epochs_open(epochs: Mortal) -> None:
+    process = epochs.process()
+    for _ in range(3 * OPEN_MAX):
+        move(epochs.process(), epochs)
+        assert process.read(REPOSITORY) is not None
+        assert len(process._opened) <= OPEN_MAX
+    assert process.outcome(REPOSITORY, "b") == Versioned(2, b"two")
 
 
 def test_register_that_was_made_in_a_later_epoch_is_seen_by_who_knows_an_earlier_one(epochs: Mortal) -> None:
@@ -350,7 +359,7 @@ class Voters(Epochs):
 
 def test_late_move_to_other_voters_does_not_settle_what_an_epoch_of_its_number_has_decided() -> None:
     voters = Voters()
-    late, mover = (EpochRegisters(voters.open(b"1 abc"), voters) for _ in range(2))
+    late, mover = (StoreRegisters(voters.open(b"1 abc"), voters) for _ in range(2))
     mover.compare_and_set(CONFIG, 0, b"first", "found")
 
     def decide(_: Versioned) -> bytes:
@@ -365,7 +374,7 @@ def test_late_move_to_other_voters_does_not_settle_what_an_epoch_of_its_number_h
         late.advance(decide)
     assert caught.value.code == "epoch_used"
     voters.clouds[ord("c")].away = True
-    assert EpochRegisters(voters.open(b"2 abc"), voters).read(CONFIG) == Versioned(3, b"epoch 3 abc")
+    assert StoreRegisters(voters.open(b"2 abc"), voters).read(CONFIG) == Versioned(3, b"epoch 3 abc")
     voters.close()
 
 
@@ -376,7 +385,7 @@ def test_known_value_of_an_epoch_that_has_ended_is_told_without_its_seal() -> No
     for key, version in [(CONFIG, 1), (REPOSITORY, 0)]:
         first.seal(key, version, b"2 cde")
     voters.clouds[ord("d")].away = voters.clouds[ord("e")].away = True
-    late = EpochRegisters(voters.open(b"1 abc"), voters)
+    late = StoreRegisters(voters.open(b"1 abc"), voters)
     assert late.read_known(CONFIG) == Known(Versioned(2, b"first"), age_s=None)
     assert late.read_known(REPOSITORY) == Known(None, age_s=None)
     voters.close()
@@ -390,7 +399,7 @@ def test_seal_of_the_configuration_that_is_not_known_to_be_decided_is_not_follow
     voters.clouds[ord("b")].away = voters.clouds[ord("c")].away = True
     with pytest.raises(OutcomeUnknown):
         first.seal(CONFIG, 1, b"2 ade")  # accepted by `a` alone
-    late = EpochRegisters(voters.open(b"1 abc"), voters)
+    late = StoreRegisters(voters.open(b"1 abc"), voters)
     found = late.read_known(CONFIG)
     assert (found.value, found.undecided) == (Versioned(1, b"first"), Versioned(2, b"first"))
     assert list(voters.clouds[ord("d")].list()) == []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.errors import Conflict
 from tests.consensus.simulation.clouds import Cloud, Network
 from tests.consensus.simulation.epochs import DEADLINE_S, KEY_NAMES, Epochs
@@ -28,7 +28,7 @@ class Region:
     """A process that increments one register so often, without a pause. An error of the registers ends the test."""
 
     process: Process
-    registers: EpochRegisters
+    registers: StoreRegisters
     took_s: list[float] = field(default_factory=list)
 
     def work(self) -> None:

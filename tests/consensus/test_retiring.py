@@ -15,7 +15,7 @@ import pytest
 from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.acceptor_object import object_key
 from skyhold.consensus.buckets import BucketRegisters
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.migration import CONFIG, NAMES
 from skyhold.consensus.retiring import newest_of
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
@@ -50,7 +50,7 @@ def flip(bucket: FlakyBucket, key: str, epoch: int = 1) -> None:
     bucket.write(name, bytes(body))
 
 
-def written(epochs: BucketEpochs, *values: bytes) -> EpochRegisters:
+def written(epochs: BucketEpochs, *values: bytes) -> StoreRegisters:
     """A store of epoch 1, whose repository got these values."""
     process = epochs.process()
     process.compare_and_set(CONFIG, 0, b"epoch 1", "config")

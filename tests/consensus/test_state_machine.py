@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import CHANGES_KEPT, RegisterChange, Registers, Resync, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
@@ -154,7 +154,7 @@ class EpochMachine(RegistersMachine):
     def __init__(self) -> None:
         super().__init__()
         self.epochs = self.new_epochs()
-        self.registers: EpochRegisters = self.epochs.process()
+        self.registers: StoreRegisters = self.epochs.process()
         self.compare_and_set("config", 0, b"first", "first")
 
     def new_epochs(self) -> Epochs:

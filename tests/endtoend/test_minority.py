@@ -9,7 +9,7 @@ import pytest
 import skyhold
 from skyhold.buckets.bucket import Tagged
 from skyhold.buckets.folder import FolderBucket
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.errors import InvalidInput, PermissionDenied, Unavailable
 from tests.cli.models import contents
 from tests.endtoend.killing import Fuse, in_child, insert_fuse, is_checkpoint
@@ -130,10 +130,10 @@ def test_minority_begins_anew_where_the_others_refuse_the_credentials(
 def test_recovery_says_why_registers_cannot_be_read_whose_voters_answer(
     scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unfinished(_registers: EpochRegisters, _key: str) -> None:
+    def unfinished(_registers: StoreRegisters, _key: str) -> None:
         raise Unavailable("The store is moving to voters that are away", code="epoch_unfinished")
 
-    monkeypatch.setattr(EpochRegisters, "read", unfinished)
+    monkeypatch.setattr(StoreRegisters, "read", unfinished)
     for minority in (False, True):
         with pytest.raises(Unavailable) as caught:
             skyhold.recover(str(scene.cloud("a")), minority=minority)

@@ -299,7 +299,7 @@ def test_move_that_died_after_its_first_seal_is_finished_by_a_process_that_knows
         connection = store._connection
         engine, configuration = connection.document.engine, store.configuration
         following = encode_epoch(next_epoch(engine, configuration))
-        connection.registers.seal("config", connection.registers.read("config").version, following)  # type: ignore[union-attr]
+        connection.registers.current.seal("config", connection.registers.read("config").version, following)  # type: ignore[union-attr]
     with Machine(scene.place / "eve").at_work(), skyhold.connect(str(scene.cloud("b"))) as store:
         assert head(store) == first
         assert store.engine_status().epoch == 2

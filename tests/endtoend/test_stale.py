@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import skyhold
-from skyhold.errors import SkyholdError, Unavailable
+from skyhold.errors import InvalidInput, SkyholdError, Unavailable
 from skyhold.registry.store import Store
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import Machine, Scene
@@ -75,3 +75,34 @@ def test_reads_of_a_bounded_age_need_no_cloud_until_they_are_older(scene: Scene,
         assert store.stale
     with skyhold.open(str(scene.cloud("c")), max_age_s=0) as store:
         assert head(store) == second
+
+
+def test_single_read_may_be_old_while_the_others_are_not(scene: Scene, ada: Machine) -> None:
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        level(store)
+        repository = store.repository("team/m")
+        scene.keep("whole")
+        scene.lose("b")
+        scene.lose("c")
+        with pytest.raises(Unavailable):
+            repository.log()
+        assert [entry.digest for entry in repository.log(max_age_s=math.inf)] == [first]
+        assert repository.show(max_age_s=math.inf).found_by == "bucket"
+        assert [ref.name for ref in repository.refs(max_age_s=math.inf)] == ["branch/main"]
+        assert [found.name for found in store.repositories(max_age_s=math.inf)] == ["team/m"]
+        assert {read.register.partition("/")[0] for read in store.stale} >= {"names", "repository"}
+        with pytest.raises(Unavailable):
+            repository.refs()
+        scene.put_back("whole", cloud="b")
+        scene.put_back("whole", cloud="c")
+        second = push(store, scene, 2)
+        assert repository.show().digest == second
+        assert repository.show().found_by == "majority"
+        assert repository.show(max_age_s=0).digest == second
+
+
+@pytest.mark.parametrize("age_s", [-1, math.nan, "old", [1]])
+def test_age_that_is_none_is_refused(store: Store, age_s: object) -> None:
+    with pytest.raises(InvalidInput):
+        store.repository("fraud/scorer").log(max_age_s=age_s)  # type: ignore[arg-type]

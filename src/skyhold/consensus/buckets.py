@@ -43,9 +43,9 @@ from skyhold.consensus.parallel import at_once
 from skyhold.consensus.paxos import Seen, Silent
 from skyhold.consensus.proposer import ROUND_S_MIN, Decided, Fault, Proposer, Slot
 from skyhold.consensus.register import (
+    EngineRegisters,
     Known,
     RegisterChange,
-    Registers,
     Resync,
     Versioned,
     check_change,
@@ -75,7 +75,7 @@ KNOWN_WAIT_S: Final = 3.0
 STRAGGLER_GRACE_S: Final = 2.0
 
 
-class BucketRegisters(Registers):
+class BucketRegisters(EngineRegisters):
     """The registers of one epoch of a store. `writer` is told to people as who wrote last.
 
     An operation ends within about `deadline_s`. Raises, beside what the port says, `Unavailable` and `OutcomeUnknown`

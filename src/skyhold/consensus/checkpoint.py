@@ -25,7 +25,14 @@ from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
-from skyhold.consensus.register import VERSION_MAX, RegisterChange, Registers, Resync, Versioned, check_register_key
+from skyhold.consensus.register import (
+    VERSION_MAX,
+    EngineRegisters,
+    RegisterChange,
+    Resync,
+    Versioned,
+    check_register_key,
+)
 from skyhold.errors import Conflict, Corrupt, InvalidInput, OutcomeUnknown, SkyholdError
 from skyhold.units import KIB
 
@@ -123,7 +130,7 @@ class Holders:
             raise ValueError(f"needed={self.needed} of {len(self.buckets)} buckets")
 
 
-class CheckpointedRegisters(Registers):
+class CheckpointedRegisters(EngineRegisters):
     """Wraps the registers of this machine: a change is acknowledged once as many of the store's buckets as `holders`
     says hold its checkpoint. It is asked for every change, since another process may have changed the configuration.
 
@@ -138,7 +145,7 @@ class CheckpointedRegisters(Registers):
 
     def __init__(
         self,
-        registers: Registers,
+        registers: EngineRegisters,
         log: CheckpointLog,
         holders: Callable[[], Holders],
         keys: FrameKeys,

@@ -25,17 +25,27 @@ from typing import Final, TypeVar
 from skyhold import error_codes
 from skyhold.consensus.migration import CONFIG, NAMES, SEAL_ATTEMPTS_MAX, Succession, carry_over, contended_seal
 from skyhold.consensus.no_majority import NOT_TO_BE_HAD
-from skyhold.consensus.register import Known, RegisterChange, Registers, Resync, Versioned, register_sealed
-from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, Unavailable
+from skyhold.consensus.register import (
+    EngineRegisters,
+    Known,
+    RegisterChange,
+    Registers,
+    Resync,
+    Versioned,
+    register_sealed,
+)
+from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
 
 EPOCHS_MAX: Final = 1_000
 """How many epochs one call follows: more is a chain of seals that leads nowhere."""
+OPEN_MAX: Final = 4
+"""How many epochs stay open: that of now, and the last ones, in which a thread may still wait for a voter."""
 WATCH_SLICE_S_MAX: Final = 5.0
 
 T = TypeVar("T")
 
 
-class EpochRegisters(Registers):
+class StoreRegisters(Registers):
     """The registers of a store in whichever epoch it is: callers see neither seals nor moves. Thread-safe: of the
     threads that meet a seal one follows, under the lock `following`, and the others find it done.
 
@@ -47,20 +57,22 @@ class EpochRegisters(Registers):
 
     def __init__(
         self,
-        first: Registers,
+        first: EngineRegisters,
         succession: Succession,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         following: AbstractContextManager[object] | None = None,
+        lent: bool = False,
     ) -> None:
+        """`lent`: the first epoch belongs to others, who close it."""
         self._current = first
         self._succession = succession
         self._monotonic = monotonic
-        self._opened = [first]
+        self._opened = [] if lent else [first]
         self._following = following or threading.Lock()
 
     @property
-    def current(self) -> Registers:
+    def current(self) -> EngineRegisters:
         """The registers of the present epoch, as far as it is known."""
         return self._current
 
@@ -90,7 +102,7 @@ class EpochRegisters(Registers):
             newest = found.undecided or found.value
             if newest is None and found.age_s is not None:
                 # Who looks in an old epoch finds nothing, too. (A reader that may be stale overrides `read` by this.)
-                return Known(EpochRegisters.read(self, key))
+                return Known(StoreRegisters.read(self, key))
             seen = replace(found, value=_standing(found.value), undecided=_standing(found.undecided))
             if newest is None or newest.next_configuration is None:
                 return seen
@@ -168,12 +180,6 @@ class EpochRegisters(Registers):
             if self._monotonic() >= deadline_s:
                 return []
 
-    def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
-        return self._current.seal(key, expected_version, next_configuration)
-
-    def restore(self, key: str, changes: Sequence[RegisterChange]) -> None:
-        self._current.restore(key, changes)
-
     def advance(self, decide: Callable[[Versioned], bytes]) -> bytes:
         """End the present epoch. `decide` makes the configuration that follows from the register `config`, and is
         called again where somebody else was faster; what it raises ends the attempt. Returns the configuration.
@@ -230,7 +236,7 @@ class EpochRegisters(Registers):
 
     # ---- following
 
-    def _settled(self, key: str, ask: Callable[[Registers], T | None]) -> T | None:
+    def _settled(self, key: str, ask: Callable[[EngineRegisters], T | None]) -> T | None:
         """An answer of the present epoch; one that finds nothing counts only where the register had not moved on."""
         for _ in range(EPOCHS_MAX):
             epoch = self._current
@@ -247,20 +253,20 @@ class EpochRegisters(Registers):
             self._follow(epoch, seal)
         raise _endless(key)
 
-    def _seal_of(self, epoch: Registers, value: Versioned | None) -> bytes | None:
+    def _seal_of(self, epoch: EngineRegisters, value: Versioned | None) -> bytes | None:
         """The configuration that follows on an epoch, where a register with this value has moved on. One that does not
         exist may have been created since in another epoch, which `config` tells."""
         if value is None:
             value = epoch.read(CONFIG)
         return None if value is None else value.next_configuration
 
-    def _follow_from(self, epoch: Registers, key: str) -> None:
+    def _follow_from(self, epoch: EngineRegisters, key: str) -> None:
         value = epoch.read(key)
         if value is None or value.next_configuration is None:
             raise register_sealed(key, value or Versioned(0, b""))
         self._follow(epoch, value.next_configuration)
 
-    def _follow_damaged(self, epoch: Registers, key: str, error: Corrupt) -> None:
+    def _follow_damaged(self, epoch: EngineRegisters, key: str, error: Corrupt) -> None:
         """A register that is damaged has no seal to show. Follow that of another one, as it may go on in the next
         epoch; where there is none, or it cannot be read, raise the error."""
         seal = None
@@ -272,7 +278,7 @@ class EpochRegisters(Registers):
             raise error
         self._follow(epoch, seal)
 
-    def _follow(self, epoch: Registers, next_configuration: bytes) -> None:
+    def _follow(self, epoch: EngineRegisters, next_configuration: bytes) -> None:
         """Work in the next epoch from now on; where it has not begun, finish what begins it."""
         with self._following:
             if self._current is not epoch:
@@ -287,8 +293,11 @@ class EpochRegisters(Registers):
                 raise
             self._opened.append(following)
             self._current = following
+            while len(self._opened) > OPEN_MAX:
+                with suppress(SkyholdError):
+                    self._opened.pop(0).close()
 
-    def _could_follow(self, epoch: Registers, next_configuration: bytes) -> bool:
+    def _could_follow(self, epoch: EngineRegisters, next_configuration: bytes) -> bool:
         """Follow for a reader: False where a move is half done, and these credentials cannot finish it. The next epoch
         had not begun when this was seen, so what stands in this one is the newest."""
         try:
@@ -299,7 +308,7 @@ class EpochRegisters(Registers):
             return False
         return True
 
-    def _begin(self, epoch: Registers, following: Registers, next_configuration: bytes) -> None:
+    def _begin(self, epoch: EngineRegisters, following: EngineRegisters, next_configuration: bytes) -> None:
         try:
             carry_over(epoch, following, next_configuration, self._succession)
         except PermissionDenied as error:

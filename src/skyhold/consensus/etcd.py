@@ -28,8 +28,8 @@ from skyhold.consensus.etcd_location import EtcdLocation
 from skyhold.consensus.etcd_records import EtcdKeys, Record, decode_record, end_of, without_data
 from skyhold.consensus.operation import CompareAndSet, Kept, Operation, Restore, Seal, after, find, newest
 from skyhold.consensus.register import (
+    EngineRegisters,
     RegisterChange,
-    Registers,
     Resync,
     Versioned,
     check_change,
@@ -64,7 +64,7 @@ class NodeStatus:
     revision: int
 
 
-class EtcdRegisters(Registers):
+class EtcdRegisters(EngineRegisters):
     """The registers under `prefix` of a cluster: those of one epoch of one store. `writer` is told to people as who
     wrote last.
 

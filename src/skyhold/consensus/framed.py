@@ -9,9 +9,9 @@ from typing import Final
 from skyhold.codec.frame import HEADER_BYTES, MAC_BYTES, FrameKeys, Kind, decode_frame, encode_frame
 from skyhold.consensus.register import (
     DATA_BYTES_MAX,
+    EngineRegisters,
     Known,
     RegisterChange,
-    Registers,
     Resync,
     Versioned,
     check_changes,
@@ -23,18 +23,18 @@ FRAMED_DATA_BYTES_MAX: Final = DATA_BYTES_MAX - HEADER_BYTES - MAC_BYTES
 """What fits into an engine's register whether it compresses or not."""
 
 
-class FramedRegisters(Registers):
+class FramedRegisters(EngineRegisters):
     """Wraps an engine. Raises `Corrupt` for data that is not an intact frame of its own register.
 
     Data has at most `FRAMED_DATA_BYTES_MAX` bytes. The configuration in a seal is framed as the data is.
     """
 
-    def __init__(self, registers: Registers, keys: FrameKeys) -> None:
+    def __init__(self, registers: EngineRegisters, keys: FrameKeys) -> None:
         self._registers = registers
         self._keys = keys
 
     @property
-    def engine(self) -> Registers:
+    def engine(self) -> EngineRegisters:
         """What is wrapped."""
         return self._registers
 

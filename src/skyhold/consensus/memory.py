@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from skyhold.consensus.register import (
     CHANGES_KEPT,
+    EngineRegisters,
     RegisterChange,
-    Registers,
     Resync,
     Versioned,
     check_change,
@@ -37,7 +37,7 @@ class _Register:
         return self.changes[-1].value
 
 
-class MemoryRegisters(Registers):
+class MemoryRegisters(EngineRegisters):
     """The in-memory model of the port."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from skyhold import error_codes
 from skyhold.consensus.no_majority import NOT_TO_BE_HAD, register_lost
 from skyhold.consensus.parallel import at_once
-from skyhold.consensus.register import RegisterChange, Registers, Versioned
+from skyhold.consensus.register import EngineRegisters, RegisterChange, Versioned
 from skyhold.errors import Conflict, Corrupt, SkyholdError, Unavailable
 
 CONFIG: Final = "config"
@@ -26,7 +26,7 @@ class Succession(ABC):
     """What the floors above know of an epoch; a configuration is bytes here, as a seal carries it."""
 
     @abstractmethod
-    def open(self, next_configuration: bytes) -> Registers:
+    def open(self, next_configuration: bytes) -> EngineRegisters:
         """The registers of the epoch that this configuration begins."""
 
     @abstractmethod
@@ -51,7 +51,9 @@ class Succession(ABC):
         at_once(task, random.sample(keys, len(keys)), "epoch", calls=REGISTERS_AT_ONCE)
 
 
-def carry_over(epoch: Registers, following: Registers, next_configuration: bytes, succession: Succession) -> None:
+def carry_over(
+    epoch: EngineRegisters, following: EngineRegisters, next_configuration: bytes, succession: Succession
+) -> None:
     """Steps 2 to 4 of a move, as `epochs` counts them. May be repeated, also by several at once: what is done already
     is found done."""
     sealed_config = _ended(epoch, CONFIG, next_configuration)
@@ -70,7 +72,9 @@ def carry_over(epoch: Registers, following: Registers, next_configuration: bytes
     _restore(following, CONFIG, [*config[:-1], replace(config[-1], value=first)])
 
 
-def _ended(epoch: Registers, key: str, next_configuration: bytes, *, created: bool = False) -> list[RegisterChange]:
+def _ended(
+    epoch: EngineRegisters, key: str, next_configuration: bytes, *, created: bool = False
+) -> list[RegisterChange]:
     """The kept changes of a register with which its epoch ends, of which the last is the seal: of one that was damaged
     and then retired, what was salvaged, as if it had been sealed. Raises `Corrupt` for one that is damaged still, or
     lost: it is neither left out nor carried as one that never was."""
@@ -86,7 +90,7 @@ def _ended(epoch: Registers, key: str, next_configuration: bytes, *, created: bo
     return [*salvaged, RegisterChange(Versioned(newest.version + 1, newest.data, next_configuration), None)]
 
 
-def _sealed(epoch: Registers, key: str, next_configuration: bytes, *, created: bool) -> list[RegisterChange]:
+def _sealed(epoch: EngineRegisters, key: str, next_configuration: bytes, *, created: bool) -> list[RegisterChange]:
     """Seal a register unless it is; its kept changes, of which the last is the seal."""
     for _ in range(SEAL_ATTEMPTS_MAX):
         changes = list(epoch.changes(key))
@@ -120,7 +124,7 @@ def as_restored(changes: Sequence[RegisterChange]) -> list[RegisterChange]:
     return [*changes[:-1], RegisterChange(Versioned(seal.version, seal.data), None)] if seal.data else []
 
 
-def _restore(following: Registers, key: str, changes: Sequence[RegisterChange]) -> None:
+def _restore(following: EngineRegisters, key: str, changes: Sequence[RegisterChange]) -> None:
     if not changes:
         return
     try:
@@ -149,7 +153,7 @@ class Carried:
     differing: tuple[str, ...]
 
 
-def compare(epoch: Registers, following: Registers) -> Carried:
+def compare(epoch: EngineRegisters, following: EngineRegisters) -> Carried:
     """Compare every register of an epoch that has ended with the one that followed: nobody wrote between. The register
     `config` begins with a value of its own."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from skyhold import error_codes
-from skyhold.consensus.epochs import EpochRegisters
-from skyhold.consensus.register import RegisterChange, Registers, Resync, Versioned, membership_changed
+from skyhold.consensus.epochs import StoreRegisters
+from skyhold.consensus.register import Registers, Resync, Versioned, membership_changed
 from skyhold.errors import Conflict
 
 
@@ -18,9 +18,7 @@ class PinnedRegisters(Registers):
     and has no effect then.
     """
 
-    def __init__(
-        self, epochs: EpochRegisters, changed: Callable[[str, int], None] = lambda _key, _version: None
-    ) -> None:
+    def __init__(self, epochs: StoreRegisters, changed: Callable[[str, int], None] | None = None) -> None:
         """`changed(key, version)` is called after every change that took effect, as far as is known."""
         self._epochs = epochs
         self._changed = changed
@@ -36,7 +34,8 @@ class PinnedRegisters(Registers):
                 if conflict.code != error_codes.REGISTER_SEALED:
                     raise
             else:
-                self._changed(key, value.version)
+                if self._changed is not None:
+                    self._changed(key, value.version)
                 return value
         earlier = self._epochs.outcome(key, operation_id)
         if earlier is not None:
@@ -52,17 +51,8 @@ class PinnedRegisters(Registers):
     def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:
         return self._epochs.watch(key, after_version, timeout_s=timeout_s)
 
-    def changes(self, key: str) -> Sequence[RegisterChange]:
-        return self._epochs.changes(key)
-
     def list(self, prefix: str = "") -> list[str]:
         return self._epochs.list(prefix)
-
-    def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
-        return self._epoch.seal(key, expected_version, next_configuration)
-
-    def restore(self, key: str, changes: Sequence[RegisterChange]) -> None:
-        self._epoch.restore(key, changes)
 
     def close(self) -> None:
         """Nothing of its own to release."""

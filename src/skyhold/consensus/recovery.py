@@ -10,7 +10,7 @@ from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint_key, read_checkpoint
-from skyhold.consensus.register import RegisterChange, Registers
+from skyhold.consensus.register import EngineRegisters, RegisterChange
 from skyhold.errors import Corrupt, PermissionDenied, SkyholdError
 
 # Objects by (epoch, version), each with the buckets that list it.
@@ -63,7 +63,7 @@ def recover_registers(buckets: Sequence[Bucket], keys: FrameKeys, name_key: byte
     return recovery
 
 
-def restore(checkpoints: Mapping[str, Checkpoint], registers: Registers) -> None:
+def restore(checkpoints: Mapping[str, Checkpoint], registers: EngineRegisters) -> None:
     """Create the recovered registers in a fresh engine, each at the version that it had reached."""
     for key in sorted(checkpoints):
         registers.restore(key, [RegisterChange(checkpoints[key].value, None)])

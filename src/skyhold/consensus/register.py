@@ -81,7 +81,7 @@ class Known:
 
 
 class Registers(ABC):
-    """All registers of one store, in one engine. Thread-safe.
+    """All registers of one store. Thread-safe.
 
     Keys are `config`, `names`, `repository/<32 hex>` and `document/<32 hex>`. Every read is linearizable: it sees each
     change that was acknowledged before it began. Common errors of every method: `Unavailable` (no effect; try again),
@@ -116,21 +116,6 @@ class Registers(ABC):
         alone: an earlier one under the same id, whose outcome was unknown, may still take effect.
         """
 
-    def configured(self) -> int | None:
-        """The version of the register `config`, where a new configuration begins no epoch; else None."""
-        return None
-
-    def compare_and_set_in(
-        self,
-        configured: int | None,  # noqa: ARG002 - an epoch that ends refuses every change
-        key: str,
-        expected_version: int,
-        data: bytes,
-        operation_id: str,
-    ) -> Versioned:
-        """As `compare_and_set`, while `configured` is as it was. Raises `Conflict` code `membership_changed` else."""
-        return self.compare_and_set(key, expected_version, data, operation_id)
-
     @abstractmethod
     def outcome(self, key: str, operation_id: str) -> Versioned | None:
         """What an operation did: the value it set, or None if it is not among the last `CHANGES_KEPT` changes and can
@@ -149,15 +134,38 @@ class Registers(ABC):
         """
 
     @abstractmethod
+    def list(self, prefix: str = "") -> list[str]:
+        """The keys of all registers that start with `prefix`, sorted."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections. The registers must not be used afterwards."""
+
+
+class EngineRegisters(Registers):
+    """The registers of one epoch in one engine, as a move of the store to another epoch needs them."""
+
+    def configured(self) -> int | None:
+        """The version of the register `config`, where a new configuration begins no epoch; else None."""
+        return None
+
+    def compare_and_set_in(
+        self,
+        configured: int | None,  # noqa: ARG002 - an epoch that ends refuses every change
+        key: str,
+        expected_version: int,
+        data: bytes,
+        operation_id: str,
+    ) -> Versioned:
+        """As `compare_and_set`, while `configured` is as it was. Raises `Conflict` code `membership_changed` else."""
+        return self.compare_and_set(key, expected_version, data, operation_id)
+
+    @abstractmethod
     def changes(self, key: str) -> Sequence[RegisterChange]:
         """The kept changes, oldest first; the last holds the newest value. Empty where the register was never created.
 
         This is all that an engine knows of a register, so that `restore` can carry it to another.
         """
-
-    @abstractmethod
-    def list(self, prefix: str = "") -> list[str]:
-        """The keys of all registers that start with `prefix`, sorted."""
 
     @abstractmethod
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
@@ -186,10 +194,6 @@ class Registers(ABC):
         """Whether nobody has created the register `config` here. Asked before it is known whose registers these will
         be, so it changes nothing, and does not settle what is under way, as a read may."""
         return self.read("config") is None
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release connections. The registers must not be used afterwards."""
 
 
 def is_register_key(text: str) -> bool:

@@ -21,8 +21,8 @@ from typing import Final
 from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.register import (
     CHANGES_KEPT,
+    EngineRegisters,
     RegisterChange,
-    Registers,
     Resync,
     Versioned,
     check_change,
@@ -61,7 +61,7 @@ _AFTER_AND_NEWEST: Final = (
 )
 
 
-class SqliteRegisters(Registers):
+class SqliteRegisters(EngineRegisters):
     """The registers of a store in the SQLite file `path`, which is created, with its folder, where it is missing.
 
     Also notes which change of a register has reached the checkpoints (`checkpoint.CheckpointLog`).

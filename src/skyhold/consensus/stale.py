@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.migration import Succession
-from skyhold.consensus.register import Known, Registers, Versioned
+from skyhold.consensus.register import EngineRegisters, Known, Versioned
 
 
-class StaleRegisters(EpochRegisters):
+class StaleRegisters(StoreRegisters):
     """Registers whose reads are content with a value that was the newest within the last `max_age_s` seconds; without a
     bound (`math.inf`), where no majority answers, also with the newest that some voter has accepted, of an age that
     nobody knows, and which may not have been decided. Changes are as ever.
@@ -20,9 +20,15 @@ class StaleRegisters(EpochRegisters):
     """
 
     def __init__(
-        self, first: Registers, succession: Succession, *, max_age_s: float, told: Callable[[str, Known], None]
+        self,
+        first: EngineRegisters,
+        succession: Succession,
+        *,
+        max_age_s: float,
+        told: Callable[[str, Known], None],
+        lent: bool = False,
     ) -> None:
-        super().__init__(first, succession)
+        super().__init__(first, succession, lent=lent)
         self._max_age_s = max_age_s
         self._told = told
 

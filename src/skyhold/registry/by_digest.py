@@ -8,14 +8,15 @@ decision.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Literal, TypeVar
 
 from skyhold import error_codes
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry.names import check_digest, is_full_id, parse_reference
-from skyhold.registry.repositories import Repositories
+from skyhold.registry.reading import reading, repositories_of
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.spaces import space_of, version_space
 from skyhold.registry.version import VersionDocument
@@ -30,8 +31,8 @@ from skyhold.store.connection import Connection
 from skyhold.store.session import Session
 
 T = TypeVar("T")
-_ELSEWHERE: Final = (Corrupt, NotFound, Unavailable)
-"""Errors after which a version is looked for elsewhere."""
+_NOT_IN_VERSION: Final = {error_codes.FILE_NOT_FOUND, error_codes.TENSOR_NOT_FOUND}
+"""What a version does not contain it contains nowhere."""
 FoundBy = Literal["majority", "bucket", "cache"]
 """`majority`: the refs of a majority name the version now. `bucket`: the refs in some bucket do, which no majority has
 confirmed. `cache`: this machine had the version before."""
@@ -79,42 +80,52 @@ def with_version(
         with _by_refs(connection, name, repository_id, ref, ancestor, keep=keep) as found:
             return use(found)
     if cached_first:
-        with suppress(*_ELSEWHERE), _cached(connection, name, repository_id, ref) as found:
+        with _elsewhere(), _cached(connection, name, repository_id, ref) as found:
             return use(found)
     if place is not None:
-        with suppress(*_ELSEWHERE), _placed(connection, ref, place, keep=keep) as found:
+        with _elsewhere(), _placed(connection, ref, place, keep=keep) as found:
             return use(found)
     try:
         with (
-            closing(connection.unconfirmed()) as alone,
+            connection.within(inf) as alone,
             _by_refs(alone, name, repository_id, ref, ancestor, keep=keep) as found,
         ):
             return use(found)
     except (Corrupt, Unavailable):
         if not cached_first:
-            with suppress(*_ELSEWHERE), _cached(connection, name, repository_id, ref) as found:
+            with _elsewhere(), _cached(connection, name, repository_id, ref) as found:
                 return use(found)
         raise
+
+
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Pass the errors after which a version is looked for elsewhere."""
+    try:
+        yield
+    except (Corrupt, Unavailable):
+        pass
+    except NotFound as error:
+        if error.code in _NOT_IN_VERSION:
+            raise
 
 
 @contextmanager
 def _by_refs(
     connection: Connection, name: str, repository_id: str | None, ref: str, ancestor: int, *, keep: bool
 ) -> Iterator[OpenVersion]:
-    with connection.session(connection.configuration.policy) as first:
-        repositories = Repositories(first.registers, first.blobs)
-        register = repositories.open(name) if repository_id is None else repositories.repository(repository_id)
-        snapshot = register.read()
-    policy = Policy.from_json(snapshot.root.policy)
-    with connection.session(policy, keep=keep) as session:
-        snapshot = Snapshot(snapshot.root, snapshot.register_version, session.blobs)
+    if repository_id is None:
+        with repositories_of(connection) as (repositories, _):
+            repository_id = repositories.read().resolve(name)
+    with reading(connection, repository_id, keep=keep) as (session, snapshot):
+        policy = Policy.from_json(snapshot.root.policy)
         digest = snapshot.resolve(ref, ancestor)
         place = place_of(snapshot, digest)
         document, version = read_version(session.blobs, digest, place)
         space = version_space(connection, version, policy, session)
         if keep:
             connection.blob_cache.note(VersionNote(digest, name, snapshot.root.repository_id, place))
-        found_by: FoundBy = "bucket" if connection.stale else "majority"
+        found_by: FoundBy = "bucket" if connection.was_stale else "majority"
         yield OpenVersion(digest, document, version, space, found_by, session, snapshot)
 
 

@@ -85,6 +85,14 @@ def values(given: object, what: str) -> Json:
     return plain
 
 
+def age_s(value: object) -> float | None:
+    """The greatest age of what a read returns, in seconds: at least 0, perhaps infinite; or None."""
+    number = None if value is None else _number(value)
+    if value is not None and (number is None or not number >= 0):
+        raise _refused("an age in seconds, of at least 0", value)
+    return number
+
+
 def count(value: object, what: str, least: int = 1) -> int:
     """A whole number of at least `least`."""
     value = _scalar(value)

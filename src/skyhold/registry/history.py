@@ -56,14 +56,20 @@ def ref_history(snapshot: Snapshot, ref: Ref) -> Iterator[Move]:
         sequence = move.previous
 
 
-def verify_history(snapshot: Snapshot) -> int:
+def verify_history(snapshot: Snapshot, verified: tuple[int, str] | None = None) -> int:
     """Check the whole history: the hash chain over all events up to the root, the links between a ref's moves, and that
     the map holds what the events have made of it: every ref, version, attachment and record. Returns the number of
-    events.
+    events. Where the history was `verified` up to an event (its sequence, and the chain after it), only the chain over
+    those after it is.
 
     Raises `Corrupt` code `history_broken` naming the first event that is wrong, and the part of it where it is known.
     """
-    return _verify(snapshot.log)
+    if verified is None:
+        return _verify(snapshot.log)
+    sequence, chain = verified
+    for _ in snapshot.log.verified(after=sequence, chain=chain if sequence else None):
+        pass
+    return snapshot.log.count
 
 
 def verify_document(document: Document) -> int:

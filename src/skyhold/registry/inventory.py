@@ -5,7 +5,7 @@ A register, a version or a history that cannot be read is named, and the walk go
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,10 +18,11 @@ from skyhold.errors import SkyholdError
 from skyhold.registry.following import left_behind
 from skyhold.registry.graph import generation_after
 from skyhold.registry.history import verify_document, verify_history, verify_names
+from skyhold.registry.reached_file import Reached, ReachedFile
 from skyhold.registry.reading import open_version
 from skyhold.registry.repositories import Repositories
 from skyhold.registry.root import register_key
-from skyhold.registry.snapshot import Snapshot, VersionEntry
+from skyhold.registry.snapshot import Snapshot, VersionEntry, attachment_blob
 from skyhold.registry.version import VersionDocument
 from skyhold.storage.index_segments import learn_segments
 from skyhold.storage.object_keys import INDEXES, blob_key, blob_name_of, pack_key
@@ -31,6 +32,7 @@ from skyhold.store.configuration_log import ConfigurationLog
 from skyhold.store.connection import Connection
 from skyhold.store.document import document_key, read_document
 from skyhold.store.map import Map
+from skyhold.store.node import Entry
 from skyhold.store.record import blobs_of
 from skyhold.store.session import Session
 from skyhold.store.unread import UnreadRepository, read_each
@@ -113,8 +115,11 @@ class Inventory:
         return tuple(found)
 
 
-def take_inventory(connection: Connection, session: Session, repository: str | None = None) -> Inventory:
-    """Walk all registers, or that of one repository by name. Deleted repositories count: they can come back.
+def take_inventory(
+    connection: Connection, session: Session, repository: str | None = None, known: ReachedFile | None = None
+) -> Inventory:
+    """Walk all registers, or that of one repository by name. Deleted repositories count: they can come back. What is
+    `known` of a repository from before is not read and checked again.
 
     The newest checkpoint of each register is expected in every bucket, and so is every index segment.
     """
@@ -137,7 +142,7 @@ def take_inventory(connection: Connection, session: Session, repository: str | N
         log.verify(read)
     expected |= dict.fromkeys(own.blobs, everywhere)
     expected |= {blob_key("tombstones", name): everywhere for name in names.tombstones}
-    found, unread = read_each(listed, partial(_repository, repositories, session), "inventory")
+    found, unread = read_each(listed, partial(_repository, repositories, session, known), "inventory")
     for taken in found:
         places = frozenset(bucket.name for bucket in allowed(taken.policy, connection.configuration.locations))
         for key in taken.blobs:
@@ -147,8 +152,8 @@ def take_inventory(connection: Connection, session: Session, repository: str | N
     registers = {CONFIG, NAMES, *(register_key(repository_id) for _, repository_id in listed)}
     documents: list[DocumentInventory] = []
     if repository is None:
-        known = [*names.documents(), *names.deleted_documents()]
-        documents = at_once(lambda item: _document(session, *item), known, "inventory")
+        named = [*names.documents(), *names.deleted_documents()]
+        documents = at_once(lambda item: _document(session, *item), named, "inventory")
         expected.update((key, everywhere) for document in documents for key in document.blobs)
         registers |= set(names.registers())
         expected.update(dict.fromkeys(_segments_in_force(connection, session), everywhere))
@@ -168,17 +173,21 @@ def take_inventory(connection: Connection, session: Session, repository: str | N
     )
 
 
-def _repository(repositories: Repositories, session: Session, name: str, repository_id: str) -> RepositoryInventory:
+def _repository(
+    repositories: Repositories, session: Session, known: ReachedFile | None, name: str, repository_id: str
+) -> RepositoryInventory:
     taking = _Taking(name)
     snapshot = repositories.repository(repository_id).read()
     policy = Policy.from_json(snapshot.root.policy)
+    place, leaves = (None, {}) if known is None else _recall(known, snapshot)
     with taking.naming(f"Not all of {name} can be read"):
-        taking.take_map(snapshot.map)
-    with taking.naming(f"Not all versions of {name} can be read"):
-        for entry in snapshot.versions():
-            taking.take_version(session, snapshot, entry)
+        taking.take_nodes(snapshot.map)
+    found = taking.take_leaves(session, snapshot, leaves)
     with taking.naming(f"In {name}", reading=False):
-        verify_history(snapshot)
+        verify_history(snapshot, place)
+    if known is not None and taking.complete and not taking.damage:
+        added = {leaf: reached for leaf, reached in found.items() if leaf not in leaves}
+        known.note(repository_id, snapshot.log.count, snapshot.log.chain, added, leaves.keys() - found.keys())
     with taking.naming(f"Not all that follows refs of {name} can be read"):
         taking.damage += [
             f"In {name}: {follow.id} follows {follow.ref}, but its target is {str(follow.target)[:10]}"
@@ -203,6 +212,19 @@ def _repository(repositories: Repositories, session: Session, name: str, reposit
     )
 
 
+def _recall(known: ReachedFile, snapshot: Snapshot) -> tuple[tuple[int, str] | None, dict[str, Reached]]:
+    """What is known of a repository, unless it has another history now, as after a recovery."""
+    place, leaves = known.recall(snapshot.root.repository_id)
+    if place is None:
+        return None, {}
+    events, chain = place
+    with suppress(SkyholdError):
+        if events <= snapshot.log.count and (events == 0 or snapshot.log.read(events).chain == chain):
+            return place, leaves
+    known.forget(snapshot.root.repository_id)
+    return None, {}
+
+
 @dataclass(slots=True)
 class _Taking:
     """The inventory of one repository while it is taken."""
@@ -224,22 +246,59 @@ class _Taking:
             self.complete = self.complete and not reading
 
     def take_map(self, map_: Map) -> None:
-        for node in map_.node_names():
-            self.blobs.add(blob_key("nodes", node))
+        self.take_nodes(map_)
         self.blobs |= {blob_key("records", blob) for blob in _records(map_)}
 
-    def take_version(self, session: Session, snapshot: Snapshot, entry: VersionEntry) -> None:
-        self.versions += 1
-        self.blobs |= {blob_key("versions", entry.document), blob_key("layouts", entry.layout)}
-        self.blobs |= {blob_key("attachments", blob) for blob in snapshot.attachment_blobs(entry.digest)}
+    def take_nodes(self, map_: Map) -> None:
+        for node in map_.node_names():
+            self.blobs.add(blob_key("nodes", node))
+
+    def take_leaves(self, session: Session, snapshot: Snapshot, known: Mapping[str, Reached]) -> dict[str, Reached]:
+        """Take what the leaves of the map reach; returns it by their names. Those that are `known` are not read."""
+        found: dict[str, Reached] = {}
+        own = Reached(0, set(), set())  # of the top node
+        versions: list[Entry] = []
+        leaf_of: dict[str, Reached] = {}
+        with self.naming(f"Not all of {self.name} can be read"):
+            for name, read in snapshot.map.leaves():
+                if name is not None and name in known:
+                    found[name] = known[name]
+                    continue
+                leaf = own if name is None else Reached(0, set(), set())
+                for key, value in read():
+                    leaf.blobs |= {blob_key("records", blob) for blob in blobs_of(key, value)}
+                    if key.startswith("version/"):
+                        versions.append((key, value))
+                        leaf_of[key.removeprefix("version/")] = leaf
+                    elif key.startswith("attached/"):
+                        self._take_attached(snapshot, key, value, leaf)
+                if name is not None:
+                    found[name] = leaf
+        with self.naming(f"Not all versions of {self.name} can be read"):
+            for entry in snapshot.versions(versions):
+                self._take_version(session, snapshot, entry, leaf_of[entry.digest])
+        for leaf in (own, *found.values()):
+            self.versions += leaf.versions
+            self.blobs |= leaf.blobs
+            self.packs |= leaf.packs
+        return found
+
+    def _take_version(self, session: Session, snapshot: Snapshot, entry: VersionEntry, leaf: Reached) -> None:
+        leaf.versions += 1
+        leaf.blobs |= {blob_key("versions", entry.document), blob_key("layouts", entry.layout)}
         with self.naming(f"Version {entry.public_id[:10]} of {self.name} cannot be read"):
             document, version = open_version(session, snapshot, entry.digest)
-            self.blobs |= {blob_key(folder, blob) for folder, blob in version.blobs()}
-            self.packs |= {pack_key(pack) for pack in version.pack_ids()}
+            leaf.blobs |= {blob_key(folder, blob) for folder, blob in version.blobs()}
+            leaf.packs |= {pack_key(pack) for pack in version.pack_ids()}
             self.damage += [f"In {self.name}: {fault}" for fault in _contradictions(snapshot, entry, document)]
-        with self.naming(f"Not all that is attached to version {entry.public_id[:10]} of {self.name} can be read"):
-            for _ in snapshot.attached(entry.digest):
-                pass
+
+    def _take_attached(self, snapshot: Snapshot, key: str, value: object, leaf: Reached) -> None:
+        digest = key.split("/")[1]
+        blob = attachment_blob(value)
+        if blob is not None:
+            leaf.blobs.add(blob_key("attachments", blob))
+        with self.naming(f"Not all that is attached to version {digest[:10]} of {self.name} can be read"):
+            snapshot.attached_at(key, value)
 
 
 def _document(session: Session, kind: str, name: str, document_id: str) -> DocumentInventory:

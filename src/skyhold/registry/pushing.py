@@ -12,7 +12,7 @@ from skyhold.errors import AlreadyExists, Conflict, Corrupt, NotFound, Unavailab
 from skyhold.registry.change import check
 from skyhold.registry.committing import PENDING, Commit, PacksLost, Parent, PushRequest, same_content
 from skyhold.registry.names import Ref, RefKind, check_new_ref
-from skyhold.registry.reading import RepositoriesSession, open_document, open_version
+from skyhold.registry.reading import open_document, open_version, repositories_of
 from skyhold.registry.refs import read_root
 from skyhold.registry.repositories import Repositories
 from skyhold.registry.repository_names import RepositoryNames
@@ -156,7 +156,7 @@ class _Attempt:
         try:
             return read_root(self._connection.registers, self._id)
         except NotFound:
-            with RepositoriesSession(self._connection) as (repositories, _):
+            with repositories_of(self._connection) as (repositories, _):
                 absent = repositories.absent(self._id)
             if not (self._request.create and isinstance(absent, NotFound)):
                 raise absent from None

@@ -17,21 +17,19 @@ from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.registry import given
 from skyhold.registry.arguments import PullArguments
 from skyhold.registry.by_digest import OpenVersion, place_of, with_version
-from skyhold.registry.history import moves_reverse, ref_history
 from skyhold.registry.log import log as walk_log
 from skyhold.registry.names import parse_reference
-from skyhold.registry.pulling import Pulling, PullRequest, pull_version, stored_with
 from skyhold.registry.reading import (
     document_or_fault,
     find_ref,
     open_version,
     read_model_card,
+    reading,
 )
 from skyhold.registry.refs import RepositoryRegister
-from skyhold.registry.reporting import After, events_of_repository, place_in_log, views_of
 from skyhold.registry.repositories import Repositories
 from skyhold.registry.root import register_key
-from skyhold.registry.snapshot import Snapshot, VersionEntry
+from skyhold.registry.snapshot import RefState, Snapshot, VersionEntry
 from skyhold.registry.spaces import version_space
 from skyhold.registry.views import (
     AttachedView,
@@ -51,16 +49,20 @@ from skyhold.storage.progress import Progress, Silence
 from skyhold.storage.version_files import StoredFile
 from skyhold.store.connection import Connection
 from skyhold.store.session import Session
-from skyhold.store.watching import ResyncNeeded, watch_events
 
 if TYPE_CHECKING:
     from skyhold.registry.diff import DiffSide, VersionDiff
+    from skyhold.registry.reporting import After
+    from skyhold.store.watching import ResyncNeeded
 
 T = TypeVar("T")
 
 
 class RepositoryReader:
     """One repository, read. Every method opens what it needs and closes it again.
+
+    With `max_age_s` a read may miss the moves of the last that many seconds, and costs less; with `math.inf` it also
+    returns where no majority of the voters answers, by what is known. `Store.stale` lists these reads.
 
     A `reference` is the name of a branch, tag or alias, or the beginning of a version's id (4 characters or more), with
     `~N` for its Nth ancestor.
@@ -117,6 +119,7 @@ class RepositoryReader:
         force: bool = False,
         allow_unsafe_names: bool = False,
         place: VersionPlace | None = None,
+        max_age_s: float | None = None,
         progress: Progress | None = None,
     ) -> PullResult | PullPlan:
         """Restore a version, or the files that match one of the globs in `include`, into a folder.
@@ -134,6 +137,8 @@ class RepositoryReader:
         A version that is named by its full digest is read from the cache of this machine, or from any bucket that has
         it, without a majority: with a `place` (see `place`) also where no voter answers.
         """
+        from skyhold.registry.pulling import Pulling, PullRequest, pull_version, stored_with  # loads what decodes
+
         request = PullRequest(
             given.path(destination, "the destination"),
             given.texts(include, "include"),
@@ -147,14 +152,14 @@ class RepositoryReader:
             pulling = Pulling(self.name, opened.digest, opened.version, opened.space, stored_with(opened))
             return replace(pull_version(pulling, request, progress or Silence()), found_by=opened.found_by)
 
-        return self._with_version(reference, pull, cached_first=True, keep=not dry_run, at=place)
+        return self._with_version(reference, pull, cached_first=True, keep=not dry_run, at=place, max_age_s=max_age_s)
 
     def place(self, reference: str = "main") -> VersionPlace:
         """Where the blobs of a version are, for a later pull of its digest that needs no majority."""
         with self._reading() as (_, snapshot):
             return place_of(snapshot, self._resolve(snapshot, reference))
 
-    def show(self, reference: str = "main") -> Version:
+    def show(self, reference: str = "main", *, max_age_s: float | None = None) -> Version:
         """A version with its files, parameters, lineage, metrics, notes, refs and model card. For one that was found in
         this machine's cache, what was attached to it and which refs point to it are not read."""
 
@@ -185,12 +190,19 @@ class RepositoryReader:
                 model_card=model_card,
             )
 
-        return self._with_version(reference, show, cached_first=False)
+        return self._with_version(reference, show, cached_first=False, max_age_s=max_age_s)
 
-    def log(self, reference: str = "main", *, first_parent: bool = False, limit: int | None = None) -> list[LogEntry]:
+    def log(
+        self,
+        reference: str = "main",
+        *,
+        first_parent: bool = False,
+        limit: int | None = None,
+        max_age_s: float | None = None,
+    ) -> list[LogEntry]:
         """The versions that a version descends from, itself first, newest first."""
         limit = None if limit is None else given.count(limit, "limit", least=0)
-        with self._reading() as (session, snapshot):
+        with self._reading(max_age_s) as (session, snapshot):
             digest = self._resolve(snapshot, reference)
             refs_at: dict[str, list[str]] = {}
             for state in snapshot.refs():
@@ -216,27 +228,32 @@ class RepositoryReader:
                 snapshot.metrics(entry.digest)
             return at_once(viewed, entries, "log")
 
-    def refs(self) -> list[RefView]:
+    def refs(self, *, max_age_s: float | None = None) -> list[RefView]:
         """All branches, tags and aliases, by kind and name."""
-        with self._reading() as (session, snapshot):
-            views = []
-            for state in snapshot.refs():
+        with self._reading(max_age_s) as (session, snapshot):
+
+            def viewed(state: RefState) -> RefView:
                 digest = str(state.version)
                 document, fault = document_or_fault(session, partial(snapshot.version, digest))
                 message = document.message if document else ""
-                views.append(RefView(str(state.ref), digest, snapshot.version(digest).time, message, fault))
-            return views
+                return RefView(str(state.ref), digest, snapshot.version(digest).time, message, fault)
 
-    def ref_names(self) -> list[str]:
+            return at_once(viewed, snapshot.refs(), "refs")
+
+    def ref_names(self, *, max_age_s: float | None = None) -> list[str]:
         """The names alone, such as `branch/main`, by kind and name: no version is read."""
-        with self._reading() as (_, snapshot):
+        with self._reading(max_age_s) as (_, snapshot):
             return [str(state.ref) for state in snapshot.refs()]
 
-    def history(self, ref: str | None = None, limit: int | None = None) -> list[MoveView]:
+    def history(
+        self, ref: str | None = None, limit: int | None = None, *, max_age_s: float | None = None
+    ) -> list[MoveView]:
         """The moves of a ref, or of all of them, newest first."""
+        from skyhold.registry.history import moves_reverse, ref_history
+
         limit = None if limit is None else given.count(limit, "limit", least=0)
         name = None if ref is None else given.text(ref, "a ref")
-        with self._reading() as (_, snapshot):
+        with self._reading(max_age_s) as (_, snapshot):
             if name is None:
                 return [move_view(move) for move in islice(moves_reverse(snapshot), limit)]
             found = [
@@ -246,10 +263,14 @@ class RepositoryReader:
                 raise NotFound(f"There never was a ref `{ref}` in {self.name}", code=error_codes.REF_NOT_FOUND)
             return found
 
-    def events(self, *, since: str | None = None, limit: int | None = None) -> list[EventView]:
+    def events(
+        self, *, since: str | None = None, limit: int | None = None, max_age_s: float | None = None
+    ) -> list[EventView]:
         """Every change of the repository, newest first. `since` is a time such as 2026-11-23T20:05:02Z."""
+        from skyhold.registry.reporting import events_of_repository
+
         limit = None if limit is None else given.count(limit, "limit", least=0)
-        with self._reading() as (_, snapshot):
+        with self._reading(max_age_s) as (_, snapshot):
             return list(islice(events_of_repository(snapshot, self.name, given.time(since, "since")), limit))
 
     def watch(self, after: After = None, *, stop: threading.Event | None = None) -> Iterator[EventView | ResyncNeeded]:
@@ -257,6 +278,9 @@ class RepositoryReader:
         from now on), each once and in order, as it comes, until `stop` is set; also while the store moves.
         `ResyncNeeded` where the repository was recovered to a state without that event: begin anew from what it is now.
         A change is seen within about six seconds."""
+        from skyhold.registry.reporting import place_in_log, views_of
+        from skyhold.store.watching import watch_events
+
         if self._unresolved is not None:
             raise self._unresolved
         place = place_in_log(after)
@@ -294,16 +318,13 @@ class RepositoryReader:
                 watcher.end()
 
     @contextmanager
-    def _reading(self) -> Iterator[tuple[Session, Snapshot]]:
-        with self._connection.session(self._connection.configuration.policy) as first:
-            snapshot = self._register(first).read()
-            policy = Policy.from_json(snapshot.root.policy)
-            with self._connection.session(policy) as session:
-                yield session, Snapshot(snapshot.root, snapshot.register_version, session.blobs)
-
-    def _register(self, session: Session) -> RepositoryRegister:
+    def _reading(self, max_age_s: float | None = None) -> Iterator[tuple[Session, Snapshot]]:
         if self._unresolved is not None:
             raise self._unresolved
+        with self._connection.within(given.age_s(max_age_s)) as connection, reading(connection, self.id) as found:
+            yield found
+
+    def _register(self, session: Session) -> RepositoryRegister:
         return Repositories(session.registers, session.blobs).repository(self.id)
 
     def _with_version(
@@ -314,10 +335,12 @@ class RepositoryReader:
         cached_first: bool,
         keep: bool = True,
         at: VersionPlace | None = None,
+        max_age_s: float | None = None,
     ) -> T:
         id_ = None if self._unresolved else self.id
         text = given.text(reference, "a reference")
-        return with_version(self._connection, self.name, id_, text, use, cached_first=cached_first, keep=keep, place=at)
+        with self._connection.within(given.age_s(max_age_s)) as connection:
+            return with_version(connection, self.name, id_, text, use, cached_first=cached_first, keep=keep, place=at)
 
     def _resolve(self, snapshot: Snapshot, reference: str) -> str:
         parsed = parse_reference(f"{self.name}@{given.text(reference, 'a reference')}")

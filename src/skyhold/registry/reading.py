@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from skyhold import error_codes
 from skyhold.errors import Corrupt, NotFound
 from skyhold.registry.names import Ref, parse_reference, refs_called
+from skyhold.registry.refs import read_root
 from skyhold.registry.repositories import Repositories
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import VersionDocument
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.file_entry import FileEntry
+from skyhold.storage.policy import Policy
 from skyhold.storage.version_files import StoredFile, VersionFiles
 from skyhold.store.connection import Connection
 from skyhold.store.session import Session
@@ -71,20 +74,27 @@ def read_model_card(version: VersionFiles, space: PackSpace) -> str | None:
 def resolve_base(connection: Connection, reference: str) -> tuple[str, str]:
     """Repository id and version's digest of `team/name@ref`. Raises `NotFound`."""
     parsed = parse_reference(reference)
-    with RepositoriesSession(connection) as (repositories, _):
+    with repositories_of(connection) as (repositories, _):
         register = repositories.open(parsed.repository)
         return register.repository_id, register.read().resolve(parsed.ref or "main", parsed.ancestor)
 
 
-class RepositoriesSession:
-    """The directory of a store, and the session in which it is read or changed, for one block."""
+@contextmanager
+def repositories_of(connection: Connection) -> Iterator[tuple[Repositories, Session]]:
+    """The repositories of a store, and the session in which they are read or changed."""
+    with connection.session() as session:
+        yield Repositories(session.registers, session.blobs), session
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
-    def __enter__(self) -> tuple[Repositories, Session]:
-        self._session = self._connection.session(self._connection.configuration.policy)
-        return Repositories(self._session.registers, self._session.blobs), self._session
-
-    def __exit__(self, *_exc: object) -> None:
-        self._session.close()
+@contextmanager
+def reading(connection: Connection, repository_id: str, *, keep: bool = False) -> Iterator[tuple[Session, Snapshot]]:
+    """A session under the policy of a repository, and the newest state of it. `keep` is as in `Connection.session`.
+    Raises as `RepositoryRegister.read`."""
+    registers = connection.pinned()
+    try:
+        version, root = read_root(registers, repository_id)
+    except NotFound:
+        with repositories_of(connection) as (repositories, _):
+            raise repositories.absent(repository_id) from None
+    with connection.session(Policy.from_json(root.policy), registers=registers, keep=keep) as session:
+        yield session, Snapshot(root, version, session.blobs)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from skyhold import error_codes
 from skyhold.consensus.register import Registers
-from skyhold.errors import AlreadyExists, Conflict, NotFound, SkyholdError
+from skyhold.errors import AlreadyExists, NotFound, SkyholdError
 from skyhold.registry.change import RepositoryChange, plan
 from skyhold.registry.following import wanted
 from skyhold.registry.root import Root, register_key
@@ -14,6 +14,7 @@ from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import Json
 from skyhold.store.event import Origin
+from skyhold.store.logged_state import refuse_wanted
 from skyhold.store.transaction import Pause, Transactions, no_pause
 
 
@@ -42,15 +43,8 @@ class RepositoryRegister:
         Raises `AlreadyExists` code `repository_exists`.
         """
         first = created(self.repository_id, self._blobs, policy=policy, gc_epoch=gc_epoch, origin=origin)
-        try:
-            value = self._registers.compare_and_set(self.key, 0, first.encode(), operation_id)
-        except Conflict as conflict:
-            if conflict.code != error_codes.REGISTER_CHANGED:
-                raise
-            raise AlreadyExists(
-                f"Repository {self.repository_id} exists already", code=error_codes.REPOSITORY_EXISTS
-            ) from conflict
-        return self._snapshot(value.version, value.data)
+        exists = AlreadyExists(f"Repository {self.repository_id} exists already", code=error_codes.REPOSITORY_EXISTS)
+        return self._transactions.create(first, operation_id, exists)
 
     def read(self) -> Snapshot:
         """The newest state. Raises `NotFound` code `repository_not_found`, and `Corrupt` code `register_lost` where the
@@ -89,15 +83,8 @@ class RepositoryRegister:
         def deleted(snapshot: Snapshot) -> Snapshot | None:
             if snapshot.root.deleted is not None:
                 return None
-            wants = [] if force else wanted(snapshot.map)
-            if wants:
-                raise Conflict(
-                    f"The repository is still wanted: {'; '.join(wants[:5])}"
-                    f"{f'; and {len(wants) - 5} more' if len(wants) > 5 else ''}; nothing was changed",
-                    code=error_codes.REPOSITORY_WANTED,
-                    hint="End what wants it first, or use --force, which breaks it",
-                    wanted=wants,
-                )
+            if not force:
+                refuse_wanted("The repository", wanted(snapshot.map), error_codes.REPOSITORY_WANTED)
             return snapshot.after(origin, [{"kind": "deleted"}], {}, deleted=origin.time)
 
         return self._transactions.change(deleted, operation_id, pause)

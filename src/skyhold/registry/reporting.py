@@ -98,11 +98,11 @@ def watch_store(connection: Connection, stop: threading.Event | None = None) -> 
 
     @contextmanager
     def read(key: str) -> Iterator[Logged]:
-        with connection.session(connection.configuration.policy) as session:
+        with connection.session() as session:
             yield _state(session, key)
 
     def named() -> dict[str, str]:
-        with connection.session(connection.configuration.policy) as session:
+        with connection.session() as session:
             return registers_of(Repositories(session.registers, session.blobs).read())
 
     def damaged(key: str, error: SkyholdError) -> None:
@@ -133,7 +133,7 @@ def watch_document(
 
     @contextmanager
     def read() -> Iterator[Logged]:
-        with connection.session(connection.configuration.policy) as session:
+        with connection.session() as session:
             yield _state(session, key)
 
     events = watch_events(connection.waiter, key, of, read, place_in_log(after), stop)

@@ -16,8 +16,8 @@ from skyhold.registry.history import moves_in, ref_history
 from skyhold.registry.names import Ref
 from skyhold.registry.reader import RepositoryReader
 from skyhold.registry.reading import (
-    RepositoriesSession,
     find_ref,
+    repositories_of,
     resolve_base,
 )
 from skyhold.registry.refs import RepositoryRegister
@@ -129,7 +129,7 @@ class Repository(RepositoryReader):
         except AlreadyExists as error:
             if error.code != error_codes.REPOSITORY_EXISTS or not self._create:
                 raise
-        with RepositoriesSession(self._connection) as (repositories, _):  # another push has made it meanwhile
+        with repositories_of(self._connection) as (repositories, _):  # another push has made it meanwhile
             self.id = repositories.read().find(self.name) or self.id
         return push_version(self._connection, self.id, self.name, request, progress)
 

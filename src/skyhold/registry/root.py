@@ -36,6 +36,11 @@ class Root:
         """The root of a new repository, before its first event. `gc_epoch` is that of the register `names`."""
         return cls(repository_id, gc_epoch, policy, first_chain(register_key(repository_id)))
 
+    @property
+    def key(self) -> str:
+        """That of its register."""
+        return register_key(self.repository_id)
+
     def encode(self) -> bytes:
         """Canonical JSON. Raises `QuotaExceeded` code `root_too_large` for more than 16 KiB, and `InvalidInput` for a
         counter that readers would refuse."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import Final, TypeGuard
@@ -14,12 +14,14 @@ from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.registry.deleted_version import version_not_found
 from skyhold.registry.graph import first_parents
 from skyhold.registry.names import Ref, RefKind, is_version_prefix, refs_called
-from skyhold.registry.root import Root, register_key
+from skyhold.registry.root import Root
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import Json, is_counter, malformed
 from skyhold.storage.object_keys import PUBLIC_ID_CHARACTERS
-from skyhold.store.event import Event, EventLog, Origin
+from skyhold.store.event import Event
+from skyhold.store.logged_state import LoggedState
 from skyhold.store.map import Map
+from skyhold.store.node import Entry
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
 _SEQUENCE: Final = re.compile(r"[0-9a-f]{16}")
@@ -96,35 +98,12 @@ class Attached:
     blob: str | None = None
 
 
-class Snapshot:
+class Snapshot(LoggedState[Root]):
     """An immutable view of a repository. Reads fetch map nodes from the blobs as they need them."""
 
     def __init__(self, root: Root, register_version: int, blobs: Blobs, map_: Map | None = None) -> None:
-        self.root = root
-        self.register_version = register_version
-        self.blobs = blobs
-        self.map = map_ if map_ is not None else Map.from_json(blobs, root.map)
+        super().__init__(root, register_version, blobs, map_)
         self._versions_in = lru_cache(EVENTS_KEPT)(lambda sequence: versions_in(self.log.read(sequence)))
-
-    @property
-    def log(self) -> EventLog:
-        """The events of the repository."""
-        key = register_key(self.root.repository_id)
-        return EventLog(key, self.root.events, self.root.chain, self.map, self.blobs)
-
-    def after(
-        self, origin: Origin, what: Sequence[Json], entries: Mapping[str, object | None], **fields: object
-    ) -> Snapshot:
-        """The state after one event with these parts, which sets `entries` of the map (None: deletes) and `fields` of
-        the root. Its new map nodes are durable."""
-        log = self.log.append(origin, what, entries)
-        moved: dict[str, object] = {"events": log.count, "chain": log.chain, "map": log.map.to_json(), **fields}
-        root = replace(self.root, **moved)  # type: ignore[arg-type]
-        return Snapshot(root, self.register_version + 1, self.blobs, log.map)
-
-    def encode(self) -> bytes:
-        """What the register holds in this state. Raises as `Root.encode`."""
-        return self.root.encode()
 
     def ref_state(self, ref: Ref) -> RefState | None:
         """The state of a ref, also of a deleted one; None where it never was."""
@@ -159,11 +138,11 @@ class Snapshot:
         value = self.map.get(f"version/{digest}")
         return None if value is None else _version_event(digest, value)
 
-    def versions(self) -> Iterator[VersionEntry]:
-        """All versions, also those that no ref reaches, as they were entered. Raises `Corrupt` after those that can be
-        read where others cannot."""
+    def versions(self, entries: Iterable[Entry] | None = None) -> Iterator[VersionEntry]:
+        """All versions, also those that no ref reaches, as they were entered, or those of these entries of the map.
+        Raises `Corrupt` after those that can be read where others cannot."""
         entered: dict[int, set[str]] = {}
-        for key, value in self.map.scan("version/"):
+        for key, value in self.map.scan("version/") if entries is None else entries:
             digest = key.removeprefix("version/")
             entered.setdefault(_version_event(digest, value), set()).add(digest)
         fault: Corrupt | None = None
@@ -216,21 +195,21 @@ class Snapshot:
     def attached(self, digest: str) -> Iterator[Attached]:
         """What was attached to a version, oldest first; the values of large ones are read."""
         for key, value in self.map.scan(f"attached/{digest}/"):
-            yield self._attached(digest, key, value)
+            yield self.attached_at(key, value)
 
     def attachment_blobs(self, digest: str) -> Iterator[str]:
         """The names of the blobs of what was attached to a version and is too large for the map; reads none of them."""
         for _, value in self.map.scan(f"attached/{digest}/"):
-            content = value.get("value") if isinstance(value, dict) else None
-            if isinstance(content, dict):
-                yield str(content.get("blob"))
+            blob = attachment_blob(value)
+            if blob is not None:
+                yield blob
 
     def metrics(self, digest: str) -> dict[str, float]:
         """The metrics of a version, by name; of several values the one attached last. Notes are not read for them."""
         metrics: dict[str, float] = {}
         for key, value in self.map.scan(f"attached/{digest}/"):
             if isinstance(value, dict) and value.get("kind") == "metric":
-                attached = self._attached(digest, key, value)
+                attached = self.attached_at(key, value)
                 if isinstance(attached.value, int | float):
                     metrics[attached.name] = attached.value
         return metrics
@@ -303,19 +282,25 @@ class Snapshot:
             )
         return found[0]
 
-    def _attached(self, digest: str, key: str, value: object) -> Attached:
+    def attached_at(self, key: str, value: object) -> Attached:
+        """What an entry of the map attaches to a version; a large value is read. Raises `Corrupt`."""
         if not isinstance(value, dict) or not all(
             isinstance(value.get(n), str) for n in ("kind", "name", "author", "time")
         ):
             malformed(f"attachment {key}", "a field is missing")
-        content, blob = value.get("value"), None
-        if isinstance(content, dict):
-            blob = str(content.get("blob"))
+        content, blob = value.get("value"), attachment_blob(value)
+        if blob is not None:
             content = self.blobs.read("attachments", blob).decode()
-        sequence = sequence_in(key)
+        digest, sequence = key.split("/")[1], sequence_in(key)
         return Attached(
             digest, sequence, value["kind"], value["name"], content, value["author"], value["time"], blob
         )  # fmt: skip
+
+
+def attachment_blob(value: object) -> str | None:
+    """The name of the blob of what is attached, where it is too large for the map."""
+    content = value.get("value") if isinstance(value, dict) else None
+    return str(content.get("blob")) if isinstance(content, dict) else None
 
 
 def _ref_at(key: str) -> Ref:

@@ -9,6 +9,7 @@ from typing import Final
 from skyhold.consensus.acceptor_object import parse_object_key
 from skyhold.errors import SkyholdError
 from skyhold.registry.inventory import RepositoryInventory, take_inventory
+from skyhold.registry.reached_file import ReachedFile
 from skyhold.registry.verification import doubt
 from skyhold.storage.policy import Policy, durability
 from skyhold.storage.progress import Silence
@@ -69,8 +70,8 @@ class StoreStatus:
 def status_of(connection: Connection) -> StoreStatus:
     """Presence and sizes of everything, by listings, and each copy of each register."""
     members = examine(connection)
-    with connection.session(Policy()) as session:
-        inventory = take_inventory(connection, session)
+    with connection.session(Policy(), fresh=True) as session:
+        inventory = take_inventory(connection, session, known=ReachedFile(connection.state.reached))
     buckets_asked = {name: bucket for name, bucket in connection.buckets().items() if members[name].error is None}
     found = survey(buckets_asked, inventory.expected, connection.checker, Silence(), deep=False)
     doubt(connection, found.findings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
@@ -16,7 +17,7 @@ from skyhold.buckets.location import parse_location
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry import given
 from skyhold.registry.names import check_repository_name
-from skyhold.registry.reading import RepositoriesSession
+from skyhold.registry.reading import repositories_of
 from skyhold.registry.repository import Repository
 from skyhold.registry.views import EventView, RepositoryInfo, SearchHit
 from skyhold.storage.policy import Policy, check_possible, copies_wanted
@@ -24,7 +25,7 @@ from skyhold.storage.progress import Progress, Silence
 from skyhold.store.configuration import Configuration, Role
 from skyhold.store.connection import Connection, new_operation_id, pause
 from skyhold.store.event import Origin
-from skyhold.store.session import retry_on_reconfiguration
+from skyhold.store.session import Session, retry_on_reconfiguration
 from skyhold.store.unread import UnreadRepository, read_each
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from skyhold.registry.upkeep import RepairPlan, RepairReport
     from skyhold.registry.verification import VerifyReport
     from skyhold.store.engine_status import EngineStatus, StaleRead
+    from skyhold.store.health import StoreHealth
     from skyhold.store.joining import Joining
     from skyhold.store.reconfiguring import EngineMove
     from skyhold.store.watching import ResyncNeeded
@@ -95,10 +97,10 @@ class Store:
 
     # ---- repositories
 
-    def repositories(self, *, deleted: bool = False) -> list[RepositoryInfo]:
+    def repositories(self, *, deleted: bool = False, max_age_s: float | None = None) -> list[RepositoryInfo]:
         """The repositories by name, or those that were deleted and can be brought back. `unread` are those that could
-        not be read."""
-        with self._repositories() as (repositories, _):
+        not be read. `max_age_s` is as in `Repository`."""
+        with self._repositories(max_age_s) as (repositories, _):
             names = repositories.read()
             if deleted:
                 return [RepositoryInfo(d.name, d.repository_id, deleted=d.time) for d in names.deleted()]
@@ -109,9 +111,9 @@ class Store:
             )
             return found
 
-    def repository_names(self) -> list[str]:
+    def repository_names(self, *, max_age_s: float | None = None) -> list[str]:
         """The names alone, sorted: nothing of the repositories is read."""
-        with self._repositories() as (repositories, _):
+        with self._repositories(max_age_s) as (repositories, _):
             return [name for name, _ in repositories.read().repositories()]
 
     def create_repository(
@@ -181,29 +183,31 @@ class Store:
 
     def undelete_repository(self, name: str, *, author: str | None = None, reason: str = "") -> None:
         """Bring back the repository of this name that was deleted last, or the one of this id."""
-        with self._repositories() as (repositories, _):
+        with repositories_of(self._connection) as (repositories, _):
             last = repositories.read().find_deleted(given.text(name, "the name"))
         origin, operation_id = self._origin(author, reason), new_operation_id()
         self._change(lambda repositories: repositories.undelete(last.repository_id, origin, operation_id, pause=pause))
 
-    def search(self, query: str) -> list[SearchHit]:
+    def search(self, query: str, *, max_age_s: float | None = None) -> list[SearchHit]:
         """Versions by name, ref, author, metric or parameter: `name:bert tag:v1* accuracy>0.9 param.lr<=0.01`.
         `unread` are the repositories that could not be read."""
         from skyhold.registry.search import parse_query, search_repositories
 
         parsed = parse_query(given.text(query, "the query"))
-        with self._repositories() as (repositories, _):
+        with self._repositories(max_age_s) as (repositories, _):
             hits, self._connection.unread = search_repositories(parsed, repositories)
             return [SearchHit.of(hit) for hit in hits]
 
-    def events(self, *, since: str | None = None, limit: int | None = None) -> list[EventView]:
+    def events(
+        self, *, since: str | None = None, limit: int | None = None, max_age_s: float | None = None
+    ) -> list[EventView]:
         """What changed in the store, newest first by the clocks of the writers: names, configuration,
         repositories and documents, also deleted ones. `since` is a time such as 2026-11-23T20:05:02Z. `unread` are the
         repositories that could not be read."""
         from skyhold.registry.reporting import events_of_store
 
         limit = None if limit is None else given.count(limit, "limit", least=0)
-        with self._repositories() as (_, session):
+        with self._repositories(max_age_s) as (_, session):
             return list(islice(events_of_store(self._connection, session, given.time(since, "since")), limit))
 
     def watch(self, *, stop: threading.Event | None = None) -> Iterator[EventView | ResyncNeeded]:
@@ -317,6 +321,13 @@ class Store:
 
     # ---- upkeep
 
+    def health(self) -> StoreHealth:
+        """Whether every bucket and voter answers, and changes can be decided. It costs a few requests for each bucket,
+        however much the store contains: what a monitor may ask every 15 seconds."""
+        from skyhold.store.health import health_of
+
+        return health_of(self._connection)
+
     def status(self) -> StoreStatus:
         """What every bucket holds and lacks, and how durable each repository is, as listings tell."""
         from skyhold.registry.status import status_of
@@ -374,19 +385,21 @@ class Store:
         by = None if author is None else given.text(author, "the author")
         return self._connection.origin(by, given.text(reason, "the reason", long=True), secrets.token_hex(16))
 
+    @contextmanager
+    def _repositories(self, max_age_s: float | None) -> Iterator[tuple[Repositories, Session]]:
+        with self._connection.within(given.age_s(max_age_s)) as connection, repositories_of(connection) as found:
+            yield found
+
     def _find(self, name: str) -> str | None:
-        with self._repositories() as (repositories, _):
+        with repositories_of(self._connection) as (repositories, _):
             return repositories.read().find(name)
 
     def _change(self, change: Callable[[Repositories], T]) -> T:
         def once() -> T:
-            with self._repositories() as (repositories, _):
+            with repositories_of(self._connection) as (repositories, _):
                 return change(repositories)
 
         return retry_on_reconfiguration(once)
-
-    def _repositories(self) -> RepositoriesSession:
-        return RepositoriesSession(self._connection)
 
 
 def _repository_name(name: object) -> str:

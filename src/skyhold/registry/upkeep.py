@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from skyhold import error_codes
 from skyhold.consensus.acceptor_object import parse_object_key
-from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.capabilities import voting
 from skyhold.consensus.migration import CONFIG
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.index_check import mend_index
@@ -161,7 +161,7 @@ def _mended(connection: Connection, *, deep: bool, dry_run: bool, progress: Prog
             spread(connection)
         mending.checkpoints = 0 if connection.shared else write_lost_checkpoints(connection)
         _level(connection, members)
-    with pack_copies(connection, deep=False) as copies, connection.session(Policy()) as session:
+    with pack_copies(connection, deep=False) as copies, connection.session(Policy(), fresh=True) as session:
         look = look_at(connection, session, members, progress, deep=deep, copies=copies, include_vacant=dry_run)
         differing = copies.differing()
         if differing:  # which of them is right shows in what is made of them
@@ -214,9 +214,9 @@ def _level(connection: Connection, members: Mapping[str, Membership]) -> None:
         except SkyholdError:
             created = dict.fromkeys(keys, True)
         keys -= {key for key in copies.scarce if created.get(key, False)}
-    registers = connection.registers.current
-    if keys and isinstance(registers, BucketRegisters):
-        bring_up(registers, keys)
+    voters = voting(connection.registers.current)
+    if keys and voters is not None:
+        bring_up(voters, keys)
 
 
 def _mend(connection: Connection, look: Look, mending: _Mending, progress: Progress) -> None:
@@ -264,7 +264,7 @@ def _mend_index(connection: Connection, look: Look, mending: _Mending) -> None:
     wrong = look.index.sentences(needed)
     if not wrong:
         return
-    with suppress(SkyholdError), connection.session(Policy()) as session:
+    with suppress(SkyholdError), connection.session(Policy(), fresh=True) as session:
         mending.segments = mend_index(look.index, session, connection.buckets(), needed)
         mending.damage = tuple(sentence for sentence in mending.damage if sentence not in wrong)
 
@@ -272,7 +272,7 @@ def _mend_index(connection: Connection, look: Look, mending: _Mending) -> None:
 def _rebuild(connection: Connection, look: Look, mending: _Mending, lost: dict[str, list[tuple[Finding, str]]]) -> None:
     """Mend packs that no bucket gives intact by what other packs contain; what could be mended is taken from `lost`.
     Not while a bucket is away, which may have an intact copy: an object is the same in every bucket."""
-    with connection.session(Policy()) as session:
+    with connection.session(Policy(), fresh=True) as session:
         needs = needs_of(session, look.inventory, lost.keys())
         for key, built in rebuild_packs(connection, session, needs):
             if isinstance(built, SkyholdError):
@@ -327,10 +327,10 @@ def _mend_registers(connection: Connection, look: Look, mending: _Mending) -> No
 def _why_it_lags(connection: Connection, finding: Finding) -> SkyholdError | None:
     """Why a voter takes no part in a register that it lacks. It is `Corrupt` where it is known to have had it: what it
     promised is lost then, and it is asked for nothing more in this epoch."""
-    place, registers = parse_object_key(finding.key), connection.registers.current
-    if place is None or not isinstance(registers, BucketRegisters):
+    place, voters = parse_object_key(finding.key), voting(connection.registers.current)
+    if place is None or voters is None:
         return None
-    shown = registers.inspect(place[1])[finding.bucket]
+    shown = voters.inspect(place[1])[finding.bucket]
     return shown if isinstance(shown, SkyholdError) else None
 
 

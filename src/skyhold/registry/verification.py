@@ -155,7 +155,7 @@ class Look:
 def verify_store(connection: Connection, *, deep: bool, repository: str | None, progress: Progress) -> VerifyReport:
     """Compare all buckets with what the registers reach. Changes nothing."""
     members = examine(connection)
-    with pack_copies(connection, deep=deep) as copies, connection.session(Policy()) as session:
+    with pack_copies(connection, deep=deep) as copies, connection.session(Policy(), fresh=True) as session:
         look = look_at(connection, session, members, progress, deep=deep, repository=repository, copies=copies)
         restored = Restored()
         if deep:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future
-from threading import Lock
-from typing import Final, Protocol
+from typing import Protocol
 
 from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
@@ -14,12 +11,10 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys, decode_frame, encode_frame
 from skyhold.errors import Corrupt, NotFound, PermissionDenied
 from skyhold.storage.blob_cache import KEPT_FOLDERS, BlobCache
+from skyhold.storage.body_cache import BodyCache
 from skyhold.storage.object_keys import blob_key, blob_name, kind_of_folder
 from skyhold.storage.replicas import Replicas
 from skyhold.units import Buffer
-
-_KEPT_BODIES: Final = 256
-_KEPT_BODY_BYTES_MAX: Final = 256 * 1024
 
 
 class Batch(Protocol):
@@ -78,7 +73,8 @@ class _MemoryBatch:
 
 
 class BucketBlobs:
-    """Blobs in the buckets of a store. Bodies read lately are kept, since an immutable name never changes meaning.
+    """Blobs in the buckets of a store. `bodies` keeps those that were read or written lately, by default of these blobs
+    alone.
 
     What is read and written of versions goes into `cache`, where there is one. It is read before any bucket only with
     `cached_first`: maintenance must see what the buckets contain.
@@ -92,15 +88,14 @@ class BucketBlobs:
         cache: BlobCache | None = None,
         *,
         cached_first: bool = False,
+        bodies: BodyCache | None = None,
     ) -> None:
         self._cache = cache
         self._cached_first = cached_first
         self._replicas = replicas
         self._keys = keys
         self._name_key = name_key
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._reading: dict[str, Future[bytes]] = {}
-        self._lock = Lock()
+        self._bodies = bodies or BodyCache()
 
     def write(self, folder: str, body: bytes) -> str:
         batch = self.batch()
@@ -121,34 +116,17 @@ class BucketBlobs:
         self._replicas.write([(blob_key(folder, name), frame) for folder, name, _, frame in written])
         for folder, name, body, frame in written:
             self._cache_blob(folder, name, frame)
-            self._keep(blob_key(folder, name), bytes(body))
+            self._bodies.put(blob_key(folder, name), bytes(body))
 
     def read(self, folder: str, name: str) -> bytes:
-        key = blob_key(folder, name)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-            reading = self._reading.get(key)
-            first = reading is None
-            if reading is None:
-                reading = self._reading[key] = Future()
-        if first:  # others that want it meanwhile wait for what this one gets
-            try:
-                reading.set_result(self._fetch(key, folder, name))
-            except BaseException as error:  # noqa: BLE001 - `result` raises it
-                reading.set_exception(error)
-            finally:
-                with self._lock:
-                    del self._reading[key]
-        return reading.result()
+        return self._bodies.get(blob_key(folder, name), lambda: self._fetch(folder, name))
 
-    def _fetch(self, key: str, folder: str, name: str) -> bytes:
+    def _fetch(self, folder: str, name: str) -> bytes:
         body = self._cached(folder, name)
         if body is None:
-            stored, body = self._replicas.first(f"object {key}", lambda bucket: self._found_in(bucket, folder, name))
+            what = f"object {blob_key(folder, name)}"
+            stored, body = self._replicas.first(what, lambda bucket: self._found_in(bucket, folder, name))
             self._cache_blob(folder, name, stored)
-        self._keep(key, body)
         return body
 
     def forget(self, folder: str, names: Sequence[str]) -> None:
@@ -181,14 +159,6 @@ class BucketBlobs:
     def _cache_blob(self, folder: str, name: str, stored: Buffer) -> None:
         if self._cache is not None and folder in KEPT_FOLDERS:
             self._cache.put(name, stored)
-
-    def _keep(self, key: str, body: bytes) -> None:
-        if len(body) > _KEPT_BODY_BYTES_MAX:
-            return
-        with self._lock:
-            self._kept[key] = body
-            while len(self._kept) > _KEPT_BODIES:
-                self._kept.popitem(last=False)
 
 
 class _BucketBatch:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.checkpoint import parse_checkpoint_key
+from skyhold.consensus.parallel import at_once
 from skyhold.errors import Corrupt, NotFound, SkyholdError
 from skyhold.storage.object_check import ObjectChecker, copy_object, read_intact
 from skyhold.storage.progress import Progress
@@ -71,7 +72,8 @@ def survey(
     back and checked, each object once from each bucket.
     """
     result = Survey(deep, {name: BucketSurvey() for name in buckets})
-    sizes = {name: _list(bucket, expected, result.buckets[name]) for name, bucket in buckets.items()}
+    lists = at_once(lambda item: _list(item[1], expected, result.buckets[item[0]]), buckets.items(), "survey")
+    sizes = dict(zip(buckets, lists, strict=True))
     newest = {name: _newest_checkpoints(held) for name, held in sizes.items()}
     usual = _usual_sizes(sizes)
     to_read: list[tuple[str, str, int]] = []

@@ -26,7 +26,7 @@ from skyhold.store.consents import Consents
 from skyhold.store.event import PERSON, Origin
 from skyhold.store.settings import Settings
 from skyhold.store.state import StoreState, cache_folder
-from skyhold.store.store_document import SQLITE, StoreDocument
+from skyhold.store.store_document import StoreDocument
 from skyhold.store.store_keys import frame_keys
 from skyhold.store.time import now
 
@@ -58,7 +58,7 @@ class StoreAccess:
     @property
     def shared(self) -> bool:
         """Whether the registers live where every machine reaches them, and not on this one."""
-        return self.document.engine.kind != SQLITE
+        return self.document.engine.shared
 
     @property
     def author(self) -> str:

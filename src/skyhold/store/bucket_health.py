@@ -12,6 +12,7 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.acceptor_object import ACCEPTOR_BYTES_MAX, decode_acceptor, parse_object_key
 from skyhold.consensus.checkpoint import open_checkpoint, read_checkpoint
+from skyhold.consensus.parallel import at_once
 from skyhold.errors import Conflict, Corrupt, NotFound, PermissionDenied, SkyholdError
 from skyhold.storage.object_keys import CHECKPOINTS, REGISTERS, STORE_DOCUMENT, STORE_DOCUMENT_BYTES_MAX
 from skyhold.store.bootstrap import inspect_store_document
@@ -31,13 +32,14 @@ class Membership:
 
 
 def examine(connection: Connection) -> dict[str, Membership]:
-    """Look at every bucket's `store.json`. Never raises for what a bucket does."""
-    return {
-        configured.location.name: _examine(connection, configured) for configured in connection.configuration.buckets
-    }
+    """Look at every bucket's `store.json`, all at once. Never raises for what a bucket does."""
+    buckets = connection.configuration.buckets
+    found = at_once(lambda configured: examine_bucket(connection, configured), buckets, "examine")
+    return {configured.location.name: member for configured, member in zip(buckets, found, strict=True)}
 
 
-def _examine(connection: Connection, configured: ConfiguredBucket) -> Membership:
+def examine_bucket(connection: Connection, configured: ConfiguredBucket) -> Membership:
+    """As `examine`, of one bucket: one request where it is a member."""
     name = configured.location.name
     bucket = connection.bucket(name)
     try:

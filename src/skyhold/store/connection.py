@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
-from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
-from skyhold.consensus.checkpoint import CheckpointedRegisters
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.capabilities import Checkpointing, checkpointing
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.no_majority import register_lost
 from skyhold.consensus.pinned import PinnedRegisters
@@ -29,12 +29,12 @@ from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
 from skyhold.security.keys import StoreKeys
 from skyhold.storage.blob_cache import BlobCache
 from skyhold.storage.blobs import BucketBlobs
+from skyhold.storage.body_cache import BodyCache
 from skyhold.storage.chunk_index import ChunkIndex
 from skyhold.storage.policy import Policy, copies_wanted, durability
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.verified import LateNotes
 from skyhold.store.access import StoreAccess
-from skyhold.store.bell import Bell
 from skyhold.store.configuration import Configuration, decode_configuration
 from skyhold.store.epoch import Epoch
 from skyhold.store.features import Features
@@ -44,9 +44,14 @@ from skyhold.store.state import StoreState
 from skyhold.store.store_document import Engine, StoreDocument
 from skyhold.store.succession import StoreSuccession, newest_engine, open_registers
 from skyhold.store.unread import UnreadRepository
-from skyhold.store.watching import Waiter
+
+if TYPE_CHECKING:
+    from skyhold.store.bell import Bell
+    from skyhold.store.watching import Waiter
 
 PAUSE_S_MAX: Final = 0.5
+RETIRED_MAX: Final = 2
+"""How many registers that were left behind stay open, as a thread may still wait for a voter of them."""
 
 
 def new_operation_id() -> str:
@@ -77,7 +82,7 @@ class Connection(StoreAccess):
         look at all of them left out."""
         super().__init__(document, keys, state, settings, places)
         self._retired: list[Registers] = []
-        self._registers: EpochRegisters | None = None
+        self._registers: StoreRegisters | None = None
         self._configuration: Configuration | None = None
         self._configured: tuple[int, int] | None = None
         self._max_age_s = max_age_s
@@ -185,7 +190,7 @@ class Connection(StoreAccess):
     # ---- registers
 
     @property
-    def registers(self) -> EpochRegisters:
+    def registers(self) -> StoreRegisters:
         """The registers of the store, in whichever epoch it is.
 
         What a crash left without a checkpoint is completed first, as far as the buckets allow: where they do not,
@@ -197,14 +202,20 @@ class Connection(StoreAccess):
                 self._registers = self._open_registers()
             return self._registers
 
-    def _open_registers(self) -> EpochRegisters:
+    def _open_registers(self) -> StoreRegisters:
         first = open_registers(self, self.document.engine, self._configuration)
-        if isinstance(first, CheckpointedRegisters):
+        with_checkpoints = checkpointing(first)
+        if with_checkpoints is not None:
             with suppress(OutcomeUnknown):
-                first.flush()
+                with_checkpoints.flush()
         if self._max_age_s is None:
-            return EpochRegisters(first, self.succession)
+            return StoreRegisters(first, self.succession)
         return StaleRegisters(first, self.succession, max_age_s=self._max_age_s, told=self.stale.__setitem__)
+
+    @property
+    def was_stale(self) -> bool:
+        """Whether a read of this connection, or of this block of `within`, may have missed moves."""
+        return self._max_age_s is not None and bool(self.stale)
 
     @property
     def succession(self) -> StoreSuccession:
@@ -212,12 +223,12 @@ class Connection(StoreAccess):
         return StoreSuccession(self, lambda: self.features, self.enter)
 
     @property
-    def checkpoints(self) -> CheckpointedRegisters:
+    def checkpoints(self) -> Checkpointing:
         """The registers of this machine. Not for an engine that is `shared`, whose changes outlive the machine."""
-        current = self.registers.current
-        if not isinstance(current, CheckpointedRegisters):
-            raise AssertionError("a shared engine has no checkpoints")  # noqa: TRY004 - our own mistake
-        return current
+        found = checkpointing(self.registers.current)
+        if found is None:
+            raise AssertionError("a shared engine has no checkpoints")
+        return found
 
     def reopen(self) -> None:
         """Open the registers anew when they are needed next, and read the configuration from them."""
@@ -228,6 +239,9 @@ class Connection(StoreAccess):
             if self._registers is not None:
                 self._retired.append(self._registers)
                 self._registers = None
+                while len(self._retired) > RETIRED_MAX:
+                    with suppress(SkyholdError):
+                        self._retired.pop(0).close()
 
     def enter(self, epoch: Epoch) -> None:
         """The store is in another epoch from now on."""
@@ -238,26 +252,59 @@ class Connection(StoreAccess):
 
     # ---- objects
 
-    def session(self, policy: Policy, *, keep: bool = False) -> Session:
-        """The beginning of one operation under a policy. With `keep` the blobs of versions that it reads or writes go
-        into this machine's cache."""
+    def pinned(self) -> PinnedRegisters:
+        """The registers, for changes that are right with the buckets of now alone."""
+        return PinnedRegisters(self.registers, self._ring if self.shared else None)
+
+    def session(
+        self,
+        policy: Policy | None = None,
+        *,
+        registers: PinnedRegisters | None = None,
+        keep: bool = False,
+        fresh: bool = False,
+    ) -> Session:
+        """The beginning of one operation under a policy, by default that of the store; with `registers` that were
+        pinned before it was known. With `keep` the blobs of versions that it reads or writes go into this machine's
+        cache. `fresh`: it reads each blob from a bucket, also one that this connection has read before."""
         lagging: dict[str, SkyholdError] = {}
-        ring = (self.bell.ring,) if self.shared else ()
         # First, so that they are of the configuration that is read next, or of one before it.
-        registers = PinnedRegisters(self.registers, *ring)
-        locations = self.configuration.locations
+        registers = registers or self.pinned()
+        configuration = self.configuration
+        policy, locations = policy or configuration.policy, configuration.locations
         # Blobs have no placement class, and are never in fewer buckets than the registers that name them.
         copies = max(copies_wanted(policy, locations), copies_wanted(Policy(), locations))
         everywhere = replace(policy, regions=(), copies=copies)
         replicas = self.replicas(everywhere, locations, lagging, self.document.engine.voters)
-        cache = self.blob_cache if keep else None
-        blobs = BucketBlobs(replicas, self.keys, self.store_keys.name_key(), cache)
+        blobs = BucketBlobs(
+            replicas,
+            self.keys,
+            self.store_keys.name_key(),
+            self.blob_cache if keep else None,
+            bodies=BodyCache() if fresh else self.bodies,
+        )
         return Session(registers, blobs, replicas, lagging, [replicas])
 
-    def unconfirmed(self) -> Connection:
-        """The same store, with the refs that any voter has where no majority answers. The caller closes it."""
-        places = (*self.known_places, *(self._configuration.locations if self._configuration else ()))
-        return Connection(self.document, self.store_keys, self.state, self.settings, places, max_age_s=inf)
+    @contextmanager
+    def within(self, max_age_s: float | None) -> Iterator[Connection]:
+        """This connection, for reads that may be so old (see `StaleRegisters`; None: as those of this one). What it has
+        opened is shared; `stale` has the reads of this block."""
+        if max_age_s is None:
+            yield self
+            return
+        with suppress(Corrupt, Unavailable):  # of which the view may know enough
+            _ = self.configuration
+        _ = self.bodies, self.blob_cache  # which are shared then
+        view = copy(self)
+        view.stale, view._max_age_s = {}, max_age_s
+        view._registers = registers = StaleRegisters(
+            self.registers.current, view.succession, max_age_s=max_age_s, told=view.stale.__setitem__, lent=True
+        )
+        try:
+            yield view
+        finally:
+            self.stale |= view.stale
+            registers.close()
 
     def known_buckets(self) -> list[Bucket]:
         """The store's buckets as far as they are known without a request."""
@@ -268,13 +315,24 @@ class Connection(StoreAccess):
     def chunk_index(self) -> ChunkIndex:
         return ChunkIndex(self.state.folder)
 
+    def _ring(self, key: str, version: int) -> None:
+        self.bell.ring(key, version)
+
     @cached_property
     def bell(self) -> Bell:
+        from skyhold.store.bell import Bell
+
         return Bell(self.document.store, self.keys, self._open_buckets, self.check_writable)
 
     @cached_property
     def waiter(self) -> Waiter:
+        from skyhold.store.watching import Waiter
+
         return Waiter(self)
+
+    @cached_property
+    def bodies(self) -> BodyCache:
+        return BodyCache()
 
     @cached_property
     def blob_cache(self) -> BlobCache:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from skyhold import error_codes
@@ -12,9 +11,9 @@ from skyhold.consensus.register import Registers
 from skyhold.errors import InvalidInput, NotFound, QuotaExceeded
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import Json, canonical, decode, is_counter, malformed
-from skyhold.store.event import EventLog, Origin, first_chain, is_chain
+from skyhold.store.event import Origin, first_chain, is_chain
 from skyhold.store.ids import check_id, is_word
-from skyhold.store.map import Map
+from skyhold.store.logged_state import LoggedState
 from skyhold.store.record import RecordUpdate, plan_records
 from skyhold.store.register_root import ROOT_BYTES_MAX, check_counters, check_gc_epoch
 
@@ -34,6 +33,11 @@ class DocumentRoot:
     deleted: str | None = None
     events: int = 0
     map: Json = field(default_factory=lambda: {"level": 0, "entries": []})
+
+    @property
+    def key(self) -> str:
+        """That of its register."""
+        return document_key(self.document_id)
 
     def encode(self) -> bytes:
         """Canonical JSON. Raises `InvalidInput` for a counter that readers would refuse, and `QuotaExceeded` code
@@ -79,39 +83,14 @@ class DocumentRoot:
         return cls(document_id, kind, name, gc_epoch, chain, deleted, events, map_)
 
 
-class Document:
+class Document(LoggedState[DocumentRoot]):
     """An immutable view of a document. Reads fetch map nodes from the blobs as they need them."""
-
-    def __init__(self, root: DocumentRoot, register_version: int, blobs: Blobs, map_: Map | None = None) -> None:
-        self.root = root
-        self.register_version = register_version
-        self.blobs = blobs
-        self.map = map_ if map_ is not None else Map.from_json(blobs, root.map)
 
     @classmethod
     def first(cls, document_id: str, kind: str, name: str, *, gc_epoch: int, blobs: Blobs, origin: Origin) -> Document:
         """The first state of a document, which is in no register yet."""
         root = DocumentRoot(document_id, kind, name, gc_epoch, first_chain(document_key(document_id)))
         return cls(root, 0, blobs).after(origin, [{"kind": "created", "document": kind, "name": name}], {})
-
-    @property
-    def log(self) -> EventLog:
-        """The events of the document."""
-        return EventLog(document_key(self.root.document_id), self.root.events, self.root.chain, self.map, self.blobs)
-
-    def encode(self) -> bytes:
-        """What the register holds in this state. Raises as `DocumentRoot.encode`."""
-        return self.root.encode()
-
-    def after(
-        self, origin: Origin, what: Sequence[Json], entries: Mapping[str, object | None], **fields: object
-    ) -> Document:
-        """The state after one event with these parts, which sets `entries` of the map (None: deletes) and `fields` of
-        the root. Its new map nodes are durable."""
-        log = self.log.append(origin, what, entries)
-        moved: dict[str, object] = {"events": log.count, "chain": log.chain, "map": log.map.to_json(), **fields}
-        root = replace(self.root, **moved)  # type: ignore[arg-type]
-        return Document(root, self.register_version + 1, self.blobs, log.map)
 
 
 @dataclass(frozen=True, slots=True)

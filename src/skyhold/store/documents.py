@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from skyhold import error_codes
 from skyhold.consensus.no_majority import register_lost
 from skyhold.consensus.register import Registers
-from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound
+from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import Json
 from skyhold.store.directory import Directory, DirectoryRegister, deletion, named
@@ -22,6 +22,7 @@ from skyhold.store.document import (
     read_document,
 )
 from skyhold.store.event import Origin
+from skyhold.store.logged_state import refuse_wanted
 from skyhold.store.record import RecordKind
 from skyhold.store.transaction import Pause, Transactions, no_pause
 
@@ -87,16 +88,10 @@ class Documents:
 
         gc_epoch = self._names.change(listed, f"{operation_id}-enter", pause).gc_epoch
         first = Document.first(document_id, self.kind.name, name, gc_epoch=gc_epoch, blobs=self._blobs, origin=origin)
-        try:
-            value = self._registers.compare_and_set(key, 0, first.encode(), operation_id)
-        except Conflict as conflict:
-            if conflict.code != error_codes.REGISTER_CHANGED:
-                raise
-            raise AlreadyExists(
-                f"Document {document_id} exists already", code=error_codes.DOCUMENT_EXISTS
-            ) from conflict
+        exists = AlreadyExists(f"Document {document_id} exists already", code=error_codes.DOCUMENT_EXISTS)
+        document = self._transactions(document_id).create(first, operation_id, exists)
         self._names.change(with_name, f"{operation_id}-name", pause)
-        return self._decode(document_id, value.version, value.data)
+        return document
 
     def apply(
         self, document_id: str, change: DocumentChange, operation_id: str, *, pause: Pause = no_pause
@@ -109,7 +104,9 @@ class Documents:
                     f"A {self.kind.name} has no records of kind {update.kind.name}", code=error_codes.INVALID_RECORD,
                     record=update.key,
                 )  # fmt: skip
-        return self._changed(document_id, lambda document: plan_document(document, change), operation_id, pause)
+        return self._transactions(document_id).change(
+            lambda document: plan_document(document, change), operation_id, pause
+        )
 
     def rename(
         self, name: str, new_name: str, origin: Origin, operation_id: str, *, pause: Pause = no_pause
@@ -134,7 +131,7 @@ class Documents:
             what: Json = {"kind": "renamed", "old": document.root.name, "new": new_name}
             return document.after(origin, [what], {}, name=new_name)
 
-        return self._changed(document_id, moved, operation_id, pause)
+        return self._transactions(document_id).change(moved, operation_id, pause)
 
     def delete(
         self, name: str, origin: Origin, operation_id: str, *, force: bool = False, pause: Pause = no_pause
@@ -148,14 +145,8 @@ class Documents:
         def deleted(document: Document) -> Document | None:
             if document.root.deleted is not None:
                 return None
-            wants = [] if force else self.kind.wanted(document)
-            if wants:
-                raise Conflict(
-                    f"{self.kind.name} `{name}` is still wanted: {'; '.join(wants[:5])}; nothing was changed",
-                    code=error_codes.DOCUMENT_WANTED,
-                    hint="End what wants it first, or use --force, which breaks it",
-                    wanted=wants,
-                )
+            if not force:
+                refuse_wanted(f"{self.kind.name} `{name}`", self.kind.wanted(document), error_codes.DOCUMENT_WANTED)
             return document.after(origin, [{"kind": "deleted"}], {}, deleted=origin.time)
 
         def without_name(names: Directory) -> Directory | None:
@@ -166,7 +157,7 @@ class Documents:
             what = [named(name, document=None, of=self.kind.name), deletion(document_id)]
             return names.after(origin, what, {key: None, f"deleted/{document_id}": gone})
 
-        document = self._changed(document_id, deleted, operation_id, pause)
+        document = self._transactions(document_id).change(deleted, operation_id, pause)
         self._names.change(without_name, f"{operation_id}-name", pause)
         return document
 
@@ -179,17 +170,14 @@ class Documents:
     def _id_of(self, name: str, operation_id: str) -> str:
         return self._names.id_of(lambda names: self._resolve(names, name), f"{operation_id}-name")
 
-    def _changed(
-        self, document_id: str, decide: Callable[[Document], Document | None], operation_id: str, pause: Pause
-    ) -> Document:
-        transactions = Transactions(
+    def _transactions(self, document_id: str) -> Transactions[Document]:
+        return Transactions(
             self._registers,
             document_key(document_id),
             f"Document {document_id}",
             lambda: self.read(document_id),
             lambda version, data: self._decode(document_id, version, data),
         )
-        return transactions.change(decide, operation_id, pause)
 
     def _decode(self, document_id: str, version: int, data: bytes) -> Document:
         return self._checked(Document(DocumentRoot.decode(data, document_id), version, self._blobs))

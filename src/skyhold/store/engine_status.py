@@ -10,15 +10,14 @@ from typing import Final, Literal
 
 from skyhold.consensus.acceptor import in_preparation, unanimous
 from skyhold.consensus.acceptor_object import AcceptorObject
-from skyhold.consensus.buckets import BucketRegisters
-from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.capabilities import Clustered, Voting, clustered, voting
 from skyhold.consensus.migration import CONFIG, NAMES
 from skyhold.consensus.no_majority import NOT_TO_BE_HAD
 from skyhold.consensus.parallel import at_once
-from skyhold.consensus.register import Known, Registers
+from skyhold.consensus.register import EngineRegisters, Known
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.store.connection import Connection, new_operation_id
-from skyhold.store.store_document import ETCD
+from skyhold.store.store_document import Engine
 
 BRING_UP_ATTEMPTS: Final = 20
 BRING_UP_INTERVAL_S: Final = 0.2
@@ -102,10 +101,11 @@ def engine_of(connection: Connection) -> EngineStatus:
     with suppress(SkyholdError):  # where a majority answers, it tells whether the store has moved on
         connection.registers.read(CONFIG)
     engine = connection.document.engine
-    registers = connection.registers.current
-    if engine.kind == ETCD:
-        return _cluster(connection)
-    if not isinstance(registers, BucketRegisters):
+    registers = voting(connection.registers.current)
+    cluster = clustered(connection.registers.current)
+    if cluster is not None:
+        return _cluster(engine, cluster)
+    if registers is None:
         return EngineStatus(engine.kind, engine.epoch, 0, None, (), ())
     shown = {key: registers.inspect(key) for key in (NAMES, CONFIG)}
     voters = tuple(_voter(name, incarnation, shown) for name, incarnation in engine.voters)
@@ -116,7 +116,7 @@ def engine_of(connection: Connection) -> EngineStatus:
     return EngineStatus(engine.kind, engine.epoch, needed, quorum, voters, decisions)
 
 
-def level(registers: BucketRegisters) -> int:
+def level(registers: Voting) -> int:
     """Bring voters that answer, and that the last change of a register has passed over, up to it; returns of how many
     registers. A majority has it without them; with them, more may be lost."""
 
@@ -134,7 +134,7 @@ def level(registers: BucketRegisters) -> int:
     return sum(at_once(levelled, registers.list(), "level"))
 
 
-def bring_up(registers: BucketRegisters, keys: Iterable[str]) -> bool:
+def bring_up(registers: Voting, keys: Iterable[str]) -> bool:
     """As `level`, of these registers, again and again until no voter that answers is behind; returns whether none is.
     A voter that is always slower than the others is read in one round, and takes the change in the next."""
 
@@ -157,12 +157,13 @@ def bring_up(registers: BucketRegisters, keys: Iterable[str]) -> bool:
     return False
 
 
-def bring_up_all(registers: Registers) -> None:
+def bring_up_all(registers: EngineRegisters) -> None:
     """As `bring_up`, of every register of an epoch that has just begun, so that no voter lags behind its beginning. It
     has begun in any case: what cannot be read now is named by who looks at it."""
-    if isinstance(registers, BucketRegisters):
+    voters = voting(registers)
+    if voters is not None:
         with suppress(SkyholdError):
-            bring_up(registers, registers.list())
+            bring_up(voters, voters.list())
 
 
 def is_level(shown: Shown) -> bool:
@@ -172,14 +173,8 @@ def is_level(shown: Shown) -> bool:
     return len({held.state.value or () if held is not None else () for held in answers}) <= 1
 
 
-def _cluster(connection: Connection) -> EngineStatus:
+def _cluster(engine: Engine, registers: Clustered) -> EngineStatus:
     """The nodes of an etcd cluster that this machine knows. One that answers does so for a majority of the cluster."""
-    from skyhold.consensus.etcd import EtcdRegisters
-
-    engine, framed = connection.document.engine, connection.registers.current
-    registers = framed.engine if isinstance(framed, FramedRegisters) else framed
-    if not isinstance(registers, EtcdRegisters):
-        raise TypeError(f"the registers of engine etcd are {registers!r}")
     nodes = []
     for name, told in registers.nodes().items():
         if isinstance(told, SkyholdError):

@@ -64,7 +64,7 @@ def new_engine(place: str, epoch: int, machine: str, configuration: Configuratio
 
 def next_epoch(engine: Engine, configuration: Configuration) -> Epoch:
     """The epoch that follows on one with this engine, and keeps its kind. Raises `InvalidInput` code `voters_count`."""
-    voters = checked_voters(configuration) if engine.kind == BUCKETS else ()
+    voters = checked_voters(configuration) if engine.votes else ()
     return Epoch(replace(engine, epoch=engine.epoch + 1, voters=voters), configuration)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NoReturn, TypeGuard
@@ -125,19 +125,19 @@ class EventLog:
         for key, value in self.map.scan_reverse("event/"):
             yield self._event(_sequence(key), value)
 
-    def at(self, sequences: Container[int]) -> Iterator[tuple[int, Callable[[], Event]]]:
+    def at(self, sequences: Collection[int]) -> Iterator[tuple[int, Callable[[], Event]]]:
         """Those of these sequences that exist, in order, each with a function that reads its event: of the others only
         the map is read."""
-        for key, value in self.map.scan("event/"):
-            sequence = _sequence(key)
-            if sequence in sequences:
+        for sequence in sorted(sequences):
+            value = self.map.get(event_key(sequence))
+            if value is not None:
                 yield sequence, partial(self._event, sequence, value)
 
-    def verified(self) -> Iterator[Event]:
-        """All events, oldest first, while the chain over them is checked. Raises `Corrupt` code `history_broken` naming
-        the first that is wrong."""
-        chain, count = first_chain(self.key), 0
-        for key, value in self.map.scan("event/"):
+    def verified(self, *, after: int = 0, chain: str | None = None) -> Iterator[Event]:
+        """The events with a sequence over `after`, after which the chain was `chain`, oldest first, while the chain
+        over them is checked. Raises `Corrupt` code `history_broken` naming the first that is wrong."""
+        chain, count = chain or first_chain(self.key), after
+        for key, value in self.map.scan("event/", after=event_key(after)):
             count += 1
             if _sequence(key) != count:
                 self.broken(count, "it is missing")

@@ -76,6 +76,22 @@ class Map:
                     if node.level > 1:
                         pending.append(self._child(node, place))
 
+    def leaves(self) -> Iterator[tuple[str | None, Callable[[], tuple[Entry, ...]]]]:
+        """The leaves in order, each with its name (None: it is the top node) and a function that reads its entries."""
+        yield from self._leaves(self._top)
+
+    def _leaves(self, node: Node) -> Iterator[tuple[str | None, Callable[[], tuple[Entry, ...]]]]:
+        if node.level == 0:
+            yield None, lambda: node.entries
+        for place in range(len(node.entries) if node.level else 0):
+            if node.level == 1:
+                yield str(node.entries[place][1]), partial(self._entries_at, node, place)
+            else:
+                yield from self._leaves(self._child(node, place))
+
+    def _entries_at(self, node: Node, place: int) -> tuple[Entry, ...]:
+        return self._child(node, place).entries
+
     def get(self, key: str) -> object | None:
         """The value of a key, or None. (A value is never JSON's null.)"""
         node = self._top

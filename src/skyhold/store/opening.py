@@ -28,7 +28,6 @@ from skyhold.store.connection import Connection
 from skyhold.store.settings import Settings
 from skyhold.store.state import RememberedStore, StateFolder, StoreState, open_state
 from skyhold.store.store_document import (
-    SQLITE,
     StoreDocument,
     check_machine,
     decode_store_document,
@@ -127,7 +126,7 @@ def _unopened(sought: Sought, errors: Mapping[str, SkyholdError]) -> SkyholdErro
 
 def _at_newest_term(document: StoreDocument, state: StoreState) -> StoreDocument:
     """A bucket that went back shows an earlier epoch; the registers are on this machine, which knows its last one."""
-    if document.engine.kind != SQLITE or document.engine.epoch >= state.newest_epoch:
+    if document.engine.shared or document.engine.epoch >= state.newest_epoch:
         return document
     return replace(document, engine=replace(document.engine, epoch=state.newest_epoch))
 

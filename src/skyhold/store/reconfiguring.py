@@ -17,6 +17,7 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.consensus.acceptor import VOTERS_MAX
+from skyhold.consensus.capabilities import voting
 from skyhold.consensus.migration import CONFIG, compare
 from skyhold.consensus.register import Versioned
 from skyhold.errors import Corrupt, InvalidInput, OutcomeUnknown, SkyholdError
@@ -47,7 +48,6 @@ from skyhold.store.event import Origin
 from skyhold.store.features import Features
 from skyhold.store.opening import document_for, remember
 from skyhold.store.state import open_state
-from skyhold.store.store_document import BUCKETS
 from skyhold.store.store_keys import key_encryption_keys
 from skyhold.store.surroundings import refuse_inside_bucket
 from skyhold.store.voters import refuse_needed_voter, refuse_unfit_voter
@@ -76,8 +76,9 @@ def admit_again(connection: Connection, name: str, origin: Origin) -> None:
         refuse_inside_bucket(location)  # which may have become one while this was gone
         create_bucket(location)
         refuse_occupied(bucket)
-    if connection.document.engine.kind == BUCKETS and before.role == "voter":
-        refuse_needed_voter(connection.registers.current, name, created_registers(connection))
+    voters = voting(connection.registers.current)
+    if voters is not None and before.role == "voter":
+        refuse_needed_voter(voters, name, created_registers(connection))
         refuse_unfit_voter(bucket, location, f"Take its vote: skyhold store voters remove {name}")
     after = change(connection.configuration)
     # Its old incarnation ends before the epoch does: what it holds of it counts no more, here or elsewhere.
@@ -119,7 +120,7 @@ def join_bucket(
         ours = names_store(bucket) == connection.document.store
         if not ours:
             refuse_occupied(bucket)
-        if connection.document.engine.kind == BUCKETS and configured.role == "voter":
+        if connection.document.engine.votes and configured.role == "voter":
             url = location.url
             refuse_unfit_voter(
                 bucket, reached, f"Use it for packs only: skyhold bucket add {bucket.name} {url} --role packs"
@@ -191,7 +192,7 @@ def change_roles(connection: Connection, roles: Mapping[str, Role], origin: Orig
         return
     refuse_unreadable(connection)
     for name, role in roles.items():
-        if role == "voter" and before.bucket(name).role != "voter" and connection.document.engine.kind == BUCKETS:
+        if role == "voter" and before.bucket(name).role != "voter" and connection.document.engine.votes:
             location = connection.reach(before.bucket(name).location)
             refuse_unfit_voter(connection.bucket(name), location, "It goes on to keep packs")
     _reconfigure(connection, change, origin)

@@ -75,7 +75,7 @@ def recover_store(
         connection = _opened(url, settings, opened)
         connection.features.refuse_unwritten()
         engine, told = newest_engine(connection)  # the bucket that was named may know an earlier epoch alone
-        if engine.kind == SQLITE:
+        if not engine.shared:
             consent(SQLITE)
             report = _take_over(connection, engine, told or connection.known_places, minority)
         else:
@@ -243,7 +243,7 @@ def _move_on(connection: Connection, recovery: Recovery, sealed: bytes, written:
     restore(recovery.checkpoints, registers)
     connection.adopt(epoch.engine, epoch.configuration.locations)
     if connection.registers.read(CONFIG) is None:
-        carry_over(registers, connection.registers, sealed, connection.succession)
+        carry_over(registers, connection.registers.current, sealed, connection.succession)
 
     def following(value: Versioned) -> bytes:
         engine, before = connection.document.engine, decode_configuration(value.data)
@@ -259,7 +259,7 @@ def _begin_anew(
     connection: Connection, unread: SkyholdError | None, minority: bool, consent: Callable[[str], None]
 ) -> RecoverReport:
     """Begin anew with the voters that answer, if they are few. `unread` is why the registers cannot be read."""
-    if connection.document.engine.kind != BUCKETS:
+    if not connection.document.engine.votes:
         raise unread or _nothing_to_recover(connection.document)
     before = connection.document.engine
     found = salvage_newest(connection)
@@ -309,7 +309,7 @@ def _raise_epoch(connection: Connection, buckets: Sequence[Bucket], lost: Engine
             hint="Bring back another bucket; or, if the others are lost for good: skyhold recover --minority URL",
         )
     newest = max((document for _, document in documents), key=lambda document: document.engine.epoch)
-    if newest.engine.epoch > lost.epoch and newest.engine.kind != SQLITE:
+    if newest.engine.epoch > lost.epoch and newest.engine.shared:
         raise InvalidInput(
             f"The registers of store {newest.store} have moved to engine {newest.engine.kind}, "
             "which the bucket that was named does not know",

@@ -34,7 +34,6 @@ from skyhold.consensus.sightings import Sightings
 from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
 from skyhold.storage.survey import Finding
 from skyhold.store.connection import Connection
-from skyhold.store.store_document import BUCKETS
 
 LOOKS_MAX: Final = 4
 LOOK_INTERVAL_S: Final = 0.3
@@ -95,7 +94,7 @@ def examine_registers(
     times where one lags. Where registers do not live in buckets there are none."""
     found = RegisterCopies()
     engine = connection.document.engine
-    if engine.kind != BUCKETS:
+    if not engine.votes:
         return found
     voters: dict[str, tuple[Bucket, str]] = {}
     keys: set[str] = set()

@@ -24,11 +24,11 @@ from skyhold.consensus.acceptor_object import (
     decode_acceptor,
     parse_object_key,
 )
-from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.capabilities import voting
 from skyhold.consensus.migration import CONFIG, NAMES, as_restored
 from skyhold.consensus.no_majority import no_majority, way_back
 from skyhold.consensus.operation import Kept
-from skyhold.consensus.register import RegisterChange, Versioned, is_register_key
+from skyhold.consensus.register import EngineRegisters, RegisterChange, Versioned, is_register_key
 from skyhold.consensus.retiring import Acceptors, Holding, newest_of
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied, SkyholdError, Unavailable
 from skyhold.storage.canonical import decode, is_counter
@@ -40,7 +40,6 @@ from skyhold.store.engine_status import bring_up_all
 from skyhold.store.epoch import encode_epoch, next_epoch
 from skyhold.store.opening import remember
 from skyhold.store.reconfiguring import spread
-from skyhold.store.store_document import BUCKETS
 from skyhold.units import Buffer
 
 State = Literal["intact", "older", "damaged", "absent", "unknown"]
@@ -133,7 +132,7 @@ def recover_one(
     Raises `InvalidInput` code `nothing_to_recover` where a majority holds it intact, `Unavailable` code `no_majority`
     where too few voters answer, and `Corrupt` code `register_damaged` where nothing of it is left.
     """
-    if connection.document.engine.kind != BUCKETS:
+    if not connection.document.engine.votes:
         raise InvalidInput(
             f"The registers of this store are in engine `{connection.document.engine.kind}`, which keeps each of them "
             "once: there are no voters to bring one back from",
@@ -144,9 +143,10 @@ def recover_one(
     connection.check_writable()
     key = name if is_register_key(name) else owner.find(connection, name)
     registers = connection.registers.current
-    if not isinstance(registers, BucketRegisters):
+    voters = voting(registers)
+    if voters is None:
         raise TypeError(f"the registers of engine buckets are {registers!r}")
-    acceptors = registers.acceptors
+    acceptors = voters.acceptors
     holdings = _compared(connection, acceptors, key, acceptors.examine(key))
     _refuse_needless(connection, registers, key, holdings)
     source, kept = _newest(connection, acceptors, key, holdings, owner, empty=empty)
@@ -181,7 +181,7 @@ def _follow(connection: Connection) -> None:
             connection.registers.read(key)
 
 
-def _refuse_needless(connection: Connection, registers: BucketRegisters, key: str, holdings: list[Holding]) -> None:
+def _refuse_needless(connection: Connection, registers: EngineRegisters, key: str, holdings: list[Holding]) -> None:
     """Raise unless the register is damaged, absent or retired at so many that no majority holds it."""
     unknown = {holding.voter: holding.error for holding in holdings if holding.error is not None}
     if len(holdings) - len(unknown) <= len(holdings) // 2:
@@ -333,7 +333,7 @@ def _refuse_too_few(key: str, after: list[Holding]) -> None:
         raise no_majority(key, len(after), errors, sent=False)
 
 
-def _begin_next(connection: Connection, before: BucketRegisters, key: str) -> None:
+def _begin_next(connection: Connection, before: EngineRegisters, key: str) -> None:
     """Begin the next epoch; where a move was under way that this register held up, that one."""
 
     def following(value: Versioned) -> bytes:

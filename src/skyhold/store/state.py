@@ -62,6 +62,11 @@ class StoreState:
         return max((int(path.stem.partition("-")[2]) for path in self.folder.glob("registers-[0-9]*.db")), default=0)
 
     @property
+    def reached(self) -> Path:
+        """The SQLite database of what the repositories reach."""
+        return self.folder / "reached.db"
+
+    @property
     def chunk_index(self) -> Path:
         """The SQLite database that knows which chunk lies where; rebuilt from the indexes when lost."""
         return self.folder / "chunks.db"

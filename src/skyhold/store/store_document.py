@@ -55,6 +55,16 @@ class Engine:
     voters: tuple[tuple[str, str], ...] = ()
     cluster: str = ""
 
+    @property
+    def shared(self) -> bool:
+        """Whether the registers are where every machine reaches them."""
+        return self.kind != SQLITE
+
+    @property
+    def votes(self) -> bool:
+        """Whether buckets of the store vote on the registers."""
+        return self.kind == BUCKETS
+
 
 @dataclass(frozen=True, slots=True)
 class StoreDocument:

@@ -13,7 +13,7 @@ from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.checkpoint import CheckpointedRegisters, Holders
 from skyhold.consensus.framed import FramedRegisters
 from skyhold.consensus.migration import CONFIG, Succession
-from skyhold.consensus.register import Registers, Versioned
+from skyhold.consensus.register import EngineRegisters, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.storage.policy import Policy, copies_wanted
@@ -24,7 +24,7 @@ from skyhold.store.directory import Directory
 from skyhold.store.epoch import Epoch, decode_epoch
 from skyhold.store.features import Features
 from skyhold.store.state import open_state
-from skyhold.store.store_document import BUCKETS, ETCD, Engine, check_machine
+from skyhold.store.store_document import ETCD, Engine, check_machine
 from skyhold.store.voters import open_voters
 
 EPOCH_LEAP_MAX: Final = 2**16
@@ -39,7 +39,7 @@ class StoreSuccession(Succession):
         self._features = features
         self._enter = enter
 
-    def open(self, next_configuration: bytes) -> Registers:
+    def open(self, next_configuration: bytes) -> EngineRegisters:
         epoch = decode_epoch(next_configuration)
         epoch.configuration.features.refuse_unread()
         return open_registers(self._access, epoch.engine, epoch.configuration)
@@ -60,9 +60,9 @@ class StoreSuccession(Succession):
         self._enter(decode_epoch(next_configuration))
 
 
-def open_registers(access: StoreAccess, engine: Engine, configuration: Configuration | None) -> Registers:
+def open_registers(access: StoreAccess, engine: Engine, configuration: Configuration | None) -> EngineRegisters:
     """The registers of one epoch. `configuration` is None where only its own register knows it."""
-    if engine.kind == BUCKETS:
+    if engine.votes:
         places = configuration.locations if configuration is not None else access.known_places
         # What a voter holds is framed as a whole: its values, which are much alike, are not framed one by one.
         return open_voters(access, engine, {location.name: location for location in places})

@@ -50,6 +50,16 @@ class Transactions(Generic[S]):
     read: Callable[[], S]
     decode: Callable[[int, bytes], S]
 
+    def create(self, first: S, operation_id: str, exists: AlreadyExists) -> S:
+        """Create the register in the state `first`. Raises `exists` where another operation has."""
+        try:
+            value = self.registers.compare_and_set(self.key, 0, first.encode(), operation_id)
+        except Conflict as conflict:
+            if conflict.code != error_codes.REGISTER_CHANGED:
+                raise
+            raise exists from conflict
+        return self.decode(value.version, value.data)
+
     def change(self, decide: Callable[[S], S | None], operation_id: str, pause: Pause = no_pause) -> S:
         """Change the register from the state that it has to the one that `decide` returns (None: it is that already).
         Returns the state after it.

@@ -36,7 +36,6 @@ from skyhold.store.engine_status import bring_up
 from skyhold.store.epoch import Epoch, decode_epoch, encode_epoch, next_epoch
 from skyhold.store.opening import document_for, remember
 from skyhold.store.reconfiguring import spread
-from skyhold.store.store_document import BUCKETS
 from skyhold.store.succession import EPOCH_LEAP_MAX, StoreSuccession
 from skyhold.store.voters import open_voters
 
@@ -60,7 +59,7 @@ def salvage_newest(connection: Connection) -> Salvage:
     """Salvage the newest epoch that the survivors tell of: where they hold the seal of one, and some of the voters that
     follow on it hold a configuration, that one. The connection goes on with it. Changes nothing."""
     found = salvage(connection)
-    while (following := _following(found)) is not None and following.engine.kind == BUCKETS:
+    while (following := _following(found)) is not None and following.engine.votes:
         engine = connection.document.engine
         connection.adopt(following.engine, following.configuration.locations)
         beyond = salvage(connection)

@@ -13,10 +13,10 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
 from skyhold.consensus.buckets import BucketRegisters
+from skyhold.consensus.capabilities import Voting
 from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.no_majority import TO_ADMIT_AGAIN, no_majority
 from skyhold.consensus.parallel import at_once
-from skyhold.consensus.register import Registers
 from skyhold.consensus.voter import Voter
 from skyhold.errors import Corrupt, InvalidInput, SkyholdError
 from skyhold.security.keys import StoreKeys
@@ -62,12 +62,10 @@ def open_voters(
         return registers
 
 
-def refuse_needed_voter(registers: Registers, name: str, keys: Iterable[str]) -> None:
+def refuse_needed_voter(registers: Voting, name: str, keys: Iterable[str]) -> None:
     """Raise unless the other voters of the present epoch are a majority without this one, for each of the registers
     `keys` too, of which this bucket forgets what it holds: `InvalidInput` code `voter_needed`, or `Unavailable` where
     too few of them answer."""
-    if not isinstance(registers, BucketRegisters):
-        raise TypeError(f"the registers of engine buckets are {registers!r}")
     shown = registers.inspect(CONFIG)
     needed = len(shown) // 2 + 1
     others = [voter for voter in shown if voter != name]

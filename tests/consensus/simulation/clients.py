@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from skyhold import error_codes
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.pinned import PinnedRegisters
 from skyhold.consensus.register import Resync
 from skyhold.errors import Conflict, OutcomeUnknown, SkyholdError
@@ -43,11 +43,11 @@ class Clients:
     _listed: set[str] = field(default_factory=set)
     """The processes that have found `names` made, and with it the key of the other register."""
 
-    def client(self, registers: EpochRegisters, name: str) -> RecordedClient:
+    def client(self, registers: StoreRegisters, name: str) -> RecordedClient:
         self.recorded.append(RecordedClient(registers, name, lambda: round(self.world.now_s * 1e9)))
         return self.recorded[-1]
 
-    def work(self, process: Process, epochs: EpochRegisters, name: str, operations: int) -> None:
+    def work(self, process: Process, epochs: StoreRegisters, name: str, operations: int) -> None:
         """Read and change both registers; find out what became of a change whose outcome is unknown."""
         dice, client = self.world.random, self.client(epochs, name)
         unsure: Pending | None = None
@@ -67,7 +67,7 @@ class Clients:
             else:
                 unsure, done = self._change(client, key)
 
-    def watch(self, process: Process, epochs: EpochRegisters, name: str, operations: int) -> None:
+    def watch(self, process: Process, epochs: StoreRegisters, name: str, operations: int) -> None:
         """Follow one register, now and then so late that it has to catch up."""
         dice, client = self.world.random, self.client(epochs, name)
         key, version = dice.choice(KEY_NAMES), 0
@@ -84,7 +84,7 @@ class Clients:
             elif told:
                 version = told[-1].version
 
-    def look(self, epochs: EpochRegisters) -> None:
+    def look(self, epochs: StoreRegisters) -> None:
         """Once nothing fails any more, every register can be watched and read by somebody new: what fails is raised."""
         client = self.client(epochs, "last")
         for key in KEY_NAMES:

@@ -10,7 +10,7 @@ from functools import partial
 from skyhold.consensus.acceptor import AcceptorState, Ballot
 from skyhold.consensus.acceptor_object import AcceptorObject, encode_acceptor, object_key
 from skyhold.consensus.buckets import BucketRegisters
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.migration import CONFIG, Succession
 from skyhold.consensus.register import RegisterChange, Registers, Versioned
 from skyhold.consensus.voter import Voter
@@ -67,11 +67,11 @@ class Epochs:
             self.clouds[name].objects[object_key(1, CONFIG)] = body
         self.entered(first)
 
-    def process(self, process: Process, configuration: Configuration) -> EpochRegisters:
+    def process(self, process: Process, configuration: Configuration) -> StoreRegisters:
         """The registers as a process has them that knows this configuration."""
         runtime = SimulatedRuntime(process)
         succession = SimulatedSuccession(self, runtime)
-        return EpochRegisters(
+        return StoreRegisters(
             self.open(runtime, configuration),
             succession,
             monotonic=runtime.monotonic,

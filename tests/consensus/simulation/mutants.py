@@ -113,7 +113,7 @@ MUTANTS = {
     ),
     "the configuration of an epoch is restored first": Mutant(
         8,
-        "carrying.py",
+        "migration.py",
         "    names = _ended(epoch, NAMES, next_configuration)\n",
         "    config = as_restored(sealed_config)\n"
         "    first = replace(config[-1].value, data=succession.configuration(next_configuration))\n"
@@ -126,7 +126,7 @@ MUTANTS = {
     ),
     "registers are carried as they are found, and not sealed": Mutant(
         8,
-        "carrying.py",
+        "migration.py",
         "        changes = _ended(epoch, key, next_configuration, created=listed[key])\n"
         "        _restore(following, key, as_restored(changes))\n",
         "        _restore(following, key, list(epoch.changes(key)))\n",
@@ -151,9 +151,9 @@ MUTANTS = {
     ),
     "the ids of operations are not carried": Mutant(
         8,
-        "carrying.py",
-        "    return [*changes[:-1], Change(",
-        "    return [*(Change(change.value, None) for change in changes[:-1]), Change(",
+        "migration.py",
+        "    return [*changes[:-1], RegisterChange(",
+        "    return [*(RegisterChange(change.value, None) for change in changes[:-1]), RegisterChange(",
         600,
     ),
     "a watch tells what stands before a seal, and leaves out what came after": Mutant(

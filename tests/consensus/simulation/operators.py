@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from skyhold.consensus.acceptor import VOTERS_MAX
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.register import Versioned
 from skyhold.errors import SkyholdError
@@ -36,7 +36,7 @@ class Operator:
     """One process that moves the store once."""
 
     process: Process
-    registers: EpochRegisters
+    registers: StoreRegisters
     epochs: Epochs
     misfortunes: Misfortunes
     failed: Callable[[str], None]

@@ -15,7 +15,7 @@ from skyhold.codec import frame
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus import voter
 from skyhold.consensus.acceptor_object import AcceptorObject
-from skyhold.consensus.epochs import EpochRegisters
+from skyhold.consensus.epochs import StoreRegisters
 from skyhold.errors import SkyholdError
 from tests.consensus.histories.history import Operation
 from tests.consensus.histories.linearizability import Verdict
@@ -166,14 +166,14 @@ class Run:
         if self.dice.random() < 0.25:
             self._start(process, registers, f"{process.name}.watcher", self.clients.watch, operations)
 
-    def _opened(self, what: str, configuration: Configuration) -> tuple[Process, EpochRegisters]:
+    def _opened(self, what: str, configuration: Configuration) -> tuple[Process, StoreRegisters]:
         process = Process(self.world, f"{what}-{len(self.processes)}")
         if self.dice.random() < 0.5:  # it has a place of its own; the others are where everybody is
             process.distances_s = {cloud.name: self.dice.choice(HALF_ROUND_TRIPS_S) for cloud in self.clouds}
         self.processes.append(process)
         return process, self.epochs.process(process, configuration)
 
-    def _start(self, process: Process, registers: EpochRegisters, name: str, task: _Task, operations: int) -> None:
+    def _start(self, process: Process, registers: StoreRegisters, name: str, task: _Task, operations: int) -> None:
         process.start(lambda: task(process, registers, name, operations))
 
     def _replaced(self) -> None:
@@ -215,7 +215,7 @@ class Run:
         process.start(look)
 
 
-_Task = Callable[[Process, EpochRegisters, str, int], None]
+_Task = Callable[[Process, StoreRegisters, str, int], None]
 
 
 def simulate(seed: int, *, operations: int = OPERATIONS, prepare: Callable[[Run], None] | None = None) -> Report:

@@ -64,6 +64,7 @@ VERBS: Final = (
     Verb("store engine show", "Show where the refs live.", CARE),
     Verb("store engine set", "Move the refs to another engine, with their whole history.", CARE),
     Verb("status", "Show buckets and repositories: reachable, durable, lagging.", CARE),
+    Verb("health", "Ask whether every bucket and voter answers.", CARE),
     Verb("sync", "Bring lagging buckets up to date.", CARE),
     Verb("verify", "Check what the buckets hold.", CARE),
     Verb("repair", "Replace damaged and missing replicas from good ones.", CARE),

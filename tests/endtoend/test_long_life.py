@@ -1,0 +1,74 @@
+"""A store that one process keeps open for weeks."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from weakref import ReferenceType
+
+import pytest
+
+import skyhold
+
+OPERATIONS = int(os.environ.get("SKYHOLD_LONG_OPERATIONS", "700"))
+"""100,000 take some ten minutes: `SKYHOLD_LONG_OPERATIONS=100000 pytest tests/endtoend/test_long_life.py`"""
+WARM = 250
+"""Operations after which caches hold what they hold of so small a store."""
+
+
+@pytest.mark.timeout(60 + OPERATIONS // 10)
+def test_connection_that_stays_open_grows_in_no_memory_threads_or_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYHOLD_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("SKYHOLD_CACHE", str(tmp_path / "cache"))
+    model = tmp_path / "model"
+    model.mkdir()
+    with skyhold.init([str(tmp_path / name) for name in "abc"]) as store:
+        repository = store.create_repository("team/m")
+        versions = []
+        for number in range(3):
+            (model / "weights.bin").write_bytes(bytes([number]) * 5000)
+            versions.append(repository.push(model, message=str(number)).version)
+        before: tuple[Counter[type], int, int] | None = None
+        for number in range(OPERATIONS):
+            _operate(store, repository, versions, number)
+            if number == WARM:
+                before = _held()
+        assert before is not None
+        ends_s = time.monotonic() + 10
+        while threading.active_count() > before[1] and time.monotonic() < ends_s:
+            time.sleep(0.1)  # a thread still waits for the third voter
+        objects, threads, descriptors = _held()
+        grown = {name: count for name, count in (objects - before[0]).items() if count > (OPERATIONS - WARM) // 20}
+        assert not grown
+        assert threads <= before[1]
+        assert descriptors <= before[2]
+
+
+def _operate(store: skyhold.Store, repository: skyhold.Repository, versions: list[str], number: int) -> None:
+    match number % 6:
+        case 0:
+            repository.set_refs({"alias/champion": versions[number // 6 % 3]})
+        case 1:
+            repository.log(limit=3)
+        case 2:
+            repository.refs()
+        case 3:
+            repository.show(versions[number % 3])
+        case 4:
+            store.repositories()
+        case 5:
+            repository.history("champion", limit=3)
+
+
+def _held() -> tuple[Counter[type], int, int]:
+    """Objects by type, threads and descriptors of this process."""
+    gc.collect()
+    objects = Counter(type(item) for item in gc.get_objects())
+    del objects[ReferenceType]  # of those to cursors `sqlite3` keeps up to 200 in each connection that are dead
+    return objects, threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
