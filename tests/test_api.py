@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import doctest
 import inspect
-import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,8 +19,8 @@ from tests.cli.models import contents, write_model
 from tests.endtoend.machines import Scene
 
 NAMES = [
-    "EventView", "Policy", "Progress", "Repository", "ResyncNeeded", "SkyholdError", "Store", "Version", "connect",
-    "init", "open", "recover",
+    "EventView", "Policy", "Progress", "Repository", "RequestCount", "ResyncNeeded", "SkyholdError", "Store", "Version",
+    "connect", "init", "open", "recover", "request_counts",
 ]  # fmt: skip
 HEAVY = ("numpy", "zstandard", "cryptography", "blake3", "botocore", "rich", "click", "pyfastcdc", "sqlite3")
 EXAMPLE = '''
@@ -139,32 +137,6 @@ def test_store_works_inside_a_running_event_loop_and_in_its_threads(store: Store
     for number in range(4):
         assert contents(tmp_path / f"pulled{number}") == contents(model)
     assert len(store.repository("team/model").log("other")) == 3
-
-
-def test_store_opened_before_a_fork_works_in_the_child_and_in_the_parent(
-    store: Store, model: Path, tmp_path: Path
-) -> None:
-    repository = store.repository("team/model")
-    repository.pull("main", tmp_path / "before")  # so that everything is open: chunk index, cache, registers, buckets
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            repository.push(model, message="In the child")
-            repository.pull("main", tmp_path / "child")
-            said: object = [entry.message for entry in repository.log()]
-        except BaseException as error:  # noqa: BLE001 - told to the parent, which compares it
-            said = repr(error)
-        os.write(writing, pickle.dumps(said))
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        assert pickle.loads(pipe.read()) == ["In the child", "One"]
-    assert os.waitpid(child, 0)[1] == 0
-    repository.push(model, message="In the parent")
-    assert [entry.message for entry in repository.log()] == ["In the parent", "In the child", "One"]
-    assert contents(tmp_path / "child") == contents(model)
-    assert store.verify(deep=True).sound
 
 
 def test_a_typed_program_checks_strictly_and_runs(scene: Scene, model: Path, tmp_path: Path) -> None:

@@ -70,5 +70,5 @@ def test_wheel_installs_alone_and_works(tmp_path: Path) -> None:
     command("verify", "--deep")
     command("doctor")
     opened = "import skyhold.buckets.s3; from skyhold.buckets.open import open_bucket; from skyhold.buckets.location "
-    opened += "import parse_location; print(type(open_bucket(parse_location('s3://models?region=eu-1'))).__name__)"
-    assert run(python, "-c", opened, environ=bare, cwd=tmp_path).strip() == "S3Bucket"
+    opened += "import parse_location; print(open_bucket(parse_location('s3://models?region=eu-1')))"
+    assert run(python, "-c", opened, environ=bare, cwd=tmp_path).strip() == "S3Bucket('s3://models')"

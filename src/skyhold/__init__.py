@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from skyhold.buckets.telemetry import RequestCount, request_counts
     from skyhold.errors import SkyholdError
     from skyhold.registry.access import connect, init, open, recover
     from skyhold.registry.repository import Repository
@@ -25,6 +26,7 @@ __all__ = [
     "Policy",
     "Progress",
     "Repository",
+    "RequestCount",
     "ResyncNeeded",
     "SkyholdError",
     "Store",
@@ -33,6 +35,7 @@ __all__ = [
     "init",
     "open",
     "recover",
+    "request_counts",
 ]
 
 _HOMES = {
@@ -40,6 +43,7 @@ _HOMES = {
     "Policy": "skyhold.storage.policy",
     "Progress": "skyhold.storage.progress",
     "Repository": "skyhold.registry.repository",
+    "RequestCount": "skyhold.buckets.telemetry",
     "ResyncNeeded": "skyhold.store.watching",
     "SkyholdError": "skyhold.errors",
     "Store": "skyhold.registry.store",
@@ -48,6 +52,7 @@ _HOMES = {
     "init": "skyhold.registry.access",
     "open": "skyhold.registry.access",
     "recover": "skyhold.registry.access",
+    "request_counts": "skyhold.buckets.telemetry",
 }
 
 

@@ -11,6 +11,7 @@ from skyhold.registry.accounting import Account, Unaccounted
 from skyhold.registry.diff import FileDiff, TensorDiff, ValueDiff, VersionDiff
 from skyhold.registry.losses import Loss
 from skyhold.registry.status import BucketStatus, RepositoryStatus, StoreStatus
+from skyhold.registry.tensors import TensorSummary, TensorView
 from skyhold.registry.upkeep import RepairPlan, RepairReport, Unmended
 from skyhold.registry.verification import Lag, VerifyReport
 from skyhold.registry.version import Lineage, VersionFile
@@ -79,6 +80,8 @@ __all__ = [
     "StoreHealth",
     "StoreStatus",
     "TensorDiff",
+    "TensorSummary",
+    "TensorView",
     "Trial",
     "Unaccounted",
     "Unmended",

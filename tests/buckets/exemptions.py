@@ -9,7 +9,6 @@ from typing import Final
 EXEMPT: Final = {
     "test_memory.py::TestMemory::test_gone_bucket_is_named_by_every_call": "It lives in this process, so it is there",
     "test_memory.py::TestMemory::test_wrong_credentials_are_permission_denied": "It takes no credentials",
-    "test_memory.py::TestMemory::test_what_a_forked_child_wrote_is_seen_by_its_parent": "Each process has its own",
     "test_folder.py::TestFolder::test_wrong_credentials_are_permission_denied": "It takes no credentials",
     "test_google.py::TestFakeGcsServer::test_wrong_credentials_are_permission_denied": (
         "fake-gcs-server asks for none; the fault suite answers 401 and 403"

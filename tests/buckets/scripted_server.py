@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         size = len(reply.body) if reply.announced_bytes is None else reply.announced_bytes
         (self.send_response_only if "Date" in reply.headers else self.send_response)(reply.status)
-        for name, value in {"content-length": str(size), **reply.headers}.items():
+        for name, value in {"content-length": str(size), "connection": "close", **reply.headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(reply.body)

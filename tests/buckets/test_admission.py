@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from skyhold.buckets.admission import AdmissionVerdict, Attempt, State, admit, faults_of
-from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, Capabilities
+from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown
@@ -206,13 +206,6 @@ def test_late_put_of_an_earlier_round_is_no_fault() -> None:
     lost = Attempt(b"lost", "lost", "", 0.1)
     assert faults_of([late], State(), State(), {late.body}) == []
     assert faults_of([lost, lost], State(), State(b"late", "1"), {late.body}) == []
-
-
-def test_bucket_without_conditional_replace_cannot_be_asked(bucket: MemoryBucket) -> None:
-    bucket.capabilities = Capabilities(conditional_replace=False)
-    with pytest.raises(InvalidInput) as caught:
-        admit(bucket)
-    assert caught.value.code == "cannot_vote"
 
 
 @pytest.mark.parametrize(("rounds", "clients"), [(1, 8), (10, 1), (10, 65)])

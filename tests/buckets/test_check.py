@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from skyhold.buckets.check import BucketReport, check_bucket
@@ -31,7 +32,7 @@ def denied() -> PermissionDenied:
 
 
 class ReadOnly(MemoryBucket):
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:
         raise denied()
 
 
@@ -41,7 +42,7 @@ class KeepsEverything(MemoryBucket):
 
 
 class Unreachable(MemoryBucket):
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:
         raise Unavailable("no route", code="unreachable")
 
     def list(self, prefix: str = "", *, after: str = "") -> object:  # type: ignore[override]
@@ -52,7 +53,7 @@ class Unreachable(MemoryBucket):
 
 
 class Gone(Unreachable):
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:
         raise NotFound("no bucket", code="bucket_not_found")
 
 

@@ -46,14 +46,14 @@ def attempt_of(errors: Iterator[SkyholdError]) -> str:
 
 def test_result_comes_after_failures_that_pass(clock: Clock) -> None:
     errors = failing(Unavailable("x"), Unavailable("y", code="truncated_reply"), Corrupt("z", code="checksum_refused"))
-    assert retrying(RetryPolicy(), lambda: attempt_of(errors)) == "done"
+    assert retrying(RetryPolicy(), lambda _: attempt_of(errors)) == "done"
     assert len(clock.slept) == 3
 
 
 def test_delays_double_with_jitter_up_to_their_bound(clock: Clock) -> None:
     policy = RetryPolicy(attempts_max=6, first_delay_s=1, delay_s_max=4, total_s=1000)
     with pytest.raises(Unavailable):
-        retrying(policy, lambda: attempt_of(failing(Unavailable("down"))))
+        retrying(policy, lambda _: attempt_of(failing(Unavailable("down"))))
     assert len(clock.slept) == 5
     for slept_s, bound_s in zip(clock.slept, [1, 2, 4, 4, 4], strict=True):
         assert bound_s / 2 <= slept_s <= bound_s
@@ -61,27 +61,27 @@ def test_delays_double_with_jitter_up_to_their_bound(clock: Clock) -> None:
 
 def test_no_attempt_begins_after_the_total(clock: Clock) -> None:
     with pytest.raises(Unavailable):
-        retrying(RetryPolicy(attempts_max=100, total_s=10), lambda: attempt_of(failing(Unavailable("down"))))
+        retrying(RetryPolicy(attempts_max=100, total_s=10), lambda _: attempt_of(failing(Unavailable("down"))))
     assert clock.now_s <= 10
 
 
 def test_store_that_names_a_time_is_given_it(clock: Clock) -> None:
     errors = failing(Unavailable("busy", retry_after_s=7))
-    assert retrying(RetryPolicy(), lambda: attempt_of(errors)) == "done"
+    assert retrying(RetryPolicy(), lambda _: attempt_of(errors)) == "done"
     assert clock.slept == [7.0]
 
 
 @pytest.mark.parametrize("error", [NotFound("x"), Corrupt("x")])
 def test_definite_answer_is_not_asked_again(clock: Clock, error: SkyholdError) -> None:
     with pytest.raises(type(error)):
-        retrying(RetryPolicy(), lambda: attempt_of(failing(error)))
+        retrying(RetryPolicy(), lambda _: attempt_of(failing(error)))
     assert clock.slept == []
 
 
 def test_broken_transfer_goes_on_where_it_broke(clock: Clock) -> None:
     body = bytes(range(100))
 
-    def attempt(done_bytes: int) -> Iterator[Buffer]:
+    def attempt(_number: int, done_bytes: int) -> Iterator[Buffer]:
         yield body[done_bytes : done_bytes + 7]
         if done_bytes + 7 < len(body):
             raise Unavailable("cut", code="truncated_reply")
@@ -90,7 +90,7 @@ def test_broken_transfer_goes_on_where_it_broke(clock: Clock) -> None:
 
 
 def test_transfer_without_progress_ends(clock: Clock) -> None:
-    def attempt(_done_bytes: int) -> Iterator[Buffer]:
+    def attempt(_number: int, _done_bytes: int) -> Iterator[Buffer]:
         raise Unavailable("down")
         yield b""
 
@@ -102,7 +102,7 @@ def test_transfer_without_progress_ends(clock: Clock) -> None:
 def test_closed_transfer_closes_what_it_reads_from(clock: Clock) -> None:
     closed = []
 
-    def attempt(_done_bytes: int) -> Iterator[Buffer]:
+    def attempt(_number: int, _done_bytes: int) -> Iterator[Buffer]:
         try:
             yield b"x"
             yield b"y"

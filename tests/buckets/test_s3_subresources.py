@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from skyhold.buckets.location import parse_location
+from skyhold.buckets.open import open_bucket
 from skyhold.buckets.rules import BucketRules
 from skyhold.buckets.s3 import S3Bucket
 from tests.buckets.conformance import QUICK
@@ -70,7 +71,6 @@ def test_versioning_and_default_lock_are_read() -> None:
     [
         Reply(403, b"<Error><Code>AccessDenied</Code></Error>"),
         Reply(501),
-        Reply(lost=True),
         Reply(200, b"none"),
         Reply(200, b"<x/>", announced_bytes=20 << 30),
     ],
@@ -78,6 +78,13 @@ def test_versioning_and_default_lock_are_read() -> None:
 def test_what_the_store_does_not_tell_is_unknown(reply: Reply) -> None:
     rules = rules_of(reply, reply, reply)
     assert {rules.lifecycle.verdict, rules.versioning.verdict, rules.retention.verdict} == {"unknown"}
+
+
+def test_rules_are_asked_for_again_where_a_reply_is_lost() -> None:
+    with scripted(NONE_SET, Reply(lost=True), NONE_SET, UNVERSIONED, NO_LOCK) as server:
+        rules = open_bucket(parse_location("s3://models", endpoint=server.url, credentials="env:ANY"), QUICK).rules()
+        assert len(server.requests) == 5
+    assert {rules.lifecycle.verdict, rules.versioning.verdict, rules.retention.verdict} == {"absent"}
 
 
 def test_signature_does_not_follow_a_redirect() -> None:

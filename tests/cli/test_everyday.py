@@ -61,6 +61,14 @@ def test_pushed_version_comes_back_byte_for_byte(skyhold: Shell, pushed: list[st
     assert contents(Path("restored")) == contents(Path("model"))
 
 
+def test_verbose_shows_each_request_on_stderr(skyhold: Shell, pushed: list[str]) -> None:
+    run = skyhold("log", "fraud/scorer", "--verbose")
+    lines = [line for line in run.err.splitlines() if re.fullmatch(r"[abc]: \w+ \S*: ok, .+ bytes, attempt 1", line)]
+    assert {line.split()[1] for line in lines} == {"read_stream", "read_tagged"}
+    assert run.out == skyhold("log", "fraud/scorer").out
+    assert "attempt" not in skyhold("log", "fraud/scorer").err
+
+
 def test_push_tells_what_it_stored_and_saved(skyhold: Shell, store: list[Path]) -> None:
     first = skyhold("push", "fraud/scorer", write_model(Path("model")), "-m", "First")
     assert "Pushed fraud/scorer@main: version" in first.out
@@ -450,7 +458,7 @@ def test_lost_cloud_is_not_noticed_and_comes_back(skyhold: Shell, pushed: list[s
 SHAPES: dict[str, set[str]] = {
     "log fraud/scorer": {"repository", "versions"},
     "show fraud/scorer": {
-        "repository", "id", "digest", "message", "author", "time", "parents", "files", "size_bytes", "tensors",
+        "repository", "id", "digest", "message", "author", "time", "parents", "files", "size_bytes", "tensor_count",
         "parameters", "metadata", "lineage", "metrics", "attached", "refs", "model_card",
     },
     "list": {"repositories", "unread"},

@@ -81,7 +81,7 @@ def cut_through_windows(data: bytes, window_sizes: list[int]) -> list[int]:
     st.integers(0, 8 << 20),
     st.sampled_from([NOISE, NOISE[: 5 << 20] + bytes(9 << 20) + NOISE[: 3 << 20], bytes(12 << 20)]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_cuts_do_not_depend_on_the_windows(window_sizes: list[int], drop: int, source: bytes) -> None:
     data = source[drop : drop + (10 << 20)]
     whole = cut_bytes(data, final=True)
@@ -90,7 +90,7 @@ def test_cuts_do_not_depend_on_the_windows(window_sizes: list[int], drop: int, s
 
 
 @given(st.integers(CDC_BYTES_MAX, CDC_BYTES_MAX + 9), st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_full_window_always_yields_a_chunk(window_bytes: int, final: bool) -> None:
     for data in (bytes(window_bytes), NOISE[:window_bytes]):
         lengths = cut_bytes(data, final)

@@ -27,7 +27,7 @@ def bf16(values: np.ndarray) -> bytes:
 
 
 @given(st.data(), chunks(), st.sampled_from(DTYPES))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_chunk_of_any_type_with_any_base_comes_back(data: st.DataObject, chunk: bytes, dtype: str | None) -> None:
     base = data.draw(bases(chunk))
     encoded = ENCODER.encode(chunk, dtype=dtype, base=base)
@@ -39,7 +39,7 @@ def test_any_chunk_of_any_type_with_any_base_comes_back(data: st.DataObject, chu
 
 
 @given(st.data(), chunks(50_000), st.sampled_from(DTYPES))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_damaged_payload_is_corrupt_or_as_long_as_declared(
     data: st.DataObject, chunk: bytes, dtype: str | None
 ) -> None:

@@ -54,7 +54,6 @@ def assert_found(data: bytes, found: tuple[Tensor, ...] | None, arrays: dict[str
 
 
 @given(st.dictionaries(st.text(max_size=9), st.tuples(st.sampled_from(sorted(SAFETENSORS_TYPES)), SHAPES), max_size=5))
-@settings(deadline=None)
 def test_tensors_of_safetensors_lie_where_the_library_writes_them(
     drawn: dict[str, tuple[str, tuple[int, ...]]],
 ) -> None:
@@ -77,7 +76,6 @@ def test_the_array_of_an_npy_file_is_found(dtype: str, shape: tuple[int, ...]) -
         min_size=1,
     )
 )
-@settings(deadline=None)
 def test_arrays_of_an_npz_archive_are_found(drawn: dict[str, tuple[str, tuple[int, ...]]]) -> None:
     arrays = {name: (dtype, array(dtype, shape)) for name, (dtype, shape) in drawn.items()}
     file = io.BytesIO()
@@ -235,7 +233,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 @given(st.data())
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_a_corrupted_header_never_raises(files: Files, data: st.DataObject) -> None:
     """Flipped, overwritten or truncated anywhere: the answer is None or tensors in order inside the file."""
     path = data.draw(st.sampled_from(sorted(files)))

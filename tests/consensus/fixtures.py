@@ -32,7 +32,7 @@ class FlakyBucket(MemoryBucket):
     epoch = 0
     machine: str | None = None
 
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:
         self._check()
         if self.before_write:
             self.before_write()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import subprocess
 import sys
 import threading
@@ -16,7 +15,7 @@ from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.consensus import buckets as engine
 from skyhold.consensus.acceptor import AcceptorState, Ballot
-from skyhold.consensus.acceptor_object import AcceptorObject, object_key
+from skyhold.consensus.acceptor_object import object_key
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.paxos import Put, Seen, Silent
 from skyhold.consensus.register import RegisterChange, Registers, Versioned
@@ -404,25 +403,6 @@ def test_cloud_that_hangs_does_not_hold_a_thread_for_each_read(monkeypatch: pyte
     wait_until(lambda: not registers._clients["cloud-2"].owes)
     registers.read(KEY)
     wait_until(lambda: len(asked) == 6)
-
-
-def test_registers_are_used_on_both_sides_of_a_fork() -> None:
-    buckets = new_buckets(3)
-    registers = bucket_registers(buckets)
-    registers.compare_and_set(KEY, 0, b"one", "parent")
-    proposer = registers._proposer._id
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            changed = registers.compare_and_set(KEY, 1, b"two", "child")  # in the child's own copy of the memory
-            held = registers.inspect(KEY)["cloud-0"]
-            assert isinstance(held, AcceptorObject)
-            status = int(changed.version != 2 or held.state.accepted.proposer == proposer)
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
-    assert registers.compare_and_set(KEY, 1, b"two", "parent-again").version == 2
 
 
 def test_sealed_store_shows_nothing_in_its_acceptors() -> None:

@@ -115,7 +115,7 @@ def test_program_refuses_what_is_no_history(line: str, tmp_path: Path) -> None:
 
 
 @given(randoms(use_true_random=False), integers(1, 4), integers(1, 12), integers(0, 3))
-@settings(deadline=None, print_blob=True)
+@settings(print_blob=True)
 def test_search_accepts_what_a_correct_register_did(random: Random, clients: int, operations: int, moves: int) -> None:
     assert verdict(random_history(random, clients=clients, operations=operations, moves=moves)) is Verdict.OK
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
@@ -112,17 +111,6 @@ def test_processes_that_note_at_once_leave_the_greatest(tmp_path: Path) -> None:
     file = SightingsFile(path)
     assert file.newest(KEY) == seen(1, b"x", first=399)
     assert file.promised(1, KEY) == {"A": Ballot(399, "a" * 32)}
-
-
-def test_forked_process_notes_for_itself(tmp_path: Path) -> None:
-    file = SightingsFile(tmp_path / "sightings.db")
-    file.note(KEY, 1, seen(1, b"a"), {})
-    child = os.fork()
-    if child == 0:
-        file.note(KEY, 1, seen(1, b"a", b"b"), {})
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    assert file.newest(KEY) == seen(1, b"a", b"b")
 
 
 def test_damaged_file_is_refused_and_may_be_deleted(tmp_path: Path) -> None:

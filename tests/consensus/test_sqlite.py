@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import subprocess
@@ -70,7 +71,8 @@ def test_watch_misses_no_change_that_comes_between_two_of_its_statements(path: P
             others.compare_and_set(KEY, 1, b"2", "2")
 
     registers.read(KEY)
-    registers._connection.set_trace_callback(count)  # type: ignore[union-attr]
+    with registers._connection.opened() as connection:
+        connection.set_trace_callback(count)
     assert [registers.watch(KEY, 1, timeout_s=0) for _ in range(2)] == [[], [Versioned(2, b"2")]]
 
 
@@ -90,23 +92,55 @@ def test_acknowledged_change_survives_the_kill_of_its_process(path: Path) -> Non
     assert SqliteRegisters(path).read("names") == Versioned(1, b"one")
 
 
-def test_parent_and_child_go_on_after_a_fork(path: Path) -> None:
+CHANGE = (
+    "import os, sys; from pathlib import Path; from skyhold.consensus.sqlite import SqliteRegisters\n"
+    "registers = SqliteRegisters(Path(sys.argv[1]))\n"
+    "for version in range(1, 50): registers.compare_and_set('names', version, b'x' * 1000, f'other-{version}')\n"
+    "os.kill(os.getpid(), 9)"
+)
+
+
+def test_child_that_drops_what_it_inherited_loses_no_change_of_another_process(path: Path) -> None:
+    """SQLite's own connection does: closed in the child, it takes the log of the others for its own, which is over."""
     registers = SqliteRegisters(path)
-    registers.compare_and_set(KEY, 0, b"one", "parent")
+    registers.compare_and_set("names", 0, b"one", "parent")
+    waiting, going = os.pipe()
     child = os.fork()
     if child == 0:
-        status = 1
-        try:
-            assert registers._connection is None  # SQLite's locks must not cross a fork
-            thread = threading.Thread(target=registers.compare_and_set, args=(KEY, 1, b"two", "child"), daemon=True)
-            thread.start()
-            thread.join(20)
-            status = int(thread.is_alive())
-        finally:
-            os._exit(status)
+        os.read(waiting, 1)
+        registers._connection.close()
+        del registers
+        gc.collect()
+        os._exit(0)
+    registers.close()
+    assert subprocess.run([sys.executable, "-c", CHANGE, str(path)], timeout=60, check=False).returncode == -9
+    os.write(going, b"!")
     assert os.waitpid(child, 0)[1] == 0
-    assert registers.read(KEY) == Versioned(2, b"two")
-    assert registers.compare_and_set(KEY, 2, b"three", "parent-again").version == 3
+    held = SqliteRegisters(path).read("names")
+    assert held is not None
+    assert held.version == 50
+
+
+def test_fork_waits_for_the_transaction_of_another_thread(path: Path) -> None:
+    registers = SqliteRegisters(path)
+    inside, going = threading.Event(), threading.Event()
+
+    def change() -> None:
+        with registers._transaction() as connection:
+            inside.set()
+            going.wait(20)
+            connection.execute("INSERT INTO changes VALUES ('names', 1, x'00', NULL, 'a')")
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    inside.wait(20)
+    threading.Timer(0.05, going.set).start()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if going.is_set() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    changing.join(20)
+    assert registers.read("names") == Versioned(1, b"\0")
 
 
 def test_only_the_last_changes_are_kept(path: Path) -> None:

@@ -194,10 +194,10 @@ class EpochMachine(RegistersMachine):
 # Fewer steps than an engine keeps changes: the model never forgets an operation.
 STEPS = CHANGES_KEPT - 14
 TestMemory = MemoryMachine.TestCase
-TestMemory.settings = settings(max_examples=60, stateful_step_count=STEPS, deadline=None)
+TestMemory.settings = settings(max_examples=60, stateful_step_count=STEPS)
 TestSqlite = SqliteMachine.TestCase
-TestSqlite.settings = settings(max_examples=12, stateful_step_count=STEPS, deadline=None)
+TestSqlite.settings = settings(max_examples=12, stateful_step_count=STEPS)
 TestBuckets = BucketMachine.TestCase
-TestBuckets.settings = settings(max_examples=20, stateful_step_count=STEPS, deadline=None)
+TestBuckets.settings = settings(max_examples=20, stateful_step_count=STEPS)
 TestEpochs = EpochMachine.TestCase
-TestEpochs.settings = settings(max_examples=30, stateful_step_count=STEPS, deadline=None)
+TestEpochs.settings = settings(max_examples=30, stateful_step_count=STEPS)

@@ -49,7 +49,7 @@ class FusedBucket(Bucket):
     """A bucket whose every call burns the fuse first."""
 
     def __init__(self, inner: Bucket, fuse: Fuse) -> None:
-        self.name, self.url, self.capabilities = inner.name, inner.url, inner.capabilities
+        self.name, self.url = inner.name, inner.url
         self._inner = inner
         self._fuse = fuse
 
@@ -67,7 +67,7 @@ class FusedBucket(Bucket):
         self._fuse.burn(self.name, "read_tagged", key)
         return self._inner.read_tagged(key, unless_tag=unless_tag)
 
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:
         self._fuse.burn(self.name, "write", key)
         return self._inner.write(key, body, md5=md5)
 

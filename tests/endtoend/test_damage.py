@@ -305,7 +305,7 @@ def test_read_only_cloud_lags_and_reading_goes_on(
 
     write = FolderBucket.write
 
-    def refuse(bucket: FolderBucket, key: str, body: bytes) -> None:
+    def refuse(bucket: FolderBucket, key: str, body: bytes, **_options: object) -> None:
         if bucket.name == "b":
             raise PermissionDenied("bucket `b` is read-only", code="read_only")
         write(bucket, key, body)

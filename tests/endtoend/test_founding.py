@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import skyhold
+from skyhold.buckets import open as opening_of_buckets
 from skyhold.buckets.folder import FolderBucket
 from skyhold.buckets.location import parse_location
+from skyhold.buckets.retry import RetryPolicy
 from skyhold.errors import (
     AlreadyExists,
     Conflict,
@@ -125,6 +127,7 @@ def test_refused_init_that_cannot_be_undone_is_undone_by_the_next(
     scene.cloud("c").mkdir(parents=True)
     (scene.cloud("c") / "diary.txt").write_text("mine")
     with monkeypatch.context() as patch:
+        patch.setattr(opening_of_buckets, "DEFAULT_POLICY", RetryPolicy(attempts_max=1))
         patch.setattr(FolderBucket, "delete", away)
         with pytest.raises(InvalidInput):
             skyhold.init(scene.clouds())
@@ -153,6 +156,7 @@ def test_bucket_that_went_away_when_init_wrote_to_it_is_undone_by_the_next(
         return called
 
     with monkeypatch.context() as patch:
+        patch.setattr(opening_of_buckets, "DEFAULT_POLICY", RetryPolicy(attempts_max=1))
         patch.setattr(FolderBucket, "write_if", written_and_away)
         for name in ("list", "read", "read_range", "read_stream", "read_tagged"):
             if hasattr(FolderBucket, name):

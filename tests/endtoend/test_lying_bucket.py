@@ -12,8 +12,8 @@ from unittest import mock
 import pytest
 
 import skyhold
+from skyhold.buckets import open as opening
 from skyhold.buckets.retry import RetryPolicy
-from skyhold.buckets.s3 import S3Bucket
 from skyhold.errors import Unavailable
 from skyhold.registry.store import Store
 from tests.cli.models import write_model
@@ -40,7 +40,7 @@ def store(server: LyingS3, scene: Scene) -> Iterator[Store]:
     urls = [f"s3://{name}?endpoint={server.url}&credentials=env:LYING" for name in ("aaa", "bbb", "ccc")]
     with skyhold.init(urls) as made:
         made.repository("team/m", create=True).push(write_model(scene.place / "one", rows=64), message="One")
-    with mock.patch.object(S3Bucket.__init__, "__defaults__", (IMPATIENT,)), skyhold.open(urls[1]) as opened:
+    with mock.patch.object(opening, "DEFAULT_POLICY", IMPATIENT), skyhold.open(urls[1]) as opened:
         yield opened
 
 

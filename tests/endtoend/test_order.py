@@ -32,7 +32,7 @@ def test_ref_waits_for_a_majority_of_every_kind_of_object(
     held_back, early = [], []
     write, compare_and_set = FolderBucket.write, BucketRegisters.compare_and_set
 
-    def write_late(bucket: FolderBucket, key: str, body: bytes) -> None:
+    def write_late(bucket: FolderBucket, key: str, body: bytes, **_options: object) -> None:
         stored[key]  # begun
         if bucket.name != CLOUDS[0] and key.startswith(f"{kind}/"):
             held_back.append(key)

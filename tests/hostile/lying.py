@@ -19,8 +19,8 @@ from unittest import mock
 
 import skyhold
 from skyhold.buckets import bounded
-from skyhold.buckets.retry import RetryPolicy
-from skyhold.buckets.s3 import S3Bucket
+from skyhold.buckets import open as opening
+from skyhold.buckets.retry import DEFAULT_POLICY, RetryPolicy
 from tests.cli.models import contents
 from tests.endtoend.machines import Machine
 from tests.endtoend.stores import level
@@ -38,7 +38,6 @@ IMPATIENT: Final = RetryPolicy(
 )
 """How long a driver waits here beside a lie. For the truth, which may come late where a dozen trials share two cores,
 it waits as long as otherwise: a minute and a half."""
-PATIENT: Final = S3Bucket.__init__.__defaults__
 LISTED_KEYS_MAX: Final = 20_000
 """Where an endless listing ends here; two million keys, a minute of work, otherwise."""
 DEADLINE_S: Final = 90.0
@@ -145,7 +144,7 @@ _stores: list[LyingStore] = []
 
 def _open(folder: str) -> None:
     """In each process of a pool, before its first lie."""
-    mock.patch.object(S3Bucket.__init__, "__defaults__", (IMPATIENT,)).start()
+    mock.patch.object(opening, "DEFAULT_POLICY", IMPATIENT).start()
     mock.patch.object(bounded, "LISTED_KEYS_MAX", LISTED_KEYS_MAX).start()
     _stores.append(LyingStore(Path(tempfile.mkdtemp(dir=folder)), LyingS3()))
 
@@ -164,7 +163,7 @@ def _try(name: str) -> Trial:
         commands.read()
         commands.expect(ANY, "repair")
         store.server.inject()
-        with mock.patch.object(S3Bucket.__init__, "__defaults__", PATIENT):
+        with mock.patch.object(opening, "DEFAULT_POLICY", DEFAULT_POLICY):
             commands.mend()
     faulthandler.cancel_dump_traceback_later()
     trial.seconds = time.monotonic() - started_s

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import skyhold
+from skyhold.buckets import open as opening
 from skyhold.buckets.folder import FolderBucket
+from skyhold.buckets.retry import RetryPolicy
 from skyhold.errors import SkyholdError, Unavailable
 from skyhold.store.settings import load_settings
 
@@ -23,6 +25,7 @@ def test_no_map_node_lies_in_fewer_buckets_than_the_register_that_names_it(
     model = tmp_path / "model"
     model.mkdir()
     (model / "weights.bin").write_bytes(b"weights")
+    monkeypatch.setattr(opening, "DEFAULT_POLICY", RetryPolicy(attempts_max=1))
     write = FolderBucket.write
 
     def refuse_blobs(bucket: FolderBucket, key: str, body: object, **options: object) -> object:

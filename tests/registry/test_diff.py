@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skyhold.codec.floats import decode_floats
 from skyhold.codec.tensors import Tensor
 from skyhold.json_form import as_json
 from skyhold.registry.diff import DiffSide, diff_versions
-from skyhold.registry.tensor_change import BLOCK_BYTES, decode_floats
+from skyhold.registry.tensor_change import BLOCK_BYTES
 
 NUMPY_OF = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16, "F8_E4M3": ml_dtypes.float8_e4m3fn,

@@ -59,7 +59,7 @@ def by_kahn(versions: list[NewVersion], head: str) -> list[str]:
     return order
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(1, 40))
 def test_any_log_is_topological_complete_and_stable(seed: int, size: int) -> None:
     dice = random.Random(seed)

@@ -9,7 +9,7 @@ import pytest
 
 import skyhold
 from skyhold.buckets.memory import MemoryBucket
-from skyhold.errors import Conflict, SkyholdError, Unavailable
+from skyhold.errors import Conflict, QuotaExceeded, SkyholdError
 from skyhold.registry import committing
 from skyhold.registry.repository import Repository
 from skyhold.storage.policy import Policy
@@ -58,9 +58,9 @@ def refuse_packs(monkeypatch: pytest.MonkeyPatch, *regions: str) -> Callable[[],
     """Buckets that take no packs, until the function that is returned is called."""
     write = MemoryBucket.write
 
-    def refusing(bucket: MemoryBucket, key: str, body: bytes) -> None:
+    def refusing(bucket: MemoryBucket, key: str, body: bytes, **_options: object) -> None:
         if key.startswith("packs/") and bucket.name.endswith(regions):
-            raise Unavailable("the bucket hiccups", code="hiccup", bucket=bucket.name)
+            raise QuotaExceeded("the bucket is full", code="no_space", bucket=bucket.name)
         write(bucket, key, body)
 
     monkeypatch.setattr(MemoryBucket, "write", refusing)

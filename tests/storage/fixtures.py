@@ -27,7 +27,7 @@ from skyhold.storage.pull import Pull, Pulled
 from skyhold.storage.push import Push, Pushed, PushOptions
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.resume import resume
-from skyhold.storage.source import find_source
+from skyhold.storage.sources.folder import find_source
 from skyhold.storage.standing import Stored
 from skyhold.storage.version_files import VersionFiles
 from skyhold.units import Buffer
@@ -54,7 +54,7 @@ class FlakyBucket(MemoryBucket):
         self.written: list[str] = []
         self.reads = 0
 
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:
         self.on_write(key)
         stamp = super().write(key, body, md5=md5)
         self.written.append(key)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skyhold.errors import Conflict, SkyholdError
-from skyhold.storage import source_reader as pieces
+from skyhold.storage.sources.disk import OpenDiskFile
 from tests.storage.fixtures import FlakyBucket, Stand
 from tests.storage.test_push_pull import tree_of, write_tree
 
@@ -52,16 +52,16 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     """After the first of its bytes were read, and after more of them."""
     source, bucket = write_tree(tmp_path / "in", {"w.bin": DATA}), FlakyBucket("a")
     stand = Stand(tmp_path / "state", [bucket])
-    read_into, reads = pieces.read_into, 0
+    read_into, reads = OpenDiskFile.read_into, 0
 
-    def read_and_change(descriptor: int, path: str, view: memoryview, start: int) -> None:
+    def read_and_change(opened: OpenDiskFile, view: memoryview, start: int) -> None:
         nonlocal reads
-        read_into(descriptor, path, view, start)
+        read_into(opened, view, start)
         reads += 1
         if reads == at_read:
             change(source / "w.bin")
 
-    monkeypatch.setattr(pieces, "read_into", read_and_change)
+    monkeypatch.setattr(OpenDiskFile, "read_into", read_and_change)
     with pytest.raises(error) as caught:
         stand.push(source)
     assert caught.value.code == "source_changed"

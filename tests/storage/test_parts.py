@@ -13,7 +13,7 @@ import pytest
 from skyhold.errors import Conflict, Corrupt, InvalidInput, PermissionDenied, Unavailable
 from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.parts import PARTS, Parts, part_name, part_path
-from skyhold.storage.source import find_source
+from skyhold.storage.sources.folder import find_source
 from skyhold.storage.standing import examine
 from skyhold.storage.target_folder import TargetFolder
 from skyhold.storage.targets import Target

@@ -18,7 +18,7 @@ from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.pack import PACK_BYTES_TARGET, Place, Record
 from skyhold.storage.progress import Silence
 from skyhold.storage.push import Push, PushOptions
-from skyhold.storage.source import find_source
+from skyhold.storage.sources.folder import find_source
 from tests.storage.fixtures import CLASS, FlakyBucket, Stand
 from tests.storage.test_push_pull import tree_of, write_tree
 

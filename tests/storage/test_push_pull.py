@@ -45,7 +45,7 @@ def model(path: Path, *, seed: int, noise: float = 0.0, rows: int = 3000) -> Pat
 
 
 @pytest.mark.parametrize("sealed", [False, True])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(tree=TREES)
 def test_any_tree_comes_back_though_a_bucket_is_away(sealed: bool, tree: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as name:

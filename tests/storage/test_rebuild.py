@@ -50,7 +50,7 @@ def nearby(data: bytes, seed: int) -> bytes:
     return changed.tobytes()
 
 
-@settings(deadline=None, max_examples=60, print_blob=True)
+@settings(max_examples=60, print_blob=True)
 @given(
     st.lists(
         st.tuples(st.integers(0, 5), st.integers(0, 99), st.integers(1, 300_000), st.booleans()),

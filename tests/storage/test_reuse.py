@@ -16,7 +16,7 @@ from skyhold.storage.bases import DeltaBases
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.progress import Silence
 from skyhold.storage.push import Push, Pushed, PushOptions
-from skyhold.storage.source import find_source
+from skyhold.storage.sources.folder import find_source
 from skyhold.storage.version_files import VersionFiles
 from tests.storage.fixtures import CLASS, FlakyBucket, Stand
 from tests.storage.test_push_pull import model, tree_of
@@ -130,7 +130,7 @@ def write_shards(folder: Path, made: Tensors, shards: int) -> Path:
 
 @pytest.mark.parametrize("sealed", [False, True])
 @pytest.mark.parametrize("delta", ["storage", "egress", "off"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_any_tensors_and_their_descendants_come_back(sealed: bool, delta: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -70,14 +70,14 @@ def test_only_the_copies_that_the_policy_lacks_are_made(tmp_path: Path) -> None:
     reused = scene.reuse()
     assert scene.written() == {"b": 3}
     assert reused.complete
-    assert reused.behind == {"c": 3, "d": 3}
+    assert reused.lagging == {"c": 3, "d": 3}
     assert scene.stand.replicas.lagging == {}, "who lacks packs still takes what is new"
     scene.stand.close()
 
 
 def test_nothing_is_copied_where_the_policy_is_met(tmp_path: Path) -> None:
     scene = Scene(tmp_path, held_by="bc", copies=2)
-    assert scene.reuse().behind == {"a": 3, "d": 3}
+    assert scene.reuse().lagging == {"a": 3, "d": 3}
     assert scene.written() == {}
     scene.stand.close()
 
@@ -113,7 +113,7 @@ def test_a_target_that_stalls_is_overtaken(tmp_path: Path, released: threading.E
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_bucket_whose_listing_stalls_is_passed_over(tmp_path: Path, released: threading.Event) -> None:
+def test_a_bucket_whose_listing_stalls_is_lagging(tmp_path: Path, released: threading.Event) -> None:
     scene = Scene(tmp_path, held_by="ab", copies=2)
     stall = stalling(released)
     scene.buckets["d"].list = lambda *_args, **_named: stall("")  # type: ignore[method-assign,assignment,return-value]
@@ -139,7 +139,7 @@ def test_too_few_buckets_refuse_the_push_at_once(tmp_path: Path) -> None:
 def test_a_pack_that_only_a_lagging_bucket_holds_is_brought_from_there(tmp_path: Path) -> None:
     """It failed a write; that says nothing of what it holds."""
     scene = Scene(tmp_path, held_by="a", copies=2)
-    scene.stand.replicas.pass_over("a", AWAY)
+    scene.stand.replicas.mark_lagging("a", AWAY)
     reused = scene.reuse()
     assert reused.complete
     assert scene.written() == {"b": 3}
@@ -187,7 +187,7 @@ def test_a_killed_pushs_pack_in_a_lagging_bucket_is_found_again(tmp_path: Path) 
     stand = Stand(tmp_path / "first", list(scene.buckets.values()))
     with stand.chunk_index._file.transaction() as database:
         database.execute("UPDATE packs SET session = 'of a push that was killed'")
-    stand.replicas.pass_over("a", AWAY)
+    stand.replicas.mark_lagging("a", AWAY)
     resume(stand.space, stand.chunk_index)
     assert stand.chunk_index.abandoned(CLASS.hex()) == [], "it has been settled what became of them"
     assert {pack_key(pack): stand.chunk_index.size_bytes(pack) for pack in pack_ids(scene)} == scene.sizes

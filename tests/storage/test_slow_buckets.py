@@ -54,7 +54,7 @@ def stalling(released: threading.Event) -> Callable[[str], None]:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_bucket_that_stalls_is_passed_over_once_the_others_suffice(tmp_path: Path, released: threading.Event) -> None:
+def test_a_bucket_that_stalls_is_lagging_once_the_others_suffice(tmp_path: Path, released: threading.Event) -> None:
     buckets = [FlakyBucket(name) for name in "abc"]
     buckets[2].on_write = stalling(released)
     stand = Stand(tmp_path / "state", buckets, copies=2)

@@ -10,7 +10,8 @@ import pytest
 
 from skyhold.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from skyhold.storage.paths import colliding_paths, path_fault
-from skyhold.storage.source import changed_since, check_unchanged, find_source, open_source
+from skyhold.storage.sources.disk import DiskFile
+from skyhold.storage.sources.folder import find_source
 
 BLOB = "a" * 64
 
@@ -47,6 +48,7 @@ def test_files_come_in_order_of_path_bytes_with_their_status(tmp_path: Path) -> 
     found = find_source(tmp_path)
     assert [file.path for file in found.files] == ["a", "b.txt", "b/x", "b/y/z", "ä"]
     assert [file.executable for file in found.files] == [True, False, False, False, False]
+    assert isinstance(found.files[0], DiskFile)
     assert found.files[0].inode == (tmp_path / "a").stat().st_ino
     assert found.size_bytes == sum(len(file.path.encode()) for file in found.files)
 
@@ -55,6 +57,7 @@ def test_one_file_is_a_source_under_its_own_name_also_through_a_link(tmp_path: P
     write(tmp_path / "blob", "12")
     (tmp_path / "model.bin").symlink_to("blob")
     (file,) = find_source(tmp_path / "model.bin").files
+    assert isinstance(file, DiskFile)
     assert (file.path, file.size_bytes, file.absolute) == ("model.bin", 2, (tmp_path / "blob").resolve())
 
 
@@ -205,9 +208,9 @@ def test_missing_and_empty_sources_are_clear_errors(tmp_path: Path) -> None:
 def test_a_file_that_changes_is_found_out(tmp_path: Path, change: str) -> None:
     path = write(tmp_path / "m", "before")
     (file,) = find_source(tmp_path).files
-    descriptor = open_source(file)
+    opened = file.open()
     try:
-        assert not changed_since(file, descriptor)
+        opened.check_unchanged()
         if change == "append":
             with path.open("a") as stream:
                 stream.write("!")
@@ -217,12 +220,12 @@ def test_a_file_that_changes_is_found_out(tmp_path: Path, change: str) -> None:
             path.unlink()
             write(path, "after!")
         with pytest.raises(Conflict) as changed:
-            check_unchanged(file, descriptor)
+            opened.check_unchanged()
         assert changed.value.code == "source_changed"
     finally:
-        os.close(descriptor)
+        opened.close()
     with pytest.raises(Conflict):
-        open_source(file)
+        file.open()
 
 
 def test_a_file_that_became_a_link_or_a_pipe_is_not_opened(tmp_path: Path) -> None:
@@ -231,11 +234,11 @@ def test_a_file_that_became_a_link_or_a_pipe_is_not_opened(tmp_path: Path) -> No
     path.unlink()
     path.symlink_to("/etc/passwd")
     with pytest.raises(Conflict):
-        open_source(file)
+        file.open()
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(Conflict):
-        open_source(file)
+        file.open()
 
 
 @pytest.mark.parametrize("path", ["", "/a", "a//b", "a/", ".", "a/../b", "a\0", "a\x85", "x" * 256, "ab/" * 400 + "a"])

@@ -12,7 +12,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyhold.buckets.bucket import Bucket, Capabilities
+from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.folder import FolderBucket
 from skyhold.buckets.folder_making import create_folder_bucket
 from skyhold.buckets.location import parse_location
@@ -98,13 +98,6 @@ def test_creating_again_is_no_error_but_another_store_or_foreign_objects_are() -
         foreign.read("store.json")
 
 
-class Unconditional(MemoryBucket):
-    capabilities = Capabilities(conditional_create=False, conditional_replace=False)
-
-    def write_if(self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = 1) -> str:
-        raise AssertionError("it was declared that this cannot be done")
-
-
 class Racing(MemoryBucket):
     """Another store's creator is faster."""
 
@@ -120,13 +113,6 @@ class ReplyLost(MemoryBucket):
         if self.arrives:
             super().write_if(key, body, expected_tag=expected_tag, deadline_s=deadline_s)
         raise OutcomeUnknown("the reply was lost")
-
-
-def test_a_bucket_without_conditional_puts_can_be_created_and_replaced() -> None:
-    bucket = new_bucket(Unconditional)
-    create_store_document(bucket, DOCUMENT, KEYS)
-    replace_store_document(bucket, replace(DOCUMENT, engine=Engine(MACHINE, 4)), KEYS, [])
-    assert read_store_document(bucket, [])[0].engine.epoch == 4
 
 
 def test_losing_the_race_of_creation_is_reported() -> None:

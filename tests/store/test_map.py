@@ -31,7 +31,6 @@ values = st.one_of(st.integers(-5, 5), st.text(max_size=3), st.just("long" * 400
 changes = st.dictionaries(keys, st.none() | values, max_size=30)
 
 
-@settings(deadline=None)
 @given(st.lists(changes, max_size=8), keys | st.just(""), keys | st.just(""))
 def test_map_is_a_sorted_dict(rounds: list[dict[str, object]], prefix: str, bound: str) -> None:
     map_, model = Map(MemoryBlobs()), {}
@@ -49,7 +48,7 @@ def test_map_is_a_sorted_dict(rounds: list[dict[str, object]], prefix: str, boun
     assert all(map_.get(key) == model.get(key) for key in [*model, prefix or "x", bound or "x"])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 400), min_size=1, max_size=6))
 def test_large_maps_keep_their_order_through_random_updates(seed: int, sizes: list[int]) -> None:
     dice = random.Random(seed)

@@ -81,17 +81,11 @@ def admit(
     client made and losers without a winner do. Admission also needs a known winner in at least half of the rounds, and
     at most `HANGS_SHARE_MAX` of the puts to hang; once more did, the remaining rounds are left out.
 
-    Raises `InvalidInput` (the driver lacks conditional puts, or the numbers are out of range), and what the bucket
-    raises where the probe key cannot be put or read at all.
+    Raises `InvalidInput` (the numbers are out of range), and what the bucket raises where the probe key cannot be put
+    or read at all.
     """
     if not 2 <= clients <= CLIENTS_MAX or rounds < 2:
         raise InvalidInput(f"Expected 2 or more rounds of 2 to {CLIENTS_MAX} clients but got {rounds} of {clients}")
-    if not (bucket.capabilities.conditional_create and bucket.capabilities.conditional_replace):
-        raise InvalidInput(
-            f"Bucket `{bucket.name}` has no conditional puts, so it cannot vote",
-            code=error_codes.CANNOT_VOTE,
-            bucket=bucket.name,
-        )
     dice = random.Random(seed)  # noqa: S311 - timing, not a secret
     started_s = time.monotonic()
     attempts: list[Attempt] = []

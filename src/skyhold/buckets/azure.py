@@ -7,8 +7,7 @@ Blob that declares its MD5, so that the store refuses other bytes, and the Conte
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -22,13 +21,12 @@ from skyhold import error_codes
 from skyhold.buckets.azure_credentials import credentials_of
 from skyhold.buckets.azure_errors import translated
 from skyhold.buckets.azure_transport import WholeReplies
-from skyhold.buckets.bounded import Listings, Pages, below, check_size, misbehaves
+from skyhold.buckets.bounded import below, check_size, misbehaves
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
     TAGGED_BYTES_MAX,
     WRITE_IF_DEADLINE_S,
     Bucket,
-    Capabilities,
     ObjectInfo,
     Tagged,
     check_key,
@@ -36,9 +34,11 @@ from skyhold.buckets.bucket import (
     range_not_satisfiable,
 )
 from skyhold.buckets.in_time import within
+from skyhold.buckets.listing import Listing, Page
 from skyhold.buckets.location import BucketLocation
-from skyhold.buckets.retry import RetryPolicy, resuming, retrying
+from skyhold.buckets.retry import DEFAULT_POLICY, RetryPolicy
 from skyhold.buckets.rules import BucketRules, azure_rules
+from skyhold.buckets.transfer import Transfer
 from skyhold.buckets.wire import (
     checksum_refused,
     error_of_no_reply,
@@ -52,7 +52,6 @@ PUT_BYTES_MAX: Final = 5000 << 20
 GET_BYTES_MAX: Final = 1 << 40
 """So that a read is always one request."""
 PAGE_OBJECTS: Final = 1000
-DEFAULT_POLICY: Final = RetryPolicy()
 
 
 class AzureBucket(Bucket):
@@ -61,57 +60,54 @@ class AzureBucket(Bucket):
     For the forms of the credentials reference see `azure_credentials.credentials_of`.
     """
 
-    capabilities = Capabilities()
-
     def __init__(self, location: BucketLocation, policy: RetryPolicy = DEFAULT_POLICY) -> None:
         self.name, self.url = location.name, location.url
-        self._listings = Listings(location.name)
         self._location, self._policy = location, policy
         self._prefix = f"{location.prefix}/" if location.prefix else ""
-        self._process_id = -1
         self._client: BlobServiceClient | None = None
 
     def __repr__(self) -> str:
         return f"AzureBucket({self.url!r})"
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
-        if length == 0:
-            return b""
-        return retrying(self._policy, lambda: self._get(key, start, length, OBJECT_BYTES_MAX).body)
+        return b"" if length == 0 else self._get(key, start, length, OBJECT_BYTES_MAX).body
 
     def read_stream(
         self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
     ) -> Iterator[Buffer]:
         """One request a part: the SDK has no reply that is read while it comes. All are of one state of the object."""
         check_key(key)
-        return iter(()) if length == 0 else self._parts(key, start, length, part_bytes)
+        first: Tagged | None = None
+        end = 0
 
-    def _parts(self, key: str, start: int, length: int | None, part_bytes: int) -> Iterator[Buffer]:
-        first_bytes = part_bytes if length is None else min(part_bytes, length)
-        first, whole_bytes = retrying(self._policy, lambda: self._first_part(key, start, first_bytes))
-        end = check_range(key, whole_bytes, start, length)
-        if length is None:
-            check_size(self.name, key, end - start, OBJECT_BYTES_MAX)
-        unchanged = {"etag": first.tag, "match_condition": MatchConditions.IfNotModified}
+        def begin(done_bytes: int) -> Iterator[Buffer]:
+            nonlocal first, end
+            position = start + done_bytes
+            if first is None:
+                first, end = self._first_part(key, start, length, part_bytes)
+                position += len(first.body)
+                if first.body:
+                    yield first.body
+            unchanged = {"etag": first.tag, "match_condition": MatchConditions.IfNotModified}
+            for offset in range(position, end, part_bytes):
+                yield self._get(key, offset, min(part_bytes, end - offset), OBJECT_BYTES_MAX, **unchanged).body
 
-        def rest(done_bytes: int) -> Iterator[Buffer]:
-            for position in range(start + len(first.body) + done_bytes, end, part_bytes):
-                yield self._get(key, position, min(part_bytes, end - position), OBJECT_BYTES_MAX, **unchanged).body
-
-        if first.body:
-            yield first.body
-        yield from resuming(self._policy, rest)
+        return iter(()) if length == 0 else Transfer(begin)
 
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
-        return retrying(self._policy, lambda: self._get_unless(key, unless_tag))
+        if unless_tag is None:
+            return self._get(key, 0, None, TAGGED_BYTES_MAX)
+        changed = {"etag": unless_tag, "match_condition": MatchConditions.IfModified}
+        try:
+            return self._get(key, 0, None, TAGGED_BYTES_MAX, **changed)
+        except SkyholdError as error:
+            if error.fields.get("status") != 304:
+                raise
+            return None
 
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:  # noqa: ARG002 - the SDK computes it
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:  # noqa: ARG002
         send_s = self._policy.upload_timeout_s(len(memoryview(body).cast("B")))
-
-        def attempt() -> str:
-            return self._put(key, body, {"overwrite": True}, connection_timeout=send_s, read_timeout=send_s)
-
-        return retrying(self._policy, attempt)
+        return self._put(key, body, {"overwrite": True}, connection_timeout=send_s, read_timeout=send_s)
 
     def write_if(
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
@@ -125,66 +121,43 @@ class AzureBucket(Bucket):
         return within(deadline_s, lambda: self._put(key, sent, condition, conditional=True, **wait), self.name, key)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
-        """Azure sorts by name but cannot begin after one, so `after` skips on our side."""
-        found = (info for info in self._listed(prefix) if info.key > after)
-        return self._listings.checked(prefix, after, found)
-
-    def _listed(self, prefix: str) -> Iterator[ObjectInfo]:
-        token: str | None = None
-        pages = Pages(self.name, self._policy)
-        while True:  # bounded by `pages`, and by who counts what is listed
-            names, token = pages.fetch(partial(retrying, self._policy, partial(self._page, prefix, token)))
-            yield from names
-            if not token:
-                return
-            pages.turn(token, len(names))
+        """Azure sorts by name but cannot begin after one, so all pages before `after` are asked for, too."""
+        return Listing(self.name, self._policy, partial(self._page, prefix), after)
 
     def delete(self, key: str) -> None:
-        def attempt() -> None:
-            try:
-                self._opened().get_blob_client(self._blob(key)).delete_blob(**self._patience())
-            except AzureError as error:
-                raise translated(error, self.name, key) from error
-
         try:
-            retrying(self._policy, attempt)
-        except NotFound as error:
-            if error.code == error_codes.BUCKET_NOT_FOUND:
-                raise
+            self._opened().get_blob_client(self._blob(key)).delete_blob(**self._patience())
+        except AzureError as error:
+            failure = translated(error, self.name, key)
+            if isinstance(failure, NotFound) and failure.code != error_codes.BUCKET_NOT_FOUND:
+                return
+            raise failure from error
 
     def close(self) -> None:
         client, self._client = self._client, None
-        if client is not None and self._process_id == os.getpid():
+        if client is not None:
             client.close()
 
     def server_time(self) -> datetime | None:
         """The clock of the container's server, from the Date of a reply."""
         seen: list[str] = []
-
-        def attempt() -> None:
-            try:
-                self._opened().get_container_properties(
-                    raw_response_hook=lambda reply: seen.append(reply.http_response.headers.get("Date", "")),
-                    **self._patience(),
-                )
-            except AzureError as error:
-                raise translated(error, self.name) from error
-
-        retrying(self._policy, attempt)
+        try:
+            self._opened().get_container_properties(
+                raw_response_hook=lambda reply: seen.append(reply.http_response.headers.get("Date", "")),
+                **self._patience(),
+            )
+        except AzureError as error:
+            raise translated(error, self.name) from error
         return parsedate_to_datetime(seen[-1]) if seen and seen[-1] else None
 
     def rules(self) -> BucketRules:
         """What the data plane tells. Lifecycle and blob versioning are told by Azure's management plane only."""
-
-        def attempt() -> BucketRules:
-            try:
-                container = self._opened().get_container_properties(**self._patience())
-            except AzureError as error:
-                raise translated(error, self.name) from error
-            retained = bool(container.has_immutability_policy or container.has_legal_hold)
-            return azure_rules(retained=retained, soft_delete_days=self._soft_delete_days())
-
-        return retrying(self._policy, attempt)
+        try:
+            container = self._opened().get_container_properties(**self._patience())
+        except AzureError as error:
+            raise translated(error, self.name) from error
+        retained = bool(container.has_immutability_policy or container.has_legal_hold)
+        return azure_rules(retained=retained, soft_delete_days=self._soft_delete_days())
 
     def _soft_delete_days(self) -> int | None:
         """For how many days the account keeps what was deleted; None where the credentials may not ask."""
@@ -228,14 +201,19 @@ class AzureBucket(Bucket):
             check_size(self.name, key, end - start, limit_bytes)
         return tagged
 
-    def _first_part(self, key: str, start: int, length: int) -> tuple[Tagged, int]:
-        """As `_get_part`; an empty object has no range at all, so it is asked for whole."""
+    def _first_part(self, key: str, start: int, length: int | None, part_bytes: int) -> tuple[Tagged, int]:
+        """The first part of a range, and where the range ends."""
+        first_bytes = part_bytes if length is None else min(part_bytes, length)
         try:
-            return self._get_part(key, start, length)
+            first, whole_bytes = self._get_part(key, start, first_bytes)
         except InvalidInput:
             if start:
                 raise
-            return self._get_part(key, 0, None)
+            first, whole_bytes = self._get_part(key, 0, None)  # an empty object has no range at all
+        end = check_range(key, whole_bytes, start, length)
+        if length is None:
+            check_size(self.name, key, end - start, OBJECT_BYTES_MAX)
+        return first, end
 
     def _get_part(self, key: str, start: int, length: int | None, **condition: Any) -> tuple[Tagged, int]:
         """One Get Blob of what the object has of `[start, start + length)`, and the object's size in bytes."""
@@ -259,28 +237,17 @@ class AzureBucket(Bucket):
             raise truncated(self.name, key)
         return Tagged(body, _tag(reply.properties.etag)), whole_bytes
 
-    def _get_unless(self, key: str, unless_tag: str | None) -> Tagged | None:
-        if unless_tag is None:
-            return self._get(key, 0, None, TAGGED_BYTES_MAX)
-        changed = {"etag": unless_tag, "match_condition": MatchConditions.IfModified}
-        try:
-            return self._get(key, 0, None, TAGGED_BYTES_MAX, **changed)
-        except SkyholdError as error:
-            if error.fields.get("status") != 304:
-                raise
-            return None
-
-    def _page(self, prefix: str, token: str | None) -> tuple[Sequence[ObjectInfo], str | None]:
+    def _page(self, prefix: str, token: str) -> Page:
         client = self._opened()
         try:
             blobs = client.list_blobs(self._prefix + prefix, results_per_page=PAGE_OBJECTS, **self._patience())
-            pages: Any = blobs.by_page(token)  # an iterator that has a `continuation_token`
+            pages: Any = blobs.by_page(token or None)  # an iterator that has a `continuation_token`
             page = [self._info(blob) for blob in next(pages, ())]
         except AzureError as error:
             raise translated(error, self.name) from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:  # what the SDK's reader of XML stumbles over
             raise misbehaves(self.name, "sends a listing that cannot be read") from error
-        return page, pages.continuation_token
+        return Page(page, pages.continuation_token or "")
 
     def _info(self, blob: Any) -> ObjectInfo:
         key, tag = below(self.name, self._prefix, blob.name), _tag(blob.etag)
@@ -291,9 +258,8 @@ class AzureBucket(Bucket):
         return self._service().get_container_client(self._location.container)
 
     def _service(self) -> BlobServiceClient:
-        """The client of this process: one that came over a fork shares its sockets with the parent, so it is left."""
         client = self._client
-        if client is None or self._process_id != os.getpid():
+        if client is None:
             location = self._location
             client = BlobServiceClient(
                 location.endpoint or f"https://{location.account}.blob.core.windows.net",
@@ -305,7 +271,7 @@ class AzureBucket(Bucket):
                 permit_redirects=False,  # which would carry the signature, the token or the SAS to another host
                 transport=WholeReplies(self.name, self._policy, connection_verify=location.ca_file or True),
             )
-            self._client, self._process_id = client, os.getpid()
+            self._client = client
         return client
 
     def _patience(self) -> dict[str, Any]:

@@ -1,23 +1,23 @@
 """The `Bucket` port: one object-store location, as small as the rest of the house allows.
 
-A driver is synchronous and thread-safe: many threads call one bucket at once. It may be used after `fork` (a driver
-whose SDK cannot survive that reopens its client when the process id has changed). Errors leave as our classes only.
+A driver is synchronous and thread-safe: many threads call one bucket at once. It does not cross a fork: a store
+refuses that for all that it has opened (`docs/decisions/031-fork.md`). Errors leave as our classes only.
 
-Retries: every method but `write_if` may repeat its request a bounded number of times on throttling (429, 503), a
-dropped connection or a timeout, with jittered back-off; that is safe because objects written by `write` are immutable
-or idempotent. `write_if` makes exactly one wire attempt: a client library that retries a conditional put reports its
-own success as a lost race (`docs/decisions/`, facts on consensus).
+A driver makes one attempt in each call. What `open_bucket` returns repeats every call but `write_if` a bounded number
+of times on throttling (429, 503), a dropped connection or a timeout, with jittered back-off (`RetryingBucket`).
+`write_if` is one attempt: a client library that retries a conditional put reports its own success as a lost race.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from skyhold import error_codes
+from skyhold.buckets.rules import BucketRules, unknown_rules
 from skyhold.errors import InvalidInput
 from skyhold.units import Buffer
 
@@ -28,20 +28,6 @@ OBJECT_BYTES_MAX: Final = 65 << 20
 """The most that an object of a store has, whatever its kind (format.md): a longer one is not read whole."""
 TAGGED_BYTES_MAX: Final = 2 << 20
 """The same of an object that is read with its tag: a register, or `store.json`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a driver's store can do; callers ask before they rely on it."""
-
-    conditional_create: bool = True
-    """`write_if(expected_tag=None)` creates only where nothing is."""
-    conditional_replace: bool = True
-    """`write_if(expected_tag=tag)` replaces only what has that tag."""
-    confirms_checksum: bool = True
-    """A `write` that returned has compared the checksum of what the store holds, or has read the bytes back."""
-    compares_md5: bool = False
-    """`write` compares MD5s, so who writes one body to several buckets computes it once for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +108,6 @@ class Bucket(ABC):
 
     name: str
     url: str
-    capabilities: Capabilities
 
     @abstractmethod
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
@@ -149,11 +134,11 @@ class Bucket(ABC):
         """
 
     @abstractmethod
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:
         """Write an object whole, replacing what is there; returns its stamp (`ObjectInfo`). Returns once the store has
-        acknowledged it durably; where `capabilities.confirms_checksum`, once its bytes have been checked as well: what
-        the store gives as the checksum of what it holds has been compared, or they were read back. The buffer must not
-        change meanwhile. `md5` is that of `body`, for a caller that has it; of use where `capabilities.compares_md5`.
+        acknowledged it durably, and its bytes have been checked: what the store gives as the checksum of what it holds
+        has been compared, or they were read back. The buffer must not change meanwhile. `md5` computes that of `body`:
+        a caller that writes it to several buckets computes it once, and only where a driver compares it.
 
         Raises `QuotaExceeded` (no space), `Corrupt` code `checksum_refused` (the store received other bytes).
         """
@@ -180,6 +165,14 @@ class Bucket(ABC):
     @abstractmethod
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
+
+    def rules(self) -> BucketRules:
+        """The provider's own rules of the bucket. Raises `PermissionDenied` where the credentials may not ask."""
+        return unknown_rules("This driver cannot ask for them")
+
+    def server_time(self) -> datetime | None:
+        """The store's clock as of now, to the second, or None where it does not show it."""
+        return None
 
     def close(self) -> None:  # noqa: B027 - most drivers hold nothing to release
         """Release connections. The bucket must not be used afterwards."""

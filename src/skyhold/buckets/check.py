@@ -17,7 +17,7 @@ from skyhold.buckets.admission import PROBE_PREFIX, AdmissionVerdict, admit
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.policies import Operation, permissions_for
-from skyhold.buckets.rules import BucketRules, TellsRules, TellsTime, unknown_rules
+from skyhold.buckets.rules import BucketRules, unknown_rules
 from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
 
 ROUND_TRIPS: Final = 7
@@ -153,7 +153,7 @@ def _try_operations(bucket: Bucket, location: BucketLocation, key: str) -> list[
         bucket.write_if(key, body, expected_tag=tagged.tag)
 
     trials.append(_try(location, "read", read))
-    if written and trials[-1].works and bucket.capabilities.conditional_replace:
+    if written and trials[-1].works:
         trials.append(_try(location, "replace", replace_probe))
     return trials
 
@@ -192,8 +192,6 @@ def _elapsed_s(act: Callable[[], object]) -> float:
 
 def _clock_skew_s(bucket: Bucket, now: Callable[[], datetime]) -> float | None:
     """Our clock minus the store's, which tells whole seconds: half a second is added to it."""
-    if not isinstance(bucket, TellsTime):
-        return None
     before = now()
     try:
         told = bucket.server_time()
@@ -204,8 +202,6 @@ def _clock_skew_s(bucket: Bucket, now: Callable[[], datetime]) -> float | None:
 
 
 def _rules(bucket: Bucket) -> tuple[BucketRules, str | None]:
-    if not isinstance(bucket, TellsRules):
-        return unknown_rules("This driver cannot ask for them"), None
     try:
         return bucket.rules(), None
     except PermissionDenied:

@@ -18,7 +18,7 @@ import os
 import stat
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,13 +26,12 @@ from datetime import UTC, datetime
 from blake3 import blake3
 
 from skyhold import error_codes
-from skyhold.buckets.bounded import check_size, listed
+from skyhold.buckets.bounded import check_size
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
     TAGGED_BYTES_MAX,
     WRITE_IF_DEADLINE_S,
     Bucket,
-    Capabilities,
     ObjectInfo,
     Tagged,
     check_key,
@@ -49,7 +48,7 @@ from skyhold.buckets.folder_listing import Walk, stamp_of
 from skyhold.buckets.folder_making import LOCK_FILES, LOCKS, MARKER, OWN_FOLDER
 from skyhold.buckets.folder_tree import Tree, is_shared, share
 from skyhold.buckets.location import BucketLocation
-from skyhold.buckets.retry import RetryPolicy, retrying
+from skyhold.buckets.retry import DEFAULT_POLICY, RetryPolicy
 from skyhold.buckets.rules import BucketRules, no_rules
 from skyhold.errors import Conflict, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
 from skyhold.units import Buffer
@@ -58,13 +57,11 @@ from skyhold.units import Buffer
 class FolderBucket(Bucket):
     """See the module. Raises `NotFound` code `bucket_not_found` while the marker is not there."""
 
-    capabilities = Capabilities()
-
-    def __init__(self, location: BucketLocation, policy: RetryPolicy | None = None) -> None:
+    def __init__(self, location: BucketLocation, policy: RetryPolicy = DEFAULT_POLICY) -> None:
         self.name, self.url = location.name, location.url
         self._root = location.path
         self._tree = Tree(self._root, self.name)
-        self._policy = policy or RetryPolicy()
+        self._lock_s = policy.total_s
         self._drafts = Drafts(self.name)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
@@ -87,14 +84,10 @@ class FolderBucket(Bucket):
         tag = _tag(body)
         return None if tag == unless_tag else Tagged(body, tag)
 
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:  # noqa: ARG002 - bytes are compared
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:  # noqa: ARG002 - bytes are compared
         check_key(key)
-
-        def attempt() -> str:
-            with self._drafted(key, body, self._policy.total_s) as draft:
-                return draft.publish()
-
-        return retrying(self._policy, attempt)
+        with self._drafted(key, body, self._lock_s) as draft:
+            return draft.publish()
 
     def write_if(
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
@@ -109,9 +102,6 @@ class FolderBucket(Bucket):
         return _tag(body)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
-        return listed(self.name, prefix, after, self._listed(prefix, after))
-
-    def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
         with translated(self.name, prefix):
             self._check_there()
             for key, status in Walk(self.name, prefix, after).below(self._root):
@@ -122,7 +112,7 @@ class FolderBucket(Bucket):
         with self._writing(folders, key):
             self._check_there()
             try:
-                with self._locked(key, self._policy.total_s), self._tree.folder(folders) as folder:
+                with self._locked(key, self._lock_s), self._tree.folder(folders) as folder:
                     os.unlink(name, dir_fd=folder)
                     os.fsync(folder)
             except (FileNotFoundError, NotADirectoryError):

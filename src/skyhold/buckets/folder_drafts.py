@@ -53,7 +53,7 @@ class Drafts:
                 os.unlink(draft, dir_fd=folder)
 
     def _compare(self, file: int, body: memoryview) -> None:
-        """What `confirms_checksum` promises: the bytes come back. Their pages are dropped first where the system can,
+        """What `Bucket.write` promises: the bytes come back. Their pages are dropped first where the system can,
         so that the device answers and not the memory that we have just filled."""
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)

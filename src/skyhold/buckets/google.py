@@ -8,11 +8,9 @@ checksum of the stored object in the reply is compared as well.
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -21,13 +19,12 @@ from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 
 from skyhold import error_codes
-from skyhold.buckets.bounded import Listings, Pace, Pages, below, check_size, misbehaves
+from skyhold.buckets.bounded import Pace, below, check_size, misbehaves
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
     TAGGED_BYTES_MAX,
     WRITE_IF_DEADLINE_S,
     Bucket,
-    Capabilities,
     ObjectInfo,
     Tagged,
     check_key,
@@ -42,9 +39,11 @@ from skyhold.buckets.google_errors import (
 )
 from skyhold.buckets.google_upload import MultipartForm, crc32c_base64
 from skyhold.buckets.in_time import within
+from skyhold.buckets.listing import Listing, Page
 from skyhold.buckets.location import BucketLocation
-from skyhold.buckets.retry import RetryPolicy, resuming, retrying
+from skyhold.buckets.retry import DEFAULT_POLICY, RetryPolicy
 from skyhold.buckets.rules import BucketRules, google_rules
+from skyhold.buckets.transfer import Transfer
 from skyhold.buckets.wire import (
     NO_REPLY,
     REPLY_BYTES_MAX,
@@ -61,7 +60,6 @@ from skyhold.errors import NotFound, PermissionDenied, SkyholdError, Unavailable
 from skyhold.units import Buffer
 
 CONNECTIONS_MAX: Final = 64
-DEFAULT_POLICY: Final = RetryPolicy()
 
 
 class GoogleBucket(Bucket):
@@ -71,37 +69,31 @@ class GoogleBucket(Bucket):
     machine, or without TLS) needs none, so there `chain` means anonymous.
     """
 
-    capabilities = Capabilities()
-
     def __init__(self, location: BucketLocation, policy: RetryPolicy = DEFAULT_POLICY) -> None:
         self.name, self.url = location.name, location.url
-        self._listings = Listings(location.name)
         self._policy = policy
         self._bucket, self._prefix = location.container, f"{location.prefix}/" if location.prefix else ""
         self._endpoint = location.endpoint or "https://storage.googleapis.com"
         self._anonymous = self._endpoint.startswith("http://") or is_loopback(self._endpoint)
         self._credentials_reference, self._ca_file = location.credentials, location.ca_file
-        self._process_id = -1
         self._session: AuthorizedSession | None = None
 
     def __repr__(self) -> str:
         return f"GoogleBucket({self.url!r})"
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
-        def attempt() -> Buffer:
-            response, size_bytes = self._open_range(key, start, length, "", OBJECT_BYTES_MAX)
-            with response:
-                return self._take(response, key, size_bytes, Pace(self._policy, self.name, key))
-
-        return b"" if length == 0 else retrying(self._policy, attempt)
+        if length == 0:
+            return b""
+        response, size_bytes = self._open_range(key, start, length, "", OBJECT_BYTES_MAX)
+        with response:
+            return self._take(response, key, size_bytes, Pace(self._policy, self.name, key))
 
     def read_stream(
         self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
     ) -> Iterator[Buffer]:
-        """A transfer that breaks is taken up where it broke, of the same generation of the object."""
         generation = ""
 
-        def attempt(done_bytes: int) -> Iterator[Buffer]:
+        def begin(done_bytes: int) -> Iterator[Buffer]:
             nonlocal generation
             left = None if length is None else length - done_bytes
             response, left_bytes = self._open_range(key, start + done_bytes, left, generation, OBJECT_BYTES_MAX)
@@ -112,23 +104,19 @@ class GoogleBucket(Bucket):
                     left_bytes -= len(part)
                     yield part
 
-        return iter(()) if length == 0 else resuming(self._policy, attempt)
+        return iter(()) if length == 0 else Transfer(begin)
 
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
         """The JSON API's media reply has no 304, so the reply's generation is compared before its body is read."""
+        response, size_bytes = self._open_range(key, 0, None, "", TAGGED_BYTES_MAX)
+        with response:
+            tag = response.headers["x-goog-generation"]
+            if tag == unless_tag:
+                return None
+            return Tagged(self._take(response, key, size_bytes, Pace(self._policy, self.name, key)), tag)
 
-        def attempt() -> Tagged | None:
-            response, size_bytes = self._open_range(key, 0, None, "", TAGGED_BYTES_MAX)
-            with response:
-                tag = response.headers["x-goog-generation"]
-                if tag == unless_tag:
-                    return None
-                return Tagged(self._take(response, key, size_bytes, Pace(self._policy, self.name, key)), tag)
-
-        return retrying(self._policy, attempt)
-
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:  # noqa: ARG002 - CRC32C is compared
-        return retrying(self._policy, lambda: self._upload(key, body, {}, None))
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:  # noqa: ARG002
+        return self._upload(key, body, {}, None)
 
     def write_if(
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
@@ -138,55 +126,47 @@ class GoogleBucket(Bucket):
         return within(deadline_s, lambda: self._upload(key, sent, condition, deadline_s), self.name, key)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
-        return self._listings.checked(prefix, after, self._listed(prefix, after))
-
-    def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
         query = {
             "prefix": self._prefix + prefix,
             "maxResults": "1000",
             "fields": "items(name,size,generation,updated,md5Hash),nextPageToken",
         }
         if after:
-            query["startOffset"] = self._prefix + after  # inclusive, hence the comparison below
-        pages = Pages(self.name, self._policy)
-        while True:  # bounded by `pages`, and by who counts what is listed
-            found, token = pages.fetch(partial(retrying, self._policy, partial(self._page, query)))
-            yield from (info for info in found if info.key > after)
-            if not token:
-                return
-            pages.turn(token, len(found))
-            query["pageToken"] = token
+            query["startOffset"] = self._prefix + after  # inclusive
 
-    def _page(self, query: Mapping[str, str]) -> tuple[Sequence[ObjectInfo], str]:
-        """A page of a listing, and the token of the next one, or an empty one."""
+        def fetch(token: str) -> Page:
+            return self._page(query | ({"pageToken": token} if token else {}))
+
+        return Listing(self.name, self._policy, fetch, after)
+
+    def _page(self, query: Mapping[str, str]) -> Page:
         response = self._call("GET", f"/storage/v1/b/{self._bucket}/o", query)
         try:
             page = response.json()
-            return [self._info(item) for item in page.get("items", ())], str(page.get("nextPageToken") or "")
+            return Page([self._info(item) for item in page.get("items", ())], str(page.get("nextPageToken") or ""))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise misbehaves(self.name, "sends a listing that cannot be read") from error
 
     def delete(self, key: str) -> None:
         try:
-            retrying(self._policy, lambda: self._call("DELETE", self._object_path(key), key=key))
+            self._call("DELETE", self._object_path(key), key=key)
         except NotFound as error:
             if error.code == error_codes.BUCKET_NOT_FOUND:
                 raise
 
     def server_time(self) -> datetime | None:
         query = {"maxResults": "1", "fields": "kind"}
-        response = retrying(self._policy, lambda: self._call("GET", f"/storage/v1/b/{self._bucket}/o", query))
+        response = self._call("GET", f"/storage/v1/b/{self._bucket}/o", query)
         date = response.headers.get("date")
         return parsedate_to_datetime(date) if date else None
 
     def rules(self) -> BucketRules:
         """From the bucket's own metadata; needs `storage.buckets.get`."""
-        response = retrying(self._policy, lambda: self._call("GET", f"/storage/v1/b/{self._bucket}"))
-        return google_rules(response.json())
+        return google_rules(self._call("GET", f"/storage/v1/b/{self._bucket}").json())
 
     def close(self) -> None:
         session, self._session = self._session, None
-        if session is not None and self._process_id == os.getpid():
+        if session is not None:
             session.close()  # type: ignore[no-untyped-call]
 
     # Requests
@@ -313,9 +293,8 @@ class GoogleBucket(Bucket):
             self._call("GET", f"/storage/v1/b/{self._bucket}/o", {"maxResults": "1", "fields": "kind"})
 
     def _opened(self) -> AuthorizedSession:
-        """The session of this process: one that came over a fork shares its sockets with the parent, so it is left."""
         session = self._session
-        if session is None or self._process_id != os.getpid():
+        if session is None:
             reference = self._credentials_reference
             credentials = credentials_of(reference, self.name, anonymous_chain=self._anonymous)
             session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
@@ -325,7 +304,7 @@ class GoogleBucket(Bucket):
             adapter = InTime(pool_connections=4, pool_maxsize=CONNECTIONS_MAX, max_retries=0)
             session.mount("https://", adapter)
             session.mount("http://", adapter)
-            self._session, self._process_id = session, os.getpid()
+            self._session = session
         return session
 
     def _object_path(self, key: str) -> str:

@@ -1,31 +1,30 @@
 """Objects in this process's memory: the model that every other driver is compared with, and a store for tests.
 
-All `MemoryBucket`s of one URL in one process share their objects; a forked process goes on with its own copy.
+All `MemoryBucket`s of one URL in one process share their objects.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from skyhold import error_codes
-from skyhold.buckets.bounded import check_size, listed
+from skyhold.buckets.bounded import check_size
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
     TAGGED_BYTES_MAX,
     WRITE_IF_DEADLINE_S,
     Bucket,
-    Capabilities,
     ObjectInfo,
     Tagged,
     check_key,
     check_range,
 )
 from skyhold.buckets.location import BucketLocation
-from skyhold.buckets.retry import RetryPolicy
+from skyhold.buckets.retry import DEFAULT_POLICY, RetryPolicy
 from skyhold.errors import Conflict, NotFound
 from skyhold.units import Buffer
 
@@ -51,9 +50,7 @@ _SHARED_LOCK: Final = threading.Lock()
 class MemoryBucket(Bucket):
     """See the module. `policy` is accepted as every driver's is; nothing here ever needs a second attempt."""
 
-    capabilities = Capabilities()
-
-    def __init__(self, location: BucketLocation, policy: RetryPolicy | None = None) -> None:  # noqa: ARG002
+    def __init__(self, location: BucketLocation, policy: RetryPolicy = DEFAULT_POLICY) -> None:  # noqa: ARG002
         self.name, self.url = location.name, location.url
         with _SHARED_LOCK:
             self._objects = _SHARED.setdefault(location.url, _Objects())
@@ -75,7 +72,7 @@ class MemoryBucket(Bucket):
         check_size(self.name, key, len(stored.body), TAGGED_BYTES_MAX)
         return None if stored.tag == unless_tag else Tagged(stored.body, stored.tag)
 
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:  # noqa: ARG002
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:  # noqa: ARG002
         check_key(key)
         with self._objects.lock:
             return self._put(key, body)
@@ -100,7 +97,7 @@ class MemoryBucket(Bucket):
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         with self._objects.lock:
             found = sorted((k, v) for k, v in self._objects.by_key.items() if k.startswith(prefix) and k > after)
-        return listed(self.name, prefix, after, (_info(key, stored) for key, stored in found))
+        return (_info(key, stored) for key, stored in found)
 
     def delete(self, key: str) -> None:
         check_key(key)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 from typing import Final, cast
+from urllib.parse import urlsplit
 
 from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.consent import is_allowed
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.refused import RefusedBucket
-from skyhold.buckets.retry import RetryPolicy
+from skyhold.buckets.retry import DEFAULT_POLICY, RetryPolicy
+from skyhold.buckets.retrying import RetryingBucket
+from skyhold.buckets.telemetry import Telemetry
 from skyhold.errors import InvalidInput
 
 _DRIVERS: Final = {
@@ -24,8 +27,9 @@ _DRIVERS: Final = {
 
 
 def open_bucket(location: BucketLocation, policy: RetryPolicy | None = None) -> Bucket:
-    """The bucket at `location`. Nothing is sent: a bucket that is not there, or refuses us, says so when it is used;
-    so does one that must not be given credentials, since its user did not name it (`consent`).
+    """The bucket at `location`. Its requests are repeated by the policy (`retrying`), and counted, logged and traced
+    (`telemetry`). Nothing is sent: a bucket that is not there, or refuses us, raises when it is used; so does one that
+    must not be given credentials, since its user did not name it (`consent`).
 
     Raises `InvalidInput` code `extra_missing` where the driver's SDK is not installed.
     """
@@ -43,8 +47,16 @@ def open_bucket(location: BucketLocation, policy: RetryPolicy | None = None) -> 
             hint=f"pip install 'skyhold[{extra}]'",
             bucket=location.name,
         ) from error
-    driver = getattr(module, class_name)
-    return cast(Bucket, driver(location) if policy is None else driver(location, policy))
+    policy = policy or DEFAULT_POLICY
+    driver = cast(Bucket, getattr(module, class_name)(location, policy))
+    return RetryingBucket(driver, policy, Telemetry(location.name, _span_attributes(location)))
+
+
+def _span_attributes(location: BucketLocation) -> dict[str, str]:
+    """What all spans of a bucket's requests have, by the semantic conventions of OpenTelemetry."""
+    attributes = {"aws.s3.bucket": location.container} if location.scheme == "s3" else {}
+    host = urlsplit(location.endpoint or "").hostname
+    return attributes | ({"server.address": host} if host else {})
 
 
 def create_bucket(location: BucketLocation) -> None:

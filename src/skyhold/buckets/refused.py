@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, Capabilities, ObjectInfo, Tagged
+from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, ObjectInfo, Tagged
 from skyhold.buckets.consent import destination_of, not_allowed
 from skyhold.buckets.location import BucketLocation
+from skyhold.buckets.rules import BucketRules
 from skyhold.errors import PermissionDenied
 from skyhold.units import Buffer
 
@@ -16,8 +17,6 @@ from skyhold.units import Buffer
 class RefusedBucket(Bucket):
     """A bucket that may not be given credentials: whatever is asked of it is refused, and nothing is sent. The others
     of its store go on without it, as without any bucket that refuses this machine."""
-
-    capabilities = Capabilities()
 
     def __init__(self, location: BucketLocation) -> None:
         self.name, self.url = location.name, location.url
@@ -37,7 +36,7 @@ class RefusedBucket(Bucket):
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
         raise self._refuse()
 
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:
         raise self._refuse()
 
     def write_if(
@@ -49,4 +48,7 @@ class RefusedBucket(Bucket):
         raise self._refuse()
 
     def delete(self, key: str) -> None:
+        raise self._refuse()
+
+    def rules(self) -> BucketRules:
         raise self._refuse()

@@ -1,6 +1,6 @@
-"""Bounded repetition of ordinary requests: one rule for every driver, instead of each SDK's own.
+"""Bounded repetition of ordinary requests: one rule for every driver, instead of each SDK's own, which are off.
 
-Drivers turn their SDK's retries off and pass single attempts to `retrying` or `resuming`. `write_if` never comes here.
+`RetryingBucket` gives the attempts of a driver to `retrying` or `resuming`. `write_if` never comes here.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from skyhold import error_codes
+from skyhold.buckets.transfer import end
 from skyhold.errors import Corrupt, SkyholdError, Unavailable
 from skyhold.units import Buffer
 
@@ -58,6 +59,9 @@ class RetryPolicy:
         return self.stall_timeout_s + size_bytes / self.upload_bytes_per_s_min
 
 
+DEFAULT_POLICY: Final = RetryPolicy()
+
+
 class _Attempts:
     """The budget of one operation: `spend` sleeps before the next attempt, or raises the error that ended the last."""
 
@@ -65,9 +69,12 @@ class _Attempts:
         self._policy = policy
         self._started_s = time.monotonic()
         self._failures = 0
+        self.number = 1
+        """Of the attempt that is next, among all of the operation."""
 
     def spend(self, error: SkyholdError) -> None:
         policy = self._policy
+        self.number += 1
         self._failures += 1
         if not may_repeat(error) or self._failures >= policy.attempts_max:
             raise error
@@ -94,24 +101,25 @@ def may_repeat(error: SkyholdError) -> bool:
     return isinstance(error, Corrupt) and error.code == error_codes.CHECKSUM_REFUSED
 
 
-def retrying(policy: RetryPolicy, attempt: Callable[[], T]) -> T:
-    """The result of `attempt`, which makes one request and raises our errors only; the last error when all failed."""
+def retrying(policy: RetryPolicy, attempt: Callable[[int], T]) -> T:
+    """The result of `attempt`, which is given its number, from 1 on, makes one request and raises our errors only; the
+    last error when all failed."""
     attempts = _Attempts(policy)
     while True:  # bounded: `spend` raises after `attempts_max` failures
         try:
-            return attempt()
+            return attempt(attempts.number)
         except SkyholdError as error:
             attempts.spend(error)
 
 
-def resuming(policy: RetryPolicy, attempt: Callable[[int], Iterator[Buffer]]) -> Iterator[Buffer]:
-    """The parts of a transfer. `attempt(done_bytes)` begins one at that offset; a transfer that breaks is taken up
-    where it broke, so no byte is repeated or missed. Each part received renews the budget: the bound is on time
+def resuming(policy: RetryPolicy, attempt: Callable[[int, int], Iterator[Buffer]]) -> Iterator[Buffer]:
+    """The parts of a transfer. `attempt(number, done_bytes)` begins one at that offset; a transfer that breaks is taken
+    up where it broke, so no byte is repeated or missed. Each part received renews the budget: the bound is on time
     without progress."""
     attempts = _Attempts(policy)
     done_bytes = 0
     while True:  # bounded: as above
-        parts = attempt(done_bytes)
+        parts = attempt(attempts.number, done_bytes)
         try:
             for part in parts:
                 done_bytes += len(part)
@@ -122,11 +130,4 @@ def resuming(policy: RetryPolicy, attempt: Callable[[int], Iterator[Buffer]]) ->
         else:
             return
         finally:
-            _close(parts)
-
-
-def _close(parts: Iterator[Buffer]) -> None:
-    """End a transfer now rather than when the collector finds it: a generator holds its connection until then."""
-    close = getattr(parts, "close", None)
-    if close is not None:
-        close()
+            end(parts)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal
 
 Verdict = Literal["absent", "harmless", "costly", "harmful", "unknown"]
 
@@ -31,22 +30,6 @@ class BucketRules:
     lifecycle: Rule
     versioning: Rule
     retention: Rule
-
-
-@runtime_checkable
-class TellsRules(Protocol):
-    """A driver whose provider tells a bucket's rules."""
-
-    def rules(self) -> BucketRules:
-        """Raises `PermissionDenied` where the credentials may not ask."""
-
-
-@runtime_checkable
-class TellsTime(Protocol):
-    """A driver whose provider tells its clock."""
-
-    def server_time(self) -> datetime | None:
-        """The server's time as of now, to the second, or None where a reply did not tell it."""
 
 
 NO_LIFECYCLE: Final = Rule("absent", "No lifecycle rule")

@@ -1,28 +1,26 @@
 """`S3Bucket`: Amazon S3 and every compatible endpoint, over `s3_http`.
 
-Ordinary calls go through `retry.py`; a conditional put is one request. Each upload is signed with the SHA-256 of its
+Each call is one attempt. Each upload is signed with the SHA-256 of its
 body and declares it again as its checksum: the provider refuses other bytes. That it holds what it acknowledged is seen
 by its tag, where that is the MD5 of the body, or by the checksum that it repeats; else the bytes are read back.
 """
 
 from __future__ import annotations
 
-import os
+import threading
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from functools import partial
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any
 
 from skyhold import error_codes
-from skyhold.buckets.bounded import Listings, Pace, Pages, check_size, misbehaves
+from skyhold.buckets.bounded import Pace, check_size, misbehaves
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
     TAGGED_BYTES_MAX,
     WRITE_IF_DEADLINE_S,
     Bucket,
-    Capabilities,
     ObjectInfo,
     Tagged,
     check_key,
@@ -30,9 +28,10 @@ from skyhold.buckets.bucket import (
     range_not_satisfiable,
 )
 from skyhold.buckets.in_time import within
+from skyhold.buckets.listing import Listing, Page
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.refusals import parsed_date
-from skyhold.buckets.retry import RetryPolicy, resuming, retrying
+from skyhold.buckets.retry import DEFAULT_POLICY, RetryPolicy
 from skyhold.buckets.rules import BucketRules
 from skyhold.buckets.s3_checksum import (
     CHECKSUM,
@@ -46,28 +45,25 @@ from skyhold.buckets.s3_checksum import (
 from skyhold.buckets.s3_credentials import Source, key_source
 from skyhold.buckets.s3_errors import Failure, Request, error_of_no_reply, failure_of, to_error
 from skyhold.buckets.s3_http import Closed, NoReply, Reply, Wires
-from skyhold.buckets.s3_listing import PAGE_BYTES_MAX, Page, in_order, page_query, read_page
+from skyhold.buckets.s3_listing import PAGE_BYTES_MAX, check_order, page_query, read_page
 from skyhold.buckets.s3_options import endpoint_of
 from skyhold.buckets.s3_subresources import SUBRESOURCES, read_rules
 from skyhold.buckets.s3_xml import ERROR_BYTES_MAX, NoDocument
+from skyhold.buckets.transfer import Transfer
 from skyhold.errors import NotFound, SkyholdError, Unavailable
 from skyhold.units import Buffer
 
-DEFAULT_POLICY: Final = RetryPolicy()
-
 
 class S3Bucket(Bucket):
-    """See the module. Endpoint and credentials are looked up when the bucket is first used, and again after a fork."""
-
-    capabilities = Capabilities(compares_md5=True)
+    """See the module. Endpoint and credentials are looked up when the bucket is first used."""
 
     def __init__(self, location: BucketLocation, policy: RetryPolicy = DEFAULT_POLICY) -> None:
         self.name, self.url = location.name, location.url
-        self._listings = Listings(location.name)
         self._location = location
         self._policy = policy
         self._prefix = f"{location.prefix}/" if location.prefix else ""
-        self._opened: dict[int, tuple[Wires, Source]] = {}
+        self._lock = threading.Lock()
+        self._opened: tuple[Wires, Source] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -75,21 +71,18 @@ class S3Bucket(Bucket):
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
         request = Request(self.name, check_key(key), start, length)
-
-        def attempt() -> Buffer:
-            with self._get(request) as reply:
-                return self._body(reply, request, self._following_bytes(reply, request, OBJECT_BYTES_MAX))
-
-        return b"" if length == 0 else retrying(self._policy, attempt)
+        if length == 0:
+            return b""
+        with self._get(request) as reply:
+            return self._body(reply, request, self._following_bytes(reply, request, OBJECT_BYTES_MAX))
 
     def read_stream(
         self, key: str, start: int = 0, length: int | None = None, part_bytes: int = 4 << 20
     ) -> Iterator[Buffer]:
-        """A transfer that breaks is taken up where it broke, of the same object."""
         check_key(key)
         tag = ""
 
-        def attempt(done_bytes: int) -> Iterator[Buffer]:
+        def begin(done_bytes: int) -> Iterator[Buffer]:
             nonlocal tag
             left = None if length is None else length - done_bytes
             request = Request(self.name, key, start + done_bytes, left, resumed=bool(tag))
@@ -104,21 +97,16 @@ class S3Bucket(Bucket):
                     left_bytes -= len(part)
                     yield part
 
-        return iter(()) if length == 0 else resuming(self._policy, attempt)
+        return iter(()) if length == 0 else Transfer(begin)
 
     def read_tagged(self, key: str, *, unless_tag: str | None = None) -> Tagged | None:
-        request = Request(self.name, check_key(key))
-        return retrying(self._policy, lambda: self._read_tagged(request, TAGGED_BYTES_MAX, unless_tag))
+        return self._read_tagged(Request(self.name, check_key(key)), TAGGED_BYTES_MAX, unless_tag)
 
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:
         request, digest = Request(self.name, check_key(key)), sha256(body).digest()
-
-        def attempt() -> tuple[str, bool]:
-            with self._put(request, body, digest, {}) as reply:
-                tag = _tag_of(reply)
-                return tag, md5_in(tag) == (md5 or md5_of(body)) or is_sealed_as(digest, reply.headers)
-
-        tag, confirmed = retrying(self._policy, attempt)
+        with self._put(request, body, digest, {}) as reply:
+            tag = _tag_of(reply)
+            confirmed = md5_in(tag) == (md5() if md5 else md5_of(body)) or is_sealed_as(digest, reply.headers)
         if not confirmed and not self._holds(key, body):
             raise stored_differently(self.name, key)
         return tag
@@ -143,17 +131,15 @@ class S3Bucket(Bucket):
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """As the port says. Raises `Corrupt` code `listing_out_of_order` where a store that keeps objects in folders
         (SeaweedFS) lists `a/b` before `a-b`: to go on would pass over objects."""
-        return self._listings.checked(prefix, after, in_order(self.name, self._listed(prefix, after)))
+        last = ""
 
-    def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
-        pages, token = Pages(self.name, self._policy), ""
-        while True:  # bounded by `pages`, and by who counts what is listed
-            page = pages.fetch(partial(retrying, self._policy, partial(self._page, prefix, after, token)))
-            yield from page.found
-            if not page.token:
-                return
-            pages.turn(page.token, len(page.found))
-            token = page.token
+        def fetch(token: str) -> Page:
+            nonlocal last
+            page = self._page(prefix, after, token)
+            last = check_order(self.name, page.found, last)
+            return page
+
+        return Listing(self.name, self._policy, fetch, after)
 
     def _page(self, prefix: str, after: str, token: str) -> Page:
         request = Request(self.name, "", listing=True)
@@ -170,7 +156,7 @@ class S3Bucket(Bucket):
     def delete(self, key: str) -> None:
         request = Request(self.name, check_key(key))
         try:
-            retrying(self._policy, lambda: self._call(request, "DELETE").close())
+            self._call(request, "DELETE").close()
         except NotFound as error:
             if error.code != error_codes.OBJECT_NOT_FOUND:
                 raise
@@ -185,8 +171,9 @@ class S3Bucket(Bucket):
 
     def close(self) -> None:
         """End what is under way, too."""
-        self._closed = True
-        opened = self._opened.get(os.getpid())
+        with self._lock:
+            self._closed = True
+            opened = self._opened
         if opened is not None:
             opened[0].close()
 
@@ -290,17 +277,10 @@ class S3Bucket(Bucket):
         return found.tag
 
     def _told(self, subresource: str) -> tuple[Mapping[str, str], int, bytes]:
-        """Headers, status and body of the reply to a question about the bucket; none, 0 and none where none came."""
+        """Headers, status and body of the reply to a question about the bucket."""
         request = Request(self.name, "")
-
-        def attempt() -> tuple[Mapping[str, str], int, bytes]:
-            with self._exchange(request, "GET", query={subresource: ""}) as reply:
-                return reply.headers, reply.status, self._whole(reply, request, ERROR_BYTES_MAX) or b""
-
-        try:
-            return retrying(self._policy, attempt)
-        except Unavailable:
-            return {}, 0, b""
+        with self._exchange(request, "GET", query={subresource: ""}) as reply:
+            return reply.headers, reply.status, self._whole(reply, request, ERROR_BYTES_MAX) or b""
 
     def _call(self, request: Request, method: str, **sent: Any) -> Reply:
         """The reply to a request where it is a success, or says that nothing was modified."""
@@ -324,18 +304,16 @@ class S3Bucket(Bucket):
             raise error_of_no_reply(error, request) from error
 
     def _here(self) -> tuple[Wires, Source]:
-        """The connections and keys of this process; a forked one leaves those of its parent alone. Two threads that
-        come first may both make them, and those of one are kept."""
-        process = os.getpid()
-        opened = self._opened.get(process)
-        if opened is None and not self._closed:
+        """The connections and keys. Two threads that come first may both make them, and those of one are kept: to look
+        for a role's keys takes a while, and `close` must not wait for it."""
+        made = self._opened
+        if made is None and not self._closed:
             made = Wires(endpoint_of(self._location), self._policy), key_source(self._location)
-            opened = self._opened.setdefault(process, made)
-        if opened is None or self._closed:
-            if opened is not None:
-                opened[0].close()
-            raise error_of_no_reply(Closed(sent=False), Request(self.name, ""))
-        return opened
+        with self._lock:
+            if made is None or self._closed:
+                raise error_of_no_reply(Closed(sent=False), Request(self.name, ""))
+            self._opened = self._opened or made
+            return self._opened
 
 
 def _successes(method: str, headers: Mapping[str, str]) -> frozenset[int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import socket
 import ssl
 import threading
@@ -107,7 +106,7 @@ class Reply:
 
 
 class Wires:
-    """The connections of one process to one endpoint. Safe for many threads at once."""
+    """The connections to one endpoint. Safe for many threads at once."""
 
     def __init__(self, endpoint: Endpoint, policy: RetryPolicy) -> None:
         self._endpoint, self._policy = endpoint, policy
@@ -116,13 +115,7 @@ class Wires:
         self._idle: list[http.client.HTTPConnection] = []
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.RLock()  # a reply that is collected while it is held gives back its connection
-        self._process = os.getpid()
         self._closed = False
-
-    @property
-    def belong_here(self) -> bool:
-        """Whether this process made them: a child that wrote to its parent's connections would mix their requests."""
-        return self._process == os.getpid()
 
     def exchange(
         self,
@@ -164,9 +157,6 @@ class Wires:
         return Reply(self, wire, response)
 
     def keep(self, wire: http.client.HTTPConnection) -> None:
-        if not self.belong_here:
-            wire.close()
-            return
         with self._lock:
             if not self._closed and len(self._idle) < CONNECTIONS_KEPT:
                 self._idle.append(wire)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final
 from urllib.parse import unquote_plus
@@ -12,6 +11,7 @@ from xml.etree.ElementTree import Element
 from skyhold import error_codes
 from skyhold.buckets.bounded import below
 from skyhold.buckets.bucket import ObjectInfo
+from skyhold.buckets.listing import Page
 from skyhold.buckets.s3_checksum import md5_in, usable_tag
 from skyhold.buckets.s3_xml import NoDocument, child_text, local, parsed
 from skyhold.errors import Corrupt
@@ -19,14 +19,6 @@ from skyhold.errors import Corrupt
 PAGE_KEYS: Final = 1000
 PAGE_BYTES_MAX: Final = 4 << 20
 """A thousand names of the longest that S3 has, each byte of them encoded in three."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some objects, and what the next page is asked for by, empty at the end."""
-
-    found: list[ObjectInfo]
-    token: str
 
 
 def page_query(prefix: str, after: str, token: str) -> dict[str, str]:
@@ -63,18 +55,17 @@ def _info(entry: Element, bucket: str, prefix: str, decoded: Callable[[str], str
     return ObjectInfo(key, int(size) if size.isascii() else -1, tag, modified_at, tag, md5_in(tag))
 
 
-def in_order(bucket: str, found: Iterator[ObjectInfo]) -> Iterator[ObjectInfo]:
-    """A listing whose keys ascend. Raises `Corrupt` code `listing_out_of_order`."""
-    previous = ""
+def check_order(bucket: str, found: Iterable[ObjectInfo], last: str) -> str:
+    """The last key of a page whose keys ascend from `last`. Raises `Corrupt` code `listing_out_of_order`."""
     for info in found:
-        if info.key <= previous:
+        if info.key <= last:
             raise Corrupt(
-                f"Bucket `{bucket}` lists {info.key[:80]!a} after {previous[:80]!a}: its listings are not in the order"
+                f"Bucket `{bucket}` lists {info.key[:80]!a} after {last[:80]!a}: its listings are not in the order"
                 " of S3",
                 code=error_codes.LISTING_OUT_OF_ORDER,
                 hint="Use another store or prefix; names that differ in `-`, `.` and `/` only cannot be listed there",
                 bucket=bucket,
                 key=info.key,
             )
-        previous = info.key
-        yield info
+        last = info.key
+    return last

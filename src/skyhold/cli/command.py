@@ -191,7 +191,7 @@ def _common(answers: bool) -> list[click.Parameter]:
             hidden=True,  # the help of `skyhold` itself shows it
             help="Use a key file that other users of this machine can read.",
         ),
-        click.Option(["--verbose"], is_flag=True, help="Show the chain of errors, for reports of defects."),
+        click.Option(["--verbose"], is_flag=True, help="Show each request to a bucket, and the chain of errors."),
     ]
     if not answers:
         return shared

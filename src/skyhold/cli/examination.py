@@ -82,7 +82,7 @@ def _settings(settings: Settings) -> Iterator[Sign]:
         return
     if not key_file.is_file():
         yield Sign("key file", "problem", f"{key_file} does not exist", "Bring it back from the copy that you keep")
-    elif os.name == "posix" and key_file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    elif key_file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         used = "is used" if settings.insecure_key_file else "is refused"
         yield Sign("key file", "warning", f"{key_file} {used}: others can read it", f"chmod 600 {key_file}")
     else:

@@ -114,7 +114,7 @@ skyhold = LazyGroup(
         click.Option(
             ["--insecure-key-file"], is_flag=True, help="Use a key file that other users of this machine can read."
         ),
-        click.Option(["--verbose"], is_flag=True, help="Show the chain of errors, for reports of defects."),
+        click.Option(["--verbose"], is_flag=True, help="Show each request to a bucket, and the chain of errors."),
         click.Option(
             ["--version"],
             is_flag=True,

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import click
 
@@ -71,7 +71,7 @@ def _open_standard_streams() -> None:
 
 def _run(arguments: list[str], interruption: Interruption) -> int:  # noqa: PLR0911 - one return for each ending
     try:
-        with skyhold.make_context(PROGRAM, arguments) as context:
+        with _requests_shown(arguments), skyhold.make_context(PROGRAM, arguments) as context:
             skyhold.invoke(context)
     except click.exceptions.Exit as ended:
         return ended.exit_code
@@ -92,6 +92,14 @@ def _run(arguments: list[str], interruption: Interruption) -> int:  # noqa: PLR0
     except Exception as error:  # noqa: BLE001 - the outermost frame: a defect is told like any other error
         return _fail(_defect(error), arguments)
     return 0
+
+
+def _requests_shown(arguments: list[str]) -> AbstractContextManager[None]:
+    if "--verbose" not in arguments:
+        return nullcontext()
+    from skyhold.cli.verbosity import requests_shown
+
+    return requests_shown()
 
 
 def _fail(error: SkyholdError, arguments: list[str]) -> int:

@@ -125,6 +125,15 @@ def say(line: str) -> None:
         click.echo(line, err=True, color=color())
 
 
+def write_bytes(pieces: Iterable[bytes]) -> None:
+    """Write all of the pieces to stdout. Raises `OSError`."""
+    for piece in pieces:
+        left = memoryview(piece)
+        while left:  # of a stdout without a buffer (PYTHONUNBUFFERED), one write may take a part
+            left = left[sys.stdout.buffer.write(left) :]
+    sys.stdout.buffer.flush()
+
+
 def discard_stdout() -> None:
     """Python flushes stdout once more at its end; give it a place where that succeeds."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -6,8 +6,6 @@ are in `acceptor` and `paxos`, without input or output; `proposer` changes a reg
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -79,7 +77,7 @@ class BucketRegisters(EngineRegisters):
     """The registers of one epoch of a store. `writer` is told to people as who wrote last.
 
     An operation ends within about `deadline_s`. Raises, beside what the port says, `Unavailable` and `OutcomeUnknown`
-    code `no_majority` with the field `buckets`, and code `register_contended`. May be used after a fork.
+    code `no_majority` with the field `buckets`, and code `register_contended`.
     """
 
     def __init__(
@@ -103,10 +101,6 @@ class BucketRegisters(EngineRegisters):
         self._sightings = sightings
         self._runtime = runtime or ThreadRuntime()
         self._closed = False
-        self._forked = threading.Lock()  # held by a child alone, when it begins
-        self._start()
-
-    def _start(self) -> None:
         self._clients = {
             voter.name: VoterClient(voter, self._epoch, self._keys, self._runtime, self._writer, self._remembered)
             for voter in self._voters
@@ -115,7 +109,6 @@ class BucketRegisters(EngineRegisters):
         self._slots: dict[str, Slot] = {}
         self._confirmed: dict[str, Confirmed] = {}
         self._noted: dict[str, object] = {}
-        self._pid = os.getpid()  # last: no thread may go on with what is the parent's
 
     def read(self, key: str) -> Versioned | None:
         check_register_key(key)
@@ -257,7 +250,7 @@ class BucketRegisters(EngineRegisters):
 
     def _decide(self, operation: Operation) -> Decided:
         began_s = self._runtime.monotonic()
-        slot = self._slot(operation.key)  # first: after a fork it makes a proposer of this process's own
+        slot = self._slot(operation.key)
         seen = self._seen(operation.key)
         try:
             decided = self._proposer.decide(slot, operation)
@@ -270,13 +263,12 @@ class BucketRegisters(EngineRegisters):
         self._confirmed[operation.key] = Confirmed(began_s, decided.kept)
         return decided
 
-    def _slot(self, key: str) -> Slot:
+    def _refuse_closed(self) -> None:
         if self._closed:
             raise ValueError("the registers are closed")
-        if self._pid != os.getpid():  # threads, locks and the proposer's id are the parent's
-            with self._forked:
-                if self._pid != os.getpid():
-                    self._start()
+
+    def _slot(self, key: str) -> Slot:
+        self._refuse_closed()
         slot = self._slots.get(key)
         return slot or self._slots.setdefault(key, self._proposer.slot(key))
 
@@ -379,7 +371,7 @@ class BucketRegisters(EngineRegisters):
         clients: Collection[VoterClient] = (),
     ) -> Iterator[tuple[str, T | Silent]]:
         """Ask all voters, or these, at once; their answers as they come, by name. One that is late is `Silent`."""
-        self._slot("config")  # makes what a fork has left behind anew
+        self._refuse_closed()
         answers: Mailbox[tuple[str, T] | Fault] = self._runtime.mailbox()
         waiting = {client.voter.name for client in clients or self._clients.values()}
         deadline_s = self._runtime.monotonic() + (self._deadline_s if wait_s is None else wait_s)

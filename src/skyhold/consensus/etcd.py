@@ -69,7 +69,7 @@ class EtcdRegisters(EngineRegisters):
     wrote last.
 
     Raises, beside what the port says, `Unavailable` code `etcd_unavailable` and `OutcomeUnknown` code
-    `etcd_outcome_unknown`, both with what each node said, and the codes of `etcd_errors`. May be used after a fork.
+    `etcd_outcome_unknown`, both with what each node said, and the codes of `etcd_errors`.
     """
 
     def __init__(self, client: EtcdClient, prefix: str, *, writer: str) -> None:

@@ -7,7 +7,6 @@ asked learns whether it may have taken effect, and decides. See docs/decisions/0
 from __future__ import annotations
 
 import json
-import os
 import random
 import ssl
 import time
@@ -45,8 +44,7 @@ _TOKENS_TRIED: Final = 2
 
 
 class EtcdClient:
-    """The nodes at `endpoints` (`host:port`), tried in this order; one that answers is kept. Thread-safe; may be used
-    after a fork.
+    """The nodes at `endpoints` (`host:port`), tried in this order; one that answers is kept. Thread-safe.
 
     A request gets `attempt_s` at one node, an operation about `deadline_s` in all. `tls` is None for plain HTTP.
     """
@@ -67,11 +65,6 @@ class EtcdClient:
         self._tls = tls
         self._preferred = 0
         self._token: str | None = None
-        self._start()
-
-    def _start(self) -> None:
-        """Connections of this process's own: two processes that wrote to one would mix their requests."""
-        self._pid = os.getpid()
         self._pools = {endpoint: self._pool(endpoint) for endpoint in self.endpoints}
 
     def _pool(self, endpoint: str) -> urllib3.HTTPConnectionPool:
@@ -92,8 +85,6 @@ class EtcdClient:
 
     def post(self, endpoint: str, path: str, request: Mapping[str, object], timeout_s: float) -> Json:
         """One attempt at one node, with a token where there is a user. Raises `AttemptFailed`."""
-        if self._pid != os.getpid():
-            self._start()
         body = encode(request)
         for _ in range(_TOKENS_TRIED):
             token = self._token

@@ -11,9 +11,7 @@ It is a safeguard, and no part of the store: one that is lost makes this machine
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from skyhold.consensus.acceptor import Ballot
 from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.operation import Kept, newest, version_of
 from skyhold.consensus.sqlite import use_write_ahead_log
+from skyhold.consensus.sqlite_connection import SqliteConnection
 from skyhold.consensus.sqlite_errors import FileErrors, translated
 
 BUSY_TIMEOUT_S: Final = 15.0
@@ -101,16 +100,14 @@ def _digest(data: bytes) -> str:
 
 
 class SightingsFile(Sightings):
-    """What is noted, in the SQLite file `path`. Several processes may use it at once; a forked one opens it for itself.
+    """What is noted, in the SQLite file `path`. Several processes may use it at once.
 
     Raises `Corrupt` code `sightings_damaged`, `Unavailable`, `PermissionDenied` and `QuotaExceeded`.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection: sqlite3.Connection | None = None
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._connection = SqliteConnection(self._connect)
 
     def newest(self, key: str) -> Sighting | None:
         with self._open() as connection:
@@ -145,20 +142,15 @@ class SightingsFile(Sightings):
                 connection.execute(f"DELETE FROM {table} WHERE ? IS NULL OR key = ?", (key, key))  # noqa: S608
 
     def close(self) -> None:
-        with self._lock:
-            if self._connection is not None and self._pid == os.getpid():
-                self._connection.close()
-            self._connection = None
+        self._connection.close()
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        if self._pid != os.getpid():
-            _inherited.append(self._connection)  # to close it would be the parent's to do
-            self._connection, self._lock, self._pid = None, threading.Lock(), os.getpid()
-        with self._lock, translated(self._path, _FILE):
-            if self._connection is None:
-                self._connection = self._connect()
-            yield self._connection
+        with (
+            translated(self._path, _FILE),
+            self._connection.opened() as connection,
+        ):
+            yield connection
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -179,4 +171,3 @@ _FILE: Final = FileErrors(
     not_openable=error_codes.SIGHTINGS_NOT_OPENABLE,
     read_only=error_codes.SIGHTINGS_READ_ONLY,
 )
-_inherited: list[object] = []

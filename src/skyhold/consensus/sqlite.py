@@ -2,17 +2,13 @@
 
 The file is in write-ahead mode with `synchronous=FULL`: a change that returned is on the disk. Any number of processes
 and threads of the machine may use it at once; a change runs in `BEGIN IMMEDIATE`, so that it reads and writes under one
-lock. SQLite keeps its locks per process, so no connection may cross a fork: it is closed before, and opened again by
-whoever needs it (https://www.sqlite.org/howtocorrupt.html, 2.6).
+lock.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +32,7 @@ from skyhold.consensus.register import (
     register_changed,
     register_sealed,
 )
+from skyhold.consensus.sqlite_connection import SqliteConnection
 from skyhold.consensus.sqlite_errors import format_unknown, translated
 
 BUSY_TIMEOUT_S: Final = 15.0
@@ -72,13 +69,10 @@ class SqliteRegisters(EngineRegisters):
 
     def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self.path = path
-        self._busy_timeout_s = busy_timeout_s
-        self._connection: sqlite3.Connection | None = None
-        self._lock = threading.RLock()
+        self._connection = SqliteConnection(lambda: _connect(path, busy_timeout_s))
         self._closed = False
         with self._open():
             pass
-        _open_files.add(self)
 
     def read(self, key: str) -> Versioned | None:
         check_register_key(key)
@@ -187,10 +181,9 @@ class SqliteRegisters(EngineRegisters):
         return True
 
     def close(self) -> None:
-        with self._lock:
+        with self._connection.lock:
             self._closed = True
-            self._disconnect()
-            _open_files.discard(self)
+            self._connection.close()
 
     def _changes(self, key: str, after_version: int) -> Sequence[Versioned] | Resync:
         with self._open() as connection:
@@ -204,13 +197,11 @@ class SqliteRegisters(EngineRegisters):
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._connection.lock:
             if self._closed:
                 raise ValueError(f"the registers in {self.path} are closed")
-            with translated(self.path):
-                if self._connection is None:
-                    self._connection = _connect(self.path, self._busy_timeout_s)
-                yield self._connection
+            with translated(self.path), self._connection.opened() as connection:
+                yield connection
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -224,21 +215,6 @@ class SqliteRegisters(EngineRegisters):
                 raise
             with translated(self.path, committing=True):
                 connection.execute("COMMIT")
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _before_fork(self) -> None:
-        self._lock.acquire()
-        self._disconnect()
-
-    def _after_fork_in_parent(self) -> None:
-        self._lock.release()
-
-    def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
 
 
 def _value(row: tuple[int, bytes, bytes | None] | None) -> Versioned | None:
@@ -316,28 +292,3 @@ def _schema_version(connection: sqlite3.Connection) -> int | None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
         return -1
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-_open_files: weakref.WeakSet[SqliteRegisters] = weakref.WeakSet()
-_forking: list[SqliteRegisters] = []
-
-
-def _before_fork() -> None:
-    _forking[:] = sorted(_open_files, key=id)
-    for registers in _forking:
-        registers._before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for registers in _forking:
-        registers._after_fork_in_parent()
-    _forking.clear()
-
-
-def _after_fork_in_child() -> None:
-    for registers in _forking:
-        registers._after_fork_in_child()
-    _forking.clear()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -8,7 +8,7 @@ decision.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Final, Literal, TypeVar
@@ -41,13 +41,14 @@ confirmed. `cache`: this machine had the version before."""
 @dataclass(frozen=True, slots=True)
 class OpenVersion:
     """A version that can be read, and how it was found. `snapshot` and `session` are of its repository, None where
-    its refs were not read."""
+    its refs were not read. It can be read until `resources` end; who takes them over (`pop_all`) ends them."""
 
     digest: str
     document: VersionDocument
     version: VersionFiles
     space: PackSpace
     found_by: FoundBy
+    resources: ExitStack
     session: Session | None = None
     snapshot: Snapshot | None = None
 
@@ -77,24 +78,21 @@ def with_version(
             raise InvalidInput(
                 "Expected a full digest, as a place is given", code=error_codes.INVALID_REFERENCE, ref=ref
             )
-        with _by_refs(connection, name, repository_id, ref, ancestor, keep=keep) as found:
-            return use(found)
+        with ExitStack() as resources:
+            return use(_by_refs(resources, connection, name, repository_id, ref, ancestor, keep=keep))
     if cached_first:
-        with _elsewhere(), _cached(connection, name, repository_id, ref) as found:
-            return use(found)
+        with _elsewhere(), ExitStack() as resources:
+            return use(_cached(resources, connection, name, repository_id, ref))
     if place is not None:
-        with _elsewhere(), _placed(connection, ref, place, keep=keep) as found:
-            return use(found)
+        with _elsewhere(), ExitStack() as resources:
+            return use(_placed(resources, connection, ref, place, keep=keep))
     try:
-        with (
-            connection.within(inf) as alone,
-            _by_refs(alone, name, repository_id, ref, ancestor, keep=keep) as found,
-        ):
-            return use(found)
+        with connection.within(inf) as alone, ExitStack() as resources:
+            return use(_by_refs(resources, alone, name, repository_id, ref, ancestor, keep=keep))
     except (Corrupt, Unavailable):
         if not cached_first:
-            with _elsewhere(), _cached(connection, name, repository_id, ref) as found:
-                return use(found)
+            with _elsewhere(), ExitStack() as resources:
+                return use(_cached(resources, connection, name, repository_id, ref))
         raise
 
 
@@ -110,47 +108,55 @@ def _elsewhere() -> Iterator[None]:
             raise
 
 
-@contextmanager
 def _by_refs(
-    connection: Connection, name: str, repository_id: str | None, ref: str, ancestor: int, *, keep: bool
-) -> Iterator[OpenVersion]:
+    resources: ExitStack,
+    connection: Connection,
+    name: str,
+    repository_id: str | None,
+    ref: str,
+    ancestor: int,
+    *,
+    keep: bool,
+) -> OpenVersion:
     if repository_id is None:
         with repositories_of(connection) as (repositories, _):
             repository_id = repositories.read().resolve(name)
-    with reading(connection, repository_id, keep=keep) as (session, snapshot):
-        policy = Policy.from_json(snapshot.root.policy)
-        digest = snapshot.resolve(ref, ancestor)
-        place = place_of(snapshot, digest)
-        document, version = read_version(session.blobs, digest, place)
-        space = version_space(connection, version, policy, session)
-        if keep:
-            connection.blob_cache.note(VersionNote(digest, name, snapshot.root.repository_id, place))
-        found_by: FoundBy = "bucket" if connection.was_stale else "majority"
-        yield OpenVersion(digest, document, version, space, found_by, session, snapshot)
+    session, snapshot = resources.enter_context(reading(connection, repository_id, keep=keep))
+    policy = Policy.from_json(snapshot.root.policy)
+    digest = snapshot.resolve(ref, ancestor)
+    place = place_of(snapshot, digest)
+    document, version = read_version(session.blobs, digest, place)
+    space = version_space(connection, version, policy, session)
+    if keep:
+        connection.blob_cache.note(VersionNote(digest, name, snapshot.root.repository_id, place))
+    found_by: FoundBy = "bucket" if connection.was_stale else "majority"
+    return OpenVersion(digest, document, version, space, found_by, resources, session, snapshot)
 
 
-@contextmanager
-def _cached(connection: Connection, name: str, repository_id: str | None, digest: str) -> Iterator[OpenVersion]:
+def _cached(
+    resources: ExitStack, connection: Connection, name: str, repository_id: str | None, digest: str
+) -> OpenVersion:
     note = connection.blob_cache.recall(digest, name)
     if note is None or repository_id not in {None, note.repository_id}:
         raise NotFound(f"Version {digest[:10]} is not noted on this machine", code=error_codes.VERSION_NOT_FOUND)
     keys, name_key = connection.keys, connection.store_keys.name_key()
-    with closing(Replicas(connection.known_buckets(), bool)) as replicas:
-        blobs = BucketBlobs(replicas, keys, name_key, connection.blob_cache, cached_first=True)
-        document, version = read_version(blobs, note.digest, note.place)
-        space = space_of(connection, version.head.placement_class, replicas)
-        yield OpenVersion(note.digest, document, version, space, "cache")
+    replicas = resources.enter_context(closing(Replicas(connection.known_buckets(), bool)))
+    blobs = BucketBlobs(replicas, keys, name_key, connection.blob_cache, cached_first=True)
+    document, version = read_version(blobs, note.digest, note.place)
+    space = space_of(connection, version.head.placement_class, replicas)
+    return OpenVersion(note.digest, document, version, space, "cache", resources)
 
 
-@contextmanager
-def _placed(connection: Connection, digest: str, place: VersionPlace, *, keep: bool) -> Iterator[OpenVersion]:
+def _placed(
+    resources: ExitStack, connection: Connection, digest: str, place: VersionPlace, *, keep: bool
+) -> OpenVersion:
     """The version from any bucket that has the blobs; the register of the repository is not read."""
     keys, name_key = connection.keys, connection.store_keys.name_key()
-    with closing(Replicas(connection.known_buckets(), bool)) as replicas:
-        blobs = BucketBlobs(replicas, keys, name_key, connection.blob_cache if keep else None)
-        document, version = read_version(blobs, check_digest(digest), place)
-        space = space_of(connection, version.head.placement_class, replicas)
-        yield OpenVersion(digest, document, version, space, "bucket")
+    replicas = resources.enter_context(closing(Replicas(connection.known_buckets(), bool)))
+    blobs = BucketBlobs(replicas, keys, name_key, connection.blob_cache if keep else None)
+    document, version = read_version(blobs, check_digest(digest), place)
+    space = space_of(connection, version.head.placement_class, replicas)
+    return OpenVersion(digest, document, version, space, "bucket", resources)
 
 
 def place_of(snapshot: Snapshot, digest: str) -> VersionPlace:

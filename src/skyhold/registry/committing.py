@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import Final, NamedTuple
 
-from skyhold import error_codes
-from skyhold.errors import Corrupt, InvalidInput, NotFound
-from skyhold.registry.change import RefUpdate, RepositoryChange, attachments
-from skyhold.registry.names import Ref, RefKind, check_new_ref, is_version_prefix
+from skyhold.errors import Corrupt, NotFound
+from skyhold.registry.push_request import Parent, PushRequest
 from skyhold.registry.reading import open_document, open_version
 from skyhold.registry.repositories import Repositories
 from skyhold.registry.snapshot import NewVersion, Snapshot
-from skyhold.registry.version import Lineage, VersionDocument, VersionFile
+from skyhold.registry.version import VersionDocument, VersionFile
 from skyhold.storage.canonical import Json
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.index_segments import write_segments
@@ -28,106 +24,9 @@ from skyhold.storage.push import Push, Pushed
 from skyhold.storage.reuse import Reused, ensure_durable, mend_blobs
 from skyhold.storage.version_files import VersionFiles
 from skyhold.store.connection import Connection, new_operation_id, pause
-from skyhold.store.event import PERSON, Origin, event_key
+from skyhold.store.event import event_key
 from skyhold.store.record import blobs_of
 from skyhold.store.session import Session
-from skyhold.store.time import now
-
-REASON_CHARACTERS: Final = 160
-"""The most characters of the reason of a push's event, which contains its message: each may take six bytes in JSON."""
-PENDING: Final = "0" * 64
-"""The digest of a version that is not made yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class PushRequest:
-    """What a caller wants to push, and how the version is described. `bases` are digests with their repositories."""
-
-    path: Path
-    message: str = ""
-    author: str = ""
-    actor: str = PERSON
-    branch: str = "main"
-    tags: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    parameters: Json = field(default_factory=dict)
-    metadata: Json = field(default_factory=dict)
-    data: tuple[str, ...] = ()
-    code: tuple[str, ...] = ()
-    bases: tuple[tuple[str, str], ...] = ()
-    relation: str = ""
-    expected_parent: str | None = None
-    dry_run: bool = False
-    without_optimizer: bool = False
-    allow_unsafe_names: bool = False
-    create: bool = False
-    """Whether the repository is made where it is missing, once all of the version is durable."""
-
-    def __post_init__(self) -> None:
-        """Raises `InvalidInput` for all that can be known to be wrong before anything is read or asked for."""
-        refs = self.refs()
-        names = [ref.name for ref in refs]
-        for name in names:
-            if names.count(name) > 1:
-                raise InvalidInput(
-                    f"`{name}` is given for more than one of the branch, the tags and the aliases",
-                    code=error_codes.REF_NAMED_TWICE,
-                    hint="Give each name once",
-                    name=name,
-                )
-        for ref in refs[1:]:  # a branch of such a name may exist
-            check_new_ref(ref)
-        if self.expected_parent is not None and not is_version_prefix(self.expected_parent):
-            raise InvalidInput(
-                f"Expected the id of a version as the expected parent but got {self.expected_parent!r}",
-                code=error_codes.INVALID_DIGEST,
-            )
-        attachments(PENDING, self.metrics, self.notes)
-        self.describe((), None)
-
-    def refs(self) -> list[Ref]:
-        """The refs that move to the version, the branch first."""
-        given = ((RefKind.BRANCH, (self.branch,)), (RefKind.TAG, self.tags), (RefKind.ALIAS, self.aliases))
-        return [Ref(kind, name) for kind, names in given for name in names]
-
-    def describe(self, files: Iterable[VersionFile], parent: str | None) -> VersionDocument:
-        """The version of these files."""
-        return VersionDocument(
-            files=tuple(files),
-            time=now(),
-            author=self.author,
-            message=self.message,
-            parents=() if parent is None else (parent,),
-            parameters=dict(self.parameters),
-            metadata=dict(self.metadata),
-            lineage=Lineage(tuple(digest for _, digest in self.bases), self.data, self.code, self.relation),
-        )
-
-    def change(
-        self, parent: Parent, version: str, added: tuple[NewVersion, ...], gc_epoch: int, policy: Json
-    ) -> RepositoryChange:
-        """What the push changes in the repository: its refs go to `version`, which may be `added` by it."""
-        branch, *others = self.refs()
-        updates = [RefUpdate(ref, version) for ref in others]
-        if parent.branch_at != version:
-            updates.insert(0, RefUpdate(branch, version, expected=parent.branch_at))
-        return RepositoryChange(
-            Origin(self.author, now(), f"push {self.message}".rstrip()[:REASON_CHARACTERS], self.actor),
-            refs=tuple(updates),
-            versions=added,
-            attachments=tuple(attachments(version, self.metrics, self.notes)),
-            gc_epoch=gc_epoch,
-            policy=policy,
-        )
-
-
-class Parent(NamedTuple):
-    """The version from which a push goes on, and the one to which its branch points, None for a new branch."""
-
-    version: str | None
-    branch_at: str | None
 
 
 class PacksLost(Exception):
@@ -142,8 +41,8 @@ class PacksLost(Exception):
 
 @dataclass(slots=True)
 class Commit:
-    """What a push wants to commit. `segments` are those of the index that a bucket lists; `behind` counts by bucket the
-    reused packs that it still lacks."""
+    """What a push wants to commit. `segments` are those of the index that a bucket lists; `lagging` counts by bucket
+    the reused packs that it still lacks."""
 
     connection: Connection
     repository_id: str
@@ -156,7 +55,7 @@ class Commit:
     gc_epoch: int
     segments: frozenset[str]
     progress: Progress
-    behind: Counter[str] = field(default_factory=Counter)
+    lagging: Counter[str] = field(default_factory=Counter)
 
     def under(self, policy: Json, session: Session, space: PackSpace, packs: Collection[bytes]) -> str:
         """Commit under a policy, to which `packs` are made durable first (those just sent are, to the policy under
@@ -165,7 +64,7 @@ class Commit:
         Raises `PacksLost`, and `Conflict` code `policy_changed` where the repository has another policy by then.
         """
         connection, request, pushed = self.connection, self.request, self.pushed
-        self.behind.clear()
+        self.lagging.clear()
         reused = self._reuse(packs, space)
         if not reused.complete:
             raise PacksLost(reused)
@@ -207,7 +106,7 @@ class Commit:
         sizes = {pack_key(pack): self.connection.chunk_index.size_bytes(pack) for pack in packs}
         connection = self.connection
         reused = ensure_durable(space.replicas, connection.checker, connection.chunk_index, sizes, self.progress)
-        self.behind.update(reused.behind)
+        self.lagging.update(reused.lagging)
         for bucket, count in sorted(reused.mended.items()):
             self.progress.note(f"Damaged packs in bucket `{bucket}`, written anew: {count}")
         return reused

@@ -12,12 +12,15 @@ import os
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from skyhold import error_codes
 from skyhold.errors import InvalidInput
 from skyhold.storage.canonical import INTEGER_MAX, NESTING_MAX, Json, check_value
 from skyhold.store.time import check_time
+
+if TYPE_CHECKING:
+    from skyhold.storage.sources.open import Given
 
 NAME_CHARACTERS_MAX: Final = 1024
 """Of every name and reference; what is kept has bounds of its own."""
@@ -110,6 +113,15 @@ def path(value: object, what: str) -> Path:
     except UnicodeEncodeError:
         pass
     raise _refused(f"{what} as a path", value)
+
+
+def source(value: object, what: str) -> Given:
+    """What can be pushed: a path, contents by name, or an open file."""
+    if isinstance(value, str | os.PathLike) or not (
+        isinstance(value, Mapping) or callable(getattr(value, "read", None))
+    ):
+        return path(value, what)
+    return value  # type: ignore[return-value]
 
 
 def _plain(value: object, what: str, depth: int = 0) -> object:

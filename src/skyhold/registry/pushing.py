@@ -10,8 +10,9 @@ from typing import Any, Final
 from skyhold import error_codes
 from skyhold.errors import AlreadyExists, Conflict, Corrupt, NotFound, Unavailable
 from skyhold.registry.change import check
-from skyhold.registry.committing import PENDING, Commit, PacksLost, Parent, PushRequest, same_content
+from skyhold.registry.committing import Commit, PacksLost, same_content
 from skyhold.registry.names import Ref, RefKind, check_new_ref
+from skyhold.registry.push_request import PENDING, Parent, PushRequest
 from skyhold.registry.reading import open_document, open_version, repositories_of
 from skyhold.registry.refs import read_root
 from skyhold.registry.repositories import Repositories
@@ -29,13 +30,12 @@ from skyhold.storage.policy import Policy, allowed, placement_class
 from skyhold.storage.progress import Progress
 from skyhold.storage.push import Push, PushOptions
 from skyhold.storage.resume import resume
-from skyhold.storage.source import Source, find_source, sha256_of
+from skyhold.storage.sources.open import Given, open_source
+from skyhold.storage.sources.port import Source, sha256_of
 from skyhold.storage.version_files import VersionFiles
 from skyhold.store.connection import Connection
 from skyhold.store.session import Session
 from skyhold.store.state import cache_folder
-
-__all__ = ["PushRequest", "push_version"]
 
 MAIN: Final = "main"
 ATTEMPTS_MAX: Final = 3
@@ -43,8 +43,18 @@ INTERPRETER_BYTES: Final = 100 << 20
 """Of the memory that a push may take, what the interpreter, its libraries and their buffers take."""
 
 
+def source_of(connection: Connection, given: Given, request: PushRequest) -> Source:
+    """What is pushed, as a context manager. Raises as `open_source` does."""
+    return open_source(
+        given,
+        without_optimizer=request.without_optimizer,
+        allow_unsafe_names=request.allow_unsafe_names,
+        own=_own_places(connection),
+    )
+
+
 def push_version(
-    connection: Connection, repository_id: str, name: str, request: PushRequest, progress: Progress
+    connection: Connection, repository_id: str, name: str, request: PushRequest, source: Source, progress: Progress
 ) -> PushResult | PushPlan:
     """Push, and move the refs once the version is durable to the repository's policy.
 
@@ -52,12 +62,6 @@ def push_version(
     or where objects that it meant to reuse are not to be had any more; what was sent is found again. Raises what
     storage raises, and `Conflict` where the branch moved.
     """
-    source = find_source(
-        request.path,
-        without_optimizer=request.without_optimizer,
-        allow_unsafe_names=request.allow_unsafe_names,
-        own=_own_places(connection),
-    )
     lost: set[bytes] = set()
     for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
@@ -280,7 +284,7 @@ class _Attempt:
     def _figures(self, commit: Commit, policy: Policy, session: Session) -> dict[str, Any]:
         """What a push and its plan both report."""
         locations, pushed = allowed(policy, self._connection.configuration.locations), commit.pushed
-        lagging = {name: f"it lacks {count} of the packs that are used again" for name, count in commit.behind.items()}
+        lagging = {name: f"it lacks {count} of the packs that are used again" for name, count in commit.lagging.items()}
         lagging |= {name: error.message for name, error in session.lagging.items()}
         return {
             "repository": self._name,

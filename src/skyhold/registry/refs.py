@@ -55,13 +55,20 @@ class RepositoryRegister:
             raise self._absent(self.repository_id) from None
         return Snapshot(root, version, self._blobs)
 
-    def apply(self, change: RepositoryChange, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
-        """Make the change, all of it or nothing; returns the state after it.
+    def apply(
+        self,
+        change: RepositoryChange,
+        operation_id: str,
+        *,
+        pause: Pause = no_pause,
+        before: Snapshot | None = None,
+    ) -> Snapshot:
+        """Make the change, all of it or nothing; returns the state after it. `before` is as in `Transactions.change`.
 
         A change that met another one, which moved other refs, is planned again on the newer state. Raises what `plan`
         and `Transactions.change` raise.
         """
-        return self._transactions.change(lambda snapshot: plan(snapshot, change), operation_id, pause)
+        return self._transactions.change(lambda snapshot: plan(snapshot, change), operation_id, pause, before=before)
 
     def set_policy(self, policy: Json, origin: Origin, operation_id: str, *, pause: Pause = no_pause) -> Snapshot:
         """Replace the repository's policy (already validated)."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, overload
 
 from skyhold import error_codes
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.registry import given
-from skyhold.registry.arguments import PushArguments
 from skyhold.registry.change import RefUpdate, RepositoryChange, attachments
 from skyhold.registry.history import moves_in, ref_history
 from skyhold.registry.names import Ref
+from skyhold.registry.push_request import PushFields, PushRequest
 from skyhold.registry.reader import RepositoryReader
 from skyhold.registry.reading import (
     find_ref,
@@ -29,6 +28,9 @@ from skyhold.store.connection import new_operation_id, pause
 from skyhold.store.event import Origin
 from skyhold.store.record import ANY
 from skyhold.store.session import retry_on_reconfiguration
+
+if TYPE_CHECKING:
+    from skyhold.storage.sources.open import Given
 
 T = TypeVar("T")
 
@@ -52,86 +54,69 @@ class Repository(RepositoryReader):
 
     @overload
     def push(
-        self, path: str | Path, *, dry_run: Literal[False] = ..., **options: Unpack[PushArguments]
-    ) -> PushResult: ...
+        self, source: Given, *, author: str | None = ..., dry_run: Literal[False] = ...,
+        progress: Progress | None = ..., **described: Unpack[PushFields],
+    ) -> PushResult: ...  # fmt: skip
     @overload
-    def push(self, path: str | Path, *, dry_run: Literal[True], **options: Unpack[PushArguments]) -> PushPlan: ...
+    def push(
+        self, source: Given, *, author: str | None = ..., dry_run: Literal[True],
+        progress: Progress | None = ..., **described: Unpack[PushFields],
+    ) -> PushPlan: ...  # fmt: skip
     @overload
-    def push(self, path: str | Path, *, dry_run: bool, **options: Unpack[PushArguments]) -> PushResult | PushPlan: ...
+    def push(
+        self, source: Given, *, author: str | None = ..., dry_run: bool,
+        progress: Progress | None = ..., **described: Unpack[PushFields],
+    ) -> PushResult | PushPlan: ...  # fmt: skip
     def push(
         self,
-        path: str | Path,
+        source: Given,
         *,
-        message: str = "",
         author: str | None = None,
-        branch: str = "main",
-        tags: Sequence[str] = (),
-        aliases: Sequence[str] = (),
-        metrics: Mapping[str, float] | None = None,
-        notes: Sequence[str] = (),
-        parameters: Mapping[str, object] | None = None,
-        metadata: Mapping[str, object] | None = None,
-        data: Sequence[str] = (),
-        code: Sequence[str] = (),
-        base: str | None = None,
-        relation: str | None = None,
-        expected_parent: str | None = None,
         dry_run: bool = False,
-        without_optimizer: bool = False,
-        allow_unsafe_names: bool = False,
         progress: Progress | None = None,
+        **described: Unpack[PushFields],
     ) -> PushResult | PushPlan:
-        """Commit the files at `path` as a new version of `branch`; it is durable to the policy when this returns.
+        """Commit what is given as a new version of a branch; it is durable to the policy when this returns.
 
-        `base` names a version of any repository (`team/name@ref`) from which this one was derived: it becomes part of
-        the lineage, and the new weights are stored as differences to it where that helps; `relation` is how this
-        version relates to it (`fine-tune`, `adapter`, `quantized`, `merged`). Run again after any failure: what had
-        arrived is not sent again. Raises `Conflict` where another push moved the branch first.
+        `source` is the path of a folder, a file, or an archive (`.tar`, `.tar.gz`, `.tar.zst`, `.zip`), whose members
+        become the files; an open binary file that contains an archive; or a mapping of the names of files to their
+        contents: bytes, paths, open binary files (read from where they are to their end), or arrays by name, which
+        become a safetensors file: `{"model.safetensors": {"layer.weight": array}, "config.json": b"{}"}`.
+
+        Keywords, all optional: `message`, `branch` (`main`), `tags`, `aliases`, `metrics`, `notes`, `parameters`,
+        `metadata`, `data`, `code`, `expected_parent`, `dry_run`, `without_optimizer`, `allow_unsafe_names`. `base`
+        names a version of any repository (`team/name@ref`) from which this one was derived: it becomes part of the
+        lineage, and the new weights are stored as differences to it where that helps; `relation` is how this version
+        relates to it (`fine-tune`, `adapter`, `quantized`, `merged`). Run again after any failure: what had arrived is
+        not sent again. Raises `Conflict` where another push moved the branch first.
 
         Files whose names steer other programs (`.git`, `.env`, `skyhold.toml` and the like) are left out, unless
         `allow_unsafe_names`; buckets of stores, key files and other things of Skyhold's own always. The result names
         them in `left_out`.
         """
-        from skyhold.registry.pushing import PushRequest, push_version  # loads what cuts and encodes
+        from skyhold.registry.pushing import push_version, source_of  # loads what cuts and encodes
 
         if self._unresolved is not None:
             raise self._unresolved
-
         request = PushRequest(
-            path=given.path(path, "the files to push"),
-            message=given.text(message, "the message", long=True),
-            author=self._author(author),
+            self._author(author),
             actor=self._connection.origin().actor,
-            branch=given.text(branch, "the branch"),
-            tags=given.texts(tags, "tags"),
-            aliases=given.texts(aliases, "aliases"),
-            metrics=given.numbers(metrics, "metrics"),
-            notes=given.texts(notes, "notes", long=True),
-            parameters=given.values(parameters, "parameters"),
-            metadata=given.values(metadata, "metadata"),
-            data=given.texts(data, "data", long=True),
-            code=given.texts(code, "code", long=True),
-            expected_parent=None if expected_parent is None else given.text(expected_parent, "the expected parent"),
-            dry_run=dry_run,
-            without_optimizer=without_optimizer,
-            allow_unsafe_names=allow_unsafe_names,
             create=self._create,
+            dry_run=dry_run,
+            **described,
         )
-        if relation is not None and base is None:
-            raise InvalidInput("A relation is that to a base, and none is given", code=error_codes.INVALID_RELATION)
-        if base is not None:
-            bases = (resolve_base(self._connection, given.text(base, "the base")),)
-            word = "" if relation is None else given.text(relation, "the relation")
-            request = replace(request, bases=bases, relation=word)
+        if request.base is not None:
+            request = replace(request, bases=(resolve_base(self._connection, request.base),))
         progress = progress or Silence()
-        try:
-            return push_version(self._connection, self.id, self.name, request, progress)
-        except AlreadyExists as error:
-            if error.code != error_codes.REPOSITORY_EXISTS or not self._create:
-                raise
-        with repositories_of(self._connection) as (repositories, _):  # another push has made it meanwhile
-            self.id = repositories.read().find(self.name) or self.id
-        return push_version(self._connection, self.id, self.name, request, progress)
+        with source_of(self._connection, given.source(source, "the files to push"), request) as files:
+            try:
+                return push_version(self._connection, self.id, self.name, request, files, progress)
+            except AlreadyExists as error:
+                if error.code != error_codes.REPOSITORY_EXISTS or not self._create:
+                    raise
+            with repositories_of(self._connection) as (repositories, _):  # another push has made it meanwhile
+                self.id = repositories.read().find(self.name) or self.id
+            return push_version(self._connection, self.id, self.name, request, files, progress)
 
     def set_refs(
         self,
@@ -163,7 +148,9 @@ class Repository(RepositoryReader):
                 if name in musts:
                     must = None if (there := musts[name]) is None else self._resolve(snapshot, there)
                 updates.append(RefUpdate(Ref.parse(name), version, expected=must, force=force))
-            after = register.apply(RepositoryChange(origin, refs=tuple(updates)), operation_id, pause=pause)
+            after = register.apply(
+                RepositoryChange(origin, refs=tuple(updates)), operation_id, pause=pause, before=snapshot
+            )
             if after.register_version == snapshot.register_version:
                 return []
             event = after.log.read(after.root.events)
@@ -212,7 +199,7 @@ class Repository(RepositoryReader):
 
         def attach(register: RepositoryRegister, snapshot: Snapshot) -> None:
             found = tuple(attachments(self._resolve(snapshot, reference), measured, texts))
-            register.apply(RepositoryChange(origin, attachments=found), operation_id, pause=pause)
+            register.apply(RepositoryChange(origin, attachments=found), operation_id, pause=pause, before=snapshot)
 
         self._change(attach)
 

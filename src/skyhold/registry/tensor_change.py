@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Final, Protocol
@@ -14,6 +14,7 @@ from typing import IO, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from skyhold.codec.floats import decode_floats, is_float_type
 from skyhold.codec.row_major import is_column_major, little_endian, row_major, row_major_dtype
 from skyhold.codec.tensors import FORTRAN, Tensor, element_width_bytes
 from skyhold.units import Buffer
@@ -107,7 +108,7 @@ def compare_values(old: StoredTensor, new: StoredTensor) -> ContentChange | None
     width = element_width_bytes(old.tensor.dtype)
     elements, changed, squares_changed, squares_old = size_bytes // (width or 1), 0, 0.0, 0.0
     dtype = old.tensor.dtype.removesuffix(FORTRAN)
-    is_float = dtype in _DECODERS
+    is_float = is_float_type(dtype)
     compared = _complement(equal, size_bytes, width or 1)
     for start, length in _blocks(compared):
         before, after = old.read(start, length), new.read(start, length)
@@ -128,12 +129,6 @@ def compare_values(old: StoredTensor, new: StoredTensor) -> ContentChange | None
     for start, length in _blocks(_complement(compared, size_bytes, 1)):
         squares_old += _sum_of_squares(decode_floats(dtype, old.read(start, length)))
     return ContentChange(share, _quotient(squares_changed, squares_old))
-
-
-def decode_floats(dtype: str, data: bytes) -> Array:
-    """The elements as float64, exactly. `dtype` is a float type of safetensors; a complex number counts as two."""
-    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
-        return _DECODERS[dtype](data)
 
 
 Range = tuple[int, int]
@@ -207,50 +202,3 @@ def _quotient(squares_changed: float, squares_old: float) -> float | None:
     if not (math.isfinite(squares_changed) and math.isfinite(squares_old)) or squares_old == 0:
         return None
     return math.sqrt(squares_changed / squares_old)
-
-
-def _plain(dtype: str) -> Callable[[bytes], Array]:
-    return lambda data: np.frombuffer(data, dtype).astype(np.float64)
-
-
-def _bfloat16(data: bytes) -> Array:
-    bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-    return bits.view(np.float32).astype(np.float64)
-
-
-def _by_table(table: Array) -> Callable[[bytes], Array]:
-    return lambda data: table[np.frombuffer(data, np.uint8)]
-
-
-def _float8(exponent_bits: int, bias: int, *, negative_zero_is_nan: bool) -> Array:
-    """All 256 values of an 8-bit float (OCP 8-bit floating point; FNUZ after Noune et al., arXiv:2206.02915)."""
-    codes = np.arange(256)
-    mantissa_bits = 7 - exponent_bits
-    exponent = codes >> mantissa_bits & ((1 << exponent_bits) - 1)
-    mantissa = (codes & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
-    magnitude = np.where(exponent == 0, mantissa * 2.0 ** (1 - bias), (1 + mantissa) * 2.0 ** (exponent - bias))
-    values = np.where(codes & 0x80, -magnitude, magnitude)
-    if negative_zero_is_nan:
-        values[0x80] = math.nan
-    elif exponent_bits == 4:
-        values[[0x7F, 0xFF]] = math.nan
-    else:
-        values[[0x7C, 0xFC]] = math.inf, -math.inf
-        values[[0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF]] = math.nan
-    return values
-
-
-_EXPONENTS_ONLY: Final = np.append(2.0 ** np.arange(-127.0, 128.0), math.nan)
-_DECODERS: Final[dict[str, Callable[[bytes], Array]]] = {
-    "F64": _plain("<f8"),
-    "F32": _plain("<f4"),
-    "F16": _plain("<f2"),
-    "C64": _plain("<f4"),
-    "C128": _plain("<f8"),
-    "BF16": _bfloat16,
-    "F8_E4M3": _by_table(_float8(4, 7, negative_zero_is_nan=False)),
-    "F8_E5M2": _by_table(_float8(5, 15, negative_zero_is_nan=False)),
-    "F8_E4M3FNUZ": _by_table(_float8(4, 8, negative_zero_is_nan=True)),
-    "F8_E5M2FNUZ": _by_table(_float8(5, 16, negative_zero_is_nan=True)),
-    "F8_E8M0": _by_table(_EXPONENTS_ONLY),
-}

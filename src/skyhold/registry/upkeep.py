@@ -20,7 +20,6 @@ from skyhold.registry.verification import Look, doubt, look_at, pack_copies, wit
 from skyhold.storage.object_keys import pack_id_of
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Progress
-from skyhold.storage.replica_write import write_verified
 from skyhold.storage.survey import Finding, repair
 from skyhold.store.bucket_health import Membership, examine
 from skyhold.store.checkpoints import write_lost_checkpoints
@@ -285,7 +284,7 @@ def _rebuild(connection: Connection, look: Look, mending: _Mending, lost: dict[s
             connection.chunk_index.confirm(*connection.checker.contents(key, built))
             for finding, _ in failures:
                 try:
-                    write_verified(connection.bucket(finding.bucket), key, built)
+                    connection.bucket(finding.bucket).write(key, built)
                 except SkyholdError as error:
                     mending.failed.append((finding, error.message))
                 else:

@@ -106,7 +106,8 @@ class AttachedView:
 @dataclass(frozen=True, slots=True)
 class Version:
     """A version with all that is attached to it. `digest` has 64 hex characters, `id` the first 40 of them; `parents`
-    are digests. `found_by` is as of `PullResult`. `tensors` is None where their number could not be read."""
+    are digests. `found_by` is as of `PullResult`. `tensor_count` is None
+    where it could not be read."""
 
     repository: str
     digest: str
@@ -117,7 +118,7 @@ class Version:
     parents: tuple[str, ...]
     files: tuple[VersionFile, ...]
     size_bytes: int
-    tensors: int | None
+    tensor_count: int | None
     parameters: dict[str, object]
     metadata: dict[str, object]
     lineage: Lineage

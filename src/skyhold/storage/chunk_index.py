@@ -66,7 +66,7 @@ class CopyNote:
 
 
 class ChunkIndex:
-    """The chunk index of one store, in the folder given. Thread-safe; a forked process opens it for itself."""
+    """The chunk index of one store, in the folder given. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self._file = ChunkIndexFile(folder, _SCHEMA)

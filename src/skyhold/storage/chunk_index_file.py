@@ -1,4 +1,4 @@
-"""The SQLite file of the chunk index: opened by several threads, processes and forks, and which sessions are alive."""
+"""The SQLite file of the chunk index: used by several threads and processes, and which sessions are alive."""
 
 from __future__ import annotations
 
@@ -6,51 +6,45 @@ import fcntl
 import os
 import secrets
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from skyhold import error_codes
+from skyhold.consensus.sqlite_connection import SqliteConnection
 from skyhold.errors import Corrupt, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
 
 
 class ChunkIndexFile:
-    """`chunks.db` in the folder given, with this schema. Thread-safe; a forked process opens it for itself."""
+    """`chunks.db` in the folder given, with this schema. Thread-safe."""
 
     def __init__(self, folder: Path, schema: str) -> None:
         self._path = folder / "chunks.db"
         self._sessions = folder / "sessions"
         self._schema = schema
-        self._open()
-
-    def _open(self) -> None:
-        self._pid = os.getpid()
         self._closed = False
-        self._lock = threading.RLock()
-        self._session = secrets.token_hex(8)
-        self._session_file = _lock_session(self._sessions, self._session)
-        with _translated(self._path):
-            self._database = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            # A chunk index lost to a power cut is rebuilt from the buckets; a kill −9 loses nothing.
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.executescript(self._schema)
-
-    @property
-    def session(self) -> str:
+        self.session = secrets.token_hex(8)
         """What the packs that this process is sending are marked with."""
-        self._follow_fork()
-        return self._session
+        self._session_file = _lock_session(self._sessions, self.session)
+        self._connection = SqliteConnection(self._connect)
+        with self._here():
+            pass
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A chunk index lost to a power cut is rebuilt from the buckets; a kill −9 loses nothing.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(self._schema)
+        return connection
 
     def close(self) -> None:
-        if self._pid == os.getpid():  # else all of it is the parent's
-            with self._lock:  # a thread may still wait for a slow bucket, and would use what is closed under it
-                self._closed = True
-                self._database.close()
-            (self._sessions / self._session).unlink(missing_ok=True)
-            self._session_file.close()
+        with self._connection.lock:  # a thread may still wait for a slow bucket, and would use what is closed under it
+            self._closed = True
+            self._connection.close()
+        (self._sessions / self.session).unlink(missing_ok=True)
+        self._session_file.close()
 
     def runs(self, session: str) -> bool:
         """Whether the process of a session is alive."""
@@ -82,22 +76,14 @@ class ChunkIndexFile:
 
     @contextmanager
     def _here(self) -> Iterator[sqlite3.Connection]:
-        """The connection of this process, for one thread at a time."""
-        self._follow_fork()
-        with self._lock, _translated(self._path):
+        """The connection, for one thread at a time."""
+        with self._connection.lock, _translated(self._path):
             if self._closed:
                 raise Unavailable(
                     f"Chunk index {self._path} was closed", code=error_codes.CHUNK_INDEX_CLOSED, hint="Run it again"
                 )
-            yield self._database
-
-    def _follow_fork(self) -> None:
-        if self._pid != os.getpid():
-            _inherited.append((self._database, self._session_file))  # to close them would be the parent's to do
-            self._open()
-
-
-_inherited: list[object] = []
+            with self._connection.opened() as connection:
+                yield connection
 
 
 class _translated:  # noqa: N801  reads as a verb at its place of use

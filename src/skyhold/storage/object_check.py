@@ -28,7 +28,6 @@ from skyhold.storage.pack import (
     read_footer,
     read_header,
 )
-from skyhold.storage.replica_write import write_verified
 from skyhold.units import Buffer
 
 
@@ -121,7 +120,7 @@ class ObjectChecker:
 def copy_object(key: str, sources: Collection[Bucket], target: Bucket, checker: ObjectChecker) -> int:
     """Write an object, intact, to `target`; returns its bytes. Raises as `read_intact`, and what the drivers raise."""
     body = read_intact(key, sources, checker)
-    write_verified(target, key, body)
+    target.write(key, body)
     return len(body)
 
 

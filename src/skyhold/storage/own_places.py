@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -50,11 +50,19 @@ class OwnPlaces:
     def reason(self, file: Path, status: os.stat_result) -> str | None:
         if (status.st_dev, status.st_ino) in self._files:
             return "a file of Skyhold's own"
-        if stat.S_ISREG(status.st_mode) and is_key_file(file, status.st_size):
-            return "a key file"
-        if stat.S_ISREG(status.st_mode) and is_store_json(as_stored(file.name)) and _is_store_document_file(file):
-            return STORE_DOCUMENT_REASON
+        if stat.S_ISREG(status.st_mode):
+            with contextlib.suppress(OSError):
+                return content_reason(as_stored(file.name), status.st_size, lambda limit: read_own(file, limit))
         return None
+
+
+def content_reason(path: str, size_bytes: int, read: Callable[[int], bytes]) -> str | None:
+    """Why a file of this path and size is Skyhold's own by its content, of which `read(limit)` returns the begin."""
+    if size_bytes <= _KEY_FILE_BYTES_MAX and is_key_text(read(_KEY_FILE_BYTES_MAX)):
+        return "a key file"
+    if is_store_json(path) and is_store_document(read(STORE_DOCUMENT_BYTES_MAX)):
+        return STORE_DOCUMENT_REASON
+    return None
 
 
 def is_bucket(folder: Path) -> bool:
@@ -96,13 +104,5 @@ def is_store_json(path: str) -> bool:
 def _is_store_document_file(path: Path) -> bool:
     try:
         return is_store_document(read_own(path, STORE_DOCUMENT_BYTES_MAX))
-    except OSError:
-        return False
-
-
-def is_key_file(path: Path, size_bytes: int) -> bool:
-    """Whether a file holds a key of Skyhold."""
-    try:
-        return size_bytes <= _KEY_FILE_BYTES_MAX and is_key_text(read_own(path, _KEY_FILE_BYTES_MAX))
     except OSError:
         return False

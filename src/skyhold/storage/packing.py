@@ -101,7 +101,7 @@ class Packer:
     def finish(self) -> None:
         """Send the last pack and return once every pack is durable to the policy, in every bucket that does not lag.
 
-        The buffers are free then, but for those that a bucket which was passed over still takes its time with.
+        The buffers are free then, but for those that a lagging bucket still takes its time with.
         """
         self.flush()
         self._buffer, self._buffers, self._buffers_unmade = bytearray(), queue.SimpleQueue(), 0
@@ -153,4 +153,4 @@ class Packer:
                 return self._buffers.get(timeout=_SLOWNESS_CHECK_S)
             except queue.Empty:
                 for _, written in self._under_way():
-                    self._space.replicas.pass_over_slow(written)
+                    self._space.replicas.mark_slow(written)

@@ -15,7 +15,7 @@ class Progress(Protocol):
         """`done_bytes` more of the total are done, `stored_bytes` of them had to be stored or fetched."""
 
     def note(self, message: str) -> None:
-        """A sentence that a person should see, such as a bucket that is passed over."""
+        """A sentence that a person should see, such as that a bucket is lagging."""
 
     def end(self) -> None:
         """The phase is over, done or not."""

@@ -8,7 +8,6 @@ all are bounded, so that memory does not depend on the size of what is pushed.
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import threading
 from collections import deque
@@ -32,8 +31,8 @@ from skyhold.storage.layout import PageBuilder, Run, Tensors, encode_head, encod
 from skyhold.storage.pack import Place, Record
 from skyhold.storage.packing import Packer, StoredChunk
 from skyhold.storage.progress import Progress
-from skyhold.storage.source import SourceFile, check_unchanged, open_source
 from skyhold.storage.source_reader import Piece, PieceReader
+from skyhold.storage.sources.port import SourceFile
 from skyhold.storage.tensor_files import find_tensors
 from skyhold.units import MIB
 
@@ -142,24 +141,23 @@ class Push:
         return blobs.write("layouts", encode_head(version, self._class, self.pushed.runs, pages, tensors, first))
 
     def _push_file(self, index: int, source: SourceFile, tensors: tuple[Tensor, ...] | None) -> None:
-        descriptor = open_source(source)
+        opened = source.open()
         digest = hashlib.sha256()
         try:
-            check_unchanged(source, descriptor)
-            for piece in self._reader.pieces(descriptor, source.path, source.size_bytes, tensors):
+            for piece in self._reader.pieces(opened, source.size_bytes, tensors):
                 hashed = self._hasher.submit(digest.update, piece.data)
                 self._queue.append((piece, self._encoders.submit(self._encode, piece), hashed))
                 while self._is_full():
                     self._collect(index)
             while self._queue:
                 self._collect(index)
-            check_unchanged(source, descriptor)
+            opened.check_unchanged()
         finally:
             for _, encoding, hashed in self._queue:  # only after an error
                 encoding.cancel()
                 hashed.cancel()
             self._queue.clear()
-            os.close(descriptor)
+            opened.close()
         if tensors:
             self.pushed.tensors[source.path] = tensors
         self.pushed.files.append(FileEntry(source.path, source.size_bytes, digest.hexdigest(), source.executable))

@@ -8,16 +8,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from blake3 import blake3
-
 from skyhold import error_codes
-from skyhold.buckets.bucket import Bucket
-from skyhold.errors import Corrupt, PermissionDenied, SkyholdError, Unavailable, reasons_of
+from skyhold.errors import PermissionDenied, SkyholdError, Unavailable, reasons_of
 from skyhold.units import Buffer
 
 PATIENCE_S: Final = 20.0
 PATIENCE_FACTOR: Final = 3.0
-"""A bucket is passed over where it has not finished a write `PATIENCE_S` and `PATIENCE_FACTOR` times as long after its
+"""A bucket is lagging where it has not finished a write `PATIENCE_S` and `PATIENCE_FACTOR` times as long after its
 begin as those buckets took that suffice: the uplink that all of them share may be slow, one of them may not."""
 
 
@@ -35,7 +32,7 @@ class Written:
     """How long it took until the verified replicas sufficed."""
 
 
-def is_outpaced(elapsed_s: float, enough_after_s: float) -> bool:
+def is_lagging(elapsed_s: float, enough_after_s: float) -> bool:
     """Whether what still runs after `elapsed_s` is not waited for, where others sufficed after `enough_after_s`."""
     return elapsed_s > PATIENCE_S + PATIENCE_FACTOR * enough_after_s
 
@@ -62,30 +59,6 @@ class SharedMD5:
             if self._digest is None:
                 self._digest = hashlib.md5(self._body, usedforsecurity=False).digest()
             return self._digest
-
-
-def write_verified(bucket: Bucket, key: str, body: Buffer, md5: SharedMD5 | None = None) -> str:
-    """Write an object and return once its stored bytes are verified: by the provider's confirmed checksum, else by
-    reading them back. Returns the stamp of the copy. Raises `Corrupt` where they differ."""
-    if md5 is not None and bucket.capabilities.compares_md5:
-        stamp = bucket.write(key, body, md5=md5.digest())
-    else:
-        stamp = bucket.write(key, body)
-    if bucket.capabilities.confirms_checksum:
-        return stamp
-    hasher, length = blake3(), 0
-    for part in bucket.read_stream(key):
-        hasher.update(part)
-        length += len(part)
-    if length != len(body) or hasher.digest() != blake3(body).digest():
-        raise Corrupt(
-            f"Bucket `{bucket.name}` stored other bytes of {key} than were sent",
-            code=error_codes.STORED_DIFFERENTLY,
-            hint=f"Run `skyhold bucket check {bucket.name}`",
-            bucket=bucket.name,
-            key=key,
-        )
-    return stamp
 
 
 def not_durable(written: Written) -> SkyholdError:

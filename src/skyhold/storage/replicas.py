@@ -16,15 +16,15 @@ from typing import Any, Final, Protocol, TypeVar
 from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.parallel import CALLS_AT_ONCE, at_once
-from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable, reasons_of
+from skyhold.errors import NotFound, SkyholdError, Unavailable
+from skyhold.storage.replica_read import after_failures, after_silence, begin_read, no_bucket_serves
 from skyhold.storage.replica_write import (
     PATIENCE_S,
     SharedMD5,
     Written,
-    is_outpaced,
+    is_lagging,
     not_durable,
     too_slow,
-    write_verified,
 )
 from skyhold.units import Buffer
 
@@ -130,7 +130,7 @@ class Replicas:
 
     def wait_settled(self, written: Written) -> None:
         """Return once the object is durable to the policy and no replica is pending; a bucket that is much slower than
-        those that suffice is passed over. Raises `Unavailable` once the object can no longer become durable."""
+        those that suffice is marked as lagging. Raises `Unavailable` once the object can no longer become durable."""
         with self._changed:
             while not self._is_settled(written):
                 self._changed.wait(_SLOWNESS_CHECK_S)
@@ -138,7 +138,7 @@ class Replicas:
     def _is_settled(self, written: Written) -> bool:
         if not self.enough(frozenset(written.verified | written.pending)):
             raise not_durable(written)
-        self.pass_over_slow(written)
+        self.mark_slow(written)
         return written.pending <= self.lagging.keys() and self.enough(frozenset(written.verified))
 
     def wait_enough(self, written: Written) -> bool:
@@ -159,19 +159,19 @@ class Replicas:
         with self._changed:
             self._changed.wait_for(lambda: not written.pending, timeout_s)
 
-    def pass_over(self, name: str, reason: SkyholdError) -> None:
-        """Leave a bucket out of what is still to be written in this session."""
+    def mark_lagging(self, name: str, reason: SkyholdError) -> None:
+        """Leave a bucket out of what is still to be written in this session; `sync` brings it up to date."""
         with self._changed:
             self.lagging.setdefault(name, reason)
 
-    def pass_over_slow(self, written: Written) -> None:
-        """Pass over the buckets that are much slower with this object than those that suffice for it."""
+    def mark_slow(self, written: Written) -> None:
+        """Mark as lagging the buckets that are much slower with this object than those that suffice for it."""
         with self._changed:
             if written.enough_after_s is None:
                 return
-            if is_outpaced(time.monotonic() - written.started_s, written.enough_after_s):
+            if is_lagging(time.monotonic() - written.started_s, written.enough_after_s):
                 for name in sorted(written.pending):
-                    self.pass_over(name, too_slow(name))
+                    self.mark_lagging(name, too_slow(name))
 
     def write(self, items: Sequence[tuple[str, Buffer]]) -> None:
         """Write small objects, all at once, durable to the policy when this returns; slower replicas are waited for
@@ -221,7 +221,7 @@ class Replicas:
         if name in self.lagging:
             return self.lagging[name]
         try:
-            self._note(self.buckets[name], key, write_verified(self.buckets[name], key, body, md5))
+            self._note(self.buckets[name], key, self.buckets[name].write(key, body, md5=md5.digest))
         except SkyholdError as failure:
             return failure
         except BaseException as failure:  # noqa: BLE001  whatever ends a driver must not leave a pusher waiting for ever
@@ -261,33 +261,32 @@ class Replicas:
         errors: dict[str, SkyholdError] = {}
         running: dict[Future[T], str] = {}
         started_s = time.monotonic()
-        queue = list(names)
-        while queue or running:
-            if queue:
-                name = queue.pop(0)
-                running[self._begin(self._readers, action, self.buckets[name])] = name
-            left_s = started_s + READ_DEADLINE_S - time.monotonic()
-            finished, _ = wait(
-                running,
-                timeout=max(0.0, min(self._stall_s(), left_s) if queue else left_s),
-                return_when=FIRST_COMPLETED,
-            )
+        step = begin_read(names, started_s, stall_s=self._stall_s(), give_up_s=started_s + READ_DEADLINE_S)
+        while not step.over:
+            if step.ask is not None:
+                running[self._begin(self._readers, action, self.buckets[step.ask])] = step.ask
+            patience_s = max(0.0, step.choice.look_again_s - time.monotonic())
+            finished, _ = wait(running, timeout=patience_s, return_when=FIRST_COMPLETED)
+            failed = {}
             for future in finished:
                 name = running.pop(future)
                 try:
                     result = future.result()
                 except SkyholdError as error:
-                    errors[name] = error
+                    failed[name] = error
                     self._demote(name, error)
                 else:
                     self._longest_read_s = max(self._longest_read_s, time.monotonic() - started_s)
                     return result
-            if not finished:
-                for name in running.values():
-                    self._demote(name, None)
-                if left_s <= 0 or not queue:
-                    break
-        raise _no_bucket_serves(what, names, errors)
+            errors |= failed
+            now_s, stall_s = time.monotonic(), self._stall_s()
+            if failed:
+                step = after_failures(step.choice, failed, now_s, stall_s=stall_s)
+            else:
+                step = after_silence(step.choice, now_s, stall_s=stall_s)
+            for name in step.stalled:
+                self._demote(name, None)
+        raise no_bucket_serves(what, names, errors)
 
     def _stall_s(self) -> float:
         return min(STALL_S_MAX, max(STALL_S, STALL_FACTOR * self._longest_read_s))
@@ -299,33 +298,3 @@ class Replicas:
             if self._order[-1] != name:
                 self._order.remove(name)
                 self._order.append(name)
-
-
-_LOST: Final = frozenset({error_codes.OBJECT_NOT_FOUND, error_codes.RANGE_NOT_SATISFIABLE})
-"""Whatever is read here is named by a document of the store: where it is gone, or shorter than the document says, it
-was lost. To the caller that is damage, not a name that does not exist or a wrong request."""
-
-
-def _no_bucket_serves(what: str, names: Sequence[str], errors: dict[str, SkyholdError]) -> SkyholdError:
-    only = errors.get(names[0]) if len(names) == 1 else None
-    if only is not None and only.code not in _LOST and (only.hint or not isinstance(only, Unavailable)):
-        return only
-    reasons = reasons_of(errors).replace(what[:1].upper() + what[1:], "it") or "no answer in time"
-    codes = {error_codes.OBJECT_LOST if error.code in _LOST else error.code for error in errors.values()}
-    kind = _kind_of(names, errors)
-    return kind(
-        f"No bucket gives {what} ({reasons})" if only is None else only.message,
-        code=codes.pop() if len(codes) == 1 else error_codes.NO_REPLICA,
-        hint="Try again; `skyhold status` shows which buckets answer"
-        if kind is Unavailable
-        else "Mend it, or see what is lost with it: skyhold repair",
-        buckets=sorted(errors),
-    )
-
-
-def _kind_of(names: Sequence[str], errors: dict[str, SkyholdError]) -> type[SkyholdError]:
-    """`Corrupt` where a bucket has it damaged, or where all have lost it; a bucket that is away may have it."""
-    if any(isinstance(error, Corrupt) or error.code == error_codes.RANGE_NOT_SATISFIABLE for error in errors.values()):
-        return Corrupt
-    kinds = {Corrupt if error.code in _LOST else type(error) for error in errors.values()}
-    return kinds.pop() if len(kinds) == 1 and len(errors) == len(names) else Unavailable

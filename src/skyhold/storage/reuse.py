@@ -17,7 +17,7 @@ from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable, reasons
 from skyhold.storage.chunk_index import ChunkIndex
 from skyhold.storage.object_check import ObjectChecker, read_intact
 from skyhold.storage.progress import Progress
-from skyhold.storage.replica_write import PATIENCE_S, Written, is_outpaced, too_slow
+from skyhold.storage.replica_write import PATIENCE_S, Written, is_lagging, too_slow
 from skyhold.storage.replicas import Enough, Replicas
 from skyhold.storage.verified import Checked, CopyCheck, Listed
 from skyhold.units import Buffer
@@ -47,14 +47,14 @@ class Reused:
 
     `vanished`: keys that no bucket holds any more. `unusable`: keys that no bucket which answers gives intact: they are
     to be done without, not to be forgotten. `misplaced`: keys of packs in which chunks lie elsewhere than the index
-    listed, which is corrected now. `behind`: how many of the others each bucket lacks; `sync` brings them. `mended`:
+    listed, which is corrected now. `lagging`: how many of the others each bucket lacks; `sync` brings them. `mended`:
     how many damaged copies were written anew in each bucket.
     """
 
     vanished: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
     misplaced: list[str] = field(default_factory=list)
-    behind: Counter[str] = field(default_factory=Counter)
+    lagging: Counter[str] = field(default_factory=Counter)
     mended: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -100,8 +100,8 @@ def ensure_durable(
     """Make packs that were written earlier durable to the policy, several at once: as many *verified* copies as it
     asks for (`CopyCheck`), and no damaged one left where it was found.
 
-    Only as many copies are made as the policy lacks; a bucket that fails or is slow is passed over where another one
-    serves. Raises `Unavailable` code `not_durable` where none does.
+    Only as many copies are made as the policy lacks; a bucket that fails or is slow is marked as lagging where another
+    one serves. Raises `Unavailable` code `not_durable` where none does.
     """
     reused = Reused()
     if not sizes:
@@ -127,7 +127,7 @@ def ensure_durable(
                 reused.unusable.append(key)
                 return
             reused.mended.update(found.damaged & holding)
-        reused.behind.update(replicas.buckets.keys() - holding - (present[key].keys() - found.damaged))
+        reused.lagging.update(replicas.buckets.keys() - holding - (present[key].keys() - found.damaged))
 
     with _threads(COPIES_AT_ONCE, replicas) as pool:
         check.sample(lambda read, copies: list(pool.map(read, copies)))
@@ -151,7 +151,7 @@ def mend_blobs(replicas: Replicas, checker: ObjectChecker, keys: Collection[str]
             except (Corrupt, NotFound):
                 found.damaged.add(name)
             except SkyholdError as error:
-                replicas.pass_over(name, error)
+                replicas.mark_lagging(name, error)
         if found.body is None:
             return False
         if found.damaged or not replicas.enough(frozenset(found.intact)):
@@ -186,7 +186,7 @@ def _complete(
 
 
 def _ask(replicas: Replicas, names: Collection[str], sizes: Mapping[str, int | None]) -> dict[str, list[ObjectInfo]]:
-    """What each bucket that answers holds of the objects. Those that fail or are outpaced are passed over."""
+    """What each bucket that answers holds of the objects. Those that fail or are much slower are lagging."""
     answers: dict[str, list[ObjectInfo]] = {}
     begun_s, enough_after_s = time.monotonic(), None
     with _threads(max(1, len(names)), replicas) as pool:
@@ -198,9 +198,9 @@ def _ask(replicas: Replicas, names: Collection[str], sizes: Mapping[str, int | N
             elapsed_s = time.monotonic() - begun_s
             if enough_after_s is None and replicas.enough(frozenset(answers)):
                 enough_after_s = elapsed_s
-            if enough_after_s is not None and is_outpaced(elapsed_s, enough_after_s):
+            if enough_after_s is not None and is_lagging(elapsed_s, enough_after_s):
                 for name in running.values():
-                    replicas.pass_over(name, too_slow(name))
+                    replicas.mark_lagging(name, too_slow(name))
                 break
     return answers
 
@@ -211,7 +211,7 @@ def _take(
     try:
         answers[name] = future.result()
     except SkyholdError as error:
-        replicas.pass_over(name, error)
+        replicas.mark_lagging(name, error)
 
 
 def _held(bucket: Bucket, sizes: Mapping[str, int | None]) -> list[ObjectInfo]:
@@ -232,7 +232,7 @@ def _copy(replicas: Replicas, key: str, body: Buffer, holding: Collection[str], 
     """Write an object over its damaged copies, and to as few further buckets as the policy needs; returns who holds an
     intact copy then.
 
-    A target that fails is replaced, one that is slow gets company; one that is outpaced by its company is passed over.
+    A target that fails is replaced, one that is slow gets company; one that is much slower than its company is lagging.
     """
     written = Written(key, len(body), verified=set(holding), failed=dict(replicas.lagging))
     mended = [name for name in replicas.buckets if name in damaged and name not in replicas.lagging]
@@ -248,7 +248,7 @@ def _copy(replicas: Replicas, key: str, body: Buffer, holding: Collection[str], 
     if written.pending & set(mended):
         replicas.wait_all(written, timeout_s=PATIENCE_S)
     for name in sorted(written.pending):
-        replicas.pass_over(name, too_slow(name))
+        replicas.mark_lagging(name, too_slow(name))
     return written.verified
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import queue
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from skyhold import error_codes
 from skyhold.codec.cut import CDC_BYTES_MAX, TENSOR_CHUNK_BYTES, Region, cut_bytes, regions
 from skyhold.codec.tensors import Tensor
-from skyhold.errors import Conflict, Unavailable
+from skyhold.storage.sources.port import OpenFile
 
 WINDOW_BYTES: Final = 2 * CDC_BYTES_MAX
 
@@ -41,31 +39,29 @@ class PieceReader:
         for _ in range(buffers):
             self._pool.put(bytearray(TENSOR_CHUNK_BYTES))
 
-    def pieces(
-        self, descriptor: int, path: str, size_bytes: int, tensors: tuple[Tensor, ...] | None
-    ) -> Iterator[Piece]:
+    def pieces(self, opened: OpenFile, size_bytes: int, tensors: tuple[Tensor, ...] | None) -> Iterator[Piece]:
         """The pieces of an open file of `size_bytes`, in order. Raises `Conflict` where it has become shorter."""
         for region in regions(size_bytes, tensors):
             if region.tensor is None:
-                yield from self._by_content(descriptor, path, region)
+                yield from self._by_content(opened, region)
             else:
-                yield from self._by_size(descriptor, path, region)
+                yield from self._by_size(opened, region)
 
-    def _by_size(self, descriptor: int, path: str, region: Region) -> Iterator[Piece]:
+    def _by_size(self, opened: OpenFile, region: Region) -> Iterator[Piece]:
         for start in range(region.start, region.end, TENSOR_CHUNK_BYTES):
             length = min(TENSOR_CHUNK_BYTES, region.end - start)
             buffer = self._pool.get()
             view = memoryview(buffer)[:length]
-            read_into(descriptor, path, view, start)
+            opened.read_into(view, start)
             yield Piece(view, start, region.tensor, start - region.start, self._pool, buffer)
 
-    def _by_content(self, descriptor: int, path: str, region: Region) -> Iterator[Piece]:
+    def _by_content(self, opened: OpenFile, region: Region) -> Iterator[Piece]:
         window = bytearray(min(WINDOW_BYTES, region.end - region.start))
         view = memoryview(window)
         start, held = region.start, 0
         while start < region.end:
             wanted = min(len(window) - held, region.end - start - held)
-            read_into(descriptor, path, view[held : held + wanted], start + held)
+            opened.read_into(view[held : held + wanted], start + held)
             held += wanted
             used = 0
             for length in cut_bytes(view[:held], final=start + held == region.end):
@@ -73,23 +69,3 @@ class PieceReader:
                 used += length
             window[: held - used] = window[used:held]
             start, held = start + used, held - used
-
-
-def read_into(descriptor: int, path: str, view: memoryview, start: int) -> None:
-    """Fill `view` from the file at `start`. Raises `Conflict` (the file became shorter) and `Unavailable`."""
-    done = 0
-    while done < len(view):
-        try:
-            count = os.preadv(descriptor, [view[done:]], start + done)
-        except OSError as error:
-            raise Unavailable(
-                f"File {path} cannot be read: {error.strerror}", code=error_codes.SOURCE_UNREADABLE
-            ) from error
-        if count == 0:
-            raise Conflict(
-                f"File {path} became shorter while it was read; nothing was changed",
-                code=error_codes.SOURCE_CHANGED,
-                hint="Wait until its writer is done, then push again",
-                path=path,
-            )
-        done += count

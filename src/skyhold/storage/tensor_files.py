@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Sequence
 
 from skyhold.codec.formats.onnx import read_external_tensors
 from skyhold.codec.tensors import Tensor, read_tensors
-from skyhold.storage.source import SourceFile, open_source
+from skyhold.storage.sources.port import OpenFile, SourceFile, read_bytes
 
 
 def find_tensors(files: Sequence[SourceFile]) -> dict[str, tuple[Tensor, ...]]:
@@ -16,11 +15,11 @@ def find_tensors(files: Sequence[SourceFile]) -> dict[str, tuple[Tensor, ...]]:
     found: dict[str, tuple[Tensor, ...]] = {}
     sizes = {source.path: source.size_bytes for source in files}
     for source in files:
-        descriptor = open_source(source)
+        opened = source.open()
         try:
 
-            def read(start: int, length: int, descriptor: int = descriptor) -> bytes:
-                return os.pread(descriptor, length, start)
+            def read(start: int, length: int, opened: OpenFile = opened, end: int = source.size_bytes) -> bytes:
+                return read_bytes(opened, start, max(0, min(length, end - start)))
 
             tensors = read_tensors(source.path, source.size_bytes, read)
             if tensors:
@@ -32,5 +31,5 @@ def find_tensors(files: Sequence[SourceFile]) -> dict[str, tuple[Tensor, ...]]:
                     if path in sizes and all(tensor.end <= sizes[path] for tensor in external):
                         found.setdefault(path, external)
         finally:
-            os.close(descriptor)
+            opened.close()
     return found

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from skyhold import error_codes
+from skyhold.codec.formats.safetensors import encode_head
 from skyhold.codec.row_major import is_column_major, little_endian, row_major, row_major_dtype
-from skyhold.codec.tensors import Malformed, Tensor, element_width_bytes, tensor_size_bytes
-from skyhold.errors import Corrupt, InvalidInput, NotFound
+from skyhold.errors import InvalidInput
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.file_entry import FileEntry
+from skyhold.storage.named_tensors import NamedTensor, check_fits, list_tensors, no_tensor
 from skyhold.storage.progress import Progress
 from skyhold.storage.standing import edited_files, examine
 from skyhold.storage.target_folder import Identity, TargetFolder, named
@@ -45,24 +44,11 @@ class WantedTensors:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """A tensor as it is stored in the file of this index, and the name that it has in the file that is written."""
-
-    name: str
-    tensor: Tensor
-    file: int
-
-    @property
-    def size_bytes(self) -> int:
-        return self.tensor.end - self.tensor.start
-
-
-@dataclass(frozen=True, slots=True)
 class ChosenTensors:
     """The tensors that are written, in order of files and offsets, and the names of those that safetensors cannot hold,
     each with the reason."""
 
-    tensors: tuple[Chosen, ...]
+    tensors: tuple[NamedTensor, ...]
     left_out: dict[str, str]
 
     @property
@@ -127,7 +113,7 @@ def pull_tensors(
     return PulledTensors(path, chosen.names, size_bytes, chosen.left_out)
 
 
-def _contents(chosen: Chosen, stored: StoredFile, folder: TargetFolder, progress: Progress) -> Iterator[Buffer]:
+def _contents(chosen: NamedTensor, stored: StoredFile, folder: TargetFolder, progress: Progress) -> Iterator[Buffer]:
     """The bytes of a tensor, row-major and little-endian."""
     tensor = chosen.tensor
 
@@ -149,18 +135,11 @@ def _contents(chosen: Chosen, stored: StoredFile, folder: TargetFolder, progress
         part.close()
 
 
-def safetensors_head(tensors: Iterable[Chosen]) -> tuple[bytes, int]:
+def safetensors_head(tensors: Iterable[NamedTensor]) -> tuple[bytes, int]:
     """What a safetensors file of these tensors begins with, and the length of what follows. Its metadata have room for
     the SHA-256 of the whole file, as it is with zeros there: so a later pull finds out that nobody has changed it."""
-    header: dict[str, object] = {_METADATA: {_DIGEST: _NO_DIGEST.decode()}}
-    position = 0
-    for chosen in tensors:
-        end, dtype = position + chosen.size_bytes, row_major_dtype(chosen.tensor.dtype)
-        header[chosen.name] = {"dtype": dtype, "shape": list(chosen.tensor.shape), "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, position
+    listed = [(one.name, row_major_dtype(one.tensor.dtype), one.tensor.shape, one.size_bytes) for one in tensors]
+    return encode_head(listed, {_DIGEST: _NO_DIGEST.decode()}), sum(size_bytes for *_, size_bytes in listed)
 
 
 def examine_tensors_file(root: Path, *, force: bool) -> Identity | None:
@@ -190,13 +169,13 @@ def choose_tensors(version: VersionFiles, wanted: WantedTensors) -> ChosenTensor
     Raises `NotFound` where a pattern matches none, and `InvalidInput` where two of one name are wanted, or one that
     safetensors cannot hold by its name, or nothing that it can hold.
     """
-    known = _known(version, wanted.include)
+    known = list_tensors(version, wanted.include)
     names = {chosen.name for chosen in known}
     for pattern in wanted.patterns:
         if not any(map(chooser([pattern], names), names)):
-            raise _no_tensor(pattern, names)
+            raise no_tensor(pattern, names)
     chooses = chooser(wanted.patterns, names)
-    found: dict[str, Chosen] = {}
+    found: dict[str, NamedTensor] = {}
     left_out: dict[str, str] = {}
     for chosen in known:
         path = version.files[chosen.file].path
@@ -225,19 +204,7 @@ def choose_tensors(version: VersionFiles, wanted: WantedTensors) -> ChosenTensor
     return ChosenTensors(tuple(chosen for name, chosen in found.items() if name not in left_out), left_out)
 
 
-def _known(version: VersionFiles, include: Sequence[str]) -> list[Chosen]:
-    """All tensors of the files that `include` means. The array of a `.npy` file, which has no name, has that of its
-    file."""
-    tensors = version.tensors
-    files = sorted(version.matching(include), key=lambda index: version.files[index].path)
-    return [
-        Chosen(tensor.name or version.files[index].path, tensor, index)
-        for index in files
-        for tensor in tensors.get(version.files[index].path, ())
-    ]
-
-
-def _why_not_held(chosen: Chosen, path: str) -> str | None:
+def _why_not_held(chosen: NamedTensor, path: str) -> str | None:
     """Why safetensors cannot hold a tensor, if so, beginning with its file. Raises `Corrupt` where its type and shape
     need another number of bytes."""
     dtype = row_major_dtype(chosen.tensor.dtype)
@@ -245,25 +212,5 @@ def _why_not_held(chosen: Chosen, path: str) -> str | None:
         return f"{path} has a name that safetensors keeps for itself"
     if dtype not in _DTYPES:
         return f"{path} has type {dtype}, which safetensors cannot hold"
-    try:
-        fits = tensor_size_bytes(dtype, chosen.tensor.shape) == chosen.size_bytes
-        fits = fits and not (is_column_major(chosen.tensor) and element_width_bytes(dtype) == 0)
-    except Malformed:
-        fits = False
-    if not fits:
-        raise Corrupt(
-            f"Tensor `{chosen.name}` of {path} is listed with other bytes than its shape needs",
-            code=error_codes.LAYOUT_DAMAGED,
-            hint="Run `skyhold verify --deep`",
-        )
+    check_fits(chosen, path)
     return None
-
-
-def _no_tensor(pattern: str, names: Collection[str]) -> NotFound:
-    close = difflib.get_close_matches(pattern, names, n=1)
-    return NotFound(
-        f"No tensor of the version matches `{pattern}`" + ("" if names else "; its files name no tensors"),
-        code=error_codes.TENSOR_NOT_FOUND,
-        hint=f"Did you mean `{close[0]}`?" if close else "Look at its files with `skyhold show`",
-        tensor=pattern,
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import accumulate
@@ -78,6 +79,19 @@ class VersionFiles:
                 )
         chooses = chooser(include, paths)
         return [index for index, file in enumerate(self.files) if not include or chooses(file.path)]
+
+    def index_of(self, path: str) -> int:
+        """The index of the file of this very path. Raises `NotFound` code `file_not_found`."""
+        paths = {file.path: index for index, file in enumerate(self.files)}
+        if path in paths:
+            return paths[path]
+        close = get_close_matches(path, paths, n=1)
+        raise NotFound(
+            f"The version has no file {path}",
+            code=error_codes.FILE_NOT_FOUND,
+            hint=f"Did you mean `{close[0]}`?" if close else "List them with `skyhold show --files`",
+            path=path,
+        )
 
     def chunks(self, file: int) -> Iterator[ChunkAt]:
         """The chunks of a file in order. Raises `Corrupt` where they do not cover it exactly."""
@@ -195,13 +209,13 @@ class StoredFile:
 
     def _decoded(self, first: int, last: int) -> list[memoryview]:
         """The chunks from `first` to `last`, in as few requests as may be; the last one is kept for the next read."""
-        if first == last and self._last is not None and self._last[0] == first:
-            return [self._last[1]]
-        wanted = self._chunks[first : last + 1]
+        decoded = [] if self._last is None or self._last[0] != first else [self._last[1]]
+        wanted = self._chunks[first + len(decoded) : last + 1]
+        if not wanted:
+            return decoded
         records = self._reader.fetch(
             place for chunk in wanted for place in (chunk.place, chunk.base) if place is not None
         )
-        decoded = []
         for chunk in wanted:
             base = None if chunk.base is None else self._reader.decode(chunk.base, records[chunk.base], None)
             decoded.append(self._reader.decode(chunk.place, records[chunk.place], base))

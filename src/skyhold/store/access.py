@@ -6,7 +6,8 @@ from __future__ import annotations
 import getpass
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -32,7 +33,9 @@ from skyhold.store.time import now
 
 
 class StoreAccess:
-    """Thread-safe. `document` is the newest that is known; its engine is that of the epoch in which the store is."""
+    """Thread-safe, in the process that made it: in a child that was forked from it, every use is refused, and `close`
+    does nothing (docs/decisions/031-fork.md). `document` is the newest that is known; its engine is that of the epoch
+    in which the store is."""
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class StoreAccess:
         self.consents = Consents(settings, state)
         self._lock = threading.RLock()
         self._buckets: dict[BucketLocation, Bucket] = {}
-        self._buckets_pid = os.getpid()
+        self._process_id = os.getpid()
         self._closed = False
 
     @property
@@ -80,10 +83,7 @@ class StoreAccess:
 
     def bucket_at(self, location: BucketLocation) -> Bucket:
         """The bucket at a place, opened once."""
-        with self._lock:
-            self._check_open()
-            if self._buckets_pid != os.getpid():  # after a fork connections are the parent's
-                self._buckets, self._buckets_pid = {}, os.getpid()
+        with self._opened():
             if location not in self._buckets:
                 self._buckets[location] = open_bucket(self.reach(location))
             return self._buckets[location]
@@ -108,17 +108,45 @@ class StoreAccess:
         return ObjectChecker(bytes.fromhex(self.document.store), self.keys, self.store_keys.name_key())
 
     def close(self) -> None:
-        """Close what was opened. What is asked of it afterwards is refused."""
-        with self._lock:
-            self._closed = True
-            for bucket in self._buckets.values():
-                bucket.close()
-            self._buckets.clear()
-            if "sightings" in self.__dict__:
-                self.sightings.close()
+        """Close what was opened. What is asked of it afterwards is refused. In a forked child, all of it belongs to the
+        parent, and stays open until the child ends."""
+        if not self.inherited:
+            with self._lock:
+                self._release()
 
-    def _check_open(self) -> None:
-        if self._closed:
+    @property
+    def inherited(self) -> bool:
+        """Whether another process opened the store, and forked this one."""
+        return self._process_id != os.getpid()
+
+    def _release(self) -> None:
+        """Close what was opened, under the lock."""
+        self._closed = True
+        for bucket in self._buckets.values():
+            bucket.close()
+        self._buckets.clear()
+        if "sightings" in self.__dict__:
+            self.sightings.close()
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """Hold the lock of a store that may be used. Everything that is asked of a store comes here first.
+
+        Raises `InvalidInput` code `store_closed`, and code `store_forked` where another process opened it: a thread of
+        that process may have held the lock when it forked, and nobody would release it here.
+        """
+        if self.inherited:
             raise InvalidInput(
-                "The store was closed; it cannot be used any more", code=error_codes.STORE_CLOSED, hint="Open it again"
+                f"Store {self.document.store} was opened by process {self._process_id}; a child that it forked "
+                "cannot use it",
+                code=error_codes.STORE_FORKED,
+                hint="Open it in the child, or start workers by `spawn` or `forkserver`",
             )
+        with self._lock:
+            if self._closed:
+                raise InvalidInput(
+                    "The store was closed; it cannot be used any more",
+                    code=error_codes.STORE_CLOSED,
+                    hint="Open it again",
+                )
+            yield

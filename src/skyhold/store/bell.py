@@ -205,10 +205,7 @@ class Bell:
         with suppress(SkyholdError):
             self._check_writable()
             body = encode_bell({}, self._store_id, self._keys)
-            if bucket.capabilities.conditional_create:
-                bucket.write_if(BELL, body, expected_tag=None)
-            else:
-                bucket.write(BELL, body)
+            bucket.write_if(BELL, body, expected_tag=None)
             return True
         return False
 

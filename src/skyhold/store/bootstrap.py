@@ -74,13 +74,9 @@ def create_store_document(bucket: Bucket, document: StoreDocument, keys: StoreKe
     """Make a bucket part of a store. The bucket must be empty; finding this very document there is no error.
 
     Raises `AlreadyExists` code `store_exists` (a store's document is there) or `bucket_not_empty` (other objects).
-    Where the bucket has no conditional create, two creators at once are not told apart; `skyhold bucket check` says so.
     """
     body = encode_store_document(document, keys)
     if not _is_vacant(bucket, body):
-        return
-    if not bucket.capabilities.conditional_create:
-        bucket.write(STORE_DOCUMENT, body)
         return
     try:
         bucket.write_if(STORE_DOCUMENT, body, expected_tag=None)
@@ -117,9 +113,6 @@ def replace_store_document(
             f"{document.engine.epoch}: the store was recovered elsewhere",
             code=error_codes.TERM_PASSED,
         )
-    if not bucket.capabilities.conditional_replace:
-        bucket.write(STORE_DOCUMENT, body)
-        return
     try:
         bucket.write_if(STORE_DOCUMENT, body, expected_tag=found.tag)
     except OutcomeUnknown:
@@ -136,11 +129,8 @@ def _is_passed(engine: Engine, by: Engine) -> bool:
 def overwrite_store_document(bucket: Bucket, document: StoreDocument, keys: StoreKeys) -> None:
     """Put a `store.json` in the place of whatever is there, in one step: an admission, which ends the incarnation that
     was. Raises `Conflict` where somebody else replaced it at the same time, which does not show where what is there is
-    too large to have a tag: of two admissions the last one stays then, as in a bucket without conditional puts."""
+    too large to have a tag: of two admissions the last one stays then."""
     body = encode_store_document(document, keys)
-    if not (bucket.capabilities.conditional_create and bucket.capabilities.conditional_replace):
-        bucket.write(STORE_DOCUMENT, body)
-        return
     try:
         tagged = bucket.read_tagged(STORE_DOCUMENT)
     except Corrupt:  # longer than any object that has a tag

@@ -95,8 +95,7 @@ class Connection(StoreAccess):
     def configuration(self) -> Configuration:
         """The store's configuration. Where registers are shared, another one begins an epoch, and what was read holds
         until its end is met; on one machine another process may have changed it, so its version is asked each time."""
-        with self._lock:
-            self._check_open()
+        with self._opened():
             known, engine = self._configuration, self.document.engine
             if known is not None and (self.shared or self._registers is None):
                 return known
@@ -196,8 +195,7 @@ class Connection(StoreAccess):
         What a crash left without a checkpoint is completed first, as far as the buckets allow: where they do not,
         reading goes on, and the next change of such a register completes it or says that it cannot.
         """
-        with self._lock:
-            self._check_open()
+        with self._opened():
             if self._registers is None:
                 self._registers = self._open_registers()
             return self._registers
@@ -356,12 +354,14 @@ class Connection(StoreAccess):
         return Replicas(buckets, enough, lagging=lagging, notes=LateNotes(lambda: self.chunk_index))
 
     def close(self) -> None:
-        if "bell" in self.__dict__:
+        if "bell" in self.__dict__ and not self.inherited:
             self.bell.close()
-        with self._lock:
-            super().close()
-            if "chunk_index" in self.__dict__:
-                self.chunk_index.close()
-            for registers in (*self._retired, self._registers):
-                if registers is not None:
-                    registers.close()
+        super().close()
+
+    def _release(self) -> None:
+        super()._release()
+        if "chunk_index" in self.__dict__:
+            self.chunk_index.close()
+        for registers in (*self._retired, self._registers):
+            if registers is not None:
+                registers.close()

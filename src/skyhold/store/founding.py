@@ -133,7 +133,7 @@ def _engine_of_one(location: BucketLocation, settings: Settings) -> str:
         try:
             refuse_unfit_voter(bucket, reached, UNFIT)
         except InvalidInput as error:
-            if error.code not in {error_codes.VOTER_REFUSED, error_codes.CANNOT_VOTE}:
+            if error.code != error_codes.VOTER_REFUSED:
                 raise
             return SQLITE
     return BUCKETS

@@ -266,7 +266,7 @@ _BUCKET_KEYS: Final = tuple(key.name for key in fields(BucketSettings))
 def _read_table(path: Path) -> dict[str, object]:
     try:
         status = path.stat()
-        if os.name == "posix" and os.geteuid() != 0 and status.st_uid not in {os.geteuid(), 0}:
+        if os.geteuid() != 0 and status.st_uid not in {os.geteuid(), 0}:
             # It decides where credentials are sent, so it is not taken from whoever can write a folder above us.
             raise PermissionDenied(
                 f"Configuration file {path} belongs to another user and is not read",

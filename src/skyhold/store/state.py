@@ -243,9 +243,7 @@ def _translated(error: OSError, path: Path) -> SkyholdError:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refs are believed as they lie here, so nobody else may write them. (Windows has no such modes.)"""
-    if os.name != "posix":
-        return
+    """Refs are believed as they lie here, so nobody else may write them."""
     status, user = folder.stat(), os.geteuid()
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or (user not in {0, status.st_uid}):
         raise PermissionDenied(
@@ -298,8 +296,6 @@ def _create_durably(path: Path, body: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -60,16 +60,20 @@ class Transactions(Generic[S]):
             raise exists from conflict
         return self.decode(value.version, value.data)
 
-    def change(self, decide: Callable[[S], S | None], operation_id: str, pause: Pause = no_pause) -> S:
+    def change(
+        self, decide: Callable[[S], S | None], operation_id: str, pause: Pause = no_pause, *, before: S | None = None
+    ) -> S:
         """Change the register from the state that it has to the one that `decide` returns (None: it is that already).
-        Returns the state after it.
+        Returns the state after it. `before` is the state that this operation has read already; it need not be read
+        again then, unless another operation has changed it since.
 
         Raises what `decide` raises, and `Unavailable` code `register_contended` after `ATTEMPTS_MAX` changes of others.
         """
         for attempt in range(1, ATTEMPTS_MAX + 1):
             if attempt > 1:
                 pause(attempt)
-            before = self.read()
+            if before is None or attempt > 1:
+                before = self.read()
             try:
                 after = decide(before)
             except (AlreadyExists, Conflict, NotFound):

@@ -12,7 +12,7 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, Capabilities, ObjectInfo, Tagged
+from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, ObjectInfo, Tagged
 from skyhold.consensus.acceptor import COUNTER_MAX, AcceptorState, Ballot
 from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, parse_object_key
 from skyhold.consensus.operation import Kept
@@ -140,8 +140,6 @@ class Network:
 class SimulatedBucket(Bucket):
     """A cloud as one process reaches it."""
 
-    capabilities = Capabilities()
-
     def __init__(self, cloud: Cloud, network: Network, process: Process) -> None:
         self.name, self.url = cloud.name, f"sim://{cloud.name}"
         self._cloud, self._network, self._process = cloud, network, process
@@ -264,7 +262,7 @@ class SimulatedBucket(Bucket):
     ) -> Iterator[Buffer]:
         raise NotImplementedError
 
-    def write(self, key: str, body: Buffer, *, md5: bytes | None = None) -> str:
+    def write(self, key: str, body: Buffer, *, md5: Callable[[], bytes] | None = None) -> str:
         raise NotImplementedError
 
     def delete(self, key: str) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from skyhold import error_codes
 from skyhold.cli import candidates
 from skyhold.cli.arguments import author_option, metrics_option, repository_argument, values_option
 from skyhold.cli.command import Invocation, verb
+from skyhold.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from skyhold.registry.push_request import PushFields
     from skyhold.registry.views import PushPlan, PushResult
+    from skyhold.storage.sources.stream import Stream
 
 
 @verb(
     repository_argument(),
-    click.Argument(["path"], type=click.Path(path_type=Path, readable=False)),
+    click.Argument(["path"], type=click.Path(path_type=Path, readable=False, allow_dash=True)),
     click.Option(["-m", "--message"], default="", metavar="TEXT", help="What this version is."),
     click.Option(["--branch"], default="main", show_default=True, metavar="NAME", help="Branch that moves to it."),
     click.Option(["--tag", "tags"], multiple=True, metavar="NAME", help="Name it for ever; may be repeated."),
@@ -48,12 +53,24 @@ if TYPE_CHECKING:
         'skyhold push fraud/scorer ./model -m "Trained on November" --metric accuracy=0.93 --alias champion',
         "skyhold push fraud/scorer ./tuned --base meta/llama@v3 --param lr:=0.0001 --branch experiment",
         "skyhold push fraud/scorer ./model --dry-run --json",
+        "skyhold push fraud/scorer - < model.tar.gz",
     ),
     exits=(2, 3, 4, 5, 6, 7, 8, 9, 10),
     changes=True,
 )
-def command(session: Invocation, *, repository: str, path: Path, dry_run: bool, **given: Any) -> None:
-    """Store a folder or file as a new version and move a branch to it.
+def command(
+    session: Invocation,
+    *,
+    repository: str,
+    path: Path,
+    author: str | None,
+    dry_run: bool,
+    **described: Unpack[PushFields],
+) -> None:
+    """Store a folder, file or archive as a new version and move a branch to it.
+
+    The members of an archive (.tar, .tar.gz, .tar.zst, .zip) become the files of the version; PATH `-` is an archive
+    on stdin. To store an archive as the file that it is, put it into a folder.
 
     Bytes that the store has already are not sent again, and a fine-tune is stored as its difference to the base. The
     version counts once the repository's policy is met; remaining buckets follow. After an interruption the same
@@ -65,10 +82,22 @@ def command(session: Invocation, *, repository: str, path: Path, dry_run: bool, 
     """
     with session.store() as store, session.progress() as progress:
         opened = store.repository(repository, create=True)
-        result = opened.push(path, dry_run=dry_run, progress=progress, **given)
+        result = opened.push(_source(path), author=author, dry_run=dry_run, progress=progress, **described)
     session.output.show(result, quiet=[] if result.dry_run else [result.id], human=lambda: _tell(result))
     if not result.dry_run:
         session.output.next_step(f"skyhold show {repository}@{result.id[:10]}")
+
+
+def _source(path: Path) -> Path | Stream:
+    if str(path) != "-":
+        return path
+    if sys.stdin.isatty():
+        raise InvalidInput(
+            "An archive was to come on stdin, which is a terminal; nothing was changed",
+            code=error_codes.SOURCE_MISSING,
+            hint="Pipe it in: tar -C model -c . | skyhold push TEAM/NAME -",
+        )
+    return sys.stdin.buffer
 
 
 def _tell(result: PushResult | PushPlan) -> None:

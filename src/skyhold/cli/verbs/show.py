@@ -3,31 +3,71 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import click
 
 from skyhold.cli.arguments import Reference, reference_argument
 from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 
 if TYPE_CHECKING:
+    from skyhold.registry.tensors import TensorView
+    from skyhold.registry.version import VersionFile
     from skyhold.registry.views import Version
 
 
 @verb(
     reference_argument(),
-    examples=("skyhold show fraud/scorer@champion", "skyhold show fraud/scorer@main~1 --json"),
+    click.Option(["--files"], is_flag=True, help="Only its files, with their whole SHA-256."),
+    click.Option(["--tensors"], is_flag=True, help="Only its tensors: name, type, shape, file, size."),
+    examples=(
+        "skyhold show fraud/scorer@champion",
+        "skyhold show fraud/scorer@main~1 --json",
+        "skyhold show meta/llama@main --tensors",
+    ),
     exits=(2, 3, 6, 8, 10),
     reads=True,
 )
-def command(session: Invocation, *, reference: Reference) -> None:
+def command(session: Invocation, *, reference: Reference, files: bool, tensors: bool) -> None:
     """Show one version: message, author, parents, files, parameters, lineage, metrics, notes, refs, model card.
 
-    Without @REF it is the branch `main`.
+    With --files or --tensors, or both, only these; no weights are fetched for them. Without @REF it is the branch
+    `main`.
     """
     with session.store(offline=reference.is_digest) as store:
-        version = store.repository(reference.repository).show(reference.ref)
-    session.output.show(version, quiet=[version.id], human=lambda: _tell(version))
+        repository = store.repository(reference.repository)
+        if not (files or tensors):
+            version = repository.show(reference.ref)
+            session.output.show(version, quiet=[version.id], human=lambda: _tell(version))
+            return
+        found = repository.files(reference.ref) if files else ()
+        named = repository.tensors(reference.ref) if tensors else ()
+    lists: dict[str, object] = {"repository": reference.repository, "ref": reference.ref}
+    lists |= {"files": found} if files else {}
+    lists |= {"tensors": named} if tensors else {}
+    quiet = [*(file.path for file in found), *(tensor.name for tensor in named)]
+    session.output.show(lists, quiet=quiet, human=lambda: _show_contents(found, named))
+
+
+def _show_contents(files: Sequence[VersionFile], tensors: Sequence[TensorView]) -> None:
+    from skyhold.cli.render import line, table
+    from skyhold.units import format_bytes
+
+    if files:
+        rows = [
+            (file.path, format_bytes(file.size_bytes), "x" if file.executable else "", file.sha256) for file in files
+        ]
+        table(["file", "size", "mode", "sha256"], rows, right=("size",))
+    if files and tensors:
+        line()
+    if tensors:
+        table(
+            ["tensor", "type", "shape", "size", "file"],
+            [(t.name, t.dtype, "×".join(map(str, t.shape)), format_bytes(t.size_bytes), t.file) for t in tensors],
+            right=("size",),
+        )
 
 
 def _tell(version: Version) -> None:
@@ -60,7 +100,7 @@ def _tell(version: Version) -> None:
     line()
     rows = [(file.path, format_bytes(file.size_bytes), file.sha256[:16]) for file in version.files]
     table(["file", "size", "sha256"], rows, right=("size",))
-    tensors = f", {counted(version.tensors, 'tensor')}" if version.tensors else ""
+    tensors = f", {counted(version.tensor_count, 'tensor')}" if version.tensor_count else ""
     line(marked(f"{counted(len(version.files), 'file')}, {format_bytes(version.size_bytes)}{tensors}", "dim"))
     for item in version.attached:
         if item.kind == "note":

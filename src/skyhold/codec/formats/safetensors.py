@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from skyhold.codec.formats.tensor import (
@@ -39,6 +40,22 @@ def read_tensors(size_bytes: int, read: Read) -> tuple[Tensor, ...]:
     if sum(tensor.end - tensor.start for tensor in ordered) != size_bytes - data_start:  # a hole, or bytes at the end
         raise Malformed
     return ordered
+
+
+def encode_head(
+    tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """What a safetensors file begins with whose tensors (name, type, shape, size in bytes) follow in this order. Its
+    length is a multiple of 8, so that elements are aligned where larger ones come first."""
+    header: dict[str, object] = {} if metadata is None else {"__metadata__": metadata}
+    position = 0
+    for name, dtype, shape, size_bytes in tensors:
+        end = position + size_bytes
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _parse(text: bytes) -> dict[str, object]:
