@@ -20,6 +20,7 @@ import skyhold
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import open_bucket
 from skyhold.consensus.migration import CONFIG
+from skyhold.json_form import as_json
 from skyhold.security.keys import KeyFile, Passphrase, StoreKeys
 from skyhold.storage import layout
 from skyhold.storage.paths import path_fault
@@ -280,7 +281,7 @@ def named_by_verify(bucket: Path) -> str:
     """What our own deep verification says of a store, or the error that keeps it from beginning."""
     try:
         with skyhold.open(str(bucket)) as store:
-            return json.dumps(store.verify(deep=True).to_json())
+            return json.dumps(as_json(store.verify(deep=True)))
     except skyhold.SkyholdError as error:
         return str(error)
 

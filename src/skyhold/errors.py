@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from skyhold import error_codes
+
 
 class SkyholdError(Exception):
     """Root of all errors: what failed, on what, and what to do next.
@@ -17,7 +19,7 @@ class SkyholdError(Exception):
     `fields` holds the machine-readable particulars (JSON values), such as `bucket`, `key`, `repository`.
     """
 
-    code: str = "error"
+    code: str = error_codes.ERROR
     retryable: ClassVar[bool] = False
     exit_status: ClassVar[int] = 1
 
@@ -43,56 +45,56 @@ class SkyholdError(Exception):
 class InvalidInput(SkyholdError):
     """The request itself is wrong: correct it. Nothing was changed."""
 
-    code = "invalid_input"
+    code = error_codes.INVALID_INPUT
     exit_status = 2
 
 
 class NotFound(SkyholdError):
     """The named thing does not exist (or no longer)."""
 
-    code = "not_found"
+    code = error_codes.NOT_FOUND
     exit_status = 3
 
 
 class AlreadyExists(SkyholdError):
     """The name is taken."""
 
-    code = "already_exists"
+    code = error_codes.ALREADY_EXISTS
     exit_status = 4
 
 
 class Conflict(SkyholdError):
     """Somebody else changed it first; nothing of this change took effect. Look, then decide again."""
 
-    code = "conflict"
+    code = error_codes.CONFLICT
     exit_status = 5
 
 
 class PermissionDenied(SkyholdError):
     """Credentials are missing, wrong or not allowed to do this, or a key is wrong."""
 
-    code = "permission_denied"
+    code = error_codes.PERMISSION_DENIED
     exit_status = 6
 
 
 class QuotaExceeded(SkyholdError):
     """A limit of space, rate or size was reached: free some, raise it, or send less."""
 
-    code = "quota_exceeded"
+    code = error_codes.QUOTA_EXCEEDED
     exit_status = 7
 
 
 class Cancelled(SkyholdError):
     """The caller ended it, or its deadline passed. What had no effect by then has none; run it again to go on."""
 
-    code = "cancelled"
+    code = error_codes.CANCELLED
     exit_status = 130
 
 
 class Unavailable(SkyholdError):
     """A place cannot be reached or answers with failures now; the operation had no effect and may be tried again."""
 
-    code = "unavailable"
+    code = error_codes.UNAVAILABLE
     retryable = True
     exit_status = 8
 
@@ -100,14 +102,14 @@ class Unavailable(SkyholdError):
 class OutcomeUnknown(SkyholdError):
     """A write was sent and its reply was lost: it may or may not have taken effect. Read back before you decide."""
 
-    code = "outcome_unknown"
+    code = error_codes.OUTCOME_UNKNOWN
     exit_status = 9
 
 
 class Corrupt(SkyholdError):
     """Bytes are not what was stored; they were not returned. Verify and repair."""
 
-    code = "corrupt"
+    code = error_codes.CORRUPT
     exit_status = 10
 
 

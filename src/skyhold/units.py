@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput
 
 Buffer = bytes | bytearray | memoryview
@@ -29,7 +30,9 @@ def parse_size_bytes(text: str) -> int:
     match = _SIZE.match(text)
     if match is None or match[2].lower() not in _BYTE_UNITS:
         raise InvalidInput(
-            f"Expected a size but got {text!r}", code="invalid_size", hint="Write it as 512, 64MiB, 1.5GiB or 10GB"
+            f"Expected a size but got {text!r}",
+            code=error_codes.INVALID_SIZE,
+            hint="Write it as 512, 64MiB, 1.5GiB or 10GB",
         )
     return int(float(match[1]) * _BYTE_UNITS[match[2].lower()])
 

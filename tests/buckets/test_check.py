@@ -12,6 +12,7 @@ from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.buckets.rules import BucketRules, google_rules
 from skyhold.errors import NotFound, PermissionDenied, Unavailable
+from skyhold.json_form import as_json
 from skyhold.units import Buffer
 
 GOOGLE = parse_location("gs://models")
@@ -133,6 +134,6 @@ def test_bucket_that_returns_other_bytes_is_a_problem() -> None:
 
 
 def test_report_is_json() -> None:
-    document = json.loads(json.dumps(report_of(memory()).to_json()))
+    document = json.loads(json.dumps(as_json(report_of(memory()))))
     assert document["admission"]["admitted"] is True
     assert document["missing_rights"] == []

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from skyhold import error_codes
 from skyhold.buckets import bounded, retry
 from skyhold.buckets.bucket import ObjectInfo
 from skyhold.buckets.listing import Listing, Page
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.buckets.open import create_bucket, open_bucket
-from skyhold.buckets.retry import CLOSED, MISBEHAVES, RetryPolicy
+from skyhold.buckets.retry import RetryPolicy
 from skyhold.buckets.retrying import RetryingBucket
 from skyhold.buckets.telemetry import Telemetry
 from skyhold.buckets.transfer import Transfer
@@ -101,7 +102,7 @@ def test_conditional_put_is_never_repeated(error: SkyholdError) -> None:
 
 
 @pytest.mark.parametrize("number", range(len(EVERY_CALL)))
-@pytest.mark.parametrize("code", [MISBEHAVES, CLOSED])
+@pytest.mark.parametrize("code", [error_codes.BUCKET_MISBEHAVES, error_codes.BUCKET_CLOSED])
 def test_what_a_store_does_for_ever_is_not_repeated(number: int, code: str) -> None:
     driver = Failing(Unavailable("it lies", code=code))
     with pytest.raises(Unavailable):
@@ -133,7 +134,7 @@ def test_waits_between_attempts_count_in_the_time_of_a_listing(monkeypatch: pyte
     driver = Sluggish(parse_location(f"memory://{secrets.token_hex(8)}", name="lab"))
     with pytest.raises(Unavailable) as caught:
         list(around(driver, policy).list())
-    assert caught.value.code == MISBEHAVES
+    assert caught.value.code == error_codes.BUCKET_MISBEHAVES
     assert clock.now_s <= policy.listing_timeout_s + 20.0
 
 

@@ -24,6 +24,7 @@ VERB_WORDS = [verb.words for verb in VERBS]
 OUTSIDE_THE_STANDARD_LIBRARY = {"click", "skyhold"}
 OF_SKYHOLD = {
     "skyhold",
+    "skyhold.error_codes",
     "skyhold.errors",
     "skyhold.cli",
     "skyhold.cli.exits",

@@ -209,7 +209,8 @@ def test_recovered_machine_goes_on_and_outranks_the_old_one(path: Path, buckets:
     for version in range(3):
         old.compare_and_set(KEY, version, b"%d" % version, f"o{version}")
     recovery = recover_registers(buckets, KEYS, NAME_KEY)
-    new = checkpointed(path.with_name("new.sqlite"), buckets, epoch=recovery.epoch + 1, machine="b2" * 16)
+    epoch = recovery.checkpoints[KEY].epoch + 1
+    new = checkpointed(path.with_name("new.sqlite"), buckets, epoch=epoch, machine="b2" * 16)
     restore(recovery.checkpoints, new)
     assert new.read(KEY) == Versioned(3, b"2")
     new.compare_and_set(KEY, 3, b"new", "n")
@@ -295,7 +296,6 @@ def test_seal_is_recovered_with_the_configuration_that_follows(path: Path, bucke
 def test_empty_buckets_recover_nothing(buckets: list[FlakyBucket]) -> None:
     recovery = recover_registers(buckets, KEYS, NAME_KEY)
     assert recovery.checkpoints == {}
-    assert recovery.epoch == 0
     assert recovery.answered == ["cloud-0", "cloud-1", "cloud-2"]
 
 

@@ -127,7 +127,7 @@ def test_damage_that_no_bucket_can_mend_is_named_and_not_returned(scene: Scene, 
     assert [path for path in contents(tmp_path / "pulled") if path.endswith(".safetensors")] == []
     report = store.repair()
     assert not report.sound
-    assert {finding.key for finding, _ in report.failed} == {
+    assert {finding.key for finding in report.failed} == {
         str(objects(scene, "a", "packs")[0].relative_to(scene.cloud("a")))
     }
 
@@ -195,7 +195,7 @@ def test_checkpoint_that_no_bucket_has_is_told_and_written_from_the_registers(
     }  # fmt: skip
     assert machine_store.status().damage == damage
     planned = machine_store.repair(dry_run=True)
-    assert (planned.checkpoints, planned.damage) == (0, damage)
+    assert planned.damage == damage
     repaired = machine_store.repair()
     assert (repaired.checkpoints, repaired.sound) == (3, True)
     assert machine_store.verify(deep=True).sound
@@ -249,7 +249,7 @@ def test_lost_cloud_is_not_noticed_and_is_filled_when_it_comes_back_empty(
     assert list(store.verify().unreachable) == [cloud]
     scene.cloud(cloud).mkdir()
     report = store.repair()
-    assert report.readmitted == [cloud]
+    assert report.readmitted == (cloud,)
     assert report.sound
     assert store.verify(deep=True).sound
     level(store)
@@ -284,7 +284,7 @@ def test_cloud_put_back_as_it_was_before_it_was_readmitted_is_refused(scene: Sce
     level(store)
     scene.keep("before")
     scene.empty("b")
-    assert store.repair().readmitted == ["b"]
+    assert store.repair().readmitted == ("b",)
     scene.put_back("before", cloud="b")
     report = store.verify()
     assert "not the one that was admitted" in report.unreachable["b"]
@@ -324,7 +324,7 @@ def test_missing_store_document_is_found_and_mended(scene: Scene, store: Store) 
     (scene.cloud("c") / "store.json").unlink()
     assert "store.json" in store.verify().unreachable["c"]
     assert {bucket.name for bucket in store.status().buckets if bucket.error} == {"c"}
-    assert store.repair().readmitted == ["c"]
+    assert store.repair().readmitted == ("c",)
     assert store.verify(deep=True).sound
     with Machine(scene.place / "other").at_work(), skyhold.connect(scene.clouds()[2]) as met:
         assert len(met.repository("fraud/scorer").log()) == 1
@@ -377,7 +377,7 @@ def test_bucket_without_proof_that_it_was_admitted_can_be_taken_out(scene: Scene
 def test_too_large_a_store_document_is_mended(size_bytes: int, scene: Scene, store: Store) -> None:
     os.truncate(scene.cloud("c") / "store.json", size_bytes)
     report = store.repair()
-    assert report.readmitted == ["c"]
+    assert report.readmitted == ("c",)
     assert report.sound
     assert store.verify(deep=True).sound
 

@@ -162,7 +162,7 @@ def test_registers_move_from_one_machine_into_the_buckets_and_back(scene: Scene)
         skyhold.init(scene.clouds(), engine="sqlite").close()
         with skyhold.open(str(scene.cloud("a"))) as store:
             first = push(store, scene, 1)
-            moves = [move.to_json() for move in store.repository("team/m").history()]
+            moves = store.repository("team/m").history()
             moved = store.move_engine("buckets")
             assert (moved.before, moved.engine, moved.epoch, moved.registers) == ("sqlite", "buckets", 2, 3)
             assert store.engine == "buckets"
@@ -171,7 +171,7 @@ def test_registers_move_from_one_machine_into_the_buckets_and_back(scene: Scene)
                 store.move_engine("buckets")
     with ben.at_work(), skyhold.connect(str(scene.cloud("b"))) as store:
         assert head(store) == second
-        assert [move.to_json() for move in store.repository("team/m").history()][-len(moves) :] == moves
+        assert store.repository("team/m").history()[-len(moves) :] == moves
         assert store.move_engine("sqlite").registers == 3
         third = push(store, scene, 3)
         assert [version.digest for version in store.repository("team/m").log()] == [third, second, first]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import skyhold
@@ -44,7 +46,7 @@ def unfit(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refuse(*arguments: object, **options: object) -> AdmissionVerdict:
         real = admission.admit(*arguments, **options)  # type: ignore[arg-type]
-        return AdmissionVerdict(**{**real.to_json(), "admitted": False, "reasons": ("two clients won",)})  # type: ignore[arg-type]
+        return replace(real, admitted=False, reasons=("two clients won",))
 
     monkeypatch.setattr(voters, "admit", refuse)
 

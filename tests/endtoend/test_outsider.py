@@ -16,7 +16,7 @@ def test_repair_works_beside_a_bucket_that_was_restored_from_a_backup(
     level(store)
     shutil.copytree(scene.cloud("a"), tmp_path / "backup")
     scene.empty("a")
-    assert store.repair().readmitted == ["a"]
+    assert store.repair().readmitted == ("a",)
     shutil.rmtree(scene.cloud("a"))
     shutil.copytree(tmp_path / "backup", scene.cloud("a"))
     pack = next(scene.cloud("b").glob("packs/*/*"))

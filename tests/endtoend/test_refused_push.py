@@ -101,7 +101,7 @@ def test_numbers_of_numpy_are_kept_as_numbers(store: Store, model: Path) -> None
     )
     shown = repository.show()
     assert shown.metrics == {"accuracy": 0.5}
-    assert shown.document.parameters == {"layers": 3, "rates": [0.25]}
+    assert shown.parameters == {"layers": 3, "rates": [0.25]}
 
 
 def test_push_that_fails_leaves_no_repository_behind(scene: Scene, store: Store, changed: Path) -> None:

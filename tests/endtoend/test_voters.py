@@ -54,7 +54,7 @@ def test_emptied_voter_is_admitted_again_in_a_new_epoch_and_then_carries_a_major
         first = push(store, scene, 1)
         scene.empty("b")
         report = store.repair()
-        assert report.readmitted == ["b"]
+        assert report.readmitted == ("b",)
         assert report.sound
     assert epoch_in(scene.cloud("b")) == epoch_in(scene.cloud("c")) == (2, ["a", "b", "c"])
     scene.lose("a")
@@ -106,7 +106,7 @@ def test_bucket_that_was_exchanged_for_an_older_incarnation_is_named_with_the_wa
     scene.empty("b")
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        assert store.repair().readmitted == ["b"]
+        assert store.repair().readmitted == ("b",)
     scene.put_back("before", cloud="b")
     with skyhold.open(str(scene.cloud("a"))) as store:
         [status] = [bucket for bucket in store.status().buckets if bucket.name == "b"]

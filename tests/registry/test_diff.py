@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from skyhold.codec.floats import decode_floats
 from skyhold.codec.tensors import Tensor
+from skyhold.json_form import as_json
 from skyhold.registry.diff import DiffSide, diff_versions
 from skyhold.registry.tensor_change import BLOCK_BYTES
 
@@ -220,6 +221,6 @@ def test_json_form_is_json() -> None:
     diff = diff_versions(
         DiffSide([tensor_file("m", {"w": w})]), DiffSide([tensor_file("m", {"w": w * 2})], {"f1": 0.5})
     )
-    document = diff.to_json()
+    document = as_json(diff)
     assert json.loads(json.dumps(document)) == document
     assert document["tensors"][0]["shape"] == [2, 2]  # type: ignore[index]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyhold.errors import Corrupt
-from skyhold.registry.graph import common_ancestor, is_ancestor
+from skyhold.registry.graph import is_ancestor
 from skyhold.registry.log import log
 from skyhold.registry.snapshot import NewVersion, Snapshot
 from tests.registry.fixtures import ORIGIN, change, digest, entry, new_repository
@@ -86,9 +86,6 @@ def test_ancestors_are_told_apart(snapshot: Snapshot) -> None:
     assert is_ancestor(digest("e"), digest("e"), parents)
     assert not is_ancestor(digest("e"), digest("a"), parents)
     assert not is_ancestor(digest("lonely"), digest("e"), parents)
-    assert common_ancestor(digest("b"), digest("c"), parents) == digest("a")
-    assert common_ancestor(digest("e"), digest("c"), parents) == digest("c")
-    assert common_ancestor(digest("e"), digest("lonely"), parents) is None
 
 
 @pytest.mark.parametrize("cycle", [("a", "a"), ("a", "b"), ("a", "e")], ids=" of ".join)

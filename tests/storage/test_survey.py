@@ -44,14 +44,19 @@ def held(tmp_path: Path) -> Iterator[Held]:
     stand.close()
 
 
+def is_sound(found: Survey) -> bool:
+    """Whether every bucket could be asked and holds everything intact, as far as was looked."""
+    return not found.findings and all(bucket.error is None for bucket in found.buckets.values())
+
+
 @pytest.mark.parametrize("deep", [False, True])
 def test_sound_buckets_are_told_sound_and_counted(held: Held, deep: bool) -> None:
     found = held.survey(deep=deep)
-    assert found.sound
+    assert is_sound(found)
     for name, status in found.buckets.items():
         assert (status.wanted, status.held) == (len(held.expected), len(held.expected))
         assert status.held_bytes == sum(info.size_bytes for info in held.buckets[name].list())
-    assert found.checked_objects == (3 * len(held.expected) if deep else 0)
+    assert (found.checked_bytes > 0) == deep
 
 
 def test_a_missing_object_is_found_by_a_listing_and_brought_back(held: Held) -> None:
@@ -61,7 +66,7 @@ def test_a_missing_object_is_found_by_a_listing_and_brought_back(held: Held) -> 
         ("b", held.pack, "missing")
     ]
     assert held.repair(found) == [len(held.buckets["a"].read(held.pack))]
-    assert held.survey(deep=True).sound
+    assert is_sound(held.survey(deep=True))
 
 
 CHANGE = f"checkpoints/{'0' * 32}/00000001-{{:016x}}-{'f' * 32}"
@@ -101,20 +106,20 @@ def test_a_flipped_byte_is_found_deep_only_and_mended(held: Held) -> None:
     whole = bytes(held.buckets["a"].read(held.pack))
     for key in held.expected:
         held.buckets["c"].flip(key, 100)
-    assert held.survey(deep=False).sound
+    assert is_sound(held.survey(deep=False))
     found = held.survey(deep=True)
     assert {(finding.bucket, finding.problem) for finding in found.findings} == {("c", "damaged")}
     assert {finding.key for finding in found.findings} == held.expected.keys()
     assert all(isinstance(result, int) for result in held.repair(found))
     assert bytes(held.buckets["c"].read(held.pack)) == whole
-    assert held.survey(deep=True).sound
+    assert is_sound(held.survey(deep=True))
 
 
 def test_an_object_of_another_size_is_read_back_without_being_asked(held: Held) -> None:
     held.buckets["b"].write(held.pack, bytes(held.buckets["b"].read(held.pack))[:-1])
     found = held.survey(deep=False)
     assert [(finding.bucket, finding.problem) for finding in found.findings] == [("b", "damaged")]
-    assert found.checked_objects == 3
+    assert found.checked_bytes > 0
 
 
 def test_a_bucket_that_is_away_is_no_finding_and_no_source(held: Held) -> None:
@@ -123,7 +128,7 @@ def test_a_bucket_that_is_away_is_no_finding_and_no_source(held: Held) -> None:
     held.buckets["c"].on_read = refusing(AssertionError("asked, though it was away"))  # type: ignore[arg-type]
     found = held.survey(deep=True)
     assert found.buckets["c"].error is AWAY
-    assert not found.sound
+    assert not is_sound(found)
     assert {finding.bucket for finding in found.findings} == {"b"}
     assert all(isinstance(result, int) for result in held.repair(found))
 
@@ -133,7 +138,7 @@ def test_a_bucket_that_goes_away_while_it_is_read_is_told_once(held: Held) -> No
     found = held.survey(deep=True)
     assert found.buckets["c"].error is AWAY
     assert found.findings == []
-    assert not found.sound
+    assert not is_sound(found)
 
 
 def test_what_is_damaged_everywhere_is_mended_from_the_intact_records_of_each(held: Held) -> None:
@@ -142,7 +147,7 @@ def test_what_is_damaged_everywhere_is_mended_from_the_intact_records_of_each(he
     found = held.survey(deep=True)
     assert len(found.findings) == 3
     assert all(isinstance(result, int) for result in held.repair(found))
-    assert held.survey(deep=True).sound
+    assert is_sound(held.survey(deep=True))
 
 
 def test_what_cannot_be_mended_is_told_and_the_rest_is_mended(held: Held) -> None:

@@ -41,7 +41,7 @@ def test_folders_are_private_whatever_the_umask(tmp_path: Path) -> None:
         store.remember(RememberedStore((parse_location("memory://a"),), True, "c" * 16))
     finally:
         os.umask(old)
-    for path in (state.folder, store.folder.parent, store.folder, store.journal):
+    for path in (state.folder, store.folder.parent, store.folder):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     for path in (state.folder / "machine", store.folder / "store.json"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -66,7 +66,7 @@ def test_stores_are_remembered(tmp_path: Path) -> None:
         store.remember(met)
         assert store.recall() == met
     assert state.stores() == (store,)
-    assert names(store.folder) == ["journal", "store.json"]
+    assert names(store.folder) == ["store.json"]
 
 
 def test_damaged_notes_are_corrupt_and_ids_are_no_paths(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, Literal
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, Unavailable
 
@@ -49,10 +50,6 @@ class AdmissionVerdict:
     unavailable: int
     hangs: int
     duration_s: float
-
-    def to_json(self) -> dict[str, object]:
-        """The verdict as a JSON object."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +181,7 @@ def _state(bucket: Bucket, key: str) -> State:
     try:
         tagged = bucket.read_tagged(key)
     except NotFound as error:
-        if error.code == "bucket_not_found":
+        if error.code == error_codes.BUCKET_NOT_FOUND:
             raise
         return State()
     assert tagged is not None, "only a read under `unless_tag` may answer None"  # noqa: S101

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 
+from skyhold import error_codes
 from skyhold.buckets.user_path import expand_user
 from skyhold.errors import InvalidInput
 
@@ -20,7 +21,9 @@ def profile_settings(name: str) -> dict[str, str]:
         try:
             parser.read(expand_user(os.environ.get(variable) or default, variable), encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError) as error:
-            raise InvalidInput(f"The file of {variable} is no INI file", code="invalid_credentials") from error
+            raise InvalidInput(
+                f"The file of {variable} is no INI file", code=error_codes.INVALID_CREDENTIALS
+            ) from error
         if parser.has_section(section):
             settings |= dict(parser.items(section))
     return settings

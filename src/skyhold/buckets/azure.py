@@ -17,6 +17,7 @@ from azure.core import MatchConditions
 from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
+from skyhold import error_codes
 from skyhold.buckets.azure_credentials import credentials_of
 from skyhold.buckets.azure_errors import translated
 from skyhold.buckets.azure_transport import WholeReplies
@@ -128,7 +129,7 @@ class AzureBucket(Bucket):
             self._opened().get_blob_client(self._blob(key)).delete_blob(**self._patience())
         except AzureError as error:
             failure = translated(error, self.name, key)
-            if isinstance(failure, NotFound) and failure.code != "bucket_not_found":
+            if isinstance(failure, NotFound) and failure.code != error_codes.BUCKET_NOT_FOUND:
                 return
             raise failure from error
 
@@ -182,7 +183,7 @@ class AzureBucket(Bucket):
             reply = blob.upload_blob(data, length=len(data), validate_content=True, **condition, **wait)
         except AzureError as error:
             failure = translated(error, self.name, key, conditional=conditional)
-            if conditional and failure.code == "object_not_found":  # what was to be replaced is gone
+            if conditional and failure.code == error_codes.OBJECT_NOT_FOUND:  # what was to be replaced is gone
                 failure = Conflict(f"There is no `{key}` in bucket `{self.name}` any more", bucket=self.name, key=key)
             raise failure from error
         if conditional and not (reply.get("content_md5") and reply.get("etag")):

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from azure.core.credentials import AccessToken, AzureNamedKeyCredential, AzureSasCredential, TokenCredential
 
+from skyhold import error_codes
 from skyhold.buckets.credentials_file import read_credentials_file
 from skyhold.buckets.environment import connection_settings
 from skyhold.errors import InvalidInput, PermissionDenied
@@ -64,7 +65,7 @@ def credentials_of(reference: str, account: str, bucket_name: str) -> Credential
             return _credential(_file(value, bucket_name), account, bucket_name)
     raise InvalidInput(
         f"Bucket `{bucket_name}` names its Azure credentials as {kind!r}, which is not one of chain, env and file",
-        code="invalid_credentials_reference",
+        code=error_codes.INVALID_CREDENTIALS_REFERENCE,
         bucket=bucket_name,
     )
 
@@ -83,7 +84,7 @@ def _file(path: str, bucket_name: str) -> Mapping[str, str]:
     except (ValueError, AttributeError):  # the cause is left out: it may quote the file
         raise InvalidInput(
             f"Bucket `{bucket_name}`: {path} does not hold a JSON object of credentials",
-            code="invalid_credentials",
+            code=error_codes.INVALID_CREDENTIALS,
             bucket=bucket_name,
         ) from None
 
@@ -108,7 +109,7 @@ def _credential(found: Mapping[str, str], account: str, bucket_name: str) -> Cre
 def _missing(bucket_name: str, why: str) -> PermissionDenied:
     return PermissionDenied(
         f"Bucket `{bucket_name}` has no Azure credentials: {why}",
-        code="credentials_missing",
+        code=error_codes.CREDENTIALS_MISSING,
         hint="Run `az login`, or give the bucket a reference of its own",
         bucket=bucket_name,
     )

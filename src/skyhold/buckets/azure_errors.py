@@ -10,6 +10,7 @@ from typing import Any, Final
 import requests
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
+from skyhold import error_codes
 from skyhold.buckets.refusals import clock_skew, expired, is_skewed, parsed_date
 from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated
 from skyhold.errors import (
@@ -26,31 +27,35 @@ from skyhold.errors import (
 Meaning = tuple[type[SkyholdError], str, str]
 
 BY_CODE: Final[dict[str, Meaning]] = {
-    "ContainerNotFound": (NotFound, "bucket_not_found", "There is no container of {what}"),
-    "ContainerBeingDeleted": (NotFound, "bucket_not_found", "The container of {what} is being deleted"),
-    "BlobAlreadyExists": (Conflict, "precondition_failed", "Somebody else created {what} first"),
-    "BlobImmutableDueToPolicy": (PermissionDenied, "object_retained", "An immutability policy keeps {what} as it is"),
+    "ContainerNotFound": (NotFound, error_codes.BUCKET_NOT_FOUND, "There is no container of {what}"),
+    "ContainerBeingDeleted": (NotFound, error_codes.BUCKET_NOT_FOUND, "The container of {what} is being deleted"),
+    "BlobAlreadyExists": (Conflict, error_codes.PRECONDITION_FAILED, "Somebody else created {what} first"),
+    "BlobImmutableDueToPolicy": (
+        PermissionDenied,
+        error_codes.OBJECT_RETAINED,
+        "An immutability policy keeps {what} as it is",
+    ),
     "AuthenticationFailed": (
         PermissionDenied,
-        "credentials_refused",
+        error_codes.CREDENTIALS_REFUSED,
         "Azure does not accept the credentials for {what}",
     ),
-    "AccountBeingCreated": (Unavailable, "unavailable", "The account of {what} is being created"),
+    "AccountBeingCreated": (Unavailable, error_codes.UNAVAILABLE, "The account of {what} is being created"),
 }
 BY_STATUS: Final[dict[int, Meaning]] = {
-    401: (PermissionDenied, "credentials_refused", "Azure does not accept the credentials for {what}"),
+    401: (PermissionDenied, error_codes.CREDENTIALS_REFUSED, "Azure does not accept the credentials for {what}"),
     403: (
         PermissionDenied,
-        "permission_denied",
+        error_codes.PERMISSION_DENIED,
         "Azure does not allow this on {what}",
     ),
-    404: (NotFound, "object_not_found", "There is no {what}"),
-    408: (Unavailable, "unavailable", "Azure did not wait for the request on {what}"),
-    412: (Conflict, "precondition_failed", "Somebody else changed {what} first"),
-    413: (QuotaExceeded, "quota_exceeded", "Azure takes no objects as large as {what}"),
-    416: (InvalidInput, "range_not_satisfiable", "The range does not lie inside {what}"),
-    429: (Unavailable, "throttled", "Azure throttles requests on {what}"),
-    507: (QuotaExceeded, "quota_exceeded", "There is no space for {what}"),
+    404: (NotFound, error_codes.OBJECT_NOT_FOUND, "There is no {what}"),
+    408: (Unavailable, error_codes.UNAVAILABLE, "Azure did not wait for the request on {what}"),
+    412: (Conflict, error_codes.PRECONDITION_FAILED, "Somebody else changed {what} first"),
+    413: (QuotaExceeded, error_codes.QUOTA_EXCEEDED, "Azure takes no objects as large as {what}"),
+    416: (InvalidInput, error_codes.RANGE_NOT_SATISFIABLE, "The range does not lie inside {what}"),
+    429: (Unavailable, error_codes.THROTTLED, "Azure throttles requests on {what}"),
+    507: (QuotaExceeded, error_codes.QUOTA_EXCEEDED, "There is no space for {what}"),
 }
 """What a status means where its code is not in the table above. Any other 5xx is `Unavailable`, any other 4xx
 `InvalidInput`."""
@@ -65,12 +70,12 @@ def meaning_of(status: int, code: str, *, conditional: bool) -> Meaning:
     if code in BY_CODE:
         return BY_CODE[code]
     if conditional and (status < 400 or status in {408, 409} or status >= 500):
-        return OutcomeUnknown, "outcome_unknown", "The fate of the conditional put is not known: {what}"
+        return OutcomeUnknown, error_codes.OUTCOME_UNKNOWN, "The fate of the conditional put is not known: {what}"
     if status in BY_STATUS:
         return BY_STATUS[status]
     if status >= 500:
-        return Unavailable, "unavailable", "Azure fails on {what}"
-    return InvalidInput, "request_refused", "Azure refused the request on {what}"
+        return Unavailable, error_codes.UNAVAILABLE, "Azure fails on {what}"
+    return InvalidInput, error_codes.REQUEST_REFUSED, "Azure refused the request on {what}"
 
 
 def translated(error: AzureError, bucket: str, key: str = "", *, conditional: bool = False) -> SkyholdError:
@@ -82,7 +87,7 @@ def translated(error: AzureError, bucket: str, key: str = "", *, conditional: bo
     if isinstance(error, ClientAuthenticationError):  # no token was given, so nothing was sent
         hint = "Run `az login`, or give the bucket a credentials reference of its own"
         return PermissionDenied(
-            f"Azure gave no token for bucket `{bucket}`", code="credentials_refused", hint=hint, **fields
+            f"Azure gave no token for bucket `{bucket}`", code=error_codes.CREDENTIALS_REFUSED, hint=hint, **fields
         )
     if "MD5 mismatch" in str(error.message):  # the SDK's own comparison
         return checksum_refused(bucket, key)
@@ -109,7 +114,7 @@ def _of_reply(error: HttpResponseError, what: str, fields: dict[str, Any], *, co
     if wait.isdecimal():
         fields = fields | {"retry_after_s": int(wait)}
     if status == 404 and not fields["key"]:
-        code = "bucket_not_found"
+        code = error_codes.BUCKET_NOT_FOUND
     hint = f"Ask what is missing with `skyhold bucket check {fields['bucket']}`" if status in {401, 403} else None
     said = f"{status} {azure_code}".strip()
     return failure(f"{sentence.format(what=what)} ({said})", code=code, hint=hint, status=status, **fields)

@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket, ObjectInfo, is_key
-from skyhold.buckets.retry import MISBEHAVES, RetryPolicy
+from skyhold.buckets.retry import RetryPolicy
 from skyhold.errors import Corrupt, Unavailable
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ def check_size(bucket: str, key: str, size_bytes: int, limit_bytes: int) -> None
 def too_large(bucket: str, key: str, limit_bytes: int) -> Corrupt:
     return Corrupt(
         f"Object {key} in bucket `{bucket}` is longer than {limit_bytes} bytes, the most that it can have",
-        code="object_too_large",
+        code=error_codes.OBJECT_TOO_LARGE,
         hint="Run `skyhold repair`",
         bucket=bucket,
         key=key,
@@ -59,7 +60,7 @@ def misbehaves(bucket: str, what: str) -> Unavailable:
     """The error of a store that does what no store does: its bucket counts as failed."""
     return Unavailable(
         f"Bucket `{bucket}` {what}",
-        code=MISBEHAVES,
+        code=error_codes.BUCKET_MISBEHAVES,
         hint=f"Go on with the other buckets; ask who runs this one, and look at it: skyhold bucket check {bucket}",
         bucket=bucket,
     )
@@ -117,7 +118,7 @@ class Listings:
         try:
             yield from listed(self._bucket, prefix, after, found)
         except Unavailable as error:
-            if error.code == MISBEHAVES:
+            if error.code == error_codes.BUCKET_MISBEHAVES:
                 self._given_up = time.monotonic() + GIVEN_UP_S, error
             raise
 

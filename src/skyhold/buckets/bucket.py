@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.rules import BucketRules, unknown_rules
 from skyhold.errors import InvalidInput
 from skyhold.units import Buffer
@@ -61,7 +62,7 @@ def check_key(key: str) -> str:
     The first part `.skyhold` is reserved for what a driver keeps of its own. One key must not be a folder of another
     (`a` and `a/b`): stores that keep objects as files cannot hold both."""
     if not is_key(key):
-        raise InvalidInput(f"Expected an object key but got {key!r}", code="invalid_key", key=key)
+        raise InvalidInput(f"Expected an object key but got {key!r}", code=error_codes.INVALID_KEY, key=key)
     return key
 
 
@@ -89,7 +90,7 @@ def range_not_satisfiable(key: str, start: int, length: int | None) -> InvalidIn
     """The error of every driver for a range outside its object."""
     asked = f"{length} bytes" if length is not None else "all bytes"
     return InvalidInput(
-        f"Object `{key}` does not have {asked} from offset {start}", code="range_not_satisfiable", key=key
+        f"Object `{key}` does not have {asked} from offset {start}", code=error_codes.RANGE_NOT_SATISFIABLE, key=key
     )
 
 

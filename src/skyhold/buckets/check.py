@@ -8,10 +8,11 @@ import secrets
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import ClassVar, Final
 
+from skyhold import error_codes
 from skyhold.buckets.admission import PROBE_PREFIX, AdmissionVerdict, admit
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
@@ -54,20 +55,20 @@ class BucketReport:
     rules: BucketRules
     admission: AdmissionVerdict | None
     problems: tuple[str, ...]
+    in_json: ClassVar = ("reachable", "missing_rights")
 
     @property
     def reachable(self) -> bool:
         """Whether the store answered anything at all: a refusal is an answer."""
-        return any(trial.works or trial.code not in {"unreachable", "no_reply", "unavailable"} for trial in self.trials)
+        return any(
+            trial.works or trial.code not in {error_codes.UNREACHABLE, error_codes.NO_REPLY, error_codes.UNAVAILABLE}
+            for trial in self.trials
+        )
 
     @property
     def missing_rights(self) -> tuple[str, ...]:
         """The vendor's names of the rights that are missing, sorted."""
         return tuple(sorted({right for trial in self.trials for right in trial.rights}))
-
-    def to_json(self) -> dict[str, object]:
-        """The report as a JSON object."""
-        return asdict(self) | {"reachable": self.reachable, "missing_rights": list(self.missing_rights)}
 
 
 def check_bucket(
@@ -140,7 +141,7 @@ def _try_operations(bucket: Bucket, location: BucketLocation, key: str) -> list[
         try:
             found = bytes(bucket.read(key))
         except NotFound as error:
-            if written or error.code == "bucket_not_found":
+            if written or error.code == error_codes.BUCKET_NOT_FOUND:
                 raise
             return  # who may only read is told so, rather than refused
         if found != body:
@@ -161,7 +162,7 @@ def _try(location: BucketLocation, operation: Operation, act: Callable[[], objec
     try:
         act()
     except SkyholdError as error:
-        denied = isinstance(error, PermissionDenied) and error.code == "permission_denied"
+        denied = isinstance(error, PermissionDenied) and error.code == error_codes.PERMISSION_DENIED
         rights = permissions_for(location, [operation]) if denied else ()
         return Trial(operation, works=False, code=error.code, message=error.message, rights=rights)
     return Trial(operation, works=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
+from skyhold import error_codes
 from skyhold.buckets.endpoint import is_loopback, normal_endpoint, refuse_plain_http
 from skyhold.buckets.environment import place_from_environment
 from skyhold.buckets.location import BucketLocation, truth
@@ -64,7 +65,7 @@ class Destination:
         if not scheme or cloud == bool(hosts) or len(given) != len(pairs) or not given.keys() <= known:
             raise InvalidInput(
                 f"Expected where credentials may go but got {text!r}",
-                code="invalid_destination",
+                code=error_codes.INVALID_DESTINATION,
                 hint="Use s3://?endpoint=https://minio.lab, with &credentials=REF, &ca_file=FILE and &allow_http=true "
                 "where they belong to it; so gs:// and az://; or etcds://host:2379,host:2379",
             )
@@ -142,7 +143,7 @@ def refused(wanted: Collection[tuple[str, Destination]], url: str) -> Permission
     return PermissionDenied(
         f"No credentials were sent to {told}. You have not agreed to that place on this machine. It was named by a "
         "document of the store, or by a skyhold.toml that was found in a folder",
-        code="endpoint_not_trusted",
+        code=error_codes.ENDPOINT_NOT_TRUSTED,
         hint=f"If you trust it, agree once: skyhold connect {url} {options}",
         destinations=[str(destination) for destination in destinations],
         buckets=[name for name, _ in wanted],

@@ -6,6 +6,7 @@ import shlex
 import stat
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.user_file import read_small_file
 from skyhold.buckets.user_path import expand_user
 from skyhold.errors import PermissionDenied
@@ -26,7 +27,7 @@ def read_credentials_file(path: str, owner: str, **fields: object) -> str:
         if status.st_mode & stat.S_IRWXO:
             raise PermissionDenied(
                 f"The credentials file of {owner} is accessible to every user: {file_path}",
-                code="credentials_exposed",
+                code=error_codes.CREDENTIALS_EXPOSED,
                 hint=f"chmod 600 {shlex.quote(str(file_path))}",
                 **fields,
             )
@@ -34,7 +35,7 @@ def read_credentials_file(path: str, owner: str, **fields: object) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise PermissionDenied(
             f"No credentials for {owner}: the file {file_path} cannot be read",
-            code="credentials_missing",
+            code=error_codes.CREDENTIALS_MISSING,
             hint="Write the file that its credentials reference names, or give this machine another reference",
             **fields,
         ) from error

@@ -6,6 +6,7 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -30,7 +31,7 @@ def normal_endpoint(text: str, what: str, **fields: object) -> str:
         wrong, hint = _what_is_wrong(text)
         raise InvalidInput(
             f"{what} is not the address of a service: {wrong}, as in https://minio.lab:9000",
-            code="invalid_location",
+            code=error_codes.INVALID_LOCATION,
             hint=hint,
             **fields,
         )
@@ -57,7 +58,7 @@ def refuse_plain_http(endpoint: str, what: str, **fields: object) -> None:
     if endpoint.startswith("http://") and not is_loopback(endpoint):
         raise InvalidInput(
             f"{what} is plain HTTP, which anyone on the way can read and change",
-            code="insecure_endpoint",
+            code=error_codes.INSECURE_ENDPOINT,
             hint="Use https://, or add `allow_http=true` to the URL if that network is trusted",
             **fields,
         )

@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 
 from blake3 import blake3
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import check_size
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
@@ -161,7 +162,7 @@ class FolderBucket(Bucket):
             if count == 0:
                 raise Unavailable(
                     f"Object `{key}` in bucket `{self.name}` became shorter while it was read",
-                    code="truncated_reply",
+                    code=error_codes.TRUNCATED_REPLY,
                     hint="Try again: somebody is replacing it",
                     bucket=self.name,
                     key=key,
@@ -173,7 +174,7 @@ class FolderBucket(Bucket):
         try:
             tagged = self.read_tagged(key)
         except NotFound as error:
-            if error.code != "object_not_found":
+            if error.code != error_codes.OBJECT_NOT_FOUND:
                 raise
             return None
         return tagged.tag if tagged else None
@@ -198,7 +199,7 @@ class FolderBucket(Bucket):
             with translated(self.name, key):
                 yield
         except PermissionDenied as error:
-            if error.code != "permission_denied":
+            if error.code != error_codes.PERMISSION_DENIED:
                 raise
             own = self._tree.explain([OWN_FOLDER, INCOMING], error)
             raise (self._tree.explain(folders, error) if own is error else own) from error
@@ -217,7 +218,7 @@ class FolderBucket(Bucket):
                     if time.monotonic() + pause_s > give_up_s:
                         raise Unavailable(
                             f"Another process kept the lock of `{key}` in bucket `{self.name}` past the deadline",
-                            code="lock_timeout",
+                            code=error_codes.LOCK_TIMEOUT,
                             bucket=self.name,
                             key=key,
                         ) from error
@@ -268,7 +269,7 @@ class _Draft:
             raise OutcomeUnknown(
                 f"Object `{self.key}` was put into bucket `{self.bucket}`, but the disk did not confirm that it will "
                 "stay",
-                code="not_durable",
+                code=error_codes.NOT_DURABLE,
                 hint="Check the disk, then write again",
                 bucket=self.bucket,
                 key=self.key,

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.folder_tree import share
 from skyhold.errors import Corrupt
 from skyhold.units import Buffer
@@ -64,7 +65,7 @@ class Drafts:
             if count != len(expected) or returned != expected:  # a bytearray compares by memcmp, a view by element
                 raise Corrupt(
                     f"Bucket `{self._bucket}` gave back other bytes than were written",
-                    code="checksum_refused",
+                    code=error_codes.CHECKSUM_REFUSED,
                     hint="The disk or file system is failing: check it before you trust it",
                     bucket=self._bucket,
                 )

@@ -8,21 +8,52 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
 
 _TABLE: Final[dict[int, tuple[type[SkyholdError], str, str, str]]] = {
-    errno.ENOSPC: (QuotaExceeded, "no_space", "has no space left", "Free some space, or move the bucket"),
-    errno.EDQUOT: (QuotaExceeded, "no_space", "is at the quota of its file system", "Free some space, or raise it"),
-    errno.EFBIG: (QuotaExceeded, "object_too_large", "takes no file of this size", "Use another file system"),
-    errno.EMFILE: (QuotaExceeded, "too_many_files", "met the limit of open files", "Raise it: ulimit -n"),
-    errno.ENFILE: (QuotaExceeded, "too_many_files", "met the system's limit of open files", "Raise fs.file-max"),
-    errno.EROFS: (PermissionDenied, "read_only", "is on a read-only file system", "Mount it for writing"),
-    errno.EACCES: (PermissionDenied, "permission_denied", "does not let us in", "Check owner and mode of its folders"),
-    errno.EPERM: (PermissionDenied, "permission_denied", "does not let us in", "Check owner and mode of its folders"),
-    errno.ENOENT: (NotFound, "bucket_not_found", "is gone", "Mount or restore its folder"),
-    errno.ENOTDIR: (InvalidInput, "key_is_folder", "holds a file where a folder is needed", "Use another key"),
-    errno.EISDIR: (InvalidInput, "key_is_folder", "holds a folder where a file is needed", "Use another key"),
-    errno.ENAMETOOLONG: (InvalidInput, "path_too_long", "lies too deep for this key", "Use a shorter folder path"),
+    errno.ENOSPC: (QuotaExceeded, error_codes.NO_SPACE, "has no space left", "Free some space, or move the bucket"),
+    errno.EDQUOT: (
+        QuotaExceeded,
+        error_codes.NO_SPACE,
+        "is at the quota of its file system",
+        "Free some space, or raise it",
+    ),
+    errno.EFBIG: (QuotaExceeded, error_codes.OBJECT_TOO_LARGE, "takes no file of this size", "Use another file system"),
+    errno.EMFILE: (QuotaExceeded, error_codes.TOO_MANY_FILES, "met the limit of open files", "Raise it: ulimit -n"),
+    errno.ENFILE: (
+        QuotaExceeded,
+        error_codes.TOO_MANY_FILES,
+        "met the system's limit of open files",
+        "Raise fs.file-max",
+    ),
+    errno.EROFS: (PermissionDenied, error_codes.READ_ONLY, "is on a read-only file system", "Mount it for writing"),
+    errno.EACCES: (
+        PermissionDenied,
+        error_codes.PERMISSION_DENIED,
+        "does not let us in",
+        "Check owner and mode of its folders",
+    ),
+    errno.EPERM: (
+        PermissionDenied,
+        error_codes.PERMISSION_DENIED,
+        "does not let us in",
+        "Check owner and mode of its folders",
+    ),
+    errno.ENOENT: (NotFound, error_codes.BUCKET_NOT_FOUND, "is gone", "Mount or restore its folder"),
+    errno.ENOTDIR: (
+        InvalidInput,
+        error_codes.KEY_IS_FOLDER,
+        "holds a file where a folder is needed",
+        "Use another key",
+    ),
+    errno.EISDIR: (InvalidInput, error_codes.KEY_IS_FOLDER, "holds a folder where a file is needed", "Use another key"),
+    errno.ENAMETOOLONG: (
+        InvalidInput,
+        error_codes.PATH_TOO_LONG,
+        "lies too deep for this key",
+        "Use a shorter folder path",
+    ),
 }
 
 
@@ -33,7 +64,8 @@ def translated(bucket: str, name: str) -> Iterator[None]:
         yield
     except OSError as error:
         kind, code, what, hint = _TABLE.get(
-            error.errno or 0, (Unavailable, "folder_failed", f"failed: {error.strerror}", "Check the disk or mount")
+            error.errno or 0,
+            (Unavailable, error_codes.FOLDER_FAILED, f"failed: {error.strerror}", "Check the disk or mount"),
         )
         raise kind(f"Bucket `{bucket}` {what} (at `{name}`)", code=code, hint=hint, bucket=bucket, key=name) from error
 
@@ -41,7 +73,7 @@ def translated(bucket: str, name: str) -> Iterator[None]:
 def bucket_gone(bucket: str, root: Path) -> NotFound:
     return NotFound(
         f"Bucket `{bucket}` is gone: {root} is not there, or is not the folder that was made a bucket",
-        code="bucket_not_found",
+        code=error_codes.BUCKET_NOT_FOUND,
         hint="Mount or restore the folder; an empty one takes part again after it was added again",
         bucket=bucket,
     )
@@ -50,7 +82,7 @@ def bucket_gone(bucket: str, root: Path) -> NotFound:
 def not_a_folder(path: Path) -> InvalidInput:
     return InvalidInput(
         f"{path} is no folder, so it cannot be a bucket nor hold one",
-        code="not_a_folder",
+        code=error_codes.NOT_A_FOLDER,
         hint="Name an empty or new folder",
     )
 
@@ -58,19 +90,21 @@ def not_a_folder(path: Path) -> InvalidInput:
 def folder_not_made(path: Path, why: str) -> PermissionDenied:
     return PermissionDenied(
         f"Folder {path} cannot be made: {why}",
-        code="folder_not_made",
+        code=error_codes.FOLDER_NOT_MADE,
         hint="Name a folder on a disk that you may write",
     )
 
 
 def object_missing(bucket: str, key: str) -> NotFound:
-    return NotFound(f"Bucket `{bucket}` has no object `{key}`", code="object_not_found", bucket=bucket, key=key)
+    return NotFound(
+        f"Bucket `{bucket}` has no object `{key}`", code=error_codes.OBJECT_NOT_FOUND, bucket=bucket, key=key
+    )
 
 
 def link_in_bucket(bucket: str, name: str) -> PermissionDenied:
     return PermissionDenied(
         f"Bucket `{bucket}` holds a symbolic link, `{name}`: nothing is read or written through it",
-        code="link_in_bucket",
+        code=error_codes.LINK_IN_BUCKET,
         hint="Replace the link by what it points to; a bucket on another disk is linked or mounted as a whole",
         bucket=bucket,
     )
@@ -79,7 +113,7 @@ def link_in_bucket(bucket: str, name: str) -> PermissionDenied:
 def key_is_folder(bucket: str, key: str) -> InvalidInput:
     return InvalidInput(
         f"Bucket `{bucket}` keeps objects as files: `{key}` cannot be an object and a folder of other objects",
-        code="key_is_folder",
+        code=error_codes.KEY_IS_FOLDER,
         bucket=bucket,
         key=key,
     )

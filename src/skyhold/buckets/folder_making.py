@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.folder_drafts import INCOMING, sync
 from skyhold.buckets.folder_errors import folder_not_made, not_a_folder, translated
 from skyhold.buckets.folder_tree import Tree, is_shared, share
@@ -81,6 +82,6 @@ def _refuse_files(path: Path) -> None:
     if any(entry.name != OWN_FOLDER for entry in os.scandir(path)):
         raise InvalidInput(
             f"Folder {path} holds files and is not a bucket",
-            code="folder_not_empty",
+            code=error_codes.FOLDER_NOT_EMPTY,
             hint="Name an empty or new folder",
         )

@@ -18,6 +18,7 @@ import requests
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import Pace, below, check_size, misbehaves
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
@@ -150,7 +151,7 @@ class GoogleBucket(Bucket):
         try:
             self._call("DELETE", self._object_path(key), key=key)
         except NotFound as error:
-            if error.code == "bucket_not_found":
+            if error.code == error_codes.BUCKET_NOT_FOUND:
                 raise
 
     def server_time(self) -> datetime | None:

@@ -11,6 +11,7 @@ from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import GoogleAuthError
 from google.oauth2.service_account import Credentials as ServiceAccount
 
+from skyhold import error_codes
 from skyhold.buckets.credentials_file import read_credentials_file
 from skyhold.errors import InvalidInput, PermissionDenied
 
@@ -39,7 +40,7 @@ def credentials_of(reference: str, bucket_name: str, *, anonymous_chain: bool) -
             return _service_account(text, reference, bucket_name)
     raise InvalidInput(
         f"Bucket `{bucket_name}` names its Google credentials as {kind!r}, which is not one of chain, env and file",
-        code="invalid_credentials_reference",
+        code=error_codes.INVALID_CREDENTIALS_REFERENCE,
         bucket=bucket_name,
     )
 
@@ -60,7 +61,7 @@ def _service_account(text: str, reference: str, bucket_name: str) -> Credentials
     except (ValueError, TypeError, AttributeError, GoogleAuthError):
         raise InvalidInput(
             f"Bucket `{bucket_name}`: {reference} does not hold the JSON key of a service account",
-            code="invalid_credentials",
+            code=error_codes.INVALID_CREDENTIALS,
             hint="Make one with `gcloud iam service-accounts keys create`",
             bucket=bucket_name,
         ) from None
@@ -70,7 +71,7 @@ def _service_account(text: str, reference: str, bucket_name: str) -> Credentials
 def _missing(bucket_name: str, why: str) -> PermissionDenied:
     return PermissionDenied(
         f"Bucket `{bucket_name}` has no Google credentials: {why}",
-        code="credentials_missing",
+        code=error_codes.CREDENTIALS_MISSING,
         hint="Run `gcloud auth application-default login`, or give the bucket a reference of its own",
         bucket=bucket_name,
     )

@@ -8,6 +8,7 @@ from typing import Any, Final
 import requests
 from google.auth.exceptions import GoogleAuthError, TransportError
 
+from skyhold import error_codes
 from skyhold.buckets.refusals import clock_skew, is_skewed, parsed_date
 from skyhold.errors import (
     Conflict,
@@ -24,15 +25,15 @@ from skyhold.errors import (
 Meaning = tuple[type[SkyholdError], str, str]
 
 MEANINGS: Final[dict[int, Meaning]] = {
-    401: (PermissionDenied, "credentials_refused", "Google does not accept the credentials for {what}"),
-    403: (PermissionDenied, "permission_denied", "Google does not allow this on {what}"),
-    404: (NotFound, "object_not_found", "There is no {what}"),
-    408: (Unavailable, "unavailable", "Google did not wait for the request on {what}"),
-    412: (Conflict, "precondition_failed", "Somebody else changed {what} first"),
-    413: (QuotaExceeded, "quota_exceeded", "Google takes no objects as large as {what}"),
-    416: (InvalidInput, "range_not_satisfiable", "The range does not lie inside {what}"),
-    429: (Unavailable, "throttled", "Google throttles requests on {what}"),
-    507: (QuotaExceeded, "quota_exceeded", "There is no space for {what}"),
+    401: (PermissionDenied, error_codes.CREDENTIALS_REFUSED, "Google does not accept the credentials for {what}"),
+    403: (PermissionDenied, error_codes.PERMISSION_DENIED, "Google does not allow this on {what}"),
+    404: (NotFound, error_codes.OBJECT_NOT_FOUND, "There is no {what}"),
+    408: (Unavailable, error_codes.UNAVAILABLE, "Google did not wait for the request on {what}"),
+    412: (Conflict, error_codes.PRECONDITION_FAILED, "Somebody else changed {what} first"),
+    413: (QuotaExceeded, error_codes.QUOTA_EXCEEDED, "Google takes no objects as large as {what}"),
+    416: (InvalidInput, error_codes.RANGE_NOT_SATISFIABLE, "The range does not lie inside {what}"),
+    429: (Unavailable, error_codes.THROTTLED, "Google throttles requests on {what}"),
+    507: (QuotaExceeded, error_codes.QUOTA_EXCEEDED, "There is no space for {what}"),
 }
 """What a status means. Any other 5xx is `Unavailable`, any other 4xx `InvalidInput`."""
 
@@ -41,16 +42,16 @@ def meaning_of(status: int, said: str, *, conditional: bool) -> Meaning:
     """The table's row for a reply that says `said`. A conditional put must know more: a status that promises nothing
     about its effect is `OutcomeUnknown` (https://cloud.google.com/storage/docs/retry-strategy)."""
     if status == 400 and "crc32c" in said:
-        return Corrupt, "checksum_refused", "Google received other bytes than were sent for {what}"
+        return Corrupt, error_codes.CHECKSUM_REFUSED, "Google received other bytes than were sent for {what}"
     if status == 403 and "retention" in said:
-        return PermissionDenied, "object_retained", "A retention rule keeps {what} as it is"
+        return PermissionDenied, error_codes.OBJECT_RETAINED, "A retention rule keeps {what} as it is"
     if conditional and (status < 400 or status in {408, 409} or status >= 500):
-        return OutcomeUnknown, "outcome_unknown", "The fate of the conditional put is not known: {what}"
+        return OutcomeUnknown, error_codes.OUTCOME_UNKNOWN, "The fate of the conditional put is not known: {what}"
     if status in MEANINGS:
         return MEANINGS[status]
     if status >= 500:
-        return Unavailable, "unavailable", "Google fails on {what}"
-    return InvalidInput, "request_refused", "Google refused the request on {what}"
+        return Unavailable, error_codes.UNAVAILABLE, "Google fails on {what}"
+    return InvalidInput, error_codes.REQUEST_REFUSED, "Google refused the request on {what}"
 
 
 def error_of_status(response: requests.Response, bucket: str, key: str, *, conditional: bool) -> SkyholdError:
@@ -61,7 +62,7 @@ def error_of_status(response: requests.Response, bucket: str, key: str, *, condi
     if status in {401, 403} and is_skewed(theirs):
         return clock_skew(bucket, datetime.now(UTC), theirs, key=key, status=status)
     if status == 404 and not key:
-        code = "bucket_not_found"
+        code = error_codes.BUCKET_NOT_FOUND
     what = f"`{key}` in bucket `{bucket}`" if key else f"bucket `{bucket}`"
     fields: dict[str, Any] = {"bucket": bucket, "key": key, "status": status}
     if (wait := response.headers.get("retry-after", "")).isdecimal():
@@ -78,7 +79,7 @@ def error_of_token(error: GoogleAuthError, bucket: str) -> SkyholdError:
         return clock_skew(bucket, datetime.now(UTC), None)
     return PermissionDenied(
         f"Google gave no token for bucket `{bucket}` ({type(error).__name__})",
-        code="credentials_refused",
+        code=error_codes.CREDENTIALS_REFUSED,
         hint="Run `gcloud auth application-default login`, or renew the service account's key",
         bucket=bucket,
     )

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import check_key
 from skyhold.buckets.endpoint import normal_endpoint, refuse_plain_http
 from skyhold.buckets.environment import place_from_environment
@@ -67,11 +68,13 @@ class BucketLocation:
     def __post_init__(self) -> None:
         check_bucket_name(self.name)
         if not _NAME.fullmatch(self.provider):
-            raise InvalidInput(f"Expected a provider's name but got {self.provider!r}", code="invalid_location")
+            raise InvalidInput(
+                f"Expected a provider's name but got {self.provider!r}", code=error_codes.INVALID_LOCATION
+            )
         if not _REFERENCE.fullmatch(self.credentials):
             raise InvalidInput(
                 f"Bucket `{self.name}`: expected a credentials reference",
-                code="invalid_credentials_reference",
+                code=error_codes.INVALID_CREDENTIALS_REFERENCE,
                 hint="Use `chain`, `env:PREFIX`, `file:PATH` or `profile:NAME`; secrets themselves are never stored",
                 bucket=self.name,
             )
@@ -79,7 +82,7 @@ class BucketLocation:
         if self.credentials.startswith("profile:") and self.scheme != "s3":
             raise InvalidInput(
                 f"Bucket `{self.name}`: only S3 has profiles",
-                code="invalid_credentials_reference",
+                code=error_codes.INVALID_CREDENTIALS_REFERENCE,
                 hint="Use `chain`, `env:NAME` or `file:PATH`",
                 bucket=self.name,
             )
@@ -146,13 +149,13 @@ class BucketLocation:
     def from_json(cls, document: object) -> BucketLocation:
         """The inverse of `to_json`. Raises `InvalidInput` for anything else."""
         if not isinstance(document, dict):
-            raise InvalidInput("Expected a bucket location as a JSON object", code="invalid_location")
+            raise InvalidInput("Expected a bucket location as a JSON object", code=error_codes.INVALID_LOCATION)
         known = {item.name for item in fields(cls)} - {"named"}
         unknown = sorted(str(name) for name in document if name not in known)
         missing = sorted({"name", "url", "provider"} - document.keys())
         if unknown or missing:
             raise InvalidInput(
-                f"Bucket location has unknown fields {unknown} and lacks {missing}", code="invalid_location"
+                f"Bucket location has unknown fields {unknown} and lacks {missing}", code=error_codes.INVALID_LOCATION
             )
         for name, value in document.items():
             _check_type(name, value)
@@ -178,7 +181,7 @@ def parse_location(
     Keyword arguments win over the URL's query. Raises `InvalidInput`, whose message never holds what a query said.
     """
     if not url.strip():
-        raise InvalidInput("Expected the URL of a bucket but got an empty one", code="invalid_location")
+        raise InvalidInput("Expected the URL of a bucket but got an empty one", code=error_codes.INVALID_LOCATION)
     parts = _written_parts(url)
     if "://" not in url:
         path, query = _split_settings(url)
@@ -187,7 +190,9 @@ def parse_location(
     else:
         bare, query = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", parts.query
         if parts.fragment or (parts.scheme == "file" and parts.netloc not in {"", "localhost"}):
-            raise InvalidInput("Expected a bucket URL without host (file) or fragment", code="invalid_location")
+            raise InvalidInput(
+                "Expected a bucket URL without host (file) or fragment", code=error_codes.INVALID_LOCATION
+            )
         if parts.scheme == "file":
             bare = "file://" + (quote(os.path.normpath(unquote(parts.path))) if parts.path else "")
     _check_url(bare, name or "")
@@ -217,7 +222,7 @@ def check_bucket_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidInput(
             f"Expected a bucket name but got {name!r}",
-            code="invalid_bucket_name",
+            code=error_codes.INVALID_BUCKET_NAME,
             hint="Use 1 to 63 characters of a-z, 0-9, `.`, `_` and `-`, beginning with a letter or a digit",
         )
     return name
@@ -229,7 +234,7 @@ def _check_url(url: str, name: str) -> None:
     def refuse(reason: str) -> InvalidInput:
         return InvalidInput(
             f"The URL of bucket `{name}` {reason}" if name else f"The bucket URL {reason}",
-            code="invalid_location",
+            code=error_codes.INVALID_LOCATION,
             hint="Use a folder, memory://name, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix",
         )
 
@@ -269,7 +274,7 @@ def _written_parts(url: str) -> SplitResult:
         pass
     raise InvalidInput(
         f"Expected the URL of a bucket, or a folder, of at most {URL_BYTES_MAX} bytes that all print",
-        code="invalid_location",
+        code=error_codes.INVALID_LOCATION,
         hint="Use a folder, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix",
     )
 
@@ -281,7 +286,7 @@ def _query_settings(query: str) -> dict[str, object]:
         if key not in known or key in settings:
             raise InvalidInput(
                 f"The bucket URL's query has the unknown or repeated setting {key!r}",
-                code="invalid_location",
+                code=error_codes.INVALID_LOCATION,
                 hint=f"Known settings are {', '.join(sorted(known))}",
             )
         settings[key] = truth(key, value) if key in {"path_style", "allow_http"} else value
@@ -291,7 +296,7 @@ def _query_settings(query: str) -> dict[str, object]:
 def truth(key: str, text: str) -> bool:
     """What a setting of a URL's query says. Raises `InvalidInput`."""
     if text.lower() not in _TRUTHS:
-        raise InvalidInput(f"Expected true or false for {key!r} in the bucket URL", code="invalid_location")
+        raise InvalidInput(f"Expected true or false for {key!r} in the bucket URL", code=error_codes.INVALID_LOCATION)
     return _TRUTHS[text.lower()]
 
 
@@ -303,7 +308,7 @@ def _check_type(name: str, value: object) -> None:
     else:
         valid = value is None or (isinstance(value, str) and value != "")
     if not valid:
-        raise InvalidInput(f"Bucket location: {name!r} has the wrong type", code="invalid_location")
+        raise InvalidInput(f"Bucket location: {name!r} has the wrong type", code=error_codes.INVALID_LOCATION)
 
 
 def _split_settings(path: str) -> tuple[str, str]:

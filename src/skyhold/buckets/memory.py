@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import check_size
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
@@ -120,7 +121,10 @@ class MemoryBucket(Bucket):
         stored = self._objects.by_key.get(key)
         if stored is None:
             raise NotFound(
-                f"Bucket `{self.name}` has no object `{key}`", code="object_not_found", bucket=self.name, key=key
+                f"Bucket `{self.name}` has no object `{key}`",
+                code=error_codes.OBJECT_NOT_FOUND,
+                bucket=self.name,
+                key=key,
             )
         return stored
 

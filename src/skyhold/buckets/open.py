@@ -6,6 +6,7 @@ import importlib
 from typing import Final, cast
 from urllib.parse import urlsplit
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.consent import is_allowed
 from skyhold.buckets.location import BucketLocation
@@ -42,7 +43,7 @@ def open_bucket(location: BucketLocation, policy: RetryPolicy | None = None) -> 
             raise
         raise InvalidInput(
             f"Bucket `{location.name}` ({location.scheme}://) needs the package `{error.name}`, which is not installed",
-            code="extra_missing",
+            code=error_codes.EXTRA_MISSING,
             hint=f"pip install 'skyhold[{extra}]'",
             bucket=location.name,
         ) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from skyhold import error_codes
 from skyhold.buckets.consent import is_vendors_host
 from skyhold.buckets.endpoint import LOOPBACK
 from skyhold.buckets.location import BucketLocation
@@ -33,7 +34,7 @@ def refuse_overlap(locations: Sequence[BucketLocation]) -> None:
         raise InvalidInput(
             f"Buckets `{one.name}` and `{other.name}` {how} ({one.place} and {other.place}): what is in both would be "
             "lost with one",
-            code="buckets_overlap",
+            code=error_codes.BUCKETS_OVERLAP,
             hint="Give each bucket a place of its own",
             buckets=[one.name, other.name],
         )

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
+from skyhold import error_codes
 from skyhold.buckets.location import BucketLocation
 from skyhold.errors import InvalidInput
 
@@ -72,12 +73,12 @@ def least_policy(location: BucketLocation, role: Role) -> str:
     Raises `InvalidInput` code `no_policies` for a folder or memory, which no vendor guards.
     """
     if role not in OPERATIONS:
-        raise InvalidInput(f"Expected one of {', '.join(ROLES)} but got role {role!r}", code="invalid_role")
+        raise InvalidInput(f"Expected one of {', '.join(ROLES)} but got role {role!r}", code=error_codes.INVALID_ROLE)
     write = WRITERS.get(location.scheme)
     if write is None:
         raise InvalidInput(
             f"Bucket `{location.name}` is no cloud's: its folder's own permissions say who may use it",
-            code="no_policies",
+            code=error_codes.NO_POLICIES,
             bucket=location.name,
         )
     return write(location, role)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import PermissionDenied
 
 SKEW_S_MAX: Final = 300.0
@@ -17,7 +18,7 @@ def clock_skew(bucket: str, ours: datetime, theirs: datetime | None, **fields: o
     told = f"that of bucket `{bucket}` {_text(theirs)}" if theirs else f"bucket `{bucket}` finds it wrong"
     return PermissionDenied(
         f"This machine's clock shows {_text(ours)}, and {told}: signatures with a wrong time are refused",
-        code="clock_skew",
+        code=error_codes.CLOCK_SKEW,
         hint="Set the clock (as by `timedatectl set-ntp true`), and run the same command again: it continues",
         bucket=bucket,
         **fields,
@@ -28,7 +29,7 @@ def expired(bucket: str, **fields: object) -> PermissionDenied:
     """The credentials were good for some time, which is over."""
     return PermissionDenied(
         f"The credentials for bucket `{bucket}` have expired",
-        code="credentials_expired",
+        code=error_codes.CREDENTIALS_EXPIRED,
         hint="Renew them (`aws sso login`, `az login`, a new SAS), and run the same command again: it continues",
         bucket=bucket,
         **fields,

@@ -11,16 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from skyhold import error_codes
 from skyhold.buckets.transfer import end
 from skyhold.errors import Corrupt, SkyholdError, Unavailable
 from skyhold.units import Buffer
 
 T = TypeVar("T")
-
-MISBEHAVES: Final = "bucket_misbehaves"
-"""The code of what a store does on purpose, or for ever: it is not asked again."""
-CLOSED: Final = "bucket_closed"
-"""The code of a call that was under way when its bucket was closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +97,8 @@ def may_repeat(error: SkyholdError) -> bool:
     """Whether the same request may succeed if it is sent again: the store was unavailable, or bytes were cut short or
     damaged on the way."""
     if isinstance(error, Unavailable):
-        return error.code not in {MISBEHAVES, CLOSED}
-    return isinstance(error, Corrupt) and error.code == "checksum_refused"
+        return error.code not in {error_codes.BUCKET_MISBEHAVES, error_codes.BUCKET_CLOSED}
+    return isinstance(error, Corrupt) and error.code == error_codes.CHECKSUM_REFUSED
 
 
 def retrying(policy: RetryPolicy, attempt: Callable[[int], T]) -> T:

@@ -14,6 +14,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import Pace, check_size, misbehaves
 from skyhold.buckets.bucket import (
     OBJECT_BYTES_MAX,
@@ -157,7 +158,7 @@ class S3Bucket(Bucket):
         try:
             self._call(request, "DELETE").close()
         except NotFound as error:
-            if error.code != "object_not_found":
+            if error.code != error_codes.OBJECT_NOT_FOUND:
                 raise
 
     def rules(self) -> BucketRules:
@@ -329,7 +330,7 @@ def _tag_of(reply: Reply) -> str:
 def _truncated(request: Request) -> Unavailable:
     return Unavailable(
         f"Bucket `{request.bucket}` sent other bytes of `{request.key}` than were asked for",
-        code="truncated_reply",
+        code=error_codes.TRUNCATED_REPLY,
         hint="Try again; if it stays so, look at the bucket: skyhold bucket check " + request.bucket,
         bucket=request.bucket,
         key=request.key,

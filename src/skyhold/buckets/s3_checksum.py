@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, OutcomeUnknown
 from skyhold.units import Buffer
 
@@ -46,7 +47,7 @@ def is_sealed_as(digest: bytes, headers: Mapping[str, str]) -> bool:
 def stored_differently(bucket: str, key: str) -> Corrupt:
     return Corrupt(
         f"Bucket `{bucket}` acknowledged `{key}` but does not hold the bytes that were sent",
-        code="stored_differently",
+        code=error_codes.STORED_DIFFERENTLY,
         hint=f"Do not rely on it: run `skyhold bucket check {bucket}`",
         bucket=bucket,
         key=key,

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from skyhold import error_codes
 from skyhold.buckets.aws_profile import profile_settings
 from skyhold.buckets.credentials_file import read_credentials_file
 from skyhold.buckets.location import BucketLocation
@@ -99,7 +100,7 @@ def _from_botocore(location: BucketLocation, profile: str | None) -> Source:
     except ModuleNotFoundError as error:
         raise InvalidInput(
             f"The credentials of bucket `{location.name}` are a role's, for which the package `{error.name}` is needed",
-            code="extra_missing",
+            code=error_codes.EXTRA_MISSING,
             hint="pip install 'skyhold[s3]', or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             bucket=location.name,
         ) from error
@@ -140,7 +141,7 @@ def _checked(location: BucketLocation, keys: Keys, source: str) -> Keys:
 def _missing(location: BucketLocation, reason: str) -> PermissionDenied:
     return PermissionDenied(
         f"No credentials for bucket `{location.name}`: {reason}",
-        code="credentials_missing",
+        code=error_codes.CREDENTIALS_MISSING,
         hint="Set what its credentials reference names, or give this machine another reference",
         bucket=location.name,
     )

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import misbehaves
 from skyhold.buckets.bucket import range_not_satisfiable
 from skyhold.buckets.refusals import clock_skew, expired
-from skyhold.buckets.retry import CLOSED
 from skyhold.buckets.s3_http import Closed, NoReply
 from skyhold.buckets.s3_xml import NoDocument, child_text, parsed
 from skyhold.errors import (
@@ -111,7 +111,9 @@ def _unauthorized(failure: Failure, request: Request) -> PermissionDenied | None
     if (status in {401, 403} and code != "NoSuchBucket") or code in _CREDENTIAL_CODES:
         return PermissionDenied(
             f"Bucket `{bucket}` refused our credentials for {_what(key)} ({code or status})",
-            code="credentials_refused" if status == 401 or code in _CREDENTIAL_CODES else "permission_denied",
+            code=error_codes.CREDENTIALS_REFUSED
+            if status == 401 or code in _CREDENTIAL_CODES
+            else error_codes.PERMISSION_DENIED,
             hint=f"Check them, and see what is missing: skyhold bucket check {bucket}",
             **where,
         )
@@ -128,37 +130,41 @@ def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa
     if status < 400:
         return InvalidInput(
             f"Bucket `{bucket}` sends the request for {_what(key)} on to another address, which is not followed",
-            code="request_refused",
+            code=error_codes.REQUEST_REFUSED,
             hint=_region_hint(failure) or "Check region and endpoint of the bucket",
             **where,
         )
     if code == "NoSuchBucket" or (request.listing and status == 404 and code not in _CREDENTIAL_CODES):
         return NotFound(
             f"Bucket `{bucket}` does not exist at its provider",
-            code="bucket_not_found",
+            code=error_codes.BUCKET_NOT_FOUND,
             hint="Check the URL, region and endpoint, or create it with the provider's tools",
             **where,
         )
     if (status == 412 and (request.conditional or request.resumed)) or (request.replacing and status == 404):
         return Conflict(f"Object `{key}` in bucket `{bucket}` is not what was expected", **where)
     if status == 404 and (code in _ABSENT_CODES or not code):
-        return NotFound(f"Bucket `{bucket}` has no object `{key}`", code="object_not_found", **where)
+        return NotFound(f"Bucket `{bucket}` has no object `{key}`", code=error_codes.OBJECT_NOT_FOUND, **where)
     if status == 416:
         return range_not_satisfiable(key, request.start, request.length)
     if code in _CHECKSUM_CODES:
         return Corrupt(
-            f"Bucket `{bucket}` received other bytes of `{key}` than were sent", code="checksum_refused", **where
+            f"Bucket `{bucket}` received other bytes of `{key}` than were sent",
+            code=error_codes.CHECKSUM_REFUSED,
+            **where,
         )
     if status == 507 or code in _SPACE_CODES:
-        return QuotaExceeded(f"Bucket `{bucket}` has no room for `{key}` ({code or status})", code="no_space", **where)
+        return QuotaExceeded(
+            f"Bucket `{bucket}` has no room for `{key}` ({code or status})", code=error_codes.NO_SPACE, **where
+        )
     if status == 429:
-        return Unavailable(f"Bucket `{bucket}` is throttling us (429)", code="throttled", **where)
+        return Unavailable(f"Bucket `{bucket}` is throttling us (429)", code=error_codes.THROTTLED, **where)
     if status == 412:
         return misbehaves(bucket, f"answers the request for {_what(key)} by a condition that it did not have (412)")
     if 400 <= status < 500 and status not in {408, 409, 425} and code not in _BUSY_CODES:
         return InvalidInput(
             f"Bucket `{bucket}` did not accept the request for {_what(key)} ({code or status})",
-            code="request_refused",
+            code=error_codes.REQUEST_REFUSED,
             hint=_region_hint(failure) or "Check region, endpoint and path style of the bucket",
             **where,
         )
@@ -180,11 +186,11 @@ def error_of_no_reply(error: NoReply, request: Request) -> SkyholdError:
     if isinstance(error, Closed):
         what = "was closed before it had answered"
         unknown = _unknown(request, what, where) if error.sent else None
-        return unknown or Unavailable(f"Bucket `{bucket}` {what}", code=CLOSED, **where)
+        return unknown or Unavailable(f"Bucket `{bucket}` {what}", code=error_codes.BUCKET_CLOSED, **where)
     if not error.sent:
         return Unavailable(
             f"Bucket `{bucket}` cannot be reached ({error})",
-            code="unreachable",
+            code=error_codes.UNREACHABLE,
             hint="Check the network, the endpoint and its certificate",
             **where,
         )

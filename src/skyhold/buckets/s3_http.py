@@ -24,6 +24,7 @@ from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import Pace
 from skyhold.buckets.in_time import cut, reply_by, reply_within
 from skyhold.buckets.retry import RetryPolicy
@@ -267,7 +268,7 @@ def _proxy_of(parts: SplitResult) -> SplitResult | None:
     if not usable:
         raise InvalidInput(
             f"The proxy that the environment names for {parts.scheme}:// is none that S3 buckets can use",
-            code="unsupported_proxy",
+            code=error_codes.UNSUPPORTED_PROXY,
             hint=f"Name one as http://host:port in {parts.scheme}_proxy, or this host in no_proxy",
         )
     return proxy

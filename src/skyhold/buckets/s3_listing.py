@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import below
 from skyhold.buckets.bucket import ObjectInfo
 from skyhold.buckets.listing import Page
@@ -61,7 +62,7 @@ def check_order(bucket: str, found: Iterable[ObjectInfo], last: str) -> str:
             raise Corrupt(
                 f"Bucket `{bucket}` lists {info.key[:80]!a} after {last[:80]!a}: its listings are not in the order"
                 " of S3",
-                code="listing_out_of_order",
+                code=error_codes.LISTING_OUT_OF_ORDER,
                 hint="Use another store or prefix; names that differ in `-`, `.` and `/` only cannot be listed there",
                 bucket=bucket,
                 key=info.key,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from skyhold import error_codes
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.s3_http import Endpoint
 from skyhold.buckets.user_file import read_small_file
@@ -48,4 +49,4 @@ def _trust(location: BucketLocation) -> ssl.SSLContext:
 
 
 def _refused(location: BucketLocation, reason: str) -> InvalidInput:
-    return InvalidInput(f"Bucket `{location.name}`: {reason}", code="invalid_location", bucket=location.name)
+    return InvalidInput(f"Bucket `{location.name}`: {reason}", code=error_codes.INVALID_LOCATION, bucket=location.name)

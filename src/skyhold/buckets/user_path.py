@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput, NotFound
 
 
@@ -18,7 +19,7 @@ def expand_user(path: str | Path, setting: str) -> Path:
         home = written.parts[0]
         raise InvalidInput(
             f"{setting}: the path begins with `{home}`, and this machine knows no such home folder",
-            code="unknown_home",
+            code=error_codes.UNKNOWN_HOME,
             hint=f"Write the whole path, or `./{home}` for a folder that is really named so",
             setting=setting,
         ) from error
@@ -31,7 +32,7 @@ def absolute(path: str | Path) -> Path:
     except FileNotFoundError as error:
         raise NotFound(
             "The working folder has been deleted, so that relative paths lead nowhere",
-            code="working_folder_missing",
+            code=error_codes.WORKING_FOLDER_MISSING,
             hint="Change to a folder that exists, then run the command again",
         ) from error
 

@@ -17,6 +17,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import Pace, misbehaves, too_large
 from skyhold.buckets.in_time_pools import InTimePool, InTimeTlsPool
 from skyhold.buckets.retry import RetryPolicy
@@ -93,13 +94,15 @@ def error_of_no_reply(error: BaseException, bucket: str, key: str, *, conditiona
     if never_sent(error):
         return Unavailable(
             f"Bucket `{bucket}` cannot be reached ({type(error).__name__})",
-            code="unreachable",
+            code=error_codes.UNREACHABLE,
             hint="Check the network, the endpoint and its certificate",
             **fields,
         )
     if conditional:
         return OutcomeUnknown(f"The reply to the conditional put of `{key}` in bucket `{bucket}` was lost", **fields)
-    return Unavailable(f"Bucket `{bucket}` broke off or stalled ({type(error).__name__})", code="no_reply", **fields)
+    return Unavailable(
+        f"Bucket `{bucket}` broke off or stalled ({type(error).__name__})", code=error_codes.NO_REPLY, **fields
+    )
 
 
 def never_sent(error: BaseException) -> bool:
@@ -119,7 +122,7 @@ def never_sent(error: BaseException) -> bool:
 def checksum_refused(bucket: str, key: str) -> Corrupt:
     return Corrupt(
         f"Bucket `{bucket}` received other bytes of `{key}` than were sent",
-        code="checksum_refused",
+        code=error_codes.CHECKSUM_REFUSED,
         bucket=bucket,
         key=key,
     )
@@ -128,7 +131,7 @@ def checksum_refused(bucket: str, key: str) -> Corrupt:
 def truncated(bucket: str, key: str) -> Unavailable:
     return Unavailable(
         f"Bucket `{bucket}` sent fewer bytes of `{key}` than it announced",
-        code="truncated_reply",
+        code=error_codes.TRUNCATED_REPLY,
         hint="Try again: the connection ended early",
         bucket=bucket,
         key=key,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
+from skyhold import error_codes
 from skyhold.cli import candidates
 from skyhold.errors import InvalidInput
 
@@ -21,7 +22,7 @@ def refuse_memory(*urls: str) -> None:
     if any(url.strip().lower().startswith("memory:") for url in urls):
         raise InvalidInput(
             "A bucket memory:// is in the memory of one process, and what a command writes there is gone when it ends",
-            code="memory_bucket",
+            code=error_codes.MEMORY_BUCKET,
             hint="Use a folder, or a bucket of a cloud; memory:// is for the Python API",
         )
 
@@ -220,7 +221,7 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise InvalidInput(
-            f"{question} This needs a yes; nothing was changed", code="not_confirmed", hint="Add `--yes`"
+            f"{question} This needs a yes; nothing was changed", code=error_codes.NOT_CONFIRMED, hint="Add `--yes`"
         )
     if not click.confirm(question, err=True):
-        raise InvalidInput("Not confirmed; nothing was changed", code="not_confirmed")
+        raise InvalidInput("Not confirmed; nothing was changed", code=error_codes.NOT_CONFIRMED)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeVar
 
 import click
 
+from skyhold import error_codes
 from skyhold.cli.exits import MEANINGS
 from skyhold.cli.output import Output
 from skyhold.errors import InvalidInput, PermissionDenied
@@ -71,7 +72,9 @@ class Invocation:
         except PermissionDenied as error:
             wraps = error.fields.get("wraps")
             askable = sys.stdin.isatty() and sys.stderr.isatty() and not self.output.json
-            if not (error.code == "key_needed" and isinstance(wraps, list) and "passphrase" in wraps and askable):
+            if not (
+                error.code == error_codes.KEY_NEEDED and isinstance(wraps, list) and "passphrase" in wraps and askable
+            ):
                 raise
         passphrase = click.prompt("Passphrase of the store", hide_input=True, err=True)
         return opening(replace(settings, passphrase=passphrase))
@@ -122,7 +125,7 @@ def _only_known_url() -> str | None:
     if len(met) > 1:
         raise InvalidInput(
             f"No store is named, and this machine knows {len(met)}",
-            code="no_store",
+            code=error_codes.NO_STORE,
             hint="Add --store with one of " + ", ".join(location.url for location in met),
         )
     return met[0].url if met else None

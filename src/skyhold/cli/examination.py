@@ -10,7 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Literal
@@ -40,9 +40,6 @@ class Sign:
     state: State
     detail: str
     hint: str | None = None
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def examine_machine(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from skyhold import error_codes
 from skyhold.cli.output import counted
 from skyhold.cli.render import line, marked, table
 from skyhold.errors import Corrupt, SkyholdError, Unavailable
@@ -13,7 +14,7 @@ from skyhold.units import format_bytes
 
 if TYPE_CHECKING:
     from skyhold.registry.losses import Loss
-    from skyhold.registry.upkeep import RepairReport
+    from skyhold.registry.upkeep import RepairPlan, RepairReport
     from skyhold.storage.survey import Finding
     from skyhold.store.unread import UnreadRepository
 
@@ -88,27 +89,31 @@ def refuse_unsound(
 ) -> None:
     """End a command whose report stands already: `Corrupt` for damage and losses, `Unavailable` for buckets that could
     not be looked at. `lagging` names the buckets where all problems are objects that they lack."""
+    from skyhold.json_form import as_json
+
     error: SkyholdError | None = None
     if losses:
         more = f"; and something of {counted(len(losses) - 1, 'version')} more" if losses[1:] else ""
         error = Corrupt(
             f"No bucket has this intact any more: of {losses[0].sentence}{more}",
-            code="objects_lost",
+            code=error_codes.OBJECTS_LOST,
             hint=hint,
-            losses=[loss.to_json() for loss in losses],
+            losses=as_json(losses),
         )
     elif problems or damage:
         if lagging:
             missing, names = counted(problems, "object"), ", ".join(lagging)
             error = Corrupt(
-                f"Missing in {names}: {missing} that the store has elsewhere", code="store_lagging", hint=hint
+                f"Missing in {names}: {missing} that the store has elsewhere", code=error_codes.STORE_LAGGING, hint=hint
             )
         else:
             found = counted(problems + len(damage), "problem")
-            error = Corrupt(f"{found} found and not mended", code="store_unsound", hint=hint)
+            error = Corrupt(f"{found} found and not mended", code=error_codes.STORE_UNSOUND, hint=hint)
     elif unreachable:
         names = ", ".join(unreachable)
-        error = Unavailable(f"Not all buckets could be looked at: {names}", code="buckets_not_looked_at", hint=hint)
+        error = Unavailable(
+            f"Not all buckets could be looked at: {names}", code=error_codes.BUCKETS_NOT_LOOKED_AT, hint=hint
+        )
     if error is not None:
         raise error
 
@@ -118,17 +123,36 @@ def way_out(unread: Sequence[UnreadRepository]) -> str | None:
     return next((repository.hint for repository in unread if repository.hint), None)
 
 
-def tell_mended(report: RepairReport, done: str) -> None:
-    """What was mended and what was not; `done` is the verb for it, in the past tense."""
-    if not (report.mended or report.failed or report.readmitted or report.checkpoints or report.segments):
-        line("Nothing to do" if report.sound else "Nothing could be done")
-    elif report.dry_run:
-        line("Would mend; nothing was changed:")
-        tell_findings(report.mended)
+def tell_mended(report: RepairReport | RepairPlan, done: str) -> None:
+    """What was mended and what was not, or would be; `done` is the verb for it, in the past tense."""
+    if report.dry_run:
+        _tell_planned(report)
     else:
+        _tell_done(report, done)
+    for name in report.readmitted:
+        again = "would be admitted again" if report.dry_run else "was admitted again"
+        line(marked("empty: ", "warn"), f"bucket {name} had lost its store.json and {again}")
+    if report.failed:
+        line(marked("Not mended:", "bad"))
+        tell_findings(report.failed, [finding.reason for finding in report.failed])
+    tell_rest(report.unreachable, report.damage, report.losses)
+
+
+def _tell_planned(plan: RepairPlan) -> None:
+    if plan.mended or plan.failed or plan.readmitted:
+        line("Would mend; nothing was changed:")
+        tell_findings(plan.mended)
+    else:
+        line("Nothing to do" if plan.sound else "Nothing could be done")
+
+
+def _tell_done(report: RepairReport, done: str) -> None:
+    if report.mended or report.failed or report.readmitted or report.checkpoints or report.segments:
         line(
             f"{done} {counted(len(report.mended), 'object')}, {format_bytes(report.written_bytes)} written and verified"
         )
+    else:
+        line("Nothing to do" if report.sound else "Nothing could be done")
     if report.checkpoints:
         line(
             f"Wrote {counted(report.checkpoints, 'checkpoint')} from this machine's registers: no bucket had any intact"
@@ -137,10 +161,3 @@ def tell_mended(report: RepairReport, done: str) -> None:
         line(f"Wrote {counted(report.segments, 'index segment')}: the index did not list what packs contain")
     if report.epoch is not None:
         line(f"Began epoch {report.epoch}, into which intact copies of all registers were carried")
-    for name in report.readmitted:
-        again = "would be admitted again" if report.dry_run else "was admitted again"
-        line(marked("empty: ", "warn"), f"bucket {name} had lost its store.json and {again}")
-    if report.failed:
-        line(marked("Not mended:", "bad"))
-        tell_findings([finding for finding, _ in report.failed], [reason for _, reason in report.failed])
-    tell_rest(report.unreachable, report.damage, report.losses)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 
 import click
 
+from skyhold import error_codes
 from skyhold.cli.exits import CLOSED_PIPE, INTERRUPTED
 from skyhold.cli.group import skyhold
 from skyhold.cli.interrupt import Interruption
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         discard_stdout()
         unwritable = f"Standard output cannot be written: {error.strerror}"
-        return _fail(SkyholdError(unwritable, code="output_unwritable"), arguments)
+        return _fail(SkyholdError(unwritable, code=error_codes.OUTPUT_UNWRITABLE), arguments)
     return status
 
 
@@ -123,13 +124,13 @@ def printable_lines(text: str) -> str:
 def _usage_error(error: click.ClickException) -> InvalidInput:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else PROGRAM
-    return InvalidInput(error.format_message().rstrip("."), code="usage", hint=f"See `{path} --help`")
+    return InvalidInput(error.format_message().rstrip("."), code=error_codes.USAGE, hint=f"See `{path} --help`")
 
 
 def _defect(error: Exception) -> SkyholdError:
     report = SkyholdError(
         f"Skyhold failed in a way that it should not: {type(error).__name__}: {error}",
-        code="defect",
+        code=error_codes.DEFECT,
         hint="Run the command again with `--verbose` and report what it prints",
     )
     report.__cause__ = error
@@ -139,7 +140,7 @@ def _defect(error: Exception) -> SkyholdError:
 def _interrupted(as_json: bool) -> None:
     message = "Interrupted; what has arrived is kept, and running the same command again continues"
     if as_json:
-        write_json({"error": {"class": "Interrupted", "code": "interrupted", "message": message}}, err=True)
+        write_json({"error": {"class": "Interrupted", "code": error_codes.INTERRUPTED, "message": message}}, err=True)
     else:
         click.echo(f"\n{message}", err=True)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ class Output:
         """Tell with the answer which reads of this store were stale."""
         self._stores.append(store)
 
-    def show(self, document: Mapping[str, object], *, quiet: Iterable[str], human: Callable[[], None]) -> None:
-        """Answer with one of three renderings of the same result."""
+    def show(self, result: object, *, quiet: Iterable[str], human: Callable[[], None]) -> None:
+        """Answer with one of three renderings of the same result: a dataclass, or an object of such."""
         try:
-            self._answer(document, quiet, human)
+            self._answer(result, quiet, human)
             sys.stdout.flush()
         except OSError as error:
             if not self.changes:
@@ -44,21 +45,25 @@ class Output:
             discard_stdout()
             say(f"Standard output cannot be written ({error.strerror}); the command has done its work")
 
-    def _answer(self, document: Mapping[str, object], quiet: Iterable[str], human: Callable[[], None]) -> None:
+    def _answer(self, result: object, quiet: Iterable[str], human: Callable[[], None]) -> None:
         if self.json:
-            stale = {"stale": [read.to_json() for read in self._stale()]} if self._stores else {}
-            write_json({**document, **stale})
+            from skyhold.json_form import as_json
+
+            stale = {"stale": as_json(self._stale())} if self._stores else {}
+            write_json({**as_json(result), **stale})
         elif self.quiet:
             for line in quiet:
                 click.echo(printable(line))
         else:
             human()
 
-    def line(self, document: Mapping[str, object], human: str) -> None:
+    def line(self, result: object, human: str) -> None:
         """Show one of several results that come one after the other: one line each, in JSON one object each."""
         import json
 
-        click.echo(json.dumps(document).replace("\x7f", "\\u007f") if self.json else printable(human))
+        from skyhold.json_form import as_json
+
+        click.echo(json.dumps(as_json(result)).replace("\x7f", "\\u007f") if self.json else printable(human))
         sys.stdout.flush()
 
     def tell_stale(self) -> None:
@@ -81,6 +86,8 @@ class Output:
         """End a command whose answer is there, and lacks the repositories that could not be read."""
         if not unread:
             return
+        from skyhold.json_form import as_json
+
         if not self.json:
             for repository in unread[1:]:
                 click.echo(
@@ -89,9 +96,9 @@ class Output:
         first = unread[0]
         raise Corrupt(
             f"{counted(len(unread), 'repository', 'repositories')} could not be read. {first.name}: {first.message}",
-            code="repositories_unread",
+            code=error_codes.REPOSITORIES_UNREAD,
             hint=first.hint,
-            repositories=[repository.to_json() for repository in unread],
+            repositories=as_json(unread),
         )
 
     def refuse_lost(self, unread: Mapping[str, str]) -> None:
@@ -100,7 +107,7 @@ class Output:
             version, fault = next(iter(unread.items()))
             raise Corrupt(
                 f"The documents of {counted(len(unread), 'version')} cannot be read. {version[:10]}: {fault}",
-                code="versions_unread",
+                code=error_codes.VERSIONS_UNREAD,
                 hint="Mend it, or see what is lost with it: skyhold repair",
                 versions=sorted(unread),
             )

@@ -15,7 +15,7 @@ def answer_refs(output: Output, repository: str, refs: Sequence[RefView], kind: 
     """Answer with the refs, all or those of one kind (`branch`)."""
     chosen = [ref for ref in refs if ref.name.startswith(f"{kind}/" if kind else "")]
     output.show(
-        {"repository": repository, "refs": [ref.to_json() for ref in chosen]},
+        {"repository": repository, "refs": chosen},
         quiet=[ref.name.removeprefix(f"{kind}/") for ref in chosen],
         human=lambda: _tell_refs(repository, chosen),
     )
@@ -25,7 +25,7 @@ def answer_refs(output: Output, repository: str, refs: Sequence[RefView], kind: 
 def answer_moves(output: Output, repository: str, moves: Sequence[MoveView]) -> None:
     """Answer with the moves that were just made."""
     output.show(
-        {"repository": repository, "moves": [move.to_json() for move in moves]},
+        {"repository": repository, "moves": moves},
         quiet=[f"{move.ref} {move.new or '-'}" for move in moves],
         human=lambda: _tell_moves(repository, moves),
     )
@@ -55,7 +55,7 @@ def _tell_moves(repository: str, moves: Sequence[MoveView]) -> None:
     if not moves:
         line(f"Nothing to change: the refs of {repository} stand there already")
     for move in moves:
-        ref, old, new = marked(str(move.ref), "name"), marked(short(move.old), "id"), marked(short(move.new), "id")
+        ref, old, new = marked(move.ref, "name"), marked(short(move.old), "id"), marked(short(move.new), "id")
         if move.new is None:
             line("Deleted ", ref, f" of {repository}; it stood at ", old)
         elif move.old is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from skyhold import error_codes
 from skyhold.buckets.user_path import absolute, expand_user
 from skyhold.errors import InvalidInput
 from skyhold.security.keys import KeyEncryptionKey, KeyFile, Passphrase
@@ -36,7 +37,7 @@ def choose_keys(settings: Settings, *, encrypt: bool, key_file: Path | None, pas
         if key_file is None and not passphrase:
             raise InvalidInput(
                 "`--encrypt` needs a key and none is set",
-                code="key_needed",
+                code=error_codes.KEY_NEEDED,
                 hint="Add `--key-file FILE` or `--passphrase`, or set SKYHOLD_KEY_FILE or SKYHOLD_PASSPHRASE",
             )
     if key_file is not None:
@@ -58,7 +59,7 @@ def _ask() -> str:
     if not sys.stdin.isatty():
         raise InvalidInput(
             "`--passphrase` cannot ask for one here",
-            code="passphrase_needed",
+            code=error_codes.PASSPHRASE_NEEDED,
             hint="Set SKYHOLD_PASSPHRASE, or use a terminal",
         )
     answer: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)

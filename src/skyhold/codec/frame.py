@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 import zstandard
 from blake3 import blake3
 
+from skyhold import error_codes
 from skyhold.codec.seal import open_sealed, seal
 from skyhold.errors import Corrupt, InvalidInput, PermissionDenied
 from skyhold.units import MIB, Buffer
@@ -76,7 +77,7 @@ class FrameKeys:
             return self.by_number[number]
         except KeyError:
             raise PermissionDenied(
-                f"Data key {number} is not among the keys that were opened", code="key_missing", number=number
+                f"Data key {number} is not among the keys that were opened", code=error_codes.KEY_MISSING, number=number
             ) from None
 
 
@@ -84,7 +85,7 @@ def encode_frame(kind: Kind, body: Buffer, *, context: str, keys: FrameKeys) -> 
     """Frame `body` for the use named by `context`. Raises `InvalidInput` for a body over 64 MiB."""
     if len(body) > BODY_BYTES_MAX:
         raise InvalidInput(
-            f"Expected a body of at most {BODY_BYTES_MAX} bytes but got {len(body)}", code="body_too_large"
+            f"Expected a body of at most {BODY_BYTES_MAX} bytes but got {len(body)}", code=error_codes.BODY_TOO_LARGE
         )
     flags, payload = 0, bytes(body)
     if len(payload) >= _COMPRESS_FROM_BYTES:
@@ -156,13 +157,15 @@ def _decompress(payload: Buffer, body_length: int, context: str) -> bytes:
             _corrupt(context, "its compressed size is not the declared one")
         return zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise Corrupt(f"Object {context} is damaged: {error}", code="frame_damaged", context=context) from error
+        raise Corrupt(
+            f"Object {context} is damaged: {error}", code=error_codes.FRAME_DAMAGED, context=context
+        ) from error
 
 
 def _corrupt(context: str, why: str) -> NoReturn:
     raise Corrupt(
         f"Object {context} is damaged: {why}",
-        code="frame_damaged",
+        code=error_codes.FRAME_DAMAGED,
         hint="Run `skyhold verify --deep`, then `skyhold repair`",
         context=context,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt
 from skyhold.units import Buffer
 
@@ -29,7 +30,7 @@ def open_sealed(key: bytes, nonce: bytes, sealed: Buffer, associated: bytes, wha
     except InvalidTag:
         raise Corrupt(
             f"Object {what} is damaged: its seal does not open",
-            code="seal_broken",
+            code=error_codes.SEAL_BROKEN,
             hint="Run `skyhold verify --deep`, then `skyhold repair`",
             what=what,
         ) from None

@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 import numpy as np
 import zstandard
 
+from skyhold import error_codes
 from skyhold.codec.formats.tensor import element_width_bytes
 from skyhold.codec.planes import WIDTHS, Bytes, Words, difference, merge, split, undo_difference, words_of
 from skyhold.errors import Corrupt, InvalidInput
@@ -98,7 +99,8 @@ class Encoder:
         """
         if len(data) > CHUNK_BYTES_MAX:
             raise InvalidInput(
-                f"Expected a chunk of at most {CHUNK_BYTES_MAX} bytes but got {len(data)}", code="chunk_too_large"
+                f"Expected a chunk of at most {CHUNK_BYTES_MAX} bytes but got {len(data)}",
+                code=error_codes.CHUNK_TOO_LARGE,
             )
         chunk = np.frombuffer(data, np.uint8)
         against = np.frombuffer(base, np.uint8) if base is not None and len(base) == len(data) else None
@@ -205,10 +207,13 @@ class Decoder:
         payload declares.
         """
         if not 0 <= raw_length <= CHUNK_BYTES_MAX:
-            _corrupt("chunk_too_large", f"A chunk declares {raw_length} bytes; at most {CHUNK_BYTES_MAX} are allowed")
+            _corrupt(
+                error_codes.CHUNK_TOO_LARGE,
+                f"A chunk declares {raw_length} bytes; at most {CHUNK_BYTES_MAX} are allowed",
+            )
         if out is not None and (out.nbytes != raw_length or out.readonly):
             raise InvalidInput(
-                f"Expected a writable buffer of {raw_length} bytes but got {out.nbytes}", code="wrong_buffer"
+                f"Expected a writable buffer of {raw_length} bytes but got {out.nbytes}", code=error_codes.WRONG_BUFFER
             )
         if codec in (Codec.RAW, Codec.ZSTD):
             plain = payload if codec == Codec.RAW else self._unpack(payload, raw_length)
@@ -219,11 +224,11 @@ class Decoder:
             np.copyto(np.frombuffer(out, np.uint8), np.frombuffer(plain, np.uint8))
             return out
         if codec not in _WIDTH:
-            _corrupt("unknown_codec", f"A chunk names codec {codec}, which does not exist")
+            _corrupt(error_codes.UNKNOWN_CODEC, f"A chunk names codec {codec}, which does not exist")
         against = None
         if is_delta(codec):
             if base is None or len(base) != raw_length:
-                _corrupt("wrong_base", f"A chunk of {raw_length} bytes needs a base of the same length")
+                _corrupt(error_codes.WRONG_BASE, f"A chunk of {raw_length} bytes needs a base of the same length")
             against = np.frombuffer(base, np.uint8)
         target = out if out is not None else np.empty(raw_length, np.uint8).data
         self._planes_into(target, codec, payload, against)
@@ -262,7 +267,7 @@ class Decoder:
                 _malformed(f"a zstd frame does not declare {length} bytes")
             plain = self._zstd.decompress(payload, allow_extra_data=False)
         except zstandard.ZstdError as error:
-            raise Corrupt(f"A chunk is damaged: {error}", code="malformed_payload", hint=_HINT) from error
+            raise Corrupt(f"A chunk is damaged: {error}", code=error_codes.MALFORMED_PAYLOAD, hint=_HINT) from error
         if len(plain) != length:
             _malformed(f"a zstd frame holds {len(plain)} bytes instead of {length}")
         return plain
@@ -272,7 +277,7 @@ _HINT: Final = "Run `skyhold verify --deep`, then `skyhold repair`"
 
 
 def _malformed(what: str) -> NoReturn:
-    _corrupt("malformed_payload", f"A chunk is damaged: {what}")
+    _corrupt(error_codes.MALFORMED_PAYLOAD, f"A chunk is damaged: {what}")
 
 
 def _corrupt(code: str, message: str) -> NoReturn:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from skyhold import error_codes
 from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
 from skyhold.consensus.acceptor import COUNTER_MAX, NO_BALLOT, AcceptorState, Ballot
 from skyhold.consensus.operation import Kept
@@ -209,7 +210,7 @@ def _count(value: object) -> int:
 
 
 def _error(what: str, why: str) -> Corrupt:
-    return Corrupt(f"The object {what} is malformed: {why}", code="acceptor_malformed", key=what)
+    return Corrupt(f"The object {what} is malformed: {why}", code=error_codes.ACCEPTOR_MALFORMED, key=what)
 
 
 def _malformed(what: str, why: str) -> NoReturn:

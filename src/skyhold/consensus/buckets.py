@@ -12,6 +12,7 @@ from functools import partial
 from math import inf
 from typing import Final, TypeVar
 
+from skyhold import error_codes
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.acceptor import VOTERS_MAX, AcceptorState, Ballot, beyond_reach, unanimous
 from skyhold.consensus.acceptor_object import AcceptorObject
@@ -122,7 +123,7 @@ class BucketRegisters(EngineRegisters):
         try:
             return Known(newest(self._read(key)))
         except (Unavailable, PermissionDenied, OutcomeUnknown, Corrupt) as error:
-            if error.code not in {"no_majority", "register_contended", *NOT_TO_BE_HAD}:
+            if error.code not in {error_codes.NO_MAJORITY, error_codes.REGISTER_CONTENDED, *NOT_TO_BE_HAD}:
                 raise
             held, silent = self._held(key)
             if not held and confirmed is None:

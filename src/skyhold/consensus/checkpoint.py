@@ -21,6 +21,7 @@ from typing import Final, Protocol
 import rfc8785
 from blake3 import blake3
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
@@ -111,7 +112,7 @@ class Checkpoint:
             if type(counter) is not int or not least <= counter <= greatest:
                 raise InvalidInput(
                     f"Expected the {what} of a checkpoint from {least} to {greatest} but got {counter!r}",
-                    code="invalid_version",
+                    code=error_codes.INVALID_VERSION,
                 )
 
 
@@ -271,7 +272,7 @@ class CheckpointedRegisters(EngineRegisters):
             raise Conflict(
                 f"The store was recovered on another machine: bucket `{bucket.name}` is at epoch {epoch}, this machine "
                 f"at {self._epoch}; changes made here no longer count",
-                code="store_recovered_elsewhere",
+                code=error_codes.STORE_RECOVERED_ELSEWHERE,
                 hint="Work on that machine: `skyhold recover` here would shut it out",
                 bucket=bucket.name,
                 epoch=epoch,
@@ -352,7 +353,7 @@ def _pending(key: str, version: int, failures: Mapping[str, SkyholdError | None]
     return OutcomeUnknown(
         f"Change {version} of register {key} is committed on this machine, but its checkpoint reached "
         f"{len(holders.buckets) - len(failures)} of the {holders.needed} buckets that must hold it ({said})",
-        code="checkpoint_pending",
+        code=error_codes.CHECKPOINT_PENDING,
         hint="Run the command again, or `skyhold sync`, when the buckets answer; until then do not lose this machine",
         key=key,
         version=version,
@@ -361,4 +362,4 @@ def _pending(key: str, version: int, failures: Mapping[str, SkyholdError | None]
 
 
 def _damaged(object_key: str, why: str) -> Corrupt:
-    return Corrupt(f"Checkpoint {object_key} is damaged: {why}", code="checkpoint_damaged", key=object_key)
+    return Corrupt(f"Checkpoint {object_key} is damaged: {why}", code=error_codes.CHECKPOINT_DAMAGED, key=object_key)

@@ -22,8 +22,9 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
+from skyhold import error_codes
 from skyhold.consensus.migration import CONFIG, NAMES, SEAL_ATTEMPTS_MAX, Succession, carry_over, contended_seal
-from skyhold.consensus.no_majority import NOT_TO_BE_HAD, REGISTER_DAMAGED
+from skyhold.consensus.no_majority import NOT_TO_BE_HAD
 from skyhold.consensus.register import (
     EngineRegisters,
     Known,
@@ -39,7 +40,6 @@ EPOCHS_MAX: Final = 1_000
 """How many epochs one call follows: more is a chain of seals that leads nowhere."""
 OPEN_MAX: Final = 4
 """How many epochs stay open: that of now, and the last ones, in which a thread may still wait for a voter."""
-UNFINISHED: Final = "epoch_unfinished"
 WATCH_SLICE_S_MAX: Final = 5.0
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ class StoreRegisters(Registers):
             try:
                 return epoch.compare_and_set(key, expected_version, data, operation_id)
             except Conflict as conflict:
-                if conflict.code != "register_sealed":
+                if conflict.code != error_codes.REGISTER_SEALED:
                     raise
             except Corrupt as error:
                 self._follow_damaged(epoch, key, error)
@@ -191,7 +191,7 @@ class StoreRegisters(Registers):
             self.check_writable()
             value = epoch.read(CONFIG)
             if value is None:
-                raise Corrupt("The store has no configuration", code="registers_missing")
+                raise Corrupt("The store has no configuration", code=error_codes.REGISTERS_MISSING)
             if value.next_configuration is not None:
                 self._follow(epoch, value.next_configuration)
                 continue
@@ -200,7 +200,7 @@ class StoreRegisters(Registers):
             try:
                 epoch.seal(CONFIG, value.version, following)
             except Conflict as conflict:
-                if conflict.code not in {"register_changed", "register_sealed"}:
+                if conflict.code not in {error_codes.REGISTER_CHANGED, error_codes.REGISTER_SEALED}:
                     raise
                 continue
             self._follow(epoch, following)
@@ -216,7 +216,7 @@ class StoreRegisters(Registers):
         epoch = self._current
         salvaged = epoch.salvaged(CONFIG)
         if not salvaged:
-            raise Corrupt("The register `config` is not retired", code=REGISTER_DAMAGED, key=CONFIG)
+            raise Corrupt("The register `config` is not retired", code=error_codes.REGISTER_DAMAGED, key=CONFIG)
         value = salvaged[-1].value
         following = value.next_configuration
         if following is None:
@@ -303,7 +303,7 @@ class StoreRegisters(Registers):
         try:
             self._follow(epoch, next_configuration)
         except PermissionDenied as error:
-            if error.code != UNFINISHED:
+            if error.code != error_codes.EPOCH_UNFINISHED:
                 raise
             return False
         return True
@@ -314,7 +314,7 @@ class StoreRegisters(Registers):
         except PermissionDenied as error:
             raise PermissionDenied(
                 f"The store is moving to another configuration, which these credentials cannot finish: {error.message}",
-                code=UNFINISHED,
+                code=error_codes.EPOCH_UNFINISHED,
                 hint="Run any command, such as `skyhold status`, with credentials that may write",
             ) from error
         except Corrupt as error:
@@ -329,7 +329,7 @@ class StoreRegisters(Registers):
         except (OutcomeUnknown, Unavailable) as error:  # of the move: what is asked of the next epoch was not sent yet
             raise Unavailable(
                 f"The store is moving to another configuration, which has not come to its end: {error.message}",
-                code=UNFINISHED,
+                code=error_codes.EPOCH_UNFINISHED,
                 hint="Run the command again: it goes on where it stopped",
                 **error.fields,
             ) from error
@@ -343,7 +343,9 @@ class StoreRegisters(Registers):
         following = self._succession.open(next_configuration)
         try:
             if not following.is_new():
-                raise Conflict("An epoch of this number has begun already", code="epoch_used", hint="Try again")
+                raise Conflict(
+                    "An epoch of this number has begun already", code=error_codes.EPOCH_USED, hint="Try again"
+                )
         finally:
             following.close()
 
@@ -359,4 +361,6 @@ def _standing(value: Versioned | None) -> Versioned | None:
 
 
 def _endless(key: str) -> Corrupt:
-    return Corrupt(f"Register {key} was sealed in {EPOCHS_MAX} epochs, one after the other", code="epochs_endless")
+    return Corrupt(
+        f"Register {key} was sealed in {EPOCHS_MAX} epochs, one after the other", code=error_codes.EPOCHS_ENDLESS
+    )

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.consent import not_allowed
 from skyhold.consensus import etcd_gateway as gateway
 from skyhold.consensus.etcd_client import ATTEMPT_S, DEADLINE_S, Call, EtcdClient, tls_context
@@ -57,10 +58,9 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """A node that answers for a majority: its id, the term of its leader, and the revision of etcd that it has."""
+    """A node that answers for a majority: its id, and the revision of etcd that it has."""
 
     member_id: str
-    raft_term: int
     revision: int
 
 
@@ -193,7 +193,7 @@ class EtcdRegisters(EngineRegisters):
                         seen = self._look(call, key)
                     continue
                 if answer.get("succeeded"):
-                    self._remember(key, _Seen(kept, (gateway.header_of(answer)[2], seen.revisions[1])))
+                    self._remember(key, _Seen(kept, (gateway.header_of(answer)[1], seen.revisions[1])))
                     return result
                 seen = self._seen(key, gateway.ranges_in(answer)[0])
         except (Conflict, OutcomeUnknown):
@@ -242,7 +242,7 @@ class EtcdRegisters(EngineRegisters):
         versions = [change.value.version for change in changes]
         if changes and (changes[-1:] != seen.kept[-1:] or versions != list(range(versions[0], versions[-1] + 1))):
             raise self._damaged(key)
-        return changes or seen.kept[-1:], gateway.header_of(answer)[2]
+        return changes or seen.kept[-1:], gateway.header_of(answer)[1]
 
     def _whole(self, call: Call, key: str, kept: Kept, value: Versioned) -> Versioned:
         """A value among the kept changes, with its data."""
@@ -255,7 +255,7 @@ class EtcdRegisters(EngineRegisters):
         raise OutcomeUnknown(
             f"An operation changed register {key} to version {value.version}, which has fallen out of the kept "
             "changes while it was looked up",
-            code="outcome_forgotten",
+            code=error_codes.OUTCOME_FORGOTTEN,
             hint="Read it, and look into its history",
             key=key,
         )
@@ -270,7 +270,7 @@ class EtcdRegisters(EngineRegisters):
     def _damaged(name: str) -> Corrupt:
         return Corrupt(
             f"What etcd holds under {name} does not fit together",
-            code="registers_damaged",
+            code=error_codes.REGISTERS_DAMAGED,
             hint="Restore etcd from its snapshot; nothing else may write under this prefix",
             key=name,
         )

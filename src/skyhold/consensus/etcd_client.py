@@ -16,6 +16,7 @@ from typing import Final
 
 import urllib3
 
+from skyhold import error_codes
 from skyhold.buckets.in_time_pools import InTimePool, InTimeTlsPool
 from skyhold.consensus.etcd_credentials import EtcdCredentials
 from skyhold.consensus.etcd_errors import (
@@ -96,7 +97,7 @@ class EtcdClient:
                     self._token = None
         error = PermissionDenied(
             f"etcd node {endpoint} does not take the tokens that it gives: users may be changing",
-            code="etcd_credentials_refused",
+            code=error_codes.ETCD_CREDENTIALS_REFUSED,
             hint="Try again",
         )
         raise AttemptFailed(error, elsewhere=True, maybe_applied=False)
@@ -229,7 +230,7 @@ def tls_context(ca_file: str | None, credentials: EtcdCredentials) -> ssl.SSLCon
         files = ", ".join(file for file in (ca_file, credentials.cert_file, credentials.key_file) if file)
         raise PermissionDenied(
             f"The certificates for etcd cannot be used ({files}): {error.strerror or error}",
-            code="credentials_missing",
+            code=error_codes.CREDENTIALS_MISSING,
             hint="Give PEM files that this user can read: `ca_file`, and `cert_file` with its `key_file`",
         ) from error
     return context

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.credentials_file import read_credentials_file
 from skyhold.buckets.user_path import absolute, expand_user
 from skyhold.errors import InvalidInput, PermissionDenied
@@ -54,7 +55,7 @@ def credentials_of(reference: str, environ: Mapping[str, str] = os.environ) -> E
         case _:
             raise InvalidInput(
                 f"The etcd cluster's credentials are named as {kind!r}, which is not one of chain, env and file",
-                code="invalid_credentials_reference",
+                code=error_codes.INVALID_CREDENTIALS_REFERENCE,
                 hint="Use `chain`, `env:PREFIX` or `file:PATH`; secrets themselves are never stored",
             )
     if not any(found.get(name) for name in NAMES):
@@ -79,7 +80,7 @@ def _file(path: str) -> Mapping[str, str]:
         found = {str(name).upper(): str(value) for name, value in json.loads(text).items()}
     except (ValueError, AttributeError):  # the cause is left out: it may quote the file
         raise InvalidInput(
-            f"{path} does not hold a JSON object of credentials for etcd", code="invalid_credentials"
+            f"{path} does not hold a JSON object of credentials for etcd", code=error_codes.INVALID_CREDENTIALS
         ) from None
     folder = absolute(expand_user(path, "Credentials file")).parent
     return {
@@ -100,6 +101,6 @@ def _credentials(found: Mapping[str, str]) -> EtcdCredentials:
 def _missing(why: str) -> PermissionDenied:
     return PermissionDenied(
         f"{_OWNER.capitalize()} has no credentials on this machine: {why}",
-        code="credentials_missing",
+        code=error_codes.CREDENTIALS_MISSING,
         hint="Set them, or give this machine another reference",
     )

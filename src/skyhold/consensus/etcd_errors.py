@@ -14,6 +14,7 @@ from typing import Final
 
 from urllib3 import exceptions
 
+from skyhold import error_codes
 from skyhold.consensus.no_majority import contended
 from skyhold.errors import (
     Corrupt,
@@ -45,41 +46,41 @@ class Meaning:
     maybe_applied: bool = False
 
 
-_LATE: Final = Meaning(Unavailable, "etcd_unavailable", "", elsewhere=True, maybe_applied=True)
-_NOT_NOW: Final = Meaning(Unavailable, "etcd_unavailable", "", elsewhere=True)
+_LATE: Final = Meaning(Unavailable, error_codes.ETCD_UNAVAILABLE, "", elsewhere=True, maybe_applied=True)
+_NOT_NOW: Final = Meaning(Unavailable, error_codes.ETCD_UNAVAILABLE, "", elsewhere=True)
 _BY_MESSAGE: Final = {
     "etcdserver: no leader": _NOT_NOW,  # said before anything is proposed
     "etcdserver: too many requests": _NOT_NOW,
     "etcdserver: mvcc: database space exceeded": Meaning(
-        QuotaExceeded, "etcd_space_exceeded", "Compact and defragment etcd, then `etcdctl alarm disarm`"
+        QuotaExceeded, error_codes.ETCD_SPACE_EXCEEDED, "Compact and defragment etcd, then `etcdctl alarm disarm`"
     ),
-    "etcdserver: request is too large": Meaning(QuotaExceeded, "etcd_limit", _LIMIT),
-    "etcdserver: too many operations in txn request": Meaning(QuotaExceeded, "etcd_limit", _LIMIT),
+    "etcdserver: request is too large": Meaning(QuotaExceeded, error_codes.ETCD_LIMIT, _LIMIT),
+    "etcdserver: too many operations in txn request": Meaning(QuotaExceeded, error_codes.ETCD_LIMIT, _LIMIT),
     "etcdserver: authentication failed, invalid user ID or password": Meaning(
-        PermissionDenied, "etcd_credentials_refused", _CREDENTIALS
+        PermissionDenied, error_codes.ETCD_CREDENTIALS_REFUSED, _CREDENTIALS
     ),
-    "etcdserver: user name is empty": Meaning(PermissionDenied, "etcd_permission_denied", _CREDENTIALS),
+    "etcdserver: user name is empty": Meaning(PermissionDenied, error_codes.ETCD_PERMISSION_DENIED, _CREDENTIALS),
     "etcdserver: authentication is not enabled": Meaning(
-        InvalidInput, "etcd_auth_disabled", "Run `etcdctl auth enable`, or leave the user out"
+        InvalidInput, error_codes.ETCD_AUTH_DISABLED, "Run `etcdctl auth enable`, or leave the user out"
     ),
 }
 _BY_CODE: Final = {
     1: _LATE,  # canceled
     2: _LATE,  # unknown
     4: _LATE,  # deadline exceeded
-    7: Meaning(PermissionDenied, "etcd_permission_denied", _USER),
+    7: Meaning(PermissionDenied, error_codes.ETCD_PERMISSION_DENIED, _USER),
     8: _NOT_NOW,  # resource exhausted
     9: _NOT_NOW,  # failed precondition: a learner, a node that was removed
     10: _LATE,  # aborted
     13: _LATE,  # internal
     14: _LATE,  # unavailable
-    15: Meaning(Corrupt, "etcd_corrupt", "Compare the nodes with `etcdctl endpoint hashkv --cluster`"),
-    16: Meaning(PermissionDenied, "etcd_credentials_refused", _CREDENTIALS),
+    15: Meaning(Corrupt, error_codes.ETCD_CORRUPT, "Compare the nodes with `etcdctl endpoint hashkv --cluster`"),
+    16: Meaning(PermissionDenied, error_codes.ETCD_CREDENTIALS_REFUSED, _CREDENTIALS),
 }
-_REFUSED: Final = Meaning(InvalidInput, "etcd_refused", "Use etcd 3.6, with which Skyhold is tested")
+_REFUSED: Final = Meaning(InvalidInput, error_codes.ETCD_REFUSED, "Use etcd 3.6, with which Skyhold is tested")
 _NO_GATEWAY: Final = Meaning(
     InvalidInput,
-    "etcd_gateway_missing",
+    error_codes.ETCD_GATEWAY_MISSING,
     "Name etcd's client URLs, `etcds://` for TLS; its JSON gateway (--enable-grpc-gateway) is on by default",
 )
 _TOKEN_REFUSED: Final = frozenset({"etcdserver: invalid auth token", "etcdserver: revision of auth store is old"})
@@ -115,7 +116,7 @@ def broken(endpoint: str, error: Exception) -> AttemptFailed:
     """What it means that the connection failed. Only a connection that was never made is known to have sent nothing."""
     if isinstance(error, exceptions.SSLError):
         # Another node's certificate may be in order; where none is, it is a matter of credentials.
-        meaning = Meaning(PermissionDenied, "etcd_tls_failed", _TLS, elsewhere=True, maybe_applied=True)
+        meaning = Meaning(PermissionDenied, error_codes.ETCD_TLS_FAILED, _TLS, elsewhere=True, maybe_applied=True)
         return _failed(meaning, endpoint, f"could not be spoken to by TLS: {error}")
     unsent = isinstance(error, exceptions.NewConnectionError | exceptions.ConnectTimeoutError)
     says = "cannot be reached" if unsent else "did not answer in time"
@@ -140,7 +141,7 @@ def no_answer(key: str, errors: Mapping[str, SkyholdError]) -> SkyholdError:
     return Unavailable(
         f"Register {key} needs a majority of the etcd cluster, and no node answered for one ({reasons}); "
         "nothing was changed",
-        code="etcd_unavailable",
+        code=error_codes.ETCD_UNAVAILABLE,
         hint="Check the nodes with `etcdctl endpoint health`, and that the URL begins with etcds:// where they "
         "speak TLS; what was pulled before stays readable",
         **fields,
@@ -151,7 +152,7 @@ def outcome_unknown(key: str, why: SkyholdError) -> OutcomeUnknown:
     """The error of a change that was sent, and that nobody can be asked about now."""
     return OutcomeUnknown(
         f"A change of register {key} was sent to etcd, and may or may not take effect: {why.message}",
-        code="etcd_outcome_unknown",
+        code=error_codes.ETCD_OUTCOME_UNKNOWN,
         hint="Run the command again when etcd answers: what took effect is not done twice",
         key=key,
         cause=why.code,
@@ -162,7 +163,7 @@ def unsettled(key: str, why: SkyholdError) -> OutcomeUnknown:
     """The error of an outcome that was asked for and cannot be told now."""
     return OutcomeUnknown(
         f"What became of a change of register {key} cannot be settled now: {why.message}",
-        code="etcd_outcome_unknown",
+        code=error_codes.ETCD_OUTCOME_UNKNOWN,
         hint="Ask again when etcd answers",
         key=key,
         cause=why.code,

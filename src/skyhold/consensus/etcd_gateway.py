@@ -115,10 +115,10 @@ def ranges_in(answer: Json) -> list[list[Found]]:
     return [found_in(response["response_range"]) for response in responses if "response_range" in response]
 
 
-def header_of(answer: Json) -> tuple[str, int, int]:
-    """The member that answered, the term of its leader, and the revision of etcd at which it answered."""
+def header_of(answer: Json) -> tuple[str, int]:
+    """The member that answered, and the revision of etcd at which it answered."""
     header = answer["header"]
-    return f"{int(header['member_id']):x}", int(header["raft_term"]), int(header["revision"])
+    return f"{int(header['member_id']):x}", int(header["revision"])
 
 
 def _put(name: str, record: Record) -> Json:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import check_key
 from skyhold.buckets.consent import Destination
 from skyhold.buckets.endpoint import LOOPBACK
@@ -46,7 +47,7 @@ class EtcdLocation:
         if not _REFERENCE.fullmatch(self.credentials):
             raise InvalidInput(
                 "Expected a credentials reference for the etcd cluster",
-                code="invalid_credentials_reference",
+                code=error_codes.INVALID_CREDENTIALS_REFERENCE,
                 hint="Use `chain`, `env:PREFIX` or `file:PATH`; secrets themselves are never stored",
             )
         if self.ca_file is not None and not self.tls:
@@ -54,7 +55,7 @@ class EtcdLocation:
         if self.is_plain and not self.allow_http:
             raise InvalidInput(
                 "The etcd cluster would be spoken to in plain HTTP, which anyone on the way can read and change",
-                code="insecure_endpoint",
+                code=error_codes.INSECURE_ENDPOINT,
                 hint="Use etcds://, or add `allow_http=true` to the URL if that network is trusted",
             )
 
@@ -93,10 +94,14 @@ class EtcdLocation:
         """The inverse of `to_json`. Raises `InvalidInput` for anything else."""
         types = {"url": str, "credentials": str, "ca_file": str, "allow_http": bool}
         if not isinstance(document, dict) or "url" not in document:
-            raise InvalidInput("Expected the location of an etcd cluster as a JSON object", code="invalid_location")
+            raise InvalidInput(
+                "Expected the location of an etcd cluster as a JSON object", code=error_codes.INVALID_LOCATION
+            )
         for name, value in document.items():
             if name not in types or not isinstance(value, types[name]):
-                raise InvalidInput(f"The etcd location's {name!r} is unknown or malformed", code="invalid_location")
+                raise InvalidInput(
+                    f"The etcd location's {name!r} is unknown or malformed", code=error_codes.INVALID_LOCATION
+                )
         return cls(**document)
 
 
@@ -139,7 +144,7 @@ def _split(url: str) -> _Parts:
 
 
 def _refuse(reason: str) -> InvalidInput:
-    return InvalidInput(f"The URL of the etcd cluster {reason}", code="invalid_location", hint=_HINT)
+    return InvalidInput(f"The URL of the etcd cluster {reason}", code=error_codes.INVALID_LOCATION, hint=_HINT)
 
 
 def _with_port(host: str) -> str:
@@ -178,12 +183,14 @@ def _query_settings(query: str) -> dict[str, object]:
         if name not in {"credentials", "ca_file", "allow_http"} or name in settings:
             raise InvalidInput(
                 f"The etcd URL's query has the unknown or repeated setting {name!r}",
-                code="invalid_location",
+                code=error_codes.INVALID_LOCATION,
                 hint="Known settings are allow_http, ca_file, credentials",
             )
         settings[name] = value
     if "allow_http" in settings:
         if settings["allow_http"] not in {"true", "false"}:
-            raise InvalidInput("Expected true or false for 'allow_http' in the etcd URL", code="invalid_location")
+            raise InvalidInput(
+                "Expected true or false for 'allow_http' in the etcd URL", code=error_codes.INVALID_LOCATION
+            )
         settings["allow_http"] = settings["allow_http"] == "true"
     return settings

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.consensus.operation import Kept
 from skyhold.consensus.register import CHANGES_KEPT, VERSION_MAX, RegisterChange, Versioned, check_operation_id
 from skyhold.errors import Corrupt, InvalidInput
@@ -114,7 +115,7 @@ def decode_record(body: bytes, name: str) -> Record:
     except (ValueError, TypeError, KeyError, RecursionError, InvalidInput) as error:
         raise Corrupt(
             f"The value of key {name} in etcd is damaged, or was written by another program or a later Skyhold",
-            code="registers_damaged",
+            code=error_codes.REGISTERS_DAMAGED,
             hint="Upgrade Skyhold, or restore etcd from its snapshot; nothing else may write under this prefix",
             key=name,
         ) from error
@@ -144,7 +145,7 @@ def _checked(record: Record) -> Record:
         raise InvalidInput(
             f"Expected a version up to {VERSION_MAX} with 1 to {CHANGES_KEPT} kept changes but got {version!r} with "
             f"{len(operations)}",
-            code="invalid_version",
+            code=error_codes.INVALID_VERSION,
         )
     for operation in operations:
         if operation is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.consensus.no_majority import NOT_TO_BE_HAD, register_lost
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.register import EngineRegisters, RegisterChange, Versioned
@@ -100,7 +101,7 @@ def _sealed(epoch: EngineRegisters, key: str, next_configuration: bytes, *, crea
             if newest.next_configuration != next_configuration:
                 raise Corrupt(
                     f"Register {key} is sealed for another configuration than register {CONFIG}",
-                    code="epochs_fork",
+                    code=error_codes.EPOCHS_FORK,
                     hint="Keep the buckets as they are and ask for help",
                     key=key,
                 )
@@ -108,7 +109,7 @@ def _sealed(epoch: EngineRegisters, key: str, next_configuration: bytes, *, crea
         try:
             seal = epoch.seal(key, newest.version if newest else 0, next_configuration)
         except Conflict as conflict:
-            if conflict.code not in {"register_changed", "register_sealed"}:
+            if conflict.code not in {error_codes.REGISTER_CHANGED, error_codes.REGISTER_SEALED}:
                 raise
             continue
         if seal.version == (newest.version if newest else 0) + 1:  # else somebody else's, after changes we know not of
@@ -129,14 +130,14 @@ def _restore(following: EngineRegisters, key: str, changes: Sequence[RegisterCha
     try:
         following.restore(key, changes)
     except Conflict as conflict:
-        if conflict.code != "register_changed":  # somebody else restored it, and it has been changed since
+        if conflict.code != error_codes.REGISTER_CHANGED:  # somebody else restored it, and it has been changed since
             raise
 
 
 def contended_seal(key: str) -> SkyholdError:
     return Unavailable(
         f"Others changed register {key} during each of {SEAL_ATTEMPTS_MAX} attempts to seal it",
-        code="register_contended",
+        code=error_codes.REGISTER_CONTENDED,
         hint="Run the command again: it goes on where it stopped",
         key=key,
     )

@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
 
-REGISTER_DAMAGED: Final = "register_damaged"
-REGISTER_LOST: Final = "register_lost"
-ACCEPTOR_DAMAGED: Final = "acceptor_damaged"
-ACCEPTOR_GONE: Final = "acceptor_gone"
-ACCEPTOR_RETIRED: Final = "acceptor_retired"
-REGISTER_ROLLED_BACK: Final = "register_rolled_back"
-VOTER_WENT_BACK: Final = "voter_went_back"
-VOTER_OUT_OF_REACH: Final = "voter_out_of_reach"
-TO_ADMIT_AGAIN: Final = frozenset({ACCEPTOR_DAMAGED, ACCEPTOR_GONE, VOTER_WENT_BACK, VOTER_OUT_OF_REACH})
+TO_ADMIT_AGAIN: Final = frozenset(
+    {
+        error_codes.ACCEPTOR_DAMAGED,
+        error_codes.ACCEPTOR_GONE,
+        error_codes.VOTER_WENT_BACK,
+        error_codes.VOTER_OUT_OF_REACH,
+    }
+)
 """The codes of a voter that answers, and takes part again once it is admitted anew or another epoch begins."""
-UNDOCUMENTED: Final = frozenset({"store_document_forged", "store_document_malformed", "store_not_found"})
+UNDOCUMENTED: Final = frozenset(
+    {error_codes.STORE_DOCUMENT_FORGED, error_codes.STORE_DOCUMENT_MALFORMED, error_codes.STORE_NOT_FOUND}
+)
 """The codes of a bucket whose `store.json` is damaged or gone, so that nothing shows that it is the one that was
 admitted."""
-NOT_TO_BE_HAD: Final = frozenset({REGISTER_DAMAGED, REGISTER_LOST, REGISTER_ROLLED_BACK})
+NOT_TO_BE_HAD: Final = frozenset(
+    {error_codes.REGISTER_DAMAGED, error_codes.REGISTER_LOST, error_codes.REGISTER_ROLLED_BACK}
+)
 """The codes of a register whose voters answer, and do not hold what they did: to wait does not help."""
 
 
@@ -35,12 +39,16 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
     message = (
         f"Register {key} needs {voters // 2 + 1} of its {voters} voters, and {len(errors)} do not take part ({reasons})"
     )
-    back = [name for name, error in errors.items() if error.code == VOTER_WENT_BACK]
-    gone = [name for name, error in errors.items() if error.code == ACCEPTOR_GONE]
-    damaged = [name for name, error in errors.items() if error.code in {ACCEPTOR_DAMAGED, ACCEPTOR_RETIRED}] + gone
+    back = [name for name, error in errors.items() if error.code == error_codes.VOTER_WENT_BACK]
+    gone = [name for name, error in errors.items() if error.code == error_codes.ACCEPTOR_GONE]
+    damaged = [
+        name
+        for name, error in errors.items()
+        if error.code in {error_codes.ACCEPTOR_DAMAGED, error_codes.ACCEPTOR_RETIRED}
+    ] + gone
     if (damaged or back) and voters - len(errors) + len(damaged) + len(back) > voters // 2:
         harmed = sorted(damaged + back)
-        away = sorted(name for name in errors.keys() - {*harmed} if errors[name].code != VOTER_OUT_OF_REACH)
+        away = sorted(name for name in errors.keys() - {*harmed} if errors[name].code != error_codes.VOTER_OUT_OF_REACH)
         away = away if voters - len(harmed) > voters // 2 else []
         if back and not damaged and not sent:
             return rolled_back(key, message, back, away=away)
@@ -50,7 +58,7 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
     if sent:
         return OutcomeUnknown(
             f"{message}; the change was sent, and takes effect or not once they do",
-            code="no_majority",
+            code=error_codes.NO_MAJORITY,
             hint="Run the command again when they answer: what took effect is not done twice",
             key=key,
             buckets=sorted(errors),
@@ -60,11 +68,11 @@ def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, se
 
 def _unanswered(key: str, message: str, voters: int, errors: Mapping[str, SkyholdError]) -> SkyholdError:
     """The error where voters do not answer, or not as those that were admitted. Nothing was sent."""
-    untrusted = next((error for error in errors.values() if error.code == "endpoint_not_trusted"), None)
+    untrusted = next((error for error in errors.values() if error.code == error_codes.ENDPOINT_NOT_TRUSTED), None)
     if untrusted is not None:
         return PermissionDenied(
             f"{message}; nothing was changed",
-            code="no_majority",
+            code=error_codes.NO_MAJORITY,
             hint=f"Without --trust, `skyhold connect` asks about all of them. {untrusted.hint}",
             key=key,
             buckets=sorted(errors),
@@ -72,7 +80,7 @@ def _unanswered(key: str, message: str, voters: int, errors: Mapping[str, Skyhol
     if all(isinstance(error, PermissionDenied) for error in errors.values()):
         return PermissionDenied(
             f"{message}; nothing was changed",
-            code="no_majority",
+            code=error_codes.NO_MAJORITY,
             hint="This machine needs credentials for a majority of the voters, under [buckets.NAME] in skyhold.toml or "
             "where each vendor's tools look: see `skyhold doctor`",
             key=key,
@@ -82,7 +90,7 @@ def _unanswered(key: str, message: str, voters: int, errors: Mapping[str, Skyhol
     if undocumented and voters - len(errors) + len(undocumented) > voters // 2:
         return Corrupt(
             f"{message}; nothing was changed",
-            code="no_majority",
+            code=error_codes.NO_MAJORITY,
             hint=f"Bring back the store.json of {', '.join(f'`{name}`' for name in undocumented)} from a backup. Where "
             "there is none, go on from what the buckets hold besides: skyhold recover --minority URL",
             key=key,
@@ -90,7 +98,7 @@ def _unanswered(key: str, message: str, voters: int, errors: Mapping[str, Skyhol
         )
     return Unavailable(
         f"{message}; nothing was changed",
-        code="no_majority",
+        code=error_codes.NO_MAJORITY,
         hint="See why each of them takes no part: `skyhold doctor`. What is known without them can be read with the "
         "option --stale of the commands that read refs",
         key=key,
@@ -102,14 +110,14 @@ def _register_damaged(key: str, message: str, damaged: list[str], away: list[str
     if sent:
         return OutcomeUnknown(
             f"{message}; the change was sent, and is among what a recovery of this register finds, or lost",
-            code="no_majority",
+            code=error_codes.NO_MAJORITY,
             hint=_first_those_away(away, f"Bring the register back, then look at it: {way_back(key)}"),
             key=key,
             buckets=damaged,
         )
     return Corrupt(
         f"{message}; nothing was changed",
-        code=REGISTER_DAMAGED,
+        code=error_codes.REGISTER_DAMAGED,
         hint=_first_those_away(away, f"See what is left of it, and bring it back: {way_back(key)}"),
         key=key,
         buckets=damaged,
@@ -122,7 +130,7 @@ def register_lost(key: str, *, buckets: Collection[str] = (), away: Collection[s
     return Corrupt(
         f"Register {key} was created, and at a majority of the voters it is not there any more: it was deleted; "
         "nothing was changed",
-        code=REGISTER_LOST,
+        code=error_codes.REGISTER_LOST,
         hint=_first_those_away(away, f"See what is left of it, and bring it back: {way_back(key)}"),
         key=key,
         buckets=sorted(buckets),
@@ -146,7 +154,7 @@ def acceptor_damaged(voter: str, key: str, error: SkyholdError) -> Corrupt:
     takes no part: it is never taken for one that holds nothing."""
     return Corrupt(
         f"What bucket `{voter}` holds of register {key} is damaged: {error.message}",
-        code=ACCEPTOR_DAMAGED,
+        code=error_codes.ACCEPTOR_DAMAGED,
         hint=f"Where the other voters are sound: skyhold store voters replace {voter}",
         bucket=voter,
         key=key,
@@ -157,7 +165,7 @@ def acceptor_gone(voter: str, key: str) -> Corrupt:
     """What a voter promised is lost with its object, so it is no acceptor any more, nor one that holds nothing."""
     return Corrupt(
         f"Bucket `{voter}` held register {key} when this machine looked last, and it is not there any more",
-        code=ACCEPTOR_GONE,
+        code=error_codes.ACCEPTOR_GONE,
         hint=f"Where the other voters are sound: skyhold store voters replace {voter}",
         bucket=voter,
         key=key,
@@ -169,7 +177,7 @@ def went_back(voter: str, key: str) -> Corrupt:
     return Corrupt(
         f"Bucket `{voter}` shows an older state of register {key} than this machine saw there before: it was restored "
         "or replayed, or answers from a stale copy",
-        code=VOTER_WENT_BACK,
+        code=error_codes.VOTER_WENT_BACK,
         hint=f"Admit it again: skyhold store voters replace {voter}",
         bucket=voter,
         key=key,
@@ -180,7 +188,7 @@ def acceptor_retired(voter: str, key: str) -> Corrupt:
     """A recovery of this register has begun, and not come to its end."""
     return Corrupt(
         f"Register {key} was retired in bucket `{voter}` by a recovery that has not come to its end",
-        code=ACCEPTOR_RETIRED,
+        code=error_codes.ACCEPTOR_RETIRED,
         hint=f"Run it again: {way_back(key)}",
         bucket=voter,
         key=key,
@@ -192,7 +200,7 @@ def rolled_back(key: str, why: str, buckets: Collection[str], *, away: Collectio
     would be to lose, without a word, what was acknowledged since."""
     return Corrupt(
         f"Register {key} was rolled back in {', '.join(f'`{name}`' for name in sorted(buckets))}: {why}",
-        code=REGISTER_ROLLED_BACK,
+        code=error_codes.REGISTER_ROLLED_BACK,
         hint=_first_those_away(
             away,
             "Bring the buckets back to what they held, or take the newest that any of them holds: "
@@ -209,22 +217,24 @@ def contended(key: str, *, sent: bool) -> SkyholdError:
     if sent:
         return OutcomeUnknown(
             f"{message}; it was sent, and may have taken effect",
-            code="register_contended",
+            code=error_codes.REGISTER_CONTENDED,
             hint="Run the command again: what took effect is not done twice",
             key=key,
         )
-    return Unavailable(f"{message}; nothing was changed", code="register_contended", hint="Try again", key=key)
+    return Unavailable(
+        f"{message}; nothing was changed", code=error_codes.REGISTER_CONTENDED, hint="Try again", key=key
+    )
 
 
 def did_not_answer(voter: str) -> SkyholdError:
-    return Unavailable(f"Bucket `{voter}` did not answer in time", code="voter_late", bucket=voter)
+    return Unavailable(f"Bucket `{voter}` did not answer in time", code=error_codes.VOTER_LATE, bucket=voter)
 
 
 def out_of_reach(voter: str, key: str) -> Corrupt:
     return Corrupt(
         f"Bucket `{voter}` shows a ballot or a version of register {key} that is far above what a majority of the "
         "voters shows: it was damaged or forged",
-        code=VOTER_OUT_OF_REACH,
+        code=error_codes.VOTER_OUT_OF_REACH,
         hint=f"The store goes on without it. Admit it again: skyhold store voters replace {voter}",
         bucket=voter,
         key=key,
@@ -234,7 +244,7 @@ def out_of_reach(voter: str, key: str) -> Corrupt:
 def ballots_exhausted(key: str) -> Corrupt:
     return Corrupt(
         f"The ballots of register {key} are used up: a majority of its voters shows the greatest ones there are",
-        code="ballots_exhausted",
+        code=error_codes.BALLOTS_EXHAUSTED,
         hint="It can be read and not changed. Keep the buckets as they are and ask for help",
         key=key,
     )

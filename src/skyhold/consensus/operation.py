@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from skyhold import error_codes
 from skyhold.consensus.register import (
     CHANGES_KEPT,
     RegisterChange,
@@ -62,7 +63,7 @@ class CompareAndSet(Operation):
             raise OutcomeUnknown(
                 f"So many others changed register {self.key} meanwhile that it no longer tells whether the change of "
                 f"version {self.expected_version} took effect",
-                code="outcome_forgotten",
+                code=error_codes.OUTCOME_FORGOTTEN,
                 hint="Read it, and look into its history",
                 key=self.key,
                 expected_version=self.expected_version,

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final, Generic
 
+from skyhold import error_codes
 from skyhold.consensus.acceptor import AcceptorState, Ballot, V, accept, beyond_reach, in_preparation, promise
 from skyhold.errors import Corrupt, SkyholdError
 
@@ -232,7 +233,7 @@ def adopted(round_: Round[V]) -> V | None:
     if any(state.value != highest.value for state in agreeing):
         raise Corrupt(
             f"Two values were accepted under one ballot ({highest.accepted.counter}, {highest.accepted.proposer})",
-            code="ballot_shared",
+            code=error_codes.BALLOT_SHARED,
             hint="End all copies of a virtual machine that was cloned while it used the store, and ask for help",
         )
     return highest.value
@@ -323,7 +324,7 @@ def _overtaken(round_: Round[V], event: Event[V]) -> bool:
 def _stubborn(voter: str) -> SkyholdError:
     return Corrupt(
         f"Bucket `{voter}` refused {REREADS_MAX} conditional puts one after the other",
-        code="voter_refuses",
+        code=error_codes.VOTER_REFUSES,
         hint=f"Run `skyhold bucket check {voter}`",
         bucket=voter,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from skyhold import error_codes
 from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.register import Registers, Resync, Versioned, membership_changed
 from skyhold.errors import Conflict
@@ -30,7 +31,7 @@ class PinnedRegisters(Registers):
             try:
                 value = self._epoch.compare_and_set_in(self._configured, key, expected_version, data, operation_id)
             except Conflict as conflict:
-                if conflict.code != "register_sealed":
+                if conflict.code != error_codes.REGISTER_SEALED:
                     raise
             else:
                 if self._changed is not None:

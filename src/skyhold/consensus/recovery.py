@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint_key, read_checkpoint
@@ -34,11 +35,6 @@ class Recovery:
     answered: list[str] = field(default_factory=list)
     failed: dict[str, SkyholdError] = field(default_factory=dict)
     damaged: list[DamagedCheckpoint] = field(default_factory=list)
-
-    @property
-    def epoch(self) -> int:
-        """The greatest epoch among the checkpoints; 0 where there are none."""
-        return max((checkpoint.epoch for checkpoint in self.checkpoints.values()), default=0)
 
 
 def recover_registers(buckets: Sequence[Bucket], keys: FrameKeys, name_key: bytes) -> Recovery:
@@ -95,7 +91,7 @@ def _newest(listing: _Listing, recovery: Recovery, keys: FrameKeys, name_key: by
             raise Corrupt(
                 f"Change {change[1]} of register {found[0].key} in epoch {change[0]} was written twice with different "
                 f"data (by {machines}): two machines worked with one state folder",
-                code="checkpoints_fork",
+                code=error_codes.CHECKPOINTS_FORK,
                 hint="Keep the buckets as they are and ask for help: neither history may be dropped unseen",
                 key=found[0].key,
             )

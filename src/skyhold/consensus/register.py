@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Conflict, InvalidInput
 from skyhold.units import KIB
 
@@ -23,7 +24,6 @@ CHANGES_KEPT: Final = 64
 OPERATION_ID_BYTES_MAX: Final = 64
 VERSION_MAX: Final = 2**53 - 1
 """What canonical JSON can hold."""
-MEMBERSHIP_CHANGED: Final = "membership_changed"
 
 _KEY: Final = re.compile(r"config|names|(?:repository|document)/[0-9a-f]{32}")
 _OPERATION_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -206,7 +206,7 @@ def check_register_key(key: str) -> str:
     if not is_register_key(key):
         raise InvalidInput(
             f"Expected a register key (`config`, `names`, `repository/<id>` or `document/<id>`) but got {key!r}",
-            code="invalid_register_key",
+            code=error_codes.INVALID_REGISTER_KEY,
             key=key,
         )
     return key
@@ -228,7 +228,7 @@ def check_changes(key: str, changes: Sequence[RegisterChange]) -> None:
     if not consecutive or versions[0] < 1 or versions[-1] > VERSION_MAX:
         raise InvalidInput(
             f"Expected changes of register {key} one after the other but got versions {versions}",
-            code="changes_malformed",
+            code=error_codes.CHANGES_MALFORMED,
             key=key,
         )
 
@@ -238,13 +238,15 @@ def check_operation_id(operation_id: str) -> None:
         raise InvalidInput(
             f"Expected an operation id of 1 to {OPERATION_ID_BYTES_MAX} letters, digits and `-` "
             f"but got {operation_id!r}",
-            code="invalid_operation_id",
+            code=error_codes.INVALID_OPERATION_ID,
         )
 
 
 def check_expected_version(expected_version: int) -> None:
     if expected_version < 0:
-        raise InvalidInput(f"Expected a version of at least 0 but got {expected_version}", code="invalid_version")
+        raise InvalidInput(
+            f"Expected a version of at least 0 but got {expected_version}", code=error_codes.INVALID_VERSION
+        )
 
 
 def check_next_version(expected_version: int) -> None:
@@ -252,7 +254,8 @@ def check_next_version(expected_version: int) -> None:
     check_expected_version(expected_version)
     if expected_version >= VERSION_MAX:
         raise InvalidInput(
-            f"No change follows on version {expected_version}: it is the greatest there is", code="invalid_version"
+            f"No change follows on version {expected_version}: it is the greatest there is",
+            code=error_codes.INVALID_VERSION,
         )
 
 
@@ -260,7 +263,7 @@ def check_data(key: str, data: bytes, bytes_max: int = DATA_BYTES_MAX) -> None:
     if not 1 <= len(data) <= bytes_max:
         raise InvalidInput(
             f"Register {key} holds 1 to {bytes_max} bytes but {len(data)} were given",
-            code="register_data_size",
+            code=error_codes.REGISTER_DATA_SIZE,
             key=key,
             size_bytes=len(data),
         )
@@ -272,7 +275,7 @@ def register_changed(key: str, expected_version: int, current: Versioned | None)
     return Conflict(
         f"Register {key} is at version {current_version}, not {expected_version}: somebody else changed it; "
         "nothing of this change took effect",
-        code="register_changed",
+        code=error_codes.REGISTER_CHANGED,
         hint="Read it again and decide again",
         key=key,
         expected_version=expected_version,
@@ -284,7 +287,7 @@ def membership_changed(key: str) -> Conflict:
     """The error of a change that is right with the buckets of before alone."""
     return Conflict(
         "The buckets of the store were changed while this ran; nothing of it took effect",
-        code=MEMBERSHIP_CHANGED,
+        code=error_codes.MEMBERSHIP_CHANGED,
         hint="Run the command again: it then writes to the buckets of now, and sends nothing twice",
         key=key,
     )
@@ -294,7 +297,7 @@ def register_sealed(key: str, current: Versioned) -> Conflict:
     """The error of a change that met a seal."""
     return Conflict(
         f"Register {key} is sealed at version {current.version}: the store has moved to another configuration",
-        code="register_sealed",
+        code=error_codes.REGISTER_SEALED,
         hint="Connect to the store again, which loads its new configuration",
         key=key,
         current_version=current.version,

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.acceptor import AcceptorState, Ballot, beyond_reach
 from skyhold.consensus.acceptor_object import AcceptorObject, decode_acceptor, encode_acceptor, object_key
@@ -78,9 +79,9 @@ class Acceptors:
         try:
             tagged = voter.bucket.read_tagged(object_key(self.epoch, key))
         except SkyholdError as error:
-            if error.code == "object_too_large":
+            if error.code == error_codes.OBJECT_TOO_LARGE:
                 damage = error.message
-            elif error.code != "object_not_found":
+            elif error.code != error_codes.OBJECT_NOT_FOUND:
                 return Holding(voter.name, error=error)
         try:
             voter.verify()  # after it: what is absent counts, so it has to be the bucket that was admitted

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.consensus.acceptor import Ballot
 from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.operation import Kept, newest, version_of
 from skyhold.consensus.sqlite import use_write_ahead_log
 from skyhold.consensus.sqlite_connection import SqliteConnection
-from skyhold.consensus.sqlite_errors import translated
+from skyhold.consensus.sqlite_errors import FileErrors, translated
 
 BUSY_TIMEOUT_S: Final = 15.0
 _SCHEMA: Final = """
@@ -146,7 +147,7 @@ class SightingsFile(Sightings):
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         with (
-            translated(self._path, what="File", code="sightings", damaged=_DELETE),
+            translated(self._path, _FILE),
             self._connection.opened() as connection,
         ):
             yield connection
@@ -161,4 +162,12 @@ class SightingsFile(Sightings):
         return connection
 
 
-_DELETE: Final = "Delete the file: this machine then takes what the buckets show, as one that comes new"
+_FILE: Final = FileErrors(
+    "File",
+    "Delete the file: this machine then takes what the buckets show, as one that comes new",
+    damaged=error_codes.SIGHTINGS_DAMAGED,
+    failed=error_codes.SIGHTINGS_FAILED,
+    locked=error_codes.SIGHTINGS_LOCKED,
+    not_openable=error_codes.SIGHTINGS_NOT_OPENABLE,
+    read_only=error_codes.SIGHTINGS_READ_ONLY,
+)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import at_most
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
@@ -205,11 +206,11 @@ class VoterClient:
         try:
             tagged = self.voter.bucket.read_tagged(object_key(self._epoch, key), unless_tag=known.tag)
         except NotFound as error:
-            if error.code != "object_not_found":
+            if error.code != error_codes.OBJECT_NOT_FOUND:
                 raise
             return _NOTHING
         except Corrupt as error:
-            if error.code == "object_too_large":
+            if error.code == error_codes.OBJECT_TOO_LARGE:
                 raise acceptor_damaged(self.voter.name, key, error) from error
             raise
         if tagged is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from skyhold import error_codes
 from skyhold.buckets.location import BucketLocation
 from skyhold.errors import InvalidInput
 from skyhold.registry import given
@@ -69,7 +70,7 @@ def open(
     if place is None:
         raise InvalidInput(
             "No store is named",
-            code="no_store",
+            code=error_codes.NO_STORE,
             hint="Set SKYHOLD_STORE, or `store = URL` in skyhold.toml, or use --store; a new one: skyhold init URL…",
         )
     return Store(open_store(place, chosen, max_age_s=max_age_s, offline=offline))

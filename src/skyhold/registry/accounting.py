@@ -33,7 +33,7 @@ RESERVED: Final = frozenset(("observed", "journal", "windows", "bell"))
 Place = Literal["referenced", "unreferenced", "unknown"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Account:
     """How many objects of a bucket the registers reach, how many belong to the store without being reached, and how
     many are none of its objects."""
@@ -41,9 +41,6 @@ class Account:
     referenced: int = 0
     unreferenced: int = 0
     unknown: int = 0
-
-    def to_json(self) -> dict[str, int]:
-        return {"referenced": self.referenced, "unreferenced": self.unreferenced, "unknown": self.unknown}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,31 +124,32 @@ def settle_lost(accounts: Accounts, findings: list[Finding], lost: Collection[st
 def _account(
     connection: Connection, inventory: Inventory, bucket: Bucket, accounts: Accounts, incarnations: set[str]
 ) -> Account:
-    found, name = Account(), bucket.name
+    counted: Counter[Place] = Counter()
+    name = bucket.name
     for info in bucket.list():
         key = info.key
         if key == STORE_DOCUMENT or name in inventory.expected.get(key, ()):
-            found.referenced += 1
+            counted["referenced"] += 1
         elif blob_name_of(key) or pack_id_of(key) or parse_checkpoint_key(key):
             accounts.unreached[key] = accounts.unreached.get(key, frozenset()) | {name}
             if key in inventory.expected:
-                found.referenced += 1
+                counted["referenced"] += 1
             else:
-                found.unreferenced += 1
+                counted["unreferenced"] += 1
         elif parse_object_key(key) is not None:
             if _is_present(connection, inventory, key, name):
-                found.referenced += 1
+                counted["referenced"] += 1
                 continue
-            found.unreferenced += 1
+            counted["unreferenced"] += 1
             reason = _why_closed(connection, bucket, key, incarnations)
             if reason is not None:
                 accounts.name(name, key, reason)
         elif key.startswith(_SCRATCH) or key.partition("/")[0] in RESERVED:
-            found.unreferenced += 1
+            counted["unreferenced"] += 1
         else:
-            found.unknown += 1
+            counted["unknown"] += 1
             accounts.name(name, key, "it is none of the store's objects", "unknown")
-    return found
+    return Account(counted["referenced"], counted["unreferenced"], counted["unknown"])
 
 
 def _is_present(connection: Connection, inventory: Inventory, key: str, bucket: str) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final, Literal, TypeVar
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry.names import check_digest, is_full_id, parse_reference
 from skyhold.registry.reading import reading, repositories_of
@@ -30,7 +31,7 @@ from skyhold.store.connection import Connection
 from skyhold.store.session import Session
 
 T = TypeVar("T")
-_NOT_IN_VERSION: Final = {"file_not_found", "tensor_not_found"}
+_NOT_IN_VERSION: Final = {error_codes.FILE_NOT_FOUND, error_codes.TENSOR_NOT_FOUND}
 """What a version does not contain it contains nowhere."""
 FoundBy = Literal["majority", "bucket", "cache"]
 """`majority`: the refs of a majority name the version now. `bucket`: the refs in some bucket do, which no majority has
@@ -74,7 +75,9 @@ def with_version(
     ref, ancestor = parsed.ref or "main", parsed.ancestor
     if not is_full_id(ref) or ancestor:
         if place is not None:
-            raise InvalidInput("Expected a full digest, as a place is given", code="invalid_reference", ref=ref)
+            raise InvalidInput(
+                "Expected a full digest, as a place is given", code=error_codes.INVALID_REFERENCE, ref=ref
+            )
         with ExitStack() as resources:
             return use(_by_refs(resources, connection, name, repository_id, ref, ancestor, keep=keep))
     if cached_first:
@@ -135,7 +138,7 @@ def _cached(
 ) -> OpenVersion:
     note = connection.blob_cache.recall(digest, name)
     if note is None or repository_id not in {None, note.repository_id}:
-        raise NotFound(f"Version {digest[:10]} is not noted on this machine", code="version_not_found")
+        raise NotFound(f"Version {digest[:10]} is not noted on this machine", code=error_codes.VERSION_NOT_FOUND)
     keys, name_key = connection.keys, connection.store_keys.name_key()
     replicas = resources.enter_context(closing(Replicas(connection.known_buckets(), bool)))
     blobs = BucketBlobs(replicas, keys, name_key, connection.blob_cache, cached_first=True)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from skyhold.registry.following import advance, targeted
 from skyhold.registry.graph import generation_after, is_ancestor
@@ -59,17 +60,20 @@ class Attachment:
     def __post_init__(self) -> None:
         check_digest(self.version)
         if _ATTACHMENT_KIND.fullmatch(self.kind) is None:
-            raise InvalidInput(f"Expected a kind of attachment but got {self.kind!r}", code="invalid_name")
+            raise InvalidInput(f"Expected a kind of attachment but got {self.kind!r}", code=error_codes.INVALID_NAME)
         if _ATTACHMENT_NAME.fullmatch(self.name) is None:
-            raise InvalidInput(f"Expected the name of a {self.kind} but got {self.name!r}", code="invalid_name")
+            raise InvalidInput(
+                f"Expected the name of a {self.kind} but got {self.name!r}", code=error_codes.INVALID_NAME
+            )
         if self.kind == "metric":
             if isinstance(self.value, str | bool) or not math.isfinite(self.value):
                 raise InvalidInput(
-                    f"Expected a finite number for metric `{self.name}` but got {self.value!r}", code="invalid_metric"
+                    f"Expected a finite number for metric `{self.name}` but got {self.value!r}",
+                    code=error_codes.INVALID_METRIC,
                 )
         elif not isinstance(self.value, str):
             raise InvalidInput(
-                f"Expected text for {self.kind} `{self.name}` but got {self.value!r}", code="invalid_text"
+                f"Expected text for {self.kind} `{self.name}` but got {self.value!r}", code=error_codes.INVALID_TEXT
             )
         else:
             check_length(self.value, f"{self.kind} `{self.name}`", ATTACHMENT_BYTES_MAX)
@@ -96,13 +100,14 @@ class RepositoryChange:
 
     def __post_init__(self) -> None:
         if len({update.ref for update in self.refs}) != len(self.refs):
-            raise InvalidInput("A change names one ref twice", code="ref_named_twice")
+            raise InvalidInput("A change names one ref twice", code=error_codes.REF_NAMED_TWICE)
         if len({update.key for update in self.records}) != len(self.records):
-            raise InvalidInput("A change names one record twice", code="record_named_twice")
+            raise InvalidInput("A change names one record twice", code=error_codes.RECORD_NAMED_TWICE)
         blobs = any(update.value and update.value.get("blobs") for update in self.records)
         if (self.versions or blobs) and self.gc_epoch is None:
             raise InvalidInput(
-                "A change that adds versions or blobs must carry the gc epoch it began in", code="gc_epoch_needed"
+                "A change that adds versions or blobs must carry the gc epoch it began in",
+                code=error_codes.GC_EPOCH_NEEDED,
             )
 
 
@@ -155,14 +160,14 @@ def _check_begun(root: Root, change: RepositoryChange) -> None:
     if root.deleted is not None:
         raise NotFound(
             f"Repository {root.repository_id} was deleted at {root.deleted}",
-            code="repository_deleted",
+            code=error_codes.REPOSITORY_DELETED,
             hint="Bring it back with `skyhold repository undelete`",
         )
     check_gc_epoch(change.gc_epoch, root.gc_epoch, "Push again; what is still there is not sent twice")
     if change.policy is not None and change.policy != root.policy:
         raise Conflict(
             f"The policy of repository {root.repository_id} was changed since this change began; nothing was changed",
-            code="policy_changed",
+            code=error_codes.POLICY_CHANGED,
             hint="Run the command again: it then follows the new policy, and sends nothing twice",
         )
 
@@ -180,7 +185,7 @@ def _add_versions(
             if event is None:
                 raise NotFound(
                     f"Parent {parent[:12]} of version {version.public_id} is not in the repository",
-                    code="version_not_found",
+                    code=error_codes.VERSION_NOT_FOUND,
                     hint="Push the parent first",
                 )
             parents.append(added.get(parent) or snapshot.version(parent))
@@ -203,7 +208,9 @@ def _checked(
     if update.expected not in {ANY, old}:
         raise _moved(update, old)
     if new is None and old is None:
-        raise NotFound(f"There is no {update.ref.kind} `{update.ref.name}`", code="ref_not_found", ref=str(update.ref))
+        raise NotFound(
+            f"There is no {update.ref.kind} `{update.ref.name}`", code=error_codes.REF_NOT_FOUND, ref=str(update.ref)
+        )
     if new is not None and old is None:
         if state is None:
             check_new_ref(update.ref)
@@ -222,7 +229,7 @@ def _check_forward(snapshot: Snapshot, ref: Ref, old: str, new: str, added: Mapp
     if not is_ancestor(old, new, lambda digest: added.get(digest) or snapshot.version(digest)):
         raise Conflict(
             f"Branch `{ref.name}` points to {old[:12]}, which does not come before {new[:12]}; nothing was changed",
-            code="not_fast_forward",
+            code=error_codes.NOT_FAST_FORWARD,
             hint=f"Take {old[:12]} as a parent, or move the branch with --force",
             ref=str(ref),
             current=old,
@@ -240,7 +247,7 @@ def _check_tag(snapshot: Snapshot, update: RefUpdate, state: RefState | None) ->
     if current != update.version:
         raise AlreadyExists(
             f"Tag `{update.ref.name}` names version {str(current)[:12]}, and a tag never moves; nothing was changed",
-            code="tag_exists",
+            code=error_codes.TAG_EXISTS,
             hint="Choose another tag, or use an alias, which may move",
             ref=str(update.ref),
             current=current,
@@ -261,7 +268,7 @@ def _check_name_free(snapshot: Snapshot, change: RepositoryChange, ref: Ref) -> 
         if update.version if update else state is not None and state.version is not None:
             raise AlreadyExists(
                 f"`{ref.name}` is the name of {other.kind.phrase} already; nothing was changed",
-                code="ref_name_taken",
+                code=error_codes.REF_NAME_TAKEN,
                 hint="Choose another name",
                 ref=str(ref),
             )
@@ -304,7 +311,7 @@ def _moved(update: RefUpdate, old: str | None) -> Conflict:
     return Conflict(
         f"{kind.capitalize()} `{name}` {points} but was expected {expected}: it was moved in the meantime; "
         "nothing was changed",
-        code="ref_moved",
+        code=error_codes.REF_MOVED,
         hint="See who with `skyhold ref history`, then decide again",
         ref=str(update.ref),
         expected=update.expected,

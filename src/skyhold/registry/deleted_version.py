@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.storage.canonical import Json
 from skyhold.store.event import Origin
@@ -17,7 +18,7 @@ def _check(id_: str, value: Json) -> None:
         isinstance(author, str) and isinstance(time, str) and isinstance(reason, str)
     ):
         raise InvalidInput(
-            f"Expected author, time and reason of deleted/{id_[:10]} but got {value}", code="invalid_record"
+            f"Expected author, time and reason of deleted/{id_[:10]} but got {value}", code=error_codes.INVALID_RECORD
         )
     Origin(author, time, reason)
 
@@ -26,7 +27,7 @@ def _admit(entries: Entries, id_: str, _before: Json | None, after: Json | None)
     if after is not None and entries(f"version/{id_}") is not None:
         raise AlreadyExists(
             f"Version {id_[:10]} is in the repository: it cannot be recorded as deleted",
-            code="version_exists",
+            code=error_codes.VERSION_EXISTS,
             version=id_,
         )
 
@@ -41,12 +42,12 @@ def version_not_found(digest: str, record: object) -> NotFound:
         why = f" because: {record['reason']}" if record.get("reason") else ""
         return NotFound(
             f"Version {digest[:10]} was deleted by {record.get('author')} at {record.get('time')}{why}",
-            code="version_deleted",
+            code=error_codes.VERSION_DELETED,
             version=digest,
         )
     return NotFound(
         f"Version {digest[:10]} is not in the repository",
-        code="version_not_found",
+        code=error_codes.VERSION_NOT_FOUND,
         hint="List the versions with `skyhold log`",
         version=digest,
     )

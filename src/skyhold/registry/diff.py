@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from skyhold.codec.row_major import row_major_dtype
@@ -101,16 +101,6 @@ class VersionDiff:
     @property
     def is_empty(self) -> bool:
         return not (self.files or self.tensors or self.metrics or self.parameters)
-
-    def to_json(self) -> dict[str, object]:
-        """The differences as JSON; fields that do not apply are null."""
-        return json_ready(asdict(self))
-
-
-def json_ready(document: dict[str, object]) -> dict[str, object]:
-    """Tuples as lists, as a JSON parser would give them back."""
-    ready: dict[str, object] = json.loads(json.dumps(document, allow_nan=False))
-    return ready
 
 
 def diff_versions(a: DiffSide, b: DiffSide, *, tensors: bool = True) -> VersionDiff:

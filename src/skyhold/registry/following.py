@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Conflict, InvalidInput, NotFound
 from skyhold.registry.names import Ref, check_digest
 from skyhold.storage.canonical import Json, malformed
 from skyhold.store.map import Map
 from skyhold.store.record import Entries, RecordKind, RecordUpdate, overlay, record_at, records_of, set_record
 
-Mode = Literal["follow", "hold"]
 FOLLOW_MODES: Final = ("follow", "hold")
 """`follow`: the target is the version of the ref, always. `hold`: it stays until the record is changed."""
 
@@ -46,11 +46,14 @@ class Pin:
 def _check_follow(id_: str, value: Json) -> None:
     ref, mode, target = value.get("ref"), value.get("mode"), value.get("target")
     if value.keys() != {"ref", "mode", "target"} or not isinstance(ref, str) or not isinstance(target, str | None):
-        raise InvalidInput(f"Expected ref, mode and target of follow/{id_} but got {value}", code="invalid_record")
+        raise InvalidInput(
+            f"Expected ref, mode and target of follow/{id_} but got {value}", code=error_codes.INVALID_RECORD
+        )
     Ref.parse(ref)
     if mode not in FOLLOW_MODES:
         raise InvalidInput(
-            f"Expected a mode of follow/{id_} ({', '.join(FOLLOW_MODES)}) but got {mode!r}", code="invalid_record"
+            f"Expected a mode of follow/{id_} ({', '.join(FOLLOW_MODES)}) but got {mode!r}",
+            code=error_codes.INVALID_RECORD,
         )
     if target is not None:
         check_digest(target)
@@ -64,7 +67,7 @@ def _admit_follow(entries: Entries, id_: str, _before: Json | None, after: Json 
 
 def _check_pin(id_: str, value: Json) -> None:
     if value:
-        raise InvalidInput(f"Expected an empty record pin/{id_} but got {value}", code="invalid_record")
+        raise InvalidInput(f"Expected an empty record pin/{id_} but got {value}", code=error_codes.INVALID_RECORD)
 
 
 def _admit_pin(entries: Entries, id_: str, _before: Json | None, after: Json | None) -> None:
@@ -157,7 +160,7 @@ def _version_of(map_: Map, entries: Mapping[str, object | None], ref: Ref) -> st
 def _followed(follow: Follow) -> Conflict:
     return Conflict(
         f"{follow.ref} cannot be deleted: {follow.id} follows it; nothing was changed",
-        code="ref_followed",
+        code=error_codes.REF_FOLLOWED,
         hint="End what follows it first, or use --force: its target then stays where it is",
         ref=str(follow.ref),
         follow=follow.id,
@@ -166,6 +169,6 @@ def _followed(follow: Follow) -> Conflict:
 
 def _absent(digest: str, record: str) -> NotFound:
     return NotFound(
-        f"Version {digest[:10]}, which {record} names, is not in the repository", code="version_not_found",
+        f"Version {digest[:10]}, which {record} names, is not in the repository", code=error_codes.VERSION_NOT_FOUND,
         version=digest,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput
 from skyhold.storage.cancel import Cancel
 from skyhold.storage.canonical import INTEGER_MAX, NESTING_MAX, Json, check_value
@@ -166,7 +167,7 @@ def _scalar(value: object) -> object:
 
 
 def _refused(expected: str, value: object) -> InvalidInput:
-    return InvalidInput(f"Expected {expected} but got {_shown(value)}", code="invalid_argument")
+    return InvalidInput(f"Expected {expected} but got {_shown(value)}", code=error_codes.INVALID_ARGUMENT)
 
 
 def _shown(value: object) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt
 
 
@@ -53,21 +54,6 @@ def first_parents(digest: str, lookup: Lookup[P]) -> Iterator[tuple[str, P]]:
         placed = _below(digest, placed, before, lookup(before))
         digest = before
         yield digest, placed
-
-
-def common_ancestor(one: str, other: str, lookup: Lookup[P]) -> str | None:
-    """The version before both (or one of them) that has the greatest generation, the least digest among several; None
-    where they share no history."""
-    reached: dict[str, set[str]] = {}
-    for digest in (one, other):
-        reached.setdefault(digest, set()).add(digest)
-    wanted = len(reached)
-    for digest, placed in _descend([one, other], lookup):
-        if len(reached[digest]) == wanted:  # its children have all come before it
-            return digest
-        for parent in placed.parents:
-            reached.setdefault(parent, set()).update(reached[digest])
-    return None
 
 
 def newest_first(digest: str, lookup: Lookup[P]) -> Iterator[tuple[str, P]]:
@@ -136,7 +122,7 @@ def _below(digest: str, placed: P, parent: str, before: P) -> P:
         raise Corrupt(
             f"Version {digest[:10]} is recorded in generation {placed.generation}, and its parent {parent[:10]} in "
             f"{before.generation}, which is not before it",
-            code="history_cycle",
+            code=error_codes.HISTORY_CYCLE,
             hint="A defect, or a holder of the store's keys, wrote it so. See where: skyhold verify",
             version=digest,
         )

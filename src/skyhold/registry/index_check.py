@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import Kind, decode_frame
 from skyhold.errors import Corrupt, SkyholdError
@@ -127,7 +128,9 @@ def mend_index(check: IndexCheck, session: Session, buckets: Mapping[str, Bucket
                 known.append(found[0])
                 places += found[1]
         if not places:
-            raise Corrupt(f"Index segment {key} lists no pack that a bucket has", code="index_damaged", segment=name)
+            raise Corrupt(
+                f"Index segment {key} lists no pack that a bucket has", code=error_codes.INDEX_DAMAGED, segment=name
+            )
         session.blobs.write(folder, encode_segment(segment.placement_class, known, places, segment.replaces | {name}))
         count += 1
     missing = [] if count else check.unlisted(needed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from skyhold.errors import SkyholdError
@@ -52,9 +52,6 @@ class Loss:
             return f"{version}: {_SENTENCES[self.what]}"
         rest = len(self.files) - PATHS_NAMED_MAX
         return f"{version}: {', '.join(self.files[:PATHS_NAMED_MAX])}" + (f" and {rest} more" if rest > 0 else "")
-
-    def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "files": list(self.files)}
 
 
 _SENTENCES: Final[Mapping[What, str]] = {

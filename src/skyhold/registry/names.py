@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput
 from skyhold.store.ids import WORD
 
@@ -58,7 +59,7 @@ class Ref:
             slash = ", joined by `/`" if self.kind is RefKind.BRANCH else ""
             raise InvalidInput(
                 f"Expected the name of {self.kind.phrase} but got {self.name!r}",
-                code="invalid_ref_name",
+                code=error_codes.INVALID_REF_NAME,
                 hint=f"Use letters, digits, `_`, `-` and single dots inside{slash}; a version's id is no name",
                 name=self.name,
             )
@@ -69,7 +70,7 @@ class Ref:
         kind, _, name = text.partition("/")
         if kind not in {known.value for known in RefKind}:
             raise InvalidInput(
-                f"Expected a ref such as `branch/main` but got {text!r}", code="invalid_ref_name", name=text
+                f"Expected a ref such as `branch/main` but got {text!r}", code=error_codes.INVALID_REF_NAME, name=text
             )
         return cls(RefKind(kind), name)
 
@@ -88,7 +89,7 @@ def check_new_ref(ref: Ref) -> Ref:
         return ref
     raise InvalidInput(
         f"{ref.kind.phrase.capitalize()} cannot be called {ref.name!r}: {why}",
-        code="invalid_ref_name",
+        code=error_codes.INVALID_REF_NAME,
         hint=f"Choose another name, such as `v{ref.name}` or `release-{ref.name}`" if "/" not in ref.name else None,
         name=ref.name,
     )
@@ -114,7 +115,7 @@ def parse_reference(text: str) -> Reference:
     if match is None:
         raise InvalidInput(
             f"Expected a reference such as `team/name@main` but got {text!r}",
-            code="invalid_reference",
+            code=error_codes.INVALID_REFERENCE,
             hint="Write team/name@REF, where REF is a branch, tag, alias or version id, and maybe ~N",
             reference=text,
         )
@@ -125,12 +126,12 @@ def parse_reference(text: str) -> Reference:
     if not is_ref_name(ref) and not is_version_prefix(ref):
         raise InvalidInput(
             f"Expected a branch, tag, alias or version id after `@` but got {ref!r}",
-            code="invalid_reference",
+            code=error_codes.INVALID_REFERENCE,
             reference=text,
         )
     steps = 0 if ancestor is None else int(ancestor or 1)
     if steps > ANCESTOR_MAX:
-        raise InvalidInput(f"Expected at most ~{ANCESTOR_MAX} but got ~{steps}", code="invalid_reference")
+        raise InvalidInput(f"Expected at most ~{ANCESTOR_MAX} but got ~{steps}", code=error_codes.INVALID_REFERENCE)
     return Reference(repository, ref, steps)
 
 
@@ -167,7 +168,7 @@ def check_repository_name(name: str) -> str:
     if _REPOSITORY_NAME.fullmatch(name) is None:
         raise InvalidInput(
             f"Expected a repository such as `team/name` but got {name!r}",
-            code="invalid_repository_name",
+            code=error_codes.INVALID_REPOSITORY_NAME,
             hint="Use letters, digits, `_`, `-` and single dots inside, at most 96 on each side of the one slash",
             name=name,
         )
@@ -178,6 +179,6 @@ def check_digest(digest: str, what: str = "a version") -> str:
     """Return `digest`, or raise `InvalidInput` unless it is 64 hex characters."""
     if _DIGEST.fullmatch(digest) is None:
         raise InvalidInput(
-            f"Expected the digest of {what}, 64 hex characters, but got {digest!r}", code="invalid_digest"
+            f"Expected the digest of {what}, 64 hex characters, but got {digest!r}", code=error_codes.INVALID_DIGEST
         )
     return digest

@@ -15,7 +15,7 @@ from skyhold.registry.by_digest import OpenVersion
 from skyhold.registry.graph import first_parents
 from skyhold.registry.reading import open_document
 from skyhold.registry.snapshot import Snapshot
-from skyhold.registry.views import PullResult
+from skyhold.registry.views import PullPlan, PullResult
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.object_keys import STORE_DOCUMENT_BYTES_MAX
 from skyhold.storage.own_places import STORE_DOCUMENT_REASON, is_store_document, is_store_json
@@ -56,7 +56,7 @@ class Pulling:
     stored: Stored
 
 
-def pull_version(pulling: Pulling, request: PullRequest, progress: Progress) -> PullResult:
+def pull_version(pulling: Pulling, request: PullRequest, progress: Progress) -> PullResult | PullPlan:
     """Restore what is wanted of a version, or plan it. Raises what storage raises."""
     root, version = request.root, pulling.version
     if request.dry_run:
@@ -151,7 +151,7 @@ def _replaceable(pulling: Pulling, request: PullRequest) -> Stored | None:
     return None if request.force else pulling.stored
 
 
-def _planned(pulling: Pulling, request: PullRequest) -> PullResult:
+def _planned(pulling: Pulling, request: PullRequest) -> PullPlan:
     from skyhold.storage.pull_plan import plan_files, plan_tensors
 
     if request.tensors:
@@ -164,16 +164,14 @@ def _planned(pulling: Pulling, request: PullRequest) -> PullResult:
         indices, left_out = _chosen(pulling, request)
         stored = _replaceable(pulling, request)
         plan = plan_files(pulling.version, indices, request.root, pulling.space, stored)
-    return PullResult(
+    return PullPlan(
         repository=pulling.name,
         version=pulling.digest,
         destination=str(request.root),
         files=plan.files,
         total_bytes=plan.total_bytes,
         kept_bytes=plan.kept_bytes,
-        fetched_bytes=plan.sources.total_bytes,
+        sources=plan.sources,
         tensors=plan.tensors,
         left_out=left_out,
-        dry_run=True,
-        sources=plan.sources,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypedDict
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput
 from skyhold.registry import given
 from skyhold.registry.change import RefUpdate, RepositoryChange, attachments
@@ -45,7 +46,6 @@ class PushFields(TypedDict, total=False):
     base: str | None
     relation: str | None
     expected_parent: str | None
-    dry_run: bool
     without_optimizer: bool
     allow_unsafe_names: bool
 
@@ -84,14 +84,14 @@ class PushRequest:
         for name, plain in _PLAIN.items():
             object.__setattr__(self, name, plain(getattr(self, name)))
         if self.relation is not None and self.base is None:
-            raise InvalidInput("A relation is that to a base, and none is given", code="invalid_relation")
+            raise InvalidInput("A relation is that to a base, and none is given", code=error_codes.INVALID_RELATION)
         refs = self.refs()
         names = [ref.name for ref in refs]
         for name in names:
             if names.count(name) > 1:
                 raise InvalidInput(
                     f"`{name}` is given for more than one of the branch, the tags and the aliases",
-                    code="ref_named_twice",
+                    code=error_codes.REF_NAMED_TWICE,
                     hint="Give each name once",
                     name=name,
                 )
@@ -100,7 +100,7 @@ class PushRequest:
         if self.expected_parent is not None and not is_version_prefix(self.expected_parent):
             raise InvalidInput(
                 f"Expected the id of a version as the expected parent but got {self.expected_parent!r}",
-                code="invalid_digest",
+                code=error_codes.INVALID_DIGEST,
             )
         attachments(PENDING, self.metrics or {}, self.notes)
         self.describe((), None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from skyhold.consensus.register import MEMBERSHIP_CHANGED
+from skyhold import error_codes
 from skyhold.errors import AlreadyExists, Conflict, Corrupt, NotFound, Unavailable
 from skyhold.registry.change import check
 from skyhold.registry.committing import Commit, PacksLost, same_content
@@ -21,7 +21,7 @@ from skyhold.registry.root import Root
 from skyhold.registry.snapshot import NewVersion, Snapshot
 from skyhold.registry.spaces import pack_space
 from skyhold.registry.version import VersionDocument, VersionFile
-from skyhold.registry.views import PushResult
+from skyhold.registry.views import PushPlan, PushResult
 from skyhold.storage.bases import DeltaBases
 from skyhold.storage.canonical import Json, decode
 from skyhold.storage.chunks import ChunkReader, PackSpace
@@ -55,7 +55,7 @@ def source_of(connection: Connection, given: Given, request: PushRequest) -> Sou
 
 def push_version(
     connection: Connection, repository_id: str, name: str, request: PushRequest, source: Source, progress: Progress
-) -> PushResult:
+) -> PushResult | PushPlan:
     """Push, and move the refs once the version is durable to the repository's policy.
 
     Begins again, a few times, where garbage collection ran meanwhile, where the policy now wants the bytes elsewhere,
@@ -67,7 +67,11 @@ def push_version(
         try:
             return _Attempt(connection, repository_id, name, request, source, progress, frozenset(lost)).run()
         except Conflict as error:
-            if error.code not in {"gc_epoch_risen", "policy_changed", MEMBERSHIP_CHANGED} or attempt == ATTEMPTS_MAX:
+            if (
+                error.code
+                not in {error_codes.GC_EPOCH_RISEN, error_codes.POLICY_CHANGED, error_codes.MEMBERSHIP_CHANGED}
+                or attempt == ATTEMPTS_MAX
+            ):
                 raise
         except PacksLost as error:
             connection.chunk_index.forget(error.vanished)
@@ -76,7 +80,7 @@ def push_version(
             lost.update(error.packs)  # delta bases are found by layouts, and may still open from the cache
     raise Unavailable(
         f"Objects that this push reuses were gone or damaged in each of {ATTEMPTS_MAX} attempts; no ref was moved",
-        code="objects_vanish",
+        code=error_codes.OBJECTS_VANISH,
         hint="Run `skyhold verify --deep`: somebody deletes or changes objects in the buckets",
     )
 
@@ -104,7 +108,7 @@ class _Attempt:
         self._request, self._source, self._progress = request, source, progress
         self._lost = lost
 
-    def run(self) -> PushResult:
+    def run(self) -> PushResult | PushPlan:
         connection, request = self._connection, self._request
         version, root = self._root()
         policy = Policy.from_json(root.policy)
@@ -143,11 +147,12 @@ class _Attempt:
                         segments, self._progress,
                     )  # fmt: skip
                     if request.dry_run:
-                        return self._result(commit, policy, session, "0" * 64)
+                        return PushPlan(**self._figures(commit, policy, session))
                     digest = self._commit(commit, root.policy, session, space, pushed.packs_reused)
             finally:
                 self._progress.end()
-            return self._result(commit, policy, session, digest)
+            unchanged = commit.parent == (digest, digest)
+            return PushResult(**self._figures(commit, policy, session), version=digest, unchanged=unchanged)
 
     def _root(self) -> tuple[int, Root]:
         """The repository's root as it is, and its register's version; for one that the push shall make (version 0), as
@@ -174,7 +179,7 @@ class _Attempt:
             raise Conflict(
                 f"Branch `{request.branch}` of {self._name} does not point to {expected[:10]} any more; "
                 "nothing was changed",
-                code="ref_moved",
+                code=error_codes.REF_MOVED,
                 hint=f"Look at `skyhold log {self._name}@{request.branch}`, then push again",
             )
         return parent
@@ -220,7 +225,7 @@ class _Attempt:
             document = decode(session.blobs.read("tombstones", name), "tombstones")
             packs = document.get("packs")
             if not isinstance(packs, list):
-                raise Corrupt(f"Tombstones {name} are malformed", code="tombstones_damaged")
+                raise Corrupt(f"Tombstones {name} are malformed", code=error_codes.TOMBSTONES_DAMAGED)
             dead.update(bytes.fromhex(str(pack)) for pack in packs)
         return frozenset(dead)
 
@@ -253,9 +258,16 @@ class _Attempt:
         try:
             return commit.under(policy, session, space, packs)
         except Conflict as error:
-            if error.code not in {"policy_changed", MEMBERSHIP_CHANGED} or attempt == ATTEMPTS_MAX:
+            if (
+                error.code not in {error_codes.POLICY_CHANGED, error_codes.MEMBERSHIP_CHANGED}
+                or attempt == ATTEMPTS_MAX
+            ):
                 raise
-            what = "buckets of the store were" if error.code == MEMBERSHIP_CHANGED else f"policy of {self._name} was"
+            what = (
+                "buckets of the store were"
+                if error.code == error_codes.MEMBERSHIP_CHANGED
+                else f"policy of {self._name} was"
+            )
             changed = self._root()[1].policy
             parsed = Policy.from_json(changed)
             if placement_class(parsed) != space.placement_class.hex():
@@ -269,25 +281,23 @@ class _Attempt:
                 session.lagging.setdefault(name, reason)
             return digest
 
-    def _result(self, commit: Commit, policy: Policy, session: Session, digest: str) -> PushResult:
+    def _figures(self, commit: Commit, policy: Policy, session: Session) -> dict[str, Any]:
+        """What a push and its plan both report."""
         locations, pushed = allowed(policy, self._connection.configuration.locations), commit.pushed
         lagging = {name: f"it lacks {count} of the packs that are used again" for name, count in commit.lagging.items()}
         lagging |= {name: error.message for name, error in session.lagging.items()}
-        return PushResult(
-            repository=self._name,
-            version=digest,
-            branch=self._request.branch,
-            files=len(pushed.files),
-            total_bytes=pushed.read_bytes,
-            stored_bytes=pushed.stored_bytes,
-            reused_bytes=pushed.reused_bytes,
-            delta_bytes=pushed.delta_bytes,
-            sent_bytes={
+        return {
+            "repository": self._name,
+            "branch": self._request.branch,
+            "files": len(pushed.files),
+            "total_bytes": pushed.read_bytes,
+            "stored_bytes": pushed.stored_bytes,
+            "reused_bytes": pushed.reused_bytes,
+            "delta_bytes": pushed.delta_bytes,
+            "sent_bytes": {
                 location.name: 0 if location.name in session.lagging else pushed.stored_bytes for location in locations
             },
-            lagging=dict(sorted(lagging.items())),
-            unchanged=commit.parent == (digest, digest),
-            dry_run=self._request.dry_run,
-            ignored=self._source.ignored,
-            left_out=dict(self._source.left_out),
-        )
+            "lagging": dict(sorted(lagging.items())),
+            "ignored": self._source.ignored,
+            "left_out": dict(self._source.left_out),
+        }

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
+from skyhold import error_codes
 from skyhold.consensus.parallel import at_once
 from skyhold.errors import NotFound
 from skyhold.registry import given
@@ -121,7 +122,7 @@ class RepositoryReader(VersionReader):
                 move_view(move) for move in islice(ref_history(snapshot, find_ref(snapshot, name, self.name)), limit)
             ]
             if not found:
-                raise NotFound(f"There never was a ref `{ref}` in {self.name}", code="ref_not_found")
+                raise NotFound(f"There never was a ref `{ref}` in {self.name}", code=error_codes.REF_NOT_FOUND)
             return found
 
     def events(

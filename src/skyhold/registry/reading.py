@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, NotFound
 from skyhold.registry.names import Ref, parse_reference, refs_called
 from skyhold.registry.refs import read_root
@@ -30,7 +31,9 @@ def find_ref(snapshot: Snapshot, name: str, repository: str) -> Ref:
     for state in sorted(states, key=lambda state: state.version is None):
         return state.ref
     raise NotFound(
-        f"There is no ref `{name}` in {repository}", code="ref_not_found", hint=f"skyhold ref list {repository}"
+        f"There is no ref `{name}` in {repository}",
+        code=error_codes.REF_NOT_FOUND,
+        hint=f"skyhold ref list {repository}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from skyhold import error_codes
 from skyhold.consensus.register import Registers
 from skyhold.errors import AlreadyExists, NotFound, SkyholdError
 from skyhold.registry.change import RepositoryChange, plan
@@ -42,7 +43,7 @@ class RepositoryRegister:
         Raises `AlreadyExists` code `repository_exists`.
         """
         first = created(self.repository_id, self._blobs, policy=policy, gc_epoch=gc_epoch, origin=origin)
-        exists = AlreadyExists(f"Repository {self.repository_id} exists already", code="repository_exists")
+        exists = AlreadyExists(f"Repository {self.repository_id} exists already", code=error_codes.REPOSITORY_EXISTS)
         return self._transactions.create(first, operation_id, exists)
 
     def read(self) -> Snapshot:
@@ -90,7 +91,7 @@ class RepositoryRegister:
             if snapshot.root.deleted is not None:
                 return None
             if not force:
-                refuse_wanted("The repository", wanted(snapshot.map), "repository_wanted")
+                refuse_wanted("The repository", wanted(snapshot.map), error_codes.REPOSITORY_WANTED)
             return snapshot.after(origin, [{"kind": "deleted"}], {}, deleted=origin.time)
 
         return self._transactions.change(deleted, operation_id, pause)
@@ -129,7 +130,7 @@ def read_root(registers: Registers, repository_id: str) -> tuple[int, Root]:
 
 
 def no_repository(repository_id: str) -> NotFound:
-    return NotFound(f"There is no repository {repository_id}", code="repository_not_found")
+    return NotFound(f"There is no repository {repository_id}", code=error_codes.REPOSITORY_NOT_FOUND)
 
 
 def created(repository_id: str, blobs: Blobs, *, policy: Json, gc_epoch: int, origin: Origin) -> Snapshot:

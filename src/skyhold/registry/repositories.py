@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skyhold import error_codes
 from skyhold.consensus.no_majority import register_lost
 from skyhold.consensus.register import Registers
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound, SkyholdError
@@ -86,7 +87,9 @@ class Repositories:
         """Give a repository another name; the old one is free from then on."""
         check_repository_name(new_name)
         if new_name == name:
-            raise InvalidInput(f"`{name}` is the repository's name already", code="name_unchanged", repository=name)
+            raise InvalidInput(
+                f"`{name}` is the repository's name already", code=error_codes.NAME_UNCHANGED, repository=name
+            )
 
         def renamed(names: RepositoryNames) -> RepositoryNames:
             repository_id = names.resolve(name)
@@ -109,7 +112,7 @@ class Repositories:
 
         def deleted(names: RepositoryNames) -> RepositoryNames:
             if names.find(name) != repository_id:
-                raise NotFound(f"There is no repository `{name}` any more", code="repository_not_found")
+                raise NotFound(f"There is no repository `{name}` any more", code=error_codes.REPOSITORY_NOT_FOUND)
             entries = {f"name/{name}": None, f"deleted/{repository_id}": {"name": name, "time": time}}
             return names.after(origin, [named(name, repository=None), deletion(repository_id)], entries)
 
@@ -135,7 +138,9 @@ class Repositories:
             if not isinstance(entry, dict):
                 if any(known == repository_id for _, known in names.repositories()):
                     return None  # it has its name again already; its register may not be undeleted yet
-                raise NotFound(f"There is no deleted repository {repository_id}", code="repository_not_deleted")
+                raise NotFound(
+                    f"There is no deleted repository {repository_id}", code=error_codes.REPOSITORY_NOT_DELETED
+                )
             new_name = check_repository_name(name or str(entry.get("name")))
             if names.find(new_name) is not None:
                 raise _taken(new_name)
@@ -164,7 +169,9 @@ class Repositories:
             found = names.find_deployment(name)
             if found is not None and found != (repository_id, deployment_id):
                 raise AlreadyExists(
-                    f"There is a deployment `{name}` already", code="deployment_exists", hint="Choose another name"
+                    f"There is a deployment `{name}` already",
+                    code=error_codes.DEPLOYMENT_EXISTS,
+                    hint="Choose another name",
                 )
             return None if found else names.after(origin, [named(name, **ids)], {f"deployment/{name}": ids})
 
@@ -180,7 +187,9 @@ class Repositories:
             found = names.find_deployment(name)
             if found is None or found[1] != deployment_id:
                 raise NotFound(
-                    f"There is no deployment `{name}` of id {deployment_id}", code="deployment_not_found", name=name
+                    f"There is no deployment `{name}` of id {deployment_id}",
+                    code=error_codes.DEPLOYMENT_NOT_FOUND,
+                    name=name,
                 )
             part = named(name, repository=None, deployment=None)
             return names.after(origin, [part], {f"deployment/{name}": None})
@@ -201,5 +210,8 @@ def _named(
 
 def _taken(name: str) -> AlreadyExists:
     return AlreadyExists(
-        f"There is a repository `{name}` already", code="repository_exists", hint="Choose another name", repository=name
+        f"There is a repository `{name}` already",
+        code=error_codes.REPOSITORY_EXISTS,
+        hint="Choose another name",
+        repository=name,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, overload
 
+from skyhold import error_codes
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
 from skyhold.registry import given
 from skyhold.registry.change import RefUpdate, RepositoryChange, attachments
@@ -20,7 +21,7 @@ from skyhold.registry.reading import (
 )
 from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
-from skyhold.registry.views import MoveView, PushResult, move_view
+from skyhold.registry.views import MoveView, PushPlan, PushResult, move_view
 from skyhold.storage.cancel import Cancel, cancelled_by
 from skyhold.storage.policy import Policy, check_possible
 from skyhold.storage.progress import Progress
@@ -52,15 +53,31 @@ class Repository(RepositoryReader):
 
         self._change(set_policy)
 
+    @overload
+    def push(
+        self, source: Given, *, author: str | None = ..., dry_run: Literal[False] = ...,
+        progress: Progress | None = ..., cancel: Cancel | None = ..., **described: Unpack[PushFields],
+    ) -> PushResult: ...  # fmt: skip
+    @overload
+    def push(
+        self, source: Given, *, author: str | None = ..., dry_run: Literal[True],
+        progress: Progress | None = ..., cancel: Cancel | None = ..., **described: Unpack[PushFields],
+    ) -> PushPlan: ...  # fmt: skip
+    @overload
+    def push(
+        self, source: Given, *, author: str | None = ..., dry_run: bool,
+        progress: Progress | None = ..., cancel: Cancel | None = ..., **described: Unpack[PushFields],
+    ) -> PushResult | PushPlan: ...  # fmt: skip
     def push(
         self,
         source: Given,
         *,
         author: str | None = None,
+        dry_run: bool = False,
         progress: Progress | None = None,
         cancel: Cancel | None = None,
         **described: Unpack[PushFields],
-    ) -> PushResult:
+    ) -> PushResult | PushPlan:
         """Commit what is given as a new version of a branch; it is durable to the policy when this returns.
 
         `source` is the path of a folder, a file, or an archive (`.tar`, `.tar.gz`, `.tar.zst`, `.zip`), whose members
@@ -84,7 +101,11 @@ class Repository(RepositoryReader):
         if self._unresolved is not None:
             raise self._unresolved
         request = PushRequest(
-            self._author(author), actor=self._connection.origin().actor, create=self._create, **described
+            self._author(author),
+            actor=self._connection.origin().actor,
+            create=self._create,
+            dry_run=dry_run,
+            **described,
         )
         if request.base is not None:
             request = replace(request, bases=(resolve_base(self._connection, request.base),))
@@ -95,7 +116,7 @@ class Repository(RepositoryReader):
             try:
                 return push_version(self._connection, self.id, self.name, request, files, watching)
             except AlreadyExists as error:
-                if error.code != "repository_exists" or not self._create:
+                if error.code != error_codes.REPOSITORY_EXISTS or not self._create:
                     raise
             with repositories_of(self._connection) as (repositories, _):  # another push has made it meanwhile
                 self.id = repositories.read().find(self.name) or self.id
@@ -147,11 +168,11 @@ class Repository(RepositoryReader):
             found = find_ref(snapshot, given.text(ref, "a ref"), self.name)
             last = next(ref_history(snapshot, found), None)
             if last is None or last.new is None:
-                raise NotFound(f"There is no ref `{ref}` in {self.name}", code="ref_not_found")
+                raise NotFound(f"There is no ref `{ref}` in {self.name}", code=error_codes.REF_NOT_FOUND)
             if to is None and last.old is None:
                 raise InvalidInput(
                     f"`{ref}` of {self.name} never stood anywhere else; nothing was changed",
-                    code="nothing_to_roll_back",
+                    code=error_codes.NOTHING_TO_ROLL_BACK,
                     hint=f"Name a version: skyhold rollback {self.name}@{ref} --to REF",
                 )
             target = str(last.old) if to is None else self._resolve(snapshot, to)
@@ -163,7 +184,7 @@ class Repository(RepositoryReader):
             force=True,
         )
         if not moves:
-            raise InvalidInput(f"`{ref}` of {self.name} stands there already", code="nothing_to_roll_back")
+            raise InvalidInput(f"`{ref}` of {self.name} stands there already", code=error_codes.NOTHING_TO_ROLL_BACK)
         return moves[0]
 
     def attach(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from skyhold import error_codes
 from skyhold.errors import NotFound
 from skyhold.registry.names import check_repository_name
 from skyhold.storage.canonical import malformed
@@ -58,7 +59,7 @@ class RepositoryNames(Directory):
         if not found:
             raise NotFound(
                 f"There is no deleted repository `{name}`",
-                code="repository_not_deleted",
+                code=error_codes.REPOSITORY_NOT_DELETED,
                 hint="See `skyhold list --deleted`",
             )
         return max(found, key=lambda item: (item.time, item.repository_id))
@@ -75,7 +76,7 @@ class RepositoryNames(Directory):
         if repository_id is None:
             raise NotFound(
                 f"There is no repository `{name}`",
-                code="repository_not_found",
+                code=error_codes.REPOSITORY_NOT_FOUND,
                 hint="See `skyhold list`, or create it with a push",
                 repository=name,
             )

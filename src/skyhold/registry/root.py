@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import QuotaExceeded
 from skyhold.storage.canonical import Json, canonical, decode, is_counter, malformed
 from skyhold.store.event import first_chain, is_chain
@@ -61,7 +62,7 @@ class Root:
             raise QuotaExceeded(
                 f"The root of repository {self.repository_id} has {len(body)} bytes of at most {ROOT_BYTES_MAX}, "
                 f"its policy {policy_bytes} of {POLICY_BYTES_MAX}",
-                code="root_too_large",
+                code=error_codes.ROOT_TOO_LARGE,
                 hint="Make the repository's policy shorter",
             )
         return body

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, NoReturn
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput
 from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.repositories import Repositories
@@ -226,7 +227,7 @@ def _descend(values: object, name: str) -> object:
 def _refuse(term: str, why: str) -> NoReturn:
     raise InvalidInput(
         f"Expected a search term but got {term!r}: {why}",
-        code="invalid_query",
+        code=error_codes.INVALID_QUERY,
         hint="Write terms such as bert, tag:v1*, author:ann, accuracy>0.9, param.lr<=0.01",
         term=term,
     )

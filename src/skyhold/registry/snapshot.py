@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Final, TypeGuard
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.registry.deleted_version import version_not_found
 from skyhold.registry.graph import first_parents
@@ -228,7 +229,7 @@ class Snapshot(LoggedState[Root]):
                 return found
         raise NotFound(
             f"`{name}~{ancestor}` goes back beyond the first version: there are {step} before `{name}`",
-            code="ancestor_not_found",
+            code=error_codes.ANCESTOR_NOT_FOUND,
         )
 
     def _named(self, name: str) -> str | None:
@@ -245,7 +246,7 @@ class Snapshot(LoggedState[Root]):
         if len(set(meant.values())) > 1:
             raise InvalidInput(
                 f"{name!r} means several versions: {', '.join(meant)}",
-                code="ambiguous_name",
+                code=error_codes.AMBIGUOUS_NAME,
                 hint=f"Give the ref with its kind, such as `{next(iter(found))}`, or more characters of the id",
                 ref=name,
             )
@@ -268,14 +269,14 @@ class Snapshot(LoggedState[Root]):
                 raise version_not_found(*gone)
             raise NotFound(
                 f"There is no branch, tag, alias or version {prefix!r} in the repository",
-                code="ref_not_found",
+                code=error_codes.REF_NOT_FOUND,
                 hint="List them with `skyhold ref list` and `skyhold log`",
                 ref=prefix,
             )
         if len(found) > 1:
             raise InvalidInput(
                 f"Several versions begin with {prefix!r}, among them {found[0][:12]} and {found[1][:12]}",
-                code="ambiguous_version",
+                code=error_codes.AMBIGUOUS_VERSION,
                 hint="Give more characters of the id",
                 ref=prefix,
             )

@@ -10,7 +10,7 @@ from skyhold.consensus.acceptor_object import parse_object_key
 from skyhold.errors import SkyholdError
 from skyhold.registry.inventory import RepositoryInventory, take_inventory
 from skyhold.registry.reached_file import ReachedFile
-from skyhold.registry.verification import doubt, to_json
+from skyhold.registry.verification import doubt
 from skyhold.storage.policy import Policy, durability
 from skyhold.storage.progress import Silence
 from skyhold.storage.survey import Survey, survey
@@ -65,17 +65,6 @@ class StoreStatus:
     repositories: tuple[RepositoryStatus, ...]
     damage: tuple[str, ...]
     unread: tuple[UnreadRepository, ...]
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "store": self.store,
-            "engine": self.engine.to_json(),
-            "sealed": self.sealed,
-            "buckets": [to_json(bucket) for bucket in self.buckets],
-            "repositories": [to_json(repository) for repository in self.repositories],
-            "damage": list(self.damage),
-            "unread": [repository.to_json() for repository in self.unread],
-        }
 
 
 def status_of(connection: Connection) -> StoreStatus:

@@ -10,8 +10,9 @@ import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
+from skyhold import error_codes
 from skyhold.buckets.location import parse_location
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry import given
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from skyhold.buckets.check import BucketReport
     from skyhold.registry.repositories import Repositories
     from skyhold.registry.status import StoreStatus
-    from skyhold.registry.upkeep import RepairReport, SyncReport
+    from skyhold.registry.upkeep import RepairPlan, RepairReport
     from skyhold.registry.verification import VerifyReport
     from skyhold.store.engine_status import EngineStatus, StaleRead
     from skyhold.store.health import StoreHealth
@@ -155,7 +156,7 @@ class Store:
             return Repository(self._connection, secrets.token_hex(16), name, create=True)
         raise NotFound(
             f"There is no repository `{name}`",
-            code="repository_not_found",
+            code=error_codes.REPOSITORY_NOT_FOUND,
             hint="See `skyhold list`, or create it with a push",
             repository=name,
         )
@@ -257,7 +258,7 @@ class Store:
                 raise InvalidInput(
                     f"Buckets {', '.join(f'`{bucket}`' for bucket in lacking)} do not hold everything; "
                     "nothing was changed",
-                    code="bucket_needed",
+                    code=error_codes.BUCKET_NEEDED,
                     hint="Run `skyhold sync` first; or, knowing what may be lost, use --force",
                 )
             self._check_copies(leaving)
@@ -350,23 +351,47 @@ class Store:
         with cancelled_by(given.cancel(cancel), progress) as watching:
             return verify_store(self._connection, deep=deep, repository=repository, progress=watching)
 
+    @overload
+    def repair(
+        self, *, dry_run: Literal[False] = ..., progress: Progress | None = ..., cancel: Cancel | None = ...
+    ) -> RepairReport: ...
+    @overload
+    def repair(
+        self, *, dry_run: Literal[True], progress: Progress | None = ..., cancel: Cancel | None = ...
+    ) -> RepairPlan: ...
+    @overload
+    def repair(
+        self, *, dry_run: bool, progress: Progress | None = ..., cancel: Cancel | None = ...
+    ) -> RepairReport | RepairPlan: ...
     def repair(
         self, *, dry_run: bool = False, progress: Progress | None = None, cancel: Cancel | None = None
-    ) -> RepairReport:
-        """Find damage by reading everything back, and mend it from other buckets."""
-        from skyhold.registry.upkeep import repair_store
+    ) -> RepairReport | RepairPlan:
+        """Find damage by reading everything back, and mend it from other buckets; with `dry_run` only find it."""
+        from skyhold.registry.upkeep import plan_repair, repair_store
 
         with cancelled_by(given.cancel(cancel), progress) as watching:
-            return repair_store(self._connection, deep=True, dry_run=dry_run, progress=watching)
+            return (plan_repair if dry_run else repair_store)(self._connection, deep=True, progress=watching)
 
+    @overload
+    def sync(
+        self, *, dry_run: Literal[False] = ..., progress: Progress | None = ..., cancel: Cancel | None = ...
+    ) -> RepairReport: ...
+    @overload
+    def sync(
+        self, *, dry_run: Literal[True], progress: Progress | None = ..., cancel: Cancel | None = ...
+    ) -> RepairPlan: ...
+    @overload
+    def sync(
+        self, *, dry_run: bool, progress: Progress | None = ..., cancel: Cancel | None = ...
+    ) -> RepairReport | RepairPlan: ...
     def sync(
         self, *, dry_run: bool = False, progress: Progress | None = None, cancel: Cancel | None = None
-    ) -> SyncReport:
-        """Bring over what is missing, as listings tell."""
-        from skyhold.registry.upkeep import repair_store
+    ) -> RepairReport | RepairPlan:
+        """Bring over what is missing, as listings report; with `dry_run` only find it."""
+        from skyhold.registry.upkeep import plan_repair, repair_store
 
         with cancelled_by(given.cancel(cancel), progress) as watching:
-            return repair_store(self._connection, deep=False, dry_run=dry_run, progress=watching)
+            return (plan_repair if dry_run else repair_store)(self._connection, deep=False, progress=watching)
 
     def _check_copies(self, leaving: Collection[str]) -> None:
         """Raise `InvalidInput` code `one_copy_left` where versions would be left in one bucket only."""
@@ -376,7 +401,7 @@ class Store:
             raise InvalidInput(
                 f"Only `{staying[0].name}` would be left: versions would be durable with one copy instead of {before}, "
                 "and lost with that bucket; nothing was changed",
-                code="one_copy_left",
+                code=error_codes.ONE_COPY_LEFT,
                 hint="Add another bucket first; or, knowing that, use --force",
             )
 

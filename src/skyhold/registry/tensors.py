@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from skyhold.codec.row_major import row_major_dtype
+from skyhold.json_form import as_json
 from skyhold.storage.named_tensors import NamedTensor, list_tensors
 from skyhold.storage.version_files import VersionFiles
 
@@ -35,9 +36,6 @@ class TensorView:
         tensor, path = named.tensor, version.files[named.file].path
         return cls(named.name, row_major_dtype(tensor.dtype), tensor.shape, path, named.size_bytes)
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self) | {"shape": list(self.shape)}
-
 
 @dataclass(frozen=True, slots=True)
 class TensorSummary:
@@ -55,7 +53,7 @@ class TensorSummary:
 
     def to_json(self) -> dict[str, object]:
         plain = {name: getattr(self, name) for name in ("elements", "nans", "infinities", "minimum", "maximum", "mean")}
-        return self.tensor.to_json() | plain | {"first": [_as_json(value) for value in self.first]}
+        return {**as_json(self.tensor), **plain, "first": [_as_json(value) for value in self.first]}
 
 
 def view_tensors(version: VersionFiles) -> tuple[TensorView, ...]:

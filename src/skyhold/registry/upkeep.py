@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
+from skyhold import error_codes
 from skyhold.consensus.acceptor_object import parse_object_key
 from skyhold.consensus.capabilities import voting
 from skyhold.consensus.migration import CONFIG
@@ -14,7 +16,7 @@ from skyhold.registry.index_check import mend_index
 from skyhold.registry.losses import SCARRED, Loss, find_losses, remedy_of_losses
 from skyhold.registry.rebuilding import needs_of, rebuild_packs
 from skyhold.registry.restoring import restore_all
-from skyhold.registry.verification import Look, doubt, look_at, pack_copies, to_json, with_way_out
+from skyhold.registry.verification import Look, doubt, look_at, pack_copies, with_way_out
 from skyhold.storage.object_keys import pack_id_of
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Progress
@@ -28,13 +30,64 @@ from skyhold.store.reconfiguring import admit_again, begin_anew, spread
 from skyhold.store.register_copies import examine_registers
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Unmended(Finding):
+    """A finding that was not mended, or cannot be, with the reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RepairReport:
     """What a repair (or sync) mended, and what not. `readmitted` are buckets that had lost their store.json;
     `checkpoints` counts those that no bucket held any more, and that were written from this machine's registers;
     `segments` counts parts of the index that were written since others did not list what packs contain;
     `epoch` is the one that was begun to write registers anew whose copies were damaged, if any; `losses` are the
-    versions that no bucket gives whole any more; `remedy` says what to do about what is left."""
+    versions that no bucket gives whole any more; `remedy` is what to do about what is left."""
+
+    mended: tuple[Finding, ...]
+    failed: tuple[Unmended, ...]
+    written_bytes: int
+    checkpoints: int
+    segments: int
+    readmitted: tuple[str, ...]
+    epoch: int | None
+    unreachable: dict[str, str]
+    damage: tuple[str, ...]
+    losses: tuple[Loss, ...]
+    remedy: str | None
+    dry_run: ClassVar[Literal[False]] = False
+    in_json: ClassVar = ("dry_run", "sound")
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is left to mend."""
+        return not (self.failed or self.unreachable or self.damage)
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPlan:
+    """What a repair (or sync) would mend, and what not; its fields are as those of `RepairReport`."""
+
+    mended: tuple[Finding, ...]
+    failed: tuple[Unmended, ...]
+    readmitted: tuple[str, ...]
+    unreachable: dict[str, str]
+    damage: tuple[str, ...]
+    losses: tuple[Loss, ...]
+    remedy: str | None
+    dry_run: ClassVar[Literal[True]] = True
+    in_json: ClassVar = ("dry_run", "sound")
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing would be left to mend."""
+        return not (self.failed or self.unreachable or self.damage)
+
+
+@dataclass(slots=True)
+class _Mending:
+    """A repair that is under way, or is planned."""
 
     dry_run: bool
     mended: list[Finding] = field(default_factory=list)
@@ -50,48 +103,62 @@ class RepairReport:
     remedy: str | None = None
 
     @property
-    def sound(self) -> bool:
-        """Whether nothing is left to mend."""
-        return not (self.failed or self.unreachable or self.damage)
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "dry_run": self.dry_run,
-            "sound": self.sound,
-            "mended": [to_json(finding) for finding in self.mended],
-            "failed": [to_json(finding) | {"reason": reason} for finding, reason in self.failed],
-            "written_bytes": self.written_bytes,
-            "checkpoints": self.checkpoints,
-            "segments": self.segments,
-            "readmitted": self.readmitted,
-            "epoch": self.epoch,
-            "unreachable": self.unreachable,
-            "damage": list(self.damage),
-            "losses": [loss.to_json() for loss in self.losses],
-        }
+    def unmended(self) -> tuple[Unmended, ...]:
+        return tuple(
+            Unmended(finding.bucket, finding.key, finding.problem, finding.detail, reason)
+            for finding, reason in self.failed
+        )
 
 
-SyncReport = RepairReport
-
-
-def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress: Progress) -> RepairReport:
+def repair_store(connection: Connection, *, deep: bool, progress: Progress) -> RepairReport:
     """Mend whatever a verification finds (deep), or bring over what is missing (shallow, `sync`).
 
     A bucket that was emptied, or whose `store.json` is damaged, is admitted again first, with a fresh incarnation.
     Every object is checked before it is written and after. Damaged copies of registers are mended, deep only, by a new
     epoch with the same voters.
     """
+    done = _mended(connection, deep=deep, dry_run=False, progress=progress)
+    return RepairReport(
+        mended=tuple(done.mended),
+        failed=done.unmended,
+        written_bytes=done.written_bytes,
+        checkpoints=done.checkpoints,
+        segments=done.segments,
+        readmitted=tuple(done.readmitted),
+        epoch=done.epoch,
+        unreachable=done.unreachable,
+        damage=done.damage,
+        losses=done.losses,
+        remedy=done.remedy,
+    )
+
+
+def plan_repair(connection: Connection, *, deep: bool, progress: Progress) -> RepairPlan:
+    """What `repair_store` would do. Changes nothing."""
+    planned = _mended(connection, deep=deep, dry_run=True, progress=progress)
+    return RepairPlan(
+        mended=tuple(planned.mended),
+        failed=planned.unmended,
+        readmitted=tuple(planned.readmitted),
+        unreachable=planned.unreachable,
+        damage=planned.damage,
+        losses=planned.losses,
+        remedy=planned.remedy,
+    )
+
+
+def _mended(connection: Connection, *, deep: bool, dry_run: bool, progress: Progress) -> _Mending:
     if not dry_run:
         connection.check_writable()
-    report = RepairReport(dry_run)
+    mending = _Mending(dry_run)
     members = examine(connection)
-    refused = _readmit(connection, members, report)
-    if report.readmitted and not dry_run:
+    refused = _readmit(connection, members, mending)
+    if mending.readmitted and not dry_run:
         members = examine(connection)
     if not dry_run:
         if any(member.outdated for member in members.values()):
             spread(connection)
-        report.checkpoints = 0 if connection.shared else write_lost_checkpoints(connection)
+        mending.checkpoints = 0 if connection.shared else write_lost_checkpoints(connection)
         _level(connection, members)
     with pack_copies(connection, deep=False) as copies, connection.session(Policy(), fresh=True) as session:
         look = look_at(connection, session, members, progress, deep=deep, copies=copies, include_vacant=dry_run)
@@ -102,33 +169,33 @@ def repair_store(connection: Connection, *, deep: bool, dry_run: bool, progress:
             look.survey.distrusted |= found.keys()
             doubt(connection, found.values())
     unreachable = dict(sorted((look.unreachable(members) | refused).items()))
-    report.unreachable = {name: with_way_out(error) for name, error in unreachable.items()}
-    report.damage, report.losses = look.damage, look.losses
-    _mend(connection, look, report, progress)
+    mending.unreachable = {name: with_way_out(error) for name, error in unreachable.items()}
+    mending.damage, mending.losses = look.damage, look.losses
+    _mend(connection, look, mending, progress)
     if not dry_run:
-        _mend_index(connection, look, report)
+        _mend_index(connection, look, mending)
     if deep:
-        _mend_registers(connection, look, report)
-    report.remedy = _remedy(look, report, unreachable)
-    if report.damage and report.mended and not dry_run:  # what was mended may have made the rest readable
-        return _again(report, connection, deep=deep, progress=progress)
-    return report
+        _mend_registers(connection, look, mending)
+    mending.remedy = _remedy(look, mending, unreachable)
+    if mending.damage and mending.mended and not dry_run:  # what was mended may have made the rest readable
+        return _again(mending, connection, deep=deep, progress=progress)
+    return mending
 
 
-def _remedy(look: Look, report: RepairReport, unreachable: Mapping[str, SkyholdError]) -> str | None:
+def _remedy(look: Look, mending: _Mending, unreachable: Mapping[str, SkyholdError]) -> str | None:
     """What to do about what is left. Objects that some bucket has intact and that could not be written are tried again
     once what the reasons name is put right."""
     remedy = look.remedy((), unreachable)
     if look.way_out is not None or unreachable:
         return remedy
     deep = look.survey.deep
-    if any(finding.key not in look.lost for finding, _ in report.failed):
+    if any(finding.key not in look.lost for finding, _ in mending.failed):
         return f"Put right what the reasons above name, then run it again: skyhold {'repair' if deep else 'sync'}"
     if not deep and any(pack_id_of(key) is not None for key in look.lost):
         return "skyhold repair"
-    if report.losses:
-        return remedy_of_losses(report.losses)
-    return SCARRED if report.failed or report.damage else None
+    if mending.losses:
+        return remedy_of_losses(mending.losses)
+    return SCARRED if mending.failed or mending.damage else None
 
 
 def _level(connection: Connection, members: Mapping[str, Membership]) -> None:
@@ -151,45 +218,45 @@ def _level(connection: Connection, members: Mapping[str, Membership]) -> None:
         bring_up(voters, keys)
 
 
-def _mend(connection: Connection, look: Look, report: RepairReport, progress: Progress) -> None:
+def _mend(connection: Connection, look: Look, mending: _Mending, progress: Progress) -> None:
     checker, buckets = connection.checker, connection.buckets()
     lost: dict[str, list[tuple[Finding, str]]] = {}
-    results = _foreseen(look) if report.dry_run else repair(buckets, look.expected, look.survey, checker, progress)
+    results = _foreseen(look) if mending.dry_run else repair(buckets, look.expected, look.survey, checker, progress)
     for finding, result in results:
         if isinstance(result, int):
-            report.mended.append(finding)
-            report.written_bytes += result
+            mending.mended.append(finding)
+            mending.written_bytes += result
         elif finding.key in look.inventory.checkpoints and isinstance(result, Corrupt):
-            _checkpoint_again(connection, look, report, finding)
-        elif result.code == "no_intact_replica" and pack_id_of(finding.key) is not None:
+            _checkpoint_again(connection, look, mending, finding)
+        elif result.code == error_codes.NO_INTACT_REPLICA and pack_id_of(finding.key) is not None:
             lost.setdefault(finding.key, []).append((finding, result.message))
         else:
-            report.failed.append((finding, result.message))
-    if lost and look.survey.deep and not report.unreachable:
+            mending.failed.append((finding, result.message))
+    if lost and look.survey.deep and not mending.unreachable:
         with suppress(SkyholdError):  # a bucket failed meanwhile: what was not mended is named
-            _rebuild(connection, look, report, lost)
-    report.failed += [failure for failures in lost.values() for failure in failures]
+            _rebuild(connection, look, mending, lost)
+    mending.failed += [failure for failures in lost.values() for failure in failures]
 
 
 def _foreseen(look: Look) -> Iterator[tuple[Finding, int | SkyholdError]]:
     """As `repair`, without writing."""
     for finding in look.survey.findings:
-        lost = Corrupt(f"No bucket gives an intact {finding.key}", code="no_intact_replica", key=finding.key)
+        lost = Corrupt(f"No bucket gives an intact {finding.key}", code=error_codes.NO_INTACT_REPLICA, key=finding.key)
         yield finding, lost if finding.key in look.lost else 0
 
 
-def _checkpoint_again(connection: Connection, look: Look, report: RepairReport, finding: Finding) -> None:
+def _checkpoint_again(connection: Connection, look: Look, mending: _Mending, finding: Finding) -> None:
     """Write a checkpoint that no bucket has intact from the registers of this machine."""
     try:
         connection.checkpoints.checkpoint_again(look.inventory.checkpoints[finding.key], over=finding.key)
     except SkyholdError as error:
-        report.failed.append((finding, error.message))
+        mending.failed.append((finding, error.message))
     else:
-        report.mended.append(finding)
-        report.checkpoints += 1
+        mending.mended.append(finding)
+        mending.checkpoints += 1
 
 
-def _mend_index(connection: Connection, look: Look, report: RepairReport) -> None:
+def _mend_index(connection: Connection, look: Look, mending: _Mending) -> None:
     """Replace index segments that are wrong, and list packs that are in none. A segment that cannot be read has lost
     nothing but itself, and stays named."""
     needed = look.needed_packs
@@ -197,13 +264,11 @@ def _mend_index(connection: Connection, look: Look, report: RepairReport) -> Non
     if not wrong:
         return
     with suppress(SkyholdError), connection.session(Policy(), fresh=True) as session:
-        report.segments = mend_index(look.index, session, connection.buckets(), needed)
-        report.damage = tuple(sentence for sentence in report.damage if sentence not in wrong)
+        mending.segments = mend_index(look.index, session, connection.buckets(), needed)
+        mending.damage = tuple(sentence for sentence in mending.damage if sentence not in wrong)
 
 
-def _rebuild(
-    connection: Connection, look: Look, report: RepairReport, lost: dict[str, list[tuple[Finding, str]]]
-) -> None:
+def _rebuild(connection: Connection, look: Look, mending: _Mending, lost: dict[str, list[tuple[Finding, str]]]) -> None:
     """Mend packs that no bucket gives intact by what other packs contain; what could be mended is taken from `lost`.
     Not while a bucket is away, which may have an intact copy: an object is the same in every bucket."""
     with connection.session(Policy(), fresh=True) as session:
@@ -213,49 +278,49 @@ def _rebuild(
                 lost[key] = [(finding, f"{reason}. {built.message}") for finding, reason in lost[key]]
                 continue
             failures = lost.pop(key)
-            if report.dry_run:
-                report.mended += [finding for finding, _ in failures]
+            if mending.dry_run:
+                mending.mended += [finding for finding, _ in failures]
                 continue
             connection.chunk_index.confirm(*connection.checker.contents(key, built))
             for finding, _ in failures:
                 try:
                     connection.bucket(finding.bucket).write(key, built)
                 except SkyholdError as error:
-                    report.failed.append((finding, error.message))
+                    mending.failed.append((finding, error.message))
                 else:
-                    report.mended.append(finding)
-                    report.written_bytes += len(built)
+                    mending.mended.append(finding)
+                    mending.written_bytes += len(built)
         packs = {key for key in look.lost if pack_id_of(key) is not None}
-        report.losses = find_losses(session, look.inventory, look.lost - packs | lost.keys())
+        mending.losses = find_losses(session, look.inventory, look.lost - packs | lost.keys())
 
 
-def _mend_registers(connection: Connection, look: Look, report: RepairReport) -> None:
+def _mend_registers(connection: Connection, look: Look, mending: _Mending) -> None:
     """Begin a new epoch where copies of registers are damaged, or were lost by a voter that had them, unless some
     register could not be carried into it."""
     copies = look.registers
     lost: list[Finding] = []
     for finding in copies.findings:
         fault = None if finding.problem == "damaged" else _why_it_lags(connection, finding)
-        if finding.problem == "damaged" or report.dry_run or isinstance(fault, Corrupt):
+        if finding.problem == "damaged" or mending.dry_run or isinstance(fault, Corrupt):
             lost.append(finding)
         else:
-            report.failed.append((finding, finding.detail if fault is None else with_way_out(fault)))
+            mending.failed.append((finding, finding.detail if fault is None else with_way_out(fault)))
     if not lost:
         return
     if copies.unsettled:
         reasons = "; ".join(f"register {key}: {reason}" for key, reason in copies.unsettled.items())
         reason = f"not while a register of the store is lost, which no epoch could take over ({reasons})"
-        report.failed += [(finding, reason) for finding in lost]
+        mending.failed += [(finding, reason) for finding in lost]
         return
     try:
-        if not report.dry_run:
+        if not mending.dry_run:
             begin_anew(connection, connection.origin(reason="repair: copies of registers were damaged"))
-            report.epoch = connection.document.engine.epoch
+            mending.epoch = connection.document.engine.epoch
             bring_up_all(connection.registers.current)
     except SkyholdError as error:
-        report.failed += [(finding, with_way_out(error)) for finding in lost]
+        mending.failed += [(finding, with_way_out(error)) for finding in lost]
     else:
-        report.mended += lost
+        mending.mended += lost
 
 
 def _why_it_lags(connection: Connection, finding: Finding) -> SkyholdError | None:
@@ -268,24 +333,24 @@ def _why_it_lags(connection: Connection, finding: Finding) -> SkyholdError | Non
     return shown if isinstance(shown, SkyholdError) else None
 
 
-def _readmit(connection: Connection, members: dict[str, Membership], report: RepairReport) -> dict[str, SkyholdError]:
+def _readmit(connection: Connection, members: dict[str, Membership], mending: _Mending) -> dict[str, SkyholdError]:
     """Admit again what can be; what could not, by bucket, with the reason."""
     refused: dict[str, SkyholdError] = {}
     for name, member in members.items():
         if not member.readmissible:
             continue
         try:
-            if not report.dry_run:
+            if not mending.dry_run:
                 admit_again(connection, name, connection.origin(reason="sync: the bucket was emptied or exchanged"))
         except SkyholdError as error:
             refused[name] = error
         else:
-            report.readmitted.append(name)
+            mending.readmitted.append(name)
     return refused
 
 
-def _again(before: RepairReport, connection: Connection, *, deep: bool, progress: Progress) -> RepairReport:
-    after = repair_store(connection, deep=deep, dry_run=False, progress=progress)
+def _again(before: _Mending, connection: Connection, *, deep: bool, progress: Progress) -> _Mending:
+    after = _mended(connection, deep=deep, dry_run=False, progress=progress)
     after.mended = before.mended + after.mended
     after.written_bytes += before.written_bytes
     after.checkpoints += before.checkpoints

@@ -7,11 +7,12 @@ object of every bucket is read and accounted for, and every version is restored 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import Final
+from typing import ClassVar, Final
 
+from skyhold import error_codes
 from skyhold.consensus.migration import NAMES
 from skyhold.consensus.no_majority import NOT_TO_BE_HAD, way_back
 from skyhold.errors import Corrupt, SkyholdError
@@ -32,7 +33,7 @@ from skyhold.store.register_copies import RegisterCopies, examine_registers
 from skyhold.store.session import Session
 from skyhold.units import Buffer
 
-UNDECIDABLE: Final = frozenset({"no_majority", *NOT_TO_BE_HAD})
+UNDECIDABLE: Final = frozenset({error_codes.NO_MAJORITY, *NOT_TO_BE_HAD})
 """The codes of a register of which no majority of the voters gives anything: other mending leaves it as it is."""
 
 
@@ -42,9 +43,6 @@ class Lag:
 
     missing: int
     registers: tuple[str, ...]
-
-    def to_json(self) -> dict[str, object]:
-        return {"missing": self.missing, "registers": list(self.registers)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +73,11 @@ class VerifyReport:
     unaccounted: tuple[Unaccounted, ...] = ()
     losses: tuple[Loss, ...] = ()
     remedy: str | None = None
+    in_json: ClassVar = ("sound",)
 
     @property
     def sound(self) -> bool:
         return not (self.findings or self.unreachable or self.damage)
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "deep": self.deep,
-            "sound": self.sound,
-            "objects": self.objects,
-            "checked_bytes": self.checked_bytes,
-            "findings": [to_json(finding) for finding in self.findings],
-            "lagging": {name: lag.to_json() for name, lag in self.lagging.items()},
-            "unreachable": self.unreachable,
-            "damage": list(self.damage),
-            "losses": [loss.to_json() for loss in self.losses],
-            "versions": self.versions,
-            "placed": self.placed,
-            "restored": self.restored,
-            "accounted": {name: found.to_json() for name, found in self.accounted.items()},
-            "unaccounted": [to_json(item) for item in self.unaccounted],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,13 +247,6 @@ def pack_copies(connection: Connection, *, deep: bool) -> PackCopies:
 def with_way_out(error: SkyholdError) -> str:
     """What an error says, with its hint."""
     return f"{error.message}. {error.hint}" if error.hint else error.message
-
-
-def to_json(record: object) -> dict[str, object]:
-    """A record of plain fields for programs."""
-    names: Iterator[str] = iter(record.__slots__)  # type: ignore[attr-defined]
-    values = {name: getattr(record, name) for name in names}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _read_registers(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, InvalidInput
 from skyhold.registry.names import check_digest
 from skyhold.storage.canonical import INTEGER_MAX, Json, canonical, check_text, decode, encode, malformed
@@ -26,7 +27,6 @@ VALUES_BYTES_MAX: Final = MIB
 _FIELDS: Final = frozenset(
     ("skyhold", "files", "parents", "message", "author", "time", "parameters", "metadata", "lineage")
 )
-RELATIONS: Final = ("fine-tune", "adapter", "quantized", "merged")
 _RELATION: Final = re.compile(r"[a-z][a-z-]{0,31}")
 _DIGEST_NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
 _DIGEST_VALUE: Final = re.compile(r"(?:[0-9a-f]{2}){1,64}")
@@ -44,11 +44,16 @@ class VersionFile:
     def __post_init__(self) -> None:
         check_path(self.path)
         if not 0 <= self.size_bytes <= INTEGER_MAX:
-            _refuse("a size of 0 to 2^53 - 1 bytes", self.size_bytes, code="invalid_size", path=self.path)
+            _refuse("a size of 0 to 2^53 - 1 bytes", self.size_bytes, code=error_codes.INVALID_SIZE, path=self.path)
         check_digest(self.digests.get("sha256", ""), f"the SHA-256 of {self.path!r}")
         for name, value in self.digests.items():
             if _DIGEST_NAME.fullmatch(name) is None or _DIGEST_VALUE.fullmatch(value) is None:
-                _refuse(f"a digest of {self.path!r} in hex", f"{name}: {value}", code="invalid_digest", path=self.path)
+                _refuse(
+                    f"a digest of {self.path!r} in hex",
+                    f"{name}: {value}",
+                    code=error_codes.INVALID_DIGEST,
+                    path=self.path,
+                )
 
     @property
     def sha256(self) -> str:
@@ -62,7 +67,7 @@ class VersionFile:
 @dataclass(frozen=True, slots=True)
 class Lineage:
     """Where a version comes from: digests of base versions, and references to data and code. `relation` is that to its
-    bases, one of `RELATIONS` or another word; empty where it was not given."""
+    bases, a word such as `fine-tune`; empty where it was not given."""
 
     base: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
@@ -71,7 +76,7 @@ class Lineage:
 
     def __post_init__(self) -> None:
         if self.relation and (_RELATION.fullmatch(self.relation) is None or not self.base):
-            _refuse("the relation to a base, a word", repr(self.relation), code="invalid_relation")
+            _refuse("the relation to a base, a word", repr(self.relation), code=error_codes.INVALID_RELATION)
         for digest in self.base:
             check_digest(digest, "a base version")
         for reference in (*self.data, *self.code):
@@ -103,23 +108,27 @@ class VersionDocument:
     def __post_init__(self) -> None:
         object.__setattr__(self, "files", tuple(sorted(self.files, key=lambda file: file.path)))
         if len(self.files) > FILES_MAX:
-            _refuse(f"at most {FILES_MAX} files", len(self.files), code="too_many_files")
+            _refuse(f"at most {FILES_MAX} files", len(self.files), code=error_codes.TOO_MANY_FILES)
         check_paths([file.path for file in self.files])
         check_time(self.time)
         for parent in self.parents:
             check_digest(parent, "a parent")
         if len(self.parents) > PARENTS_MAX or len(set(self.parents)) != len(self.parents):
-            _refuse(f"at most {PARENTS_MAX} parents, each once", len(self.parents), code="invalid_parents")
+            _refuse(f"at most {PARENTS_MAX} parents, each once", len(self.parents), code=error_codes.INVALID_PARENTS)
         for name, text, bytes_max in (
             ("message", self.message, MESSAGE_BYTES_MAX),
             ("author", self.author, AUTHOR_BYTES_MAX),
         ):
             check_text(text, name)
             if len(text.encode()) > bytes_max:
-                _refuse(f"{name} of at most {bytes_max} bytes", f"{len(text.encode())} bytes", code="too_long")
+                _refuse(
+                    f"{name} of at most {bytes_max} bytes", f"{len(text.encode())} bytes", code=error_codes.TOO_LONG
+                )
         for name, values in (("parameters", self.parameters), ("metadata", self.metadata)):
             if len(encode(values, name)) > VALUES_BYTES_MAX:
-                _refuse(f"{name} of at most {VALUES_BYTES_MAX} bytes", len(canonical(values)), code="too_long")
+                _refuse(
+                    f"{name} of at most {VALUES_BYTES_MAX} bytes", len(canonical(values)), code=error_codes.TOO_LONG
+                )
 
     def encode(self) -> bytes:
         """The canonical bytes, from which the digest is taken."""
@@ -137,7 +146,11 @@ class VersionDocument:
             }
         )
         if len(body) > DOCUMENT_BYTES_MAX:
-            _refuse(f"a version document of at most {DOCUMENT_BYTES_MAX} bytes", len(body), code="document_too_large")
+            _refuse(
+                f"a version document of at most {DOCUMENT_BYTES_MAX} bytes",
+                len(body),
+                code=error_codes.DOCUMENT_TOO_LARGE,
+            )
         return body
 
     @classmethod
@@ -157,7 +170,7 @@ class VersionDocument:
         try:
             version = _from_json(value)
         except (InvalidInput, TypeError, KeyError, ValueError, AttributeError) as error:
-            raise Corrupt(f"The {what} is malformed: {error}", code="document_malformed") from error
+            raise Corrupt(f"The {what} is malformed: {error}", code=error_codes.DOCUMENT_MALFORMED) from error
         if version.encode() != body:
             malformed(what, "it is not in canonical form")
         return version
@@ -230,7 +243,10 @@ def _file(value: Json) -> VersionFile:
 
 def _refuse_path(path: str, why: str) -> NoReturn:
     raise InvalidInput(
-        f"Path {path!r} cannot be stored: {why}", code="invalid_path", hint="Rename it, or leave it out", path=path
+        f"Path {path!r} cannot be stored: {why}",
+        code=error_codes.INVALID_PATH,
+        hint="Rename it, or leave it out",
+        path=path,
     )
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.registry import given
+from skyhold.registry.arguments import PullArguments
 from skyhold.registry.by_digest import OpenVersion, place_of, with_version
 from skyhold.registry.names import parse_reference
 from skyhold.registry.reading import (
@@ -22,7 +23,7 @@ from skyhold.registry.repositories import Repositories
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.tensors import TensorSummary, TensorView, view_tensors
 from skyhold.registry.version import VersionFile
-from skyhold.registry.views import PullResult, Version
+from skyhold.registry.views import AttachedView, PullPlan, PullResult, Version
 from skyhold.storage.blob_cache import VersionPlace
 from skyhold.storage.cancel import Cancel, cancelled_by
 from skyhold.storage.chunks import ChunkReader
@@ -64,6 +65,21 @@ class VersionReader:
     def __repr__(self) -> str:
         return f"Repository({self.name!r})"
 
+    @overload
+    def pull(
+        self, reference: str = ..., destination: str | Path = ..., *,
+        dry_run: Literal[False] = ..., **options: Unpack[PullArguments],
+    ) -> PullResult: ...  # fmt: skip
+    @overload
+    def pull(
+        self, reference: str = ..., destination: str | Path = ..., *,
+        dry_run: Literal[True], **options: Unpack[PullArguments],
+    ) -> PullPlan: ...  # fmt: skip
+    @overload
+    def pull(
+        self, reference: str = ..., destination: str | Path = ..., *,
+        dry_run: bool, **options: Unpack[PullArguments],
+    ) -> PullResult | PullPlan: ...  # fmt: skip
     def pull(
         self,
         reference: str = "main",
@@ -78,7 +94,7 @@ class VersionReader:
         max_age_s: float | None = None,
         progress: Progress | None = None,
         cancel: Cancel | None = None,
-    ) -> PullResult:
+    ) -> PullResult | PullPlan:
         """Restore a version, or the files that match one of the globs in `include`, into a folder.
 
         With `tensors` (names or globs) only these are fetched, into `tensors.safetensors`, each as the library of its
@@ -105,7 +121,7 @@ class VersionReader:
             allow_unsafe_names,
         )
 
-        def pull(opened: OpenVersion) -> PullResult:
+        def pull(opened: OpenVersion) -> PullResult | PullPlan:
             pulling = Pulling(self.name, opened.digest, opened.version, opened.space, stored_with(opened))
             return replace(pull_version(pulling, request, watching), found_by=opened.found_by)
 
@@ -124,7 +140,7 @@ class VersionReader:
         this machine's cache, what was attached to it and which refs point to it are not read."""
 
         def show(opened: OpenVersion) -> Version:
-            snapshot, digest, version = opened.snapshot, opened.digest, opened.version
+            snapshot, digest, version, document = opened.snapshot, opened.digest, opened.version, opened.document
             refs = () if snapshot is None else snapshot.refs()
             tensor_count, model_card = None, None
             # A pull of whole files reads no names of tensors, so they may not be in the cache.
@@ -134,13 +150,20 @@ class VersionReader:
             return Version(
                 repository=self.name,
                 digest=digest,
-                document=opened.document,
-                attached=() if snapshot is None else tuple(snapshot.attached(digest)),
-                refs=tuple(str(state.ref) for state in refs if state.version == digest),
-                model_card=model_card,
+                found_by=opened.found_by,
+                message=document.message,
+                author=document.author,
+                time=document.time,
+                parents=document.parents,
+                files=document.files,
                 size_bytes=sum(file.size_bytes for file in version.files),
                 tensor_count=tensor_count,
-                found_by=opened.found_by,
+                parameters=document.parameters,
+                metadata=document.metadata,
+                lineage=document.lineage,
+                attached=tuple(map(AttachedView.of, () if snapshot is None else snapshot.attached(digest))),
+                refs=tuple(str(state.ref) for state in refs if state.version == digest),
+                model_card=model_card,
             )
 
         return self._with_version(reference, show, cached_first=False, max_age_s=max_age_s)

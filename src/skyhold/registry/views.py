@@ -1,18 +1,17 @@
-"""What the façade returns: plain frozen records, each with `to_json()` for programs and `--json`."""
+"""What the methods of repositories and stores return: plain frozen dataclasses. `skyhold.results` lists them."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from skyhold.errors import Corrupt
 from skyhold.registry.history import Move
-from skyhold.registry.names import Ref, RefKind
+from skyhold.registry.names import RefKind
 from skyhold.registry.snapshot import Attached, Snapshot
-from skyhold.registry.version import VersionDocument, VersionFile
+from skyhold.registry.version import Lineage, VersionFile
 from skyhold.storage.object_keys import PUBLIC_ID_CHARACTERS
-from skyhold.storage.policy import Policy
 from skyhold.store.event import Event
 
 if TYPE_CHECKING:
@@ -50,9 +49,6 @@ class RepositoryInfo:
             updated=updated,
         )
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
@@ -63,6 +59,7 @@ class SearchHit:
     time: str
     refs: tuple[str, ...]
     metrics: dict[str, float]
+    in_json: ClassVar = ("id",)
 
     @property
     def id(self) -> str:
@@ -71,9 +68,6 @@ class SearchHit:
     @classmethod
     def of(cls, hit: Candidate) -> SearchHit:
         return cls(hit.repository, hit.digest, hit.time, tuple(map(str, hit.refs)), dict(hit.metrics))
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self) | {"id": self.id, "refs": list(self.refs)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,38 +80,56 @@ class RefView:
     message: str
     unread: str = ""
     """Why the version's document cannot be read, which has its message."""
+    in_json: ClassVar = ("id",)
 
     @property
     def id(self) -> str:
         """Public id of the version."""
         return self.version[:PUBLIC_ID_CHARACTERS]
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self) | {"id": self.id}
+
+@dataclass(frozen=True, slots=True)
+class AttachedView:
+    """A metric, note or signature of a version, with who attached it when."""
+
+    kind: str
+    name: str
+    value: object
+    author: str
+    time: str
+
+    @classmethod
+    def of(cls, item: Attached) -> AttachedView:
+        return cls(item.kind, item.name, item.value, item.author, item.time)
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version with all that is attached to it. `digest` has 64 hex characters, `id` the first 40 of them. `found_by`
-    is as of `PullResult`. `tensor_count` is None where it could not be read."""
+    """A version with all that is attached to it. `digest` has 64 hex characters, `id` the first 40 of them; `parents`
+    are digests. `found_by` is as of `PullResult`. `tensor_count` is None
+    where it could not be read."""
 
     repository: str
     digest: str
-    document: VersionDocument
-    attached: tuple[Attached, ...]
-    refs: tuple[str, ...]
-    model_card: str | None
+    found_by: str
+    message: str
+    author: str
+    time: str
+    parents: tuple[str, ...]
+    files: tuple[VersionFile, ...]
     size_bytes: int
     tensor_count: int | None
-    found_by: str = "majority"
+    parameters: dict[str, object]
+    metadata: dict[str, object]
+    lineage: Lineage
+    attached: tuple[AttachedView, ...]
+    refs: tuple[str, ...]
+    model_card: str | None
+    in_json: ClassVar = ("id", "metrics")
 
     @property
     def id(self) -> str:
         return self.digest[:PUBLIC_ID_CHARACTERS]
-
-    @property
-    def files(self) -> tuple[VersionFile, ...]:
-        return self.document.files
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -126,29 +138,6 @@ class Version:
             item.name: item.value
             for item in self.attached
             if item.kind == "metric" and isinstance(item.value, int | float)
-        }
-
-    def to_json(self) -> dict[str, object]:
-        document = self.document
-        return {
-            "repository": self.repository,
-            "id": self.id,
-            "digest": self.digest,
-            "found_by": self.found_by,
-            "message": document.message,
-            "author": document.author,
-            "time": document.time,
-            "parents": list(document.parents),
-            "files": [file.to_json() for file in document.files],
-            "size_bytes": self.size_bytes,
-            "tensor_count": self.tensor_count,
-            "parameters": document.parameters,
-            "metadata": document.metadata,
-            "lineage": document.lineage.to_json(),
-            "metrics": self.metrics,
-            "attached": [attached_json(item) for item in self.attached],
-            "refs": list(self.refs),
-            "model_card": self.model_card,
         }
 
 
@@ -165,30 +154,25 @@ class LogEntry:
     metrics: dict[str, float]
     unread: str = ""
     """Why the version's document cannot be read, which has its author and message."""
+    in_json: ClassVar = ("id",)
 
     @property
     def id(self) -> str:
         return self.digest[:PUBLIC_ID_CHARACTERS]
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self) | {"id": self.id, "parents": list(self.parents), "refs": list(self.refs)}
-
 
 @dataclass(frozen=True, slots=True)
 class MoveView:
     """A move of a ref; `old` and `new` are digests, None where it was created or deleted. Moves that were made together
-    have one `sequence`, that of their event."""
+    have one `sequence`, that of their event. `ref` is like `branch/main`."""
 
     sequence: int
-    ref: Ref
+    ref: str
     old: str | None
     new: str | None
     author: str
     time: str
     reason: str
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self) | {"ref": str(self.ref)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +199,6 @@ class EventView:
             register, key, event.sequence, by.author, by.actor, by.time, by.reason, by.group, event.what, event.chain
         )  # fmt: skip
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self) | {"changes": list(self.changes)}
-
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
@@ -235,26 +216,43 @@ class PushResult:
     delta_bytes: int
     sent_bytes: dict[str, int]
     lagging: dict[str, str]
-    unchanged: bool = False
-    dry_run: bool = False
-    ignored: tuple[str, ...] = ()
-    left_out: dict[str, str] = field(default_factory=dict)
+    unchanged: bool
+    ignored: tuple[str, ...]
+    left_out: dict[str, str]
+    dry_run: ClassVar[Literal[False]] = False
+    in_json: ClassVar = ("id", "dry_run")
 
     @property
     def id(self) -> str:
         return self.version[:PUBLIC_ID_CHARACTERS]
 
-    def to_json(self) -> dict[str, object]:
-        named: dict[str, object] = {"version": None, "id": None} if self.dry_run else {"id": self.id}
-        return asdict(self) | named | {"ignored": list(self.ignored)}
+
+@dataclass(frozen=True, slots=True)
+class PushPlan:
+    """What a push would do; its fields are as those of `PushResult`. Which version it would make is not known, since
+    its time is part of it. `lagging` are the buckets that lack packs which would be used again."""
+
+    repository: str
+    branch: str
+    files: int
+    total_bytes: int
+    stored_bytes: int
+    reused_bytes: int
+    delta_bytes: int
+    sent_bytes: dict[str, int]
+    lagging: dict[str, str]
+    ignored: tuple[str, ...]
+    left_out: dict[str, str]
+    dry_run: ClassVar[Literal[True]] = True
+    in_json: ClassVar = ("dry_run",)
 
 
 @dataclass(frozen=True, slots=True)
 class PullResult:
-    """What a pull did, or in a dry run would do. `kept_bytes` were in the target folder already, `fetched_bytes` came
-    from cache or buckets; a dry run gives in `sources` from which. `found_by` is what named the version: the refs of a
-    `majority`, those in one `bucket`, or this machine's `cache`. `left_out` are the files that were not written
-    because their names steer other programs, or the tensors that safetensors cannot hold, each with the reason."""
+    """What a pull did. `kept_bytes` were in the target folder already, `fetched_bytes` came from cache or buckets.
+    `found_by` is what named the version: the refs of a `majority`, those in one `bucket`, or this machine's `cache`.
+    `left_out` are the files that were not written because their names steer other programs, or the tensors that
+    safetensors cannot hold, each with the reason."""
 
     repository: str
     version: str
@@ -265,35 +263,43 @@ class PullResult:
     fetched_bytes: int
     tensors: tuple[str, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
-    dry_run: bool = False
-    sources: PullSources | None = None
     found_by: str = "majority"
+    dry_run: ClassVar[Literal[False]] = False
+    in_json: ClassVar = ("id", "dry_run")
 
     @property
     def id(self) -> str:
         return self.version[:PUBLIC_ID_CHARACTERS]
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self) | {"id": self.id, "tensors": list(self.tensors)}
-
 
 @dataclass(frozen=True, slots=True)
-class RepositoryPolicy:
-    """A policy beside what a loss of buckets would cost under it."""
+class PullPlan:
+    """What a pull would do; its fields are as those of `PullResult`. `sources` are the places that the bytes would come
+    from, `fetched_bytes` their sum."""
 
-    policy: Policy
-    sentences: tuple[str, ...]
+    repository: str
+    version: str
+    destination: str
+    files: int
+    total_bytes: int
+    kept_bytes: int
+    sources: PullSources
+    tensors: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    found_by: str = "majority"
+    dry_run: ClassVar[Literal[True]] = True
+    in_json: ClassVar = ("id", "fetched_bytes", "dry_run")
 
-    def to_json(self) -> dict[str, object]:
-        return {"policy": self.policy.to_json(), "loss": list(self.sentences)}
+    @property
+    def id(self) -> str:
+        return self.version[:PUBLIC_ID_CHARACTERS]
 
-
-def attached_json(item: Attached) -> dict[str, object]:
-    """An attachment for programs."""
-    return {"kind": item.kind, "name": item.name, "value": item.value, "author": item.author, "time": item.time}
+    @property
+    def fetched_bytes(self) -> int:
+        return self.sources.total_bytes
 
 
 def move_view(move: Move) -> MoveView:
     """A move for programs."""
     origin = move.event.origin
-    return MoveView(move.event.sequence, move.ref, move.old, move.new, origin.author, origin.time, origin.reason)
+    return MoveView(move.event.sequence, str(move.ref), move.old, move.new, origin.author, origin.time, origin.reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt
 
 SCRYPT_N: Final = 1 << 17
@@ -21,23 +22,25 @@ def check_keys(keys: object) -> None:
     """Raise `Corrupt` code `keys_malformed` unless this is the `keys` field of a `store.json` in form, number and
     cost: for readers before they try a wrap, since anybody may have written it, and for writers."""
     if not isinstance(keys, list) or not 1 <= len(keys) <= DATA_KEYS_MAX:
-        raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
+        raise Corrupt("The keys in store.json are malformed", code=error_codes.KEYS_MALFORMED)
     numbers: set[int] = set()
     work = 0
     for entry in keys:
         number, wraps = (entry.get("number"), entry.get("wraps")) if isinstance(entry, dict) else (None, None)
         if type(number) is not int or not 0 <= number < 1 << 16 or number in numbers:
-            raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
+            raise Corrupt("The keys in store.json are malformed", code=error_codes.KEYS_MALFORMED)
         numbers.add(number)
         if not isinstance(wraps, list) or not all(isinstance(wrap, dict) for wrap in wraps):
-            raise Corrupt("The keys in store.json are malformed", code="keys_malformed")
+            raise Corrupt("The keys in store.json are malformed", code=error_codes.KEYS_MALFORMED)
         if len(wraps) > WRAPS_MAX:
-            raise Corrupt(f"A key in store.json is wrapped more than {WRAPS_MAX} times", code="keys_malformed")
+            raise Corrupt(
+                f"A key in store.json is wrapped more than {WRAPS_MAX} times", code=error_codes.KEYS_MALFORMED
+            )
         work += sum(_work(wrap) for wrap in wraps)
     if 0 not in numbers:
-        raise Corrupt("The keys in store.json lack data key 0", code="keys_malformed")
+        raise Corrupt("The keys in store.json lack data key 0", code=error_codes.KEYS_MALFORMED)
     if work > SCRYPT_WORK_MAX:
-        raise Corrupt("The passphrase wraps in store.json ask for unreasonable work", code="keys_malformed")
+        raise Corrupt("The passphrase wraps in store.json ask for unreasonable work", code=error_codes.KEYS_MALFORMED)
 
 
 def _work(wrap: dict[str, object]) -> int:

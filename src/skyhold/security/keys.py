@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from blake3 import blake3
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, InvalidInput, NotFound, PermissionDenied
 from skyhold.security.key_bounds import SCRYPT_BYTES_MAX, SCRYPT_N, SCRYPT_WORK_MAX, check_keys
 
@@ -80,7 +81,9 @@ class KeyFile:
 
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_BYTES:
-            raise InvalidInput(f"Expected a key of {KEY_BYTES} bytes but got {len(key)}", code="key_file_malformed")
+            raise InvalidInput(
+                f"Expected a key of {KEY_BYTES} bytes but got {len(key)}", code=error_codes.KEY_FILE_MALFORMED
+            )
         self._key = key
         self.key_id = hashlib.sha256(key).hexdigest()[:16]
 
@@ -91,10 +94,12 @@ class KeyFile:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            raise InvalidInput(f"Key file {path} exists already and is left as it is", code="key_file_exists") from None
+            raise InvalidInput(
+                f"Key file {path} exists already and is left as it is", code=error_codes.KEY_FILE_EXISTS
+            ) from None
         except OSError as error:
             raise InvalidInput(
-                f"Key file {path} cannot be written: {error.strerror}", code="key_file_unwritable"
+                f"Key file {path} cannot be written: {error.strerror}", code=error_codes.KEY_FILE_UNWRITABLE
             ) from error
         try:
             with os.fdopen(descriptor, "w") as file:
@@ -105,7 +110,7 @@ class KeyFile:
         except OSError as error:
             path.unlink(missing_ok=True)  # half a key opens nothing, and would stand in the way of the next try
             raise InvalidInput(
-                f"Key file {path} cannot be written: {error.strerror}", code="key_file_unwritable"
+                f"Key file {path} cannot be written: {error.strerror}", code=error_codes.KEY_FILE_UNWRITABLE
             ) from error
         return cls(key)
 
@@ -116,16 +121,20 @@ class KeyFile:
         try:
             text = _read_key_file(path, insecure=insecure).decode("ascii").strip()
         except FileNotFoundError:
-            raise NotFound(f"Key file {path} does not exist", code="key_file_missing") from None
+            raise NotFound(f"Key file {path} does not exist", code=error_codes.KEY_FILE_MISSING) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"Key file {path} cannot be read: {error}", code="key_file_unreadable") from error
+            raise InvalidInput(
+                f"Key file {path} cannot be read: {error}", code=error_codes.KEY_FILE_UNREADABLE
+            ) from error
         digits = text.removeprefix(_KEY_FILE_PREFIX)
         if not text.startswith(_KEY_FILE_PREFIX) or len(digits) != 2 * KEY_BYTES:
-            raise InvalidInput(f"File {path} is not a key file of Skyhold", code="key_file_malformed")
+            raise InvalidInput(f"File {path} is not a key file of Skyhold", code=error_codes.KEY_FILE_MALFORMED)
         try:
             return cls(bytes.fromhex(digits))
         except ValueError:
-            raise InvalidInput(f"File {path} is not a key file of Skyhold", code="key_file_malformed") from None
+            raise InvalidInput(
+                f"File {path} is not a key file of Skyhold", code=error_codes.KEY_FILE_MALFORMED
+            ) from None
 
     def wrap(self, data_key: bytes, associated: bytes) -> Wrap:
         nonce = os.urandom(12)
@@ -143,11 +152,11 @@ class Passphrase:
 
     def __init__(self, passphrase: str) -> None:
         if not passphrase:
-            raise InvalidInput("Expected a passphrase but got an empty one", code="passphrase_empty")
+            raise InvalidInput("Expected a passphrase but got an empty one", code=error_codes.PASSPHRASE_EMPTY)
         try:
             self._passphrase = unicodedata.normalize("NFC", passphrase).encode()
         except UnicodeEncodeError:
-            raise InvalidInput("The passphrase is not valid Unicode", code="passphrase_malformed") from None
+            raise InvalidInput("The passphrase is not valid Unicode", code=error_codes.PASSPHRASE_MALFORMED) from None
 
     def wrap(self, data_key: bytes, associated: bytes) -> Wrap:
         salt, nonce = os.urandom(16), os.urandom(12)
@@ -163,13 +172,17 @@ class Passphrase:
             return None
         n, r, p = (wrap.get(name) for name in ("n", "r", "p"))
         if not (isinstance(n, int) and isinstance(r, int) and isinstance(p, int)) or wrap.get("kdf") != "scrypt":
-            raise Corrupt("A passphrase wrap in store.json is malformed", code="wrap_malformed")
+            raise Corrupt("A passphrase wrap in store.json is malformed", code=error_codes.WRAP_MALFORMED)
         if not (
             n > 1 and n & (n - 1) == 0 and r > 0 and 0 < p <= 16
             and _stretch_bytes(n, r, p) <= SCRYPT_BYTES_MAX and n * r * p <= SCRYPT_WORK_MAX
         ):  # fmt: skip
             raise Corrupt(
-                "A passphrase wrap in store.json asks for unreasonable work", code="wrap_malformed", n=n, r=r, p=p
+                "A passphrase wrap in store.json asks for unreasonable work",
+                code=error_codes.WRAP_MALFORMED,
+                n=n,
+                r=r,
+                p=p,
             )
         salt = _hex(wrap, "salt", 16)
         key = _stretch(self._passphrase, salt, n, r, p)
@@ -198,7 +211,7 @@ def open_keys(store_id: str, sealed: bool, keys: object, keks: Sequence[KeyEncry
     if keks and not sealed:
         raise PermissionDenied(
             "A key was given, but the store says that it is not sealed",
-            code="store_not_sealed",
+            code=error_codes.STORE_NOT_SEALED,
             hint="If so, unset SKYHOLD_KEY_FILE and SKYHOLD_PASSPHRASE; else somebody has replaced store.json",
         )
     check_keys(keys)
@@ -228,7 +241,7 @@ def _open_data_key(wraps: list[Wrap], associated: bytes, sealed: bool, keks: Seq
     kinds = sorted({str(wrap.get("kind")) for wrap in wraps})
     raise PermissionDenied(
         f"The store is sealed and none of the given keys opens it (it is wrapped by: {', '.join(kinds)})",
-        code="key_needed",
+        code=error_codes.KEY_NEEDED,
         hint="Set SKYHOLD_KEY_FILE to the key file, or SKYHOLD_PASSPHRASE",
         wraps=kinds,
     )
@@ -240,11 +253,11 @@ def _read_key_file(path: Path, *, insecure: bool) -> bytes:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > KEY_FILE_BYTES_MAX:
-            raise InvalidInput(f"File {path} is not a key file of Skyhold", code="key_file_malformed")
+            raise InvalidInput(f"File {path} is not a key file of Skyhold", code=error_codes.KEY_FILE_MALFORMED)
         if not insecure and status.st_uid == os.getuid() and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise PermissionDenied(
                 f"Key file {path} can be used by others (mode {stat.S_IMODE(status.st_mode):04o})",
-                code="key_file_insecure",
+                code=error_codes.KEY_FILE_INSECURE,
                 hint=f"Close it with `chmod 600 {shlex.quote(str(path))}`, or add `--insecure-key-file`",
                 path=str(path),
             )
@@ -260,7 +273,7 @@ def _open_wrap(key: bytes, wrap: Wrap, associated: bytes, what: str) -> bytes:
         return _cipher(key).decrypt(_hex(wrap, "nonce", 12), _hex(wrap, "sealed", KEY_BYTES + 16), associated)
     except InvalidTag:
         raise PermissionDenied(
-            f"The store does not open with {what}", code="key_wrong", hint="Check which key this store uses"
+            f"The store does not open with {what}", code=error_codes.KEY_WRONG, hint="Check which key this store uses"
         ) from None
 
 
@@ -270,7 +283,7 @@ def _hex(wrap: Wrap, name: str, length: int) -> bytes:
     except (KeyError, ValueError):
         value = b""
     if len(value) != length:
-        raise Corrupt(f"Field `{name}` of a key in store.json is malformed", code="wrap_malformed")
+        raise Corrupt(f"Field `{name}` of a key in store.json is malformed", code=error_codes.WRAP_MALFORMED)
     return value
 
 
@@ -284,7 +297,9 @@ def _stretch(passphrase: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
     try:
         return hashlib.scrypt(passphrase, salt=salt, n=n, r=r, p=p, maxmem=_stretch_bytes(n, r, p), dklen=KEY_BYTES)
     except ValueError as error:  # RFC 7914 ties n to r
-        raise Corrupt(f"A passphrase wrap in store.json is malformed: {error}", code="wrap_malformed") from error
+        raise Corrupt(
+            f"A passphrase wrap in store.json is malformed: {error}", code=error_codes.WRAP_MALFORMED
+        ) from error
 
 
 def _stretch_bytes(n: int, r: int, p: int) -> int:

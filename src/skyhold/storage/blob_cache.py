@@ -14,6 +14,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.codec.frame import FRAME_BYTES_MAX
 from skyhold.errors import InvalidInput
 from skyhold.storage.cache import CacheFolder
@@ -37,7 +38,8 @@ class VersionPlace:
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in (self.document, self.layout)):
             raise InvalidInput(
-                f"Expected the names of two blobs but got {self.document!r} and {self.layout!r}", code="invalid_name"
+                f"Expected the names of two blobs but got {self.document!r} and {self.layout!r}",
+                code=error_codes.INVALID_NAME,
             )
 
 

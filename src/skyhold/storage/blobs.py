@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys, decode_frame, encode_frame
@@ -57,7 +58,7 @@ class MemoryBlobs:
         try:
             return self.bodies[folder, name]
         except KeyError:
-            raise NotFound(f"There is no blob {folder}/{name}", code="blob_not_found") from None
+            raise NotFound(f"There is no blob {folder}/{name}", code=error_codes.BLOB_NOT_FOUND) from None
 
 
 class _MemoryBatch:
@@ -179,7 +180,7 @@ def check_blob(stored: bytes | bytearray | memoryview, key: str, name: str, name
     if blob_name(stored, name_key) != name:
         raise Corrupt(
             f"Object {key} in bucket `{bucket}` is damaged: its bytes do not match its name",
-            code="blob_damaged",
+            code=error_codes.BLOB_DAMAGED,
             hint="Run `skyhold repair`",
             bucket=bucket,
             key=key,

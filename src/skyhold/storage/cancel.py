@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Cancelled
 from skyhold.storage.progress import Progress, Silence
 
@@ -35,9 +36,11 @@ class Cancel:
     def check(self) -> None:
         """Raise `Cancelled` where it was cancelled (code `cancelled`), or its time is over (`deadline_passed`)."""
         if self._cancelled.is_set():
-            raise Cancelled("It was cancelled before it was done", code="cancelled", hint="Run it again: it goes on")
+            raise Cancelled(
+                "It was cancelled before it was done", code=error_codes.CANCELLED, hint="Run it again: it goes on"
+            )
         if self._ends_s is not None and time.monotonic() >= self._ends_s:
-            raise Cancelled("Its deadline passed", code="deadline_passed", hint="Run it again: it goes on")
+            raise Cancelled("Its deadline passed", code=error_codes.DEADLINE_PASSED, hint="Run it again: it goes on")
 
 
 _current: ContextVar[Cancel | None] = ContextVar("cancel", default=None)

@@ -9,6 +9,7 @@ from typing import Final, NoReturn, TypeGuard
 
 import rfc8785
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, InvalidInput
 from skyhold.units import Buffer
 
@@ -61,7 +62,7 @@ def decode(body: bytes, what: str) -> Json:
             body.decode("utf-8"), object_pairs_hook=_unique, parse_int=_number, parse_constant=_no_constant
         )
     except (ValueError, RecursionError) as error:
-        raise Corrupt(f"The {what} is not a JSON document: {error}", code="document_malformed") from error
+        raise Corrupt(f"The {what} is not a JSON document: {error}", code=error_codes.DOCUMENT_MALFORMED) from error
     if not isinstance(value, dict):
         malformed(what, "it is not an object")
     return value
@@ -74,7 +75,7 @@ def decode_canonical(body: Buffer, what: str) -> Json:
     try:
         same = canonical(value) == stored
     except (rfc8785.CanonicalizationError, RecursionError) as error:
-        raise Corrupt(f"The {what} is malformed: {error}", code="document_malformed") from error
+        raise Corrupt(f"The {what} is malformed: {error}", code=error_codes.DOCUMENT_MALFORMED) from error
     if not same:
         malformed(what, "it is not in canonical form")
     return value
@@ -82,7 +83,7 @@ def decode_canonical(body: Buffer, what: str) -> Json:
 
 def malformed(what: str, why: str) -> NoReturn:
     """Raise `Corrupt`: a document that was authenticated is not what it should be."""
-    raise Corrupt(f"The {what} is malformed: {why}", code="document_malformed", hint="Run `skyhold verify`")
+    raise Corrupt(f"The {what} is malformed: {why}", code=error_codes.DOCUMENT_MALFORMED, hint="Run `skyhold verify`")
 
 
 def check_value(value: object, what: str, depth: int = 0) -> None:
@@ -122,7 +123,7 @@ def check_text(text: str, what: str) -> None:
 
 
 def _refuse(what: str, why: str) -> NoReturn:
-    raise InvalidInput(f"Expected a JSON value for {what}, but {why}", code="invalid_json_value", what=what)
+    raise InvalidInput(f"Expected a JSON value for {what}, but {why}", code=error_codes.INVALID_JSON_VALUE, what=what)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> Json:

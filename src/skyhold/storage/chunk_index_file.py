@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from skyhold import error_codes
 from skyhold.consensus.sqlite_connection import SqliteConnection
 from skyhold.errors import Corrupt, PermissionDenied, QuotaExceeded, SkyholdError, Unavailable
 
@@ -79,7 +80,7 @@ class ChunkIndexFile:
         with self._connection.lock, _translated(self._path):
             if self._closed:
                 raise Unavailable(
-                    f"Chunk index {self._path} was closed", code="chunk_index_closed", hint="Run it again"
+                    f"Chunk index {self._path} was closed", code=error_codes.CHUNK_INDEX_CLOSED, hint="Run it again"
                 )
             with self._connection.opened() as connection:
                 yield connection
@@ -102,7 +103,7 @@ class _translated:  # noqa: N801  reads as a verb at its place of use
             code = sqlite3.SQLITE_FULL
         kind_of, hint = _ERRORS.get(code & 0xFF, (Unavailable, "Run it again"))
         raise kind_of(
-            f"Chunk index {self._path} cannot be used: {error}", code="chunk_index_failed", hint=hint
+            f"Chunk index {self._path} cannot be used: {error}", code=error_codes.CHUNK_INDEX_FAILED, hint=hint
         ) from error
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
 from skyhold.errors import Corrupt
@@ -153,7 +154,7 @@ class ChunkReader:
         if blake3(chunk, key=self._space.chunk_id_key).digest() != place.chunk_id:
             raise Corrupt(
                 f"Chunk {place.chunk_id.hex()[:16]} in pack {place.pack_id.hex()} is damaged: it does not match its id",
-                code="chunk_damaged",
+                code=error_codes.CHUNK_DAMAGED,
                 hint="Run `skyhold verify --deep`, then `skyhold repair`",
                 pack=place.pack_id.hex(),
                 chunk=place.chunk_id.hex(),

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from hashlib import sha256
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt
 from skyhold.storage.version_files import StoredFile
 from skyhold.units import KIB, MIB
@@ -61,7 +62,7 @@ class FileStream(io.RawIOBase):
         if self._digested_bytes == self._file.size_bytes and self._digest.hexdigest() != self._file.sha256:
             raise Corrupt(
                 f"File {self._file.path} is not the one that was pushed: its SHA-256 is another",
-                code="file_damaged",
+                code=error_codes.FILE_DAMAGED,
                 hint="Run `skyhold verify --deep`",
                 path=self._file.path,
             )

@@ -11,6 +11,7 @@ from typing import Final
 
 import rfc8785
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.errors import Corrupt, NotFound
 from skyhold.storage.blobs import BucketBlobs
@@ -86,7 +87,9 @@ def decode_segment(body: bytes, name: str) -> Segment:
             raise ValueError("its counts do not fit its length")  # noqa: TRY301
         return Segment(placement_class, tuple(packs), tuple(places), replaces)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, struct.error) as error:
-        raise Corrupt(f"Index segment {name} is damaged: {error}", code="index_damaged", segment=name) from error
+        raise Corrupt(
+            f"Index segment {name} is damaged: {error}", code=error_codes.INDEX_DAMAGED, segment=name
+        ) from error
 
 
 def _fields(document: bytes) -> tuple[str, int, int, frozenset[str]]:

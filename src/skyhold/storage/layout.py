@@ -10,6 +10,7 @@ from typing import Final
 
 import rfc8785
 
+from skyhold import error_codes
 from skyhold.codec.tensors import Tensor
 from skyhold.errors import Corrupt
 from skyhold.storage.pack import PackRef, Place, check_lengths
@@ -189,4 +190,6 @@ def _decode_place(
 
 
 def _damaged(name: str, why: str) -> Corrupt:
-    return Corrupt(f"Layout {name} is damaged: {why}", code="layout_damaged", hint="Run `skyhold repair`", layout=name)
+    return Corrupt(
+        f"Layout {name} is damaged: {why}", code=error_codes.LAYOUT_DAMAGED, hint="Run `skyhold repair`", layout=name
+    )

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from skyhold import error_codes
 from skyhold.codec.row_major import is_column_major, row_major_dtype
 from skyhold.codec.tensors import Malformed, Tensor, element_width_bytes, tensor_size_bytes
 from skyhold.errors import Corrupt, InvalidInput, NotFound
@@ -49,7 +50,7 @@ def find_tensor(version: VersionFiles, name: str, file: str | None = None) -> Na
         paths = sorted({version.files[one.file].path for one in found})
         raise InvalidInput(
             f"Tensor `{name}` is there more than once: in {' and in '.join(paths)}",
-            code="tensor_ambiguous",
+            code=error_codes.TENSOR_AMBIGUOUS,
             hint="Name its file as well" if len(paths) > 1 else "Read its whole file",
             files=paths,
         )
@@ -72,7 +73,7 @@ def check_fits(named: NamedTensor, path: str) -> None:
 def misplaced(name: str, path: str) -> Corrupt:
     return Corrupt(
         f"Tensor `{name}` of {path} is listed with other bytes than its shape needs",
-        code="layout_damaged",
+        code=error_codes.LAYOUT_DAMAGED,
         hint="Run `skyhold verify --deep`",
     )
 
@@ -81,7 +82,7 @@ def no_tensor(pattern: str, names: Collection[str]) -> NotFound:
     close = difflib.get_close_matches(pattern, names, n=1)
     return NotFound(
         f"No tensor of the version matches `{pattern}`" + ("" if names else "; its files name no tensors"),
-        code="tensor_not_found",
+        code=error_codes.TENSOR_NOT_FOUND,
         hint=f"Did you mean `{close[0]}`?" if close else "Look at its tensors with `skyhold show --tensors`",
         tensor=pattern,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skyhold import error_codes
 from skyhold.buckets.user_path import absolute
 from skyhold.errors import AlreadyExists
 from skyhold.storage.paths import PART_SUFFIX
@@ -25,7 +26,9 @@ def npy_file(path: Path, values: TensorValues) -> Iterator[Callable[[Array], obj
     target = absolute(path)
     if os.path.lexists(target):
         raise AlreadyExists(
-            f"{path} exists, and was left as it is", code="file_exists", hint="Name a file that does not exist"
+            f"{path} exists, and was left as it is",
+            code=error_codes.FILE_EXISTS,
+            hint="Name a file that does not exist",
         )
     draft = target.with_name(f".{secrets.token_hex(8)}{PART_SUFFIX}")
     with named(path):

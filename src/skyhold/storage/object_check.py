@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FRAME_BYTES_MAX, FrameKeys
@@ -45,7 +46,7 @@ class ObjectChecker:
         except PermissionDenied as error:  # the store's keys are all open: a number that is none of them was flipped
             raise Corrupt(
                 f"Object {key} in bucket `{bucket}` is damaged: {error.message}",
-                code="key_number_damaged",
+                code=error_codes.KEY_NUMBER_DAMAGED,
                 hint="Run `skyhold repair`",
                 bucket=bucket,
                 key=key,
@@ -58,7 +59,7 @@ class ObjectChecker:
             if damaged:
                 raise Corrupt(
                     f"Pack {key} in bucket `{bucket}` has damaged chunks: {len(damaged)}",
-                    code="pack_damaged",
+                    code=error_codes.PACK_DAMAGED,
                     hint="Run `skyhold repair`",
                     bucket=bucket,
                     key=key,
@@ -70,7 +71,9 @@ class ObjectChecker:
             return
         name = blob_name_of(key)
         if name is None:
-            raise InvalidInput(f"{key} is neither a pack nor a blob nor a checkpoint", code="invalid_key", key=key)
+            raise InvalidInput(
+                f"{key} is neither a pack nor a blob nor a checkpoint", code=error_codes.INVALID_KEY, key=key
+            )
         check_blob(body, key, name, self.name_key, bucket)
 
     def read_checked(self, bucket: Bucket, key: str) -> Buffer:
@@ -89,7 +92,7 @@ class ObjectChecker:
         """What an intact pack is, and the places that its footer lists. Raises `Corrupt`."""
         pack_id = pack_id_of(key)
         if pack_id is None:
-            raise InvalidInput(f"{key} is no pack", code="invalid_key", key=key)
+            raise InvalidInput(f"{key} is no pack", code=error_codes.INVALID_KEY, key=key)
         session, places = pack_contents(pack, pack_id, self.store_id, self.keys)
         known = KnownPack(PackRef(pack_id, session.salt), session.placement_class.hex(), len(pack))
         return known, places
@@ -99,7 +102,9 @@ class ObjectChecker:
         read, may be damaged. Raises `Corrupt`, `NotFound`, and what a driver raises."""
         pack_id = pack_id_of(key)
         if pack_id is None or size_bytes > PACK_BYTES_MAX:
-            raise Corrupt(f"{key} in bucket `{bucket.name}` is no pack", code="pack_damaged", bucket=bucket.name)
+            raise Corrupt(
+                f"{key} in bucket `{bucket.name}` is no pack", code=error_codes.PACK_DAMAGED, bucket=bucket.name
+            )
         session = read_header(bucket.read(key, 0, PACK_HEADER_BYTES), pack_id, self.store_id)
         trailer = bucket.read(key, max(size_bytes - TRAILER_BYTES, 0), TRAILER_BYTES)
         start, length = footer_span(trailer, size_bytes, pack_id)
@@ -142,6 +147,6 @@ def read_intact(key: str, sources: Collection[Bucket], checker: ObjectChecker) -
     message = f"No bucket gives an intact {key} ({reasons_of(errors)})"
     if all(isinstance(error, Corrupt | NotFound) for error in errors.values()):
         hint = "See which versions are lost with it, and what brings them back: skyhold verify --deep"
-        raise Corrupt(message, code="no_intact_replica", hint=hint, key=key)
+        raise Corrupt(message, code=error_codes.NO_INTACT_REPLICA, hint=hint, key=key)
     hint = "Bring back the buckets that do not answer, then run it again: skyhold repair"
-    raise Unavailable(message, code="no_intact_replica", hint=hint, key=key)
+    raise Unavailable(message, code=error_codes.NO_INTACT_REPLICA, hint=hint, key=key)

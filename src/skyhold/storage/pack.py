@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 from blake3 import blake3
 
+from skyhold import error_codes
 from skyhold.codec.frame import FRAME_BYTES_OVER_BODY_MAX, HEADER_BYTES, FrameKeys, Kind, decode_frame, encode_frame
 from skyhold.codec.seal import TAG_BYTES, open_sealed, seal
 from skyhold.errors import Corrupt, PermissionDenied
@@ -277,7 +278,7 @@ def decode_entries(body: Buffer, pack: PackRef) -> list[Place]:
     except (ValueError, struct.error) as error:
         raise Corrupt(
             f"The footer of pack {pack.pack_id.hex()} is damaged: {error}",
-            code="footer_damaged",
+            code=error_codes.FOOTER_DAMAGED,
             pack=pack.pack_id.hex(),
         ) from error
     return places
@@ -286,13 +287,15 @@ def decode_entries(body: Buffer, pack: PackRef) -> list[Place]:
 def read_header(header: Buffer, pack_id: bytes, store_id: bytes) -> PackSession:
     """The session of a pack, from its first 64 bytes. Raises `Corrupt`."""
     if len(header) < PACK_HEADER_BYTES:
-        raise Corrupt(f"Pack {pack_id.hex()} is shorter than a header", code="pack_damaged", pack=pack_id.hex())
+        raise Corrupt(
+            f"Pack {pack_id.hex()} is shorter than a header", code=error_codes.PACK_DAMAGED, pack=pack_id.hex()
+        )
     magic, format_, _flags, _number, store, pack, placement_class, salt = _PACK_HEADER.unpack(
         bytes(header[:PACK_HEADER_BYTES])
     )
     if magic != b"SKYP" or format_ != 1 or store != store_id or pack != pack_id:
         raise Corrupt(
-            f"Pack {pack_id.hex()} does not begin with its own header", code="pack_damaged",
+            f"Pack {pack_id.hex()} does not begin with its own header", code=error_codes.PACK_DAMAGED,
             hint="Run `skyhold repair`", pack=pack_id.hex(),
         )  # fmt: skip
     return PackSession(store, placement_class, salt)
@@ -301,11 +304,15 @@ def read_header(header: Buffer, pack_id: bytes, store_id: bytes) -> PackSession:
 def footer_span(trailer: Buffer, pack_size_bytes: int, pack_id: bytes) -> tuple[int, int]:
     """Start and length of the footer, from the pack's last 8 bytes. Raises `Corrupt`."""
     if len(trailer) != TRAILER_BYTES:
-        raise Corrupt(f"Pack {pack_id.hex()} is shorter than a trailer", code="pack_damaged", pack=pack_id.hex())
+        raise Corrupt(
+            f"Pack {pack_id.hex()} is shorter than a trailer", code=error_codes.PACK_DAMAGED, pack=pack_id.hex()
+        )
     length, magic = _TRAILER.unpack(bytes(trailer))
     start = pack_size_bytes - TRAILER_BYTES - length
     if magic != b"SKYE" or start < PACK_HEADER_BYTES:
-        raise Corrupt(f"Pack {pack_id.hex()} does not end with a footer", code="pack_damaged", pack=pack_id.hex())
+        raise Corrupt(
+            f"Pack {pack_id.hex()} does not end with a footer", code=error_codes.PACK_DAMAGED, pack=pack_id.hex()
+        )
     return start, length
 
 
@@ -333,7 +340,9 @@ def pack_contents(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys
     footer = view[start : start + length]
     # No code protects a pack's own header; its footer, written with the same seal and key, is a frame and protected.
     if length < HEADER_BYTES or view[5] != footer[6] & _SEALED or view[6:8] != footer[8:10]:
-        raise Corrupt(f"Header and footer of pack {pack_id.hex()} differ", code="pack_damaged", pack=pack_id.hex())
+        raise Corrupt(
+            f"Header and footer of pack {pack_id.hex()} differ", code=error_codes.PACK_DAMAGED, pack=pack_id.hex()
+        )
     places = read_footer(footer, PackRef(pack_id, session.salt), keys)
     end = PACK_HEADER_BYTES
     for place in places:
@@ -342,7 +351,9 @@ def pack_contents(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys
         end += place.record_length
     if not places or end != start:
         raise Corrupt(
-            f"Pack {pack_id.hex()} holds other bytes than its footer lists", code="pack_damaged", pack=pack_id.hex()
+            f"Pack {pack_id.hex()} holds other bytes than its footer lists",
+            code=error_codes.PACK_DAMAGED,
+            pack=pack_id.hex(),
         )
     return session, places
 
@@ -392,7 +403,7 @@ def _tag(keys: FrameKeys, number: int, session: PackSession, header: bytes, enco
 def _corrupt(place: Place, why: str) -> NoReturn:
     raise Corrupt(
         f"Chunk {place.chunk_id.hex()[:16]} in pack {place.pack_id.hex()} is damaged: {why}",
-        code="record_damaged",
+        code=error_codes.RECORD_DAMAGED,
         hint="Run `skyhold verify --deep`, then `skyhold repair`",
         chunk=place.chunk_id.hex(),
         pack=place.pack_id.hex(),

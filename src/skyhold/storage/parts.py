@@ -20,6 +20,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, PermissionDenied, Unavailable
 from skyhold.storage.paths import PART_SUFFIX, on_disk
 
@@ -84,7 +85,7 @@ class Part:
         if not self.is_at(folder, name):
             raise Corrupt(
                 f"File {name} was replaced by another program while it was being pulled",
-                code="part_replaced",
+                code=error_codes.PART_REPLACED,
                 hint="Find out what else writes into the folder, then pull again",
             )
 
@@ -121,7 +122,7 @@ class Parts:
                 part.discard()  # with a second name it is not ours alone: what we write would change that file, too
             part.close()  # or it was made the file since we opened it
         raise Unavailable(
-            f"Another pull is writing {self._shown / name}", code="target_busy", hint="Wait for it to end"
+            f"Another pull is writing {self._shown / name}", code=error_codes.TARGET_BUSY, hint="Wait for it to end"
         )
 
     def create(self) -> Part:
@@ -184,7 +185,7 @@ class Parts:
                 if descriptor >= 0:
                     os.close(descriptor)
             self._lock = self._folder = -1
-        raise Unavailable(f"Folder {self._shown} is deleted again and again by others", code="target_busy")
+        raise Unavailable(f"Folder {self._shown} is deleted again and again by others", code=error_codes.TARGET_BUSY)
 
     def _make_private(self, status: os.stat_result) -> None:
         """Raise `PermissionDenied` where the folder is another user's. (Whose a file of ours is, only a file tells:
@@ -199,7 +200,7 @@ class Parts:
         if not ours:
             raise PermissionDenied(
                 f"Folder {self._shown}, for files under way, belongs to another user",
-                code="target_unwritable",
+                code=error_codes.TARGET_UNWRITABLE,
                 hint=f"Once nobody pulls there, delete it: rm -r {self._shown}",
             )
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

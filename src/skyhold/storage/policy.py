@@ -17,6 +17,7 @@ from typing import Final, Literal, cast
 
 import rfc8785
 
+from skyhold import error_codes
 from skyhold.buckets.location import BucketLocation
 from skyhold.errors import InvalidInput
 
@@ -65,12 +66,12 @@ class Policy:
     def from_json(cls, value: object) -> Policy:
         """The policy of a JSON object; a field that is not there has its default. Raises `InvalidInput`."""
         if not isinstance(value, Mapping):
-            raise InvalidInput(f"Expected a policy as a JSON object but got {value!r}", code="policy_invalid")
+            raise InvalidInput(f"Expected a policy as a JSON object but got {value!r}", code=error_codes.POLICY_INVALID)
         known = {field.name for field in fields(cls)}
         for name in value:
             if name not in known:
                 raise InvalidInput(
-                    f"Policy has no field {name!r}; it has {', '.join(sorted(known))}", code="policy_invalid"
+                    f"Policy has no field {name!r}; it has {', '.join(sorted(known))}", code=error_codes.POLICY_INVALID
                 )
         regions = value.get("regions", [])
         if not isinstance(regions, list):
@@ -85,24 +86,18 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Durability:
-    """How a set of verified replicas stands to a policy. `missing` and `forbidden` are names of buckets."""
+    """How a set of verified replicas stands to a policy. `missing` are names of buckets."""
 
     copies: int
     copies_wanted: int
     providers: int
     providers_wanted: int
     missing: tuple[str, ...]
-    forbidden: tuple[str, ...]
 
     @property
     def met(self) -> bool:
         """Whether a ref may move. Replicas that are missing beyond the demand follow later."""
         return self.copies >= self.copies_wanted and self.providers >= self.providers_wanted
-
-    @property
-    def complete(self) -> bool:
-        """Whether every allowed bucket holds its replica."""
-        return not self.missing
 
     def describe(self) -> str:
         """What is missing, as one sentence without a full stop."""
@@ -144,7 +139,7 @@ def check_possible(policy: Policy, buckets: Sequence[BucketLocation]) -> None:
         raise InvalidInput(
             f"The policy asks for {asks}{_count(wanted, 'copy', 'copies')}{where}, but the store has "
             f"{_count(len(places), 'allowed bucket', 'allowed buckets')} of {len(buckets)}",
-            code="policy_impossible",
+            code=error_codes.POLICY_IMPOSSIBLE,
             hint="Add a bucket (`skyhold bucket add`), allow more regions, or ask for fewer copies",
             copies=wanted,
             allowed=[bucket.name for bucket in places],
@@ -154,7 +149,7 @@ def check_possible(policy: Policy, buckets: Sequence[BucketLocation]) -> None:
         raise InvalidInput(
             f"The policy asks for {_count(policy.providers, 'provider', 'providers')}{where}, but the allowed buckets "
             f"have {len(providers)}: {', '.join(providers)}",
-            code="policy_impossible",
+            code=error_codes.POLICY_IMPOSSIBLE,
             hint="Add a bucket of another provider (`skyhold bucket add`), or ask for fewer providers",
             providers=policy.providers,
             allowed=[bucket.name for bucket in places],
@@ -170,14 +165,12 @@ def durability(policy: Policy, buckets: Sequence[BucketLocation], holding: Colle
     check_possible(policy, buckets)
     places = allowed(policy, buckets)
     held = [bucket for bucket in places if bucket.name in holding]
-    names = {bucket.name for bucket in places}
     return Durability(
         copies=len(held),
         copies_wanted=copies_wanted(policy, buckets),
         providers=len({bucket.provider for bucket in held}),
         providers_wanted=policy.providers,
         missing=tuple(bucket.name for bucket in places if bucket.name not in holding),
-        forbidden=tuple(bucket.name for bucket in buckets if bucket.name in holding and bucket.name not in names),
     )
 
 
@@ -263,4 +256,6 @@ def _count(number: int, one: str, many: str) -> str:
 
 
 def _invalid(name: str, expected: str, value: object) -> InvalidInput:
-    return InvalidInput(f"Policy: expected `{name}` to be {expected}, but got {value!r}", code="policy_invalid")
+    return InvalidInput(
+        f"Policy: expected `{name}` to be {expected}, but got {value!r}", code=error_codes.POLICY_INVALID
+    )

@@ -23,7 +23,7 @@ from typing import Final
 from blake3 import blake3
 
 from skyhold.storage.chunks import ChunkReader, PackSpace
-from skyhold.storage.fetch_plan import BATCH_BYTES, LOAD_BYTES, Batch, loads
+from skyhold.storage.fetch_plan import BATCH_BYTES, Batch, loads
 from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.pack import CHUNK_BYTES_MAX, Place
 from skyhold.storage.progress import Progress
@@ -40,15 +40,12 @@ DECODERS: Final = 2
 BUFFERS: Final = DECODERS + 2
 """Buffers for decoded batches. The last two are being written, and waiting for that."""
 
-BYTES_UNDER_WAY: Final = (FETCHERS + 1) * LOAD_BYTES + BUFFERS * BATCH_BYTES
-
 
 @dataclass(slots=True)
 class Pulled:
     """What a pull did, in bytes. `fetched_bytes` came out of the buckets or the cache; `kept_bytes` were there."""
 
     files: int = 0
-    files_current: int = 0
     total_bytes: int = 0
     kept_bytes: int = 0
     fetched_bytes: int = 0
@@ -133,7 +130,6 @@ class Pull:
             self.pulled.files += 1
             self.pulled.total_bytes += found.entry.size_bytes
             if found.current:
-                self.pulled.files_current += 1
                 self.pulled.kept_bytes += found.entry.size_bytes
                 self._progress.advance(found.entry.size_bytes)
         check_space(root, sum(missing_bytes(root, version.files[index]) for index in wanted))

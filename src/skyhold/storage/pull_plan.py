@@ -37,7 +37,7 @@ LISTERS: Final = 8
 _STEP_CHUNKS: Final = 128
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PullSources:
     """Where the records that a pull needs would come from, in stored bytes: the cache, and by its name the first bucket
     that has their pack. `absent_bytes` are in no bucket that answered; `unreachable` says why one did not."""
@@ -53,7 +53,7 @@ class PullSources:
 
 
 @dataclass(frozen=True, slots=True)
-class PullPlan:
+class Planned:
     """What a pull would do; `kept_bytes` of its `total_bytes` are in files of this machine already."""
 
     files: int
@@ -66,7 +66,7 @@ class PullPlan:
 
 def plan_files(
     version: VersionFiles, indices: Sequence[int], root: Path, space: PackSpace, stored: Stored | None
-) -> PullPlan:
+) -> Planned:
     """What `pull_files` would do. Raises as it does before it writes."""
     entries = [version.files[index] for index in indices]
     standing = examine(root, entries, stored)
@@ -79,12 +79,12 @@ def plan_files(
 
     missed_bytes, sources = _find_sources(missing(), space)
     total_bytes = sum(entry.size_bytes for entry in entries)
-    return PullPlan(len(entries), total_bytes, total_bytes - missed_bytes, sources)
+    return Planned(len(entries), total_bytes, total_bytes - missed_bytes, sources)
 
 
 def plan_tensors(
     version: VersionFiles, wanted: WantedTensors, root: Path, space: PackSpace, *, force: bool = False
-) -> PullPlan:
+) -> Planned:
     """What `pull_tensors` would do. Raises as it does before it writes."""
     chosen = choose_tensors(version, wanted)
     head, payload_bytes = safetensors_head(chosen.tensors)
@@ -103,7 +103,7 @@ def plan_tensors(
                     yield chunk
 
     _, sources = _find_sources(needed(), space)
-    return PullPlan(1, total_bytes, 0, sources, chosen.names, chosen.left_out)
+    return Planned(1, total_bytes, 0, sources, chosen.names, chosen.left_out)
 
 
 def _not_here(version: VersionFiles, index: int, root: Path, space: PackSpace) -> Iterator[ChunkAt]:
@@ -142,7 +142,7 @@ def _opened(path: Path, opened: ExitStack) -> int:
 
 def _find_sources(chunks: Iterable[ChunkAt], space: PackSpace) -> tuple[int, PullSources]:
     """The size of `chunks`, and where their records and those of their bases would come from, each counted once."""
-    sources = PullSources()
+    cached_bytes = 0
     seen: set[tuple[bytes, int]] = set()
     wanted: Counter[bytes] = Counter()
     raw_bytes = 0
@@ -155,30 +155,31 @@ def _find_sources(chunks: Iterable[ChunkAt], space: PackSpace) -> tuple[int, Pul
             seen.update((pack_id, place.offset) for place in span.places)
             length = sum(place.record_length for place in span.places)
             if space.cache.get(pack_id, span.places) is not None:
-                sources.cached_bytes += length
+                cached_bytes += length
             else:
                 wanted[pack_id] += length
-    _find_packs(sources, wanted, list(space.replicas.buckets.values()))
-    return raw_bytes, sources
+    return raw_bytes, _find_packs(cached_bytes, wanted, list(space.replicas.buckets.values()))
 
 
-def _find_packs(sources: PullSources, wanted: Counter[bytes], buckets: Sequence[Bucket]) -> None:
+def _find_packs(cached_bytes: int, wanted: Counter[bytes], buckets: Sequence[Bucket]) -> PullSources:
     """Ask one bucket after the other which of the packs it lists, until all are found."""
     left = dict(wanted)
+    bucket_bytes: dict[str, int] = {}
+    unreachable: dict[str, str] = {}
     with ThreadPoolExecutor(LISTERS, thread_name_prefix="list") as listers:
         for bucket in buckets:
             if not left:
-                return
+                break
             try:
                 folders = sorted({pack_key(pack_id).rpartition("/")[0] + "/" for pack_id in left})
                 listed = set().union(*listers.map(partial(_packs_below, bucket), folders))
             except SkyholdError as error:
-                sources.unreachable[bucket.name] = error.message
+                unreachable[bucket.name] = error.message
                 continue
             found = listed & left.keys()
             if found:
-                sources.bucket_bytes[bucket.name] = sum(left.pop(pack_id) for pack_id in found)
-    sources.absent_bytes = sum(left.values())
+                bucket_bytes[bucket.name] = sum(left.pop(pack_id) for pack_id in found)
+    return PullSources(cached_bytes, bucket_bytes, sum(left.values()), unreachable)
 
 
 def _packs_below(bucket: Bucket, folder: str) -> set[bytes]:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
 from skyhold.codec.seal import TAG_BYTES
@@ -117,7 +118,7 @@ def rebuild_pack(lost: LostPack, chunk_of: ChunkOf, keys: FrameKeys) -> bytes:
     error = Corrupt(
         f"What pack {lost.pack.pack_id.hex()} contained is not known: no footer of a copy is intact, and no "
         "intact index segment lists it",
-        code="chunk_lost",
+        code=error_codes.CHUNK_LOST,
         hint=_PUSH_AGAIN,
         pack=lost.pack.pack_id.hex(),
     )
@@ -192,7 +193,7 @@ def _made(place: Place, chunk_of: ChunkOf, sealer: RecordSealer, encoder: Encode
 def _lost(place: Place, why: str) -> Corrupt:
     return Corrupt(
         f"Chunk {place.chunk_id.hex()[:16]} of pack {place.pack_id.hex()} is lost: {why}",
-        code="chunk_lost",
+        code=error_codes.CHUNK_LOST,
         hint=_PUSH_AGAIN,
         chunk=place.chunk_id.hex(),
         pack=place.pack_id.hex(),

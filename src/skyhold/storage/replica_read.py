@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, SkyholdError, Unavailable, reasons_of
 
 
@@ -69,7 +70,7 @@ def _ask_next(choice: ReadChoice, now_s: float, stall_s: float) -> ReadStep:
     return ReadStep(ReadChoice(tuple(waiting), choice.running | {name}, look_again_s, choice.give_up_s), name)
 
 
-_LOST: Final = frozenset({"object_not_found", "range_not_satisfiable"})
+_LOST: Final = frozenset({error_codes.OBJECT_NOT_FOUND, error_codes.RANGE_NOT_SATISFIABLE})
 """Whatever is read here is named by a document of the store: where it is gone, or shorter than the document says, it
 was lost. To the caller that is damage, not a name that does not exist or a wrong request."""
 
@@ -80,11 +81,11 @@ def no_bucket_serves(what: str, names: Sequence[str], errors: Mapping[str, Skyho
     if only is not None and only.code not in _LOST and (only.hint or not isinstance(only, Unavailable)):
         return only
     reasons = reasons_of(errors).replace(what[:1].upper() + what[1:], "it") or "no answer in time"
-    codes = {"object_lost" if error.code in _LOST else error.code for error in errors.values()}
+    codes = {error_codes.OBJECT_LOST if error.code in _LOST else error.code for error in errors.values()}
     kind = _kind_of(names, errors)
     return kind(
         f"No bucket gives {what} ({reasons})" if only is None else only.message,
-        code=codes.pop() if len(codes) == 1 else "no_replica",
+        code=codes.pop() if len(codes) == 1 else error_codes.NO_REPLICA,
         hint="Try again; `skyhold status` shows which buckets answer"
         if kind is Unavailable
         else "Mend it, or see what is lost with it: skyhold repair",
@@ -94,7 +95,7 @@ def no_bucket_serves(what: str, names: Sequence[str], errors: Mapping[str, Skyho
 
 def _kind_of(names: Sequence[str], errors: Mapping[str, SkyholdError]) -> type[SkyholdError]:
     """`Corrupt` where a bucket has it damaged, or where all have lost it; a bucket that is away may have it."""
-    if any(isinstance(error, Corrupt) or error.code == "range_not_satisfiable" for error in errors.values()):
+    if any(isinstance(error, Corrupt) or error.code == error_codes.RANGE_NOT_SATISFIABLE for error in errors.values()):
         return Corrupt
     kinds = {Corrupt if error.code in _LOST else type(error) for error in errors.values()}
     return kinds.pop() if len(kinds) == 1 and len(errors) == len(names) else Unavailable

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import PermissionDenied, SkyholdError, Unavailable, reasons_of
 from skyhold.units import Buffer
 
@@ -39,7 +40,7 @@ def is_lagging(elapsed_s: float, enough_after_s: float) -> bool:
 def too_slow(name: str) -> SkyholdError:
     return Unavailable(
         f"Bucket `{name}` is too slow; it follows later",
-        code="bucket_slow",
+        code=error_codes.BUCKET_SLOW,
         hint="Run `skyhold sync` to bring it up to date",
         bucket=name,
     )
@@ -71,7 +72,7 @@ def not_durable(written: Written) -> SkyholdError:
         hint = "; ".join(sorted({error.hint for error in written.failed.values() if error.hint})) or hint
     return kind(
         f"Too few buckets took {written.key}; nothing was changed ({reasons})",
-        code="not_durable",
+        code=error_codes.NOT_DURABLE,
         hint=hint,
         buckets=sorted(written.failed),
     )

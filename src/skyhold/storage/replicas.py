@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.parallel import CALLS_AT_ONCE, at_once
 from skyhold.errors import NotFound, SkyholdError, Unavailable
@@ -221,7 +222,9 @@ class Replicas:
     def _try_write(self, name: str, body: Buffer, md5: SharedMD5, key: str) -> SkyholdError | None:
         """What prevented the write, if anything did."""
         if self._stopped:
-            return Unavailable(f"The write of {key} was given up before it began", code="stopped", bucket=name)
+            return Unavailable(
+                f"The write of {key} was given up before it began", code=error_codes.STOPPED, bucket=name
+            )
         if name in self.lagging:
             return self.lagging[name]
         try:
@@ -229,7 +232,7 @@ class Replicas:
         except SkyholdError as failure:
             return failure
         except BaseException as failure:  # noqa: BLE001  whatever ends a driver must not leave a pusher waiting for ever
-            error = Unavailable(f"Bucket `{name}` failed: {failure!r}", code="driver_failed", bucket=name)
+            error = Unavailable(f"Bucket `{name}` failed: {failure!r}", code=error_codes.DRIVER_FAILED, bucket=name)
             error.__cause__ = failure
             return error
         return None

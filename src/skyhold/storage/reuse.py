@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket, ObjectInfo
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable, reasons_of
 from skyhold.storage.chunk_index import ChunkIndex
@@ -267,7 +268,7 @@ def _not_durable(written: Written) -> SkyholdError:
     return Unavailable(
         f"Too few buckets hold {written.key}, which this version needs too; nothing was changed"
         + (f" ({reasons})" if reasons else ""),
-        code="not_durable",
+        code=error_codes.NOT_DURABLE,
         hint="Bring a bucket back, then run the same command again: it continues",
         key=written.key,
         buckets=sorted(written.verified),

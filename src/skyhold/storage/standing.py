@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.user_path import absolute
 from skyhold.errors import Conflict, InvalidInput
 from skyhold.storage.file_entry import FileEntry
@@ -103,7 +104,7 @@ def _standing(root: Path, entry: FileEntry) -> Standing:
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
         raise InvalidInput(
             f"{path} is {what}, where a file shall be written",
-            code="target_special",
+            code=error_codes.TARGET_SPECIAL,
             hint="Remove it, or pull elsewhere",
         )
     digest = digest_of(path) if status.st_size == entry.size_bytes else None
@@ -137,7 +138,7 @@ def edited_files(root: Path, paths: Sequence[str]) -> Conflict:
     return Conflict(
         f"The pull would replace {count} in {root} whose content is in no version that was looked at; nothing was "
         "changed:\n" + "\n".join(lines),
-        code="target_edited",
+        code=error_codes.TARGET_EDITED,
         hint="Push or move them, pull elsewhere, or replace them with --force",
         paths=[printable(path) for path in paths],
     )
@@ -146,6 +147,6 @@ def edited_files(root: Path, paths: Sequence[str]) -> Conflict:
 def _in_bucket(root: Path, bucket: Path) -> InvalidInput:
     return InvalidInput(
         f"{root} cannot be pulled into: {bucket} is a bucket of a store",
-        code="target_is_bucket",
+        code=error_codes.TARGET_IS_BUCKET,
         hint="Name a folder that is outside of it",
     )

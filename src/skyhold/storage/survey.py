@@ -53,14 +53,8 @@ class Survey:
     deep: bool
     buckets: dict[str, BucketSurvey]
     findings: list[Finding] = field(default_factory=list)
-    checked_objects: int = 0
     checked_bytes: int = 0
     distrusted: set[tuple[str, str]] = field(default_factory=set)
-
-    @property
-    def sound(self) -> bool:
-        """Whether every bucket could be asked and holds everything intact, as far as was looked."""
-        return not self.findings and all(bucket.error is None for bucket in self.buckets.values())
 
 
 def survey(
@@ -241,7 +235,6 @@ def _read_back(
                 result.buckets[name].error = result.buckets[name].error or error
             return
         with lock:
-            result.checked_objects += 1
             result.checked_bytes += size_bytes
             if finding is not None:
                 result.findings.append(finding)

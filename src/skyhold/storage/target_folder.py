@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Conflict, InvalidInput, PermissionDenied, QuotaExceeded, SkyholdError
 from skyhold.storage.parts import PARTS, Part, Parts
 from skyhold.storage.paths import on_disk
@@ -79,7 +80,7 @@ class TargetFolder:
             if now != before:
                 raise Conflict(
                     f"{self.path / on_disk(path)} was changed while the version was being pulled; it was left as it is",
-                    code="target_changed",
+                    code=error_codes.TARGET_CHANGED,
                     hint="Pull again: what has arrived is not fetched again",
                 )
             part.move(folder, name)
@@ -125,11 +126,13 @@ def no_folder(path: Path) -> InvalidInput:
     if path.is_symlink():
         return InvalidInput(
             f"{path} is a symbolic link, which a pull does not follow",
-            code="target_is_link",
+            code=error_codes.TARGET_IS_LINK,
             hint="Remove it, or pull elsewhere",
         )
     return InvalidInput(
-        f"{path} is a file, where a folder shall be", code="target_special", hint="Remove it, or pull elsewhere"
+        f"{path} is a file, where a folder shall be",
+        code=error_codes.TARGET_SPECIAL,
+        hint="Remove it, or pull elsewhere",
     )
 
 
@@ -158,14 +161,14 @@ class named:  # noqa: N801  reads as a verb at its place of use
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
-            kind_of, code = _ERRORS.get(error.errno or 0, (InvalidInput, "target_unwritable"))
+            kind_of, code = _ERRORS.get(error.errno or 0, (InvalidInput, error_codes.TARGET_UNWRITABLE))
             raise kind_of(f"{self._path} cannot be written: {error.strerror}", code=code) from error
 
 
 _ERRORS: Final[dict[int, tuple[type[SkyholdError], str]]] = {
-    errno.ENOSPC: (QuotaExceeded, "disk_full"),
-    errno.EDQUOT: (QuotaExceeded, "disk_full"),
-    errno.EACCES: (PermissionDenied, "target_unwritable"),
-    errno.EPERM: (PermissionDenied, "target_unwritable"),
-    errno.EROFS: (PermissionDenied, "target_unwritable"),
+    errno.ENOSPC: (QuotaExceeded, error_codes.DISK_FULL),
+    errno.EDQUOT: (QuotaExceeded, error_codes.DISK_FULL),
+    errno.EACCES: (PermissionDenied, error_codes.TARGET_UNWRITABLE),
+    errno.EPERM: (PermissionDenied, error_codes.TARGET_UNWRITABLE),
+    errno.EROFS: (PermissionDenied, error_codes.TARGET_UNWRITABLE),
 }

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.user_path import absolute
 from skyhold.errors import Corrupt, QuotaExceeded
 from skyhold.storage.file_entry import FileEntry
@@ -70,7 +71,7 @@ class Target:
             self.close()
             raise Corrupt(
                 f"File {self.entry.path} does not match the digest of its version; it was not written",
-                code="file_damaged",
+                code=error_codes.FILE_DAMAGED,
                 hint="Run `skyhold verify --deep`",
                 path=self.entry.path,
             )
@@ -108,6 +109,6 @@ def check_space(root: Path, wanted_bytes: int) -> None:
     if wanted_bytes > free_bytes:
         raise QuotaExceeded(
             f"Folder {root} needs {wanted_bytes} bytes but its disk has {free_bytes} free; nothing was written",
-            code="disk_full",
+            code=error_codes.DISK_FULL,
             hint="Free some space, or pull fewer files with --include",
         )

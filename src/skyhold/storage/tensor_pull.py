@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.codec.formats.safetensors import encode_head
 from skyhold.codec.row_major import is_column_major, little_endian, row_major, row_major_dtype
 from skyhold.errors import InvalidInput
@@ -185,7 +186,7 @@ def choose_tensors(version: VersionFiles, wanted: WantedTensors) -> ChosenTensor
             raise InvalidInput(
                 f"Tensor `{chosen.name}` is there more than once: in {first}"
                 + (f" and in {path}" if path != first else ", twice"),
-                code="tensor_ambiguous",
+                code=error_codes.TENSOR_AMBIGUOUS,
                 hint="Choose its file with --include, beside --tensor" if path != first else "Pull its whole file",
             )
         found[chosen.name] = chosen
@@ -197,7 +198,7 @@ def choose_tensors(version: VersionFiles, wanted: WantedTensors) -> ChosenTensor
         name = (given or list(left_out))[0]
         raise InvalidInput(
             f"Tensor `{name}` of {left_out[name]}",
-            code="tensor_type",
+            code=error_codes.TENSOR_TYPE,
             hint="Pull its whole file: with --include, and without --tensor",
         )
     return ChosenTensors(tuple(chosen for name, chosen in found.items() if name not in left_out), left_out)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from skyhold import error_codes
 from skyhold.codec.floats import decode_floats, is_float_type
 from skyhold.codec.row_major import is_column_major
 from skyhold.codec.tensors import FORTRAN, element_width_bytes
@@ -45,7 +46,7 @@ class TensorValues:
         if self._stored is None and not is_decoded(plain):
             raise InvalidInput(
                 f"Tensor `{named.name}` of {file.path} has type {plain}, which NumPy cannot hold",
-                code="tensor_type",
+                code=error_codes.TENSOR_TYPE,
                 hint="Read its whole file, with the library of its format",
             )
         width = element_width_bytes(plain) if self._stored is None else self._stored.itemsize

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import accumulate
 
+from skyhold import error_codes
 from skyhold.codec.tensors import Tensor
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.storage.blobs import Blobs
@@ -46,7 +47,7 @@ class VersionFiles:
         self.head: LayoutHead = decode_head(blobs.read("layouts", layout), layout)
         if self.head.version != version:
             raise Corrupt(
-                f"Layout {layout} is not that of version {version[:10]}", code="layout_damaged", layout=layout
+                f"Layout {layout} is not that of version {version[:10]}", code=error_codes.LAYOUT_DAMAGED, layout=layout
             )
         self._runs: dict[int, list[Run]] = {}
         for run in self.head.runs:
@@ -72,7 +73,7 @@ class VersionFiles:
             if not any(map(chooser([pattern], paths), paths)):
                 raise NotFound(
                     f"No file of the version matches `{pattern}`",
-                    code="file_not_found",
+                    code=error_codes.FILE_NOT_FOUND,
                     hint="List them with `skyhold show`",
                     pattern=pattern,
                 )
@@ -87,7 +88,7 @@ class VersionFiles:
         close = get_close_matches(path, paths, n=1)
         raise NotFound(
             f"The version has no file {path}",
-            code="file_not_found",
+            code=error_codes.FILE_NOT_FOUND,
             hint=f"Did you mean `{close[0]}`?" if close else "List them with `skyhold show --files`",
             path=path,
         )
@@ -166,7 +167,9 @@ class VersionFiles:
 
     def _damaged(self) -> Corrupt:
         return Corrupt(
-            f"Layout {self._name} is damaged: its runs do not cover the files", code="layout_damaged", layout=self._name
+            f"Layout {self._name} is damaged: its runs do not cover the files",
+            code=error_codes.LAYOUT_DAMAGED,
+            layout=self._name,
         )
 
 
@@ -191,7 +194,7 @@ class StoredFile:
         if start < 0 or length < 0 or start + length > self.size_bytes:
             raise InvalidInput(
                 f"Bytes {start} to {start + length} do not lie inside {self.path} ({self.size_bytes} bytes)",
-                code="range_not_satisfiable",
+                code=error_codes.RANGE_NOT_SATISFIABLE,
             )
         if length == 0:
             return b""

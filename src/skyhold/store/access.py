@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
@@ -138,12 +139,14 @@ class StoreAccess:
             raise InvalidInput(
                 f"Store {self.document.store} was opened by process {self._process_id}; a child that it forked "
                 "cannot use it",
-                code="store_forked",
+                code=error_codes.STORE_FORKED,
                 hint="Open it in the child, or start workers by `spawn` or `forkserver`",
             )
         with self._lock:
             if self._closed:
                 raise InvalidInput(
-                    "The store was closed; it cannot be used any more", code="store_closed", hint="Open it again"
+                    "The store was closed; it cannot be used any more",
+                    code=error_codes.STORE_CLOSED,
+                    hint="Open it again",
                 )
             yield

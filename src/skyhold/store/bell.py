@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
 from skyhold.consensus.migration import CONFIG
@@ -44,15 +45,15 @@ def decode_bell(stored: bytes | bytearray | memoryview, store_id: str, keys: Fra
     value = decode(decode_frame(stored, kind=Kind.BELL, context=_context(store_id), keys=keys), BELL)
     rings = value.get("rings")
     if value.get("bell") != 1 or not isinstance(rings, list) or len(rings) > RINGS_MAX:
-        raise Corrupt("The bell is malformed", code="document_malformed")
+        raise Corrupt("The bell is malformed", code=error_codes.DOCUMENT_MALFORMED)
     found: Rings = {}
     for ring in rings:
         if not (isinstance(ring, list) and len(ring) == 2 and isinstance(ring[0], str) and is_counter(ring[1])):
-            raise Corrupt("The bell is malformed: one of its rings is not a ring", code="document_malformed")
+            raise Corrupt("The bell is malformed: one of its rings is not a ring", code=error_codes.DOCUMENT_MALFORMED)
         try:
             found[check_register_key(ring[0])] = ring[1]
         except InvalidInput as error:
-            raise Corrupt(f"The bell is malformed: {error.message}", code="document_malformed") from error
+            raise Corrupt(f"The bell is malformed: {error.message}", code=error_codes.DOCUMENT_MALFORMED) from error
     return found
 
 
@@ -174,7 +175,7 @@ class Bell:
             try:
                 tagged = bucket.read_tagged(BELL, unless_tag=self._tags.get(name))
             except NotFound as error:
-                if error.code != "object_not_found" or not self._create(bucket):
+                if error.code != error_codes.OBJECT_NOT_FOUND or not self._create(bucket):
                     continue
                 self._listening = name
                 return None

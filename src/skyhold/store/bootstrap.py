@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Final, NoReturn
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket, Tagged
 from skyhold.errors import (
@@ -52,13 +53,13 @@ def read_store_document(
     if expected_store is not None and document.store != expected_store:
         raise InvalidInput(
             f"{bucket.url} belongs to store {document.store}, not to {expected_store}",
-            code="other_store",
+            code=error_codes.OTHER_STORE,
             hint="Check the URL; `skyhold connect URL` meets another store",
         )
     if known is not None and (known.sealed, known.key_check) != (document.sealed, keys.check):
         raise PermissionDenied(
             f"{bucket.url} names store {document.store}, but its key or its sealing is not what this machine knows",
-            code="store_changed",
+            code=error_codes.STORE_CHANGED,
             hint="Somebody may have replaced store.json: compare it with the other buckets before you go on",
         )
     return document, keys
@@ -103,14 +104,14 @@ def replace_store_document(
     if current.incarnation != document.incarnation:
         raise Conflict(
             f"{bucket.url} is not the bucket that was admitted: it was emptied, restored or exchanged",
-            code="bucket_restored",
+            code=error_codes.BUCKET_RESTORED,
             hint=f"Admit it again: skyhold store voters replace {bucket.name}",
         )
     if _is_passed(document.engine, current.engine):
         raise Conflict(
             f"{bucket.url} is already at epoch {current.engine.epoch} of another machine, and this would be epoch "
             f"{document.engine.epoch}: the store was recovered elsewhere",
-            code="term_passed",
+            code=error_codes.TERM_PASSED,
         )
     try:
         bucket.write_if(STORE_DOCUMENT, body, expected_tag=found.tag)
@@ -136,7 +137,7 @@ def overwrite_store_document(bucket: Bucket, document: StoreDocument, keys: Stor
         bucket.write(STORE_DOCUMENT, body)
         return
     except NotFound as error:
-        if error.code == "bucket_not_found":
+        if error.code == error_codes.BUCKET_NOT_FOUND:
             raise
         tagged = None
     try:
@@ -153,21 +154,21 @@ def _read_tagged(bucket: Bucket) -> Tagged:
     except Corrupt as error:  # longer than any object that has a tag
         raise Corrupt(
             f"The {STORE_DOCUMENT} of {bucket.url} is malformed: it is larger than 1 MiB",
-            code="store_document_malformed",
+            code=error_codes.STORE_DOCUMENT_MALFORMED,
             hint=BY_ANOTHER,
         ) from error
     except NotFound as error:
-        if error.code == "bucket_not_found":
+        if error.code == error_codes.BUCKET_NOT_FOUND:
             raise
         if _holds_packs(bucket):
             raise NotFound(
                 f"There is no store.json at {bucket.url}, and objects of a store are",
-                code="store_not_found",
+                code=error_codes.STORE_NOT_FOUND,
                 hint=BY_ANOTHER,
             ) from error
         raise NotFound(
             f"There is no Skyhold store at {bucket.url}",
-            code="store_not_found",
+            code=error_codes.STORE_NOT_FOUND,
             hint=f"Check the URL, or make a store: skyhold init {bucket.url}",
         ) from error
     assert tagged is not None, "a read without a condition returns the object"  # noqa: S101 - our own mistake
@@ -198,7 +199,7 @@ def refuse_occupied(bucket: Bucket) -> None:
         if not info.key.startswith(SCRATCH):
             raise AlreadyExists(
                 f"{bucket.url} holds other objects, such as `{info.key}`; nothing was written",
-                code="bucket_not_empty",
+                code=error_codes.BUCKET_NOT_EMPTY,
                 hint=f"Use an empty bucket or a prefix of its own, such as {bucket.url.rstrip('/')}/skyhold",
                 bucket=bucket.name,
                 key=info.key,
@@ -211,7 +212,7 @@ def _holds(bucket: Bucket, body: bytes) -> bool:
     except Corrupt:  # longer than any
         return False
     except NotFound as error:
-        if error.code == "bucket_not_found":
+        if error.code == error_codes.BUCKET_NOT_FOUND:
             raise
         return False
 
@@ -219,7 +220,7 @@ def _holds(bucket: Bucket, body: bytes) -> bool:
 def _refuse_taken(bucket: Bucket) -> NoReturn:
     raise AlreadyExists(
         f"{bucket.url} belongs to another Skyhold store; nothing was written",
-        code="store_exists",
+        code=error_codes.STORE_EXISTS,
         hint=f"Join that store with `skyhold connect {bucket.url}`, or use another bucket or prefix",
         bucket=bucket.name,
     )

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
@@ -45,9 +46,9 @@ def examine_bucket(connection: Connection, configured: ConfiguredBucket) -> Memb
         document = inspect_store_document(bucket, connection.store_keys)
     except NotFound as error:
         vacant = _is_empty(bucket, connection.reach(configured.location), error)
-        ours = not vacant and error.code == "store_not_found" and _is_ours(connection, configured, bucket)
+        ours = not vacant and error.code == error_codes.STORE_NOT_FOUND and _is_ours(connection, configured, bucket)
         lost = _undocumented(name, error) if ours else _lost(name, error, vacant=vacant)
-        return Membership(vacant or error.code != "bucket_not_found", vacant or ours, lost)
+        return Membership(vacant or error.code != error_codes.BUCKET_NOT_FOUND, vacant or ours, lost)
     except Corrupt as error:
         return _of_damaged_document(connection, configured, bucket, error)
     except SkyholdError as error:
@@ -81,7 +82,7 @@ def is_member(connection: Connection, configured: ConfiguredBucket, bucket: Buck
 
 def _is_empty(bucket: Bucket, location: BucketLocation, error: NotFound) -> bool:
     """Whether the bucket is there with nothing in it; a folder that is missing altogether is away, not empty."""
-    if location.scheme == "file" and error.code == "bucket_not_found":
+    if location.scheme == "file" and error.code == error_codes.BUCKET_NOT_FOUND:
         try:
             return not any(os.scandir(location.path))
         except OSError:
@@ -137,7 +138,7 @@ def _lost(name: str, error: NotFound, *, vacant: bool) -> SkyholdError:
     away = f"Bring it back. If it is gone for good, take it out of the store: skyhold bucket remove {name}"
     return NotFound(
         f"Bucket `{name}` is {'empty' if vacant else 'away'}: {error.message}",
-        code="bucket_lost",
+        code=error_codes.BUCKET_LOST,
         hint="Admit it again, and fill it from the others: skyhold repair" if vacant else away,
         bucket=name,
     )
@@ -146,7 +147,7 @@ def _lost(name: str, error: NotFound, *, vacant: bool) -> SkyholdError:
 def _undocumented(name: str, error: SkyholdError) -> SkyholdError:
     return Corrupt(
         f"Bucket `{name}` holds objects of the store, but its store.json is damaged or gone: {error.message}",
-        code="store_document_damaged",
+        code=error_codes.STORE_DOCUMENT_DAMAGED,
         hint="Run `skyhold repair`",
         bucket=name,
     )
@@ -157,7 +158,7 @@ def _doubtful(name: str, error: Corrupt, *, admissible: bool) -> SkyholdError:
     return Corrupt(
         f"The store.json of bucket `{name}` is damaged, and nothing else shows that it is the one that was admitted: "
         f"{error.message}",
-        code="store_document_damaged",
+        code=error_codes.STORE_DOCUMENT_DAMAGED,
         hint=f"If it is the right bucket, admit it again: {again}. Else take it out: skyhold bucket remove {name}",
         bucket=name,
     )
@@ -166,7 +167,7 @@ def _doubtful(name: str, error: Corrupt, *, admissible: bool) -> SkyholdError:
 def _restored(name: str) -> SkyholdError:
     return Conflict(
         f"Bucket `{name}` is not the one that was admitted: it was restored, or belongs to another store",
-        code="bucket_restored",
+        code=error_codes.BUCKET_RESTORED,
         hint=f"Admit it again: `skyhold store voters replace {name}`. Or take it out: skyhold bucket remove {name}",
         bucket=name,
     )
@@ -175,7 +176,7 @@ def _restored(name: str) -> SkyholdError:
 def _recovered_elsewhere(name: str) -> SkyholdError:
     return Conflict(
         f"Bucket `{name}` says that the store was recovered on another machine; changes made here no longer count",
-        code="store_recovered_elsewhere",
+        code=error_codes.STORE_RECOVERED_ELSEWHERE,
         hint="Work on that machine: `skyhold recover` here would shut it out",
         bucket=name,
     )

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast
 
+from skyhold import error_codes
 from skyhold.buckets.location import BucketLocation
 from skyhold.errors import AlreadyExists, Corrupt, InvalidInput, NotFound, QuotaExceeded
 from skyhold.storage.canonical import Json, decode_canonical, encode
@@ -40,13 +41,14 @@ class ConfiguredBucket:
     def __post_init__(self) -> None:
         if not _INCARNATION.fullmatch(self.incarnation):
             raise InvalidInput(
-                f"Expected an incarnation of 32 hex digits but got {self.incarnation!r}", code="configuration_invalid"
+                f"Expected an incarnation of 32 hex digits but got {self.incarnation!r}",
+                code=error_codes.CONFIGURATION_INVALID,
             )
         if self.role not in ROLES:
             raise InvalidInput(
                 f"Expected the role of bucket `{self.location.name}` to be one of {', '.join(ROLES)} "
                 f"but got {self.role!r}",
-                code="configuration_invalid",
+                code=error_codes.CONFIGURATION_INVALID,
             )
 
 
@@ -66,7 +68,7 @@ class Configuration:
 
     def __post_init__(self) -> None:
         if not self.buckets:
-            raise InvalidInput("A store has at least one bucket", code="configuration_invalid")
+            raise InvalidInput("A store has at least one bucket", code=error_codes.CONFIGURATION_INVALID)
         _refuse_repeated("name", [bucket.location.name for bucket in self.buckets])
         _refuse_repeated("place", [bucket.location.place for bucket in self.buckets])
         _refuse_repeated("incarnation", [bucket.incarnation for bucket in self.buckets])
@@ -83,7 +85,7 @@ class Configuration:
                 return bucket
         raise NotFound(
             f"The store has no bucket `{name}`",
-            code="bucket_not_configured",
+            code=error_codes.BUCKET_NOT_CONFIGURED,
             hint="Its buckets are " + ", ".join(bucket.location.name for bucket in self.buckets),
             bucket=name,
         )
@@ -108,7 +110,7 @@ def encode_configuration(configuration: Configuration) -> bytes:
         raise QuotaExceeded(
             f"The configuration of {len(configuration.buckets)} buckets has {len(body)} bytes, over the "
             f"{CONFIGURATION_BYTES_MAX} of a register",
-            code="configuration_too_large",
+            code=error_codes.CONFIGURATION_TOO_LARGE,
         )
     return body
 
@@ -116,13 +118,15 @@ def encode_configuration(configuration: Configuration) -> bytes:
 def decode_configuration(body: bytes | bytearray | memoryview) -> Configuration:
     """The inverse. Raises `Corrupt` for anything else, and `InvalidInput` code `format_newer` for a later form."""
     if len(body) > CONFIGURATION_BYTES_MAX:
-        raise Corrupt(f"The configuration is malformed: it has {len(body)} bytes", code="configuration_malformed")
+        raise Corrupt(
+            f"The configuration is malformed: it has {len(body)} bytes", code=error_codes.CONFIGURATION_MALFORMED
+        )
     document = decode_canonical(body, "configuration")
     number = document.get("configuration")
     if type(number) is int and number > 1:
         raise InvalidInput(
             f"The store's configuration is of form {number}, and this Skyhold reads form 1",
-            code="format_newer",
+            code=error_codes.FORMAT_NEWER,
             hint="Upgrade: pip install --upgrade skyhold",
         )
     buckets = document.get("buckets")
@@ -131,16 +135,18 @@ def decode_configuration(body: bytes | bytearray | memoryview) -> Configuration:
         or number != 1
         or not isinstance(buckets, list)
     ):
-        raise Corrupt("The configuration is malformed: it has other fields", code="configuration_malformed")
+        raise Corrupt("The configuration is malformed: it has other fields", code=error_codes.CONFIGURATION_MALFORMED)
     log = document["log"]
     if not isinstance(log, dict):
-        raise Corrupt("The configuration is malformed: its log is no object", code="configuration_malformed")
+        raise Corrupt("The configuration is malformed: its log is no object", code=error_codes.CONFIGURATION_MALFORMED)
     try:
         features = Features.from_json(document["features"])
         policy = Policy.from_json(document["policy"])
         return Configuration(tuple(_bucket(value) for value in buckets), policy, features, log)
     except InvalidInput as error:
-        raise Corrupt(f"The configuration is malformed: {error.message}", code="configuration_malformed") from error
+        raise Corrupt(
+            f"The configuration is malformed: {error.message}", code=error_codes.CONFIGURATION_MALFORMED
+        ) from error
 
 
 def add_bucket(configuration: Configuration, bucket: ConfiguredBucket) -> Configuration:
@@ -148,7 +154,7 @@ def add_bucket(configuration: Configuration, bucket: ConfiguredBucket) -> Config
     if any(known.location.name == bucket.location.name for known in configuration.buckets):
         raise AlreadyExists(
             f"The store has a bucket `{bucket.location.name}` already",
-            code="bucket_exists",
+            code=error_codes.BUCKET_EXISTS,
             hint="Choose another name; `skyhold bucket list` shows those that are there",
             bucket=bucket.location.name,
         )
@@ -169,7 +175,7 @@ def remove_buckets(
     if not left:
         raise InvalidInput(
             f"The store has no other bucket than {', '.join(f'`{name}`' for name in names)}; nothing was changed",
-            code="last_bucket",
+            code=error_codes.LAST_BUCKET,
             hint="Add another bucket first",
         )
     for policy in policies:
@@ -193,14 +199,16 @@ def replace_bucket(configuration: Configuration, bucket: ConfiguredBucket) -> Co
 
 def _bucket(value: object) -> ConfiguredBucket:
     if not isinstance(value, dict) or value.keys() != {"location", "incarnation", "role"}:
-        raise InvalidInput("a bucket has not the known fields", code="configuration_invalid")
+        raise InvalidInput("a bucket has not the known fields", code=error_codes.CONFIGURATION_INVALID)
     incarnation, role = value["incarnation"], value["role"]
     if not isinstance(incarnation, str) or not isinstance(role, str):
-        raise InvalidInput("a bucket's incarnation or role is no text", code="configuration_invalid")
+        raise InvalidInput("a bucket's incarnation or role is no text", code=error_codes.CONFIGURATION_INVALID)
     return ConfiguredBucket(BucketLocation.from_json(value["location"]), incarnation, cast(Role, role))
 
 
 def _refuse_repeated(what: str, values: Sequence[str]) -> None:
     for value in sorted(set(values)):
         if values.count(value) > 1:
-            raise InvalidInput(f"Two buckets of the store have the {what} {value}", code="configuration_invalid")
+            raise InvalidInput(
+                f"Two buckets of the store have the {what} {value}", code=error_codes.CONFIGURATION_INVALID
+            )

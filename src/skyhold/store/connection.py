@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.capabilities import Checkpointing, checkpointing
@@ -112,7 +113,7 @@ class Connection(StoreAccess):
         if value is None:
             raise Corrupt(
                 f"Store {self.document.store} has no configuration: it was not made to its end, or belongs to nobody",
-                code="registers_missing",
+                code=error_codes.REGISTERS_MISSING,
                 hint="Make it again: skyhold init URL…",
             )
         if known is not None and self._configured == (engine.epoch, value.version):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Generic, Self, TypeVar
 
+from skyhold import error_codes
 from skyhold.consensus.migration import NAMES
 from skyhold.consensus.no_majority import register_lost
 from skyhold.consensus.register import Registers, check_register_key
@@ -94,9 +95,9 @@ class Directory:
     def encode(self) -> bytes:
         """Canonical JSON. Raises `InvalidInput` for an epoch that readers would refuse."""
         if not is_counter(self.gc_epoch):
-            raise InvalidInput(f"Expected an epoch of gc but got {self.gc_epoch!r}", code="counter_used_up")
+            raise InvalidInput(f"Expected an epoch of gc but got {self.gc_epoch!r}", code=error_codes.COUNTER_USED_UP)
         if not is_counter(self.log.count):
-            raise InvalidInput(f"Expected a counter but got {self.log.count!r}", code="counter_used_up")
+            raise InvalidInput(f"Expected a counter but got {self.log.count!r}", code=error_codes.COUNTER_USED_UP)
         gc = {"epoch": self.gc_epoch, "tombstones": list(self.tombstones)}
         return canonical(
             {

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.consensus.register import Registers
 from skyhold.errors import InvalidInput, NotFound, QuotaExceeded
 from skyhold.storage.blobs import Blobs
@@ -57,7 +58,8 @@ class DocumentRoot:
         )
         if len(body) > ROOT_BYTES_MAX:
             raise QuotaExceeded(
-                f"Document {self.document_id} has {len(body)} bytes of at most {ROOT_BYTES_MAX}", code="root_too_large"
+                f"Document {self.document_id} has {len(body)} bytes of at most {ROOT_BYTES_MAX}",
+                code=error_codes.ROOT_TOO_LARGE,
             )
         return body
 
@@ -102,9 +104,11 @@ class DocumentChange:
 
     def __post_init__(self) -> None:
         if len({update.key for update in self.records}) != len(self.records):
-            raise InvalidInput("A change names one record twice", code="record_named_twice")
+            raise InvalidInput("A change names one record twice", code=error_codes.RECORD_NAMED_TWICE)
         if self.gc_epoch is None and any(update.value and update.value.get("blobs") for update in self.records):
-            raise InvalidInput("A change that adds blobs must carry the gc epoch it began in", code="gc_epoch_needed")
+            raise InvalidInput(
+                "A change that adds blobs must carry the gc epoch it began in", code=error_codes.GC_EPOCH_NEEDED
+            )
 
 
 def plan_document(document: Document, change: DocumentChange) -> Document | None:
@@ -114,7 +118,7 @@ def plan_document(document: Document, change: DocumentChange) -> Document | None
     """
     root = document.root
     if root.deleted is not None:
-        raise NotFound(f"{root.kind} `{root.name}` was deleted at {root.deleted}", code="document_deleted")
+        raise NotFound(f"{root.kind} `{root.name}` was deleted at {root.deleted}", code=error_codes.DOCUMENT_DELETED)
     check_gc_epoch(change.gc_epoch, root.gc_epoch, "Run the command again")
     entries: dict[str, object | None] = {}
     what = plan_records(document.map, change.records, entries)
@@ -135,10 +139,10 @@ def document_key(document_id: str) -> str:
 def check_document_name(kind: str, name: str) -> str:
     """Return `name`, or raise `InvalidInput` unless it is one word, and `kind` a kind of document."""
     if _KIND.fullmatch(kind) is None:
-        raise InvalidInput(f"Expected a kind of document but got {kind!r}", code="invalid_name")
+        raise InvalidInput(f"Expected a kind of document but got {kind!r}", code=error_codes.INVALID_NAME)
     if not is_word(name):
         raise InvalidInput(
             f"Expected the name of a {kind} (one word of letters, digits, `_`, `.` and `-`) but got {name!r}",
-            code="invalid_name",
+            code=error_codes.INVALID_NAME,
         )
     return name

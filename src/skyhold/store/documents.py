@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from skyhold import error_codes
 from skyhold.consensus.no_majority import register_lost
 from skyhold.consensus.register import Registers
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
@@ -87,7 +88,7 @@ class Documents:
 
         gc_epoch = self._names.change(listed, f"{operation_id}-enter", pause).gc_epoch
         first = Document.first(document_id, self.kind.name, name, gc_epoch=gc_epoch, blobs=self._blobs, origin=origin)
-        exists = AlreadyExists(f"Document {document_id} exists already", code="document_exists")
+        exists = AlreadyExists(f"Document {document_id} exists already", code=error_codes.DOCUMENT_EXISTS)
         document = self._transactions(document_id).create(first, operation_id, exists)
         self._names.change(with_name, f"{operation_id}-name", pause)
         return document
@@ -100,7 +101,7 @@ class Documents:
         for update in change.records:
             if update.kind not in self.kind.records:
                 raise InvalidInput(
-                    f"A {self.kind.name} has no records of kind {update.kind.name}", code="invalid_record",
+                    f"A {self.kind.name} has no records of kind {update.kind.name}", code=error_codes.INVALID_RECORD,
                     record=update.key,
                 )  # fmt: skip
         return self._transactions(document_id).change(
@@ -113,7 +114,7 @@ class Documents:
         """Give a document another name; the old one is free from then on."""
         check_document_name(self.kind.name, new_name)
         if new_name == name:
-            raise InvalidInput(f"`{name}` is the name already", code="name_unchanged")
+            raise InvalidInput(f"`{name}` is the name already", code=error_codes.NAME_UNCHANGED)
         document_id = self._id_of(name, operation_id)
 
         def renamed(names: Directory) -> Directory | None:
@@ -145,7 +146,7 @@ class Documents:
             if document.root.deleted is not None:
                 return None
             if not force:
-                refuse_wanted(f"{self.kind.name} `{name}`", self.kind.wanted(document), "document_wanted")
+                refuse_wanted(f"{self.kind.name} `{name}`", self.kind.wanted(document), error_codes.DOCUMENT_WANTED)
             return document.after(origin, [{"kind": "deleted"}], {}, deleted=origin.time)
 
         def without_name(names: Directory) -> Directory | None:
@@ -185,7 +186,7 @@ class Documents:
         if document.root.kind != self.kind.name:
             raise NotFound(
                 f"Document {document.root.document_id} is no {self.kind.name}, but a {document.root.kind}",
-                code="document_not_found",
+                code=error_codes.DOCUMENT_NOT_FOUND,
             )
         return document
 
@@ -203,8 +204,10 @@ class Documents:
     def _refuse_taken(self, names: Directory, name: str, document_id: str) -> None:
         if names.find_document(self.kind.name, name) not in {None, document_id}:
             raise AlreadyExists(
-                f"There is a {self.kind.name} `{name}` already", code="document_exists", hint="Choose another name"
+                f"There is a {self.kind.name} `{name}` already",
+                code=error_codes.DOCUMENT_EXISTS,
+                hint="Choose another name",
             )
 
     def _not_found(self, name: str) -> NotFound:
-        return NotFound(f"There is no {self.kind.name} `{name}`", code="document_not_found", name=name)
+        return NotFound(f"There is no {self.kind.name} `{name}`", code=error_codes.DOCUMENT_NOT_FOUND, name=name)

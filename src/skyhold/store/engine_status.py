@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from skyhold.consensus.acceptor import in_preparation, unanimous
@@ -73,9 +73,6 @@ class EngineStatus:
     voters: tuple[VoterStatus, ...]
     decisions: tuple[Decision, ...]
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class StaleRead:
@@ -97,9 +94,6 @@ class StaleRead:
         found = undecided or known.value
         version = found.version if found is not None else 0
         return cls(register, version, undecided is None, known.age_s, known.writer, known.time, known.silent)
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def engine_of(connection: Connection) -> EngineStatus:

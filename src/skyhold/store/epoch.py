@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from skyhold import error_codes
 from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.consensus.etcd_location import parse_etcd_location
 from skyhold.errors import Corrupt, InvalidInput
@@ -49,13 +50,13 @@ def new_engine(place: str, epoch: int, machine: str, configuration: Configuratio
     if not place.startswith(("etcd://", "etcds://")):
         raise InvalidInput(
             f"Expected engine `{SQLITE}`, `{BUCKETS}` or the URL of an etcd cluster but got {place!r}",
-            code="engine_unknown",
+            code=error_codes.ENGINE_UNKNOWN,
             hint="An etcd cluster is etcds://host:2379,host:2379/prefix",
         )
     if "?" in place:
         raise InvalidInput(
             "The URL of an etcd cluster is told to every machine, and its settings are each machine's own",
-            code="engine_unknown",
+            code=error_codes.ENGINE_UNKNOWN,
             hint="Put credentials, ca_file and allow_http under [etcd] in skyhold.toml",
         )
     return Engine("", epoch, ETCD, cluster=parse_etcd_location(place, allow_http=True).url)
@@ -73,7 +74,7 @@ def checked_voters(configuration: Configuration) -> tuple[tuple[str, str], ...]:
     if not 1 <= len(voters) <= VOTERS_MAX:
         raise InvalidInput(
             f"A store has 1 to {VOTERS_MAX} voters, and would have {len(voters)}; nothing was changed",
-            code="voters_count",
+            code=error_codes.VOTERS_COUNT,
             hint="See them: skyhold store voters show",
         )
     return voters
@@ -89,6 +90,6 @@ def decode_epoch(body: bytes) -> Epoch:
     """The inverse. Raises `Corrupt`, and `InvalidInput` for what a later Skyhold wrote."""
     document = decode_canonical(body, _WHAT)
     if document.keys() != {"epoch", "engine", "configuration"} or document["epoch"] != 1:
-        raise Corrupt(f"The {_WHAT} is malformed: it has other fields", code="configuration_malformed")
+        raise Corrupt(f"The {_WHAT} is malformed: it has other fields", code=error_codes.CONFIGURATION_MALFORMED)
     configuration = decode_configuration(encode(document["configuration"], _WHAT))
     return Epoch(engine_from_json(document["engine"], _WHAT), configuration)

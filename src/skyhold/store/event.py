@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, NoReturn, TypeGuard
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, InvalidInput
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import Json, canonical, check_text, decode, is_counter, malformed
@@ -51,10 +52,13 @@ class Origin:
         _check_quoted(self.reason, "the reason of a change", REASON_BYTES_MAX)
         if _ACTOR.fullmatch(self.actor) is None:
             raise InvalidInput(
-                f"Expected the kind of an actor ({', '.join(ACTORS)}) but got {self.actor!r}", code="invalid_actor"
+                f"Expected the kind of an actor ({', '.join(ACTORS)}) but got {self.actor!r}",
+                code=error_codes.INVALID_ACTOR,
             )
         if self.group is not None and _GROUP.fullmatch(self.group) is None:
-            raise InvalidInput(f"Expected a group of 32 hex digits but got {self.group!r}", code="invalid_group")
+            raise InvalidInput(
+                f"Expected a group of 32 hex digits but got {self.group!r}", code=error_codes.INVALID_GROUP
+            )
 
     def to_json(self) -> Json:
         """The origin as fields of an event; what is not given is left out."""
@@ -167,7 +171,7 @@ def refuse_broken(key: str, sequence: int, why: str, part: str | None = None) ->
     place = f"event {sequence}" if part is None else f"event {sequence}, {part}"
     raise Corrupt(
         f"The history of register {key} is broken at {place}: {why}",
-        code="history_broken",
+        code=error_codes.HISTORY_BROKEN,
         hint="A defect, or a holder of the store's keys, wrote it so. Check where the refs point",
         event=sequence,
         part=part,
@@ -233,7 +237,7 @@ def _check_quoted(text: str, what: str, bytes_max: int) -> None:
 
 def _check_bytes(count: int, what: str, bytes_max: int) -> None:
     if count > bytes_max:
-        raise InvalidInput(f"Expected {what} of at most {bytes_max} bytes but got {count}", code="too_long")
+        raise InvalidInput(f"Expected {what} of at most {bytes_max} bytes but got {count}", code=error_codes.TOO_LONG)
 
 
 def _sequence(key: str) -> int:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput
 from skyhold.storage.canonical import Json
 
@@ -32,7 +33,8 @@ class Features:
         names = [*self.read, *self.write]
         if len(names) > FEATURES_MAX or not all(_NAME.fullmatch(name) for name in names):
             raise InvalidInput(
-                f"Expected at most {FEATURES_MAX} names of features but got {sorted(names)}", code="invalid_feature"
+                f"Expected at most {FEATURES_MAX} names of features but got {sorted(names)}",
+                code=error_codes.INVALID_FEATURE,
             )
 
     def __or__(self, other: Features) -> Features:
@@ -45,12 +47,14 @@ class Features:
     def from_json(cls, value: object) -> Features:
         """The inverse. Raises `InvalidInput`."""
         if not isinstance(value, dict) or value.keys() != {"read", "write"}:
-            raise InvalidInput(f"Expected the features of a store but got {value!r}", code="invalid_feature")
+            raise InvalidInput(f"Expected the features of a store but got {value!r}", code=error_codes.INVALID_FEATURE)
         for names in value.values():
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise InvalidInput(f"Expected names of features but got {names!r}", code="invalid_feature")
+                raise InvalidInput(f"Expected names of features but got {names!r}", code=error_codes.INVALID_FEATURE)
             if names != sorted(set(names)):
-                raise InvalidInput(f"The features {names!r} are not sorted, each once", code="invalid_feature")
+                raise InvalidInput(
+                    f"The features {names!r} are not sorted, each once", code=error_codes.INVALID_FEATURE
+                )
         return cls(frozenset(value["read"]), frozenset(value["write"]))
 
     def refuse_unread(self) -> None:
@@ -72,7 +76,7 @@ def _refuse(unknown: list[str], what: str) -> None:
         raise InvalidInput(
             f"The store uses features that this Skyhold does not know, without which it cannot be {what}: "
             f"{', '.join(unknown)}",
-            code="feature_unknown",
+            code=error_codes.FEATURE_UNKNOWN,
             hint="Upgrade: pip install --upgrade skyhold",
             features=unknown,
         )

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.consent import destination_of, is_allowed, refused
@@ -132,7 +133,7 @@ def _engine_of_one(location: BucketLocation, settings: Settings) -> str:
         try:
             refuse_unfit_voter(bucket, reached, UNFIT)
         except InvalidInput as error:
-            if error.code != "voter_refused":
+            if error.code != error_codes.VOTER_REFUSED:
                 raise
             return SQLITE
     return BUCKETS

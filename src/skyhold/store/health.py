@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from skyhold.consensus.parallel import at_once
 from skyhold.errors import SkyholdError
@@ -33,9 +33,6 @@ class StoreHealth:
     works: bool
     engine: EngineStatus
     buckets: tuple[BucketHealth, ...]
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def health_of(connection: Connection) -> StoreHealth:

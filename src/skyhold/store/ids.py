@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput
 
 WORD: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_]|[.-](?=[A-Za-z0-9_-])){0,95}"
@@ -21,5 +22,5 @@ def is_word(text: str) -> bool:
 def check_id(id_: str) -> str:
     """Return the id of a repository, document or deployment, or raise `InvalidInput` unless it is 32 hex characters."""
     if _ID.fullmatch(id_) is None:
-        raise InvalidInput(f"Expected an id of 32 hex characters but got {id_!r}", code="invalid_id")
+        raise InvalidInput(f"Expected an id of 32 hex characters but got {id_!r}", code=error_codes.INVALID_ID)
     return id_

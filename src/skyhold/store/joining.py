@@ -21,18 +21,10 @@ class Joining:
     """A bucket that joins a store: whether its folder must be made first, the buckets whose `store.json` is then told
     of it, and what the loss of a bucket costs from then on, as sentences."""
 
-    location: BucketLocation
+    bucket: BucketLocation
     makes_folder: bool
     told: tuple[str, ...]
     losses: tuple[str, ...]
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "bucket": self.location.to_json(),
-            "makes_folder": self.makes_folder,
-            "told": list(self.told),
-            "losses": list(self.losses),
-        }
 
 
 def plan_join(connection: Connection, location: BucketLocation) -> Joining:

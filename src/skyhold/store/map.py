@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import Json, canonical
@@ -222,7 +223,9 @@ def _read_node(blobs: Blobs, name: str, level: int, first_key: str | None) -> No
     try:
         body = blobs.read("nodes", name)
     except NotFound as error:
-        raise Corrupt(f"Node {name} of a map is gone", code="map_node_missing", hint="Run `skyhold repair`") from error
+        raise Corrupt(
+            f"Node {name} of a map is gone", code=error_codes.MAP_NODE_MISSING, hint="Run `skyhold repair`"
+        ) from error
     return decode_node(body, f"map node {name}", level=level, first_key=first_key)
 
 
@@ -240,6 +243,6 @@ def _check_entry(key: str, value: object | None) -> None:
         raise InvalidInput(
             f"Entry {key[:80]!r} has a key of {key_bytes} and a value of {value_bytes} bytes; a map takes "
             f"{KEY_BYTES_MAX} and {VALUE_BYTES_MAX}",
-            code="map_entry_size",
+            code=error_codes.MAP_ENTRY_SIZE,
             key=key,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import QuotaExceeded
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.canonical import canonical, decode, malformed
@@ -126,7 +127,7 @@ def _named(entries: list[Entry], names: dict[int, str]) -> list[Entry]:
 
 def _encode(level: int, entries: list[Entry]) -> bytes:
     if not 0 <= level <= LEVEL_MAX:
-        raise QuotaExceeded(f"A map has at most {LEVEL_MAX} levels", code="map_too_deep")
+        raise QuotaExceeded(f"A map has at most {LEVEL_MAX} levels", code=error_codes.MAP_TOO_DEEP)
     return canonical({"level": level, "entries": [[key, value] for key, value in entries]})
 
 

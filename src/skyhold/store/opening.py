@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
+from skyhold import error_codes
 from skyhold.buckets.consent import Destination, override, refused
 from skyhold.buckets.location import BucketLocation, completed, parse_location
 from skyhold.buckets.open import open_bucket
@@ -115,7 +116,7 @@ def _unopened(sought: Sought, errors: Mapping[str, SkyholdError]) -> SkyholdErro
         reasons = "; ".join(f"{url}: {error.message}" for url, error in errors.items())
         return Corrupt(
             f"No bucket of store {sought.state.store_id} has its store.json intact ({reasons}); nothing was changed",
-            code="store_documents_lost",
+            code=error_codes.STORE_DOCUMENTS_LOST,
             hint="Bring the store.json of one of them back from a backup: without any, nothing of the store can be "
             "opened. Make no store in their place before",
             buckets=list(errors),
@@ -166,7 +167,7 @@ def named_locations(urls: Iterable[str | BucketLocation], names: Sequence[str] |
     """Locations of URLs. Raises `InvalidInput` where the names are not as many, or where two are alike."""
     given = list(urls)
     if names is not None and len(names) != len(given):
-        raise InvalidInput(f"Expected {len(given)} names but got {len(names)}", code="names_count")
+        raise InvalidInput(f"Expected {len(given)} names but got {len(names)}", code=error_codes.NAMES_COUNT)
     locations = []
     for index, url in enumerate(given):
         name = names[index] if names is not None else None
@@ -224,7 +225,7 @@ def unreachable(errors: Mapping[str, SkyholdError]) -> Unavailable:
     reasons = "; ".join(f"{url}: {error.message}" for url, error in errors.items())
     return Unavailable(
         f"No bucket of the store answers ({reasons})",
-        code="store_unreachable",
+        code=error_codes.STORE_UNREACHABLE,
         hint="Check the network and the credentials: `skyhold doctor`",
         buckets=list(errors),
     )

@@ -9,9 +9,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import create_bucket, open_bucket
@@ -166,7 +167,7 @@ def leave_buckets(
     try:
         _reconfigure(connection, lambda known: remove_buckets(known, names, wanted), origin)
     except OutcomeUnknown as error:
-        if error.code == "checkpoint_pending":
+        if error.code == error_codes.CHECKPOINT_PENDING:
             left = ", ".join(location.name for location in connection.configuration.locations)
             error.hint = (
                 f"The store has {left} now, as far as this machine knows. If some of these are lost for good too, take "
@@ -205,7 +206,7 @@ def replace_voter(connection: Connection, name: str, by: str, origin: Origin) ->
         raise InvalidInput(
             f"Bucket `{by}` can vote in the place of `{name}` only if `{name}` votes now and `{by}` does not; "
             "nothing was changed",
-            code="no_replacement",
+            code=error_codes.NO_REPLACEMENT,
             hint="See who votes: skyhold bucket list",
         )
     change_roles(connection, {name: "packs", by: "voter"}, origin)
@@ -220,9 +221,6 @@ class EngineMove:
     epoch: int
     registers: int
     changes: int
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def move_engine(connection: Connection, place: str, origin: Origin) -> EngineMove:
@@ -239,7 +237,7 @@ def move_engine(connection: Connection, place: str, origin: Origin) -> EngineMov
     connection.consents.agree_to_typed((), target.cluster)
     if (target.kind, target.machine, target.cluster) == (engine.kind, engine.machine, engine.cluster):
         raise InvalidInput(
-            f"The registers are kept there already ({place}); nothing was changed", code="engine_unchanged"
+            f"The registers are kept there already ({place}); nothing was changed", code=error_codes.ENGINE_UNCHANGED
         )
     refuse_unreadable(connection)
     for name, _ in target.voters:
@@ -254,7 +252,7 @@ def move_engine(connection: Connection, place: str, origin: Origin) -> EngineMov
     if carried.differing:
         raise Corrupt(
             f"After the move {', '.join(carried.differing)} differ from what they were",
-            code="move_differs",
+            code=error_codes.MOVE_DIFFERS,
             hint="Keep everything as it is and ask for help: this is a defect",
         )
     remember(connection)
@@ -323,7 +321,7 @@ def _replace_configuration(
 ) -> None:
     value = connection.registers.read(CONFIG)
     if value is None:
-        raise Corrupt("The store has no configuration", code="registers_missing")
+        raise Corrupt("The store has no configuration", code=error_codes.REGISTERS_MISSING)
     before = decode_configuration(value.data)
     with connection.session(Policy()) as session:
         write = partial(session.blobs.write, "records")
@@ -331,6 +329,6 @@ def _replace_configuration(
     try:
         connection.registers.compare_and_set(CONFIG, value.version, encode_configuration(after), new_operation_id())
     except OutcomeUnknown as error:
-        if error.code != "checkpoint_pending":
+        if error.code != error_codes.CHECKPOINT_PENDING:
             raise
     connection.reconfigured()

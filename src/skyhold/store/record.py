@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Conflict, InvalidInput, NotFound
 from skyhold.storage.canonical import Json, canonical, encode, malformed
 from skyhold.store.map import Map
@@ -47,7 +48,9 @@ class RecordKind:
     def key(self, id_: str) -> str:
         """The key of a record. Raises `InvalidInput` code `invalid_record_id`."""
         if self.ids.fullmatch(id_) is None:
-            raise InvalidInput(f"Expected the id of a record `{self.name}` but got {id_!r}", code="invalid_record_id")
+            raise InvalidInput(
+                f"Expected the id of a record `{self.name}` but got {id_!r}", code=error_codes.INVALID_RECORD_ID
+            )
         return f"{self.name}/{id_}"
 
 
@@ -77,13 +80,13 @@ class RecordUpdate:
         if size_bytes > RECORD_BYTES_MAX:
             raise InvalidInput(
                 f"Record {key} has {size_bytes} bytes of at most {RECORD_BYTES_MAX}: a long body belongs in a blob",
-                code="record_too_large",
+                code=error_codes.RECORD_TOO_LARGE,
                 record=key,
             )
         if not _are_blobs(self.value.get("blobs", {})):
             raise InvalidInput(
                 f"Expected at most {BLOBS_MAX} names of blobs in record {key} but got {self.value['blobs']!r}",
-                code="invalid_record",
+                code=error_codes.INVALID_RECORD,
                 record=key,
             )
         self.kind.check(self.id, self.value)
@@ -106,12 +109,12 @@ def plan_records(map_: Map, updates: Sequence[RecordUpdate], entries: dict[str, 
         if update.expected not in (ANY, before):
             raise Conflict(
                 f"Record {update.key} was changed since it was read; nothing was changed",
-                code="record_changed",
+                code=error_codes.RECORD_CHANGED,
                 hint="Read it again, and decide anew",
                 record=update.key,
             )
         if update.value is None and before is None:
-            raise NotFound(f"There is no record {update.key}", code="record_not_found", record=update.key)
+            raise NotFound(f"There is no record {update.key}", code=error_codes.RECORD_NOT_FOUND, record=update.key)
         if update.value == before:
             continue
         update.kind.admit(overlay(map_, entries), update.id, before, update.value)

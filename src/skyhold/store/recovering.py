@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
@@ -58,17 +59,6 @@ class RecoverReport:
     damaged: tuple[DamagedCheckpoint, ...]
     majority: bool
 
-    def to_json(self) -> dict[str, object]:
-        return {
-            "store": self.store,
-            "epoch": self.epoch,
-            "registers": self.registers,
-            "answered": list(self.answered),
-            "failed": self.failed,
-            "damaged": [{"bucket": d.bucket, "key": d.key, "reason": d.reason} for d in self.damaged],
-            "majority": self.majority,
-        }
-
 
 def recover_store(
     url: str, settings: Settings, *, minority: bool = False, consent: Callable[[str], None] = lambda _kind: None
@@ -91,7 +81,7 @@ def recover_store(
         else:
             connection.adopt(engine, told)
             unread = _read(connection)
-            if unread is not None and unread.code == "other_machine":
+            if unread is not None and unread.code == error_codes.OTHER_MACHINE:
                 consent(SQLITE)
                 lost = _finish_move(connection, minority)
                 report = _take_over(connection, lost.engine, lost.configuration.locations, minority)
@@ -163,7 +153,7 @@ def _finish_move(connection: Connection, minority: bool) -> Epoch:
         raise Unavailable(
             f"The store was moving to a machine that is lost, and too few of its buckets answer to finish that: "
             f"{error.message}",
-            code="minority",
+            code=error_codes.MINORITY,
             hint="Bring back another bucket; or, if the others are lost for good: skyhold recover --minority URL",
         ) from error
     finally:
@@ -187,7 +177,7 @@ def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLoca
     if CONFIG not in recovery.checkpoints:
         raise NotFound(
             f"No bucket that answers holds an intact configuration of store {connection.document.store}",
-            code="nothing_to_recover",
+            code=error_codes.NOTHING_TO_RECOVER,
             hint="Bring back another bucket of the store, then run `skyhold recover` again",
         )
     configuration = decode_configuration(recovery.checkpoints[CONFIG].value.data)
@@ -219,7 +209,7 @@ def _record(connection: Connection) -> None:
     try:
         connection.registers.compare_and_set(CONFIG, value.version, after, new_operation_id())
     except OutcomeUnknown as error:
-        if error.code != "checkpoint_pending":
+        if error.code != error_codes.CHECKPOINT_PENDING:
             raise
 
 
@@ -306,7 +296,7 @@ def _raise_epoch(connection: Connection, buckets: Sequence[Bucket], lost: Engine
             if document.engine.epoch > lost.epoch + EPOCH_LEAP_MAX:
                 raise Corrupt(
                     f"Bucket `{bucket.name}` tells of epoch {document.engine.epoch}, which nobody can have come to",
-                    code="store_document_malformed",
+                    code=error_codes.STORE_DOCUMENT_MALFORMED,
                 )
             documents.append((bucket, document))
         except SkyholdError as error:
@@ -315,7 +305,7 @@ def _raise_epoch(connection: Connection, buckets: Sequence[Bucket], lost: Engine
         reasons = "; ".join(f"`{name}`: {error.message}" for name, error in errors.items())
         raise Unavailable(
             f"Only {len(documents)} of the store's {len(buckets)} buckets answer ({reasons}); nothing was changed",
-            code="minority",
+            code=error_codes.MINORITY,
             hint="Bring back another bucket; or, if the others are lost for good: skyhold recover --minority URL",
         )
     newest = max((document for _, document in documents), key=lambda document: document.engine.epoch)
@@ -323,7 +313,7 @@ def _raise_epoch(connection: Connection, buckets: Sequence[Bucket], lost: Engine
         raise InvalidInput(
             f"The registers of store {newest.store} have moved to engine {newest.engine.kind}, "
             "which the bucket that was named does not know",
-            code="nothing_to_recover",
+            code=error_codes.NOTHING_TO_RECOVER,
             hint="Name another bucket of the store",
         )
     epoch = max(newest.engine.epoch, lost.epoch) + 1
@@ -335,7 +325,7 @@ def _raise_epoch(connection: Connection, buckets: Sequence[Bucket], lost: Engine
 def _nothing_to_recover(document: StoreDocument) -> InvalidInput:
     return InvalidInput(
         f"The registers of store {document.store} are within reach: there is nothing to recover",
-        code="nothing_to_recover",
+        code=error_codes.NOTHING_TO_RECOVER,
         hint="Connect to it: skyhold connect URL",
     )
 
@@ -347,7 +337,9 @@ def _restore(recovery: Recovery, path: Path, keys: FrameKeys) -> None:
         restore(recovery.checkpoints, FramedRegisters(engine, keys))
     except Conflict as error:
         raise AlreadyExists(
-            f"The registers in {path} were changed meanwhile", code="registers_exist", hint="Run recover again"
+            f"The registers in {path} were changed meanwhile",
+            code=error_codes.REGISTERS_EXIST,
+            hint="Run recover again",
         ) from error
     finally:
         engine.close()

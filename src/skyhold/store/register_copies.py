@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
@@ -26,7 +27,7 @@ from skyhold.consensus.acceptor_object import (
     object_key,
     parse_object_key,
 )
-from skyhold.consensus.no_majority import ACCEPTOR_GONE, acceptor_gone, acceptor_retired, out_of_reach, went_back
+from skyhold.consensus.no_majority import acceptor_gone, acceptor_retired, out_of_reach, went_back
 from skyhold.consensus.operation import Kept, version_of
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.sightings import Sightings
@@ -142,14 +143,14 @@ def _read(voters: _Voters, key: str, bucket: Bucket, incarnation: str, promised:
         stored = read_bounded(bucket, place, ACCEPTOR_BYTES_MAX)
         held = decode_acceptor(stored, voters.epoch, key, incarnation, voters.keys)
     except NotFound as error:
-        if error.code != "object_not_found":
+        if error.code != error_codes.OBJECT_NOT_FOUND:
             return _Copy(error=error)
         return _Copy() if promised == NO_BALLOT else _Copy(error=acceptor_gone(bucket.name, key))
     except PermissionDenied as error:
-        if error.code != "key_missing":
+        if error.code != error_codes.KEY_MISSING:
             return _Copy(error=error)
         # All keys of the store are open: the number of another one was flipped.
-        return _Copy(error=Corrupt(error.message, code="key_number_damaged", key=place))
+        return _Copy(error=Corrupt(error.message, code=error_codes.KEY_NUMBER_DAMAGED, key=place))
     except SkyholdError as error:
         return _Copy(error=error)
     fault: SkyholdError | None = None
@@ -171,7 +172,7 @@ def _judge(voters: _Voters, key: str, copies: Mapping[str, _Copy]) -> RegisterCo
     for name, copy in copies.items():
         if isinstance(copy.error, Corrupt):
             found.findings.append(Finding(name, place, "damaged", copy.error.message))
-            if copy.error.code != ACCEPTOR_GONE:
+            if copy.error.code != error_codes.ACCEPTOR_GONE:
                 found.read[name] = {place}
         elif copy.error is not None:
             found.failed[name] = copy.error

@@ -10,10 +10,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
 from skyhold.consensus.acceptor import NO_BALLOT
 from skyhold.consensus.acceptor_object import (
@@ -25,7 +26,7 @@ from skyhold.consensus.acceptor_object import (
 )
 from skyhold.consensus.capabilities import voting
 from skyhold.consensus.migration import CONFIG, NAMES, as_restored
-from skyhold.consensus.no_majority import REGISTER_DAMAGED, no_majority, way_back
+from skyhold.consensus.no_majority import no_majority, way_back
 from skyhold.consensus.operation import Kept
 from skyhold.consensus.register import EngineRegisters, RegisterChange, Versioned, is_register_key
 from skyhold.consensus.retiring import Acceptors, Holding, newest_of
@@ -90,6 +91,7 @@ class RegisterPlan:
     events: int | None
     seen: int | None
     lossless: bool
+    in_json: ClassVar = ("losses",)
 
     @property
     def losses(self) -> str:
@@ -112,9 +114,6 @@ class RegisterPlan:
             f"those that only {', '.join(others)} had accepted{perhaps}"
         )
 
-    def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "voters": [asdict(finding) for finding in self.voters], "losses": self.losses}
-
 
 @dataclass(frozen=True, slots=True)
 class RegisterReport:
@@ -122,9 +121,6 @@ class RegisterReport:
 
     plan: RegisterPlan
     epoch: int
-
-    def to_json(self) -> dict[str, object]:
-        return {"plan": self.plan.to_json(), "epoch": self.epoch}
 
 
 def recover_one(
@@ -140,7 +136,7 @@ def recover_one(
         raise InvalidInput(
             f"The registers of this store are in engine `{connection.document.engine.kind}`, which keeps each of them "
             "once: there are no voters to bring one back from",
-            code="nothing_to_recover",
+            code=error_codes.NOTHING_TO_RECOVER,
             hint="Of `etcd`, from a backup of the cluster. Of `sqlite`, from its checkpoints: skyhold recover URL",
         )
     _follow(connection)
@@ -206,7 +202,7 @@ def _refuse_needless(connection: Connection, registers: EngineRegisters, key: st
         raise InvalidInput(
             f"A majority of the voters holds register {key} intact, at version {value.version}: there is nothing to "
             "recover",
-            code="nothing_to_recover",
+            code=error_codes.NOTHING_TO_RECOVER,
             hint=hint,
         )
     if key in {CONFIG, NAMES} or any(holding.held is not None and holding.held.state.value for holding in holdings):
@@ -218,7 +214,7 @@ def _refuse_needless(connection: Connection, registers: EngineRegisters, key: st
     if not created:
         raise InvalidInput(
             f"No repository that was created has register {key}",
-            code="nothing_to_recover",
+            code=error_codes.NOTHING_TO_RECOVER,
             hint="See `skyhold list`",
         )
 
@@ -244,7 +240,7 @@ def _newest(
         return "nothing", (RegisterChange(Versioned(1, owner.first(connection, key)), None),)
     raise Corrupt(
         f"No voter that answers holds anything intact of register {key}, in this epoch or an earlier one",
-        code=REGISTER_DAMAGED,
+        code=error_codes.REGISTER_DAMAGED,
         hint="Bring back another voter, or its objects under registers/ from a backup; or, to begin anew without its "
         f"refs and versions: {way_back(key)} --empty"
         if renewable

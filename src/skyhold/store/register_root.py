@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import Conflict, InvalidInput
 from skyhold.storage.canonical import INTEGER_MAX, is_counter
 from skyhold.units import KIB
@@ -15,7 +16,9 @@ def check_counters(*counters: int) -> None:
     """Raise `InvalidInput` code `counter_used_up` for a counter that readers would refuse."""
     for counter in counters:
         if not is_counter(counter):
-            raise InvalidInput(f"Expected a counter up to {INTEGER_MAX} but got {counter!r}", code="counter_used_up")
+            raise InvalidInput(
+                f"Expected a counter up to {INTEGER_MAX} but got {counter!r}", code=error_codes.COUNTER_USED_UP
+            )
 
 
 def check_gc_epoch(began: int | None, now: int, hint: str) -> None:
@@ -24,7 +27,7 @@ def check_gc_epoch(began: int | None, now: int, hint: str) -> None:
         raise Conflict(
             f"Garbage was collected (epoch {now}) since this change began in epoch {began}: "
             "objects that it relies on may be gone",
-            code="gc_epoch_risen",
+            code=error_codes.GC_EPOCH_RISEN,
             hint=hint,
             gc_epoch=now,
         )

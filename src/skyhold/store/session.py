@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from skyhold import error_codes
 from skyhold.consensus.pinned import PinnedRegisters
-from skyhold.consensus.register import MEMBERSHIP_CHANGED
 from skyhold.errors import Conflict, SkyholdError
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.replicas import Replicas
@@ -47,6 +47,6 @@ def retry_on_reconfiguration(operation: Callable[[], T]) -> T:
         try:
             return operation()
         except Conflict as error:
-            if error.code != MEMBERSHIP_CHANGED:
+            if error.code != error_codes.MEMBERSHIP_CHANGED:
                 raise
     return operation()

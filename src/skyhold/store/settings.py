@@ -33,6 +33,7 @@ from typing import Final, NoReturn
 
 import platformdirs
 
+from skyhold import error_codes
 from skyhold.buckets.consent import Destination, agrees, allow, override
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.user_file import read_small_file
@@ -164,7 +165,9 @@ def find_file(environ: Mapping[str, str], working_folder: Path) -> Path | None:
     if named:
         path = absolute(expand_user(named, "SKYHOLD_CONFIG"))
         if not _is_file(path):
-            raise NotFound(f"Configuration file {path} (SKYHOLD_CONFIG) does not exist", code="settings_missing")
+            raise NotFound(
+                f"Configuration file {path} (SKYHOLD_CONFIG) does not exist", code=error_codes.SETTINGS_MISSING
+            )
         return path
     start = absolute(working_folder)
     files = [*(folder / FILE_NAME for folder in (start, *start.parents)), _own_file()]
@@ -197,7 +200,7 @@ class _Given:
     def refuse(self, expected: str) -> NoReturn:
         raise InvalidInput(
             f"{self.origin}: expected `{self.name}` to be {expected}, but got {self.value!r}",
-            code="invalid_setting",
+            code=error_codes.INVALID_SETTING,
             setting=self.name,
             origin=self.origin,
         )
@@ -267,15 +270,15 @@ def _read_table(path: Path) -> dict[str, object]:
             # It decides where credentials are sent, so it is not taken from whoever can write a folder above us.
             raise PermissionDenied(
                 f"Configuration file {path} belongs to another user and is not read",
-                code="settings_not_yours",
+                code=error_codes.SETTINGS_NOT_YOURS,
                 hint=f"Take it over with `chown $USER {path}`, or name a copy of your own in SKYHOLD_CONFIG",
             )
         return tomllib.loads(read_small_file(path, FILE_BYTES_MAX)[0].decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"{path} is not TOML: {error}", code="invalid_settings_file") from error
+        raise InvalidInput(f"{path} is not TOML: {error}", code=error_codes.INVALID_SETTINGS_FILE) from error
     except OSError as error:
         raise PermissionDenied(
-            f"Configuration file {path} cannot be read: {error.strerror}", code="settings_unreadable"
+            f"Configuration file {path} cannot be read: {error.strerror}", code=error_codes.SETTINGS_UNREADABLE
         ) from error
 
 
@@ -314,7 +317,7 @@ def _refuse_unknown(names: Iterable[str], known: Collection[str], path: Path, se
             prefix = f"{section}." if section else ""
             raise InvalidInput(
                 f"{path}: unknown key `{prefix}{name}`",
-                code="unknown_setting",
+                code=error_codes.UNKNOWN_SETTING,
                 hint=f"Did you mean `{prefix}{near[0]}`?" if near else f"Known keys are {', '.join(sorted(known))}",
                 setting=f"{prefix}{name}",
                 origin=str(path),

@@ -21,6 +21,7 @@ from typing import Final
 
 import platformdirs
 
+from skyhold import error_codes
 from skyhold.buckets.consent import Destination
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.user_path import absolute, expand_user, in_home
@@ -75,11 +76,6 @@ class StoreState:
         """The SQLite database of what was seen of the registers in the buckets; one that is lost is begun anew."""
         return self.folder / "sightings.db"
 
-    @property
-    def journal(self) -> Path:
-        """The folder of the journals of pushes that are not finished."""
-        return self.folder / "journal"
-
     def remember(self, met: RememberedStore) -> None:
         """Note what the store was found to be. Replaces what was noted."""
         locations = [location.to_json() for location in met.locations]
@@ -102,7 +98,7 @@ class StoreState:
         except (ValueError, KeyError, TypeError, InvalidInput) as error:
             raise Corrupt(
                 f"File {path} is damaged",
-                code="state_damaged",
+                code=error_codes.STATE_DAMAGED,
                 hint="Delete it and run `skyhold connect URL`, with a URL that you trust",
             ) from error
         return RememberedStore(locations, sealed, key_check)
@@ -131,7 +127,7 @@ class StoreState:
         except (ValueError, TypeError, AttributeError, InvalidInput) as error:
             raise Corrupt(
                 f"File {path} is damaged",
-                code="state_damaged",
+                code=error_codes.STATE_DAMAGED,
                 hint="Delete it and run `skyhold connect URL`, which asks again",
             ) from error
 
@@ -154,10 +150,12 @@ class StateFolder:
     def store(self, store_id: str) -> StoreState:
         """The folder of a store, made where it is missing. Raises `InvalidInput` for what is no store id."""
         if not _ID.fullmatch(store_id):
-            raise InvalidInput(f"Expected a store id of 32 hex digits but got {store_id!r}", code="invalid_store_id")
+            raise InvalidInput(
+                f"Expected a store id of 32 hex digits but got {store_id!r}", code=error_codes.INVALID_STORE_ID
+            )
         state = StoreState(store_id, self.folder / "stores" / store_id)
         with clear_errors(state.folder):
-            for folder in (state.folder.parent, state.folder, state.journal):
+            for folder in (state.folder.parent, state.folder):
                 folder.mkdir(mode=0o700, exist_ok=True)
         return state
 
@@ -186,7 +184,9 @@ def open_state(environ: Mapping[str, str] = os.environ) -> StateFolder:
             return StateFolder(folder, _machine_id(folder))
         except FileNotFoundError as error:  # a file system, such as /proc, where nobody makes files
             raise PermissionDenied(
-                f"Folder {folder} cannot be used", code="state_unwritable", hint="Name another folder in SKYHOLD_STATE"
+                f"Folder {folder} cannot be used",
+                code=error_codes.STATE_UNWRITABLE,
+                hint="Name another folder in SKYHOLD_STATE",
             ) from error
 
 
@@ -202,7 +202,7 @@ def _own(kind: str, find: Callable[[str], Path]) -> Path:
     if path is None:
         raise InvalidInput(
             f"This user has no home folder in which Skyhold could keep its {kind}",
-            code="no_home",
+            code=error_codes.NO_HOME,
             hint=f"Name a folder in SKYHOLD_{kind.upper()}",
         )
     return path
@@ -223,28 +223,32 @@ def _translated(error: OSError, path: Path) -> SkyholdError:
     place = error.filename if isinstance(error.filename, str) else str(path)
     if error.errno in _NO_SPACE:
         return QuotaExceeded(
-            f"No space is left for {place}", code="disk_full", hint="Free some space, or set SKYHOLD_STATE elsewhere"
+            f"No space is left for {place}",
+            code=error_codes.DISK_FULL,
+            hint="Free some space, or set SKYHOLD_STATE elsewhere",
         )
     if error.errno in _NO_ACCESS:
         return PermissionDenied(
             f"{place} cannot be read or written: {error.strerror}",
-            code="state_not_writable",
+            code=error_codes.STATE_NOT_WRITABLE,
             hint="Set SKYHOLD_STATE to a folder of your own, or correct its owner and mode",
         )
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return InvalidInput(
-            f"{place} is in the way: expected a folder", code="state_not_a_folder", hint="Set SKYHOLD_STATE elsewhere"
+            f"{place} is in the way: expected a folder",
+            code=error_codes.STATE_NOT_A_FOLDER,
+            hint="Set SKYHOLD_STATE elsewhere",
         )
-    return Unavailable(f"{place} cannot be used: {error.strerror}", code="state_unavailable")
+    return Unavailable(f"{place} cannot be used: {error.strerror}", code=error_codes.STATE_UNAVAILABLE)
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refs and journals are believed as they lie here, so nobody else may write them."""
+    """Refs are believed as they lie here, so nobody else may write them."""
     status, user = folder.stat(), os.geteuid()
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or (user not in {0, status.st_uid}):
         raise PermissionDenied(
             f"State folder {folder} can be written by others than you",
-            code="state_not_private",
+            code=error_codes.STATE_NOT_PRIVATE,
             hint=f"Run `chmod 700 {folder}` as its owner, or set SKYHOLD_STATE to a folder of your own",
         )
 
@@ -267,7 +271,7 @@ def _machine_id(folder: Path) -> str:
     if not _ID.fullmatch(machine_id):
         raise Corrupt(
             f"Machine id in {path} is damaged",
-            code="machine_id_damaged",
+            code=error_codes.MACHINE_ID_DAMAGED,
             hint=f"Delete {path}, then run `skyhold recover URL` for each store whose registers lived here",
         )
     return machine_id

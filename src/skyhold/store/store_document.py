@@ -13,6 +13,7 @@ from typing import Final, NoReturn, cast
 
 from blake3 import blake3
 
+from skyhold import error_codes
 from skyhold.buckets.location import BucketLocation, check_bucket_name
 from skyhold.consensus.acceptor import VOTERS_MAX
 from skyhold.consensus.checkpoint import EPOCH_MAX
@@ -95,7 +96,7 @@ def encode_store_document(document: StoreDocument, keys: StoreKeys) -> bytes:
         check_keys(list(document.keys))
     except Corrupt as error:
         raise InvalidInput(
-            error.message, code="too_many_keys", hint="Remove a key or a passphrase before another is added"
+            error.message, code=error_codes.TOO_MANY_KEYS, hint="Remove a key or a passphrase before another is added"
         ) from error
     fields: dict[str, object] = {
         "skyhold": "store",
@@ -112,7 +113,9 @@ def encode_store_document(document: StoreDocument, keys: StoreKeys) -> bytes:
     _refuse_unreadable(lambda: _parse({**fields, "mac": ""}, STORE_DOCUMENT))
     body = encode({**fields, "mac": _mac(fields, keys)}, STORE_DOCUMENT)
     if len(body) > STORE_DOCUMENT_BYTES_MAX:
-        raise InvalidInput(f"Expected {STORE_DOCUMENT} of at most 1 MiB but got {len(body)}", code="document_too_large")
+        raise InvalidInput(
+            f"Expected {STORE_DOCUMENT} of at most 1 MiB but got {len(body)}", code=error_codes.DOCUMENT_TOO_LARGE
+        )
     return body
 
 
@@ -134,7 +137,7 @@ def decode_store_document(
     try:
         fields = decode_canonical(body, what)
     except Corrupt as error:
-        raise Corrupt(error.message, code="store_document_malformed", hint=BY_ANOTHER) from error
+        raise Corrupt(error.message, code=error_codes.STORE_DOCUMENT_MALFORMED, hint=BY_ANOTHER) from error
     _refuse_newer(fields, what)
     document = _parse(fields, what)
     try:
@@ -145,7 +148,7 @@ def decode_store_document(
     if not isinstance(mac, str) or not _MAC.fullmatch(mac) or not hmac.compare_digest(mac, _mac(fields, keys)):
         raise Corrupt(
             f"The {what} has been changed by somebody who does not hold the store's key, or is damaged",
-            code="store_document_forged",
+            code=error_codes.STORE_DOCUMENT_FORGED,
             hint=BY_ANOTHER,
         )
     return document, keys
@@ -157,7 +160,7 @@ def check_machine(document: StoreDocument, machine_id: str) -> None:
         raise PermissionDenied(
             f"The registers of this store live on machine {document.engine.machine} (engine {document.engine.kind}), "
             f"and this is machine {machine_id}; with this engine one machine changes and reads refs",
-            code="other_machine",
+            code=error_codes.OTHER_MACHINE,
             hint="Run there; or let that machine move the refs to where all machines reach them: `skyhold store engine "
             "set buckets`. Only if it is lost for good is there `skyhold recover`, which shuts it out",
             machine=document.engine.machine,
@@ -174,7 +177,7 @@ def _refuse_newer(fields: dict[str, object], what: str) -> None:
     if number > FORMAT:
         raise InvalidInput(
             f"The store is of format {number}, and this Skyhold reads formats up to {FORMAT}",
-            code="format_newer",
+            code=error_codes.FORMAT_NEWER,
             hint="Upgrade: pip install --upgrade skyhold",
         )
     try:
@@ -197,7 +200,7 @@ def _parse(fields: dict[str, object], what: str) -> StoreDocument:
         locations = tuple(BucketLocation.from_json(_bare_hint(hint, what)) for hint in hints)
     except InvalidInput as error:
         raise Corrupt(
-            f"The {what} is malformed: {error.message}", code="store_document_malformed", hint=BY_ANOTHER
+            f"The {what} is malformed: {error.message}", code=error_codes.STORE_DOCUMENT_MALFORMED, hint=BY_ANOTHER
         ) from error
     return StoreDocument(
         store=_id(fields["store"], "store", what),
@@ -229,7 +232,7 @@ def engine_from_json(value: object, what: str) -> Engine:
     if kind not in _ENGINE_FIELDS:
         raise InvalidInput(
             f"The registers of the store are kept by engine {kind!r}, which this Skyhold does not know",
-            code="feature_unknown",
+            code=error_codes.FEATURE_UNKNOWN,
             hint="Upgrade: pip install --upgrade skyhold",
         )
     field = _ENGINE_FIELDS[kind]
@@ -290,13 +293,13 @@ def _refuse_unreadable(read: Callable[[], object]) -> None:
         read()
     except Corrupt as error:
         raise InvalidInput(
-            f"This cannot be written, since nobody could read it: {error.message}", code="document_unreadable"
+            f"This cannot be written, since nobody could read it: {error.message}", code=error_codes.DOCUMENT_UNREADABLE
         ) from error
 
 
 def _malformed(what: str, why: str) -> NoReturn:
     raise Corrupt(
         f"The {what} is malformed: {why}",
-        code="store_document_malformed",
+        code=error_codes.STORE_DOCUMENT_MALFORMED,
         hint=BY_ANOTHER,
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.checkpoint import CheckpointedRegisters, Holders
@@ -89,7 +90,7 @@ def open_machine_registers(
             database.close()
             raise Corrupt(
                 f"The registers of store {document.store} on this machine are empty",
-                code="registers_missing",
+                code=error_codes.REGISTERS_MISSING,
                 hint="Run `skyhold recover URL` with the URL of one of its buckets",
             )
         configuration = decode_configuration(value.data)

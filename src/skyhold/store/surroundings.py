@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
@@ -29,7 +30,7 @@ def refuse_inside_bucket(location: BucketLocation) -> None:
     if around is not None:
         raise InvalidInput(
             f"{location.url} lies inside {around}, which is a bucket of a store; nothing was written",
-            code="inside_bucket",
+            code=error_codes.INSIDE_BUCKET,
             hint="Use a place outside of it",
             bucket=location.name,
         )

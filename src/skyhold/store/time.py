@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput
 
 _FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
@@ -15,7 +16,7 @@ _TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
 def format_time(moment: datetime) -> str:
     """A moment (with a time zone) as documents write it; parts of a second are dropped."""
     if moment.tzinfo is None:
-        raise InvalidInput(f"Expected a time with a time zone but got {moment}", code="invalid_time")
+        raise InvalidInput(f"Expected a time with a time zone but got {moment}", code=error_codes.INVALID_TIME)
     utc = moment.astimezone(UTC)
     return f"{utc.year:04}" + utc.strftime(_FORMAT.removeprefix("%Y"))
 
@@ -32,7 +33,9 @@ def parse_time(text: str) -> datetime:
     except ValueError:  # of the right form, but no such day or hour
         moment = None
     if moment is None:
-        raise InvalidInput(f"Expected a time such as 2026-11-23T20:05:02Z but got {text!r}", code="invalid_time")
+        raise InvalidInput(
+            f"Expected a time such as 2026-11-23T20:05:02Z but got {text!r}", code=error_codes.INVALID_TIME
+        )
     return moment.replace(tzinfo=UTC)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
+from skyhold import error_codes
 from skyhold.consensus.register import Registers
 from skyhold.errors import AlreadyExists, Conflict, NotFound, Unavailable
 
@@ -54,7 +55,7 @@ class Transactions(Generic[S]):
         try:
             value = self.registers.compare_and_set(self.key, 0, first.encode(), operation_id)
         except Conflict as conflict:
-            if conflict.code != "register_changed":
+            if conflict.code != error_codes.REGISTER_CHANGED:
                 raise
             raise exists from conflict
         return self.decode(value.version, value.data)
@@ -88,13 +89,13 @@ class Transactions(Generic[S]):
             try:
                 value = self.registers.compare_and_set(self.key, before.register_version, after.encode(), operation_id)
             except Conflict as conflict:
-                if conflict.code != "register_changed":
+                if conflict.code != error_codes.REGISTER_CHANGED:
                     raise
             else:
                 return self.decode(value.version, value.data)
         raise Unavailable(
             f"{self.what} was changed by others during each of {ATTEMPTS_MAX} attempts; nothing of this change took "
             "effect",
-            code="register_contended",
+            code=error_codes.REGISTER_CONTENDED,
             hint="Try again",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeVar
 
 from skyhold.consensus.parallel import at_once
@@ -32,9 +32,6 @@ class UnreadRepository:
         what = "Repository" if "/" in self.name else "Register"
         sentence = f"{what} {self.name} cannot be read: {self.message}"
         return f"{sentence}. {self.hint}" if self.hint else sentence
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def read_each(

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from skyhold import error_codes
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.acceptor import AcceptorState, Ballot, beyond_reach
@@ -89,7 +90,7 @@ def salvage(connection: Connection) -> Salvage:
     for name, incarnation in voters:
         try:
             if name not in places:
-                raise NotFound(f"No bucket that answers says where `{name}` is", code="bucket_not_configured")
+                raise NotFound(f"No bucket that answers says where `{name}` is", code=error_codes.BUCKET_NOT_CONFIGURED)
             bucket = connection.bucket_at(places[name])
             undocumented = _undocumented(connection, bucket, incarnation)
             _read(connection, bucket, incarnation, held, found)
@@ -121,7 +122,7 @@ def _undocumented(connection: Connection, bucket: Bucket, incarnation: str) -> S
             raise
         return error
     if document.incarnation != incarnation:
-        raise Corrupt(f"Bucket `{bucket.name}` was emptied or exchanged", code="voter_not_admitted")
+        raise Corrupt(f"Bucket `{bucket.name}` was emptied or exchanged", code=error_codes.VOTER_NOT_ADMITTED)
     return None
 
 
@@ -140,7 +141,7 @@ def begin_with(connection: Connection, found: Salvage) -> None:
     if value is None:
         raise NotFound(
             "No bucket that answers holds the configuration of the store",
-            code="nothing_to_recover",
+            code=error_codes.NOTHING_TO_RECOVER,
             hint="Bring back another bucket of the store, then run `skyhold recover` again",
         )
     before = decode_configuration(value.data)
@@ -186,7 +187,7 @@ def refuse_minority(found: Salvage, voters: Sequence[tuple[str, str]]) -> Unavai
     votes = len(found.survivors) - len(found.undocumented)
     return Unavailable(
         f"Only {votes} of the store's {len(voters)} voters answer as such ({reasons}); nothing was changed",
-        code="minority",
+        code=error_codes.MINORITY,
         hint="Bring back another bucket; or, if the others are lost for good: skyhold recover --minority URL",
     )
 
@@ -223,7 +224,7 @@ def _bring_up_all(registers: BucketRegisters) -> None:
         return
     raise Unavailable(
         "A bucket that answered a moment ago does not take what the store begins anew with; nothing was changed",
-        code="minority",
+        code=error_codes.MINORITY,
         hint="Run the command again",
     )
 

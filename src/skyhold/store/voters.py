@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.buckets.admission import admit
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
@@ -48,7 +49,7 @@ def open_voters(
             if name not in places:
                 raise Corrupt(
                     f"The store names `{name}` as a voter, and does not say where it is",
-                    code="store_document_malformed",
+                    code=error_codes.STORE_DOCUMENT_MALFORMED,
                     hint=BY_ANOTHER,
                 )
             location = access.reach(places[name])
@@ -71,7 +72,7 @@ def refuse_needed_voter(registers: Voting, name: str, keys: Iterable[str]) -> No
     if len(others) < needed:
         raise InvalidInput(
             f"Bucket `{name}` cannot begin anew: of {len(shown)} voters, the others are no majority without it",
-            code="voter_needed",
+            code=error_codes.VOTER_NEEDED,
             hint=f"Add another voter first: `skyhold bucket add NAME URL`. If what `{name}` had promised is lost, too: "
             "skyhold recover --minority URL",
             bucket=name,
@@ -88,7 +89,7 @@ def refuse_needed_voter(registers: Voting, name: str, keys: Iterable[str]) -> No
         raise InvalidInput(
             f"Bucket `{name}` cannot begin anew: what the others hold of register {key} is damaged in "
             f"{', '.join(f'`{voter}`' for voter in damaged)}, and they are no majority without it; nothing was changed",
-            code="voter_needed",
+            code=error_codes.VOTER_NEEDED,
             hint=f"Admit that one first: skyhold store voters replace {damaged[0]}",
             bucket=name,
             key=key,
@@ -109,7 +110,7 @@ def refuse_unfit_voter(bucket: Bucket, location: BucketLocation, hint: str) -> N
         raise InvalidInput(
             f"Bucket `{bucket.name}` cannot vote: its conditional puts are not atomic under contention "
             f"({'; '.join(verdict.reasons)})",
-            code="voter_refused",
+            code=error_codes.VOTER_REFUSED,
             hint=hint,
             bucket=bucket.name,
         )
@@ -124,7 +125,7 @@ def _verify(bucket: Bucket, store: str, incarnation: str, keys: StoreKeys) -> No
     if (found.store, found.incarnation) != (store, incarnation):
         raise Corrupt(
             f"Bucket `{bucket.name}` is not the one that was admitted as a voter: it was emptied or exchanged",
-            code="voter_not_admitted",
+            code=error_codes.VOTER_NOT_ADMITTED,
             hint=f"It has forgotten what it promised. Admit it again: skyhold store voters replace {bucket.name}",
             bucket=bucket.name,
         )

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from skyhold import errors
+from skyhold import error_codes, errors
 from skyhold.consensus import register as port
-from skyhold.consensus.register import MEMBERSHIP_CHANGED, Registers, Versioned
+from skyhold.consensus.register import Registers, Versioned
 from tests.consensus.histories.history import (
     Absent,
     Changes,
@@ -87,7 +87,7 @@ class RecordedClient:
             raise
         except errors.Conflict as error:
             if (
-                error.code == MEMBERSHIP_CHANGED
+                error.code == error_codes.MEMBERSHIP_CHANGED
             ):  # a change that was to be made in one epoch alone; the version may be the expected
                 result = Failed()
             elif error.code == "register_changed":

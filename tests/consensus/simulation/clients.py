@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+from skyhold import error_codes
 from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.pinned import PinnedRegisters
-from skyhold.consensus.register import MEMBERSHIP_CHANGED, Resync
+from skyhold.consensus.register import Resync
 from skyhold.errors import Conflict, OutcomeUnknown, SkyholdError
 from tests.consensus.histories.recording import RecordedClient
 from tests.consensus.simulation.epochs import KEY_NAMES
@@ -148,7 +149,7 @@ class Clients:
             return change
         except Conflict as error:
             self.history[key][change.index] = replace(pending, fate="never")
-            if error.code == MEMBERSHIP_CHANGED:
+            if error.code == error_codes.MEMBERSHIP_CHANGED:
                 self._failed("compare_and_set", error)
                 return None
             version = error.fields["current_version"]

@@ -40,7 +40,7 @@ def command(
         repository.attach(reference.ref, metrics=metrics, notes=notes, author=author, reason=reason)
         version = repository.show(reference.ref)
     session.output.show(
-        version.to_json(), quiet=[version.id], human=lambda: _tell(reference, version.id, len(metrics), len(notes))
+        version, quiet=[version.id], human=lambda: _tell(reference, version.id, len(metrics), len(notes))
     )
 
 

@@ -57,12 +57,14 @@ def command(
 ) -> None:
     """Add a bucket to the store. It must be empty, and a folder is made where it is missing. What the store holds
     already comes to it by `skyhold sync`."""
+    from skyhold.json_form import as_json
+
     refuse_memory(url)
     given = {option: value for option, value in options.items() if value is not None}
     with session.store() as store:
         joining = store.add_bucket(name, url, role=role, dry_run=dry_run, author=author, reason=reason, **given)
     session.output.show(
-        {"dry_run": dry_run, **joining.to_json()},
+        {"dry_run": dry_run, **as_json(joining)},
         quiet=[name],
         human=lambda: _tell_plan(joining) if dry_run else _tell(joining),
     )
@@ -71,13 +73,13 @@ def command(
 
 
 def _tell(joining: Joining) -> None:
-    click.echo(f"Added bucket {joining.location.name}; the store has {len(joining.told) + 1} now")
+    click.echo(f"Added bucket {joining.bucket.name}; the store has {len(joining.told) + 1} now")
 
 
 def _tell_plan(joining: Joining) -> None:
     from skyhold.cli.render import line, marked, properties
 
-    location = joining.location
+    location = joining.bucket
     line("Would add bucket ", marked(location.name, "name"), f" at {location.url}; nothing was changed")
     properties(
         [

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from skyhold import error_codes
 from skyhold.cli import candidates
 from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
@@ -50,11 +51,11 @@ def command(session: Invocation, *, name: str, role: str | None) -> None:
             )
             return
         report = store.check_bucket(name)
-    session.output.show(report.to_json(), quiet=report.problems, human=lambda: _tell(report))
+    session.output.show(report, quiet=report.problems, human=lambda: _tell(report))
     if report.problems:
         raise SkyholdError(
             f"Bucket `{name}` has {counted(len(report.problems), 'problem')}",
-            code="bucket_unfit",
+            code=error_codes.BUCKET_UNFIT,
             hint=f"skyhold bucket check {name} --policy writer" if report.missing_rights else None,
             bucket=name,
         )

@@ -17,7 +17,7 @@ def command(session: Invocation) -> None:
     with session.store() as store:
         buckets = store.configuration.buckets
     session.output.show(
-        {"buckets": [bucket.location.to_json() | {"role": bucket.role} for bucket in buckets]},
+        {"buckets": [{**bucket.location.to_json(), "role": bucket.role} for bucket in buckets]},
         quiet=[bucket.location.name for bucket in buckets],
         human=lambda: _tell(buckets),
     )

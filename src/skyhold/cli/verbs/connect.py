@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from skyhold import error_codes
 from skyhold.cli.arguments import confirm, refuse_memory, yes_option
 from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
@@ -82,7 +83,7 @@ def _connect(session: Invocation, url: str, settings: Settings, trust: tuple[str
             wanted = [str(place) for place in found] if isinstance(found, list) else []
             plain = any("allow_http=true" in place for place in wanted)  # only who writes it out may have it
             askable = sys.stdin.isatty() and sys.stderr.isatty() and not session.output.json
-            if error.code != "endpoint_not_trusted" or plain or not askable or set(wanted) <= set(trust):
+            if error.code != error_codes.ENDPOINT_NOT_TRUSTED or plain or not askable or set(wanted) <= set(trust):
                 raise
             click.echo("The store names these places for this machine's credentials:", err=True)
             for place in wanted:

@@ -53,6 +53,8 @@ def command(session: Invocation, *, before: Reference, after: str, no_tensors: b
     B alone is a ref of the same repository (`@feature/x`, where it has a slash). A repository without @ means its
     branch `main`.
     """
+    from skyhold.json_form import as_json
+
     other = read_other_reference(after, before.repository)
     with session.store() as store, session.progress() as progress:
         found = store.repository(before.repository).diff(
@@ -64,7 +66,7 @@ def command(session: Invocation, *, before: Reference, after: str, no_tensors: b
         )
     if limit is None and sys.stdout.isatty():
         limit = TENSORS_ON_A_TERMINAL
-    document = {"from": str(before), "to": str(other), **found.to_json()}
+    document = {"from": str(before), "to": str(other), **as_json(found)}
     session.output.show(document, quiet=_names(found), human=lambda: _tell(before, other, found, limit))
 
 

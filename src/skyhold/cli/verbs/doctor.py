@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from skyhold import error_codes
 from skyhold.cli.command import Invocation, verb
 from skyhold.cli.output import counted
 from skyhold.errors import SkyholdError
@@ -28,14 +29,14 @@ def command(session: Invocation) -> None:
     signs = list(examine_machine(session.settings, session.store, replace(session, stale=True).store))
     problems = [sign for sign in signs if sign.state == "problem"]
     session.output.show(
-        {"healthy": not problems, "signs": [sign.to_json() for sign in signs]},
+        {"healthy": not problems, "signs": signs},
         quiet=[f"{sign.topic}: {sign.detail}" for sign in signs if sign.state != "good"],
         human=lambda: _tell(signs),
     )
     if problems:
         raise SkyholdError(
             f"{counted(len(problems), 'problem')} found",
-            code="not_healthy",
+            code=error_codes.NOT_HEALTHY,
             hint=problems[0].hint or problems[0].detail,
         )
 

@@ -57,7 +57,7 @@ def command(session: Invocation, *, repository: str | None, since: str | None, l
             events = store.events(since=since, limit=limit)
         unread = store.unread
     session.output.show(
-        {"repository": repository, "events": [event.to_json() for event in events]},
+        {"repository": repository, "events": events},
         quiet=[f"{event.register} {event.sequence}" for event in events],
         human=lambda: _show(events, one=repository is not None),
     )
@@ -81,7 +81,7 @@ def _follow(session: Invocation, repository: str | None, since: str | None, limi
                     session.output.line({"register": event.register, "resync": event.sequence},
                                         f"{event.register} went back to event {event.sequence}")  # fmt: skip
                 else:
-                    session.output.line(event.to_json(), _line(event, one=repository is not None))
+                    session.output.line(event, _line(event, one=repository is not None))
     raise click.exceptions.Exit(INTERRUPTED)
 
 

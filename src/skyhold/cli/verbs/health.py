@@ -25,7 +25,7 @@ def command(session: Invocation) -> None:
     """
     with session.store() as store:
         health = store.health()
-    session.output.show(health.to_json(), quiet=[], human=lambda: _show(health))
+    session.output.show(health, quiet=[], human=lambda: _show(health))
     if not health.healthy:
         click.get_current_context().exit(1)
 

@@ -78,7 +78,7 @@ def command(
         if made.engine == "sqlite":
             losses += _machine_report(made.bucket_names[0], asked=engine is not None)
         document = {"store": made.id, "sealed": made.sealed, "engine": made.engine, "losses": losses}
-        document["buckets"] = [bucket.to_json() for bucket in buckets]
+        document["buckets"] = buckets
         session.output.show(document, quiet=[made.id], human=lambda: _tell(made.id, made.bucket_names, losses))
         for advice in keys.advice:
             session.output.next_step(advice)

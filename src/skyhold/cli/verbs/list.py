@@ -24,8 +24,8 @@ def command(session: Invocation, *, deleted: bool) -> None:
     with session.store() as store:
         repositories = store.repositories(deleted=deleted)
     document: dict[str, object] = {
-        "repositories": [repository.to_json() for repository in repositories],
-        "unread": [repository.to_json() for repository in store.unread],
+        "repositories": repositories,
+        "unread": store.unread,
     }
     session.output.show(
         document, quiet=[repository.name for repository in repositories], human=lambda: _tell(repositories, deleted)

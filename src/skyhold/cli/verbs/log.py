@@ -29,7 +29,7 @@ def command(session: Invocation, *, reference: Reference, first_parent: bool, li
     """
     with session.store() as store:
         entries = store.repository(reference.repository).log(reference.ref, first_parent=first_parent, limit=limit)
-    document = {"repository": reference.repository, "versions": [entry.to_json() for entry in entries]}
+    document = {"repository": reference.repository, "versions": entries}
     session.output.show(document, quiet=[entry.id for entry in entries], human=lambda: _tell(entries))
     session.output.refuse_lost({entry.id: entry.unread for entry in entries if entry.unread})
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from skyhold import error_codes
 from skyhold.cli.arguments import Reference, reference_argument
 from skyhold.cli.command import Invocation, verb
 from skyhold.errors import InvalidInput, PermissionDenied
 
 if TYPE_CHECKING:
-    from skyhold.registry.views import PullResult
+    from skyhold.registry.views import PullPlan, PullResult
     from skyhold.storage.pull_plan import PullSources
 
 
@@ -83,14 +84,14 @@ def command(
             allow_unsafe_names=allow_unsafe_names,
             progress=progress,
         )
-    session.output.show(result.to_json(), quiet=[result.id], human=lambda: _tell(reference, result))
-    if result.sources is not None and result.sources.absent_bytes:
+    session.output.show(result, quiet=[result.id], human=lambda: _tell(reference, result))
+    if result.dry_run and result.sources.absent_bytes:
         _refuse_absent(result.sources)
     if result.left_out and tensors:
         raise InvalidInput(
             f"Not all of the tensors {'would be' if result.dry_run else 'were'} written: "
             f"safetensors cannot hold {len(result.left_out)} of them",
-            code="tensor_type",
+            code=error_codes.TENSOR_TYPE,
             hint="Pull their whole files: with --include, and without --tensor",
             tensors=list(result.left_out),
         )
@@ -98,7 +99,7 @@ def command(
         raise PermissionDenied(
             f"Not all of the version {'would be' if result.dry_run else 'was'} written: "
             f"{len(result.left_out)} of its files have names that steer other programs",
-            code="unsafe_names",
+            code=error_codes.UNSAFE_NAMES,
             hint="If you trust who pushed them, pull again with --allow-unsafe-names",
             paths=list(result.left_out),
         )
@@ -112,19 +113,19 @@ def _refuse_absent(sources: PullSources) -> None:
     kind = Unavailable if sources.unreachable else Corrupt
     raise kind(
         f"The pull would fail: {format_bytes(sources.absent_bytes)} are in no bucket that answered",
-        code="no_replica",
+        code=error_codes.NO_REPLICA,
         hint="Run `skyhold status` to see what each bucket holds, then `skyhold repair`",
         buckets=sorted(sources.unreachable),
     )
 
 
-def _tell(reference: Reference, result: PullResult) -> None:
+def _tell(reference: Reference, result: PullResult | PullPlan) -> None:
     from skyhold.cli.findings import FOUND_BY
     from skyhold.cli.render import line, marked, properties, short
     from skyhold.units import format_bytes
 
-    if result.sources is not None:
-        _tell_plan(reference, result, result.sources)
+    if result.dry_run:
+        _tell_plan(reference, result)
         return
     line("Pulled ", marked(str(reference), "name"), ": version ", marked(short(result.version), "id"))
     kept = f", {format_bytes(result.kept_bytes)} were there already" if result.kept_bytes else ""
@@ -140,34 +141,34 @@ def _tell(reference: Reference, result: PullResult) -> None:
     _tell_left_out(result)
 
 
-def _tell_left_out(result: PullResult) -> None:
+def _tell_left_out(result: PullResult | PullPlan) -> None:
     from skyhold.cli.render import line, marked
 
     for path, reason in result.left_out.items():
         line(marked("left out: ", "warn"), f"{path} ({reason})")
 
 
-def _tell_plan(reference: Reference, result: PullResult, sources: PullSources) -> None:
+def _tell_plan(reference: Reference, plan: PullPlan) -> None:
     from skyhold.cli.render import line, marked, properties, short
     from skyhold.units import format_bytes
 
-    version = marked(short(result.version), "id")
+    version = marked(short(plan.version), "id")
     line("Would pull ", marked(str(reference), "name"), ": version ", version, "; nothing was fetched")
-    places = {f"bucket {name}": size for name, size in sources.bucket_bytes.items()}
-    if sources.cached_bytes:
-        places["the cache"] = sources.cached_bytes
+    places = {f"bucket {name}": size for name, size in plan.sources.bucket_bytes.items()}
+    if plan.sources.cached_bytes:
+        places["the cache"] = plan.sources.cached_bytes
     properties(
         [
-            ("into", result.destination),
-            ("files", f"{result.files}, {format_bytes(result.total_bytes)}"),
-            ("there already", format_bytes(result.kept_bytes) if result.kept_bytes else ""),
+            ("into", plan.destination),
+            ("files", f"{plan.files}, {format_bytes(plan.total_bytes)}"),
+            ("there already", format_bytes(plan.kept_bytes) if plan.kept_bytes else ""),
             (
                 "to fetch",
                 ", ".join(f"{format_bytes(size)} from {place}" for place, size in places.items()) or "nothing",
             ),
-            ("tensors", ", ".join(result.tensors)),
+            ("tensors", ", ".join(plan.tensors)),
         ]
     )
-    _tell_left_out(result)
-    for name, reason in sources.unreachable.items():
+    _tell_left_out(plan)
+    for name, reason in plan.sources.unreachable.items():
         line(marked("not looked at: ", "warn"), f"bucket {name} ({reason})")

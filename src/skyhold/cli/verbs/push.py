@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from skyhold import error_codes
 from skyhold.cli import candidates
 from skyhold.cli.arguments import author_option, metrics_option, repository_argument, values_option
 from skyhold.cli.command import Invocation, verb
@@ -15,7 +16,7 @@ from skyhold.errors import InvalidInput
 
 if TYPE_CHECKING:
     from skyhold.registry.push_request import PushFields
-    from skyhold.registry.views import PushResult
+    from skyhold.registry.views import PushPlan, PushResult
     from skyhold.storage.sources.stream import Stream
 
 
@@ -58,7 +59,13 @@ if TYPE_CHECKING:
     changes=True,
 )
 def command(
-    session: Invocation, *, repository: str, path: Path, author: str | None, **described: Unpack[PushFields]
+    session: Invocation,
+    *,
+    repository: str,
+    path: Path,
+    author: str | None,
+    dry_run: bool,
+    **described: Unpack[PushFields],
 ) -> None:
     """Store a folder, file or archive as a new version and move a branch to it.
 
@@ -75,8 +82,8 @@ def command(
     """
     with session.store() as store, session.progress() as progress:
         opened = store.repository(repository, create=True)
-        result = opened.push(_source(path), author=author, progress=progress, **described)
-    session.output.show(result.to_json(), quiet=[] if result.dry_run else [result.id], human=lambda: _tell(result))
+        result = opened.push(_source(path), author=author, dry_run=dry_run, progress=progress, **described)
+    session.output.show(result, quiet=[] if result.dry_run else [result.id], human=lambda: _tell(result))
     if not result.dry_run:
         session.output.next_step(f"skyhold show {repository}@{result.id[:10]}")
 
@@ -87,13 +94,13 @@ def _source(path: Path) -> Path | Stream:
     if sys.stdin.isatty():
         raise InvalidInput(
             "An archive was to come on stdin, which is a terminal; nothing was changed",
-            code="source_missing",
+            code=error_codes.SOURCE_MISSING,
             hint="Pipe it in: tar -C model -c . | skyhold push TEAM/NAME -",
         )
     return sys.stdin.buffer
 
 
-def _tell(result: PushResult) -> None:
+def _tell(result: PushResult | PushPlan) -> None:
     from skyhold.cli.render import line, marked
 
     _tell_stored(result)
@@ -101,7 +108,7 @@ def _tell(result: PushResult) -> None:
         line(marked("left out: ", "warn"), f"{path} ({reason})")
 
 
-def _tell_stored(result: PushResult) -> None:
+def _tell_stored(result: PushResult | PushPlan) -> None:
     from skyhold.cli.render import line, marked, properties, short
     from skyhold.units import format_bytes
 
@@ -130,7 +137,7 @@ def _tell_stored(result: PushResult) -> None:
         line(marked("lagging: ", "warn"), f"{name} ({reason}); `skyhold sync` brings it up to date")
 
 
-def _saved(result: PushResult) -> str:
+def _saved(result: PushResult | PushPlan) -> str:
     """`, 46 % saved`, by deduplication, deltas and compression together."""
     saved_bytes = result.total_bytes - result.stored_bytes
     return f", {100 * saved_bytes // result.total_bytes} % saved" if saved_bytes > 0 else ""

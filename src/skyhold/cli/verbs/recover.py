@@ -80,7 +80,7 @@ def command(session: Invocation, *, url: str, minority: bool, register: str | No
         session.settings(), lambda settings: access.recover(url, settings=settings, minority=minority, consent=consent)
     )
     with recovered:
-        session.output.show(report.to_json(), quiet=[recovered.id], human=lambda: _tell(report))
+        session.output.show(report, quiet=[recovered.id], human=lambda: _tell(report))
         session.output.next_step("skyhold verify")
 
 
@@ -103,7 +103,7 @@ def _recover_register(session: Invocation, url: str, register: str, *, empty: bo
     )
     with store:
         told = f"Register {report.plan.register} goes on from version {report.plan.version}, in epoch {report.epoch}"
-        session.output.show(report.to_json(), quiet=[report.plan.register], human=lambda: click.echo(told))
+        session.output.show(report, quiet=[report.plan.register], human=lambda: click.echo(told))
         session.output.next_step("skyhold verify")
 
 

@@ -26,7 +26,7 @@ def command(session: Invocation, *, reference: Reference, limit: int | None) -> 
     ref = reference.ref if reference.given else None
     with session.store() as store:
         moves = store.repository(reference.repository).history(ref, limit=limit)
-    document = {"repository": reference.repository, "moves": [move.to_json() for move in moves]}
+    document = {"repository": reference.repository, "moves": moves}
     quiet = [f"{move.ref} {move.new or '-'}" for move in moves]
     session.output.show(document, quiet=quiet, human=lambda: _tell(moves))
 
@@ -40,7 +40,7 @@ def _tell(moves: Sequence[MoveView]) -> None:
     rows = [
         (
             move.time,
-            marked(str(move.ref), "name"),
+            marked(move.ref, "name"),
             marked(short(move.old), "id"),
             marked(short(move.new), "id"),
             move.author,

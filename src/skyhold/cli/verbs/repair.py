@@ -29,8 +29,8 @@ def command(session: Invocation, *, dry_run: bool) -> None:
 
     with session.store() as store, session.progress() as progress:
         report = store.repair(dry_run=dry_run, progress=progress)
-    session.output.show(report.to_json(), quiet=[], human=lambda: tell_mended(report, "Repaired"))
-    if not dry_run:
+    session.output.show(report, quiet=[], human=lambda: tell_mended(report, "Repaired"))
+    if not report.dry_run:
         refuse_unsound(len(report.failed), report.unreachable, report.damage, report.remedy, losses=report.losses)
     elif report.unreachable:
         session.output.next_step("skyhold status   # says why not all buckets could be looked at")

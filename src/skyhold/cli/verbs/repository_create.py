@@ -37,5 +37,5 @@ def command(
         policy = policy_of(default, copies=copies, providers=providers, regions=regions, delta=delta)
         made = store.create_repository(repository, policy=policy, author=author, reason=reason)
         buckets = store.configuration.locations
-    document = {"repository": made.name, "id": made.id, "policy": policy.to_json()}
+    document = {"repository": made.name, "id": made.id, "policy": policy}
     session.output.show(document, quiet=[made.id], human=lambda: tell_policy(f"Made {made.name}", policy, buckets))

@@ -41,5 +41,5 @@ def command(
         if policy != opened.policy:
             opened.set_policy(policy, author=author, reason=reason)
         buckets = store.configuration.locations
-    document = {"repository": repository, "policy": policy.to_json()}
+    document = {"repository": repository, "policy": policy}
     session.output.show(document, quiet=[], human=lambda: tell_policy(repository, policy, buckets))

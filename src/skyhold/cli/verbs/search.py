@@ -39,8 +39,8 @@ def command(session: Invocation, *, query: tuple[str, ...]) -> None:
     session.output.show(
         {
             "query": " ".join(query),
-            "hits": [hit.to_json() for hit in hits],
-            "unread": [repository.to_json() for repository in store.unread],
+            "hits": hits,
+            "unread": store.unread,
         },
         quiet=[f"{hit.repository}@{hit.id}" for hit in hits],
         human=lambda: _tell(hits),

@@ -40,13 +40,13 @@ def command(session: Invocation, *, reference: Reference, files: bool, tensors: 
         repository = store.repository(reference.repository)
         if not (files or tensors):
             version = repository.show(reference.ref)
-            session.output.show(version.to_json(), quiet=[version.id], human=lambda: _tell(version))
+            session.output.show(version, quiet=[version.id], human=lambda: _tell(version))
             return
         found = repository.files(reference.ref) if files else ()
         named = repository.tensors(reference.ref) if tensors else ()
     lists: dict[str, object] = {"repository": reference.repository, "ref": reference.ref}
-    lists |= {"files": [file.to_json() for file in found]} if files else {}
-    lists |= {"tensors": [tensor.to_json() for tensor in named]} if tensors else {}
+    lists |= {"files": found} if files else {}
+    lists |= {"tensors": named} if tensors else {}
     quiet = [*(file.path for file in found), *(tensor.name for tensor in named)]
     session.output.show(lists, quiet=quiet, human=lambda: _show_contents(found, named))
 
@@ -75,28 +75,27 @@ def _tell(version: Version) -> None:
     from skyhold.cli.render import line, marked, properties, short, table
     from skyhold.units import format_bytes
 
-    document = version.document
     refs = f" ({', '.join(version.refs)})" if version.refs else ""
     line(marked(f"{version.repository}@{version.id}", "id"), marked(refs, "name"))
-    lineage = document.lineage
+    lineage = version.lineage
     properties(
         [
-            ("author", document.author),
-            ("time", document.time),
-            ("parents", ", ".join(short(parent) for parent in document.parents)),
+            ("author", version.author),
+            ("time", version.time),
+            ("parents", ", ".join(short(parent) for parent in version.parents)),
             ("base", ", ".join(short(base) for base in lineage.base)),
             ("relation", lineage.relation),
             ("data", ", ".join(lineage.data)),
             ("code", ", ".join(lineage.code)),
             ("metrics", _values(version.metrics)),
-            ("parameters", _given(document.parameters)),
-            ("metadata", _given(document.metadata)),
+            ("parameters", _given(version.parameters)),
+            ("metadata", _given(version.metadata)),
             ("found by", FOUND_BY.get(version.found_by, "")),
         ]
     )
-    if document.message:
+    if version.message:
         line()
-        for text in document.message.rstrip().split("\n"):
+        for text in version.message.rstrip().split("\n"):
             line(f"    {text}")
     line()
     rows = [(file.path, format_bytes(file.size_bytes), file.sha256[:16]) for file in version.files]

@@ -26,7 +26,7 @@ def command(session: Invocation) -> None:
 
     with session.store() as store:
         status = store.status()
-    session.output.show(status.to_json(), quiet=[], human=lambda: _tell(status))
+    session.output.show(status, quiet=[], human=lambda: _tell(status))
     refuse_unsound(0, {}, status.damage, hint=way_out(status.unread) or "skyhold verify")
 
 

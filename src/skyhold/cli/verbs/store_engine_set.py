@@ -35,7 +35,7 @@ def command(session: Invocation, *, engine: str, yes: bool, author: str | None, 
     with session.store() as store:
         moved = store.move_engine(engine, author=author, reason=reason)
     session.output.show(
-        moved.to_json(),
+        moved,
         quiet=[moved.engine],
         human=lambda: click.echo(
             f"Moved {counted(moved.registers, 'register')} with {counted(moved.changes, 'change')} from {moved.before} "

@@ -22,4 +22,4 @@ def command(session: Invocation) -> None:
             line()
             tell_voters(engine)
 
-    session.output.show(engine.to_json(), quiet=[voter.name for voter in engine.voters], human=tell)
+    session.output.show(engine, quiet=[voter.name for voter in engine.voters], human=tell)

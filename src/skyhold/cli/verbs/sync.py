@@ -20,8 +20,8 @@ def command(session: Invocation, *, dry_run: bool) -> None:
 
     with session.store() as store, session.progress() as progress:
         report = store.sync(dry_run=dry_run, progress=progress)
-    session.output.show(report.to_json(), quiet=[], human=lambda: tell_mended(report, "Brought over"))
-    if not dry_run:
+    session.output.show(report, quiet=[], human=lambda: tell_mended(report, "Brought over"))
+    if not report.dry_run:
         refuse_unsound(len(report.failed), report.unreachable, report.damage, report.remedy, losses=report.losses)
     elif report.unreachable:
         session.output.next_step("skyhold status   # says why not all buckets could be looked at")

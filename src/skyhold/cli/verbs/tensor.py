@@ -43,7 +43,7 @@ def command(session: Invocation, *, reference: Reference, name: str, file: str |
     with session.store(offline=reference.is_digest) as store:
         repository = store.repository(reference.repository)
         summary = repository.summarize_tensor(reference.ref, name, file=file, first=FIRST, npy=npy)
-    session.output.show(summary.to_json(), quiet=[summary.tensor.name], human=lambda: _show(summary, npy))
+    session.output.show(summary, quiet=[summary.tensor.name], human=lambda: _show(summary, npy))
 
 
 def _show(summary: TensorSummary, npy: Path | None) -> None:

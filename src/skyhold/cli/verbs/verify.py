@@ -49,7 +49,7 @@ def command(session: Invocation, *, deep: bool, repository: str | None) -> None:
     with session.store() as store, session.progress() as progress:
         report = store.verify(deep=deep, repository=repository, progress=progress)
     bare = [f"{finding.problem} {finding.bucket} {finding.key}" for finding in report.findings]
-    session.output.show(report.to_json(), quiet=bare, human=lambda: _tell(report))
+    session.output.show(report, quiet=bare, human=lambda: _tell(report))
     only_missing = not report.damage and all(finding.problem == "missing" for finding in report.findings)
     refuse_unsound(
         len(report.findings),

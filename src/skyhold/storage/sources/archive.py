@@ -21,6 +21,7 @@ from typing import IO, Final, cast
 
 import zstandard
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput
 from skyhold.storage.paths import as_stored
 from skyhold.storage.sources.disk import DiskFile, RangeFile
@@ -170,6 +171,7 @@ def _ignore_file(name: str, member: Member | None, by_path: Mapping[str, Member]
     target = _target(member, by_path)
     if isinstance(target, str) or target.size_bytes > IGNORE_FILE_BYTES_MAX:
         raise InvalidInput(
-            f"Expected {IGNORE_FILE} of {name} to be a regular file of at most 1 MiB", code="invalid_ignore_file"
+            f"Expected {IGNORE_FILE} of {name} to be a regular file of at most 1 MiB",
+            code=error_codes.INVALID_IGNORE_FILE,
         )
     return read_bytes(holder, target.start, target.size_bytes)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from skyhold import error_codes
 from skyhold.codec.formats import safetensors
 from skyhold.codec.formats.tensor import Malformed, element_width_bytes
 from skyhold.errors import InvalidInput
@@ -66,7 +67,7 @@ class ArraysFile:
         except Malformed:
             raise InvalidInput(
                 f"The {len(self._arrays)} tensors of {self.path} need a header that safetensors readers refuse",
-                code="invalid_tensor",
+                code=error_codes.INVALID_TENSOR,
                 hint="Spread them over several files, or give them shorter names",
             ) from None
 
@@ -111,13 +112,13 @@ def _described(path: str, name: object, value: object) -> _Array:
     if not isinstance(name, str) or not name or name == "__metadata__" or not _has_utf8(name):
         raise InvalidInput(
             f"Tensor {name!r} of {path} has a name that safetensors cannot hold",
-            code="invalid_tensor",
+            code=error_codes.INVALID_TENSOR,
             hint="Name it by a text that is not empty and not `__metadata__`",
         )
     if not is_array(value):
         raise InvalidInput(
             f"Expected tensor `{name}` of {path} as an array but got a {type(value).__name__}",
-            code="invalid_tensor",
+            code=error_codes.INVALID_TENSOR,
             hint="Give an array of NumPy, or a tensor of a library that can hand it on (PyTorch, JAX)",
         )
     given: Any = value
@@ -129,7 +130,7 @@ def _described(path: str, name: object, value: object) -> _Array:
             f"Tensor `{name}` of {path} has type {given.dtype}"
             + (" and a mask" if isinstance(given, np.ma.MaskedArray) else "")
             + ", which safetensors cannot hold",
-            code="invalid_tensor",
+            code=error_codes.INVALID_TENSOR,
             hint="Convert it, or push it in a file of another format",
         )
     shape = tuple(int(length) for length in given.shape)

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from skyhold import error_codes
 from skyhold.errors import PermissionDenied, Unavailable
 from skyhold.storage.sources.port import OpenFile, changed, filled
 
@@ -40,7 +41,9 @@ class DiskFile:
         try:
             opened = OpenDiskFile(self, os.open(self.absolute, flags))
         except PermissionError as error:
-            raise PermissionDenied(f"File {self.absolute} cannot be read", code="source_unreadable") from error
+            raise PermissionDenied(
+                f"File {self.absolute} cannot be read", code=error_codes.SOURCE_UNREADABLE
+            ) from error
         except OSError as error:
             raise changed(self.path, self.absolute) from error
         try:
@@ -75,7 +78,7 @@ class OpenDiskFile:
             return os.preadv(self._descriptor, [view], start)
         except OSError as error:
             raise Unavailable(
-                f"File {self._file.absolute} cannot be read: {error.strerror}", code="source_unreadable"
+                f"File {self._file.absolute} cannot be read: {error.strerror}", code=error_codes.SOURCE_UNREADABLE
             ) from error
 
 

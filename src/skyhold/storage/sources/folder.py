@@ -25,6 +25,7 @@ from typing import Final
 
 from pathspec import GitIgnoreSpec
 
+from skyhold import error_codes
 from skyhold.buckets.user_file import read_small_file
 from skyhold.buckets.user_path import absolute
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied
@@ -74,9 +75,9 @@ def find_file(path: Path) -> tuple[Path, os.stat_result]:
         real = absolute(path).resolve(strict=True)
         return real, real.stat()
     except FileNotFoundError:
-        raise NotFound(f"There is no file or folder {path}", code="source_missing") from None
+        raise NotFound(f"There is no file or folder {path}", code=error_codes.SOURCE_MISSING) from None
     except (OSError, RuntimeError, ValueError) as error:
-        raise PermissionDenied(f"{path} cannot be read: {error}", code="source_unreadable") from error
+        raise PermissionDenied(f"{path} cannot be read: {error}", code=error_codes.SOURCE_UNREADABLE) from error
 
 
 class _Walk:
@@ -153,14 +154,14 @@ def _refuse_own(given: Path, real: Path) -> None:
     if is_state(real):
         raise InvalidInput(
             f"{given} cannot be pushed: it is a state folder of Skyhold",
-            code="source_is_state",
+            code=error_codes.SOURCE_IS_STATE,
             hint="Name a folder that holds a model",
         )
     bucket = next((folder for folder in (real, *real.parents) if is_bucket(folder)), None)
     if bucket is not None:
         raise InvalidInput(
             f"{given} cannot be pushed: {bucket} is a bucket of a store",
-            code="source_is_bucket",
+            code=error_codes.SOURCE_IS_BUCKET,
             hint="Name a folder that is outside of it",
         )
 
@@ -182,10 +183,14 @@ def _rules(root: Path, without_optimizer: bool) -> GitIgnoreSpec:
         body = b""
     except OSError as error:
         if error.errno == errno.EFBIG:
-            raise InvalidInput(f"Expected {path} to be of at most 1 MiB", code="invalid_ignore_file") from error
+            raise InvalidInput(
+                f"Expected {path} to be of at most 1 MiB", code=error_codes.INVALID_IGNORE_FILE
+            ) from error
         if error.errno == errno.EINVAL:
-            raise InvalidInput(f"Expected {path} to be a regular file", code="invalid_ignore_file") from error
-        raise PermissionDenied(f"{path} cannot be read: {error.strerror}", code="source_unreadable") from error
+            raise InvalidInput(f"Expected {path} to be a regular file", code=error_codes.INVALID_IGNORE_FILE) from error
+        raise PermissionDenied(
+            f"{path} cannot be read: {error.strerror}", code=error_codes.SOURCE_UNREADABLE
+        ) from error
     return ignore_rules(body, str(path), without_optimizer=without_optimizer)
 
 

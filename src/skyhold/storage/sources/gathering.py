@@ -8,6 +8,7 @@ from typing import Final
 
 from pathspec import GitIgnoreSpec
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput
 from skyhold.storage.own_places import content_reason
 from skyhold.storage.paths import colliding_paths, is_reserved, path_fault, printable
@@ -35,7 +36,7 @@ def ignore_rules(own: bytes, where: str, *, without_optimizer: bool) -> GitIgnor
     try:
         return GitIgnoreSpec.from_lines(lines + own.decode("utf-8-sig").splitlines())
     except ValueError as error:
-        raise InvalidInput(f"{where} is not an ignore file: {error}", code="invalid_ignore_file") from error
+        raise InvalidInput(f"{where} is not an ignore file: {error}", code=error_codes.INVALID_IGNORE_FILE) from error
 
 
 class Gathering:
@@ -116,7 +117,7 @@ class Gathering:
                 left_out += f" (left out, as no part of a model: {'; '.join(shown)})"
             raise InvalidInput(
                 f"{self._name} contains no file to push{left_out}",
-                code="source_empty",
+                code=error_codes.SOURCE_EMPTY,
                 hint=f"Check the path and {IGNORE_FILE}",
             )
         files = tuple(sorted(self._files, key=lambda file: file.path.encode()))
@@ -134,7 +135,7 @@ class Gathering:
         count = "1 entry" if len(offenders) == 1 else f"{len(offenders)} entries"
         return InvalidInput(
             f"{self._name} cannot be pushed as it is; nothing was sent. {count} refused:\n" + "\n".join(lines),
-            code="source_refused",
+            code=error_codes.SOURCE_REFUSED,
             hint=f"Remove or rename them, or leave them out with {IGNORE_FILE}",
             offenders=[{"path": printable(path), "reason": why} for path, why in offenders],
         )
@@ -143,6 +144,6 @@ class Gathering:
 def too_many_files() -> InvalidInput:
     return InvalidInput(
         f"There are more than {FILES_MAX} files, which is the most that a version contains",
-        code="too_many_files",
+        code=error_codes.TOO_MANY_FILES,
         hint=f"Leave some out with {IGNORE_FILE}, or push them as several repositories",
     )

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from pathspec import GitIgnoreSpec
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput, PermissionDenied
 from skyhold.storage.own_places import OwnPlaces
 from skyhold.storage.sources.disk import DiskFile
@@ -72,9 +73,9 @@ def _file_at(name: str, path: Path) -> DiskFile:
     if not stat.S_ISREG(status.st_mode):
         raise _refused(f"Expected {path}, for {name}, to be a regular file", "Push a folder by its path alone")
     if not os.access(real, os.R_OK):
-        raise PermissionDenied(f"{path} cannot be read", code="source_unreadable")
+        raise PermissionDenied(f"{path} cannot be read", code=error_codes.SOURCE_UNREADABLE)
     return DiskFile.of(name, real, status)
 
 
 def _refused(message: str, hint: str | None = None) -> InvalidInput:
-    return InvalidInput(message, code="invalid_source", hint=hint)
+    return InvalidInput(message, code=error_codes.INVALID_SOURCE, hint=hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput
 from skyhold.storage.sources.gathering import FILES_MAX
 
@@ -35,7 +36,7 @@ def plain_path(path: str) -> str:
 def damaged(name: str, why: str) -> InvalidInput:
     return InvalidInput(
         f"{name} cannot be read as an archive; nothing was sent ({why})",
-        code="archive_damaged",
+        code=error_codes.ARCHIVE_DAMAGED,
         hint="Make it again; a tar, tar.gz, tar.zst or zip is expected",
     )
 
@@ -43,7 +44,7 @@ def damaged(name: str, why: str) -> InvalidInput:
 def too_many_members(name: str) -> InvalidInput:
     return InvalidInput(
         f"{name} has more than {MEMBERS_MAX} members; nothing was sent",
-        code="too_many_files",
+        code=error_codes.TOO_MANY_FILES,
         hint="Push them as several repositories",
     )
 
@@ -51,6 +52,6 @@ def too_many_members(name: str) -> InvalidInput:
 def too_large(name: str, limit_bytes: int) -> InvalidInput:
     return InvalidInput(
         f"{name} expands to more than {limit_bytes} bytes, which is more than weights do; nothing was sent",
-        code="archive_too_large",
+        code=error_codes.ARCHIVE_TOO_LARGE,
         hint="If that is meant, expand it yourself and push the folder",
     )

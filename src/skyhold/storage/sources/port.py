@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Protocol
 
+from skyhold import error_codes
 from skyhold.errors import Conflict
 from skyhold.units import MIB
 
@@ -105,7 +106,7 @@ def changed(path: str, where: object, how: str = "changed") -> Conflict:
     """The error of a source file that is not what was found any more; `where` is what a person calls it."""
     return Conflict(
         f"File {where} {how} while it was being pushed; no ref was moved",
-        code="source_changed",
+        code=error_codes.SOURCE_CHANGED,
         hint="Wait until it is written, then push again: what had arrived is not sent again",
         path=path,
     )

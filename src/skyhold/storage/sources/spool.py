@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 
+from skyhold import error_codes
 from skyhold.errors import QuotaExceeded, Unavailable
 from skyhold.storage.sources.port import changed, filled
 
@@ -30,12 +31,12 @@ class Spool:
                 if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
                     raise QuotaExceeded(
                         f"{what} does not fit into the temporary folder {tempfile.gettempdir()}; nothing was changed",
-                        code="no_space",
+                        code=error_codes.NO_SPACE,
                         hint="Free space there, or set TMPDIR to a folder that has more",
                     ) from error
                 raise Unavailable(
                     f"{what} cannot be written to the temporary folder {tempfile.gettempdir()}: {error.strerror}",
-                    code="temporary_folder",
+                    code=error_codes.TEMPORARY_FOLDER,
                 ) from error
             self.size_bytes += len(piece)
         return start, self.size_bytes - start
@@ -55,5 +56,5 @@ class Spool:
             return os.preadv(self._file.fileno(), [view], start)
         except OSError as error:
             raise Unavailable(
-                f"The temporary folder cannot be read: {error.strerror}", code="temporary_folder"
+                f"The temporary folder cannot be read: {error.strerror}", code=error_codes.TEMPORARY_FOLDER
             ) from error

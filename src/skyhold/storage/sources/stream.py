@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from skyhold import error_codes
 from skyhold.errors import InvalidInput, SkyholdError, Unavailable
 from skyhold.storage.sources.disk import RangeFile
 from skyhold.storage.sources.port import OpenFile, SourceFile, changed, filled
@@ -132,13 +133,13 @@ def read_some(stream: Stream, length: int, path: str) -> bytes:
     if data is None:
         raise Unavailable(
             f"File {path} cannot be read: it does not wait for what is to come (it is non-blocking)",
-            code="source_unreadable",
+            code=error_codes.SOURCE_UNREADABLE,
         )
     if not isinstance(data, bytes | bytearray | memoryview) or len(data) > length:
         raise InvalidInput(
             f"Expected at most {length} bytes from file {path} but it returned "
             + (f"{len(data)}" if isinstance(data, bytes | bytearray | memoryview) else f"a {type(data).__name__}"),
-            code="invalid_source",
+            code=error_codes.INVALID_SOURCE,
             hint='Open it as binary, such as open(path, "rb")',
         )
     return bytes(data)
@@ -149,7 +150,9 @@ def _place(stream: Stream, path: str) -> tuple[int, int] | None:
     seekable = getattr(stream, "seekable", None)
     if isinstance(stream, io.TextIOBase):
         raise InvalidInput(
-            f"File {path} is open as text", code="invalid_source", hint='Open it as binary, such as open(path, "rb")'
+            f"File {path} is open as text",
+            code=error_codes.INVALID_SOURCE,
+            hint='Open it as binary, such as open(path, "rb")',
         )
     with _Translated(path):
         if seekable is None or not seekable():
@@ -157,7 +160,7 @@ def _place(stream: Stream, path: str) -> tuple[int, int] | None:
         start, end = stream.tell(), stream.seek(0, io.SEEK_END)  # type: ignore[attr-defined]
         stream.seek(start)  # type: ignore[attr-defined]
     if type(start) is not int or type(end) is not int or not 0 <= start <= end:
-        raise InvalidInput(f"File {path} reports position {start!r} and end {end!r}", code="invalid_source")
+        raise InvalidInput(f"File {path} reports position {start!r} and end {end!r}", code=error_codes.INVALID_SOURCE)
     return start, end
 
 
@@ -179,4 +182,6 @@ class _Translated:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, SkyholdError):
-            raise Unavailable(f"File {self._path} cannot be read: {error}", code="source_unreadable") from error
+            raise Unavailable(
+                f"File {self._path} cannot be read: {error}", code=error_codes.SOURCE_UNREADABLE
+            ) from error
