@@ -37,21 +37,19 @@ from skyhold.storage import index_segments, layout, pack
 from skyhold.storage.blobs import MemoryBlobs
 from skyhold.storage.canonical import INTEGER_MAX, canonical
 from skyhold.storage.chunk_index import KnownPack
-from skyhold.storage.index_segments import decode_segment, encode_segment
-from skyhold.storage.layout import PageBuilder, decode_page
-from skyhold.storage.pack import (
+from skyhold.storage.chunk_record import (
     CHUNK_BYTES_MAX,
-    PACK_BYTES_MAX,
     STORED_BYTES_MIN,
     STORED_BYTES_OVER_RAW_MAX,
     PackRef,
     PackSession,
     Place,
     RecordSealer,
-    decode_entries,
-    encode_entries,
     open_record,
 )
+from skyhold.storage.index_segments import decode_segment, encode_segment
+from skyhold.storage.layout import PageBuilder, decode_page
+from skyhold.storage.pack import PACK_BYTES_MAX, decode_entries, encode_entries
 from skyhold.storage.paths import PART_BYTES_MAX, PATH_BYTES_MAX
 from skyhold.store import configuration, features, node, store_document
 from skyhold.store import document as document_of_store

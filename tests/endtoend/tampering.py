@@ -13,17 +13,10 @@ from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.store import Store
 from skyhold.registry.version import VersionDocument, version_digest
 from skyhold.storage.canonical import Json
+from skyhold.storage.chunk_record import PackRef, RecordSealer, open_record
 from skyhold.storage.index_segments import decode_segment, encode_segment
 from skyhold.storage.layout import decode_head, encode_head
-from skyhold.storage.pack import (
-    PackBuilder,
-    PackRef,
-    RecordSealer,
-    footer_span,
-    open_record,
-    read_footer,
-    read_header,
-)
+from skyhold.storage.pack import PackBuilder, footer_span, read_footer, read_header
 from skyhold.storage.policy import Policy
 from skyhold.store.connection import new_operation_id
 from skyhold.store.event import event_key

@@ -10,7 +10,7 @@ import pytest
 
 from skyhold.errors import SkyholdError
 from skyhold.storage.cache import CacheFolder, PackCache
-from skyhold.storage.pack import PackRef, Place
+from skyhold.storage.chunk_record import PackRef, Place
 from skyhold.store.state import open_state
 from tests.endtoend.killing import in_child
 from tests.storage.fixtures import FlakyBucket, Stand

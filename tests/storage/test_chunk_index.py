@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from skyhold.storage.chunk_index import ChunkIndex, KnownPack
-from skyhold.storage.pack import PackRef, Place
+from skyhold.storage.chunk_record import PackRef, Place
 
 CLASS = "00" * 8
 

@@ -11,9 +11,9 @@ import pytest
 from skyhold.errors import Corrupt, PermissionDenied, Unavailable
 from skyhold.storage import index_segments as index
 from skyhold.storage.chunk_index import ChunkIndex, KnownPack
+from skyhold.storage.chunk_record import PackRef, Place
 from skyhold.storage.index_segments import Segment, decode_segment, learn_segments, write_segments
 from skyhold.storage.object_keys import INDEXES, blob_name_of
-from skyhold.storage.pack import PackRef, Place
 from tests.storage.fixtures import CLASS, FlakyBucket, Stand
 
 FOLDER = f"{INDEXES}/{CLASS.hex()}"

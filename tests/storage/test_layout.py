@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from skyhold.codec.tensors import Tensor
 from skyhold.errors import Corrupt
 from skyhold.storage.chunk_index import KnownPack
+from skyhold.storage.chunk_record import PackRef, Place
 from skyhold.storage.index_segments import decode_segment, encode_segment
 from skyhold.storage.layout import (
     PAGE_BYTES_MAX,
@@ -22,7 +23,6 @@ from skyhold.storage.layout import (
     encode_head,
     encode_tensors,
 )
-from skyhold.storage.pack import PackRef, Place
 
 PACKS = st.builds(PackRef, st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
 LENGTHS = st.integers(1, 4 << 20)

@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 
 from skyhold.errors import Corrupt
 from skyhold.storage import pack as pack_module
-from skyhold.storage.pack import (
-    PACK_BYTES_TARGET,
-    PackBuilder,
-    PackSession,
-    Place,
-    RecordSealer,
-    check_pack,
-    merge_packs,
-    open_record,
-)
+from skyhold.storage.chunk_record import PackSession, Place, RecordSealer, open_record
+from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder, check_pack, merge_packs
 from tests.storage.fixtures import frame_keys
 
 STORE, CLASS, SALT = b"s" * 16, b"c" * 8, b"t" * 16

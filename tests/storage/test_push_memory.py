@@ -14,8 +14,9 @@ from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.storage import packing, push
 from skyhold.storage.bases import DeltaBases
+from skyhold.storage.chunk_record import Place, Record
 from skyhold.storage.chunks import ChunkReader
-from skyhold.storage.pack import PACK_BYTES_TARGET, Place, Record
+from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.progress import Silence
 from skyhold.storage.push import Push, PushOptions
 from skyhold.storage.sources.folder import find_source

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 
 from skyhold.codec.squeeze import Codec, Encoder
 from skyhold.errors import Corrupt
-from skyhold.storage.pack import (
-    PACK_BYTES_TARGET,
-    PackBuilder,
-    PackSession,
-    Place,
-    RecordSealer,
-    check_pack,
-    pack_contents,
-)
+from skyhold.storage.chunk_record import PackSession, Place, RecordSealer
+from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder, check_pack, pack_contents
 from skyhold.storage.rebuild import LostPack, check_places, rebuild_pack
 from tests.storage.fixtures import frame_keys
 

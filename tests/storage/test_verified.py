@@ -14,8 +14,9 @@ import pytest
 
 from skyhold.buckets.bucket import ObjectInfo
 from skyhold.storage import verified
+from skyhold.storage.chunk_record import RecordSealer
 from skyhold.storage.object_keys import pack_id_of, pack_key
-from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder, RecordSealer
+from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder
 from skyhold.storage.progress import Silence
 from skyhold.storage.reuse import Reused, ensure_durable
 from tests.storage.fixtures import FlakyBucket, Stand

@@ -15,10 +15,10 @@ from skyhold.registry.repositories import Repositories
 from skyhold.registry.snapshot import NewVersion, Snapshot
 from skyhold.registry.version import VersionDocument, VersionFile
 from skyhold.storage.canonical import Json
+from skyhold.storage.chunk_record import PackRef, Place
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.index_segments import write_segments
 from skyhold.storage.object_keys import blob_key, pack_id_of, pack_key
-from skyhold.storage.pack import PackRef, Place
 from skyhold.storage.progress import Progress
 from skyhold.storage.push import Push, Pushed
 from skyhold.storage.reuse import Reused, ensure_durable, mend_blobs

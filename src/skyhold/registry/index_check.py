@@ -16,10 +16,10 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import Kind, decode_frame
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.storage.chunk_index import KnownPack, each_once, hash_of
+from skyhold.storage.chunk_record import Place
 from skyhold.storage.index_segments import SEGMENT_CHUNKS_MAX, Segment, decode_segment, encode_segment
 from skyhold.storage.object_check import ObjectChecker
 from skyhold.storage.object_keys import INDEXES, PACKS, blob_name_of, pack_id_of, pack_key
-from skyhold.storage.pack import Place
 from skyhold.store.session import Session
 from skyhold.units import Buffer
 

@@ -12,10 +12,11 @@ from skyhold.registry.inventory import Inventory
 from skyhold.registry.reading import open_version
 from skyhold.registry.spaces import bucket_space
 from skyhold.storage.cache import CacheFolder, PackCache
+from skyhold.storage.chunk_record import PackRef, PackSession, Place
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.index_segments import listed_places
 from skyhold.storage.object_keys import PACKS, pack_id_of, pack_key
-from skyhold.storage.pack import TRAILER_BYTES, PackRef, PackSession, Place, footer_span, read_footer
+from skyhold.storage.pack import TRAILER_BYTES, footer_span, read_footer
 from skyhold.storage.rebuild import ChunkSources, LostPack, check_places, find_sources, rebuild_pack
 from skyhold.storage.replicas import Replicas
 from skyhold.store.connection import Connection

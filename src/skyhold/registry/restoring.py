@@ -18,10 +18,10 @@ from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.inventory import Inventory, RepositoryInventory
 from skyhold.registry.reading import open_version
 from skyhold.registry.spaces import bucket_space
+from skyhold.storage.chunk_record import PackRef
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.fetch_plan import LOAD_BYTES
 from skyhold.storage.object_keys import blob_key, pack_key
-from skyhold.storage.pack import PackRef
 from skyhold.storage.pack_copies import PackCopies
 from skyhold.storage.progress import Progress
 from skyhold.storage.survey import Finding

@@ -8,8 +8,8 @@ from threading import Lock
 from typing import Final
 
 from skyhold.codec.tensors import Tensor
+from skyhold.storage.chunk_record import Place
 from skyhold.storage.chunks import ChunkReader
-from skyhold.storage.pack import Place
 from skyhold.storage.version_files import VersionFiles
 from skyhold.units import Buffer
 

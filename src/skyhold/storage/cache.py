@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from skyhold.storage.chunk_record import RECORD_HEADER_BYTES, Place
 from skyhold.storage.own_files import open_own
-from skyhold.storage.pack import RECORD_HEADER_BYTES, Place
 from skyhold.units import Buffer
 
 _EVICT_EVERY_BYTES: Final = 256 << 20

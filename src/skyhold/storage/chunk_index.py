@@ -17,8 +17,9 @@ from typing import Any, Final
 from blake3 import blake3
 
 from skyhold.storage.chunk_index_file import ChunkIndexFile
+from skyhold.storage.chunk_record import PackRef, Place
 from skyhold.storage.object_keys import pack_id_of
-from skyhold.storage.pack import PackRef, Place, unchecked_entries
+from skyhold.storage.pack import unchecked_entries
 
 _NAMES_AT_ONCE: Final = 500
 """Of one query: the number of parameters is bounded in SQLite."""

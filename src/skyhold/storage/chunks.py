@@ -14,9 +14,9 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.codec.frame import FrameKeys
 from skyhold.errors import Corrupt
 from skyhold.storage.cache import PackCache
+from skyhold.storage.chunk_record import PackSession, Place, open_record
 from skyhold.storage.linked_files import LinkedFiles
 from skyhold.storage.object_keys import pack_key
-from skyhold.storage.pack import PackSession, Place, open_record
 from skyhold.storage.replicas import Replicas
 from skyhold.units import KIB, MIB, Buffer
 

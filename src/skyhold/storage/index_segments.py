@@ -16,8 +16,9 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.errors import Corrupt, NotFound
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.chunk_index import ChunkIndex, KnownPack
+from skyhold.storage.chunk_record import NO_BASE, PackRef, Place, check_lengths
 from skyhold.storage.object_keys import INDEXES, blob_name_of
-from skyhold.storage.pack import NO_BASE, PACK_BYTES_MAX, PackRef, Place, check_lengths
+from skyhold.storage.pack import PACK_BYTES_MAX
 from skyhold.storage.replicas import Replicas
 
 SEGMENT_CHUNKS_MAX: Final = 50_000

@@ -13,7 +13,7 @@ import rfc8785
 from skyhold import error_codes
 from skyhold.codec.tensors import Tensor
 from skyhold.errors import Corrupt
-from skyhold.storage.pack import PackRef, Place, check_lengths
+from skyhold.storage.chunk_record import PackRef, Place, check_lengths
 from skyhold.units import MIB, Buffer
 
 Tensors = dict[str, tuple[Tensor, ...]]

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from skyhold.storage.cache import CacheFolder
+from skyhold.storage.chunk_record import Place
 from skyhold.storage.own_files import open_own, read_own
-from skyhold.storage.pack import Place
 from skyhold.storage.parts import Part
 from skyhold.units import MIB
 

@@ -14,13 +14,12 @@ from skyhold.consensus.checkpoint import open_checkpoint, parse_checkpoint_key, 
 from skyhold.errors import Corrupt, InvalidInput, NotFound, PermissionDenied, SkyholdError, Unavailable, reasons_of
 from skyhold.storage.blobs import check_blob
 from skyhold.storage.chunk_index import KnownPack
+from skyhold.storage.chunk_record import PackRef, Place
 from skyhold.storage.object_keys import blob_name_of, pack_id_of
 from skyhold.storage.pack import (
     PACK_BYTES_MAX,
     PACK_HEADER_BYTES,
     TRAILER_BYTES,
-    PackRef,
-    Place,
     check_pack,
     footer_span,
     merge_packs,

@@ -18,7 +18,8 @@ from typing import IO
 from blake3 import blake3
 
 from skyhold.storage.cache import CacheFolder, PackCache
-from skyhold.storage.pack import Place, read_header
+from skyhold.storage.chunk_record import Place
+from skyhold.storage.pack import read_header
 from skyhold.units import Buffer
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from skyhold.storage.chunk_index import ChunkIndex, KnownPack
+from skyhold.storage.chunk_record import Place, Record, RecordSealer
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.object_keys import pack_key
-from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder, Place, Record, RecordSealer
+from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder
 from skyhold.storage.replica_write import Written
 
 _SLOWNESS_CHECK_S: Final = 1.0

@@ -22,10 +22,10 @@ from typing import Final
 
 from blake3 import blake3
 
+from skyhold.storage.chunk_record import CHUNK_BYTES_MAX, Place
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.fetch_plan import BATCH_BYTES, Batch, loads
 from skyhold.storage.file_entry import FileEntry
-from skyhold.storage.pack import CHUNK_BYTES_MAX, Place
 from skyhold.storage.progress import Progress
 from skyhold.storage.standing import Stored, examine
 from skyhold.storage.target_folder import Identity, TargetFolder

@@ -25,10 +25,10 @@ from skyhold.errors import SkyholdError
 from skyhold.storage.bases import DeltaBases
 from skyhold.storage.blobs import Blobs
 from skyhold.storage.chunk_index import ChunkIndex
+from skyhold.storage.chunk_record import Place, Record
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.layout import PageBuilder, Run, Tensors, encode_head, encode_tensors
-from skyhold.storage.pack import Place, Record
 from skyhold.storage.packing import Packer, StoredChunk
 from skyhold.storage.progress import Progress
 from skyhold.storage.source_reader import Piece, PieceReader

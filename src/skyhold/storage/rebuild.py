@@ -19,21 +19,10 @@ from skyhold.codec.frame import FrameKeys
 from skyhold.codec.seal import TAG_BYTES
 from skyhold.codec.squeeze import Encoder
 from skyhold.errors import Corrupt, PermissionDenied, SkyholdError
+from skyhold.storage.chunk_record import PackRef, PackSession, Place, Record, RecordSealer, open_record, split_record
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.object_check import ObjectChecker
-from skyhold.storage.pack import (
-    PACK_BYTES_MAX,
-    PACK_HEADER_BYTES,
-    PackBuilder,
-    PackRef,
-    PackSession,
-    Place,
-    Record,
-    RecordSealer,
-    open_record,
-    pack_bytes_at_most,
-    split_record,
-)
+from skyhold.storage.pack import PACK_BYTES_MAX, PACK_HEADER_BYTES, PackBuilder, pack_bytes_at_most
 from skyhold.units import Buffer
 
 _LISTED_AT_ONCE: Final = 8

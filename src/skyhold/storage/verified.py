@@ -19,9 +19,9 @@ from typing import Final, NamedTuple
 
 from skyhold.errors import Corrupt, NotFound, SkyholdError
 from skyhold.storage.chunk_index import ChunkIndex, CopyNote, KnownPack
+from skyhold.storage.chunk_record import Place
 from skyhold.storage.object_check import ObjectChecker
 from skyhold.storage.object_keys import pack_id_of
-from skyhold.storage.pack import Place
 from skyhold.storage.progress import Progress
 from skyhold.storage.replicas import Replicas
 from skyhold.units import Buffer

@@ -14,10 +14,10 @@ from skyhold import error_codes
 from skyhold.codec.tensors import Tensor
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.storage.blobs import Blobs
+from skyhold.storage.chunk_record import Place
 from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.layout import LayoutHead, Page, Run, Tensors, decode_head, decode_page, decode_tensors
-from skyhold.storage.pack import Place
 
 
 @dataclass(frozen=True, slots=True)
