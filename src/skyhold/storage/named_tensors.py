@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from skyhold.codec.row_major import is_column_major, row_major_dtype
 from skyhold.codec.tensors import Malformed, Tensor, element_width_bytes, tensor_size_bytes
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.storage.version_files import VersionFiles
+
+_SHOWN: Final = 200
+"""Characters of a name in a message: those of tensors may be long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ def misplaced(name: str, path: str) -> Corrupt:
 def no_tensor(pattern: str, names: Collection[str]) -> NotFound:
     close = difflib.get_close_matches(pattern, names, n=1)
     return NotFound(
-        f"No tensor of the version matches `{pattern}`" + ("" if names else "; its files name no tensors"),
+        f"No tensor of the version matches `{pattern[:_SHOWN]}{'…' * (len(pattern) > _SHOWN)}`"
+        + ("" if names else "; its files name no tensors"),
         code="tensor_not_found",
         hint=f"Did you mean `{close[0]}`?" if close else "Look at its tensors with `skyhold show --tensors`",
         tensor=pattern,
