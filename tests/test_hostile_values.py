@@ -13,6 +13,7 @@ import pytest
 
 import skyhold
 from skyhold.errors import SkyholdError
+from skyhold.registry.push_request import PushFields
 from skyhold.registry.store import Store
 from tests.cli.models import write_model
 from tests.endtoend.machines import Scene
@@ -79,13 +80,15 @@ def store(scene: Scene) -> Iterator[Store]:
 
 
 GOOD: Final[dict[str, Any]] = {
-    "path": "model", "reference": "main", "destination": "out", "changes": {"alias/live": "main"}, "ref": "champion",
+    "source": "model", "path": "README.md", "reference": "main",
+    "destination": "out", "changes": {"alias/live": "main"}, "ref": "champion",
     "a": "main", "b": "main", "name": REPOSITORY, "new_name": "fraud/other", "query": "fraud", "url": "new",
     "roles": {}, "engine": "buckets", "policy": skyhold.Policy(),
 }  # fmt: skip
 METHODS: Final = {
     "repository": [
         "push", "pull", "show", "log", "set_refs", "set_policy", "history", "events", "rollback", "attach", "diff",
+        "files", "tensors", "open", "read_tensor", "summarize_tensor",
     ],
     "store": [
         "create_repository", "repository", "rename_repository", "delete_repository", "undelete_repository", "search",
@@ -95,11 +98,20 @@ METHODS: Final = {
 }  # fmt: skip
 
 
+def parameters_of(method: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a method by name; of `push` also its keywords, which are typed in one place."""
+    found = dict(inspect.signature(method).parameters)
+    if found.pop("described", None) is not None:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        found |= {name: inspect.Parameter(name, kind, default=None) for name in PushFields.__annotations__}
+    return found
+
+
 def parameters() -> Iterator[tuple[str, str, str]]:
     for owner, methods in METHODS.items():
         for method in methods:
-            signature = inspect.signature(getattr(skyhold.Repository if owner == "repository" else Store, method))
-            for name in list(signature.parameters)[1:]:
+            found = parameters_of(getattr(skyhold.Repository if owner == "repository" else Store, method))
+            for name in list(found)[1:]:
                 if name not in SKIPPED | FLAGS:
                     yield owner, method, name
 
@@ -110,23 +122,23 @@ def test_public_method_refuses_hostile_values_by_errors_of_its_own(
 ) -> None:
     monkeypatch.chdir(scene.place)
     target: Any = store.repository(REPOSITORY) if owner == "repository" else store
-    signature = inspect.signature(getattr(target, method))
+    found = parameters_of(getattr(target, method))
     for number, make in enumerate(VALUES):
         given = {
             other: GOOD[other]
-            for other, parameter in signature.parameters.items()
+            for other, parameter in found.items()
             if other in GOOD and parameter.default is inspect.Parameter.empty and other != name
         }
         if name in {"author", "reason"} and "name" in given:
             given["name"] = "fraud/absent"  # any text is right, and what it is of must stay
         positional: list[Any] = []
-        if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+        if found[name].kind is inspect.Parameter.VAR_POSITIONAL:
             positional, given = [REPOSITORY, make()], {}
-        elif signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+        elif found[name].kind is inspect.Parameter.VAR_KEYWORD:
             given["region"] = make()
         else:
             given[name] = make()
-        if "dry_run" in signature.parameters:
+        if "dry_run" in found:
             given["dry_run"] = True
         try:
             getattr(target, method)(*positional, **given)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from skyhold import error_codes
 from skyhold.codec.row_major import is_column_major, row_major_dtype
 from skyhold.codec.tensors import Malformed, Tensor, element_width_bytes, tensor_size_bytes
 from skyhold.errors import Corrupt, InvalidInput, NotFound
 from skyhold.storage.version_files import VersionFiles
+
+_SHOWN: Final = 200
+"""Characters of a name in a message: those of tensors may be long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ def misplaced(name: str, path: str) -> Corrupt:
 def no_tensor(pattern: str, names: Collection[str]) -> NotFound:
     close = difflib.get_close_matches(pattern, names, n=1)
     return NotFound(
-        f"No tensor of the version matches `{pattern}`" + ("" if names else "; its files name no tensors"),
+        f"No tensor of the version matches `{pattern[:_SHOWN]}{'…' * (len(pattern) > _SHOWN)}`"
+        + ("" if names else "; its files name no tensors"),
         code=error_codes.TENSOR_NOT_FOUND,
         hint=f"Did you mean `{close[0]}`?" if close else "Look at its tensors with `skyhold show --tensors`",
         tensor=pattern,
