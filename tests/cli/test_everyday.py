@@ -18,7 +18,7 @@ from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.parts import part_path
 from tests.cli.models import contents, write_model
 from tests.cli.running import Shell, run_on_terminal
-from tests.endtoend.stores import level
+from tests.endtoend.stores import catch_up
 
 CLOUDS = ("a", "b", "c")
 
@@ -442,7 +442,7 @@ def test_folder_says_that_it_has_no_rules(skyhold: Shell, store: list[Path]) -> 
 
 def test_lost_cloud_is_not_noticed_and_comes_back(skyhold: Shell, pushed: list[str], store: list[Path]) -> None:
     with library.open(str(store[0])) as opened:
-        level(opened)  # else who reads `config` without b may have it decided once more, for c
+        catch_up(opened)  # else who reads `config` without b may have it decided once more, for c
     shutil.rmtree(store[1])
     skyhold("pull", "fraud/scorer@v2", "restored")
     run = skyhold("push", "fraud/scorer", write_model(Path("model"), seed=7), "-m", "While b is away")

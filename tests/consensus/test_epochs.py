@@ -18,7 +18,7 @@ from skyhold.consensus.pinned import PinnedRegisters
 from skyhold.consensus.register import CHANGES_KEPT, Known, Registers, Resync, Versioned
 from skyhold.consensus.stale import StaleRegisters
 from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
-from skyhold.store.engine_status import bring_up
+from skyhold.store.engine_status import catch_up_fully
 from tests.consensus.epochs import REPOSITORY, Epochs, Killed, Mortal
 from tests.consensus.fixtures import bucket_registers, new_buckets
 
@@ -395,7 +395,7 @@ def test_seal_of_the_configuration_that_is_not_known_to_be_decided_is_not_follow
     voters = Voters()
     first = voters.open(b"1 abc")
     first.compare_and_set(CONFIG, 0, b"first", "found")
-    assert bring_up(first, [CONFIG])  # else the one that is left may have been passed over
+    assert catch_up_fully(first, [CONFIG])  # else the one that is left may have been passed over
     voters.clouds[ord("b")].away = voters.clouds[ord("c")].away = True
     with pytest.raises(OutcomeUnknown):
         first.seal(CONFIG, 1, b"2 ade")  # accepted by `a` alone

@@ -15,7 +15,7 @@ from skyhold.consensus.operation import Kept
 from skyhold.consensus.register import VERSION_MAX, RegisterChange, Versioned
 from skyhold.errors import Corrupt, InvalidInput, SkyholdError, Unavailable
 from tests.consensus.fixtures import KEYS, bucket_registers, new_buckets, wait_until_at_rest
-from tests.endtoend.stores import level_epoch
+from tests.endtoend.stores import catch_up_voters
 
 GREATEST = Ballot(COUNTER_MAX, "f" * 32)
 EPOCH = 1
@@ -24,7 +24,7 @@ KEY = "names"
 
 def held(buckets: Sequence[Bucket], number: int) -> AcceptorObject:
     if not list(buckets[number].list(object_key(EPOCH, KEY))):  # a voter that was slow may have been passed over
-        level_epoch(bucket_registers(buckets))
+        catch_up_voters(bucket_registers(buckets))
     stored = buckets[number].read(object_key(EPOCH, KEY))
     return decode_acceptor(stored, EPOCH, KEY, f"{number:032x}", KEYS)
 

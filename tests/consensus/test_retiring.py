@@ -19,11 +19,11 @@ from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.migration import CONFIG, NAMES
 from skyhold.consensus.retiring import newest_of
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
-from skyhold.store.engine_status import bring_up
+from skyhold.store.engine_status import catch_up_fully
 from skyhold.units import Buffer
 from tests.consensus.epochs import REPOSITORY, Epochs
 from tests.consensus.fixtures import FlakyBucket, bucket_registers, new_buckets, wait_until_at_rest
-from tests.endtoend.stores import level_epoch
+from tests.endtoend.stores import catch_up_voters
 
 PROPOSER = "0" * 32
 
@@ -105,7 +105,7 @@ def test_known_value_of_a_damaged_register_is_told_as_what_it_is() -> None:
     registers = bucket_registers(buckets)
     registers.compare_and_set(REPOSITORY, 0, b"one", "a")
     registers.compare_and_set(REPOSITORY, 1, b"two", "b")
-    level_epoch(registers)  # a voter that was slow may have been passed over
+    catch_up_voters(registers)  # a voter that was slow may have been passed over
     flip(buckets[0], REPOSITORY)
     flip(buckets[1], REPOSITORY)
     known = bucket_registers(buckets).read_known(REPOSITORY)
@@ -120,7 +120,7 @@ def test_list_names_a_damaged_register_beside_the_others() -> None:
     registers = bucket_registers(buckets)
     registers.compare_and_set(REPOSITORY, 0, b"one", "a")
     registers.compare_and_set(NAMES, 0, b"names", "b")
-    level_epoch(registers)  # a voter that was slow may have been passed over
+    catch_up_voters(registers)  # a voter that was slow may have been passed over
     flip(buckets[0], REPOSITORY)
     flip(buckets[1], REPOSITORY)
     assert bucket_registers(buckets).list() == [NAMES, REPOSITORY]
@@ -199,7 +199,7 @@ def test_config_that_was_retired_begins_the_next_epoch_and_the_first_to_seal_nam
     epochs = BucketEpochs()
     process = written(epochs, b"one")
     assert isinstance(process.current, BucketRegisters)
-    assert bring_up(process.current, [CONFIG])
+    assert catch_up_fully(process.current, [CONFIG])
     for bucket in epochs.clouds[1:]:
         flip(bucket, CONFIG)
     with pytest.raises(Corrupt) as caught:

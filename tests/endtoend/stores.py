@@ -11,7 +11,7 @@ import skyhold
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.register import Registers
 from skyhold.store import engine_status as voting
-from skyhold.store.engine_status import is_level
+from skyhold.store.engine_status import is_caught_up
 from tests.cli.models import write_model
 from tests.endtoend.killing import Call, Ended, Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Scene
@@ -25,19 +25,19 @@ def head(store: skyhold.Store, name: str = "team/m") -> str:
     return store.repository(name).show("main").digest
 
 
-def level(store: skyhold.Store) -> None:
+def catch_up(store: skyhold.Store) -> None:
     """Bring every voter that answers up to the last change of every register."""
     store.sync()
-    level_epoch(store._connection.registers.current)
+    catch_up_voters(store._connection.registers.current)
 
 
-def level_epoch(registers: Registers) -> None:
-    """As `level`, in one epoch, which may have ended. What a test takes from a voter that stays one, it may have had
+def catch_up_voters(registers: Registers) -> None:
+    """As `catch_up`, in one epoch, which may have ended. What a test takes from a voter that stays one, it may have had
     with one other alone."""
     assert isinstance(registers, BucketRegisters)
     for _ in range(20):
-        voting.level(registers)
-        if all(is_level(registers.inspect(key)) for key in registers.list()):
+        voting.catch_up(registers)
+        if all(is_caught_up(registers.inspect(key)) for key in registers.list()):
             return
         time.sleep(0.1)
     raise AssertionError("a voter stays behind")

@@ -11,7 +11,7 @@ import skyhold
 from skyhold.errors import Corrupt, InvalidInput, NotFound, SkyholdError, Unavailable
 from tests.cli.models import contents
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import level, push
+from tests.endtoend.stores import catch_up, push
 from tests.endtoend.tampering import change_version_entry
 
 
@@ -20,7 +20,7 @@ def versions(scene: Scene, ada: Machine) -> list[str]:
     with skyhold.open(str(scene.cloud("a"))) as store:
         pushed = [push(store, scene, seed) for seed in (1, 2)]
         store.repository("team/m").attach("main", metrics={"auc": 0.5})
-        level(store)
+        catch_up(store)
     return pushed
 
 

@@ -22,7 +22,7 @@ from skyhold.storage.policy import Policy
 from skyhold.store.connection import new_operation_id, pause
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import CLOUDS, Machine, Scene
-from tests.endtoend.stores import level
+from tests.endtoend.stores import catch_up
 from tests.endtoend.tampering import change_event
 
 KINDS = ("packs", "indexes", "versions", "layouts", "pages", "tensors", "nodes")
@@ -252,7 +252,7 @@ def test_lost_cloud_is_not_noticed_and_is_filled_when_it_comes_back_empty(
     assert report.readmitted == (cloud,)
     assert report.sound
     assert store.verify(deep=True).sound
-    level(store)
+    catch_up(store)
     for other in set(CLOUDS) - {cloud}:
         scene.keep("whole")
         scene.lose(other)
@@ -261,11 +261,11 @@ def test_lost_cloud_is_not_noticed_and_is_filled_when_it_comes_back_empty(
 
 
 def test_cloud_put_back_as_it_was_is_brought_up_to_date(scene: Scene, store: Store, tmp_path: Path) -> None:
-    level(store)
+    catch_up(store)
     scene.keep("before")
     tuned = write_model(tmp_path / "tuned", rows=64, noise=0.001)
     store.repository("fraud/scorer").push(tuned, message="Two", aliases=["champion"])
-    level(store)
+    catch_up(store)
     scene.put_back("before", cloud="b")
     status = {bucket.name: bucket.missing for bucket in store.status().buckets}
     assert status["b"] > 0
@@ -281,7 +281,7 @@ def test_cloud_put_back_as_it_was_is_brought_up_to_date(scene: Scene, store: Sto
 
 
 def test_cloud_put_back_as_it_was_before_it_was_readmitted_is_refused(scene: Scene, store: Store) -> None:
-    level(store)
+    catch_up(store)
     scene.keep("before")
     scene.empty("b")
     assert store.repair().readmitted == ("b",)
@@ -335,7 +335,7 @@ def test_way_out_of_a_bucket_without_proof_that_it_was_admitted_is_true(
     kind: str, scene: Scene, store: Store, tmp_path: Path
 ) -> None:
     """Its store.json is damaged, and so is each of its registers: what a repair names instead of itself leads back."""
-    level(store)  # a put that comes late would make a register whole again
+    catch_up(store)  # a put that comes late would make a register whole again
     document = scene.cloud("c") / "store.json"
     if kind == "flipped":
         flip(document, 0.9)
@@ -383,7 +383,7 @@ def test_too_large_a_store_document_is_mended(size_bytes: int, scene: Scene, sto
 
 
 def test_foreign_store_in_a_bucket_is_never_written_to(scene: Scene, store: Store) -> None:
-    level(store)  # a put that comes late is refused, but takes a lock of the driver for that
+    catch_up(store)  # a put that comes late is refused, but takes a lock of the driver for that
     scene.lose("c")
     with Machine(scene.place / "other").at_work():
         skyhold.init([scene.clouds()[2]]).close()

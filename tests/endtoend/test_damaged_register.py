@@ -22,7 +22,7 @@ from tests.cli.models import contents, write_model
 from tests.cli.running import Shell
 from tests.endtoend.killing import Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import epoch_in, head, level, level_epoch, push
+from tests.endtoend.stores import catch_up, catch_up_voters, epoch_in, head, push
 
 HARMED, OTHER = "fraud/harmed", "fraud/other"
 Damage = Callable[[Path], None]
@@ -68,7 +68,7 @@ def two(scene: Scene) -> dict[str, str]:
         for seed in (1, 2):
             push(store, scene, seed, HARMED)
             push(store, scene, seed + 10, OTHER)
-        level_epoch(store._connection.registers.current)
+        catch_up_voters(store._connection.registers.current)
         return {name: head(store, name) for name in (HARMED, OTHER)}
 
 
@@ -231,7 +231,7 @@ def test_cloud_that_is_away_is_to_be_brought_back_first_since_it_may_hold_what_w
     scene.keep("before")
     with api.open(str(scene.cloud("a"))) as store:
         third = push(store, scene, 3, HARMED)
-        level_epoch(store._connection.registers.current)
+        catch_up_voters(store._connection.registers.current)
     scene.put_back("before", cloud="c")  # as one that the push has passed over
     harm(scene, "flip", "a")
     scene.keep("damaged")
@@ -400,7 +400,7 @@ def test_recovery_dies_anywhere_and_is_run_again(two: dict[str, str], scene: Sce
             assert error.code == "nothing_to_recover"  # it had been done
         with api.open(str(scene.cloud("c"))) as store:
             assert {name: head(store, name) for name in (HARMED, OTHER)} == two
-            level(store)  # what died may have left a voter behind
+            catch_up(store)  # what died may have left a voter behind
             assert store.verify().sound
 
 

@@ -14,7 +14,7 @@ from skyhold.errors import Corrupt
 from skyhold.registry.store import Store
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import CLOUDS, Machine, Scene
-from tests.endtoend.stores import epoch_of, level
+from tests.endtoend.stores import catch_up, epoch_of
 from tests.endtoend.tampering import (
     change_map,
     change_version_entry,
@@ -56,7 +56,7 @@ def named(scene: Scene, cloud: str, path: Path) -> str:
 def test_damaged_register_of_one_bucket_is_named_and_mended(
     register: str, damage: str, scene: Scene, store: Store, model: Path, tmp_path: Path
 ) -> None:
-    level(store)
+    catch_up(store)
     path = register_of(scene, "b", register)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with skyhold.open(scene.clouds()[0]) as opened:
@@ -69,7 +69,7 @@ def test_damaged_register_of_one_bucket_is_named_and_mended(
         assert repaired.sound, repaired
         assert [finding.key for finding in repaired.mended] == [named(scene, "b", path)]
         assert opened.verify(deep=True).sound
-    level(store)
+    catch_up(store)
     scene.lose("a")
     with Machine(scene.place / "other").at_work(), skyhold.connect(scene.clouds()[1]) as others:
         others.repository("fraud/scorer").pull("champion", tmp_path / "pulled")
@@ -78,7 +78,7 @@ def test_damaged_register_of_one_bucket_is_named_and_mended(
 
 
 def test_registers_damaged_in_several_buckets_are_mended_where_each_has_a_majority(scene: Scene, store: Store) -> None:
-    level(store)
+    catch_up(store)
     names = {"a": "config", "b": "names", "c": "repository-*"}
     damaged = [register_of(scene, cloud, register) for cloud, register in names.items()]
     for path in damaged:
@@ -93,7 +93,7 @@ def test_register_that_no_majority_has_intact_stops_neither_verify_nor_the_mendi
     scene: Scene, store: Store, model: Path
 ) -> None:
     store.repository("fraud/other", create=True).push(model, message="Other")
-    level(store)
+    catch_up(store)
     other = store.repository("fraud/other").id
     for cloud in "ab":
         path = register_of(scene, cloud, f"repository-{other}")
@@ -124,7 +124,7 @@ def test_last_copy_of_a_register_that_two_buckets_lost_outlives_sync_and_repair(
     """A voter without the object is one that has promised nothing: two of them could decide that there is nothing."""
     other = store.repository("fraud/other", create=True)
     other.push(model, message="Other")
-    level(store)
+    catch_up(store)
     for cloud in "ab":
         register_of(scene, cloud, f"repository-{other.id}").unlink()
     last = register_of(scene, "c", f"repository-{other.id}")
@@ -142,10 +142,10 @@ def test_last_copy_of_a_register_that_two_buckets_lost_outlives_sync_and_repair(
 
 
 def test_register_that_a_voter_lacks_is_missing_and_one_that_lags_is_no_damage(scene: Scene, store: Store) -> None:
-    level(store)
+    catch_up(store)
     scene.keep("before")
     store.repository("fraud/scorer").set_refs({"alias/next": "main"})
-    level(store)
+    catch_up(store)
     old = register_of(scene, "b", "repository-*")
     key = named(scene, "b", old)
     kept = scene._kept("before") / old.relative_to(scene.place)
@@ -334,7 +334,7 @@ def test_node_that_no_bucket_has_intact_is_damaged_and_the_other_repositories_ar
     repository = store.repository("fraud/scorer")
     repository.set_refs({f"alias/name-{n:04}-{'x' * 40}": "main" for n in range(60)})
     store.repository("fraud/other", create=True).push(model)
-    level(store)
+    catch_up(store)
     node = sorted(path for path in (scene.cloud("a") / "nodes").rglob("*") if path.is_file())[0]
     for cloud in CLOUDS:
         path = scene.cloud(cloud) / named(scene, "a", node)
@@ -372,7 +372,7 @@ def test_damaged_pack_that_no_version_needs_is_named_as_such_and_the_store_is_so
     scene: Scene, store: Store, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A push that was killed has left it in every bucket, and a disk has damaged it in each."""
-    level(store)
+    catch_up(store)
     before = {path.name for path in (scene.cloud("a") / "packs").rglob("*")}
     (model / "more.bin").write_bytes(random.Random(5).randbytes(100_000))
     with monkeypatch.context() as killed:
@@ -401,7 +401,7 @@ def test_damaged_pack_that_no_version_needs_is_named_as_such_and_the_store_is_so
 def test_index_segment_that_lists_other_places_than_its_pack_is_named_and_replaced(
     wrong: str, scene: Scene, store: Store, model: Path
 ) -> None:
-    level(store)
+    catch_up(store)
     forge_segment(store, wrong)
     with skyhold.open(scene.clouds()[0]) as opened:
         report = opened.verify(deep=True)
@@ -418,7 +418,7 @@ def test_index_segment_that_lists_other_places_than_its_pack_is_named_and_replac
 
 
 def test_packs_that_no_index_segment_lists_are_named_and_listed(scene: Scene, store: Store, model: Path) -> None:
-    level(store)
+    catch_up(store)
     for cloud in CLOUDS:
         for path in (scene.cloud(cloud) / "indexes").rglob("*"):
             if path.is_file():
@@ -436,9 +436,9 @@ def test_packs_that_no_index_segment_lists_are_named_and_listed(scene: Scene, st
 def test_registers_of_epochs_that_are_over_are_accounted_for_by_the_incarnations_on_record(
     scene: Scene, store: Store
 ) -> None:
-    level(store)
+    catch_up(store)
     store.replace_voter("b")  # its copies of epoch 1 are of an incarnation that nobody has any more
-    level(store)
+    catch_up(store)
     report = store.verify(deep=True)
     assert report.sound
     assert report.unaccounted == ()
@@ -451,7 +451,7 @@ def test_registers_of_epochs_that_are_over_are_accounted_for_by_the_incarnations
 
 
 def test_lagging_bucket_is_reported_as_lagging_and_not_as_damaged(scene: Scene, store: Store, tmp_path: Path) -> None:
-    level(store)
+    catch_up(store)
     away = scene.cloud("b").rename(tmp_path / "away")
     tuned = write_model(tmp_path / "tuned", rows=64, noise=0.001)
     with skyhold.open(scene.clouds()[0]) as pushing:

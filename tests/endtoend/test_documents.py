@@ -21,7 +21,7 @@ from skyhold.store.documents import DocumentKind, Documents
 from skyhold.store.record import RecordKind, RecordUpdate, records_of
 from tests.endtoend.killing import Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import level, push
+from tests.endtoend.stores import catch_up, push
 from tests.second_reading import read_again
 
 POOL = RecordKind("pool", re.compile(r"[a-z0-9-]+"), lambda _id, _value: None)
@@ -85,7 +85,7 @@ def test_document_is_listed_verified_and_accounted_for(store: skyhold.Store, sce
 
 def test_second_reader_reads_it(store: skyhold.Store, scene: Scene) -> None:
     if store._connection.shared:
-        level(store)
+        catch_up(store)
     run = read_again([scene.cloud(name) for name in "abc"])
     assert run.returncode == 0, run.stdout + run.stderr
 
@@ -139,7 +139,7 @@ def test_document_goes_with_the_store_from_epoch_to_epoch(store: skyhold.Store, 
 
 def test_document_comes_back_with_recover(store: skyhold.Store, scene: Scene, engine: str) -> None:
     if engine == "buckets":
-        level(store)
+        catch_up(store)
         scene.lose("a")
         scene.lose("b")
     else:
@@ -154,7 +154,7 @@ def test_damaged_register_of_a_document_is_recovered_alone(scene: Scene, ada: Ma
     with skyhold.open(str(scene.cloud("a"))) as store:
         push(store, scene, 1)
         fill(store)
-        level(store)
+        catch_up(store)
     for name in "ab":
         (scene.cloud(name) / "registers" / "00000001" / f"document-{ID}").write_bytes(b"nonsense")
     with skyhold.open(str(scene.cloud("a"))) as store:
@@ -190,5 +190,5 @@ def test_document_whose_making_is_killed_anywhere_is_made_or_absent(scene: Scene
     else:
         raise AssertionError("no attempt came to its end")
     with skyhold.open(str(scene.cloud("b"))) as store:
-        level(store)  # a voter that was slow is brought up by the next change
+        catch_up(store)  # a voter that was slow is brought up by the next change
         assert store.verify(deep=True).sound

@@ -21,7 +21,7 @@ from skyhold.registry.store import Store
 from tests.cli.models import contents, write_model
 from tests.cli.running import Shell
 from tests.endtoend.machines import CLOUDS, Machine, Scene
-from tests.endtoend.stores import level
+from tests.endtoend.stores import catch_up
 
 STEPS_MAX: Final = 10
 MENDED_MAX: Final = 3
@@ -137,7 +137,7 @@ def test_hints_lead_to_a_sound_store_or_say_what_is_lost(
 ) -> None:
     with api.init(scene.clouds()) as store:
         fill(store, scene)
-        level(store)
+        catch_up(store)
         repository_id = store.repository(HARMED).id
     scene.keep("whole")
     machines = ["machine", "eve"] if kind in {"repository", "names", "store.json"} else ["machine"]
@@ -205,7 +205,7 @@ def test_version_that_no_branch_points_to_is_restored_without_moving_one(
         unlike.mkdir()
         (unlike / "notes.txt").write_text("with no bytes in common")
         second = repository.push(unlike).version
-        level(store)
+        catch_up(store)
     for cloud in CLOUDS:
         for path in old:
             flip(scene.cloud(cloud) / path)
@@ -229,7 +229,7 @@ def test_what_a_bucket_that_is_away_may_hold_is_not_called_lost(
 ) -> None:
     with api.init(scene.clouds()) as store:
         fill(store, scene)
-        level(store)
+        catch_up(store)
     harm(scene, "pack", "flip", 2, "")
     scene.keep("whole")
     scene.lose("c")
@@ -246,7 +246,7 @@ def test_damaged_copy_of_one_register_is_shown_by_status_and_doctor_with_what_me
 ) -> None:
     with api.init(scene.clouds()) as store:
         fill(store, scene)
-        level(store)
+        catch_up(store)
         repository_id = store.repository(HARMED).id
     harm(scene, "repository", damage, 1, repository_id)
     shell, url = Shell(capfd), ["--store", str(scene.cloud("b"))]
@@ -278,7 +278,7 @@ def test_voter_that_is_always_slower_is_brought_up_by_sync_and_by_repair(
         return delayed
 
     with api.init(scene.clouds()) as store:
-        level(store)
+        catch_up(store)
     for name in ("read_tagged", "write_if"):
         monkeypatch.setattr(FolderBucket, name, slowly(getattr(FolderBucket, name)))
     shell, url = Shell(capfd), ["--store", str(scene.cloud("a"))]
@@ -295,7 +295,7 @@ def test_voter_that_is_always_slower_is_brought_up_by_sync_and_by_repair(
 
 def test_recovery_asks_about_the_engine_that_the_store_has(scene: Scene, capfd: pytest.CaptureFixture[str]) -> None:
     with api.init(scene.clouds()) as store:
-        level(store)
+        catch_up(store)
     shell, url = Shell(capfd), str(scene.cloud("c"))
     assert shell("recover", url, "--json", status=2).error["code"] == "nothing_to_recover"
     scene.lose("a")

@@ -9,7 +9,7 @@ import pytest
 import skyhold
 from skyhold.storage import index_segments as index
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import level, push
+from tests.endtoend.stores import catch_up, push
 
 
 def segments(cloud: Path) -> set[str]:
@@ -23,7 +23,7 @@ def test_bucket_that_missed_a_merge_lacks_the_merged_segment_alone(
     with skyhold.open(str(scene.cloud("a"))) as store:
         for seed in range(1, 5):
             push(store, scene, seed)
-        level(store)
+        catch_up(store)
     before = segments(scene.cloud("c"))
     assert len(before) == 4
     scene.cloud("c").rename(scene.place / "away")
@@ -38,7 +38,7 @@ def test_bucket_that_missed_a_merge_lacks_the_merged_segment_alone(
                    if finding.key.startswith("indexes/")}  # fmt: skip
         assert missing == {("c", merged)}
         store.sync()
-        level(store)
+        catch_up(store)
         assert store.verify(deep=True).sound
     assert segments(scene.cloud("c")) == {*before, merged}
     assert segments(scene.cloud("a")) == {merged}

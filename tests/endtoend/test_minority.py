@@ -14,7 +14,7 @@ from skyhold.errors import InvalidInput, PermissionDenied, Unavailable
 from tests.cli.models import contents
 from tests.endtoend.killing import Fuse, in_child, insert_fuse, is_checkpoint
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import epoch_in, head, level, level_epoch, move_in_child, push
+from tests.endtoend.stores import catch_up, catch_up_voters, epoch_in, head, move_in_child, push
 
 
 def push_beside_packs(store: skyhold.Store, scene: Scene) -> str:
@@ -29,7 +29,7 @@ def push_beside_packs(store: skyhold.Store, scene: Scene) -> str:
 def test_minority_begins_anew_only_where_somebody_says_that_the_others_are_lost(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        level(store)
+        catch_up(store)
     url = str(scene.cloud("c"))
     with pytest.raises(InvalidInput, match="nothing to recover"):
         skyhold.recover(url)
@@ -64,11 +64,11 @@ def test_minority_takes_what_any_survivor_had_accepted(scene: Scene, ada: Machin
         for name in ("d", "e"):
             store.add_bucket(name, str(scene.cloud(name)))
         push(store, scene, 1)
-        level(store)
+        catch_up(store)
         scene.keep("whole")
         scene.lose("a")
         second = push(store, scene, 2)
-        level(store)
+        catch_up(store)
     scene.put_back("whole", cloud="a")  # it has not heard of the second
     for name in "bcd":
         scene.lose(name)
@@ -82,7 +82,7 @@ def test_minority_takes_what_any_survivor_had_accepted(scene: Scene, ada: Machin
 def test_recovery_from_a_minority_that_dies_can_be_run_again(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        level(store)
+        catch_up(store)
     scene.lose("a")
     scene.lose("b")
     scene.keep("lost")
@@ -110,7 +110,7 @@ def test_minority_begins_anew_where_the_others_refuse_the_credentials(
 ) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        level(store)
+        catch_up(store)
     read_tagged = FolderBucket.read_tagged
 
     def refused(bucket: FolderBucket, key: str, *, unless_tag: str | None = None) -> Tagged | None:
@@ -168,7 +168,7 @@ def test_process_that_knew_the_lost_voters_all_along_has_no_majority_with_one_th
 ) -> None:
     with skyhold.open(str(scene.cloud("a"))) as of_ada:
         push(of_ada, scene, 1)
-        level(of_ada)
+        catch_up(of_ada)
         for name in "ab":
             scene.cloud(name).rename(scene.place / name)
         with Machine(scene.place / "eve").at_work(), skyhold.recover(str(scene.cloud("c")), minority=True)[0] as store:
@@ -194,7 +194,7 @@ def test_epoch_that_no_bucket_tells_of_is_found_and_not_begun_anew(
         with monkeypatch.context() as patch:
             patch.setattr("skyhold.store.reconfiguring.spread", lambda *_: None)
             store.set_roles({"a": "packs", "b": "packs", "d": "voter", "e": "voter"})
-        level_epoch(before)  # c has the seal, too
+        catch_up_voters(before)  # c has the seal, too
     with ben.at_work():
         second = push(of_ben, scene, 2)
         of_ben.close()
@@ -213,10 +213,10 @@ def test_register_that_no_survivor_was_brought_yet_stands_as_the_epoch_before_en
 ) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push_beside_packs(store, scene)
-        level(store)
+        catch_up(store)
         monkeypatch.setattr("skyhold.store.reconfiguring.spread", lambda *_: None)
         store.set_roles({"a": "packs", "b": "packs", "d": "voter", "e": "voter"})
-        level_epoch(store._connection.registers.current)  # c has the configuration, too
+        catch_up_voters(store._connection.registers.current)  # c has the configuration, too
     for register in (scene.cloud("c") / "registers" / "00000004").glob("repository-*"):
         register.unlink()
     for name in "bde":
@@ -230,11 +230,11 @@ def test_buckets_whose_store_json_is_lost_are_recovered_with_what_they_hold_and_
 ) -> None:
     with skyhold.open(str(scene.cloud("c"))) as store:
         push(store, scene, 1)
-        level(store)
-        scene.keep("level")
+        catch_up(store)
+        scene.keep("catch-up")
         newest = push(store, scene, 2)
-        level(store)
-    scene.put_back("level", cloud="c")  # as one that the second push has passed over
+        catch_up(store)
+    scene.put_back("catch-up", cloud="c")  # as one that the second push has passed over
     with Machine(scene.place / "eve").at_work():
         skyhold.init([str(scene.cloud("other"))]).close()
     foreign = (scene.cloud("other") / "store.json").read_bytes()

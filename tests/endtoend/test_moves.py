@@ -18,7 +18,7 @@ from skyhold.store.epoch import encode_epoch, next_epoch
 from tests.cli.models import contents, write_model
 from tests.endtoend.killing import is_checkpoint
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import epoch_in, head, level, move_in_child, push
+from tests.endtoend.stores import catch_up, epoch_in, head, move_in_child, push
 
 
 def test_machine_that_knows_the_old_epoch_alone_finds_the_new_one_by_itself(
@@ -205,7 +205,7 @@ def test_move_to_a_machine_that_is_lost_half_way_is_finished_by_a_recovery_elsew
 ) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        level(store)
+        catch_up(store)
     scene.keep("whole")
 
     recovered = 0

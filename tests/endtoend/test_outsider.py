@@ -7,13 +7,13 @@ from pathlib import Path
 
 from skyhold.registry.store import Store
 from tests.endtoend.machines import Scene
-from tests.endtoend.stores import level
+from tests.endtoend.stores import catch_up
 
 
 def test_repair_works_beside_a_bucket_that_was_restored_from_a_backup(
     store: Store, scene: Scene, tmp_path: Path
 ) -> None:
-    level(store)
+    catch_up(store)
     shutil.copytree(scene.cloud("a"), tmp_path / "backup")
     scene.empty("a")
     assert store.repair().readmitted == ("a",)

@@ -14,7 +14,7 @@ from skyhold.registry.access import recover_register
 from skyhold.registry.root import register_key
 from skyhold.store.register_recovery import RegisterPlan
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import head, level, push
+from tests.endtoend.stores import catch_up, head, push
 
 
 def poison(store: skyhold.Store, scene: Scene, name: str, *, accepted: bool = False) -> None:
@@ -38,7 +38,7 @@ def poison(store: skyhold.Store, scene: Scene, name: str, *, accepted: bool = Fa
 def test_push_goes_on_where_one_bucket_shows_the_greatest_ballot(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         push(store, scene, 1)
-        level(store)
+        catch_up(store)
         poison(store, scene, "b")
         push(store, scene, 2)
     with skyhold.open(str(scene.cloud("c"))) as store:
@@ -58,7 +58,7 @@ def test_push_goes_on_where_one_bucket_shows_the_greatest_ballot(scene: Scene, a
 def test_minority_begins_anew_without_a_bucket_that_shows_the_greatest_ballot(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        level(store)
+        catch_up(store)
         poison(store, scene, "b")
     (scene.cloud("a") / "registers" / "ffffffff").mkdir()
     (scene.cloud("a") / "registers" / "ffffffff" / "config").write_bytes(b"of no epoch")
@@ -78,7 +78,7 @@ def test_recovery_of_a_register_does_not_go_on_from_what_no_honest_bucket_can_sh
 ) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        level(store)
+        catch_up(store)
         poison(store, scene, "b", accepted=True)
         key = object_key(1, register_key(store.repository("team/m").id))
     for name in "ac" if last else "a":

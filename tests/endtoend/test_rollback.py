@@ -14,7 +14,7 @@ from skyhold.registry.access import recover_register
 from skyhold.store.register_recovery import RegisterPlan
 from tests.endtoend.killing import in_child
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import head, level, push
+from tests.endtoend.stores import catch_up, head, push
 
 
 def refs_of(scene: Scene, cloud: str) -> Path:
@@ -27,11 +27,11 @@ def pushed_twice(scene: Scene, kept: Callable[[str], object]) -> tuple[str, str]
     """The digests of two pushes; between them, when all voters are level, each cloud's state is handed to `kept`."""
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        level(store)
+        catch_up(store)
         for cloud in "abc":
             kept(cloud)
         second = push(store, scene, 2)
-        level(store)
+        catch_up(store)
     return first, second
 
 
@@ -97,7 +97,7 @@ def test_bucket_that_went_back_is_named_as_damaged_and_mended_and_another_can_be
             assert (report.sound, found, report.lagging) == (False, [(cloud, key, "damaged")], {})
         report = store.repair()
         assert (report.sound, report.epoch, [finding.key for finding in report.mended]) == (True, 2, [key])
-        level(store)
+        catch_up(store)
         assert store.verify(deep=True).sound
     scene.lose("b")
     with skyhold.open(str(scene.cloud(cloud))) as store:
@@ -111,12 +111,12 @@ def test_bucket_that_was_restored_makes_no_majority_with_one_that_lagged(
 ) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        level(store)
+        catch_up(store)
         scene.keep("first")
     scene.lose("c")
     with skyhold.open(str(scene.cloud("a"))) as store:
         second = push(store, scene, 2)
-        level(store)
+        catch_up(store)
     scene.put_back("first", cloud="c")
     scene.put_back("first", cloud="b")
     if away:
@@ -172,12 +172,12 @@ def test_store_whose_buckets_were_all_restored_is_refused_until_somebody_accepts
 def test_epoch_of_before_is_refused_where_its_buckets_are_restored(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         push(store, scene, 1)
-        level(store)
+        catch_up(store)
         scene.keep("first")
         for name in "de":
             store.add_bucket(name, str(scene.cloud(name)))
         push(store, scene, 2)
-        level(store)
+        catch_up(store)
     for name in "abc":
         scene.put_back("first", cloud=name)
     for name in "de":
@@ -192,7 +192,7 @@ def test_voter_that_is_admitted_again_counts_though_it_went_back(scene: Scene, a
     replay(scene, "c")
     with skyhold.open(str(scene.cloud("a"))) as store:
         store.replace_voter("c")
-        level(store)
+        catch_up(store)
     scene.lose("a")
     with skyhold.open(str(scene.cloud("c"))) as store:
         assert head(store) == second
@@ -215,11 +215,11 @@ def test_sound_voter_is_not_made_to_begin_anew_while_another_has_gone_back(scene
 def test_status_names_the_voter_that_went_back(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         push(store, scene, 1)
-        level(store)
+        catch_up(store)
         (names,) = (scene.cloud("c") / "registers").rglob("names")
         before = names.read_bytes()
         push(store, scene, 2, "team/other")
-        level(store)
+        catch_up(store)
     names.write_bytes(before)
     with skyhold.open(str(scene.cloud("a"))) as store:
         status = store.engine_status()

@@ -12,7 +12,7 @@ from skyhold.errors import InvalidInput, SkyholdError, Unavailable
 from skyhold.registry.store import Store
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import head, level, push
+from tests.endtoend.stores import catch_up, head, push
 
 
 def test_change_after_somebody_elses_is_planned_on_what_is_newest(store: Store, scene: Scene, tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_repository_is_created_after_somebody_elses(store: Store, scene: Scene) 
 def test_what_is_known_can_be_read_without_a_majority_and_is_declared(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        level(store)
+        catch_up(store)
     scene.keep("whole")
     scene.lose("a")
     scene.lose("b")
@@ -80,7 +80,7 @@ def test_reads_of_a_bounded_age_need_no_cloud_until_they_are_older(scene: Scene,
 def test_single_read_may_be_old_while_the_others_are_not(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        level(store)
+        catch_up(store)
         repository = store.repository("team/m")
         scene.keep("whole")
         scene.lose("b")

@@ -18,7 +18,7 @@ from skyhold.store import voters
 from tests.cli.models import contents
 from tests.endtoend.killing import Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import epoch_in, head, level, push
+from tests.endtoend.stores import catch_up, epoch_in, head, push
 
 
 def test_bucket_that_is_added_votes_from_the_next_epoch_on(scene: Scene, ada: Machine) -> None:
@@ -85,7 +85,7 @@ def test_last_voters_and_too_many_of_them_are_refused(scene: Scene, ada: Machine
 def test_voter_that_was_restored_from_a_backup_begins_anew(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         push(store, scene, 1)
-        level(store)
+        catch_up(store)
         scene.keep("before")
         second = push(store, scene, 2)
     scene.put_back("before", cloud="b")
@@ -174,7 +174,7 @@ def test_bucket_that_went_back_is_not_admitted_by_those_who_tell_of_the_epoch(sc
 def test_voter_that_the_others_need_does_not_begin_anew(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        level(store)
+        catch_up(store)
         scene.keep("whole")
         scene.lose("c")
         with pytest.raises(Unavailable, match="needs 2 of its 3 voters"):
@@ -250,10 +250,10 @@ def test_admission_that_dies_leaves_the_store_usable(scene: Scene, ada: Machine)
 def test_voter_that_the_last_change_passed_over_is_brought_up_by_sync(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
-        level(store)
+        catch_up(store)
     shutil.rmtree(scene.cloud("c") / "registers")  # as if its puts had all come too late, to one that did not see them
     with Machine(scene.place / "eve").at_work(), skyhold.open(str(scene.cloud("a"))) as store:
-        level(store)
+        catch_up(store)
     scene.lose("a")
     scene.lose("b")
     with skyhold.open(str(scene.cloud("c")), max_age_s=math.inf) as store:

@@ -24,7 +24,7 @@ from skyhold.store.documents import DocumentKind, Documents
 from skyhold.store.record import RecordKind, RecordUpdate
 from skyhold.store.watching import ResyncNeeded
 from tests.endtoend.machines import Machine, Scene
-from tests.endtoend.stores import level, push
+from tests.endtoend.stores import catch_up, push
 
 POOL = RecordKind("pool", re.compile(r"[a-z0-9-]+"), lambda _id, _value: None)
 ID = "cd" * 16
@@ -216,7 +216,7 @@ def test_damaged_register_hides_no_other_from_a_watch_of_the_store(scene: Scene,
     with skyhold.open(str(scene.cloud("a"))) as store:
         push(store, scene, 1)
         push(store, scene, 2, "team/other")
-        level(store)
+        catch_up(store)
         other = store.repository("team/other").id
         for name in "ab":
             (scene.cloud(name) / "registers" / "00000001" / f"repository-{other}").write_bytes(b"nonsense")

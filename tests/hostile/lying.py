@@ -23,7 +23,7 @@ from skyhold.buckets import open as opening
 from skyhold.buckets.retry import DEFAULT_POLICY, RetryPolicy
 from tests.cli.models import contents
 from tests.endtoend.machines import Machine
-from tests.endtoend.stores import level
+from tests.endtoend.stores import catch_up
 from tests.faults.lies import ANY_LIES, LIST_LIES, LISTS, READ_LIES, READS, WRITE_LIES, WRITES, Lie
 from tests.faults.lying_s3 import CREDENTIALS, LyingS3
 from tests.hostile.image import Image
@@ -85,7 +85,7 @@ class LyingStore:
                 change_model(self.models / "target", seed=2)
                 self.head = repository.push(self.models / "target", message="Two").version
                 store.sync()
-                level(store)
+                catch_up(store)
         self._image = Image(place)
         self._objects = dict(server.buckets[LIAR].by_key)
         self._second = SecondReader(self.folder("b"))

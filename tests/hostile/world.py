@@ -34,7 +34,7 @@ from skyhold.store.map import Map
 from skyhold.store.record import RecordKind, RecordUpdate, blobs_of
 from tests.cli.models import contents
 from tests.endtoend.machines import CLOUDS, Machine, Scene
-from tests.endtoend.stores import level
+from tests.endtoend.stores import catch_up
 from tests.hostile.image import Image
 
 TARGET: Final = "team/target"
@@ -135,7 +135,7 @@ class World:
             _make_document(store)
             self._remember(["store.json"])
             if self.engine == "buckets":
-                level(store)
+                catch_up(store)
             with mock.patch("skyhold.store.configuration_log.RECENT_BYTES_MAX", 0):  # its history leaves blobs
                 for role in ("packs", "voter"):
                     if self.engine == "sqlite":
@@ -152,7 +152,7 @@ class World:
             _set_tombstones(store)
             store.sync()
             if self.engine == "buckets":
-                level(store)
+                catch_up(store)
             self._remember(key for key in self._keys() if key.startswith("registers/"))
             store.create_repository(LATE)
             _change_document(store, "late", b"A body of later")
@@ -161,7 +161,7 @@ class World:
             target.attach("main", notes=[NOTE])
             store.sync()
             if self.engine == "buckets":
-                level(store)
+                catch_up(store)
             self._find_subjects(store)
             if not store.verify(deep=True).sound:
                 raise AssertionError("the store is not sound before anything is damaged")

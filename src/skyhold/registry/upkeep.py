@@ -25,7 +25,7 @@ from skyhold.store.bucket_health import Membership, examine
 from skyhold.store.checkpoints import write_lost_checkpoints
 from skyhold.store.connection import Connection
 from skyhold.store.damage import created_registers
-from skyhold.store.engine_status import bring_up, bring_up_all
+from skyhold.store.engine_status import catch_up_epoch, catch_up_fully
 from skyhold.store.reconfiguring import admit_again, begin_anew, spread
 from skyhold.store.register_copies import examine_registers
 
@@ -215,7 +215,7 @@ def _level(connection: Connection, members: Mapping[str, Membership]) -> None:
         keys -= {key for key in copies.scarce if created.get(key, False)}
     voters = voting(connection.registers.current)
     if keys and voters is not None:
-        bring_up(voters, keys)
+        catch_up_fully(voters, keys)
 
 
 def _mend(connection: Connection, look: Look, mending: _Mending, progress: Progress) -> None:
@@ -316,7 +316,7 @@ def _mend_registers(connection: Connection, look: Look, mending: _Mending) -> No
         if not mending.dry_run:
             begin_anew(connection, connection.origin(reason="repair: copies of registers were damaged"))
             mending.epoch = connection.document.engine.epoch
-            bring_up_all(connection.registers.current)
+            catch_up_epoch(connection.registers.current)
     except SkyholdError as error:
         mending.failed += [(finding, with_way_out(error)) for finding in lost]
     else:

@@ -116,12 +116,12 @@ def engine_of(connection: Connection) -> EngineStatus:
     return EngineStatus(engine.kind, engine.epoch, needed, quorum, voters, decisions)
 
 
-def level(registers: Voting) -> int:
-    """Bring voters that answer, and that the last change of a register has passed over, up to it; returns of how many
-    registers. A majority has it without them; with them, more may be lost."""
+def catch_up(registers: Voting) -> int:
+    """Write the last change of each register to the voters that answer and lack it; returns of how many registers. A
+    majority has it without them; with them, more voters may be lost."""
 
-    def levelled(key: str) -> bool:
-        if is_level(registers.inspect(key)):
+    def caught_up(key: str) -> bool:
+        if is_caught_up(registers.inspect(key)):
             return False
         try:
             registers.outcome(key, new_operation_id())  # which settles the register, at every voter that answers
@@ -131,15 +131,15 @@ def level(registers: Voting) -> int:
             return False
         return True
 
-    return sum(at_once(levelled, registers.list(), "level"))
+    return sum(at_once(caught_up, registers.list(), "catch-up"))
 
 
-def bring_up(registers: Voting, keys: Iterable[str]) -> bool:
-    """As `level`, of these registers, again and again until no voter that answers is behind; returns whether none is.
-    A voter that is always slower than the others is read in one round, and takes the change in the next."""
+def catch_up_fully(registers: Voting, keys: Iterable[str]) -> bool:
+    """As `catch_up`, of these registers, again and again until no voter that answers is lagging; returns whether none
+    is. A voter that is always slower than the others is read in one round, and takes the change in the next."""
 
     def is_done(key: str) -> bool:
-        if is_level(registers.inspect(key)):
+        if is_caught_up(registers.inspect(key)):
             return True
         try:
             registers.outcome(key, new_operation_id())
@@ -151,22 +151,22 @@ def bring_up(registers: Voting, keys: Iterable[str]) -> bool:
     for attempt in range(BRING_UP_ATTEMPTS):
         if attempt:
             time.sleep(BRING_UP_INTERVAL_S)
-        left = [key for key, done in zip(left, at_once(is_done, left, "level"), strict=True) if not done]
+        left = [key for key, done in zip(left, at_once(is_done, left, "catch-up"), strict=True) if not done]
         if not left:
             return True
     return False
 
 
-def bring_up_all(registers: EngineRegisters) -> None:
-    """As `bring_up`, of every register of an epoch that has just begun, so that no voter lags behind its beginning. It
-    has begun in any case: what cannot be read now is named by who looks at it."""
+def catch_up_epoch(registers: EngineRegisters) -> None:
+    """As `catch_up_fully`, of every register of an epoch that has just begun, so that no voter lacks its beginning. It
+    has begun in any case: `status` and `verify` name what cannot be read now."""
     voters = voting(registers)
     if voters is not None:
         with suppress(SkyholdError):
-            bring_up(voters, voters.list())
+            catch_up_fully(voters, voters.list())
 
 
-def is_level(shown: Shown) -> bool:
+def is_caught_up(shown: Shown) -> bool:
     """Whether all voters that answer have accepted one value, be it under several ballots: to settle it once more,
     which changes nothing, always leaves a slow voter one ballot behind."""
     answers = [held for held in shown.values() if not isinstance(held, SkyholdError)]

@@ -36,7 +36,7 @@ from skyhold.store.configuration import decode_configuration
 from skyhold.store.configuration_log import logged
 from skyhold.store.connection import Connection
 from skyhold.store.damage import created_registers
-from skyhold.store.engine_status import bring_up_all
+from skyhold.store.engine_status import catch_up_epoch
 from skyhold.store.epoch import encode_epoch, next_epoch
 from skyhold.store.opening import remember
 from skyhold.store.reconfiguring import spread
@@ -356,4 +356,4 @@ def _begin_next(connection: Connection, before: EngineRegisters, key: str) -> No
             registers.advance(following)
     remember(connection)
     spread(connection)
-    bring_up_all(registers.current)
+    catch_up_epoch(registers.current)

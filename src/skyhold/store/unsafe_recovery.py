@@ -32,7 +32,7 @@ from skyhold.store.bucket_health import names_store
 from skyhold.store.configuration import Configuration, decode_configuration
 from skyhold.store.configuration_log import logged
 from skyhold.store.connection import Connection
-from skyhold.store.engine_status import bring_up
+from skyhold.store.engine_status import catch_up_fully
 from skyhold.store.epoch import Epoch, decode_epoch, encode_epoch, next_epoch
 from skyhold.store.opening import document_for, remember
 from skyhold.store.reconfiguring import spread
@@ -218,7 +218,7 @@ def _read(
 
 def _bring_up_all(registers: BucketRegisters) -> None:
     keys = registers.list()
-    if bring_up(registers, keys) and not any(
+    if catch_up_fully(registers, keys) and not any(
         isinstance(held, SkyholdError) for key in keys for held in registers.inspect(key).values()
     ):
         return
