@@ -41,7 +41,7 @@ a read leaves out the first. The creation of a register leaves it out too, but c
 (`store.json`). A new process has to open its connections.""",
     "lost": """\
 The lost servers accept connections and do not reply. Reads and writes then cost as much as the farthest voter of the
-remaining majority. The first operation after the loss costs no more: all voters are asked at once; none is waited for.""",
+remaining majority. The first operation after the loss costs no more: all voters are asked at once.""",
     "contention": """\
 Each proposer increments one register as often as it can, for ten seconds: it reads nothing, sends a change, and sends
 it again on the version that it got if it lost. `gave up` are operations that ended by their deadline (30 s,
