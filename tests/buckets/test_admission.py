@@ -146,14 +146,14 @@ def test_nothing_is_left_behind(bucket: MemoryBucket) -> None:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (ChecksThenPuts, "told that they alone had won"),
-        (CreatesAtomicallyOnly, "told that they alone had won"),
-        (ReplacesAtomicallyOnly, "told that they alone had won"),
-        (IgnoresConditions, "told that they alone had won"),
-        (ReportsItsOwnPutAsLost, "nobody can have put there"),
+        (ChecksThenPuts, "got the answer that they alone had won"),
+        (CreatesAtomicallyOnly, "got the answer that they alone had won"),
+        (ReplacesAtomicallyOnly, "got the answer that they alone had won"),
+        (IgnoresConditions, "got the answer that they alone had won"),
+        (ReportsItsOwnPutAsLost, "no client can have put there"),
         (RefusesEverybody, "none had"),
         (AcknowledgesWithoutPutting, "not what the key holds"),
-        (LosesEveryReply, "knew it had won"),
+        (LosesEveryReply, "got the answer that it had won"),
     ],
 )
 def test_planted_fault_is_rejected(kind: type[MemoryBucket], reason: str) -> None:

@@ -408,7 +408,7 @@ def test_seal_of_the_configuration_that_is_not_known_to_be_decided_is_not_follow
 
 @pytest.mark.parametrize("max_age_s", [0, 60, inf])
 def test_register_that_was_never_created_is_absent_to_stale_reads_too(max_age_s: float, epochs: Mortal) -> None:
-    late = StaleRegisters(epochs.process().current, epochs, max_age_s=max_age_s, told=lambda *_: None)
+    late = StaleRegisters(epochs.process().current, epochs, max_age_s=max_age_s, on_stale=lambda *_: None)
     assert late.read("repository/" + "1" * 32) is None
     move(epochs.process(), epochs)
     assert late.read("repository/" + "1" * 32) is None
