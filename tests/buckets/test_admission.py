@@ -1,4 +1,4 @@
-"""The admission test admits buckets whose conditional puts are atomic and rejects every planted way of lying."""
+"""The admission test admits buckets whose conditional puts are atomic and rejects every planted fault."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_nothing_is_left_behind(bucket: MemoryBucket) -> None:
 def test_planted_fault_is_rejected(kind: type[MemoryBucket], reason: str) -> None:
     verdict = verdict_of(fresh(kind))
     assert not verdict.admitted
-    assert any(reason in said for said in verdict.reasons), verdict.reasons
+    assert any(reason in found for found in verdict.reasons), verdict.reasons
 
 
 def test_lost_replies_alone_prove_nothing_against_a_bucket() -> None:
