@@ -15,7 +15,7 @@ settings.register_profile("fast", max_examples=10, **_ALWAYS)
 
 FAST_FOLDERS = {"buckets", "codec", "consensus", "registry", "security", "storage", "store"}
 USES_A_PROCESS = re.compile(
-    r"\b(subprocess|multiprocessing|fork|servers?|in_child|LyingS3|socket|simulation|histories|\w+Server)\b"
+    r"\b(subprocess|multiprocessing|fork|servers?|in_child|FaultyS3|socket|simulation|histories|\w+Server)\b"
 )
 SLOW_FILES = {
     "test_coverage_of_files.py", "test_far_regions.py", "test_latency.py", "test_push_memory.py", "test_reuse.py",

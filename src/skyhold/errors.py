@@ -1,7 +1,7 @@
 """The errors of Skyhold: few classes, grouped by what the caller does next.
 
 Every error that leaves a public function is a `SkyholdError`. `code` names the exact failure, is stable, and is what
-scripts should match; the class says how to react; `hint` is the next step for a person, as one sentence or command.
+scripts should match; the class says how to react; `hint` is the next step for the user, as one sentence or command.
 Drivers translate the errors of their SDKs in one table each; the original stays reachable as `__cause__`.
 """
 
@@ -64,7 +64,7 @@ class AlreadyExists(SkyholdError):
 
 
 class Conflict(SkyholdError):
-    """Somebody else changed it first; nothing of this change took effect. Look, then decide again."""
+    """Another client changed it first; nothing of this change took effect. Read it again, then decide again."""
 
     code = error_codes.CONFLICT
     exit_status = 5
@@ -114,7 +114,7 @@ class Corrupt(SkyholdError):
 
 
 def reasons_of(errors: Mapping[str, SkyholdError]) -> str:
-    """What went wrong with each bucket, by its name; what is the same for several is said once."""
+    """What went wrong with each bucket, by its name; what is the same for several appears once."""
     alike: dict[str, list[str]] = {}
     for name, error in sorted(errors.items()):
         alike.setdefault(error.message.replace(f"`{name}`", "``"), []).append(name)

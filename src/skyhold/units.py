@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them, in one place for configuration, options and output; and what bytes are."""
+"""Sizes and durations as users write them, in one place for configuration, options and output; and what bytes are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from skyhold import error_codes
 from skyhold.errors import InvalidInput
 
 Buffer = bytes | bytearray | memoryview
-"""Bytes in memory, whoever holds them."""
+"""Bytes in memory, of any owner."""
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -38,7 +38,7 @@ def parse_size_bytes(text: str) -> int:
 
 
 def format_bytes(size_bytes: float) -> str:
-    """A size for people, in binary units with three digits: `0 B`, `1.50 KiB`, `378 MiB`."""
+    """A size for display, in binary units with three digits: `0 B`, `1.50 KiB`, `378 MiB`."""
     value = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if abs(value) < 1024 or unit == "PiB":
@@ -51,7 +51,7 @@ def format_bytes(size_bytes: float) -> str:
 
 
 def format_duration_s(duration_s: float) -> str:
-    """A duration for people: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 04 min`."""
+    """A duration for display: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 04 min`."""
     if duration_s < 10:
         return f"{duration_s:.1f} s"
     seconds = int(duration_s + 0.5)

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class CatchingServer(ThreadingHTTPServer):
-    """`caught` holds each request as text, with its headers. `location`: where it sends whoever asks."""
+    """`caught` holds each request as text, with its headers. `location`: where it redirects each request."""
 
     daemon_threads = True
 

@@ -216,7 +216,7 @@ class BucketConformance(ABC):
         assert list(bucket.list()) == []
         assert list(bucket.list("no/such/")) == []
 
-    def test_listed_objects_say_when_they_were_written(self, bucket: Bucket) -> None:
+    def test_listed_objects_show_when_they_were_written(self, bucket: Bucket) -> None:
         bucket.write("k", b"x")
         (info,) = bucket.list()
         assert info.tag in {"", tag_of(bucket, "k")}
@@ -368,11 +368,11 @@ class BucketConformance(ABC):
         assert abs(report.clock_skew_s or 0.0) < 5
         assert list(bucket.list(".skyhold-check/")) == []
 
-    def test_rules_of_the_bucket_are_told_where_there_are_any(self, bucket: Bucket) -> None:
+    def test_rules_of_the_bucket_are_reported_where_there_are_any(self, bucket: Bucket) -> None:
         in_memory = bucket.url.startswith("memory:")
         assert bucket.rules().retention.verdict == ("unknown" if in_memory else "absent")
 
-    def test_name_and_url_are_told(self, bucket: Bucket, location: BucketLocation) -> None:
+    def test_name_and_url_are_reported(self, bucket: Bucket, location: BucketLocation) -> None:
         assert bucket.name == location.name
         assert bucket.url == location.url
 

@@ -1,5 +1,5 @@
-"""The tests of the shared suites that a store, or the emulator that stands for it, cannot pass: each by name, with the
-reason and what shows it instead. Nothing else in these suites may skip (`conftest.py` holds them to it).
+"""The tests of the shared suites that a store, or the emulator in its place, cannot pass: each by name, with the reason
+and what shows it instead. Nothing else in these suites may skip (`conftest.py` holds them to it).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ EXEMPT: Final = {
     "test_s3.py::TestSeaweedFS::test_bucket_is_admitted_as_voter": (
         "SeaweedFS keeps contenders waiting for seconds; that it is atomic and yet refused for this is tested there"
     ),
-    "test_s3.py::TestSeaweedFS::test_rules_of_the_bucket_are_told_where_there_are_any": (
-        "SeaweedFS does not tell these credentials; unknown rules are tested with a scripted server"
+    "test_s3.py::TestSeaweedFS::test_rules_of_the_bucket_are_reported_where_there_are_any": (
+        "SeaweedFS does not report it to these credentials; unknown rules are tested with a scripted server"
     ),
 }
 """`module::class::test`: why."""

@@ -1,4 +1,4 @@
-"""The admission test admits buckets whose conditional puts are atomic and rejects every planted way of lying."""
+"""The admission test admits buckets whose conditional puts are atomic and rejects every planted fault."""
 
 from __future__ import annotations
 
@@ -146,20 +146,20 @@ def test_nothing_is_left_behind(bucket: MemoryBucket) -> None:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (ChecksThenPuts, "told that they alone had won"),
-        (CreatesAtomicallyOnly, "told that they alone had won"),
-        (ReplacesAtomicallyOnly, "told that they alone had won"),
-        (IgnoresConditions, "told that they alone had won"),
-        (ReportsItsOwnPutAsLost, "nobody can have put there"),
+        (ChecksThenPuts, "got the answer that they alone had won"),
+        (CreatesAtomicallyOnly, "got the answer that they alone had won"),
+        (ReplacesAtomicallyOnly, "got the answer that they alone had won"),
+        (IgnoresConditions, "got the answer that they alone had won"),
+        (ReportsItsOwnPutAsLost, "no client can have put there"),
         (RefusesEverybody, "none had"),
         (AcknowledgesWithoutPutting, "not what the key holds"),
-        (LosesEveryReply, "knew it had won"),
+        (LosesEveryReply, "got the answer that it had won"),
     ],
 )
 def test_planted_fault_is_rejected(kind: type[MemoryBucket], reason: str) -> None:
     verdict = verdict_of(fresh(kind))
     assert not verdict.admitted
-    assert any(reason in said for said in verdict.reasons), verdict.reasons
+    assert any(reason in found for found in verdict.reasons), verdict.reasons
 
 
 def test_lost_replies_alone_prove_nothing_against_a_bucket() -> None:

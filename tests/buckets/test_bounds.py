@@ -1,4 +1,4 @@
-"""What a store may cost a reader in bytes and in time: each lie of an S3 server ends soon, in little memory, with an
+"""What a store may cost a reader in bytes and in time: each fault of an S3 server ends soon, in little memory, with an
 error of ours; and the rules that every driver shares."""
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from skyhold.consensus.checkpoint import CHECKPOINT_BYTES_MAX
 from skyhold.errors import Corrupt, SkyholdError, Unavailable
 from skyhold.storage.object_keys import STORE_DOCUMENT_BYTES_MAX
 from skyhold.storage.pack import PACK_BYTES_MAX
-from tests.faults.lies import LISTS, READS, WRITES, Kind, Lie
-from tests.faults.lying_s3 import CREDENTIALS, LyingS3, lying_s3
+from tests.faults.faulty_s3 import CREDENTIALS, FaultyS3, faulty_s3
+from tests.faults.s3_faults import LISTS, READS, WRITES, Kind, S3Fault
 
 POLICY = RetryPolicy(attempts_max=2, total_s=3.0, first_delay_s=0.01, delay_s_max=0.05, stall_timeout_s=0.6)
 BOUND_S = 8.0
@@ -43,15 +43,15 @@ CALLS: dict[str, Read] = {
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LyingS3]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    with lying_s3() as server:
+    with faulty_s3() as server:
         yield server
 
 
 @pytest.fixture
-def bucket(server: LyingS3) -> Iterator[Bucket]:
+def bucket(server: FaultyS3) -> Iterator[Bucket]:
     with open_bucket(server.location("a"), POLICY) as bucket:
         for number in range(3):
             bucket.write(f"l/{number}", b"x")
@@ -72,9 +72,9 @@ def cheap() -> Iterator[None]:
 @pytest.mark.parametrize("size_bytes", [3 << 30, 20 << 30], ids=["3 GiB", "20 GiB"])
 @pytest.mark.parametrize("kind", ["oversize", "sparse", "excess"])
 def test_object_that_is_far_too_large_is_refused_before_it_is_taken_in(
-    server: LyingS3, bucket: Bucket, cheap: None, kind: Kind, size_bytes: int, call: str
+    server: FaultyS3, bucket: Bucket, cheap: None, kind: Kind, size_bytes: int, call: str
 ) -> None:
-    server.inject(Lie(kind, key="k", size_bytes=size_bytes))
+    server.inject(S3Fault(kind, key="k", size_bytes=size_bytes))
     try:
         CALLS[call](bucket)
     except SkyholdError as error:
@@ -85,10 +85,10 @@ def test_object_that_is_far_too_large_is_refused_before_it_is_taken_in(
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", ["gzip_bomb", "wrong_range", "ignore_range", "short", "truncate"])
-def test_reply_of_other_bytes_than_were_asked_for_is_an_error_or_the_bytes_that_it_says(
-    server: LyingS3, bucket: Bucket, cheap: None, kind: Kind, call: str
+def test_reply_of_other_bytes_than_were_asked_for_is_an_error_or_the_bytes_that_it_declares(
+    server: FaultyS3, bucket: Bucket, cheap: None, kind: Kind, call: str
 ) -> None:
-    server.inject(Lie(kind, key="k", size_bytes=1 << 30))
+    server.inject(S3Fault(kind, key="k", size_bytes=1 << 30))
     try:
         CALLS[call](bucket)
     except SkyholdError as error:
@@ -98,9 +98,9 @@ def test_reply_of_other_bytes_than_were_asked_for_is_an_error_or_the_bytes_that_
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", ["drip", "silent"])
 def test_reply_that_drips_or_does_not_come_is_given_up(
-    server: LyingS3, bucket: Bucket, cheap: None, kind: Kind, call: str
+    server: FaultyS3, bucket: Bucket, cheap: None, kind: Kind, call: str
 ) -> None:
-    server.inject(Lie(kind, key="k", delay_s=0.2, calls=READS))
+    server.inject(S3Fault(kind, key="k", delay_s=0.2, calls=READS))
     with pytest.raises(Unavailable):
         CALLS[call](bucket)
     if kind == "drip" and call != "tagged":
@@ -112,8 +112,10 @@ def test_reply_that_drips_or_does_not_come_is_given_up(
     ["endless_empty", "repeating", "unordered", "outside_prefix", "negative_sizes", "wrong_sizes", "malformed",
      "entities", "drip", "silent", "error"],
 )  # fmt: skip
-def test_listing_that_breaks_its_promises_is_given_up(server: LyingS3, bucket: Bucket, cheap: None, kind: Kind) -> None:
-    server.inject(Lie(kind, delay_s=0.05, calls=LISTS, size_bytes=1 << 62 if kind == "wrong_sizes" else 1000))
+def test_listing_that_breaks_its_promises_is_given_up(
+    server: FaultyS3, bucket: Bucket, cheap: None, kind: Kind
+) -> None:
+    server.inject(S3Fault(kind, delay_s=0.05, calls=LISTS, size_bytes=1 << 62 if kind == "wrong_sizes" else 1000))
     with pytest.raises(SkyholdError) as caught:
         list(bucket.list("l/"))
     assert caught.value.code in {
@@ -126,8 +128,8 @@ def test_listing_that_breaks_its_promises_is_given_up(server: LyingS3, bucket: B
 
 
 @pytest.mark.parametrize("kind", ["huge_page", "error"])
-def test_page_or_error_of_20_gib_is_not_taken_in(server: LyingS3, bucket: Bucket, cheap: None, kind: Kind) -> None:
-    server.inject(Lie(kind, calls=READS | WRITES | LISTS))
+def test_page_or_error_of_20_gib_is_not_taken_in(server: FaultyS3, bucket: Bucket, cheap: None, kind: Kind) -> None:
+    server.inject(S3Fault(kind, calls=READS | WRITES | LISTS))
     calls: list[Read] = [lambda bucket: list(bucket.list("l/"))]
     if kind == "error":
         calls += [lambda bucket: bucket.read("k"), lambda bucket: bucket.write("k", BODY)]
@@ -148,9 +150,9 @@ def test_listing_that_is_slow_in_all_is_given_up(cheap: None) -> None:
 
 
 def test_bucket_whose_listing_was_given_up_is_not_listed_again_by_the_same_command(
-    server: LyingS3, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    server: FaultyS3, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.inject(Lie("endless"))
+    server.inject(S3Fault("endless"))
     monkeypatch.setattr("skyhold.buckets.bounded.LISTED_KEYS_MAX", 3000)
     for _ in range(2):
         with pytest.raises(Unavailable) as caught:
@@ -162,8 +164,8 @@ def test_bucket_whose_listing_was_given_up_is_not_listed_again_by_the_same_comma
         assert len(list(of_the_next_command.list("l/"))) == 3
 
 
-def test_listing_without_end_is_given_up_by_a_clock(server: LyingS3, bucket: Bucket, cheap: None) -> None:
-    server.inject(Lie("endless"))
+def test_listing_without_end_is_given_up_by_a_clock(server: FaultyS3, bucket: Bucket, cheap: None) -> None:
+    server.inject(S3Fault("endless"))
     with open_bucket(server.location("a"), replace(POLICY, stall_timeout_s=0.1)) as hurried, pytest.raises(Unavailable):
         list(hurried.list("l/"))
 
@@ -177,9 +179,9 @@ def test_rate_of_a_listing_leaves_out_the_time_of_who_takes_it() -> None:
 
 
 @pytest.mark.parametrize("kind", ["silent", "drip", "endless"])
-def test_closing_a_bucket_ends_the_calls_that_are_under_way(server: LyingS3, kind: Kind) -> None:
+def test_closing_a_bucket_ends_the_calls_that_are_under_way(server: FaultyS3, kind: Kind) -> None:
     patient = open_bucket(server.location("a"))  # it waits for 20 s and longer
-    server.inject(Lie(kind, delay_s=0.5))
+    server.inject(S3Fault(kind, delay_s=0.5))
     with ThreadPoolExecutor(2) as threads:
         calls = [threads.submit(lambda: list(patient.list())), threads.submit(lambda: patient.read("k"))]
         time.sleep(0.5)
@@ -192,29 +194,29 @@ def test_closing_a_bucket_ends_the_calls_that_are_under_way(server: LyingS3, kin
 
 
 def test_listing_without_end_is_given_up_after_as_many_objects_as_there_can_be(
-    server: LyingS3, bucket: Bucket, cheap: None, monkeypatch: pytest.MonkeyPatch
+    server: FaultyS3, bucket: Bucket, cheap: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skyhold.buckets.bounded.LISTED_KEYS_MAX", 5000)
-    server.inject(Lie("endless"))
+    server.inject(S3Fault("endless"))
     with pytest.raises(Unavailable) as caught:
         list(bucket.list("l/"))
     assert caught.value.code == "bucket_misbehaves"
     assert server.count("LIST") < 10
 
 
-def test_names_that_are_no_keys_do_not_leave_a_listing(server: LyingS3, bucket: Bucket) -> None:
+def test_names_that_are_no_keys_do_not_leave_a_listing(server: FaultyS3, bucket: Bucket) -> None:
     for name in ("l/white space", "l/" + "k" * 600):
         server.buckets["a"].put(name, b"x")
     assert [info.key for info in bucket.list("l/")] == ["l/0", "l/1", "l/2"]
-    server.inject(Lie("foreign_keys"))
+    server.inject(S3Fault("foreign_keys"))
     with pytest.raises(Unavailable) as caught:
         list(bucket.list("l/"))
     assert caught.value.code == "bucket_misbehaves"
 
 
 @pytest.mark.parametrize("kind", ["silent", "drip_head", "drop", "redirect"])
-def test_any_call_ends_when_the_store_does_not_answer_it(server: LyingS3, bucket: Bucket, kind: Kind) -> None:
-    server.inject(Lie(kind, delay_s=0.2, calls=READS | WRITES | LISTS))
+def test_any_call_ends_when_the_store_does_not_answer_it(server: FaultyS3, bucket: Bucket, kind: Kind) -> None:
+    server.inject(S3Fault(kind, delay_s=0.2, calls=READS | WRITES | LISTS))
     began_s = time.monotonic()
     for call in (lambda: bucket.delete("k"), lambda: bucket.write_if("k", b"x", expected_tag=None, deadline_s=1.0)):
         with pytest.raises(SkyholdError):
@@ -273,7 +275,7 @@ def test_pages_without_objects_or_with_the_same_token_end() -> None:
             pages.turn(str(number), 0)
 
 
-def test_object_too_large_to_be_read_is_corrupt(server: LyingS3, bucket: Bucket) -> None:
+def test_object_too_large_to_be_read_is_corrupt(server: FaultyS3, bucket: Bucket) -> None:
     bucket.write("k", bytes(TAGGED_BYTES_MAX + 1))
     with pytest.raises(Corrupt) as caught:
         bucket.read_tagged("k")

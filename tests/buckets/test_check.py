@@ -99,14 +99,14 @@ def test_missing_right_to_write_is_named_as_the_vendor_does() -> None:
     assert report.admission is None
 
 
-def test_missing_right_to_delete_is_named_and_nobody_contends() -> None:
+def test_missing_right_to_delete_is_named_and_no_client_contends() -> None:
     report = report_of(memory(KeepsEverything), parse_location("s3://models"))
     assert report.missing_rights == ("s3:DeleteObject",)
     assert report.admission is None
     assert report.upload_bytes_per_s is not None
 
 
-def test_unreachable_bucket_is_told_from_one_that_is_gone() -> None:
+def test_unreachable_bucket_is_distinguished_from_one_that_is_gone() -> None:
     assert not report_of(memory(Unreachable)).reachable
     assert report_of(memory(Gone)).reachable
 

@@ -35,7 +35,7 @@ def test_exempted_test_exists(name: str) -> None:
     assert callable(getattr(getattr(found, owner), test))
 
 
-def test_skip_that_nobody_declared_fails_and_a_declared_one_does_not(tmp_path: Path) -> None:
+def test_undeclared_skip_fails_and_a_declared_one_does_not(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(UNDECLARED.split("class", maxsplit=1)[0])
     (tmp_path / "test_lazy.py").write_text(UNDECLARED)
     files = (str(tmp_path / "test_lazy.py"), "tests/buckets/test_memory.py")

@@ -254,7 +254,7 @@ def test_folder_of_the_bucket_itself_may_be_a_link(location: BucketLocation, tmp
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
-def test_what_is_no_regular_file_is_no_object_and_holds_nobody_up(location: BucketLocation, kind: str) -> None:
+def test_what_is_no_regular_file_is_no_object_and_blocks_no_reader(location: BucketLocation, kind: str) -> None:
     bucket, path = open_bucket(location), location.path / "k"
     if kind == "pipe":
         os.mkfifo(path)

@@ -1,4 +1,4 @@
-"""Locations say where a bucket is, survive JSON, and never carry a secret."""
+"""Locations point to a bucket, survive JSON, and never contain a secret."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_folder_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert parse_location("./cloud a").path == tmp_path / "cloud a"
 
 
-def test_account_container_and_prefix_are_told_apart() -> None:
+def test_account_container_and_prefix_are_distinguished() -> None:
     azure = parse_location("az://account/container/a/b")
     assert (azure.account, azure.container, azure.prefix) == ("account", "container", "a/b")
     s3 = parse_location("s3://bucket/a/b")

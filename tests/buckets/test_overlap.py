@@ -12,7 +12,7 @@ from skyhold.errors import InvalidInput
 
 
 def overlap(one: str, other: str) -> str | None:
-    """What the error of the two says, if there is one."""
+    """The message of the error of the two, if there is one."""
     try:
         refuse_overlap([parse_location(one, name="one"), parse_location(other, name="other")])
     except InvalidInput as error:

@@ -72,7 +72,7 @@ def test_s3_token_whose_time_is_over_is_named(write: bool, status: int) -> None:
 
 
 @pytest.mark.parametrize("url", ["az://account/models", "gs://models"])
-def test_date_of_a_refusal_tells_of_a_wrong_clock(url: str) -> None:
+def test_date_of_a_refusal_reveals_a_wrong_clock(url: str) -> None:
     date = format_datetime(datetime.now(UTC) - timedelta(hours=2), usegmt=True)
 
     with scripted(Reply(403, b"", {"Date": date, "x-ms-error-code": "AuthenticationFailed"})) as server:
@@ -100,7 +100,7 @@ def test_wrong_credentials_at_the_right_time_are_neither(url: str) -> None:
         assert refused_by(bucket_at(url, server.url)).code in {"permission_denied", "credentials_refused"}
 
 
-def test_push_that_meets_an_expired_token_says_what_to_renew() -> None:
+def test_push_that_meets_an_expired_token_names_what_to_renew() -> None:
     with scripted(Reply(403, EXPIRED)) as server:
         expired = refused_by(bucket_at("s3://models", server.url), write=True)
     error = not_durable(Written("packs/x", 4, failed={"lab": expired}))

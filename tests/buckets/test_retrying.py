@@ -30,7 +30,7 @@ EVERY_CALL = ("read", "read_stream", "read_tagged", "write", "write_if", "list",
 
 
 class Failing(MemoryBucket):
-    """A driver that fails as often as told. Its streams can be taken up, and its listings come page by page."""
+    """A driver that fails as often as requested. Its streams can be taken up, and its listings come page by page."""
 
     def __init__(self, *errors: SkyholdError) -> None:
         super().__init__(parse_location(f"memory://{secrets.token_hex(8)}", name="lab"))
@@ -104,7 +104,7 @@ def test_conditional_put_is_never_repeated(error: SkyholdError) -> None:
 @pytest.mark.parametrize("number", range(len(EVERY_CALL)))
 @pytest.mark.parametrize("code", [error_codes.BUCKET_MISBEHAVES, error_codes.BUCKET_CLOSED])
 def test_what_a_store_does_for_ever_is_not_repeated(number: int, code: str) -> None:
-    driver = Failing(Unavailable("it lies", code=code))
+    driver = Failing(Unavailable("it misbehaves", code=code))
     with pytest.raises(Unavailable):
         every_call(around(driver))[number]()
     assert driver.attempts == 1

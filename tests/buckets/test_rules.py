@@ -1,4 +1,4 @@
-"""A provider's rules that would hurt a store are told apart from those that would not, and from the unknown."""
+"""A provider's rules that would hurt a store are distinguished from those that would not, and from the unknown."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_default_hold_freezes_a_google_bucket() -> None:
     assert google_rules({"defaultEventBasedHold": True}).retention.verdict == "harmful"
 
 
-def test_what_azure_does_not_tell_is_unknown_and_not_absent() -> None:
+def test_what_azure_does_not_report_is_unknown_and_not_absent() -> None:
     rules = azure_rules(retained=True, soft_delete_days=None)
     assert (rules.lifecycle.verdict, rules.versioning.verdict, rules.retention.verdict) == (
         "unknown",
@@ -52,7 +52,7 @@ def test_what_azure_does_not_tell_is_unknown_and_not_absent() -> None:
     assert azure_rules(retained=False, soft_delete_days=7).versioning.verdict == "costly"
 
 
-def test_what_an_s3_store_does_not_tell_is_unknown() -> None:
+def test_what_an_s3_store_does_not_report_is_unknown() -> None:
     assert s3_rules(None, None, None).retention.verdict == "unknown"
     assert unknown_rules("why").lifecycle.detail == "why"
 

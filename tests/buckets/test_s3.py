@@ -22,9 +22,9 @@ from tests.buckets.conformance import QUICK, BucketConformance, every_call, tag_
 from tests.buckets.places import SeaweedPlace, ThroughProxy, VersitygwPlace
 from tests.buckets.scripted_server import Reply, scripted
 from tests.faults.bucket_faults import BucketFaults
-from tests.faults.lies import Lie
-from tests.faults.lying_s3 import CREDENTIALS, LyingS3, lying_s3
+from tests.faults.faulty_s3 import CREDENTIALS, FaultyS3, faulty_s3
 from tests.faults.proxy import WRITES, Fault, FaultProxy
+from tests.faults.s3_faults import S3Fault
 
 
 class S3Conformance(BucketConformance):
@@ -135,26 +135,26 @@ def test_store_that_stores_nothing_is_found_out_whatever_tag_it_gives(monkeypatc
 
 
 @pytest.fixture
-def lying(monkeypatch: pytest.MonkeyPatch) -> Iterator[LyingS3]:
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    with lying_s3() as server:
+    with faulty_s3() as server:
         yield server
 
 
-def test_put_that_was_stored_is_confirmed_by_reading_back_where_its_reply_has_no_tag(lying: LyingS3) -> None:
-    lying.inject(Lie("no_etag"))
-    with open_bucket(lying.location("models"), QUICK) as bucket:
+def test_put_that_was_stored_is_confirmed_by_reading_back_where_its_reply_has_no_tag(faulty: FaultyS3) -> None:
+    faulty.inject(S3Fault("no_etag"))
+    with open_bucket(faulty.location("models"), QUICK) as bucket:
         bucket.write("k", b"bytes")
         tag = bucket.write_if("new", b"first", expected_tag=None)
         assert tag == tag_of(bucket, "new")
         assert bucket.write_if("new", b"next", expected_tag=tag) == tag_of(bucket, "new")
-    assert bytes(lying.buckets["models"].by_key["k"].body) == b"bytes"
+    assert bytes(faulty.buckets["models"].by_key["k"].body) == b"bytes"
 
 
-def test_refusal_by_a_condition_that_was_not_sent_is_no_conflict(lying: LyingS3) -> None:
-    lying.inject(Lie("stored_but_refused"))
-    with open_bucket(lying.location("models"), QUICK) as bucket, pytest.raises(Unavailable) as caught:
+def test_refusal_by_a_condition_that_was_not_sent_is_no_conflict(faulty: FaultyS3) -> None:
+    faulty.inject(S3Fault("stored_but_refused"))
+    with open_bucket(faulty.location("models"), QUICK) as bucket, pytest.raises(Unavailable) as caught:
         bucket.write("k", b"bytes")
     assert caught.value.code == "bucket_misbehaves"
 

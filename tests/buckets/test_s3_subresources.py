@@ -75,7 +75,7 @@ def test_versioning_and_default_lock_are_read() -> None:
         Reply(200, b"<x/>", announced_bytes=20 << 30),
     ],
 )
-def test_what_the_store_does_not_tell_is_unknown(reply: Reply) -> None:
+def test_what_the_store_does_not_report_is_unknown(reply: Reply) -> None:
     rules = rules_of(reply, reply, reply)
     assert {rules.lifecycle.verdict, rules.versioning.verdict, rules.retention.verdict} == {"unknown"}
 
@@ -95,6 +95,6 @@ def test_signature_does_not_follow_a_redirect() -> None:
 
 def test_time_is_the_date_of_a_reply() -> None:
     with scripted(Reply(403)) as server:
-        told = bucket_at(server).server_time()
-    assert told is not None
-    assert abs((datetime.now(UTC) - told).total_seconds()) < 5
+        reported = bucket_at(server).server_time()
+    assert reported is not None
+    assert abs((datetime.now(UTC) - reported).total_seconds()) < 5

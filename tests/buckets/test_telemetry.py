@@ -226,7 +226,7 @@ def test_no_secret_is_in_a_record(name: str, caplog: pytest.LogCaptureFixture) -
         assert not [secret for secret in SECRETS if secret in f"{record.getMessage()} {vars(record)}"]
 
 
-def test_nothing_is_written_where_nobody_listens(tmp_path: Path) -> None:
+def test_nothing_is_written_where_no_program_listens(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from skyhold.buckets.location import parse_location\n"

@@ -127,7 +127,7 @@ def test_reference_that_the_user_chooses_needs_consent_to_the_endpoint_alone(att
         assert settings.locate(replace(lab, endpoint=endpoint), [agreed]).named == named
 
 
-def test_agreed_reference_serves_a_sibling_whose_credentials_are_not_said(attacker: CatchingServer) -> None:
+def test_agreed_reference_serves_a_sibling_whose_credentials_are_not_named(attacker: CatchingServer) -> None:
     location = from_document(URLS["s3"], attacker.url)
     lab = Destination("s3", attacker.url, "env:LAB")
     assert allow(location, [lab]).credentials == "env:LAB"
@@ -286,7 +286,7 @@ def test_vendors_own_hosts_need_no_consent(scheme: str, endpoint: str) -> None:
 @pytest.mark.parametrize(
     ("scheme", "endpoint"),
     [
-        ("s3", "https://evil.execute-api.us-east-1.amazonaws.com"),  # anybody's API behind Amazon's certificate
+        ("s3", "https://evil.execute-api.us-east-1.amazonaws.com"),  # a customer behind Amazon's certificate
         ("s3", "https://evil-1.us-east-1.elb.amazonaws.com"),
         ("s3", "https://ec2-203-0-113-1.compute-1.amazonaws.com"),
         ("s3", "https://s3-website-us-east-1.amazonaws.com"), ("s3", "https://evil.s3-object-lambda.us-east-1.amazonaws.com"),
@@ -347,12 +347,12 @@ def test_endpoint_that_two_parsers_may_read_differently_is_none(endpoint: str) -
 
 def test_settings_of_a_document_take_the_name_away_and_those_of_the_user_give_it() -> None:
     typed = parse_location("s3://models", endpoint="https://minio.lab")
-    said = from_document("s3://models", "https://minio.lab")
+    given = from_document("s3://models", "https://minio.lab")
     assert not override(typed, {"endpoint": "https://evil.example"}, by_user=False).named
-    assert override(said, {"endpoint": "https://minio.lab"}, by_user=True).named
-    assert not override(said, {"credentials": "env:LAB"}, by_user=True).named, "the endpoint is the document's still"
+    assert override(given, {"endpoint": "https://minio.lab"}, by_user=True).named
+    assert not override(given, {"credentials": "env:LAB"}, by_user=True).named, "the endpoint is the document's still"
     both = {"endpoint": "https://minio.lab", "credentials": "env:LAB"}
-    assert override(replace(said, credentials="profile:prod"), both, by_user=True).named
+    assert override(replace(given, credentials="profile:prod"), both, by_user=True).named
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_service_account_is_not_used_over_plain_http(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "said"),
+    ("endpoint", "reported"),
     [
         ("https://minio.lab:99999", "its port must be a number from 1 to 65535"),
         ("https://minio.lab:0", "its port must be a number from 1 to 65535"),
@@ -415,13 +415,13 @@ def test_service_account_is_not_used_over_plain_http(monkeypatch: pytest.MonkeyP
         ("https://[::1", "it must be a scheme, a host and perhaps a port and a path"),
     ],
 )
-def test_what_is_wrong_with_an_endpoint_is_said(endpoint: str, said: str) -> None:
-    with pytest.raises(InvalidInput, match=re.escape(said)) as caught:
+def test_what_is_wrong_with_an_endpoint_is_reported(endpoint: str, reported: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(reported)) as caught:
         parse_location("s3://models", endpoint=endpoint)
     assert "secret" not in f"{caught.value.message}{caught.value.hint}"
 
 
-def test_error_of_a_place_that_nobody_agreed_to_says_who_named_it_and_how_to_agree() -> None:
+def test_error_of_a_place_without_consent_names_its_source_and_how_to_agree() -> None:
     error = refused([("b", Destination.parse("s3://?endpoint=https://minio.lab"))], "s3://models")
     assert error.message == (
         "No credentials were sent to b (s3://?endpoint=https://minio.lab). You have not agreed to that place on this "

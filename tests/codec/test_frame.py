@@ -64,7 +64,7 @@ def test_a_declared_size_is_checked_before_memory_is_taken() -> None:
     keys = frame_keys(sealed=False)
     bomb = zstandard.ZstdCompressor().compress(bytes(BODY_BYTES_MAX + 1))
     header = frame_module._HEADER.pack(b"SKYF", 1, Kind.VERSION, 1, 0, 0, 0, 10, bytes(16), len(bomb))
-    mac = frame_module._mac(keys.key(0), "versions", header, bomb)  # whoever has the key could write such a frame
+    mac = frame_module._mac(keys.key(0), "versions", header, bomb)  # any holder of the key could write this
     with pytest.raises(Corrupt, match="compressed size"):
         decode_frame(header + bomb + mac, kind=Kind.VERSION, context="versions", keys=keys)
 

@@ -170,7 +170,7 @@ def test_golden_payloads_decode(codec: int, payload: str, base: str | None, plai
 
 
 def test_a_golden_difference_is_encoded_to_these_bytes() -> None:
-    """Every plane but the lowest says nothing, so the payload is raw bytes and a frame of one byte, again and again."""
+    """Every plane but the lowest is constant, so the payload is raw bytes and a frame of one byte, again and again."""
     generator = np.random.default_rng(7)
     base = generator.integers(0, 1 << 16, 4096, dtype="<u2")
     steps = generator.integers(-128, 128, 4096)

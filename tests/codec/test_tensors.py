@@ -54,7 +54,7 @@ def assert_found(data: bytes, found: tuple[Tensor, ...] | None, arrays: dict[str
 
 
 @given(st.dictionaries(st.text(max_size=9), st.tuples(st.sampled_from(sorted(SAFETENSORS_TYPES)), SHAPES), max_size=5))
-def test_tensors_of_safetensors_lie_where_the_library_writes_them(
+def test_tensors_of_safetensors_are_where_the_library_writes_them(
     drawn: dict[str, tuple[str, tuple[int, ...]]],
 ) -> None:
     arrays = {name: (dtype, array(dtype, shape)) for name, (dtype, shape) in drawn.items() if name != "__metadata__"}
@@ -166,7 +166,7 @@ def gguf_file(tmp_path: Path) -> tuple[bytes, dict[str, np.ndarray]]:
     return (tmp_path / "model.gguf").read_bytes(), {**arrays, "quantized": blocks}
 
 
-def test_tensors_of_gguf_lie_where_the_library_writes_them(tmp_path: Path) -> None:
+def test_tensors_of_gguf_are_where_the_library_writes_them(tmp_path: Path) -> None:
     data, arrays = gguf_file(tmp_path)
     found = {tensor.name: tensor for tensor in tensors_of(data) or ()}
     assert {name: (tensor.dtype, tensor.shape) for name, tensor in found.items()} == {
@@ -381,7 +381,7 @@ def test_header_that_no_document_can_repeat_has_no_tensors(header: str) -> None:
     assert tensors_of(safetensors_file(header, b"x" if ONE in header else b"")) is None
 
 
-def test_onnx_tensor_lies_where_its_location_says(tmp_path: Path) -> None:
+def test_onnx_tensor_is_where_its_location_points(tmp_path: Path) -> None:
     """A model that has both raw bytes and an entry for external ones: the library reads those that are meant."""
     onnx = pytest.importorskip("onnx", reason="pip install onnx brings the library that writes the model")
     values = np.arange(4, dtype=np.float32)

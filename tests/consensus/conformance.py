@@ -75,7 +75,7 @@ class RegistersConformance(ABC):
         registers.compare_and_set(KEY, 0, b"one", "a")
         assert registers.compare_and_set("names", 0, b"two", "a") == Versioned(1, b"two")
 
-    def test_outcome_tells_whether_an_operation_took_effect(self, registers: Registers) -> None:
+    def test_outcome_reports_whether_an_operation_took_effect(self, registers: Registers) -> None:
         assert registers.outcome(KEY, "a") is None
         registers.compare_and_set(KEY, 0, b"one", "a")
         registers.compare_and_set(KEY, 1, b"two", "b")

@@ -18,7 +18,7 @@ REPOSITORY, DOCUMENT = "repository/" + "0" * 32, "document/" + "0" * 32
 
 
 class Epochs(Succession):
-    """In a dict, in buckets, in SQLite, and again. `listed` are the keys that `names` is said to list."""
+    """In a dict, in buckets, in SQLite, and again. `listed` are the keys that `names` lists."""
 
     def __init__(self, keys: Sequence[str] = (REPOSITORY, DOCUMENT)) -> None:
         self.keys = keys
@@ -65,7 +65,7 @@ class Killed(BaseException):
 
 class Mortal(Epochs):
     """Epochs whose mover is killed after some calls of its registers, and whose buckets may refuse to be written, or
-    not say whether they were."""
+    not report whether they were."""
 
     calls_left: int | None = None
     read_only = False

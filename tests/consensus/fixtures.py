@@ -25,7 +25,7 @@ MACHINE = "a1" * 16
 
 
 class FlakyBucket(MemoryBucket):
-    """A bucket that can be told to be away, and to call something before each write."""
+    """A bucket that can be set to be unreachable, and to call something before each write."""
 
     away = False
     before_write: Callable[[], object] | None = None
@@ -79,7 +79,7 @@ def wait_until(true: Callable[[], bool], limit_s: float = 20.0) -> None:
     """Wait for what another thread does."""
     give_up_s = time.monotonic() + limit_s
     while not true():
-        assert time.monotonic() < give_up_s, "it did not come true in time"
+        assert time.monotonic() < give_up_s, "it did not happen in time"
         time.sleep(0.005)
 
 
@@ -108,7 +108,7 @@ def checkpointed(
 
 
 def wait_until_at_rest(registers: BucketRegisters, key: str) -> None:
-    """Until the last voter has answered what it was sent, though nobody waits for it."""
+    """Until the last voter has answered what it was sent, though no caller waits for it."""
 
     def at_rest() -> bool:
         slot = registers._slots[key]

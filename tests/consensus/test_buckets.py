@@ -264,7 +264,7 @@ def test_bucket_that_is_emptied_while_a_register_is_created_there_never_shows_it
             ask()
 
 
-def test_list_believes_no_bucket_that_was_emptied() -> None:
+def test_list_trusts_no_bucket_that_was_emptied() -> None:
     buckets = new_buckets(3)
     buckets[2].away = True
     registers = bucket_registers(buckets)

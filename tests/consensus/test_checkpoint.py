@@ -83,7 +83,7 @@ def test_change_is_acknowledged_with_one_bucket_away(path: Path, buckets: list[F
     assert list(recovery.failed) == ["cloud-0"]
 
 
-def test_change_that_too_few_buckets_took_says_so_and_is_completed_by_its_repetition(
+def test_change_that_too_few_buckets_took_is_reported_and_completed_by_a_retry(
     path: Path, buckets: list[FlakyBucket]
 ) -> None:
     registers = checkpointed(path, buckets)
@@ -121,7 +121,7 @@ def test_checkpoint_is_written_before_the_change_is_acknowledged(path: Path, buc
     assert written_before == [True] * 3
 
 
-def test_stalled_bucket_does_not_hold_up_a_change(
+def test_stalled_bucket_does_not_delay_a_change(
     path: Path, buckets: list[FlakyBucket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skyhold.consensus.checkpoint.STRAGGLER_GRACE_S", 0.05)
@@ -162,7 +162,7 @@ def test_damaged_checkpoint_is_named_and_another_copy_taken(path: Path, buckets:
 def test_an_object_that_is_too_long_for_a_checkpoint_is_not_read_into_memory(
     path: Path, buckets: list[FlakyBucket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever can write to one bucket could else fill the memory of the machine that recovers."""
+    """Any client that can write to one bucket could else fill the memory of the machine that recovers."""
     registers = checkpointed(path, buckets)
     registers.compare_and_set(KEY, 0, b"one", "a")
     key = checkpoint_keys(buckets[0])[0]

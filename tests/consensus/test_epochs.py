@@ -1,4 +1,4 @@
-"""Moves of a store from epoch to epoch: nothing is lost, whoever dies, lags or may only read."""
+"""Moves of a store from epoch to epoch: nothing is lost, whichever process dies, lags or may only read."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_process_that_follows_many_moves_keeps_few_epochs_open(epochs: Mortal) -
     assert process.outcome(REPOSITORY, "b") == Versioned(2, b"two")
 
 
-def test_register_that_was_made_in_a_later_epoch_is_seen_by_who_knows_an_earlier_one(epochs: Mortal) -> None:
+def test_register_that_was_made_in_a_later_epoch_is_seen_by_a_process_in_an_earlier_one(epochs: Mortal) -> None:
     other = "repository/" + "1" * 32
     stale, mover = epochs.process(), epochs.process()
     assert stale.read(other) is None
@@ -95,7 +95,7 @@ def test_register_that_was_listed_and_not_made_is_made_in_the_new_epoch_alone(ep
     assert epochs.open(b"1").read(other) == Versioned(1, b"", b"2")
 
 
-def test_move_that_dies_at_any_call_is_finished_by_whoever_comes_next(epochs: Mortal) -> None:
+def test_move_that_dies_at_any_call_is_finished_by_the_next_process(epochs: Mortal) -> None:
     epochs.close()
     for calls in range(200):
         fresh = Mortal()
@@ -170,7 +170,7 @@ def test_half_a_move_lets_watch_who_may_only_read(epochs: Mortal) -> None:
 
 
 @pytest.mark.parametrize("error", [OutcomeUnknown("no reply in time"), Unavailable("away; nothing was changed")])
-def test_reader_that_cannot_finish_a_move_is_told_that_it_is_under_way(error: SkyholdError, epochs: Mortal) -> None:
+def test_reader_that_cannot_finish_a_move_learns_that_it_is_under_way(error: SkyholdError, epochs: Mortal) -> None:
     epochs.open(b"1").seal(CONFIG, 1, b"2")
     epochs.open(b"1").seal(REPOSITORY, 2, b"2")
     epochs.writes_fail = error
@@ -238,12 +238,12 @@ def test_watch_goes_on_over_a_move_without_a_gap(epochs: Mortal) -> None:
     assert watcher.watch("repository/" + "1" * 32, 0, timeout_s=0) == []
 
 
-def test_watch_of_a_stale_process_tells_what_was_changed_since_the_move(epochs: Mortal) -> None:
+def test_watch_of_a_stale_process_reports_what_was_changed_since_the_move(epochs: Mortal) -> None:
     stale, mover = epochs.process(), epochs.process()
     move(mover, epochs)
     mover.compare_and_set(REPOSITORY, 3, b"four", "d")
-    told = [Versioned(1, b"one"), Versioned(2, b"two"), Versioned(3, b"two"), Versioned(4, b"four")]
-    assert stale.watch(REPOSITORY, 0, timeout_s=0) == told
+    reported = [Versioned(1, b"one"), Versioned(2, b"two"), Versioned(3, b"two"), Versioned(4, b"four")]
+    assert stale.watch(REPOSITORY, 0, timeout_s=0) == reported
 
 
 def test_watch_that_waits_is_woken_by_a_change_in_another_epoch(epochs: Mortal) -> None:
@@ -331,7 +331,7 @@ def together(tasks: Sequence[Callable[[], object]]) -> None:
     def run(task: Callable[[], object]) -> None:
         try:
             task()
-        except BaseException as error:  # noqa: BLE001 - told below
+        except BaseException as error:  # noqa: BLE001 - reported below
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
@@ -378,7 +378,7 @@ def test_late_move_to_other_voters_does_not_settle_what_an_epoch_of_its_number_h
     voters.close()
 
 
-def test_known_value_of_an_epoch_that_has_ended_is_told_without_its_seal() -> None:
+def test_known_value_of_an_epoch_that_has_ended_is_reported_without_its_seal() -> None:
     voters = Voters()
     first = voters.open(b"1 abc")
     first.compare_and_set(CONFIG, 0, b"first", "found")
@@ -395,7 +395,7 @@ def test_seal_of_the_configuration_that_is_not_known_to_be_decided_is_not_follow
     voters = Voters()
     first = voters.open(b"1 abc")
     first.compare_and_set(CONFIG, 0, b"first", "found")
-    assert catch_up_fully(first, [CONFIG])  # else the one that is left may have been passed over
+    assert catch_up_fully(first, [CONFIG])  # else the one that is left may be lagging
     voters.clouds[ord("b")].away = voters.clouds[ord("c")].away = True
     with pytest.raises(OutcomeUnknown):
         first.seal(CONFIG, 1, b"2 ade")  # accepted by `a` alone
@@ -408,7 +408,7 @@ def test_seal_of_the_configuration_that_is_not_known_to_be_decided_is_not_follow
 
 @pytest.mark.parametrize("max_age_s", [0, 60, inf])
 def test_register_that_was_never_created_is_absent_to_stale_reads_too(max_age_s: float, epochs: Mortal) -> None:
-    late = StaleRegisters(epochs.process().current, epochs, max_age_s=max_age_s, told=lambda *_: None)
+    late = StaleRegisters(epochs.process().current, epochs, max_age_s=max_age_s, on_stale=lambda *_: None)
     assert late.read("repository/" + "1" * 32) is None
     move(epochs.process(), epochs)
     assert late.read("repository/" + "1" * 32) is None

@@ -148,7 +148,7 @@ def count_requests(registers: EtcdRegisters, monkeypatch: pytest.MonkeyPatch) ->
 # ---- stores and prefixes
 
 
-def test_stores_prefixes_and_epochs_know_nothing_of_each_other(cluster: EtcdCluster) -> None:
+def test_stores_prefixes_and_epochs_are_isolated_from_each_other(cluster: EtcdCluster) -> None:
     store = new_store()
     first = opened(cluster, store)
     first.compare_and_set(KEY, 0, b"one", "a")
@@ -177,7 +177,7 @@ def test_list_goes_over_many_pages(registers: EtcdRegisters, monkeypatch: pytest
     keys = [f"repository/{number:032x}" for number in range(8)]
     for key in keys:
         registers.compare_and_set(key, 0, b"x", "a")
-        registers.outcome(key, "b")  # its fence lies beside it
+        registers.outcome(key, "b")  # its fence is beside it
     assert registers.list() == keys
     assert registers.list("repository/" + "0" * 31) == keys
 
@@ -202,9 +202,7 @@ def test_value_that_another_program_wrote_is_named_as_damaged(registers: EtcdReg
             call()
 
 
-def test_change_that_somebody_deleted_is_no_gap_that_goes_unnoticed(
-    registers: EtcdRegisters, cluster: EtcdCluster
-) -> None:
+def test_deleted_change_is_not_an_unnoticed_gap(registers: EtcdRegisters, cluster: EtcdCluster) -> None:
     for version in range(5):
         registers.compare_and_set(KEY, version, b"x", f"o{version}")
     cluster.ctl("del", registers._names.change(KEY, 3))
@@ -212,19 +210,19 @@ def test_change_that_somebody_deleted_is_no_gap_that_goes_unnoticed(
         registers.watch(KEY, 1, timeout_s=0)
 
 
-def test_who_wrote_last_is_told(registers: EtcdRegisters) -> None:
+def test_last_writer_is_reported(registers: EtcdRegisters) -> None:
     assert registers.inspect(KEY) is None
     registers.compare_and_set(KEY, 0, b"one", "a")
-    told = registers.inspect(KEY)
-    assert told is not None
-    assert (told.value, told.writer) == (Versioned(1, b"one"), "test")
-    assert datetime.fromisoformat(told.time).tzinfo is not None
+    reported = registers.inspect(KEY)
+    assert reported is not None
+    assert (reported.value, reported.writer) == (Versioned(1, b"one"), "test")
+    assert datetime.fromisoformat(reported.time).tzinfo is not None
 
 
-# ---- what the documents say
+# ---- what is documented
 
 
-def test_users_are_made_as_the_documents_say() -> None:
+def test_users_are_made_as_documented() -> None:
     page = (ROOT / "docs" / "how-to" / "etcd.md").read_text()
     [commands] = re.findall(r"^```sh etcdctl\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     password, cluster, store = "p-only-for-tests", cluster_with_users(), new_store()
@@ -252,7 +250,7 @@ def test_change_of_a_register_that_was_read_is_one_request(
     assert paths == ["/v3/kv/txn"] * 2
 
 
-def test_change_by_somebody_else_is_found_out_by_the_transaction(registers: EtcdRegisters) -> None:
+def test_change_by_another_client_is_found_by_the_transaction(registers: EtcdRegisters) -> None:
     registers.compare_and_set(KEY, 0, b"one", "a")
     prefix = registers._names.registers.removesuffix("/registers/")
     other = EtcdRegisters(registers._client, prefix, writer="other")
@@ -303,14 +301,14 @@ def test_waiting_watch_does_not_poll(registers: EtcdRegisters, monkeypatch: pyte
 def test_compaction_of_history_takes_nothing_from_a_watch(registers: EtcdRegisters, cluster: EtcdCluster) -> None:
     for version in range(5):
         registers.compare_and_set(KEY, version, b"%d" % version, f"o{version}")
-    told: list[object] = []
-    watcher = threading.Thread(target=lambda: told.append(registers.watch(KEY, 5, timeout_s=30)))
+    reported: list[object] = []
+    watcher = threading.Thread(target=lambda: reported.append(registers.watch(KEY, 5, timeout_s=30)))
     watcher.start()
     time.sleep(0.3)
     cluster.compact()
     registers.compare_and_set(KEY, 5, b"5", "o5")
     watcher.join(30)
-    assert told == [[Versioned(6, b"5")]]
+    assert reported == [[Versioned(6, b"5")]]
     cluster.compact()
     assert registers.watch(KEY, 2, timeout_s=0) == [Versioned(v, b"%d" % (v - 1)) for v in range(3, 7)]
     assert registers.read(KEY) == Versioned(6, b"5")
@@ -421,7 +419,7 @@ def test_cluster_that_asks_for_a_certificate_refuses_who_shows_none(monkeypatch:
 
 
 def test_user_of_a_cluster_without_users_is_an_error(cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To go on without would hide that everybody may write there."""
+    """To continue without would hide that any client may write there."""
     monkeypatch.setenv("ETCDCTL_USER", "writer:secret")
     with pytest.raises(InvalidInput) as caught:
         opened(cluster, new_store()).read(KEY)

@@ -49,8 +49,8 @@ def through(proxy: HoldingProxy, store: str, *, attempt_s: float = 1.0, deadline
 
 @contextmanager
 def incrementing(cluster: EtcdCluster, store: str, writers: int = 3) -> Iterator[list[int]]:
-    """Writers that count in one register meanwhile, each first at another node. Yields the counts that they were told;
-    at the end each of them has made some more, and every one was made exactly once."""
+    """Writers that count in one register meanwhile, each first at another node. Yields the counts that they got; at the
+    end each of them has made some more, and every one was made exactly once."""
     counts: list[int] = []
     failed: list[BaseException] = []
     enough = threading.Event()
@@ -83,7 +83,7 @@ def incrementing(cluster: EtcdCluster, store: str, writers: int = 3) -> Iterator
 
 
 def _incremented(registers: EtcdRegisters, operation_id: str) -> int:
-    """Add one to the count in a register, whoever else does so too. Returns what this operation set it to."""
+    """Add one to the count in a register, while other clients do the same. Returns what this operation set it to."""
     while True:
         current = registers.read("names")
         version, count = (current.version, int(current.data)) if current else (0, 0)
@@ -95,7 +95,7 @@ def _incremented(registers: EtcdRegisters, operation_id: str) -> int:
 
 def wait_for_more(counts: list[int], more: int = 20) -> None:
     wanted = len(counts) + more
-    wait_until(lambda: len(counts) >= wanted, lambda: f"the writers stand at {len(counts)}")
+    wait_until(lambda: len(counts) >= wanted, lambda: f"the writers have reached {len(counts)}")
 
 
 # ---- nodes
@@ -127,17 +127,17 @@ def test_client_goes_on_at_another_node(cluster: EtcdCluster, fault: Callable[[N
 
 
 def test_watch_goes_on_at_another_node(cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, told = new_store(), []
+    store, reported = new_store(), []
     registers = opened(cluster, store)
     registers.compare_and_set(KEY, 0, b"one", "a")
-    watcher = threading.Thread(target=lambda: told.append(registers.watch(KEY, 1, timeout_s=30)))
+    watcher = threading.Thread(target=lambda: reported.append(registers.watch(KEY, 1, timeout_s=30)))
     watcher.start()
     time.sleep(0.2)
     cluster.nodes[0].kill()
     other = opened(f"etcd://{cluster.nodes[1].host}/{PREFIX}", store)
     other.compare_and_set(KEY, 1, b"two", "b")
     watcher.join(30)
-    assert told == [[Versioned(2, b"two")]]
+    assert reported == [[Versioned(2, b"two")]]
 
 
 def test_lost_majority_is_an_error_that_names_the_nodes_and_changes_nothing(cluster: EtcdCluster) -> None:
@@ -162,7 +162,7 @@ def test_lost_majority_is_an_error_that_names_the_nodes_and_changes_nothing(clus
 
 
 def test_node_that_is_alone_gives_no_answer_of_its_own(cluster: EtcdCluster) -> None:
-    """It still believes in its leader, and what it holds may be old: every read asks a majority."""
+    """It still trusts its leader, and what it holds may be old: every read asks a majority."""
     alone = next(node for node in cluster.nodes if node is not cluster.leader())
     registers = opened(f"etcd://{alone.host}/{PREFIX}", new_store(), deadline_s=0.5)
     registers.compare_and_set(KEY, 0, b"one", "a")
@@ -180,7 +180,7 @@ def test_node_that_is_alone_gives_no_answer_of_its_own(cluster: EtcdCluster) -> 
     assert [type(error) for error in errors] == [Unavailable] * len(reads)
 
 
-def test_nodes_are_told_with_what_is_wrong_with_them(cluster: EtcdCluster) -> None:
+def test_nodes_are_reported_with_what_is_wrong_with_them(cluster: EtcdCluster) -> None:
     registers = opened(cluster, new_store())
     nodes = registers.nodes()
     assert list(nodes) == cluster.hosts.split(",")
@@ -251,7 +251,7 @@ def test_change_whose_replies_are_all_lost_is_unknown_until_it_is_asked_about(
     assert registers.compare_and_set(KEY, 1, b"two", "b") == Versioned(2, b"two")
 
 
-def test_change_on_a_tls_connection_that_broke_is_unknown_where_nobody_answers_any_more(
+def test_change_on_a_tls_connection_that_broke_is_unknown_where_no_node_answers_any_more(
     cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a node refuses a certificate, but here the request may have been taken."""
@@ -284,7 +284,7 @@ def test_lost_seal_and_lost_restore_are_finished_by_the_next_attempt(proxy: Hold
 def test_change_that_others_buried_while_its_reply_was_lost_is_unknown(
     cluster: EtcdCluster, proxy: HoldingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So many followed that the register no longer tells whether it was among them."""
+    """So many followed that the register no longer shows whether it was among them."""
     store = new_store()
     registers, others = through(proxy, store), opened(cluster, store)
     registers.compare_and_set(KEY, 0, b"0", "o0")
@@ -317,7 +317,7 @@ def send_late(proxy: HoldingProxy, store: str, version: int) -> None:
 
 
 @pytest.mark.parametrize("version", [0, 1], ids=["create", "change"])
-def test_change_that_arrives_late_takes_effect_where_nobody_settled_it(
+def test_change_that_arrives_late_takes_effect_unless_it_was_settled(
     cluster: EtcdCluster, proxy: HoldingProxy, version: int
 ) -> None:
     """Without this the next test would show nothing."""
@@ -378,7 +378,7 @@ def test_change_that_arrives_late_is_void_after_another_change(cluster: EtcdClus
     assert direct.read(KEY) == Versioned(2, b"other")
 
 
-def test_cluster_that_nobody_reaches_is_unavailable() -> None:
+def test_unreachable_cluster_is_unavailable() -> None:
     registers = opened("etcd://127.0.0.1:1,127.0.0.1:2/x", new_store(), deadline_s=0.2)
     calls: list[Callable[[], object]] = [
         lambda: registers.read(KEY),

@@ -1,6 +1,6 @@
 """Histories of the engine `etcd` on a real cluster whose nodes are killed and paused, and whose replies get lost.
 
-`SKYHOLD_ETCD_FAULTS_S` says for how long (4 seconds by default), `SKYHOLD_ETCD_SEED` which random choices.
+`SKYHOLD_ETCD_FAULTS_S` sets for how long (4 seconds by default), `SKYHOLD_ETCD_SEED` which random choices.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def cluster() -> Iterator[EtcdCluster]:
 
 
 class Run:
-    """Clients that read, change and settle a few registers through proxies, watchers, and what they were told."""
+    """Clients that read, change and settle a few registers through proxies, watchers, and the answers to them."""
 
     def __init__(self, cluster: EtcdCluster, proxies: list[FaultProxy]) -> None:
         self._cluster = cluster
@@ -125,17 +125,17 @@ class Run:
             pass
 
     def _watch(self, number: int, chance: random.Random) -> None:
-        """Each from the beginning, so that it is told of every change."""
+        """Each from the beginning, so that it gets every change."""
         client = self._client(number, direct=True)
         while not self._ended.is_set():
             key, version = self._key(chance), 0
             while not self._ended.is_set() and key.startswith(f"repository/{self._round:016x}"):
                 try:
-                    told = client.watch(key, version, timeout_s=0.5)
+                    reported = client.watch(key, version, timeout_s=0.5)
                 except SkyholdError:
                     continue
-                assert isinstance(told, list)
-                version = told[-1].version if told else version
+                assert isinstance(reported, list)
+                version = reported[-1].version if reported else version
 
 
 def do_harm(cluster: EtcdCluster, proxies: list[FaultProxy], chance: random.Random, until_s: float) -> int:

@@ -73,7 +73,7 @@ def test_kept_changes_of_a_record_are_numbered_up_to_its_own(record: Record) -> 
     assert without_data(record.kept) == record.kept
 
 
-def test_keys_of_one_register_never_lie_among_those_of_another() -> None:
+def test_keys_of_one_register_are_never_among_those_of_another() -> None:
     names, keys = EtcdKeys("p"), ["config", "names", "repository/" + "0" * 32, "repository/" + "0" * 31 + "1"]
     for key in keys:
         start, end = names.change(key, 0), names.changes_end(key)
@@ -86,7 +86,7 @@ def test_keys_of_one_register_never_lie_among_those_of_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "says", "kind", "our_code", "elsewhere", "maybe_applied"),
+    ("status", "code", "message", "kind", "our_code", "elsewhere", "maybe_applied"),
     [
         (503, 14, "etcdserver: no leader", Unavailable, "etcd_unavailable", True, False),
         (503, 14, "etcdserver: request timed out", Unavailable, "etcd_unavailable", True, True),
@@ -108,23 +108,23 @@ def test_keys_of_one_register_never_lie_among_those_of_another() -> None:
 def test_answer_of_etcd_is_our_error(
     status: int,
     code: int,
-    says: str,
+    message: str,
     kind: type[SkyholdError],
     our_code: str,
     elsewhere: bool,
     maybe_applied: bool,
 ) -> None:
-    failed = refused("etcd-1:2379", status, json.dumps({"code": code, "message": says, "details": []}).encode())
+    failed = refused("etcd-1:2379", status, json.dumps({"code": code, "message": message, "details": []}).encode())
     assert isinstance(failed, AttemptFailed)
     assert (type(failed.error), failed.error.code) == (kind, our_code)
     assert (failed.elsewhere, failed.maybe_applied) == (elsewhere, maybe_applied)
     assert "etcd-1:2379" in failed.error.message
-    assert says in failed.error.message
+    assert message in failed.error.message
 
 
-@pytest.mark.parametrize("says", ["etcdserver: invalid auth token", "etcdserver: revision of auth store is old"])
-def test_token_that_is_no_longer_taken_is_told_apart(says: str) -> None:
-    assert isinstance(refused("e", 401, json.dumps({"code": 16, "message": says}).encode()), TokenRefused)
+@pytest.mark.parametrize("message", ["etcdserver: invalid auth token", "etcdserver: revision of auth store is old"])
+def test_token_that_is_no_longer_accepted_is_recognised(message: str) -> None:
+    assert isinstance(refused("e", 401, json.dumps({"code": 16, "message": message}).encode()), TokenRefused)
 
 
 @pytest.mark.parametrize(

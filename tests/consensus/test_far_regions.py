@@ -17,7 +17,7 @@ SEEDS = 150
 CHANGES = 12
 KEY = KEY_NAMES[0]
 HALF_ROUND_TRIPS_S = {"west": (0.005, 0.045, 0.09), "east": (0.09, 0.045, 0.005)}
-"""To the three clouds: each is near one that is far from the other, and the third lies between."""
+"""To the three clouds: each is near one that is far from the other, and the third is in between."""
 TOOK_P99_S_MAX = 5.0
 TOOK_S_MAX = 10.0
 """Bounds for one change, from the first attempt to its acknowledgement, races that it lost included."""

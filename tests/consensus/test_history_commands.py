@@ -38,7 +38,7 @@ def test_history_of_a_seed_is_written_and_judged(tmp_path: Path, capsys: pytest.
         ([ONE, TWO, did("c", 50, 60, Watch(0), Changes(((1, "one"),)))], 1, "ok", "is missing"),
     ],
 )
-def test_command_tells_by_its_status_what_it_found(
+def test_command_reports_by_its_status_what_it_found(
     history: list[Operation],
     status: int,
     verdict: str,

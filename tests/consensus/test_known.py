@@ -70,16 +70,16 @@ def test_refused_change_forgets_what_was_confirmed_so_that_it_can_be_planned_aga
     assert registers.read_known(KEY, max_age_s=60) == Known(Versioned(3, b"three"))
 
 
-def test_of_a_lost_majority_the_newest_value_known_to_be_durable_is_told_with_its_writer() -> None:
+def test_of_a_lost_majority_the_newest_value_known_to_be_durable_is_reported_with_its_writer() -> None:
     buckets = with_two_changes()
     lose(*buckets[:2])
     found = bucket_registers(buckets).read_known(KEY)
-    assert (found.value, found.age_s, found.undecided) == (ONE, None, TWO)  # nobody wrote that the second is decided
+    assert (found.value, found.age_s, found.undecided) == (ONE, None, TWO)  # no writer declared the second as decided
     assert (found.writer, found.silent) == ("laptop", ("cloud-0", "cloud-1"))
     assert found.time.startswith("20")
 
 
-def test_of_a_lost_majority_a_confirmed_value_is_told_with_its_age() -> None:
+def test_of_a_lost_majority_a_confirmed_value_is_reported_with_its_age() -> None:
     buckets = with_two_changes()
     registers = bucket_registers(buckets)
     registers.read(KEY)
@@ -122,7 +122,7 @@ def test_reader_that_may_not_write_gets_a_declared_value_where_no_majority_agree
 
 
 def test_promise_does_not_call_an_old_value_decided() -> None:
-    """A voter holds a value that was never chosen; another one was, and who knows that prepares there."""
+    """A voter holds a value that was never chosen; another one was, and a client that knows that prepares there."""
     buckets = new_buckets(3)
     lonely = AcceptorState(Ballot(2, "e" * 32), Ballot(1, "e" * 32), (RegisterChange(Versioned(1, b"lost"), "lonely"),))
     held = AcceptorObject(lonely, 0, "lonely", "")

@@ -82,7 +82,7 @@ def test_porcupine_that_runs_out_of_time_has_no_verdict_and_a_status_of_its_own(
     assert checked(tmp_path, HARD, "-timeout", "100ms") == (2, ["unknown"])
 
 
-def test_program_tells_by_its_status_what_it_found_and_draws_what_is_wrong(tmp_path: Path) -> None:
+def test_program_reports_by_its_status_what_it_found_and_draws_what_is_wrong(tmp_path: Path) -> None:
     picture = tmp_path / "wrong.html"
     options = ("-visualise", str(picture))
     assert checked(tmp_path, [ONE], *options) == (0, ["ok"])
@@ -134,7 +134,7 @@ def test_judges_agree_on_random_histories_right_and_changed(operations: int) -> 
     theirs = porcupine(renamed(histories))
     assert [name for name in ours if theirs[name] is not ours[name]] == []
     assert [name for name in ours if name.endswith("right") and ours[name] is not Verdict.OK] == []
-    # Both verdicts are frequent among what was changed, so agreement says something.
+    # Both verdicts are frequent among what was changed, so agreement is evidence.
     changed = [ours[name] for name in ours if name.endswith("changed")]
     assert SEEDS // 4 < changed.count(Verdict.ILLEGAL) < SEEDS * 9 // 10
 

@@ -62,7 +62,7 @@ def test_greatest_ballot_in_one_bucket_raises_none_of_the_others(promised: Ballo
     assert greatest < 100_000
 
 
-def test_greatest_ballot_in_one_bucket_does_not_hinder_whoever_changed_the_register_before() -> None:
+def test_greatest_ballot_in_one_bucket_does_not_hinder_the_previous_writer() -> None:
     buckets = new_buckets()
     registers = bucket_registers(buckets)
     registers.compare_and_set(KEY, 0, b"one", "op-1")
@@ -177,7 +177,7 @@ def test_two_of_five_that_show_the_greatest_ballot_do_not_raise_the_others() -> 
     assert max(held(buckets, number).state.promised.counter for number in (1, 2, 4)) < 100_000
 
 
-def test_nobody_is_beyond_reach_while_fewer_than_a_majority_were_seen() -> None:
+def test_no_voter_is_out_of_reach_while_fewer_than_a_majority_were_seen() -> None:
     far: AcceptorState[Kept] = AcceptorState(GREATEST)
     near: AcceptorState[Kept] = AcceptorState(Ballot(1, "a" * 32))
     assert beyond_reach({"A": far}, 3) == frozenset()

@@ -66,7 +66,7 @@ def retire(registers: BucketRegisters, key: str) -> None:
 
 
 @pytest.mark.parametrize("damage", [[b"not a frame"], [b""], [b"\0" * 3_000_000]])
-def test_damaged_object_takes_no_part_and_a_majority_of_them_is_told_from_voters_that_are_away(
+def test_damaged_object_takes_no_part_and_a_majority_of_them_is_distinguished_from_voters_that_are_away(
     damage: Sequence[bytes],
 ) -> None:
     buckets = new_buckets()
@@ -100,7 +100,7 @@ def test_damaged_object_takes_no_part_and_a_majority_of_them_is_told_from_voters
     assert caught_away.value.code == "no_majority"
 
 
-def test_known_value_of_a_damaged_register_is_told_as_what_it_is() -> None:
+def test_known_value_of_a_damaged_register_is_reported_as_what_it_is() -> None:
     buckets = new_buckets()
     registers = bucket_registers(buckets)
     registers.compare_and_set(REPOSITORY, 0, b"one", "a")
@@ -147,14 +147,14 @@ def test_move_waits_for_what_is_damaged_or_lost_and_goes_on_once_it_was_retired(
     assert [change.operation_id for change in late.changes(REPOSITORY)] == ["op-0", "op-1", None]
 
 
-def test_retired_register_is_never_decided_again_by_whoever_still_works_in_its_epoch() -> None:
+def test_retired_register_is_never_decided_again_by_a_client_in_its_epoch() -> None:
     epochs = BucketEpochs()
     old = written(epochs, b"one")
     for bucket in epochs.clouds[:2]:
         flip(bucket, REPOSITORY)
     intact = [bytes(bucket.read(object_key(1, REPOSITORY))) for bucket in epochs.clouds]
     retire(epochs.open(b"1"), REPOSITORY)
-    # What it has sent was refused, and cannot be read back: whether a recovery finds it nobody knows.
+    # What it has sent was refused, and cannot be read back: it is unknown whether a recovery finds it.
     with pytest.raises(OutcomeUnknown) as caught:
         old.compare_and_set(REPOSITORY, 1, b"two", "b")
     assert caught.value.code == "no_majority"
@@ -166,7 +166,7 @@ def test_retired_register_is_never_decided_again_by_whoever_still_works_in_its_e
 
 
 @pytest.mark.parametrize("puts", range(1, 7))
-def test_retired_is_what_was_accepted_until_then_whoever_proposes_meanwhile(puts: int) -> None:
+def test_retired_is_what_was_accepted_until_then_despite_other_proposers(puts: int) -> None:
     buckets = new_buckets()
     first = bucket_registers(buckets)
     first.compare_and_set(REPOSITORY, 0, b"one", "a")

@@ -1,4 +1,4 @@
-"""What a machine remembers of registers: it never becomes smaller, whoever notes it, and contradicts what went back."""
+"""What a machine remembers of registers: no process makes it smaller, and it contradicts a voter that went back."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_damaged_file_is_refused_and_may_be_deleted(tmp_path: Path) -> None:
 
 
 def test_lower_epoch_that_goes_on_is_refused(tmp_path: Path) -> None:
-    """Ballots of another epoch say nothing of these voters; what was read there does."""
+    """Ballots of another epoch do not concern these voters; what was read there does."""
     path, buckets = tmp_path / "sightings.db", new_buckets()
     machine(path, buckets).compare_and_set(KEY, 0, b"one", "op-1")
     SightingsFile(path).note(KEY, 2, seen(2, b"one", b"two"), {})

@@ -70,7 +70,7 @@ def _not_atomic(run: Run) -> None:
 
 
 def _ballots_outside_the_tag(run: Run) -> None:
-    """Clouds whose tag tells of the value alone, as where the ballots were kept in the object's metadata."""
+    """Clouds whose tag depends on the value alone, as where the ballots were kept in the object's metadata."""
     for cloud in run.clouds:
 
         def tag(name: str, body: bytes, cloud: Cloud = cloud) -> str:
@@ -109,15 +109,15 @@ TWO = Done("a", "compare_and_set", 2, 3, 2, b"two", changes=True)
 @pytest.mark.parametrize(
     ("history", "why"),
     [
-        ([ONE, TWO, Done("b", "read", 4, 5, 1, b"one")], "stands after it"),
-        ([ONE, Done("b", "read", 4, 5, 0)], "stands after it"),
-        ([ONE, Done("b", "conflict", 4, 5, 0)], "stands after it"),
+        ([ONE, TWO, Done("b", "read", 4, 5, 1, b"one")], "comes after it"),
+        ([ONE, Done("b", "read", 4, 5, 0)], "comes after it"),
+        ([ONE, Done("b", "conflict", 4, 5, 0)], "comes after it"),
         ([ONE, replace(TWO, saw=1)], "two values"),
         ([ONE, Done("b", "read", 4, 5, 2, b"one")], "took effect twice"),
-        ([ONE, Done("b", "read", 4, 5, 2, b"made up")], "nobody wrote"),
+        ([ONE, Done("b", "read", 4, 5, 2, b"made up")], "no client wrote"),
         ([replace(ONE, fate="never", saw=None), Done("b", "read", 4, 5, 1, b"one")], "without effect"),
-        ([Done("b", "read", 0, 1, 1, b"one"), replace(ONE, called=2, returned=3)], "stands after it"),
-        ([ONE, TWO, Done("b", "read", 2.1, 2.2, 2, b"two"), Done("c", "read", 2.3, 2.4, 1, b"one")], "stands after it"),
+        ([Done("b", "read", 0, 1, 1, b"one"), replace(ONE, called=2, returned=3)], "comes after it"),
+        ([ONE, TWO, Done("b", "read", 2.1, 2.2, 2, b"two"), Done("c", "read", 2.3, 2.4, 1, b"one")], "comes after it"),
     ],
 )
 def test_history_that_is_not_linearizable_is_rejected(history: list[Done], why: str) -> None:
@@ -146,10 +146,10 @@ def test_history_that_is_linearizable_is_accepted(history: list[Done]) -> None:
         ([ONE, Done("b", "read", 4, 5, 2, b"one")], [4.5, 4.6], None),
         ([ONE, Done("b", "read", 4, 5, 2, b"one"), Done("b", "read", 6, 7, 3, b"one")], [4.5, 4.6], None),
         ([ONE, replace(TWO, called=5, returned=6, saw=3), Done("b", "read", 7, 8, 4, b"two")], [4.0, 6.5], None),
-        ([ONE, Done("b", "read", 4, 5, 2, b"one")], [6.0], "stands after it"),
+        ([ONE, Done("b", "read", 4, 5, 2, b"one")], [6.0], "comes after it"),
         ([ONE, Done("b", "read", 4, 5, 2, b"one"), Done("b", "read", 6, 7, 3, b"one")], [4.5], "took effect twice"),
         ([ONE, TWO, Done("b", "read", 4, 5, 3, b"one")], [4.5], "took effect twice"),
-        ([ONE, Done("b", "read", 4, 5, 2, b"one"), Done("b", "read", 6, 7, 1, b"one")], [4.5], "stands after it"),
+        ([ONE, Done("b", "read", 4, 5, 2, b"one"), Done("b", "read", 6, 7, 1, b"one")], [4.5], "comes after it"),
         ([ONE, TWO, Done("b", "read", 4, 5, 2, b"one")], [3.5], "two values"),
     ],
 )

@@ -13,7 +13,7 @@ from skyhold.consensus import buckets
 from skyhold.consensus.operation import after, newest
 from skyhold.consensus.register import RegisterChange, Resync, Versioned
 from tests.consensus.histories.history import Changes, Operation, Watch, check_history
-from tests.consensus.histories.history import Resync as ResyncTold
+from tests.consensus.histories.history import Resync as ResyncReported
 from tests.consensus.histories.linearizability import Verdict
 from tests.consensus.histories.porcupine import porcupine
 from tests.consensus.simulation.run import Report, simulate
@@ -43,15 +43,15 @@ def test_porcupine_accepts_what_clients_of_the_simulation_saw(reports: Callable[
     assert {register: verdict for register, verdict in verdicts.items() if verdict is not Verdict.OK} == {}
 
 
-def test_watchers_of_the_simulation_are_told_changes_and_to_start_afresh() -> None:
-    told: Counter[type] = Counter()
+def test_watchers_of_the_simulation_get_changes_and_resyncs() -> None:
+    reported: Counter[type] = Counter()
     for report in simulate_long():
         check_history(report.history)
         assert report.violation is None
         assert report.watch_violation is None
-        told.update(type(operation.result) for operation in report.history if isinstance(operation.request, Watch))
-    assert told[Changes] > 0
-    assert told[ResyncTold] > 0
+        reported.update(type(operation.result) for operation in report.history if isinstance(operation.request, Watch))
+    assert reported[Changes] > 0
+    assert reported[ResyncReported] > 0
 
 
 Kept = Sequence[RegisterChange]
@@ -63,12 +63,12 @@ def _goes_on_with_what_is_left(kept: Kept, version: int) -> Found:
     return [change.value for change in kept if change.value.version > version] if isinstance(found, Resync) else found
 
 
-def _tells_the_newest_alone(kept: Kept, version: int) -> Found:
+def _reports_the_newest_alone(kept: Kept, version: int) -> Found:
     found = after(kept, version)
     return found if isinstance(found, Resync) else found[-1:]
 
 
-def _tells_one_change_again(kept: Kept, version: int) -> Found:
+def _reports_one_change_again(kept: Kept, version: int) -> Found:
     return after(kept, max(version - 1, 0))
 
 
@@ -85,8 +85,8 @@ def _resyncs_at_every_change(kept: Kept, version: int) -> Found:
     "broken",
     [
         _goes_on_with_what_is_left,
-        _tells_the_newest_alone,
-        _tells_one_change_again,
+        _reports_the_newest_alone,
+        _reports_one_change_again,
         _misses_the_newest,
         _resyncs_at_every_change,
     ],

@@ -1,4 +1,4 @@
-"""A long run of the simulation can be ended at any time and gone on with."""
+"""A long run of the simulation can be ended at any time and continued."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def checked(folder: Path, configuration: str, module: str) -> tuple[int, str]:
 
 
 def figures(configuration: str) -> tuple[int, int]:
-    """Distinct states and depth, as the README tells them."""
+    """Distinct states and depth, as the README lists them."""
     found = re.search(rf"^\| `{configuration}` \|.*\| ([\d,]+) \| (\d+) \|[^|]*\|$", README, re.MULTILINE)
     assert found is not None
     return int(found[1].replace(",", "")), int(found[2])

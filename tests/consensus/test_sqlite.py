@@ -59,7 +59,7 @@ def test_processes_that_race_lose_no_update(path: Path) -> None:
 
 
 def test_watch_misses_no_change_that_comes_between_two_of_its_statements(path: Path) -> None:
-    """The torture found a watcher that was told to start afresh although every change was kept."""
+    """The torture found a watcher that got a resync although every change was kept."""
     registers, others = SqliteRegisters(path), SqliteRegisters(path)
     others.compare_and_set(KEY, 0, b"1", "1")
     statements = 0

@@ -166,7 +166,7 @@ class EpochMachine(RegistersMachine):
 
     @rule(sealed=st.integers(1, 3))
     def move_that_died(self, sealed: int) -> None:
-        """It stopped after some of its seals; whoever meets one finishes it."""
+        """It stopped after some of its seals; any client that meets one finishes it."""
         following = self.epochs.next()
         for key in ["config", "names", REPOSITORY][:sealed]:
             current = self.newest(key)

@@ -18,7 +18,7 @@ TWO = [Versioned(2, b"two")]
 
 @pytest.fixture
 def gets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """Of each read, the bucket and whether it was told that nothing has changed."""
+    """Of each read, the bucket and whether it answered that nothing has changed."""
     asked: list[tuple[str, bool]] = []
     read_tagged = FlakyBucket.read_tagged
 

@@ -61,7 +61,7 @@ class BucketFaults(ABC):
             yield bucket
             proxy.inject()
 
-    def test_reply_that_tells_an_error_and_is_cut_short_becomes_an_error_of_ours(
+    def test_reply_that_reports_an_error_and_is_cut_short_becomes_an_error_of_ours(
         self, bucket: Bucket, proxy: FaultProxy
     ) -> None:
         proxy.inject(Fault("truncate"))

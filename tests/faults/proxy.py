@@ -1,6 +1,6 @@
 """An HTTP proxy that does to chosen requests what networks and clouds do now and then.
 
-It stands before one plain-HTTP server and passes every byte on unchanged, the Host header included, so that signed
+It is in front of one plain-HTTP server and passes every byte on unchanged, the Host header included, so that signed
 requests stay valid. (Toxiproxy, the usual choice, knows connections but no requests: it cannot lose the reply to a
 write that the server has taken.)
 """
@@ -164,7 +164,7 @@ class FaultProxy:
         return False
 
     def _spoil(self, client: socket.socket, fault: Fault, method: bytes, reply: bytes, body_bytes: int) -> bool:
-        """Do to a reply what the fault says; whether the connection goes on."""
+        """Apply the fault to a reply; returns whether the connection stays open."""
         if fault.kind == "answer_after":
             self._answer(client, fault, method)
             return True

@@ -24,8 +24,8 @@ from skyhold.buckets.retry import DEFAULT_POLICY, RetryPolicy
 from tests.cli.models import contents
 from tests.endtoend.machines import Machine
 from tests.endtoend.stores import catch_up
-from tests.faults.lies import ANY_LIES, LIST_LIES, LISTS, READ_LIES, READS, WRITE_LIES, WRITES, Lie
-from tests.faults.lying_s3 import CREDENTIALS, LyingS3
+from tests.faults.faulty_s3 import CREDENTIALS, FaultyS3
+from tests.faults.s3_faults import ANY_FAULTS, LIST_FAULTS, LISTS, READ_FAULTS, READS, WRITE_FAULTS, WRITES, S3Fault
 from tests.hostile.image import Image
 from tests.hostile.judging import Court
 from tests.hostile.restoring import SecondReader
@@ -50,21 +50,21 @@ OK: Final = frozenset({0})
 ANY: Final = frozenset({0, 8, 10})
 
 
-def _lies() -> dict[str, Lie]:
+def _lies() -> dict[str, S3Fault]:
     """Every lie that the server knows, by a name; those about any request once for each sort of request."""
-    of_objects = {kind: Lie(kind) for kind in (*READ_LIES, *WRITE_LIES, *LIST_LIES)}  # type: ignore[arg-type]
-    of_objects["other"] = Lie("other", key="registers/", other_key="store.json")
-    of_objects["hidden"] = Lie("hidden", other_key="packs/")
+    of_objects = {kind: S3Fault(kind) for kind in (*READ_FAULTS, *WRITE_FAULTS, *LIST_FAULTS)}  # type: ignore[arg-type]
+    of_objects["other"] = S3Fault("other", key="registers/", other_key="store.json")
+    of_objects["hidden"] = S3Fault("hidden", other_key="packs/")
     sorts = {"reads": READS, "writes": WRITES, "listings": LISTS}
-    of_any = {f"{kind}-{sort}": Lie(kind, calls=calls) for kind in ANY_LIES for sort, calls in sorts.items()}  # type: ignore[arg-type]
-    stopped = {f"{kind}-everything": Lie(kind) for kind in ANY_LIES}  # type: ignore[arg-type]
+    of_any = {f"{kind}-{sort}": S3Fault(kind, calls=calls) for kind in ANY_FAULTS for sort, calls in sorts.items()}  # type: ignore[arg-type]
+    stopped = {f"{kind}-everything": S3Fault(kind) for kind in ANY_FAULTS}  # type: ignore[arg-type]
     parts = {
-        f"{kind}-of-{folder}": Lie(kind, key=key)  # type: ignore[arg-type]
+        f"{kind}-of-{folder}": S3Fault(kind, key=key)  # type: ignore[arg-type]
         for kind in ("oversize", "flip", "stale", "empty", "missing", "sparse")
         for folder, key in (("registers", "registers/"), ("packs", "packs/"), ("store.json", "store.json"))
     }
     errors = {name: replace(lie, size_bytes=1 << 20) for name, lie in (of_any | stopped).items() if lie.kind == "error"}
-    return of_objects | of_any | stopped | errors | parts | {"huge-error-everything": Lie("error")}
+    return of_objects | of_any | stopped | errors | parts | {"huge-error-everything": S3Fault("error")}
 
 
 LIES: Final = _lies()
@@ -73,7 +73,7 @@ LIES: Final = _lies()
 class LyingStore:
     """A store whose bucket `a` is on the server, while `b` and `c` are folders; put back as it was before each lie."""
 
-    def __init__(self, place: Path, server: LyingS3) -> None:
+    def __init__(self, place: Path, server: FaultyS3) -> None:
         self.place, self.server = place, server
         self.models = place / "models"
         write_model(self.models / "target", seed=1)
@@ -146,7 +146,7 @@ def _open(folder: str) -> None:
     """In each process of a pool, before its first lie."""
     mock.patch.object(opening, "DEFAULT_POLICY", IMPATIENT).start()
     mock.patch.object(bounded, "LISTED_KEYS_MAX", LISTED_KEYS_MAX).start()
-    _stores.append(LyingStore(Path(tempfile.mkdtemp(dir=folder)), LyingS3()))
+    _stores.append(LyingStore(Path(tempfile.mkdtemp(dir=folder)), FaultyS3()))
 
 
 def _try(name: str) -> Trial:

@@ -33,10 +33,10 @@ Outcome = Literal["won", "lost", "unknown", "unavailable"]
 
 @dataclass(frozen=True, slots=True)
 class AdmissionVerdict:
-    """What `rounds` of contention showed, as many as were done. A put that ran into its deadline counts in `hangs` and
-    in `unknowns`.
+    """What `rounds` of contention showed, counted by those that were done. A put that ran into its deadline counts in
+    `hangs` and in `unknowns`.
 
-    `reasons` says, a sentence each, what speaks against the bucket; `admitted` is whether nothing does.
+    `reasons` lists, a sentence each, what disqualifies the bucket; `admitted` is whether nothing does.
     """
 
     admitted: bool
@@ -54,7 +54,7 @@ class AdmissionVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One client's put in one round: what it sent, what it heard, which tag it got, and how long it took."""
+    """One client's put in one round: what it sent, the answer, which tag it got, and how long it took."""
 
     body: bytes
     outcome: Outcome
@@ -73,8 +73,8 @@ class State:
 def admit(
     bucket: Bucket, rounds: int = 60, clients: int = 16, seed: int = 0, *, deadline_s: float = DEADLINE_S
 ) -> AdmissionVerdict:
-    """Contend for a probe key in every round: in the even rounds to create a fresh one, in the odd rounds to replace
-    it under the tag that a read just told. `seed` decides how long each client waits before it puts (0 to 2 ms), so
+    """Contend for a probe key in every round: in the even rounds to create a fresh one, in the odd rounds to replace it
+    under the tag that a read just returned. `seed` decides how long each client waits before it puts (0 to 2 ms), so
     that the puts meet in different ways. The keys are deleted at the end.
 
     A lost reply proves nothing against a store; two winners, a winner whose bytes are not there, a change that no
@@ -110,7 +110,7 @@ def admit(
             bucket.delete(key)
     wins, hangs, done = _count(attempts, "won"), _hangs(attempts, deadline_s), number + 1
     if wins * 2 < done:
-        reasons.append(f"Only {wins} of {done} rounds had a client that knew it had won")
+        reasons.append(f"Only {wins} of {done} rounds had a client that got the answer that it had won")
     if hangs > HANGS_SHARE_MAX * rounds * clients:
         reasons.append(f"{hangs} of {len(attempts)} contended puts had no answer within {deadline_s:g} s")
     return AdmissionVerdict(
@@ -133,14 +133,14 @@ def faults_of(attempts: Sequence[Attempt], before: State, after: State, may_land
     a store may still carry one out, also in a later round."""
     winners = [attempt for attempt in attempts if attempt.outcome == "won"]
     if len(winners) > 1:
-        return [f"{len(winners)} of {len(attempts)} clients were told that they alone had won"]
+        return [f"{len(winners)} of {len(attempts)} clients got the answer that they alone had won"]
     if winners:
         held = after == State(winners[0].body, winners[0].tag)
         return [] if held else ["The winner's bytes and tag are not what the key holds"]
     if after != before and after.body not in may_land:
-        return ["The key holds what nobody can have put there"]
+        return ["The key holds bytes that no client can have put there"]
     if after == before and all(attempt.outcome == "lost" for attempt in attempts):
-        return ["Every client was told that another had won, and none had"]
+        return ["Every client got the answer that another had won, and none had"]
     return []
 
 

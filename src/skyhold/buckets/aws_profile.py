@@ -11,7 +11,7 @@ from skyhold.errors import InvalidInput
 
 
 def profile_settings(name: str) -> dict[str, str]:
-    """All settings of a profile, from both shared files; empty where there is none. Also says `region`."""
+    """All settings of a profile, from both shared files; empty where there is none. Also has `region`."""
     settings: dict[str, str] = {}
     for variable, default, section in (
         ("AWS_CONFIG_FILE", "~/.aws/config", name if name == "default" else f"profile {name}"),

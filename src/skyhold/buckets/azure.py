@@ -116,7 +116,7 @@ class AzureBucket(Bucket):
         if expected_tag is not None:
             condition = {"overwrite": True, "etag": expected_tag, "match_condition": MatchConditions.IfNotModified}
         check_key(key)
-        sent = bytes(body)  # the caller may go on before we do
+        sent = bytes(body)  # the caller may continue before the put has ended
         wait = {"connection_timeout": min(self._policy.connect_timeout_s, deadline_s), "read_timeout": deadline_s}
         return within(deadline_s, lambda: self._put(key, sent, condition, conditional=True, **wait), self.name, key)
 
@@ -151,7 +151,7 @@ class AzureBucket(Bucket):
         return parsedate_to_datetime(seen[-1]) if seen and seen[-1] else None
 
     def rules(self) -> BucketRules:
-        """What the data plane tells. Lifecycle and blob versioning are told by Azure's management plane only."""
+        """What the data plane reports. Only Azure's management plane reports lifecycle rules and blob versioning."""
         try:
             container = self._opened().get_container_properties(**self._patience())
         except AzureError as error:
@@ -227,7 +227,7 @@ class AzureBucket(Bucket):
                 .download_blob(first, length, max_concurrency=1, **condition, **self._patience())
             )
             body = reply.readall()
-        except ValueError as error:  # the SDK's word for a reply without its Content-Range
+        except ValueError as error:  # the SDK's error for a reply without its Content-Range
             raise truncated(self.name, key) from error
         except AzureError as error:
             raise translated(error, self.name, key) from error
@@ -245,7 +245,7 @@ class AzureBucket(Bucket):
             page = [self._info(blob) for blob in next(pages, ())]
         except AzureError as error:
             raise translated(error, self.name) from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:  # what the SDK's reader of XML stumbles over
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # the SDK's XML reader failed
             raise misbehaves(self.name, "sends a listing that cannot be read") from error
         return Page(page, pages.continuation_token or "")
 

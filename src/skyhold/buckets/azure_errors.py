@@ -29,7 +29,7 @@ Meaning = tuple[type[SkyholdError], str, str]
 BY_CODE: Final[dict[str, Meaning]] = {
     "ContainerNotFound": (NotFound, error_codes.BUCKET_NOT_FOUND, "There is no container of {what}"),
     "ContainerBeingDeleted": (NotFound, error_codes.BUCKET_NOT_FOUND, "The container of {what} is being deleted"),
-    "BlobAlreadyExists": (Conflict, error_codes.PRECONDITION_FAILED, "Somebody else created {what} first"),
+    "BlobAlreadyExists": (Conflict, error_codes.PRECONDITION_FAILED, "Another client created {what} first"),
     "BlobImmutableDueToPolicy": (
         PermissionDenied,
         error_codes.OBJECT_RETAINED,
@@ -51,9 +51,9 @@ BY_STATUS: Final[dict[int, Meaning]] = {
     ),
     404: (NotFound, error_codes.OBJECT_NOT_FOUND, "There is no {what}"),
     408: (Unavailable, error_codes.UNAVAILABLE, "Azure did not wait for the request on {what}"),
-    412: (Conflict, error_codes.PRECONDITION_FAILED, "Somebody else changed {what} first"),
+    412: (Conflict, error_codes.PRECONDITION_FAILED, "Another client changed {what} first"),
     413: (QuotaExceeded, error_codes.QUOTA_EXCEEDED, "Azure takes no objects as large as {what}"),
-    416: (InvalidInput, error_codes.RANGE_NOT_SATISFIABLE, "The range does not lie inside {what}"),
+    416: (InvalidInput, error_codes.RANGE_NOT_SATISFIABLE, "The range is not inside {what}"),
     429: (Unavailable, error_codes.THROTTLED, "Azure throttles requests on {what}"),
     507: (QuotaExceeded, error_codes.QUOTA_EXCEEDED, "There is no space for {what}"),
 }
@@ -62,15 +62,15 @@ BY_STATUS: Final[dict[int, Meaning]] = {
 
 
 _EXPIRED: Final = re.compile(r"not valid in the specified time frame|token is expired", re.IGNORECASE)
-"""What Azure says of a SAS and of a token whose time is over, where its code is that of any wrong credentials."""
+"""What Azure answers to an expired SAS or token, where its code is that of any wrong credentials."""
 
 
 def meaning_of(status: int, code: str, *, conditional: bool) -> Meaning:
-    """The table's row. A conditional put must know more: a status that promises nothing is `OutcomeUnknown`."""
+    """The table's row. For a conditional put, a status that leaves the effect open is `OutcomeUnknown`."""
     if code in BY_CODE:
         return BY_CODE[code]
     if conditional and (status < 400 or status in {408, 409} or status >= 500):
-        return OutcomeUnknown, error_codes.OUTCOME_UNKNOWN, "The fate of the conditional put is not known: {what}"
+        return OutcomeUnknown, error_codes.OUTCOME_UNKNOWN, "The outcome of the conditional put is not known: {what}"
     if status in BY_STATUS:
         return BY_STATUS[status]
     if status >= 500:
@@ -116,5 +116,5 @@ def _of_reply(error: HttpResponseError, what: str, fields: dict[str, Any], *, co
     if status == 404 and not fields["key"]:
         code = error_codes.BUCKET_NOT_FOUND
     hint = f"Ask what is missing with `skyhold bucket check {fields['bucket']}`" if status in {401, 403} else None
-    said = f"{status} {azure_code}".strip()
-    return failure(f"{sentence.format(what=what)} ({said})", code=code, hint=hint, status=status, **fields)
+    reply = f"{status} {azure_code}".strip()
+    return failure(f"{sentence.format(what=what)} ({reply})", code=code, hint=hint, status=status, **fields)

@@ -1,9 +1,9 @@
 """What one reply of a store may cost in bytes and in time, for every driver.
 
-A store is somebody else's word until its bytes are checked, and it may be anybody's: it may announce any size, send no
-end of bytes, or one a second. So a size is compared with what an object can have before memory is taken, bytes are
-counted as they come, and a reply or a listing that makes too little progress is given up. What a store does wrong here
-is `bucket_misbehaves`, which is not tried again: the other buckets go on.
+A store is not trusted until its bytes are checked: it may announce any size, send bytes without end, or one a second.
+So a size is compared with what an object can have before memory is taken, bytes are counted as they come, and a reply
+or a listing that makes too little progress is cancelled. What a store does wrong here is `bucket_misbehaves`, which is
+not retried: the other buckets are used instead.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ LISTED_KEYS_PER_S_MIN: Final = 200
 GIVEN_UP_S: Final = 60.0
 """How long a bucket is not listed again after a listing that went past its bounds: a command makes several."""
 EMPTY_PAGES_MAX: Final = 1000
-"""The most pages in a row that bring no new key: stores pass over deleted objects in pages of their own."""
+"""The most pages in a row that bring no new key: stores return pages of deleted objects only, which are empty."""
 OBJECT_SIZE_MAX: Final = 1 << 60
-"""The largest size that a listing may tell: no cloud has larger objects, and no sum of them overflows."""
+"""The largest size that a listing may report: no cloud has larger objects, and no sum of them overflows."""
 
 
 def read_bounded(bucket: Bucket, key: str, limit_bytes: int) -> bytearray:
@@ -57,11 +57,11 @@ def too_large(bucket: str, key: str, limit_bytes: int) -> Corrupt:
 
 
 def misbehaves(bucket: str, what: str) -> Unavailable:
-    """The error of a store that does what no store does: its bucket counts as failed."""
+    """The error of a store that violates the protocol or a bound: its bucket counts as failed."""
     return Unavailable(
         f"Bucket `{bucket}` {what}",
         code=error_codes.BUCKET_MISBEHAVES,
-        hint=f"Go on with the other buckets; ask who runs this one, and look at it: skyhold bucket check {bucket}",
+        hint=f"Use the other buckets; ask the operator of this one, and check it: skyhold bucket check {bucket}",
         bucket=bucket,
     )
 
@@ -76,8 +76,8 @@ class Pace:
         self._done_bytes = 0
 
     def take(self, read: Callable[[], bytes]) -> bytes:
-        """The result of `read`, which waits for bytes; the time of who takes them does not count. Raises `Unavailable`
-        code `bucket_misbehaves` where too few have come by now."""
+        """The result of `read`, which waits for bytes; the time that the caller takes between two reads does not count.
+        Raises `Unavailable` code `bucket_misbehaves` where too few have come by now."""
         began_s = time.monotonic()
         part = read()
         self._waited_s += time.monotonic() - began_s
@@ -107,7 +107,7 @@ class Listings:
 
     def checked(self, prefix: str, after: str, found: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
         """What a driver found: keys with the prefix, past `after`, ascending, none twice, and not without end. Names
-        that are no keys are passed over: anybody may keep others in a bucket.
+        that are no keys are skipped: other programs may keep objects in the bucket.
 
         Raises `Unavailable` code `bucket_misbehaves`, and again for `GIVEN_UP_S`.
         """

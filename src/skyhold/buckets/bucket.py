@@ -1,4 +1,4 @@
-"""The `Bucket` port: one object-store location, as small as the rest of the house allows.
+"""The `Bucket` port: one object-store location, as small as its callers allow.
 
 A driver is synchronous and thread-safe: many threads call one bucket at once. It does not cross a fork: a store
 refuses that for all that it has opened (`docs/decisions/031-fork.md`). Errors leave as our classes only.
@@ -32,8 +32,8 @@ TAGGED_BYTES_MAX: Final = 2 << 20
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a listing tells of one object. `tag` changes whenever the object's bytes change (ETag,
-    generation); it is comparable for equality only, and is empty where a listing does not tell it.
+    """What a listing reports of one object. `tag` changes whenever the object's bytes change (ETag, generation); it is
+    comparable for equality only, and is empty where a listing does not report it.
 
     `stamp` is what `write` returned as long as nothing has been written to the object since, as far as the store shows;
     comparable for equality only, and empty where the store shows nothing. `md5` is what the store gives as the MD5 of
@@ -78,8 +78,8 @@ def is_key(name: str) -> bool:
 
 
 def check_range(key: str, size_bytes: int, start: int, length: int | None) -> int:
-    """Return where the range `[start, start + length)` ends, or raise `InvalidInput` where it does not lie inside an
-    object of `size_bytes`. To begin at or past the end is outside, except for all of an empty object."""
+    """Return where the range `[start, start + length)` ends, or raise `InvalidInput` where it is not inside an object
+    of `size_bytes`. To begin at or past the end is outside, except for all of an empty object."""
     end = size_bytes if length is None else start + length
     if start < 0 or end > size_bytes or start > end or (length is None and 0 < start >= size_bytes):
         raise range_not_satisfiable(key, start, length)
@@ -113,11 +113,11 @@ class Bucket(ABC):
     def read(self, key: str, start: int = 0, length: int | None = None) -> Buffer:
         """The bytes `[start, start + length)` of an object, or all from `start`.
 
-        Raises `NotFound` (no object), `InvalidInput` code `range_not_satisfiable` (the range does not lie inside the
-        object), `Unavailable` code `truncated_reply` (the store sent fewer bytes than asked, also after retries),
-        `Corrupt` code `object_too_large` (no `length` is given, and what follows is more than `OBJECT_BYTES_MAX`).
-        A range never returns fewer bytes than asked; `check_range` says what lies inside. `length=0` returns no bytes
-        and may skip the request.
+        Raises `NotFound` (no object), `InvalidInput` code `range_not_satisfiable` (the range is not inside the object),
+        `Unavailable` code `truncated_reply` (the store sent fewer bytes than asked, also after retries), `Corrupt` code
+        `object_too_large` (no `length` is given, and what follows is more than `OBJECT_BYTES_MAX`). A range never
+        returns fewer bytes than asked; `check_range` defines what is inside. `length=0` returns no bytes and may skip
+        the request.
         """
 
     @abstractmethod
@@ -160,7 +160,7 @@ class Bucket(ABC):
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """All objects whose keys start with `prefix` (a string prefix, which need not end at `/`) and sort after
         `after`, in ascending byte order of their keys, over as many pages as there are. Names that are no keys are
-        passed over."""
+        skipped."""
 
     @abstractmethod
     def delete(self, key: str) -> None:

@@ -23,7 +23,7 @@ from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
 ROUND_TRIPS: Final = 7
 THROUGHPUT_BYTES: Final = 8 << 20
 CLOCK_SKEW_S_MAX: Final = 60.0
-"""S3 refuses signatures that are 15 minutes off, Azure the same; a minute is already worth a word."""
+"""S3 refuses signatures that are 15 minutes off, Azure the same; from a minute on it is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def _try_operations(bucket: Bucket, location: BucketLocation, key: str) -> list[
         except NotFound as error:
             if written or error.code == error_codes.BUCKET_NOT_FOUND:
                 raise
-            return  # who may only read is told so, rather than refused
+            return  # credentials that may only read get a report, not an error
         if found != body:
             raise Corrupt(f"Bucket `{bucket.name}` returned other bytes than were written", bucket=bucket.name)
 
@@ -177,7 +177,7 @@ def _measure(bucket: Bucket, key: str, throughput_bytes: int) -> tuple[float | N
             upload_s = _elapsed_s(lambda: bucket.write(large_key, body))
             download_s = _elapsed_s(lambda: bucket.read(large_key))
         finally:
-            with contextlib.suppress(SkyholdError):  # the trial of `delete` tells of a missing right
+            with contextlib.suppress(SkyholdError):  # the trial of `delete` reports a missing right
                 bucket.delete(large_key)
     except SkyholdError:
         return None, None, None
@@ -191,14 +191,14 @@ def _elapsed_s(act: Callable[[], object]) -> float:
 
 
 def _clock_skew_s(bucket: Bucket, now: Callable[[], datetime]) -> float | None:
-    """Our clock minus the store's, which tells whole seconds: half a second is added to it."""
+    """Our clock minus the store's, which reports whole seconds: half a second is added to it."""
     before = now()
     try:
-        told = bucket.server_time()
+        reported = bucket.server_time()
     except SkyholdError:
         return None
     middle = before + (now() - before) / 2
-    return None if told is None else (middle - told).total_seconds() - 0.5
+    return None if reported is None else (middle - reported).total_seconds() - 0.5
 
 
 def _rules(bucket: Bucket) -> tuple[BucketRules, str | None]:
@@ -207,4 +207,4 @@ def _rules(bucket: Bucket) -> tuple[BucketRules, str | None]:
     except PermissionDenied:
         return unknown_rules("The credentials may not ask for them"), None
     except SkyholdError as error:
-        return unknown_rules("The store did not tell"), f"The bucket's rules could not be read: {error.message}"
+        return unknown_rules("The store did not report them"), f"The bucket's rules could not be read: {error.message}"

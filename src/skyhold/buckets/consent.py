@@ -3,9 +3,9 @@
 Credentials go to the vendor's own hosts, and to endpoints that this machine's user has named: on the command line, in
 the environment, in settings of their own, or by a consent that is remembered. An endpoint, a reference to credentials
 or a certificate that a document names (a bucket's `store.json`, the store's configuration, a `skyhold.toml` that was
-found in a folder) is another party's word, and gets nothing until the user has agreed to it.
+found in a folder) comes from another party, and gets nothing until the user has agreed to it.
 
-`open_bucket` and `open_etcd` enforce the rule; a location says by `named` that its user named it.
+`open_bucket` and `open_etcd` enforce the rule; a location whose user named it has the flag `named`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from skyhold.errors import InvalidInput, PermissionDenied
 
 _CLOUDS: Final = frozenset({"s3", "gs", "az"})
 _DECIDING: Final[Mapping[str, Any]] = {"endpoint": None, "credentials": "chain", "ca_file": None}
-"""The settings that decide who gets which credentials, with the values by which the vendor does."""
+"""The settings that decide where credentials go, with the values that mean the vendor's own hosts."""
 _DESTINATION: Final = re.compile(r"(s3|gs|az|etcds?)://([^/?#]*)(?:\?([^#]*))?")
 _VENDOR_HOSTS: Final = {
     # Not all of amazonaws.com: machines, load balancers and functions of its customers have names there, too.
@@ -91,8 +91,8 @@ def is_allowed(location: BucketLocation) -> bool:
 
 
 def override(location: BucketLocation, given: Mapping[str, Any], *, by_user: bool) -> BucketLocation:
-    """The location with other settings. Where its user gave them, it is named once nothing that decides where
-    credentials go is left of what a document said; where a document gave them, it is not named any more."""
+    """The location with other settings. Where its user gave them, it is named once no setting of a document decides
+    where credentials go any more; where a document gave them, it is no longer named."""
     if not given:
         return location
     left = replace(location, named=False, **{name: value for name, value in _DECIDING.items() if name in given})
@@ -103,8 +103,8 @@ def allow(location: BucketLocation, consents: Collection[Destination], *, user_c
     """The location, named where a consent or the environment of the process covers it. `user_chose`: its reference and
     certificates are the user's choice, so that any consent to its endpoint does.
 
-    What a bucket says of its siblings leaves out credentials: where the user agreed to one reference for the endpoint
-    of such a location, that is the one that is used there.
+    What a bucket stores about its siblings leaves out credentials: where the user agreed to one reference for the
+    endpoint of such a location, that is the one that is used there.
     """
     if is_allowed(location):
         return location
@@ -121,7 +121,7 @@ def allow(location: BucketLocation, consents: Collection[Destination], *, user_c
 
 
 def agrees(consents: Collection[Destination], wanted: Destination, *, user_chose: bool = False) -> bool:
-    """Whether one of the consents covers a destination, as `allow` says."""
+    """Whether one of the consents covers a destination; see `allow`."""
     return wanted in consents or (user_chose and any(_is_same_place(consent, wanted) for consent in consents))
 
 
@@ -131,18 +131,18 @@ def _is_same_place(consent: Destination, wanted: Destination) -> bool:
 
 
 def not_allowed(name: str, destination: Destination) -> PermissionDenied:
-    """The error of a bucket, or of an etcd cluster, that nobody allowed to be given credentials."""
+    """The error of a bucket, or of an etcd cluster, to which the user allowed no credentials."""
     return refused([(name, destination)], "URL")
 
 
 def refused(wanted: Collection[tuple[str, Destination]], url: str) -> PermissionDenied:
     """The error of several at once: what each would be given. `url`: of the store, for the hint."""
     destinations = sorted({destination for _, destination in wanted})
-    told = "; ".join(f"{name} ({destination})" for name, destination in wanted)
+    refusals = "; ".join(f"{name} ({destination})" for name, destination in wanted)
     options = " ".join(f"--trust '{destination}'" for destination in destinations)
     return PermissionDenied(
-        f"No credentials were sent to {told}. You have not agreed to that place on this machine. It was named by a "
-        "document of the store, or by a skyhold.toml that was found in a folder",
+        f"No credentials were sent to {refusals}. You have not agreed to that place on this machine. "
+        "It was named by a document of the store, or by a skyhold.toml that was found in a folder",
         code=error_codes.ENDPOINT_NOT_TRUSTED,
         hint=f"If you trust it, agree once: skyhold connect {url} {options}",
         destinations=[str(destination) for destination in destinations],

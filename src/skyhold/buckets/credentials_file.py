@@ -19,7 +19,7 @@ def read_credentials_file(path: str, owner: str, **fields: object) -> str:
 
     Raises `PermissionDenied` code `credentials_exposed` where every user of the machine can reach it (its group may:
     that is how a cluster mounts secrets), or code `credentials_missing`; `InvalidInput` code `unknown_home` for a
-    `~somebody` who is nobody here.
+    `~name` without such a user on this machine.
     """
     file_path = expand_user(path, f"Credentials file of {owner}")
     try:

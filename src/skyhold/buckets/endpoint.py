@@ -57,7 +57,7 @@ def refuse_plain_http(endpoint: str, what: str, **fields: object) -> None:
     """Raise `InvalidInput` code `insecure_endpoint` for plain HTTP that leaves this machine."""
     if endpoint.startswith("http://") and not is_loopback(endpoint):
         raise InvalidInput(
-            f"{what} is plain HTTP, which anyone on the way can read and change",
+            f"{what} is plain HTTP, which anyone on the network path can read and change",
             code=error_codes.INSECURE_ENDPOINT,
             hint="Use https://, or add `allow_http=true` to the URL if that network is trusted",
             **fields,

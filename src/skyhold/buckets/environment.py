@@ -1,5 +1,5 @@
-"""What the environment says of where a bucket is. It is asked once, when a person writes a bucket's URL, and becomes
-part of the location: a store must not be at one place for a machine with the variable and at another without it.
+"""What the environment sets of where a bucket is. It is read once, when a user writes a bucket's URL, and becomes part
+of the location: a store must not be at one place for a machine with the variable and at another without it.
 
 Only the reference `chain` looks at variables of the whole process; `profile:NAME` has a region of its own.
 """
@@ -12,7 +12,7 @@ from skyhold.buckets.endpoint import normal_endpoint
 
 
 def place_from_environment(scheme: str, account: str, credentials: str) -> dict[str, str]:
-    """`endpoint` and `region` as far as the environment says them for a bucket of this scheme (and Azure account).
+    """`endpoint` and `region` as far as the environment sets them for a bucket of this scheme (and Azure account).
 
     Raises `InvalidInput`, which names the variable, for an endpoint that is none.
     """
@@ -41,7 +41,7 @@ def connection_settings(text: str) -> dict[str, str]:
 
 
 def _azure_endpoint(account: str) -> str | None:
-    """Where the connection string says that its own account is; the public cloud has no need to be said."""
+    """The endpoint of the account that the connection string names, unless it is in the public cloud."""
     settings = connection_settings(os.environ.get("AZURE_STORAGE_CONNECTION_STRING", ""))
     if settings.get("AccountName", account) != account:
         return None

@@ -1,8 +1,8 @@
 """Objects as files of a folder: on this machine, on a mounted disk, or on a network file system with working locks.
 
 An object's file has the object's key as its path, so a folder may be copied to a cloud bucket, or back, by any tool.
-Our own things lie in `.skyhold/`: `bucket.json`, which marks the folder as a bucket — without it the folder is *gone*
-(a disk that is not mounted must not look like an empty bucket) —, `incoming/` for files being written, and `locks/`.
+Our own files are in `.skyhold/`: `bucket.json`, which marks the folder as a bucket — without it the folder is *gone* (a
+disk that is not mounted must not look like an empty bucket) —, `incoming/` for files being written, and `locks/`.
 
 No symbolic link in the folder is followed, and a folder that its group may write is shared by that group
 (`folder_tree`). Writes are atomic and durable: a file in `incoming/`, fsync, compare what the disk gives back, rename,
@@ -163,7 +163,7 @@ class FolderBucket(Bucket):
                 raise Unavailable(
                     f"Object `{key}` in bucket `{self.name}` became shorter while it was read",
                     code=error_codes.TRUNCATED_REPLY,
-                    hint="Try again: somebody is replacing it",
+                    hint="Try again: another process is replacing it",
                     bucket=self.name,
                     key=key,
                 )
@@ -194,7 +194,7 @@ class FolderBucket(Bucket):
 
     @contextmanager
     def _writing(self, folders: Sequence[str], key: str) -> Iterator[None]:
-        """Translate the errors of a write; where we may not, say which folder keeps us out."""
+        """Translate the errors of a write; where access is denied, name the folder that denies it."""
         try:
             with translated(self.name, key):
                 yield
@@ -252,7 +252,7 @@ class _Draft:
 
     def publish(self) -> str:
         """Make the draft the object, in the place of what is there; a link there is replaced, not followed. Returns its
-        stamp: under the lock nobody has replaced it yet."""
+        stamp: under the lock no other process has replaced it yet."""
         *folders, name = self.key.split("/")
         try:
             with self.tree.folder(folders, make=True) as folder:

@@ -20,7 +20,7 @@ INCOMING: Final = "incoming"
 """The folder of drafts, inside the bucket's own."""
 COMPARE_BYTES: Final = 1 << 20
 INCOMING_AGE_S_MAX: Final = 24 * 3600.0
-"""A draft that is older than this, and that nobody has locked, was left by a process that died."""
+"""A draft that is older than this, and that no process has locked, was left by a process that died."""
 
 
 class Drafts:
@@ -40,7 +40,7 @@ class Drafts:
         try:
             if shared:
                 share(file)
-            fcntl.flock(file, fcntl.LOCK_EX)  # tells `_clean` that somebody lives
+            fcntl.flock(file, fcntl.LOCK_EX)  # shows `_clean` that the writer is alive
             view, written = memoryview(body).cast("B"), 0
             while written < len(view):
                 written += os.write(file, view[written:])

@@ -31,13 +31,13 @@ _TABLE: Final[dict[int, tuple[type[SkyholdError], str, str, str]]] = {
     errno.EACCES: (
         PermissionDenied,
         error_codes.PERMISSION_DENIED,
-        "does not let us in",
+        "denies access",
         "Check owner and mode of its folders",
     ),
     errno.EPERM: (
         PermissionDenied,
         error_codes.PERMISSION_DENIED,
-        "does not let us in",
+        "denies access",
         "Check owner and mode of its folders",
     ),
     errno.ENOENT: (NotFound, error_codes.BUCKET_NOT_FOUND, "is gone", "Mount or restore its folder"),
@@ -51,7 +51,7 @@ _TABLE: Final[dict[int, tuple[type[SkyholdError], str, str, str]]] = {
     errno.ENAMETOOLONG: (
         InvalidInput,
         error_codes.PATH_TOO_LONG,
-        "lies too deep for this key",
+        "has a path that is too long for this key",
         "Use a shorter folder path",
     ),
 }

@@ -13,7 +13,7 @@ from skyhold.buckets.folder_errors import link_in_bucket
 
 
 def stamp_of(status: os.stat_result) -> str:
-    """What changes with every write to a file: nobody sets the time of its last change (`ctime`) at will."""
+    """What changes with every write to a file: no process can set the time of its last change (`ctime`)."""
     return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
@@ -21,9 +21,9 @@ class Walk:
     """One listing of a bucket: keys with `prefix` and past `after`.
 
     A folder sorts as its name and `/`: so `a-b` comes before `a/b`, as in every store. Special files and names that are
-    no keys are passed over, and so is what disappears meanwhile. A link in the place of an object is none, and is
-    replaced when the object is written. One in the place of a folder would hide what is wanted of it, so it is refused
-    (`link_in_bucket`); a listing of everything passes it over.
+    no keys are skipped, and so is what disappears meanwhile. A link in the place of an object is none, and is replaced
+    when the object is written. One in the place of a folder would hide what is wanted of it, so it is refused
+    (`link_in_bucket`); a listing of everything skips it.
     """
 
     def __init__(self, bucket: str, prefix: str, after: str) -> None:

@@ -65,7 +65,7 @@ def would_create_folder_bucket(path: Path) -> bool:
         if there == path:
             _refuse_files(path)
         if not os.access(there, os.W_OK | os.X_OK):
-            raise folder_not_made(path, f"{there} does not let us in")
+            raise folder_not_made(path, f"{there} denies access")
         return True
 
 
@@ -74,7 +74,7 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise not_a_folder(next(folder for folder in (path, *path.parents) if folder.exists())) from error
-    except FileNotFoundError as error:  # a file system such as /proc, where nobody makes folders
+    except FileNotFoundError as error:  # a file system such as /proc, where no folder can be made
         raise folder_not_made(path, "its file system takes no new folders") from error
 
 

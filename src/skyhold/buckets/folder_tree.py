@@ -1,7 +1,7 @@
 """The folders of a folder bucket, opened one below the other, so that no symbolic link leads out of the bucket.
 
-The bucket's own folder may be a link: its user named it. Whoever may write into it may put links there, too, and a path
-that is followed as a whole would have us read and write elsewhere, with our rights.
+The bucket's own folder may be a link: its user named it. Any user who may write into it may put links there, too, and a
+path that is followed as a whole would make us read and write elsewhere, with our rights.
 
 A bucket whose folder its group may write is shared: what is made in it is writable by the group, whatever our umask.
 """
@@ -76,7 +76,7 @@ class Tree:
             raise
 
     def explain(self, parts: Sequence[str], error: PermissionDenied) -> PermissionDenied:
-        """The error with the folder that keeps us out, and what its owner can do, where that can be seen."""
+        """The error with the folder that denies access, and what its owner can do, where that can be seen."""
         folders = [self._root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
         for path in folders:
             try:

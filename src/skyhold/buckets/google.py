@@ -122,7 +122,8 @@ class GoogleBucket(Bucket):
         self, key: str, body: Buffer, *, expected_tag: str | None, deadline_s: float = WRITE_IF_DEADLINE_S
     ) -> str:
         check_key(key)
-        condition, sent = {"ifGenerationMatch": expected_tag or "0"}, bytes(body)  # the caller may go on before we do
+        condition = {"ifGenerationMatch": expected_tag or "0"}
+        sent = bytes(body)  # the caller may continue before the put has ended
         return within(deadline_s, lambda: self._upload(key, sent, condition, deadline_s), self.name, key)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
@@ -193,7 +194,7 @@ class GoogleBucket(Bucket):
         return response, size_bytes
 
     def _following_bytes(self, response: requests.Response, key: str, start: int, length: int | None) -> int:
-        """How many bytes of the object a reply to a read holds, as its headers say."""
+        """How many bytes of the object a reply to a read holds, by its headers."""
         try:
             if not response.headers.get("x-goog-generation", "").isdecimal():
                 raise ValueError("a reply without a generation")  # noqa: TRY301 - one meaning
@@ -288,7 +289,8 @@ class GoogleBucket(Bucket):
         return error_of_no_reply(error, self.name, key, conditional=conditional)
 
     def _check_bucket(self) -> None:
-        """Raise `NotFound` where the bucket itself is gone. Who may not ask learns of the object only."""
+        """Raise `NotFound` where the bucket itself is gone. Without the right to ask, the error names the object
+        only."""
         with contextlib.suppress(PermissionDenied, Unavailable):
             self._call("GET", f"/storage/v1/b/{self._bucket}/o", {"maxResults": "1", "fields": "kind"})
 

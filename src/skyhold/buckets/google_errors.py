@@ -29,24 +29,24 @@ MEANINGS: Final[dict[int, Meaning]] = {
     403: (PermissionDenied, error_codes.PERMISSION_DENIED, "Google does not allow this on {what}"),
     404: (NotFound, error_codes.OBJECT_NOT_FOUND, "There is no {what}"),
     408: (Unavailable, error_codes.UNAVAILABLE, "Google did not wait for the request on {what}"),
-    412: (Conflict, error_codes.PRECONDITION_FAILED, "Somebody else changed {what} first"),
+    412: (Conflict, error_codes.PRECONDITION_FAILED, "Another client changed {what} first"),
     413: (QuotaExceeded, error_codes.QUOTA_EXCEEDED, "Google takes no objects as large as {what}"),
-    416: (InvalidInput, error_codes.RANGE_NOT_SATISFIABLE, "The range does not lie inside {what}"),
+    416: (InvalidInput, error_codes.RANGE_NOT_SATISFIABLE, "The range is not inside {what}"),
     429: (Unavailable, error_codes.THROTTLED, "Google throttles requests on {what}"),
     507: (QuotaExceeded, error_codes.QUOTA_EXCEEDED, "There is no space for {what}"),
 }
 """What a status means. Any other 5xx is `Unavailable`, any other 4xx `InvalidInput`."""
 
 
-def meaning_of(status: int, said: str, *, conditional: bool) -> Meaning:
-    """The table's row for a reply that says `said`. A conditional put must know more: a status that promises nothing
-    about its effect is `OutcomeUnknown` (https://cloud.google.com/storage/docs/retry-strategy)."""
-    if status == 400 and "crc32c" in said:
+def meaning_of(status: int, reply: str, *, conditional: bool) -> Meaning:
+    """The table's row for a reply with the text `reply`. For a conditional put, a status that leaves its effect open is
+    `OutcomeUnknown` (https://cloud.google.com/storage/docs/retry-strategy)."""
+    if status == 400 and "crc32c" in reply:
         return Corrupt, error_codes.CHECKSUM_REFUSED, "Google received other bytes than were sent for {what}"
-    if status == 403 and "retention" in said:
+    if status == 403 and "retention" in reply:
         return PermissionDenied, error_codes.OBJECT_RETAINED, "A retention rule keeps {what} as it is"
     if conditional and (status < 400 or status in {408, 409} or status >= 500):
-        return OutcomeUnknown, error_codes.OUTCOME_UNKNOWN, "The fate of the conditional put is not known: {what}"
+        return OutcomeUnknown, error_codes.OUTCOME_UNKNOWN, "The outcome of the conditional put is not known: {what}"
     if status in MEANINGS:
         return MEANINGS[status]
     if status >= 500:
@@ -75,7 +75,7 @@ def error_of_token(error: GoogleAuthError, bucket: str) -> SkyholdError:
     """What it means that there is no token: our request was not sent, or it was refused with a 401."""
     if isinstance(error, TransportError):
         return Unavailable(f"No token for bucket `{bucket}`: its server cannot be reached", bucket=bucket)
-    if "iat and exp" in str(error):  # as it says of a token whose times are not its own
+    if "iat and exp" in str(error):  # its error for a token with times of another clock
         return clock_skew(bucket, datetime.now(UTC), None)
     return PermissionDenied(
         f"Google gave no token for bucket `{bucket}` ({type(error).__name__})",

@@ -62,7 +62,7 @@ class _Response(http.client.HTTPResponse):
             raise http.client.HTTPException("a reply whose headers cannot be read") from error
 
     def _read_status(self) -> Any:
-        """`http.client` passes over 100 alone of the replies that announce another one."""
+        """Of the replies that announce another one `http.client` skips 100 only."""
         version, status, reason = super()._read_status()  # type: ignore[misc]
         return version, 100 if 101 < status < 200 else status, reason
 
@@ -83,13 +83,13 @@ def reply_within(limit_s: float, wire: http.client.HTTPConnection) -> http.clien
     response = wire.getresponse()
     if not _is_framed(response):
         response.close()
-        raise http.client.HTTPException("a reply that does not say where it ends")
+        raise http.client.HTTPException("a reply that does not declare where it ends")
     return response
 
 
 def _is_framed(response: http.client.HTTPResponse) -> bool:
-    """Whether the headers say in one way where the reply ends: `http.client` takes the first of several lengths, the
-    end of a connection among the headers for theirs."""
+    """Whether the headers declare in one way where the reply ends: `http.client` takes the first of several lengths,
+    the end of a connection among the headers for theirs."""
     sizes = response.headers.get_all("content-length", [])
     codings = response.headers.get_all("transfer-encoding", [])
     if response.status < 200 or response.headers.defects or len(sizes) + len(codings) > 1:

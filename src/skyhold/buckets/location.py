@@ -5,8 +5,8 @@
     s3://bucket/prefix        gs://bucket/prefix            az://account/container/prefix
 
 Settings may follow as a URL query (`s3://models?endpoint=https://minio.lab&region=eu-1`) or as keyword arguments; the
-stored `url` is always the bare form. What a person leaves out and the environment says is filled in when the URL is
-read (`environment`), and not when the bucket is used. Credentials references, which each machine may override:
+stored `url` is always the bare form. What a user leaves out and the environment sets is filled in when the URL is read
+(`environment`), and not when the bucket is used. Credentials references, which each machine may override:
 
 - `chain` — the vendor's own chain; for S3 the standard `AWS_*` variables, the shared files in `~/.aws`, web identity,
   container and instance roles. Only this reference looks at process-wide variables.
@@ -50,8 +50,8 @@ class BucketLocation:
     `path_style` None means: path style where an `endpoint` is given, else the provider's own style. `allow_http`
     permits an `http://` endpoint that is not on this machine (loopback needs no permission).
 
-    `named`: this machine's user, and no document, said all that decides where credentials go (`consent`). It is no
-    part of the place, and is never written.
+    `named`: this machine's user, and no document, gave all that decides where credentials go (`consent`). It is no part
+    of the place, and is never written.
     """
 
     name: str
@@ -120,13 +120,13 @@ class BucketLocation:
 
     @property
     def prefix(self) -> str:
-        """The part of every key that lies before ours, without slashes at its ends; often empty."""
+        """The part of every key that comes before ours, without slashes at its ends; often empty."""
         segments = urlsplit(self.url).path.split("/")[1:]
         return "/".join(segments[1:] if self.scheme == "az" else segments)
 
     @property
     def place(self) -> str:
-        """What tells this place from all others: the URL, with the endpoint where one is given."""
+        """What distinguishes this place from all others: the URL, with the endpoint where one is given."""
         return f"{self.endpoint} {self.url}" if self.endpoint else self.url
 
     @property
@@ -175,10 +175,10 @@ def parse_location(
     allow_http: bool | None = None,
     complete: bool = True,
 ) -> BucketLocation:
-    """The location that a person wrote, who thereby `named` it. A folder is made absolute; the name defaults to the
-    last part of the URL. What is not given is taken from the environment, unless not to `complete`.
+    """The location that a user wrote, and thereby `named`. A folder is made absolute; the name defaults to the last
+    part of the URL. What is not given is taken from the environment, unless not to `complete`.
 
-    Keyword arguments win over the URL's query. Raises `InvalidInput`, whose message never holds what a query said.
+    Keyword arguments win over the URL's query. Raises `InvalidInput`, whose message never contains the text of a query.
     """
     if not url.strip():
         raise InvalidInput("Expected the URL of a bucket but got an empty one", code=error_codes.INVALID_LOCATION)
@@ -210,7 +210,7 @@ def parse_location(
 
 
 def completed(location: BucketLocation) -> BucketLocation:
-    """The location with what the environment says of its place and it does not. Raises `InvalidInput`."""
+    """The location, completed by what the environment sets of its place. Raises `InvalidInput`."""
     found = place_from_environment(location.scheme, location.account, location.credentials)
     return replace(
         location, endpoint=location.endpoint or found.get("endpoint"), region=location.region or found.get("region")
@@ -252,7 +252,7 @@ def _check_url(url: str, name: str) -> None:
         if parts.netloc or not parts.path.startswith("/"):
             raise refuse("does not name an absolute folder")
         if "\0" in unquote(parts.path):
-            raise refuse("names no folder that there can be")
+            raise refuse("names a folder that cannot exist")
         return
     if not _CONTAINER.fullmatch(parts.netloc):
         raise refuse("does not name a bucket" if parts.scheme != "az" else "does not name an account")
@@ -294,7 +294,7 @@ def _query_settings(query: str) -> dict[str, object]:
 
 
 def truth(key: str, text: str) -> bool:
-    """What a setting of a URL's query says. Raises `InvalidInput`."""
+    """The value of a setting in a URL's query. Raises `InvalidInput`."""
     if text.lower() not in _TRUTHS:
         raise InvalidInput(f"Expected true or false for {key!r} in the bucket URL", code=error_codes.INVALID_LOCATION)
     return _TRUTHS[text.lower()]

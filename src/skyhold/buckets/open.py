@@ -72,7 +72,7 @@ def create_bucket(location: BucketLocation) -> None:
 
 
 def would_create(location: BucketLocation) -> bool:
-    """Whether `create_bucket` would make the bucket, told without making it. Raises as it does, as far as can be
+    """Whether `create_bucket` would make the bucket, without making it. Raises as it does, as far as can be
     foreseen."""
     if location.scheme != "file":
         return False

@@ -1,4 +1,4 @@
-"""The least rights that each role needs on a bucket, as a document to hand to whoever owns the account.
+"""The least rights that each role needs on a bucket, as a document for the owner of the account.
 
 - `reader` pulls versions: list and read.
 - `writer` also pushes, repairs and collects garbage: write and delete. Google counts an overwrite as a delete.
@@ -77,7 +77,7 @@ def least_policy(location: BucketLocation, role: Role) -> str:
     write = WRITERS.get(location.scheme)
     if write is None:
         raise InvalidInput(
-            f"Bucket `{location.name}` is no cloud's: its folder's own permissions say who may use it",
+            f"Bucket `{location.name}` is no cloud's: its folder's own permissions decide who may use it",
             code=error_codes.NO_POLICIES,
             bucket=location.name,
         )

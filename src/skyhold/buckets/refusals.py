@@ -15,9 +15,9 @@ SKEW_S_MAX: Final = 300.0
 
 def clock_skew(bucket: str, ours: datetime, theirs: datetime | None, **fields: object) -> PermissionDenied:
     """This machine's clock differs from the provider's, whose time may not be known."""
-    told = f"that of bucket `{bucket}` {_text(theirs)}" if theirs else f"bucket `{bucket}` finds it wrong"
+    compared = f"that of bucket `{bucket}` {_text(theirs)}" if theirs else f"bucket `{bucket}` finds it wrong"
     return PermissionDenied(
-        f"This machine's clock shows {_text(ours)}, and {told}: signatures with a wrong time are refused",
+        f"This machine's clock shows {_text(ours)}, and {compared}: signatures with a wrong time are refused",
         code=error_codes.CLOCK_SKEW,
         hint="Set the clock (as by `timedatectl set-ntp true`), and run the same command again: it continues",
         bucket=bucket,
@@ -37,7 +37,7 @@ def expired(bucket: str, **fields: object) -> PermissionDenied:
 
 
 def is_skewed(theirs: datetime | None) -> bool:
-    """Whether the provider's clock, as a reply has just told it, is too far from this machine's."""
+    """Whether the provider's clock, as a reply has just shown it, is too far from this machine's."""
     return theirs is not None and abs((datetime.now(UTC) - theirs).total_seconds()) > SKEW_S_MAX
 
 

@@ -1,4 +1,4 @@
-"""`RefusedBucket`: what stands for a bucket that may not be given credentials (`consent`)."""
+"""`RefusedBucket`: takes the place of a bucket that may not be given credentials (`consent`)."""
 
 # ruff: noqa: ARG002 - whatever the arguments are
 
@@ -15,8 +15,8 @@ from skyhold.units import Buffer
 
 
 class RefusedBucket(Bucket):
-    """A bucket that may not be given credentials: whatever is asked of it is refused, and nothing is sent. The others
-    of its store go on without it, as without any bucket that refuses this machine."""
+    """A bucket that may not be given credentials: every call is refused, and nothing is sent. The other buckets of its
+    store work without it, as without any bucket that refuses this machine."""
 
     def __init__(self, location: BucketLocation) -> None:
         self.name, self.url = location.name, location.url

@@ -24,10 +24,10 @@ class RetryPolicy:
     """How often and how long one operation is tried.
 
     A delay is drawn evenly from the upper half of `first_delay_s * 2**n`, at most `delay_s_max`, so that many clients
-    which failed together do not return together; a store that names a time (`Retry-After`) is given at least that.
-    No attempt begins later than `total_s` after the first. One attempt fails when no connection stands
-    after `connect_timeout_s`, or when no byte arrives for `stall_timeout_s`; a transfer also fails when it takes longer
-    than that plus its size at `upload_bytes_per_s_min` or `download_bytes_per_s_min` (many may share a slow link).
+    which failed together do not return together; a store that names a time (`Retry-After`) is given at least that. No
+    attempt begins later than `total_s` after the first. One attempt fails when no connection is made after
+    `connect_timeout_s`, or when no byte arrives for `stall_timeout_s`; a transfer also fails when it takes longer than
+    that plus its size at `upload_bytes_per_s_min` or `download_bytes_per_s_min` (many may share a slow link).
     """
 
     attempts_max: int = 6

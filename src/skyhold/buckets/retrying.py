@@ -2,7 +2,7 @@
 
 What may be repeated: everything but `write_if`, since objects written by `write` are immutable or idempotent. A driver
 raises `Unavailable` where an attempt had no effect or may be made again, and `OutcomeUnknown` where the effect of a
-conditional put is not known; the latter always leaves to the caller, who reads the object back
+conditional put is not known; the latter is always raised to the caller, which reads the object back
 (`docs/decisions/032-requests.md`). Each attempt is reported to `telemetry`.
 """
 

@@ -1,4 +1,5 @@
-"""The provider's own rules of a bucket that could hurt a store: they delete, keep or freeze objects behind our back.
+"""The provider's own rules of a bucket that could hurt a store: they delete, keep or freeze objects without our
+knowledge.
 
 Pure: the drivers fetch the documents, this module reads them. A rule that cannot be asked for is `unknown`, never
 `absent`.
@@ -15,8 +16,8 @@ Verdict = Literal["absent", "harmless", "costly", "harmful", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One kind of rule. `costly` rules keep bytes that were deleted, so that they go on costing; `harmful` ones delete
-    or freeze objects that the store believes in."""
+    """One kind of rule. `costly` rules keep bytes that were deleted, so that they still cost; `harmful` ones delete or
+    freeze objects that the store relies on."""
 
     verdict: Verdict
     detail: str
@@ -64,13 +65,13 @@ def google_rules(bucket: Mapping[str, Any]) -> BucketRules:
 
 
 def azure_rules(*, retained: bool, soft_delete_days: int | None) -> BucketRules:
-    """From the properties of a container and its account: all that Azure's data plane tells."""
-    management = "Only Azure's management plane tells it: `az storage account management-policy show`"
+    """From the properties of a container and its account: all that Azure's data plane reports."""
+    management = "Only Azure's management plane reports it: `az storage account management-policy show`"
     return BucketRules(
         lifecycle=Rule("unknown", management),
         versioning=_kept(versioned=False, soft_delete_days=soft_delete_days)
         if soft_delete_days
-        else Rule("unknown", "Only Azure's management plane tells whether blobs are versioned"),
+        else Rule("unknown", "Only Azure's management plane reports whether blobs are versioned"),
         retention=_retention("An immutability policy or a legal hold freezes blobs" if retained else ""),
     )
 
@@ -81,7 +82,7 @@ def s3_rules(lifecycle_actions: Sequence[str] | None, versioning: str | None, ob
     `lifecycle_actions` are the names of the elements of enabled rules that do something, `versioning` is `Enabled`,
     `Suspended` or empty, `object_lock` the mode of the default retention or empty.
     """
-    unknown = Rule("unknown", "The store does not tell, or the credentials may not ask")
+    unknown = Rule("unknown", "The store does not report it, or the credentials may not ask")
     return BucketRules(
         lifecycle=unknown
         if lifecycle_actions is None

@@ -116,7 +116,7 @@ class S3Bucket(Bucket):
     ) -> str:
         request = Request(self.name, check_key(key), conditional=True, replacing=expected_tag is not None)
         condition = {"if-none-match": "*"} if expected_tag is None else {"if-match": expected_tag}
-        sent = bytes(body)  # the caller may go on before we do
+        sent = bytes(body)  # the caller may continue before the put has ended
         digest = sha256(sent).digest()
 
         def attempt() -> str:
@@ -129,8 +129,8 @@ class S3Bucket(Bucket):
         return within(deadline_s, attempt, self.name, key)
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
-        """As the port says. Raises `Corrupt` code `listing_out_of_order` where a store that keeps objects in folders
-        (SeaweedFS) lists `a/b` before `a-b`: to go on would pass over objects."""
+        """See the port. Raises `Corrupt` code `listing_out_of_order` where a store that keeps objects in folders
+        (SeaweedFS) lists `a/b` before `a-b`: to continue would skip objects."""
         last = ""
 
         def fetch(token: str) -> Page:
@@ -162,7 +162,7 @@ class S3Bucket(Bucket):
                 raise
 
     def rules(self) -> BucketRules:
-        """What `?lifecycle`, `?versioning` and `?object-lock` tell."""
+        """What `?lifecycle`, `?versioning` and `?object-lock` report."""
         return read_rules({name: self._told(name)[1:] for name in SUBRESOURCES})
 
     def server_time(self) -> datetime | None:
@@ -197,7 +197,7 @@ class S3Bucket(Bucket):
             )
 
     def _following_bytes(self, reply: Reply, request: Request, limit_bytes: int) -> int:
-        """How many bytes of the object a reply to a read holds: its headers say it, and agree with what was asked."""
+        """How many bytes of the object a reply to a read holds: by its headers, which agree with the request."""
         start, length, announced = request.start, request.length, reply.announced_bytes
         try:
             if start or length is not None:
@@ -283,14 +283,14 @@ class S3Bucket(Bucket):
             return reply.headers, reply.status, self._whole(reply, request, ERROR_BYTES_MAX) or b""
 
     def _call(self, request: Request, method: str, **sent: Any) -> Reply:
-        """The reply to a request where it is a success, or says that nothing was modified."""
+        """The reply to a request where it is a success, or reports that nothing was modified."""
         reply = self._exchange(request, method, **sent)
         if reply.status in _successes(method, sent.get("headers") or {}):
             return reply
         with reply:
             try:
                 failure = failure_of(reply.status, reply.headers, self._whole(reply, request, ERROR_BYTES_MAX))
-            except Unavailable:  # the status alone says what happened
+            except Unavailable:  # the status alone shows what happened
                 failure = failure_of(reply.status, reply.headers, None)
         raise to_error(failure, request)
 
@@ -317,7 +317,8 @@ class S3Bucket(Bucket):
 
 
 def _successes(method: str, headers: Mapping[str, str]) -> frozenset[int]:
-    """The statuses by which a request succeeds: a part where one was asked for, and none where a condition said so."""
+    """The statuses by which a request succeeds: a part where one was asked for, and none where a condition was
+    given."""
     if method != "GET":
         return frozenset({200, 204})
     return frozenset({206 if "range" in headers else 200, *({304} if "if-none-match" in headers else ())})

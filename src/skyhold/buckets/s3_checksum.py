@@ -1,5 +1,4 @@
-"""What an S3 reply says of the bytes that are stored, and the errors of a store that holds others than it acknowledged.
-Pure.
+"""What an S3 reply shows of the stored bytes, and the errors of a store that holds others than it acknowledged. Pure.
 
 The tag of an object that was put whole is the MD5 of its bytes, but under SSE-KMS, SSE-C, and in some compatible
 stores. Each put asks the store to keep its SHA-256, and to repeat it in the reply. Where the tag is another, and

@@ -1,10 +1,10 @@
-"""What an S3 credentials reference stands for. Secrets live in the objects made here and nowhere else: no repr, error
-or file of ours holds them.
+"""From an S3 credentials reference to credentials. Secrets are in the objects made here and nowhere else: no repr,
+error or file of ours contains them.
 
 - `env:PREFIX`: `PREFIX_ACCESS_KEY_ID`, `PREFIX_SECRET_ACCESS_KEY` and, for temporary ones, `PREFIX_SESSION_TOKEN`.
 - `file:PATH`: a JSON object with `access_key_id`, `secret_access_key` and perhaps `session_token`, or an INI file with
   these names in its section `default` (with or without `aws_` before them). It must not be accessible to every user.
-- `profile:NAME`: of `AWS_SHARED_CREDENTIALS_FILE` and `AWS_CONFIG_FILE` (`~/.aws/…`): static keys; else whatever
+- `profile:NAME`: of `AWS_SHARED_CREDENTIALS_FILE` and `AWS_CONFIG_FILE` (`~/.aws/…`): static keys; else what
   botocore finds by it (`credential_process`, SSO, assumed roles).
 - `chain`: `AWS_ACCESS_KEY_ID` and its like; else the profile `AWS_PROFILE` or `default`; else botocore's own chain
   (web identity, container, instance).
@@ -131,7 +131,7 @@ def _keys(location: BucketLocation, found: Mapping[str, str], source: str) -> Ke
 
 
 def _checked(location: BucketLocation, keys: Keys, source: str) -> Keys:
-    """Keys that a header can carry. An error of whoever finds out later would repeat them."""
+    """Keys that a header can carry. An error of a later check, by a library, would repeat them."""
     parts = (keys.access_key_id, keys.secret_access_key, keys.session_token)
     if not all(part.isascii() and part.isprintable() for part in parts):
         raise _missing(location, f"{source} holds characters that no key has, such as the end of a line")

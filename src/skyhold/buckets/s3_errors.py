@@ -57,7 +57,7 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class Request:
     """What failed, for the message: `conditional` marks a `write_if`, whose every doubt is `OutcomeUnknown`;
-    `replacing` one that replaces; `resumed` a read that goes on with an object that it has begun."""
+    `replacing` one that replaces; `resumed` a read that continues an object."""
 
     bucket: str
     key: str
@@ -129,7 +129,7 @@ def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa
         return _unknown(request, what, where) or misbehaves(bucket, what)
     if status < 400:
         return InvalidInput(
-            f"Bucket `{bucket}` sends the request for {_what(key)} on to another address, which is not followed",
+            f"Bucket `{bucket}` redirects the request for {_what(key)} to another address, which is not followed",
             code=error_codes.REQUEST_REFUSED,
             hint=_region_hint(failure) or "Check region and endpoint of the bucket",
             **where,
@@ -172,7 +172,7 @@ def _refused(failure: Failure, request: Request) -> SkyholdError | None:  # noqa
 
 
 def _in_doubt(failure: Failure, request: Request) -> SkyholdError:
-    """A reply that does not say what happened."""
+    """A reply that does not show what happened."""
     bucket, key = request.bucket, request.key
     where: dict[str, Any] = {"bucket": bucket, "key": key, "status": failure.status, "s3_code": failure.code}
     what = f"answered {failure.code or 'an error'} ({failure.status})"

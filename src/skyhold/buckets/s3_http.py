@@ -2,7 +2,7 @@
 
 Why neither obstore nor boto3: `docs/decisions/023-s3-over-http-client.md`. Here is what both lack: nothing of a reply
 is taken in before its size is known to be right, no redirect is followed, each wait has a limit and each reply a pace,
-and a request that was never sent is told from one whose reply was lost.
+and a request that was never sent is distinguished from one whose reply was lost.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class Wires:
                 wire.send(body[start : start + BLOCK_BYTES])
 
     def _take_wire(self) -> http.client.HTTPConnection:
-        """A connection that stands. Raises `NoReply` where none can be made."""
+        """An open connection. Raises `NoReply` where none can be made."""
         while True:
             with self._lock:
                 if self._closed:
@@ -240,7 +240,7 @@ def _no_reply(error: Exception, *, sent: bool = True) -> NoReply:
 
 
 def _is_idle(wire: http.client.HTTPConnection) -> bool:
-    """Whether a kept connection still stands: nothing came, no end either."""
+    """Whether a kept connection is still open: nothing came, no end either."""
     connected = wire.sock
     if isinstance(connected, ssl.SSLSocket) and connected.pending():
         return False

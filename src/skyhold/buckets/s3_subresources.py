@@ -26,7 +26,7 @@ def read_rules(replies: Mapping[str, tuple[int, bytes]]) -> BucketRules:
 
 
 def _document(name: str, status: int, body: bytes) -> Element | None:
-    """The document, an empty one where the store says that none is set, None where it does not tell."""
+    """The document, an empty one where the store reports that none is set, None where it reports nothing."""
     try:
         document = parsed(body)
     except NoDocument:

@@ -1,4 +1,4 @@
-"""The documents of S3: their bytes may be anybody's, so a document type, which could define entities, is refused."""
+"""The documents of S3: their bytes are not trusted, so a document type, which could define entities, is refused."""
 
 from __future__ import annotations
 

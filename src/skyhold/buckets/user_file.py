@@ -1,4 +1,4 @@
-"""Small files that a person or a folder names: settings, credentials, certificates."""
+"""Small files that a user or a folder names: settings, credentials, certificates."""
 
 from __future__ import annotations
 

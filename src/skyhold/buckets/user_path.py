@@ -1,4 +1,4 @@
-"""A path as a person wrote it, which may begin with `~` or `~somebody`, and from where relative ones start."""
+"""A path as a user wrote it, which may begin with `~` or `~name`, and from where relative ones start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skyhold.errors import InvalidInput, NotFound
 
 
 def expand_user(path: str | Path, setting: str) -> Path:
-    """`path` with the home folder in the place of `~` or `~somebody`. Raises `InvalidInput` code `unknown_home`, which
+    """`path` with the home folder in the place of `~` or `~name`. Raises `InvalidInput` code `unknown_home`, which
     names `setting`, where there is no such user here; of the path it repeats the user only."""
     written = Path(path)
     try:
@@ -18,7 +18,7 @@ def expand_user(path: str | Path, setting: str) -> Path:
     except RuntimeError as error:
         home = written.parts[0]
         raise InvalidInput(
-            f"{setting}: the path begins with `{home}`, and this machine knows no such home folder",
+            f"{setting}: the path begins with `{home}`, and this machine has no such home folder",
             code=error_codes.UNKNOWN_HOME,
             hint=f"Write the whole path, or `./{home}` for a folder that is really named so",
             setting=setting,

@@ -36,7 +36,7 @@ def regions(size_bytes: int, tensors: Sequence[Tensor] | None) -> list[Region]:
     """Regions that cover a file exactly and in order; byte regions are never empty and never adjacent.
 
     Tensors below `TENSOR_BYTES_MIN`, headers and gaps go into byte regions. Tensors that are out of order, overlap or
-    do not lie inside the file (external data of another file, say) make the whole file one byte region.
+    are not inside the file (such as external data of another file) make the whole file one byte region.
     """
     found: list[Region] = []
     position = covered = 0
@@ -57,9 +57,9 @@ def _bytes_only(start: int, end: int) -> list[Region]:
 def cut_bytes(window: Buffer, final: bool) -> list[int]:
     """Lengths of the chunks at the beginning of a window into a byte region (FastCDC, Xia and others 2020).
 
-    `final` says that the region ends with the window: then the lengths add up to the window. Otherwise the rest, whose
-    end may still move, is left out, and the caller passes it again at the beginning of the next window. The cuts do
-    not depend on the windows. A window of `CDC_BYTES_MAX` bytes or more always yields a chunk.
+    `final`: the region ends with the window; then the lengths add up to the window. Otherwise the rest, whose end may
+    still move, is left out, and the caller passes it again at the beginning of the next window. The cuts do not depend
+    on the windows. A window of `CDC_BYTES_MAX` bytes or more always yields a chunk.
     """
     chunker = FastCDC(CDC_BYTES_AVERAGE, min_size=CDC_BYTES_MIN, max_size=CDC_BYTES_MAX)
     lengths = [chunk.length for chunk in chunker.cut_buf(memoryview(window))]

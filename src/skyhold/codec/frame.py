@@ -108,7 +108,7 @@ def decode_frame(data: Buffer, *, kind: Kind, context: str, keys: FrameKeys) -> 
     """The body of a frame.
 
     Raises `Corrupt` for anything but an intact frame of this kind, context and store, and `PermissionDenied` where its
-    data key is not at hand. Declared sizes are checked before memory is taken.
+    data key is missing. Declared sizes are checked before memory is taken.
     """
     view = memoryview(data)
     if len(view) < HEADER_BYTES:

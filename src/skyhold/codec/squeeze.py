@@ -1,9 +1,9 @@
 """Compression of one chunk: raw, zstd, byte planes, or the difference to a base in byte planes (format.md, 13).
 
-Weights compress badly as bytes: the exponents of a tensor are few, its mantissas are noise. Split into planes (byte
-`k` of every element), the exponent plane is entropy-coded and the rest kept as it is. A fine-tuned tensor differs
-little from its base, so the upper planes of the integer difference of the bit patterns say next to nothing. Which
-codec serves is decided on a sample of the chunk; settings and measurements: `docs/decisions/010-codec.md`.
+Weights compress badly as bytes: the exponents of a tensor are few, its mantissas are noise. Split into planes (byte `k`
+of every element), the exponent plane is entropy-coded and the rest kept as it is. A fine-tuned tensor differs little
+from its base, so the upper planes of the integer difference of the bit patterns are almost constant. Which codec serves
+is decided on a sample of the chunk; settings and measurements: `docs/decisions/010-codec.md`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _GENERAL_LEVEL: Final = 3
 
 
 class Codec(IntEnum):
-    """The codec byte of a chunk. Numbers are never reused; `PLANES` and `DELTA` stand for a width each."""
+    """The codec byte of a chunk. Numbers are never reused; `PLANES` and `DELTA` are codes for one width each."""
 
     RAW = 0x00
     ZSTD = 0x01
@@ -95,7 +95,7 @@ class Encoder:
 
         `dtype` names the elements that start at the first byte, None for bytes. `base` is the chunk that a difference
         may be taken to; it is left out where it has another length or does not help. The result decodes to exactly
-        `data`, whatever `dtype` and `base` say. Raises `InvalidInput` for a longer chunk.
+        `data`, whatever `dtype` and `base` are. Raises `InvalidInput` for a longer chunk.
         """
         if len(data) > CHUNK_BYTES_MAX:
             raise InvalidInput(

@@ -20,7 +20,7 @@ def read_tensors(path: str, size_bytes: int, read: Read) -> tuple[Tensor, ...] |
     """The tensors of a file, sorted by `start`, without overlap and inside the file.
 
     `read(start, length)` returns bytes of the file; only headers are read, each within its format's limit. None where
-    the format is unknown or the header malformed: such a file is stored as bytes. The format is told by content;
+    the format is unknown or the header malformed: such a file is stored as bytes. The format is detected by content;
     only ONNX, which has no magic number, by the name ending in `.onnx`. Errors of `read` pass through.
     """
     from skyhold.codec.formats import gguf, numpy, onnx, safetensors  # readers of `Tensor` need none of them

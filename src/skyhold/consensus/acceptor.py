@@ -1,8 +1,8 @@
 """CASPaxos over passive acceptors: what one acceptor may do, and what a majority of them shows. Pure.
 
-An acceptor is one object in one bucket, changed only by conditional puts: whoever read the object computes what the
-acceptor would answer, and the put takes effect only if nobody was faster. So a read followed by a put that succeeded is
-one atomic step of the acceptor of the paper. The proposer is in `paxos`.
+An acceptor is one object in one bucket, changed only by conditional puts: a client that read the object computes what
+the acceptor would answer, and the put takes effect only if no other client was faster. So a read followed by a put that
+succeeded is one atomic step of the acceptor of the paper. The proposer is in `paxos`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ COUNTER_MAX: Final = 2**53 - 1
 """Of a ballot: what canonical JSON can hold."""
 LEAP_MAX: Final = 2**26
 """How far one acceptor may be above what a majority shows, in its ballot or its version. A ballot rises by some 65 with
-each new process that changes the register, so an honest one is as far ahead after a million changes that passed all
-others over. One that is farther is not followed: whoever controls one bucket uses the counters up in 2^27 changes at
-best, and not in one."""
+each new process that changes the register, so an honest one is as far ahead after a million changes that missed all
+other acceptors. One that is farther is not followed: an attacker who controls one bucket needs 2^27 changes at least to
+use the counters up, and not one."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -68,8 +68,8 @@ def in_preparation(state: AcceptorState[V]) -> bool:
 def beyond_reach(
     seen: Mapping[str, AcceptorState[V]], voters: int, version_of: Callable[[V], int] = lambda _: 0
 ) -> frozenset[str]:
-    """Who shows a ballot or a version that no honest acceptor can have: more than `LEAP_MAX` above what a majority of
-    all `voters` shows at least. Such a one takes no part. Nobody, while fewer than a majority were seen."""
+    """The acceptors with a ballot or a version that no honest one can have: more than `LEAP_MAX` above what a majority
+    of all `voters` shows at least. They take no part. Empty while fewer than a majority were seen."""
     counters = {name: state.promised.counter for name, state in seen.items()}
     versions = {name: 0 if state.value is None else version_of(state.value) for name, state in seen.items()}
     return frozenset(_leapt(counters, voters) | _leapt(versions, voters))

@@ -45,7 +45,7 @@ class AcceptorObject:
     """What an acceptor holds, and who wrote it.
 
     `decided` is the version up to which the writer knew the register's changes to be chosen (0: of none). `writer` and
-    `time` (RFC 3339, the writer's clock) are told to people and decide nothing. A `retired` acceptor takes no part in
+    `time` (RFC 3339, the writer's clock) are for display only and decide nothing. A `retired` acceptor takes no part in
     its epoch any more (`retiring`); what it held is kept.
     """
 
@@ -71,7 +71,7 @@ def parse_object_key(name: str) -> tuple[int, str] | None:
 
 def encode_acceptor(held: AcceptorObject, epoch: int, key: str, voter: str, keys: FrameKeys) -> bytes:
     """The bytes of the object; `voter` is the incarnation id of the bucket, so that no bucket's copy passes for
-    another's. Raises `Corrupt` for what `decode_acceptor` would refuse: nothing that nobody can read is written."""
+    another's. Raises `Corrupt` for what `decode_acceptor` would refuse: nothing unreadable is written."""
     state = _checked(held, object_key(epoch, key), key).state
     header = _ENCODER.encode(
         {
@@ -148,7 +148,7 @@ def _checked(held: AcceptorObject, what: str, key: str) -> AcceptorObject:
     except InvalidInput as error:
         raise _error(what, error.message) from error
     if type(held.decided) is not int or not 0 <= held.decided <= (value[-1].value.version if value else 0):
-        _malformed(what, "what it says to be decided is not what it holds")
+        _malformed(what, "the version that it declares as decided is not one that it holds")
     return held
 
 

@@ -68,16 +68,16 @@ WATCH_INTERVAL_S_MIN: Final = 0.02
 WATCH_INTERVAL_S_MAX: Final = 1.0
 WATCH_MAJORITY_S: Final = 5.0
 OWED_MAX: Final = 256
-"""A voter that owes so many answers hangs, and is not asked again before it has given one: each holds a thread."""
+"""A voter that owes so many answers hangs, and gets no request before it has given one: each occupies a thread."""
 KNOWN_WAIT_S: Final = 3.0
 STRAGGLER_GRACE_S: Final = 2.0
 
 
 class BucketRegisters(EngineRegisters):
-    """The registers of one epoch of a store. `writer` is told to people as who wrote last.
+    """The registers of one epoch of a store. `writer` is displayed as who wrote last.
 
-    An operation ends within about `deadline_s`. Raises, beside what the port says, `Unavailable` and `OutcomeUnknown`
-    code `no_majority` with the field `buckets`, and code `register_contended`.
+    An operation ends within about `deadline_s`. Raises, beside the errors of the port, `Unavailable` and
+    `OutcomeUnknown` code `no_majority` with the field `buckets`, and code `register_contended`.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class BucketRegisters(EngineRegisters):
         return newest(self._read(key))
 
     def read_known(self, key: str, *, max_age_s: float = 0.0) -> Known:
-        """As the port says; in the worst case it takes as long as a read that fails."""
+        """See the port; in the worst case it takes as long as a read that fails."""
         check_register_key(key)
         confirmed, began_s = self._confirmed.get(key), self._runtime.monotonic()
         if confirmed is not None and began_s - confirmed.since_s <= max_age_s:
@@ -144,8 +144,8 @@ class BucketRegisters(EngineRegisters):
         return find(self._decide(Settle(key)).kept, operation_id)
 
     def watch(self, key: str, after_version: int, *, timeout_s: float) -> Sequence[Versioned] | Resync:
-        """As the port says. Between the reads of a majority only the nearest voter is asked, whether it holds something
-        newer. So a change that does not reach it is seen late, by up to `WATCH_MAJORITY_S` and a read."""
+        """See the port. Between the reads of a majority only the nearest voter is polled for a newer value. So a change
+        that does not reach it is seen late, by up to `WATCH_MAJORITY_S` and a read."""
         check_register_key(key)
         check_expected_version(after_version)
         deadline_s = self._runtime.monotonic() + timeout_s
@@ -217,7 +217,7 @@ class BucketRegisters(EngineRegisters):
         raise no_majority("config", len(self._voters), errors, sent=False)
 
     def close(self) -> None:
-        """Let the voters that lag take the last changes, for a short while; then close the buckets."""
+        """Let lagging voters take the last changes, for a short while; then close the buckets."""
         self._closed = True
         deadline_s = self._runtime.monotonic() + STRAGGLER_GRACE_S
         for slot in list(self._slots.values()):
@@ -230,7 +230,7 @@ class BucketRegisters(EngineRegisters):
 
     def inspect(self, key: str) -> dict[str, AcceptorObject | SkyholdError | None]:
         """What each voter shows of a register right now, by name: its object, None where it has none, or why it takes
-        no part. Decides nothing; for people."""
+        no part. For display only; decides nothing."""
         check_register_key(key)
         shown: dict[str, AcceptorObject | SkyholdError | None] = {}
         for name, answer in self._asked(lambda client: client.get(key)):
@@ -279,7 +279,7 @@ class BucketRegisters(EngineRegisters):
         slot = self._slot(key)
         for attempt in range(READ_ATTEMPTS):
             began_s = self._runtime.monotonic()
-            seen = self._seen(key)  # before it: what another process notes meanwhile says nothing of this read
+            seen = self._seen(key)  # before it: what another process notes meanwhile does not concern this read
             states, errors = self._look(slot)
             found = unanimous(states, len(self._voters))
             if found is not None:
@@ -292,7 +292,7 @@ class BucketRegisters(EngineRegisters):
                 return found.value or ()
             if len(states) <= len(self._voters) // 2:
                 raise no_majority(key, len(self._voters), errors, sent=False)
-            # Somebody changes it just now, or died over it. The first is more frequent, and ends by itself.
+            # Another client is changing it, or died while it did. The first is more frequent, and ends by itself.
             self._runtime.sleep(self._runtime.random() * max(slot.round_s, ROUND_S_MIN) * 2**attempt)
         return self._decide(Settle(key)).kept
 
@@ -379,7 +379,7 @@ class BucketRegisters(EngineRegisters):
         def task(name: str, owed: object) -> None:
             try:
                 answers.put((name, ask(self._clients[name])))
-            except BaseException as error:  # noqa: BLE001 - raised by who asked, not lost in a thread
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that asked
                 answers.put(Fault(name, error))
             finally:
                 self._clients[name].owes.discard(owed)

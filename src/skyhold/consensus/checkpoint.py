@@ -1,7 +1,7 @@
 """Checkpoints: what a change of a machine's register leaves in the buckets, so that the refs outlive the machine.
 
 The change is committed by the engine first and acknowledged last; in between its value is written to the buckets
-(format.md, 11). A crash in between leaves it pending: whoever opens the store next writes it.
+(format.md, 11). A crash in between leaves it pending: the next process that opens the store writes it.
 """
 
 from __future__ import annotations
@@ -132,15 +132,16 @@ class Holders:
 
 class CheckpointedRegisters(EngineRegisters):
     """Wraps the registers of this machine: a change is acknowledged once as many of the store's buckets as `holders`
-    says hold its checkpoint. It is asked for every change, since another process may have changed the configuration.
+    requires hold its checkpoint. It is called for every change, since another process may have changed the
+    configuration.
 
     `epoch` and `machine` are those of the store's engine in `store.json`. `read_holder` reads both in a bucket's
     `store.json`: where the epoch is greater, or another machine's, the store was recovered elsewhere, and nothing is
     acknowledged here any more (`Conflict` code `store_recovered_elsewhere`).
 
     Where too few buckets take a checkpoint a change raises `OutcomeUnknown` code `checkpoint_pending`: it is committed
-    on this machine and would be lost with it. The next change of the register, or `flush`, completes it; whoever opens
-    the store calls `flush` first.
+    on this machine and would be lost with it. The next change of the register, or `flush`, completes it; a process that
+    opens the store calls `flush` first.
     """
 
     def __init__(
@@ -234,7 +235,7 @@ class CheckpointedRegisters(EngineRegisters):
         self._registers.close()
 
     def _settle(self, key: str, *, again: bool = False, over: str | None = None) -> None:
-        """Write the checkpoint of a register's newest change, unless it is noted. It stands for all changes before."""
+        """Write the checkpoint of a register's newest change, unless it is noted. It covers all changes before."""
         while True:
             value = self._registers.read(key)
             noted = self._log.last_checkpoint(key)
@@ -302,7 +303,7 @@ def read_checkpoint(bucket: Bucket, object_key: str) -> bytearray:
 def open_checkpoint(
     stored: bytes | bytearray | memoryview, object_key: str, keys: FrameKeys, name_key: bytes
 ) -> Checkpoint:
-    """The checkpoint in an object. Raises `Corrupt`, and `PermissionDenied` where its data key is not at hand."""
+    """The checkpoint in an object. Raises `Corrupt`, and `PermissionDenied` where its data key is missing."""
     body = decode_frame(stored, kind=Kind.CHECKPOINT, context=object_key, keys=keys)
     return Checkpoint.decode(body, object_key, name_key)
 
@@ -312,7 +313,7 @@ def _write_to_all(
 ) -> dict[str, SkyholdError | None]:
     """Write to all buckets at once; returns the failures by bucket's name, None where one was not waited for.
 
-    Once `needed` have it the others get a short grace: a stalled cloud does not hold up the change.
+    Once `needed` have it the others get a short grace: a stalled cloud does not delay the change.
     """
     executor = ThreadPoolExecutor(len(buckets), thread_name_prefix="checkpoint")
     tasks: dict[Future[None], Bucket] = {executor.submit(write, bucket): bucket for bucket in buckets}
@@ -349,10 +350,10 @@ def _prune(bucket: Bucket, folder: str) -> None:
 
 
 def _pending(key: str, version: int, failures: Mapping[str, SkyholdError | None], holders: Holders) -> OutcomeUnknown:
-    said = "; ".join(f"`{name}`: {error.message if error else 'no answer yet'}" for name, error in failures.items())
+    reasons = "; ".join(f"`{name}`: {error.message if error else 'no answer yet'}" for name, error in failures.items())
     return OutcomeUnknown(
         f"Change {version} of register {key} is committed on this machine, but its checkpoint reached "
-        f"{len(holders.buckets) - len(failures)} of the {holders.needed} buckets that must hold it ({said})",
+        f"{len(holders.buckets) - len(failures)} of the {holders.needed} buckets that must hold it ({reasons})",
         code=error_codes.CHECKPOINT_PENDING,
         hint="Run the command again, or `skyhold sync`, when the buckets answer; until then do not lose this machine",
         key=key,

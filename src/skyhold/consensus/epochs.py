@@ -2,15 +2,15 @@
 
 An epoch is one engine with one membership. It ends by seals, which are decided values like any other:
 
-    1. `config` is sealed with the configuration that follows: of several who want a change, one is decided
+    1. `config` is sealed with the configuration that follows: of several proposed changes one is decided
     2. `names` is sealed: the keys of all registers of this epoch are known from then on
     3. every register that it lists is sealed, and restored in the next epoch with all of its kept changes
     4. `names` is restored, and at last `config`, with the new configuration: the next epoch begins
 
-Whoever meets a seal while step 4 is not done does what is left, so a change that died half-way holds nobody up. No
-change is lost: a seal is the last change of its register, decided by a majority of the old voters, and nobody works in
-the next epoch before all of them are there. (The same idea, for one log: L. Lamport, D. Malkhi, L. Zhou, "Reconfiguring
-a state machine", 2010, with the wedge as a command of the log.)
+Any client that meets a seal while step 4 is not done does what is left, so a change that died half-way blocks no
+client. No change is lost: a seal is the last change of its register, decided by a majority of the old voters, and no
+client works in the next epoch before all of them are there. (The same idea, for one log: L. Lamport, D. Malkhi, L.
+Zhou, "Reconfiguring a state machine", 2010, with the wedge as a command of the log.)
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class StoreRegisters(Registers):
     threads that meet a seal one follows, under the lock `following`, and the others find it done.
 
     A move counts as a change of every register, which leaves its data as it was: so a change that was planned before it
-    is refused, and planned again. Raises, beside what the port says, `Unavailable` where the voters of the next epoch
-    do not answer, and `PermissionDenied` where a move is half done and these credentials cannot finish it: reading
-    still answers then.
+    is refused, and planned again. Raises, beside the errors of the port, `Unavailable` where the voters of the next
+    epoch do not answer, and `PermissionDenied` where a move is half done and these credentials cannot finish it:
+    reading still answers then.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class StoreRegisters(Registers):
         following: AbstractContextManager[object] | None = None,
         lent: bool = False,
     ) -> None:
-        """`lent`: the first epoch belongs to others, who close it."""
+        """`lent`: the first epoch belongs to the caller, which closes it."""
         self._current = first
         self._succession = succession
         self._monotonic = monotonic
@@ -101,7 +101,7 @@ class StoreRegisters(Registers):
                 continue
             newest = found.undecided or found.value
             if newest is None and found.age_s is not None:
-                # Who looks in an old epoch finds nothing, too. (A reader that may be stale overrides `read` by this.)
+                # A client in an old epoch finds nothing either. (A reader that may be stale overrides `read` by this.)
                 return Known(StoreRegisters.read(self, key))
             seen = replace(found, value=_standing(found.value), undecided=_standing(found.undecided))
             if newest is None or newest.next_configuration is None:
@@ -182,7 +182,7 @@ class StoreRegisters(Registers):
 
     def advance(self, decide: Callable[[Versioned], bytes]) -> bytes:
         """End the present epoch. `decide` makes the configuration that follows from the register `config`, and is
-        called again where somebody else was faster; what it raises ends the attempt. Returns the configuration.
+        called again where another client was faster; what it raises ends the attempt. Returns the configuration.
 
         Nothing is changed where the voters of the next epoch do not answer.
         """
@@ -209,7 +209,7 @@ class StoreRegisters(Registers):
 
     def resume(self, decide: Callable[[Versioned], bytes]) -> bytes:
         """As `advance`, from an epoch whose register `config` was damaged and then retired: the next one begins from
-        what was salvaged of it. Of two that want different ones the first to seal `names` goes on.
+        what was salvaged of it. Of two that want different ones the first to seal `names` wins.
 
         Raises `Corrupt` where `config` was not retired.
         """
@@ -255,7 +255,7 @@ class StoreRegisters(Registers):
 
     def _seal_of(self, epoch: EngineRegisters, value: Versioned | None) -> bytes | None:
         """The configuration that follows on an epoch, where a register with this value has moved on. One that does not
-        exist may have been created since in another epoch, which `config` tells."""
+        exist may have been created since in another epoch, which `config` shows."""
         if value is None:
             value = epoch.read(CONFIG)
         return None if value is None else value.next_configuration
@@ -299,7 +299,7 @@ class StoreRegisters(Registers):
 
     def _could_follow(self, epoch: EngineRegisters, next_configuration: bytes) -> bool:
         """Follow for a reader: False where a move is half done, and these credentials cannot finish it. The next epoch
-        had not begun when this was seen, so what stands in this one is the newest."""
+        had not begun when this was seen, so this one contains the newest."""
         try:
             self._follow(epoch, next_configuration)
         except PermissionDenied as error:
@@ -330,7 +330,7 @@ class StoreRegisters(Registers):
             raise Unavailable(
                 f"The store is moving to another configuration, which has not come to its end: {error.message}",
                 code=error_codes.EPOCH_UNFINISHED,
-                hint="Run the command again: it goes on where it stopped",
+                hint="Run the command again: it continues where it stopped",
                 **error.fields,
             ) from error
 
@@ -338,7 +338,7 @@ class StoreRegisters(Registers):
         """The voters of the next epoch answer, and have nothing of it yet: a seal would else leave the store stuck.
 
         They are only looked at. An epoch of this number may have begun with other voters: a value that these here
-        settled among themselves would, at the voters that both have, stand above what that one has decided.
+        settled among themselves would, at the voters that both have, override what that one has decided.
         """
         following = self._succession.open(next_configuration)
         try:
@@ -351,12 +351,12 @@ class StoreRegisters(Registers):
 
 
 def _unsealed(value: Versioned) -> Versioned:
-    """A value as it stands in the next epoch, where a seal is a change like any other."""
+    """A value as the next epoch contains it, where a seal is a change like any other."""
     return replace(value, next_configuration=None)
 
 
 def _standing(value: Versioned | None) -> Versioned | None:
-    """What callers are told of a value of an epoch that may have ended: nothing of one that is but a seal."""
+    """What callers get of a value of an epoch that may have ended: nothing of one that is a seal only."""
     return _unsealed(value) if value is not None and value.data else None
 
 

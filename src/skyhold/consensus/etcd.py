@@ -43,7 +43,7 @@ from skyhold.consensus.register import (
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, SkyholdError, Unavailable
 
 WATCH_STREAM_S_MAX: Final = 10.0
-"""A watch is begun anew after so long, since a node that hangs tells nothing."""
+"""A watch is restarted after so long, since a node that hangs reports nothing."""
 LIST_PAGE: Final = 5000
 REMEMBERED_MAX: Final = 256
 
@@ -65,11 +65,11 @@ class NodeStatus:
 
 
 class EtcdRegisters(EngineRegisters):
-    """The registers under `prefix` of a cluster: those of one epoch of one store. `writer` is told to people as who
-    wrote last.
+    """The registers under `prefix` of a cluster: those of one epoch of one store. `writer` is displayed as who wrote
+    last.
 
-    Raises, beside what the port says, `Unavailable` code `etcd_unavailable` and `OutcomeUnknown` code
-    `etcd_outcome_unknown`, both with what each node said, and the codes of `etcd_errors`.
+    Raises, beside the errors of the port, `Unavailable` code `etcd_unavailable` and `OutcomeUnknown` code
+    `etcd_outcome_unknown`, both with the last error of each node, and the codes of `etcd_errors`.
     """
 
     def __init__(self, client: EtcdClient, prefix: str, *, writer: str) -> None:
@@ -146,26 +146,27 @@ class EtcdRegisters(EngineRegisters):
         self._client.close()
 
     def inspect(self, key: str) -> Record | None:
-        """The newest decision on a register, with who wrote it when; None where it was never created. For people."""
+        """The newest decision on a register, with its writer and time; None where it was never created. For display
+        only."""
         check_register_key(key)
         found = gateway.found_in(self._client.call(key).ask(RANGE, gateway.register_range(self._names, key)))
         return next((decode_record(item.body, item.name) for item in found if item.name == self._names.head(key)), None)
 
     def nodes(self) -> dict[str, NodeStatus | SkyholdError]:
-        """Each node of the location by name: how it stands, or why it does not answer for a majority of the cluster.
+        """Each node of the location by name: its status, or why it does not answer for a majority of the cluster.
 
         Each is asked for a linearizable read of the register `config`, which any user of the store may do.
         """
-        told: dict[str, NodeStatus | SkyholdError] = {}
+        nodes: dict[str, NodeStatus | SkyholdError] = {}
         for endpoint in self._client.endpoints:
             try:
                 request = gateway.register_range(self._names, "config")
                 answer = self._client.post(endpoint, RANGE, request, self._client.attempt_s)
             except AttemptFailed as failed:
-                told[endpoint] = failed.error
+                nodes[endpoint] = failed.error
             else:
-                told[endpoint] = NodeStatus(*gateway.header_of(answer))
-        return told
+                nodes[endpoint] = NodeStatus(*gateway.header_of(answer))
+        return nodes
 
     # ---- changing
 
@@ -285,7 +286,7 @@ def open_etcd(
     attempt_s: float = ATTEMPT_S,
     deadline_s: float = DEADLINE_S,
 ) -> EtcdRegisters:
-    """The registers of an epoch of a store in the cluster at `location`. Does not speak to it yet.
+    """The registers of an epoch of a store in the cluster at `location`. Does not connect to it yet.
 
     Raises `PermissionDenied` code `credentials_missing` where the credentials or certificates that it refers to are
     not on this machine, code `endpoint_not_trusted` where there are some and its user did not name the cluster.

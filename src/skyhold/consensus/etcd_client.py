@@ -1,7 +1,7 @@
 """A client of etcd over its JSON gateway: endpoints, TLS, tokens, fail-over. It knows nothing of registers.
 
-Each attempt is one request on the wire, with a deadline that the server is told too. Nothing here repeats a write: who
-asked learns whether it may have taken effect, and decides. See docs/decisions/013-etcd.md for why it is the gateway.
+Each attempt is one request on the wire, with a deadline that the server gets too. Nothing here repeats a write: the
+caller learns whether it may have taken effect, and decides. See docs/decisions/013-etcd.md for why it is the gateway.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class EtcdClient:
         return self.endpoints[self._preferred]
 
     def avoid(self, endpoint: str) -> None:
-        """Ask another node next, unless somebody has seen to that already."""
+        """Ask another node next, unless another thread has switched already."""
         if self.preferred == endpoint:
             self._preferred = (self._preferred + 1) % len(self.endpoints)
 
@@ -135,10 +135,10 @@ class EtcdClient:
         """Return when a key changes at or after a revision of etcd, or after `timeout_s`.
 
         Returns early, after a short pause, where the stream ends for another reason: its history was compacted, the
-        node went away, the token ran out. Who waits reads again, so the stream need not be trusted with anything.
+        node went away, the token ran out. The caller reads again, so the stream need not be trusted.
         """
         end_s = time.monotonic() + timeout_s
-        endpoint, told = self.preferred, False
+        endpoint, changed = self.preferred, False
         try:
             response = self._pools[endpoint].urlopen(
                 "POST",
@@ -151,10 +151,10 @@ class EtcdClient:
                 preload_content=False,
             )
             with closing(response):  # not back into the pool: the stream has no end
-                told = response.status == 200 and _told_of_change(response)
+                changed = response.status == 200 and _reported_change(response)
         except TRANSPORT_ERRORS:
             pass
-        if not told:
+        if not changed:
             time.sleep(max(0.0, min(WATCH_PAUSE_S, end_s - time.monotonic())))
 
     def call(self, key: str) -> Call:
@@ -167,7 +167,7 @@ class EtcdClient:
 
 
 class Call:
-    """One operation: when it has to end, and what each node said last."""
+    """One operation: when it has to end, and the last error of each node."""
 
     def __init__(self, client: EtcdClient, key: str) -> None:
         self._client = client
@@ -237,7 +237,7 @@ def tls_context(ca_file: str | None, credentials: EtcdCredentials) -> ssl.SSLCon
 
 
 def _headers(timeout_s: float | None, token: str | None) -> dict[str, str]:
-    # A node without a leader says so at once, instead of letting the request wait.
+    # A node without a leader reports that at once, instead of letting the request wait.
     headers = {"Content-Type": "application/json", "Grpc-Metadata-hasleader": "true"}
     if timeout_s is not None:
         headers["Grpc-Timeout"] = f"{max(1, round(timeout_s * 1000))}m"
@@ -272,8 +272,8 @@ def _timeout(read_s: float) -> urllib3.Timeout:
     return urllib3.Timeout(connect=min(CONNECT_S_MAX, read_s), read=read_s)
 
 
-def _told_of_change(response: urllib3.BaseHTTPResponse) -> bool:
-    """Whether anything came after the first line, which says that the watch was made (or was refused)."""
+def _reported_change(response: urllib3.BaseHTTPResponse) -> bool:
+    """Whether anything came after the first line, which reports that the watch was made (or was refused)."""
     received = b""
     for part in response.stream():
         received += part

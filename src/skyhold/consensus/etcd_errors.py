@@ -1,7 +1,7 @@
 """What etcd answers, and how requests to it fail, as our errors, in one table.
 
 The messages are those of `api/v3rpc/rpctypes/error.go`, the codes those of gRPC. What matters most is whether a write
-may still take effect after it: etcd says `request timed out` of a proposal that it goes on to apply.
+may still take effect after it: etcd answers `request timed out` to a proposal that it then applies.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Meaning:
 _LATE: Final = Meaning(Unavailable, error_codes.ETCD_UNAVAILABLE, "", elsewhere=True, maybe_applied=True)
 _NOT_NOW: Final = Meaning(Unavailable, error_codes.ETCD_UNAVAILABLE, "", elsewhere=True)
 _BY_MESSAGE: Final = {
-    "etcdserver: no leader": _NOT_NOW,  # said before anything is proposed
+    "etcdserver: no leader": _NOT_NOW,  # sent before anything is proposed
     "etcdserver: too many requests": _NOT_NOW,
     "etcdserver: mvcc: database space exceeded": Meaning(
         QuotaExceeded, error_codes.ETCD_SPACE_EXCEEDED, "Compact and defragment etcd, then `etcdctl alarm disarm`"
@@ -117,7 +117,7 @@ def broken(endpoint: str, error: Exception) -> AttemptFailed:
     if isinstance(error, exceptions.SSLError):
         # Another node's certificate may be in order; where none is, it is a matter of credentials.
         meaning = Meaning(PermissionDenied, error_codes.ETCD_TLS_FAILED, _TLS, elsewhere=True, maybe_applied=True)
-        return _failed(meaning, endpoint, f"could not be spoken to by TLS: {error}")
+        return _failed(meaning, endpoint, f"failed in TLS: {error}")
     unsent = isinstance(error, exceptions.NewConnectionError | exceptions.ConnectTimeoutError)
     says = "cannot be reached" if unsent else "did not answer in time"
     if isinstance(error, exceptions.ProtocolError):
@@ -128,7 +128,7 @@ def broken(endpoint: str, error: Exception) -> AttemptFailed:
 
 
 def no_answer(key: str, errors: Mapping[str, SkyholdError]) -> SkyholdError:
-    """The error of an operation without effect that did not end in time. `errors`: what each node said last."""
+    """The error of an operation without effect that did not end in time. `errors`: the last error of each node."""
     if not errors:
         return contended(key, sent=False)
     reasons = "; ".join(error.message for _, error in sorted(errors.items()))
@@ -136,7 +136,10 @@ def no_answer(key: str, errors: Mapping[str, SkyholdError]) -> SkyholdError:
     if all(isinstance(error, PermissionDenied) for error in errors.values()):
         first = next(iter(errors.values()))
         return PermissionDenied(
-            f"No node of etcd lets us in ({reasons}); nothing was changed", code=first.code, hint=first.hint, **fields
+            f"No node of etcd accepts the credentials ({reasons}); nothing was changed",
+            code=first.code,
+            hint=first.hint,
+            **fields,
         )
     return Unavailable(
         f"Register {key} needs a majority of the etcd cluster, and no node answered for one ({reasons}); "
@@ -149,7 +152,7 @@ def no_answer(key: str, errors: Mapping[str, SkyholdError]) -> SkyholdError:
 
 
 def outcome_unknown(key: str, why: SkyholdError) -> OutcomeUnknown:
-    """The error of a change that was sent, and that nobody can be asked about now."""
+    """The error of a change that was sent, and whose outcome no node can report now."""
     return OutcomeUnknown(
         f"A change of register {key} was sent to etcd, and may or may not take effect: {why.message}",
         code=error_codes.ETCD_OUTCOME_UNKNOWN,
@@ -160,7 +163,7 @@ def outcome_unknown(key: str, why: SkyholdError) -> OutcomeUnknown:
 
 
 def unsettled(key: str, why: SkyholdError) -> OutcomeUnknown:
-    """The error of an outcome that was asked for and cannot be told now."""
+    """The error of an outcome that was asked for and cannot be determined now."""
     return OutcomeUnknown(
         f"What became of a change of register {key} cannot be settled now: {why.message}",
         code=error_codes.ETCD_OUTCOME_UNKNOWN,

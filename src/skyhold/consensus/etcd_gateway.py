@@ -37,7 +37,7 @@ def encode(request: Mapping[str, object]) -> bytes:
 
 
 def range_between(start: str, end: str) -> Json:
-    """All keys from `start` to before `end`, linearizably: etcd does that unless told otherwise."""
+    """All keys from `start` to before `end`, linearizably: that is etcd's default."""
     return {"key": _text(start), "range_end": _text(end)}
 
 
@@ -72,7 +72,7 @@ def change(
     """Replace the kept changes `before` by `after`, if head and fence are still at these revisions (0: not there);
     else read the register. Three operations, or one for each change that a restore brings and one more.
 
-    `signed`: writer and time, for people.
+    `signed`: writer and time, for display only.
     """
     newest_before = before[-1].value.version if before else 0
     operations = tuple(item.operation_id for item in after)

@@ -34,7 +34,7 @@ _HINT: Final = "Use etcds://host:2379,host:2379/prefix, or etcd:// where the net
 @dataclass(frozen=True, slots=True)
 class EtcdLocation:
     """One cluster's place, and a prefix in it. `ca_file` None: the authorities that the machine trusts. `named`: this
-    machine's user, and no document, said where credentials go (`skyhold.buckets.consent`); it is never written."""
+    machine's user, and no document, decided where credentials go (`skyhold.buckets.consent`); it is never written."""
 
     url: str
     credentials: str = "chain"
@@ -54,7 +54,7 @@ class EtcdLocation:
             raise _refuse("has a `ca_file`, which belongs to TLS")
         if self.is_plain and not self.allow_http:
             raise InvalidInput(
-                "The etcd cluster would be spoken to in plain HTTP, which anyone on the way can read and change",
+                "The etcd cluster would be reached by plain HTTP, which anyone on the network path can read and change",
                 code=error_codes.INSECURE_ENDPOINT,
                 hint="Use etcds://, or add `allow_http=true` to the URL if that network is trusted",
             )
@@ -65,7 +65,7 @@ class EtcdLocation:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is spoken to in plain HTTP that leaves this machine."""
+        """Whether the connection is plain HTTP that leaves this machine."""
         return not self.tls and not all(_host(end) in LOOPBACK for end in self.endpoints)
 
     @property
@@ -108,10 +108,10 @@ class EtcdLocation:
 def parse_etcd_location(
     url: str, *, credentials: str | None = None, ca_file: str | None = None, allow_http: bool | None = None
 ) -> EtcdLocation:
-    """The location that a person wrote, who thereby `named` it, with ports and prefix filled in. Keyword arguments win
-    over the URL's query.
+    """The location that a user wrote, and thereby `named`, with ports and prefix filled in. Keyword arguments win over
+    the URL's query.
 
-    Raises `InvalidInput`, whose message never holds what the URL said: somebody may have put a secret into it.
+    Raises `InvalidInput`, whose message never contains the text of the URL: it may hold a secret.
     """
     parts = _split(url)
     endpoints = [_with_port(host) for host in parts.netloc.split(",")]

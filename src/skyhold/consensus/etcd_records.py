@@ -1,7 +1,7 @@
 """What etcd holds of the registers of one epoch of a store: its keys, and the bytes under them. Pure.
 
     <prefix>/registers/<register>/head          the newest change, and the ids of the operations of all kept ones
-    <prefix>/registers/<register>/fence         written anew by whoever settles an operation; its bytes say for which
+    <prefix>/registers/<register>/fence         rewritten by any client that settles an operation; its bytes name it
     <prefix>/changes/<register>/<version>       each kept change; the version as 16 hex digits
 
 64 changes of 17 KiB in one value would leave little of the 1.5 MiB that a request to etcd may have, and would be sent
@@ -31,8 +31,8 @@ _REGISTER: Final = re.compile(r"(config|names|(?:repository|document)/[0-9a-f]{3
 @dataclass(frozen=True, slots=True)
 class Record:
     """The value under a key. `operations` are the ids of the kept changes up to this one, oldest first, without a gap;
-    under the key of a change there is just its own. `writer` and `time` (RFC 3339, the writer's clock) are told to
-    people and decide nothing."""
+    under the key of a change there is just its own. `writer` and `time` (RFC 3339, the writer's clock) are for display
+    only and decide nothing."""
 
     value: Versioned
     operations: tuple[str | None, ...]
@@ -84,8 +84,8 @@ def end_of(prefix: str) -> str:
 
 
 def without_data(kept: Kept) -> Kept:
-    """The kept changes as a head tells of them: the data of all but the last lies under keys of their own, and no
-    operation needs it."""
+    """The kept changes as a head contains them: the data of all but the last is under keys of its own, and no operation
+    needs it."""
     older = (RegisterChange(Versioned(change.value.version, b""), change.operation_id) for change in kept[:-1])
     return (*older, *kept[-1:])
 

@@ -83,7 +83,7 @@ class FramedRegisters(EngineRegisters):
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
         current = self.read(key)
         if current is not None and current.next_configuration == next_configuration:
-            # Two frames of one configuration differ, so the engine could not tell that it is the same.
+            # Two frames of one configuration differ, so the engine could not recognise it as the same.
             return current
         sealed = self._registers.seal(key, expected_version, self._framed(key, next_configuration))
         return self._opened(key, sealed)

@@ -38,12 +38,12 @@ def known(
     undecided = newest(accepted.state.value or ()) if accepted else None
     if undecided is not None and value is not None and undecided.version <= value.version:
         undecided = None
-    told = origin or accepted
+    source = origin or accepted
     return Known(
         value,
         now_s - confirmed.since_s if confirmed else None,
         undecided,
-        told.writer if told else "",
-        told.time if told else "",
+        source.writer if source else "",
+        source.time if source else "",
         tuple(sorted(silent)),
     )

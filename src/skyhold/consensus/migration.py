@@ -23,7 +23,7 @@ waits for the last. More than these the threads of one process do not keep busy.
 
 
 class Succession(ABC):
-    """What the floors above know of an epoch; a configuration is bytes here, as a seal carries it."""
+    """What the floors above provide of an epoch; a configuration is bytes here, as a seal carries it."""
 
     @abstractmethod
     def open(self, next_configuration: bytes) -> EngineRegisters:
@@ -43,7 +43,7 @@ class Succession(ABC):
     def entered(self, next_configuration: bytes) -> None:
         """That epoch has begun, and is worked in from now on. Called under a lock: it must not use the registers."""
 
-    def check_writable(self) -> None:  # noqa: B027 - not every succession has something to say
+    def check_writable(self) -> None:  # noqa: B027 - not every succession has a restriction
         """Raise where this program must not change anything in the present epoch. Called before every change."""
 
     def each(self, task: Callable[[str], None], keys: Sequence[str]) -> None:
@@ -112,7 +112,7 @@ def _sealed(epoch: EngineRegisters, key: str, next_configuration: bytes, *, crea
             if conflict.code not in {error_codes.REGISTER_CHANGED, error_codes.REGISTER_SEALED}:
                 raise
             continue
-        if seal.version == (newest.version if newest else 0) + 1:  # else somebody else's, after changes we know not of
+        if seal.version == (newest.version if newest else 0) + 1:  # else another client's, after changes unknown here
             return [*changes, RegisterChange(seal, None)]
     raise contended_seal(key)
 
@@ -130,15 +130,15 @@ def _restore(following: EngineRegisters, key: str, changes: Sequence[RegisterCha
     try:
         following.restore(key, changes)
     except Conflict as conflict:
-        if conflict.code != error_codes.REGISTER_CHANGED:  # somebody else restored it, and it has been changed since
+        if conflict.code != error_codes.REGISTER_CHANGED:  # another client restored it, and it has been changed since
             raise
 
 
 def contended_seal(key: str) -> SkyholdError:
     return Unavailable(
-        f"Others changed register {key} during each of {SEAL_ATTEMPTS_MAX} attempts to seal it",
+        f"Other clients changed register {key} during each of {SEAL_ATTEMPTS_MAX} attempts to seal it",
         code=error_codes.REGISTER_CONTENDED,
-        hint="Run the command again: it goes on where it stopped",
+        hint="Run the command again: it continues where it stopped",
         key=key,
     )
 
@@ -146,7 +146,7 @@ def contended_seal(key: str) -> SkyholdError:
 @dataclass(frozen=True, slots=True)
 class Carried:
     """What a comparison of two epochs found: how many registers and kept changes the earlier one ended with, and which
-    registers do not stand in the later one as they ended."""
+    registers differ in the later one from what they ended with."""
 
     registers: int
     changes: int
@@ -154,11 +154,11 @@ class Carried:
 
 
 def compare(epoch: EngineRegisters, following: EngineRegisters) -> Carried:
-    """Compare every register of an epoch that has ended with the one that followed: nobody wrote between. The register
-    `config` begins with a value of its own."""
+    """Compare every register of an epoch that has ended with the one that followed; nothing was written between. The
+    register `config` begins with a value of its own."""
 
     def carried(key: str) -> tuple[int, bool]:
-        """How many changes the register ended with, and whether they stand there."""
+        """How many changes the register ended with, and whether the later epoch contains them."""
         ended = as_restored(epoch.changes(key))
         if not ended:
             return 0, True

@@ -1,4 +1,4 @@
-"""The errors of a register that cannot be decided: they name the clouds, and say what still works."""
+"""The errors of a register that cannot be decided: they name the clouds, and what still works."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ NOT_TO_BE_HAD: Final = frozenset(
 
 
 def no_majority(key: str, voters: int, errors: Mapping[str, SkyholdError], *, sent: bool) -> SkyholdError:
-    """`errors` says why each voter takes no part; `sent`: the change was sent to some voter and may take effect.
+    """`errors` has the reason why each voter takes no part; `sent`: the change was sent to some voter and may take
+    effect.
 
     `Corrupt` code `register_damaged` where the voters that answer are enough, but what they hold of this register is
     damaged. Where others that do not answer would make a majority with those that are sound, the hint is to bring these
@@ -126,7 +127,7 @@ def _register_damaged(key: str, message: str, damaged: list[str], away: list[str
 
 def register_lost(key: str, *, buckets: Collection[str] = (), away: Collection[str] = ()) -> Corrupt:
     """The error of a register that was created and is not there any more; of several voters, at a majority. It is the
-    same for a machine that has seen it there, in these buckets, and for one that comes new."""
+    same for a machine that has seen it there, in these buckets, and for a new machine."""
     return Corrupt(
         f"Register {key} was created, and at a majority of the voters it is not there any more: it was deleted; "
         "nothing was changed",
@@ -197,7 +198,7 @@ def acceptor_retired(voter: str, key: str) -> Corrupt:
 
 def rolled_back(key: str, why: str, buckets: Collection[str], *, away: Collection[str] = ()) -> Corrupt:
     """The error of a register of which voters show an older state than this machine has seen: to take it for the newest
-    would be to lose, without a word, what was acknowledged since."""
+    would silently lose what was acknowledged since."""
     return Corrupt(
         f"Register {key} was rolled back in {', '.join(f'`{name}`' for name in sorted(buckets))}: {why}",
         code=error_codes.REGISTER_ROLLED_BACK,
@@ -212,8 +213,10 @@ def rolled_back(key: str, why: str, buckets: Collection[str], *, away: Collectio
 
 
 def contended(key: str, *, sent: bool) -> SkyholdError:
-    """The error of a change that others were always faster than, until its time was over."""
-    message = f"Others changed register {key} again and again, so that this operation did not get its turn in time"
+    """The error of a change that lost every race against other clients until its deadline."""
+    message = (
+        f"Other clients changed register {key} again and again, and this operation did not win before its deadline"
+    )
     if sent:
         return OutcomeUnknown(
             f"{message}; it was sent, and may have taken effect",
@@ -235,7 +238,7 @@ def out_of_reach(voter: str, key: str) -> Corrupt:
         f"Bucket `{voter}` shows a ballot or a version of register {key} that is far above what a majority of the "
         "voters shows: it was damaged or forged",
         code=error_codes.VOTER_OUT_OF_REACH,
-        hint=f"The store goes on without it. Admit it again: skyhold store voters replace {voter}",
+        hint=f"The store works without it. Admit it again: skyhold store voters replace {voter}",
         bucket=voter,
         key=key,
     )

@@ -1,8 +1,8 @@
 """What can be done to the value of a register, as pure functions: an engine that agrees on whole values applies them.
 
 A value is the changes that are kept of a register, oldest first; the last holds what the register reads as. It carries
-the operation ids with it, so that an operation that is sent again, by whomever and through whichever bucket, is seen to
-have taken effect.
+the operation ids with it, so that an operation that is sent again, by any client and through any bucket, is recognised
+as one that has taken effect.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Operation(ABC):
     def apply(self, kept: Kept, *, repeated: bool) -> tuple[Kept, Versioned | None]:
         """The value after the operation, and its result. `repeated`: an earlier attempt may have taken effect.
 
-        Raises `Conflict` where the register does not allow it, as the method of the port says.
+        Raises `Conflict` where the register does not allow it, as the method of the port defines.
         """
 
 
@@ -61,7 +61,7 @@ class CompareAndSet(Operation):
             return kept, earlier
         if repeated and kept and kept[0].value.version > self.expected_version + 1:
             raise OutcomeUnknown(
-                f"So many others changed register {self.key} meanwhile that it no longer tells whether the change of "
+                f"So many other changes of register {self.key} followed that it no longer shows whether the change of "
                 f"version {self.expected_version} took effect",
                 code=error_codes.OUTCOME_FORGOTTEN,
                 hint="Read it, and look into its history",

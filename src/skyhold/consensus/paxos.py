@@ -25,7 +25,7 @@ from skyhold.consensus.acceptor import AcceptorState, Ballot, V, accept, beyond_
 from skyhold.errors import Corrupt, SkyholdError
 
 REREADS_MAX: Final = 16
-"""How often one round reads an acceptor again whose put did not succeed: each time somebody else changed it, or the
+"""How often one round reads an acceptor again whose put did not succeed: each time another client changed it, or the
 reply was lost. More is a store that refuses what it should take."""
 
 
@@ -95,7 +95,7 @@ class Round(Generic[V]):
     @property
     def greatest(self) -> Ballot:
         """The greatest ballot that has been shown and is to be followed: the next attempt must be above it. Until a
-        majority was seen, nobody knows whether one is within reach."""
+        majority was seen, it is unknown whether one is within reach."""
         followed = _credible(self).values() if len(_shown(self)) >= self.majority else ()
         return max([self.ballot, *(state.promised for state in followed)])
 
@@ -209,7 +209,7 @@ def step(round_: Round[V], event: Event[V]) -> tuple[Round[V], tuple[Effect[V], 
         unsure = seat.unsure or (isinstance(event, Lost) and round_.phase is not Phase.PREPARE)
         rereads = seat.rereads + 1
         seat = replace(seat, state=None, rereads=rereads, unsure=unsure, error=error, asked=False, late=False)
-    # A refused put is read back. Who has accepted less than this ballot has never accepted it.
+    # A refused put is read back. An acceptor that accepted a lower ballot has never accepted this one.
     not_there = isinstance(event, Seen) and event.state.accepted < round_.ballot
     no_effect = not_there or (isinstance(event, Silent) and event.unsent)
     exposed = round_.exposed - {event.voter} if no_effect and not seat.unsure else round_.exposed
@@ -221,7 +221,7 @@ def step(round_: Round[V], event: Event[V]) -> tuple[Round[V], tuple[Effect[V], 
 
 
 def adopted(round_: Round[V]) -> V | None:
-    """The value that a prepared round goes on from; None where nothing was chosen before.
+    """The value that a prepared round adopts; None where nothing was chosen before.
 
     Raises `Corrupt` code `ballot_shared` where one ballot carries two values: two proposers work under one id, as
     copies of one virtual machine would.
@@ -262,7 +262,7 @@ def _effect(round_: Round[V], voter: str) -> Effect[V] | None:
     if _has_voted(round_, seat):
         return None
     if round_.phase is Phase.PREPARE or seat.tag is None:
-        # No acceptor gets a value as it is created, not even the only one: `voter` tells an emptied bucket by that.
+        # No acceptor gets a value as it is created, not even the only one: by that `voter` detects an emptied bucket.
         after = promise(seat.state, round_.ballot)
     else:
         after = accept(seat.state, round_.ballot, round_.value, round_.following)
@@ -295,7 +295,7 @@ def _concluded(round_: Round[V]) -> Round[V]:
     if len(seats) - rejections - gone >= round_.majority:
         return round_
     if rejections and len(_shown(round_)) < round_.majority:
-        # Whether the greater ballot is one to be followed, the others tell.
+        # The others show whether the greater ballot is one to follow.
         pending = any(seat.state is None and seat.error is None for seat in seats)
         return round_ if pending else replace(round_, phase=Phase.UNREACHABLE)
     return replace(round_, phase=Phase.PREEMPTED if rejections else Phase.UNREACHABLE)
@@ -311,8 +311,8 @@ def _credible(round_: Round[V]) -> dict[str, AcceptorState[V]]:
 
 
 def _overtaken(round_: Round[V], event: Event[V]) -> bool:
-    """Without a promise, what was adopted holds only for the tag that it was read with. A put that
-    was refused, or read back as not done, must not be repeated on what somebody else wrote."""
+    """Without a promise, what was adopted holds only for the tag that it was read with. A put that was refused, or read
+    back as not done, must not be repeated on what another client wrote."""
     if not round_.plain or round_.phase is not Phase.PROPOSE:
         return False
     return isinstance(event, Refused) or (

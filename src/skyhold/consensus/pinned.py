@@ -13,9 +13,9 @@ from skyhold.errors import Conflict
 class PinnedRegisters(Registers):
     """The registers of a store, read in whichever epoch it is, and changed in the present one alone.
 
-    Who writes objects to the buckets of an epoch, and then names them in a register, must not do so once other buckets
-    count. A change raises `Conflict` code `membership_changed` where that epoch has ended, or has other buckets by now,
-    and has no effect then.
+    A client that writes objects to the buckets of an epoch, and then names them in a register, must not do so once
+    other buckets count. A change raises `Conflict` code `membership_changed` where that epoch has ended, or has other
+    buckets by now, and has no effect then.
     """
 
     def __init__(self, epochs: StoreRegisters, changed: Callable[[str, int], None] | None = None) -> None:

@@ -1,8 +1,8 @@
-"""Changing one register of the bucket engine: who proposes, what is proposed together, and when to try again.
+"""Changing one register of the bucket engine: which thread proposes, which operations together, when to retry.
 
 All threads of a process that change one register share a `Slot`. One of them leads: it takes every operation that
 waits, makes them one proposal (group commit), and hands the lead on. So proposers meet only between processes. There
-each waits a random time before it tries again, which grows with every attempt; does not outbid at once whom it finds
+each waits a random time before a retry, which grows with every attempt; does not at once outbid a rival that is
 preparing; and rests after some changes in a row. So two in far regions both finish.
 """
 
@@ -39,7 +39,7 @@ PATIENCE: Final = 4
 UNREACHABLE_ATTEMPTS: Final = 3
 
 
-class _Told(Enum):
+class _Signal(Enum):
     DONE = auto()
     LEAD = auto()
 
@@ -65,7 +65,7 @@ class Ticket:
     """An operation that waits. `exposed`: a value with it was sent to some voter, so it may take effect."""
 
     operation: Operation
-    told: Mailbox[_Told]
+    signals: Mailbox[_Signal]
     exposed: bool = False
     decided: Decided | None = None
     error: Exception | None = None
@@ -76,9 +76,9 @@ class Slot:
     """What the proposers of one process share of one register.
 
     `known` is what each voter held last, as far as the rounds of this process know it, and `shown` what reads have
-    found there since: a change after a read begins with its puts. Readers fill it, and whoever leads empties it.
+    found there since: a change after a read begins with its puts. Readers fill it, and the leading thread empties it.
     `decided` is the newest change that is known to be chosen. `turn` counts the rounds that were decided since the last
-    prepare or rest; `rival` says that a greater ballot was seen meanwhile.
+    prepare or rest; `rival`: a greater ballot was seen meanwhile.
     """
 
     key: str
@@ -152,25 +152,25 @@ class Proposer:
             slot.waiting.append(ticket)
             lead, slot.led = not slot.led, True
         if not lead:
-            lead = self._wait(slot, ticket) is _Told.LEAD
+            lead = self._wait(slot, ticket) is _Signal.LEAD
         if lead:
             self._lead(slot)
         if ticket.decided is None:
             raise ticket.error or AssertionError(f"{operation} was neither decided nor refused")
         return ticket.decided
 
-    def _wait(self, slot: Slot, ticket: Ticket) -> _Told:
+    def _wait(self, slot: Slot, ticket: Ticket) -> _Signal:
         try:
-            while (told := ticket.told.get(self._deadline_s)) is None:
-                pass  # whoever leads ends by its own deadline
-        except BaseException:  # an interrupt: nobody may wait for us to lead
+            while (signal := ticket.signals.get(self._deadline_s)) is None:
+                pass  # the leading thread ends by its own deadline
+        except BaseException:  # an interrupt: no other thread may wait for us to lead
             with slot.lock:
                 if ticket in slot.waiting:
                     slot.waiting.remove(ticket)
-                if ticket.told.get(0) is _Told.LEAD:
+                if ticket.signals.get(0) is _Signal.LEAD:
                     self._hand_on(slot)
             raise
-        return told
+        return signal
 
     def _lead(self, slot: Slot) -> None:
         with slot.lock:
@@ -185,12 +185,12 @@ class Proposer:
             with slot.lock:
                 self._hand_on(slot)
             for ticket in batch:
-                ticket.told.put(_Told.DONE)
+                ticket.signals.put(_Signal.DONE)
 
     def _hand_on(self, slot: Slot) -> None:
         slot.led = bool(slot.waiting)
         if slot.waiting:
-            slot.waiting[0].told.put(_Told.LEAD)
+            slot.waiting[0].signals.put(_Signal.LEAD)
 
     def _decide_all(self, slot: Slot, batch: Sequence[Ticket]) -> None:
         if (rest_s := slot.rest_until_s - self._runtime.monotonic()) > 0:
@@ -219,7 +219,7 @@ class Proposer:
                 self._fail(slot, batch, round_)
                 return
             self._runtime.sleep(wait_s)
-            slot.known.clear()  # others have gone on meanwhile
+            slot.known.clear()  # other clients changed it meanwhile
 
     def _attempt(self, slot: Slot, batch: Sequence[Ticket], deadline_s: float) -> Round[Kept]:
         """One ballot. Where it ended as decided, the results of the batch are in its tickets."""
@@ -238,7 +238,7 @@ class Proposer:
         while True:
             self._send(slot, effects)
             if round_.phase is Phase.PREPARED:
-                # Also what changes nothing is proposed: an answer that were told before its value is chosen under this
+                # Also what changes nothing is proposed: an answer given before its value is chosen under this
                 # ballot could be undone by a change that some minority has accepted under a lower one.
                 round_, effects = step(round_, Proposal(_applied(adopted(round_) or (), batch)))
                 continue
@@ -314,7 +314,7 @@ def _within(slot: Slot, ballot: Ballot) -> Ballot:
 
 
 def _applied(value: Kept, batch: Sequence[Ticket]) -> Kept:
-    """The adopted value after the operations, one after the other; their results, as they will be told if it is
+    """The adopted value after the operations, one after the other; their results, as they will be returned if it is
     chosen, go into the tickets."""
     for ticket in batch:
         ticket.decided = ticket.error = None

@@ -19,7 +19,7 @@ _Listing = dict[tuple[int, int], dict[str, list[Bucket]]]
 
 @dataclass(frozen=True, slots=True)
 class DamagedCheckpoint:
-    """A checkpoint that was passed over, and why."""
+    """A checkpoint that was skipped, and why."""
 
     bucket: str
     key: str
@@ -114,6 +114,6 @@ def _read(
         try:
             return open_checkpoint(stored, object_key, keys, name_key)
         except (Corrupt, PermissionDenied) as error:
-            # A flipped key number reads as a key that is not at hand.
+            # A flipped key number reads as a key that is missing.
             recovery.damaged.append(DamagedCheckpoint(bucket.name, object_key, error.message))
     return None

@@ -65,10 +65,10 @@ class Resync:
 class Known:
     """What is known of a register, perhaps without a majority of its voters.
 
-    `value` was the newest at some moment of the last `age_s` seconds; 0: during the call. Where `age_s` is None nobody
-    knows how old it is: it is durable, and there may be newer ones (None: nothing is known to be durable). `undecided`
-    is a newer value that was found: it may have taken effect, may still, or never will. `writer` and `time` (RFC 3339,
-    the writer's clock) are told to people: who wrote last to where this was found, and when; empty where nobody said.
+    `value` was the newest at some moment of the last `age_s` seconds; 0: during the call. Where `age_s` is None its age
+    is unknown: it is durable, and there may be newer ones (None: nothing is known to be durable). `undecided` is a
+    newer value that was found: it may have taken effect, may still, or never will. `writer` and `time` (RFC 3339, the
+    writer's clock) are for display only: who wrote last to where this was found, and when; empty where unknown.
     `silent` are the voters that did not answer.
     """
 
@@ -93,11 +93,11 @@ class Registers(ABC):
         """The newest value, or None where the register was never created."""
 
     def read_known(self, key: str, *, max_age_s: float = 0.0) -> Known:  # noqa: ARG002 - an engine may ask less for it
-        """As `read`, but content with what was the newest within the last `max_age_s` seconds, which may need no
-        request; and where the register can't be read now, what is known of it, declared as of a greater age or none.
+        """A stale read. Returns a value that was the newest within the last `max_age_s` seconds, which may need no
+        request; where the register can't be read now, what is known of it, reported with a greater age or none.
 
-        A clock that stands still with its machine (a paused virtual one) does not count that time. Engines that ask
-        nobody else answer as `read` does. Raises as `read` where nothing is known.
+        A clock that stops with its machine (a paused virtual one) does not count that time. Engines without remote
+        voters answer as `read` does. Raises as `read` where nothing is known.
         """
         return Known(self.read(key))
 
@@ -106,14 +106,14 @@ class Registers(ABC):
         """Replace the data of a register whose version is `expected_version` (0: that does not exist).
 
         `operation_id` (1 to 64 of `[A-Za-z0-9-]`) names the intent. If an operation of this id has already taken effect
-        among the last `CHANGES_KEPT` changes, whoever sent it, its result is returned and nothing is changed: so a
+        among the last `CHANGES_KEPT` changes, from any client, its result is returned and nothing is changed: so a
         change whose reply was lost may be sent again as it is.
 
-        Raises `Conflict` code `register_changed` with the field `current_version` (somebody else changed it),
+        Raises `Conflict` code `register_changed` with the field `current_version` (another client changed it),
         `Conflict` code `register_sealed` (load the configuration that follows), `OutcomeUnknown` (it may or may not
         have taken effect: ask `outcome`, or send it again under the same id), and `InvalidInput` code
-        `register_data_size` unless the data has 1 to `DATA_BYTES_MAX` bytes. `Unavailable` speaks of its own call
-        alone: an earlier one under the same id, whose outcome was unknown, may still take effect.
+        `register_data_size` unless the data has 1 to `DATA_BYTES_MAX` bytes. `Unavailable` applies to this call only:
+        an earlier one under the same id, whose outcome was unknown, may still take effect.
         """
 
     @abstractmethod
@@ -164,16 +164,16 @@ class EngineRegisters(Registers):
     def changes(self, key: str) -> Sequence[RegisterChange]:
         """The kept changes, oldest first; the last holds the newest value. Empty where the register was never created.
 
-        This is all that an engine knows of a register, so that `restore` can carry it to another.
+        This is all that an engine stores of a register, so that `restore` can copy it to another.
         """
 
     @abstractmethod
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:
         """End a register of this configuration: its data stays readable and never changes again. Counts as a change.
 
-        `next_configuration` (1 to `DATA_BYTES_MAX` bytes) tells whoever meets the seal where to go on, so that anyone
-        can finish the change. A register that does not exist (version 0) can be sealed, so that it is never created.
-        Sealing again with the same configuration returns the seal. Raises as `compare_and_set`.
+        `next_configuration` (1 to `DATA_BYTES_MAX` bytes) points any client that meets the seal to the next epoch, so
+        that any client can finish the change. A register that does not exist (version 0) can be sealed too: it is then
+        never created. Sealing again with the same configuration returns the seal. Raises as `compare_and_set`.
         """
 
     @abstractmethod
@@ -186,13 +186,13 @@ class EngineRegisters(Registers):
         """
 
     def salvaged(self, key: str) -> Sequence[RegisterChange] | None:  # noqa: ARG002 - of most engines nothing can be salvaged
-        """The changes that a register goes on from in the next epoch, which a recovery has retired from this one, since
-        it was damaged; None where it was not. Engines that do not keep a register at several places know none."""
+        """The changes with which a damaged register that a recovery has retired continues in the next epoch; None where
+        it was not retired. Engines that keep a register in one place only return None."""
         return None
 
     def is_new(self) -> bool:
-        """Whether nobody has created the register `config` here. Asked before it is known whose registers these will
-        be, so it changes nothing, and does not settle what is under way, as a read may."""
+        """Whether the register `config` was never created here. Asked before the registers belong to any store, so it
+        changes nothing, and does not settle what is under way, as a read may."""
         return self.read("config") is None
 
 
@@ -273,7 +273,7 @@ def register_changed(key: str, expected_version: int, current: Versioned | None)
     """The error of a change that lost: it names both versions."""
     current_version = current.version if current else 0
     return Conflict(
-        f"Register {key} is at version {current_version}, not {expected_version}: somebody else changed it; "
+        f"Register {key} is at version {current_version}, not {expected_version}: another client changed it; "
         "nothing of this change took effect",
         code=error_codes.REGISTER_CHANGED,
         hint="Read it again and decide again",
@@ -284,11 +284,11 @@ def register_changed(key: str, expected_version: int, current: Versioned | None)
 
 
 def membership_changed(key: str) -> Conflict:
-    """The error of a change that is right with the buckets of before alone."""
+    """The error of a change that is valid with the previous buckets only."""
     return Conflict(
         "The buckets of the store were changed while this ran; nothing of it took effect",
         code=error_codes.MEMBERSHIP_CHANGED,
-        hint="Run the command again: it then writes to the buckets of now, and sends nothing twice",
+        hint="Run the command again: it then writes to the present buckets, and sends nothing twice",
         key=key,
     )
 

@@ -1,11 +1,11 @@
-"""Retiring a register from its epoch, where no majority of its voters holds it intact: it can go on in the next then.
+"""Retiring a register from its epoch, where no majority of its voters holds it intact: it then continues in the next.
 
 A damaged acceptor may have promised and accepted anything, so nothing can be decided through it, and to write over it
 would be to make it forget. To *retire* an acceptor is safe whatever it held: it takes no part any more, as if it never
-answered again. Once a majority of the voters is retired the register can never be decided again in this epoch, whoever
-still works in it, and whether or not damaged bytes turn out to have been a fault of reading. Every change that was
-chosen before had been accepted by a majority, so at one of the retired at least: it is found there unless all of these
-are damaged. The newest of what they held intact is what the register goes on from (`carrying`).
+answered again. Once a majority of the voters is retired the register can never be decided again in this epoch, by any
+client that still works in it, and whether or not damaged bytes turn out to have been a fault of reading. Every change
+that was chosen before had been accepted by a majority, so by at least one of the retired: it is found there unless all
+of these are damaged. The register continues with the newest value that they held intact (`carrying`).
 
 A put that retires is conditional on what was found, so no vote falls between the two.
 """
@@ -31,8 +31,8 @@ ATTEMPTS_MAX: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one voter has of a register. Where nothing is said it has no object. `held` is what it holds intact,
-    `damage` says what is wrong with its object, and `error` why it is not known what it has."""
+    """What one voter has of a register; no object where all fields are None. `held` is what it holds intact, `damage`
+    what is wrong with its object, and `error` why its state is unknown."""
 
     voter: str
     tag: str | None = None
@@ -54,8 +54,8 @@ class Acceptors:
     keys: FrameKeys
 
     def examine(self, key: str) -> list[Holding]:
-        """What each voter has of a register. What shows a ballot or a version that no honest acceptor can have counts
-        as damaged: the next epoch would go on from it."""
+        """What each voter has of a register. A ballot or a version that no honest acceptor can have counts as damaged:
+        the next epoch would continue from it."""
         holdings = at_once(lambda voter: self._look(voter, key), self.voters, "examine")
         states = {
             holding.voter: AcceptorState() if holding.held is None else holding.held.state
@@ -66,12 +66,12 @@ class Acceptors:
         return [_forged(holding, key) if holding.voter in far else holding for holding in holdings]
 
     def retire(self, key: str, instead: Kept, proposer: str) -> list[Holding]:
-        """Retire the acceptors of all voters that answer; what each has then. `instead` is written where nothing
-        intact was, so that it is what the register goes on from if no voter holds anything intact."""
+        """Retire the acceptors of all voters that answer; returns what each has then. `instead` is written where
+        nothing intact was: the register continues with it if no voter holds anything intact."""
         return at_once(lambda voter: self._retire(voter, key, instead, proposer), self.voters, "retire")
 
     def salvaged(self, key: str) -> Kept | None:
-        """What a retired register goes on from; None where it is not retired at a majority."""
+        """What a retired register continues with; None where it is not retired at a majority."""
         return newest_held(self.examine(key), len(self.voters))
 
     def _look(self, voter: Voter, key: str) -> Holding:
@@ -112,7 +112,7 @@ class Acceptors:
                 else:
                     voter.bucket.write_if(name, body, expected_tag=found.tag)
             except (Conflict, OutcomeUnknown):
-                continue  # somebody else was faster, or we were: that is seen
+                continue  # another client was faster, or an earlier put of ours: the read above shows which
             except SkyholdError as error:
                 return Holding(voter.name, error=error)
         return Holding(voter.name, error=contended(key, sent=False))

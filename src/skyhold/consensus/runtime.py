@@ -37,7 +37,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def now(self) -> datetime:
-        """The time of day, in UTC: told to people, and decides nothing."""
+        """The time of day, in UTC: for display only; decides nothing."""
 
     @abstractmethod
     def sleep(self, seconds: float) -> None: ...
@@ -48,7 +48,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def random_id(self) -> str:
-        """32 hex digits that nobody else has: 128 random bits."""
+        """32 hex digits that are unique: 128 random bits."""
 
     @abstractmethod
     def start(self, task: Callable[[], None]) -> None:
@@ -76,7 +76,7 @@ class _ThreadMailbox(Mailbox[T]):
 
 
 class ThreadRuntime(Runtime):
-    """The real world. Its threads end with the process: a bucket that hangs does not hold it up."""
+    """The real world. Its threads end with the process: a bucket that hangs does not delay its end."""
 
     def __init__(self) -> None:
         self._random = random.SystemRandom()

@@ -1,11 +1,11 @@
-"""What this machine has seen of the registers of a store, so that nobody can show it an older state as the newest.
+"""What this machine has seen of the registers of a store, to detect a bucket that shows an older state as the newest.
 
 Of each register the newest value that was known to be chosen; of each voter the greatest ballot that it has promised. A
 voter that shows a smaller one has gone back: it takes no part. Since a chosen value was accepted by a majority, whose
 ballots are noted with it, no majority that is left can answer without it. The newest value is compared besides: in
 another epoch voters have other ballots.
 
-It is a safeguard, and no part of the store: one that is lost makes this machine one that comes new.
+It is a safeguard, and no part of the store: without it this machine trusts the buckets as a new machine does.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Sightings(ABC):
 
 
 def sighting(epoch: int, kept: Kept) -> Sighting | None:
-    """What is noted of a value. A seal is not the last word on its register, and is not noted."""
+    """What is noted of a value. A seal is not the final value of its register, and is not noted."""
     value = newest(kept)
     return None if value is None or value.sealed else Sighting(epoch, value.version, _digest(value.data))
 
@@ -164,7 +164,7 @@ class SightingsFile(Sightings):
 
 _FILE: Final = FileErrors(
     "File",
-    "Delete the file: this machine then takes what the buckets show, as one that comes new",
+    "Delete the file: this machine then trusts what the buckets show, as a new machine does",
     damaged=error_codes.SIGHTINGS_DAMAGED,
     failed=error_codes.SIGHTINGS_FAILED,
     locked=error_codes.SIGHTINGS_LOCKED,

@@ -1,4 +1,4 @@
-"""One voter as the bucket engine reaches it: its objects read and put, and its answers told as events of a round."""
+"""One voter as the bucket engine reaches it: its objects read and put, and its answers as events of a round."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ Answer = Seen[Kept] | Refused | Lost | Silent
 
 @dataclass(frozen=True, slots=True)
 class Voter:
-    """A bucket that takes part. `incarnation` is its id in the configuration; `verify` raises unless the bucket says
-    the same of itself: one that was emptied, restored or exchanged has forgotten what it promised, and must be admitted
+    """A bucket that takes part. `incarnation` is its id in the configuration; `verify` raises unless the bucket itself
+    stores this id: one that was emptied, restored or exchanged has forgotten what it promised, and must be admitted
     again. `write_interval_s` is the least time between two puts of one object (a limit of some clouds: 1 s)."""
 
     bucket: Bucket
@@ -93,7 +93,7 @@ class VoterClient:
     def perform(self, key: str, effect: Get | Put[Kept], decided: RegisterChange | None) -> Answer:
         """Carry out an effect of a round. `decided` is the newest change that is known to be chosen."""
         if isinstance(effect, Get):
-            return self._get(key, absence_counts=False)  # the round goes on by a put, which creates the object
+            return self._get(key, absence_counts=False)  # the round continues with a put, which creates the object
         name = self.voter.name
         held = AcceptorObject(
             effect.state,
@@ -122,7 +122,7 @@ class VoterClient:
         return Seen(name, tag, effect.state)
 
     def list(self) -> set[str] | SkyholdError:
-        """The registers that have an object there, or why that cannot be told."""
+        """The registers that have an object there, or why that is unknown."""
         try:
             objects = at_most(self.voter.bucket, f"{FOLDER}/{self._epoch:08x}/", REGISTERS_MAX)
             found = [parse_object_key(info.key) for info in objects]
@@ -133,8 +133,8 @@ class VoterClient:
 
     def _get(self, key: str, *, absence_counts: bool) -> Seen[Kept] | Silent:
         """A bucket that was emptied has forgotten what it promised. No acceptor there gets a value: an object is
-        created with a promise alone, and whoever finds one without a value asks the bucket what it is *after* that,
-        before it counts. So an acceptor with a value is from before, and to ask once, beside it, will do."""
+        created with a promise alone, and a client that finds one without a value verifies the bucket *after* that,
+        before it counts. So an acceptor with a value is older, and one verification, at the same time, is enough."""
         try:
             before = self.promised(key)  # of another thread's read that ends first nothing follows
             wait_until_verified = None if self._verified else self._verify_beside()
@@ -164,7 +164,7 @@ class VoterClient:
         def task() -> None:
             try:
                 self._verify()
-            except BaseException as error:  # noqa: BLE001 - raised by who waits, not lost in a thread
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
                 ended.put((error,))
             else:
                 ended.put((None,))
@@ -179,9 +179,9 @@ class VoterClient:
         return wait
 
     def _decided(self, key: str, effect: Put[Kept], decided: RegisterChange | None) -> int:
-        """What the object will say to be decided. A promise leaves an old value where it is, which may never have been
-        chosen, so only what its own writer knew holds for it. A proposal may be an old one, which is overtaken: only of
-        the very change that was chosen it says so."""
+        """The version that the object will declare as decided. A promise leaves an old value in place, which may never
+        have been chosen, so only what the writer of that value knew applies. A proposal may be an old one that was
+        overtaken: it is declared as decided only if it is the very change that was chosen."""
         found = self._held.get(key, _NOTHING)
         if in_preparation(effect.state):
             return found.held.decided if found.tag == effect.tag else 0
@@ -217,7 +217,7 @@ class VoterClient:
             return known
         try:
             held = decode_acceptor(tagged.body, self._epoch, key, self.voter.incarnation, self._keys)
-        except (Corrupt, PermissionDenied) as error:  # a flipped key number reads as a key that is not at hand
+        except (Corrupt, PermissionDenied) as error:  # a flipped key number reads as a key that is missing
             raise acceptor_damaged(self.voter.name, key, error) from error
         if held.retired:
             raise acceptor_retired(self.voter.name, key)

@@ -1,4 +1,4 @@
-"""How many wraps a `store.json` may have, and what it may cost to try them: anybody may have written it."""
+"""How many wraps a `store.json` may have, and what it may cost to try them: any party may have written it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ WRAPS_MAX: Final = 64
 
 
 def check_keys(keys: object) -> None:
-    """Raise `Corrupt` code `keys_malformed` unless this is the `keys` field of a `store.json` in form, number and
-    cost: for readers before they try a wrap, since anybody may have written it, and for writers."""
+    """Raise `Corrupt` code `keys_malformed` unless this is the `keys` field of a `store.json` in form, number and cost:
+    for readers before they try a wrap, since any party may have written it, and for writers."""
     if not isinstance(keys, list) or not 1 <= len(keys) <= DATA_KEYS_MAX:
         raise Corrupt("The keys in store.json are malformed", code=error_codes.KEYS_MALFORMED)
     numbers: set[int] = set()

@@ -108,7 +108,7 @@ class KeyFile:
                 os.fsync(file.fileno())
             _sync_folder(path.parent)  # what it wraps outlives a power cut, so the file's name has to, too
         except OSError as error:
-            path.unlink(missing_ok=True)  # half a key opens nothing, and would stand in the way of the next try
+            path.unlink(missing_ok=True)  # half a key opens nothing, and would block the next attempt
             raise InvalidInput(
                 f"Key file {path} cannot be written: {error.strerror}", code=error_codes.KEY_FILE_UNWRITABLE
             ) from error
@@ -206,13 +206,13 @@ def open_keys(store_id: str, sealed: bool, keys: object, keks: Sequence[KeyEncry
     """Open every data key of `store.json`.
 
     Raises `PermissionDenied` where none of `keks` opens one, or where a key was given for a store that claims to be
-    open (whoever can write a bucket could have made that claim), and `Corrupt` where the field is malformed.
+    open (any party that can write a bucket could have made that claim), and `Corrupt` where the field is malformed.
     """
     if keks and not sealed:
         raise PermissionDenied(
-            "A key was given, but the store says that it is not sealed",
+            "A key was given, but store.json declares the store as not sealed",
             code=error_codes.STORE_NOT_SEALED,
-            hint="If so, unset SKYHOLD_KEY_FILE and SKYHOLD_PASSPHRASE; else somebody has replaced store.json",
+            hint="If so, unset SKYHOLD_KEY_FILE and SKYHOLD_PASSPHRASE; else store.json was replaced by another party",
         )
     check_keys(keys)
     assert isinstance(keys, list)  # noqa: S101 - checked above

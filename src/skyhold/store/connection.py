@@ -208,7 +208,7 @@ class Connection(StoreAccess):
                 with_checkpoints.flush()
         if self._max_age_s is None:
             return StoreRegisters(first, self.succession)
-        return StaleRegisters(first, self.succession, max_age_s=self._max_age_s, told=self.stale.__setitem__)
+        return StaleRegisters(first, self.succession, max_age_s=self._max_age_s, on_stale=self.stale.__setitem__)
 
     @property
     def was_stale(self) -> bool:
@@ -296,7 +296,7 @@ class Connection(StoreAccess):
         view = copy(self)
         view.stale, view._max_age_s = {}, max_age_s
         view._registers = registers = StaleRegisters(
-            self.registers.current, view.succession, max_age_s=max_age_s, told=view.stale.__setitem__, lent=True
+            self.registers.current, view.succession, max_age_s=max_age_s, on_stale=view.stale.__setitem__, lent=True
         )
         try:
             yield view

@@ -1,8 +1,8 @@
 """Judge files of histories: `python -m tests.consensus.histories HISTORY.jsonl…`
 
-A line of JSON for each register: the verdict of the search ("ok", "illegal", "unknown"), and what a watcher was told
-that is not so, if anything. The exit status is that of `history-checker`: 0 if all is right, 1 if something is wrong, 2
-if nothing is but a search was given up, 3 if something is no history.
+A line of JSON for each register: the verdict of the search ("ok", "illegal", "unknown"), and the first wrong answer to
+a watcher, if any. The exit status is that of `history-checker`: 0 if all is right, 1 if something is wrong, 2 if
+nothing is but a search was given up, 3 if something is no history.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class _Play:
     count: int = 0
     unanswered: list[CompareAndSet] = field(default_factory=list)
     settled_ns: dict[str, int] = field(default_factory=dict)
-    """When somebody asked for an outcome: attempts from before that are on their way come too late."""
+    """When a client asked for an outcome: earlier attempts that are on their way come too late."""
 
     def history(self, clients: int, watchers: int, operations: int, moves: int) -> list[Operation]:
         for number in range(moves):
@@ -160,7 +160,7 @@ def _version(result: Result) -> int:
 
 
 def mutated(random: Random, history: list[Operation]) -> list[Operation]:
-    """A history in which something else is told, or happened at another time. It may still be right."""
+    """A history with another answer, or in which something happened at another time. It may still be right."""
     while True:
         index = random.randrange(len(history))
         change = random.choice([_other_version, _other_data, _other_kind, _other_time, _left_out, _other_order])

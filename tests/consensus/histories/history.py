@@ -1,4 +1,4 @@
-"""What clients asked of registers, when, and what they were told: JSON lines, as `docs/consensus.md` gives them.
+"""What clients asked of registers, when, and the answers: JSON lines, as `docs/consensus.md` gives them.
 
 One line is one attempt of one client. An attempt that got no answer has no end: it may take effect at any time after
 its call, or never. All times of a file are of one clock.
@@ -23,7 +23,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class CompareAndSet:
-    """Set `data` if the register is at `expected_version`, or tell what the change of this id has set already."""
+    """Set `data` if the register is at `expected_version`, or return what the change of this id has set already."""
 
     expected_version: int
     data: str
@@ -32,7 +32,7 @@ class CompareAndSet:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What did the change of this id set? It is asked once nobody works on an attempt without an answer any more."""
+    """What did the change of this id set? It is asked once no client works on an attempt without an answer any more."""
 
     operation_id: str
 
@@ -46,7 +46,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The store goes on with other voters, or another engine: a change that leaves the data, of a register that exists.
+    """The store moves to other voters, or another engine: a change that leaves the data, of a register that exists.
 
     It is called when the first seal of the register is sent, and has no answer: it takes effect once, or never."""
 
@@ -88,12 +88,12 @@ class Resync:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """No answer, or one that says that the outcome is unknown."""
+    """No answer, or an error that leaves the outcome unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An error that says that this attempt had no effect."""
+    """An error that guarantees that this attempt had no effect."""
 
 
 Request = Read | CompareAndSet | Outcome | Watch | Move
@@ -193,18 +193,18 @@ def to_json(operation: Operation) -> str:
 
 
 def from_json(line: str) -> Operation:
-    """The operation of a line. Raises `MalformedHistory`, also for a field that nobody knows."""
+    """The operation of a line. Raises `MalformedHistory`, also for an unknown field."""
     try:
         fields = json.loads(line)
-        told = fields.pop("result")
+        answer = fields.pop("result")
         request = _taken(REQUESTS[fields.pop("operation")], fields)
-        result = _taken(RESULTS[told.pop("kind")], told)
+        result = _taken(RESULTS[answer.pop("kind")], answer)
         operation = _taken(Operation, {**fields, "request": request, "result": result})
     except MalformedHistory:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MalformedHistory(f"{error!r} in {line!r}") from error
-    unread = {*fields, *told} - {"register", "client", "called_ns", "returned_ns"}
+    unread = {*fields, *answer} - {"register", "client", "called_ns", "returned_ns"}
     if unread:
         raise MalformedHistory(f"unknown fields {', '.join(sorted(unread))} in {line!r}")
     return operation

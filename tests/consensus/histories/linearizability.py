@@ -19,7 +19,7 @@ CONFIGURATIONS_MAX = 300_000
 
 
 class Verdict(Enum):
-    """`UNKNOWN`: the search was given up. Whoever asks has to take that for a failure."""
+    """`UNKNOWN`: the search was given up. The caller has to treat that as a failure."""
 
     OK = "ok"
     ILLEGAL = "illegal"

@@ -69,7 +69,7 @@ BAD: dict[str, list[Operation]] = {
     "two winners of one version": [ONE, set_("b", 30, 40, 1, "two"), set_("c", 30, 40, 1, "three")],
     "a stale read": [ONE, TWO, found("c", 50, 60, 1, "one")],
     "a read that finds nothing of what was acknowledged": [ONE, found("c", 30, 40, 0)],
-    "a read of a value that nobody wrote": [ONE, found("b", 30, 40, 2, "three")],
+    "a read of a value that was never written": [ONE, found("b", 30, 40, 2, "three")],
     "a read of the value of another version": [ONE, TWO, found("c", 50, 60, 2, "one")],
     "a read of data where there is no register": [found("a", 10, 20, 0, "one"), unsure("b", 0, 0, "one")],
     "a read of a change before it was asked for": [found("b", 10, 20, 1, "one"), set_("a", 30, 40, 0, "one")],
@@ -96,7 +96,7 @@ BAD: dict[str, list[Operation]] = {
         did("a", 50, 60, change(0, "one"), Value(2, "one")),
         found("b", 70, 80, 2, "one"),
     ],
-    "a change sent again that says what it did not set": [
+    "a change sent again that returns what it did not set": [
         unsure("a", 10, 0, "one"),
         set_("b", 20, 30, 0, "two"),
         set_("a", 40, 50, 0, "one"),
@@ -118,12 +118,12 @@ BAD: dict[str, list[Operation]] = {
     "a change sent again that is refused while it is remembered": [*MANY[:-1], refused("b", 660, 670, 0, "v1", 64)],
     "an outcome that is another change's": [ONE, TWO, had_set("c", 50, 60, 2, "one")],
     "an outcome of what was never asked for": [ONE, had_set("c", 50, 60, 2, "two")],
-    "a conflict that tells a version from the future": [ONE, refused("c", 22, 24, 0, "three", 2), TWO],
-    "a conflict that tells a version of the past": [ONE, TWO, refused("c", 50, 60, 2, "three", 1)],
+    "a conflict that reports a version from the future": [ONE, refused("c", 22, 24, 0, "three", 2), TWO],
+    "a conflict that reports a version of the past": [ONE, TWO, refused("c", 50, 60, 2, "three", 1)],
     "a conflict with the version that was expected": [ONE, refused("c", 30, 40, 1, "three", 1)],
-    "a change on a version that nobody set": [ONE, set_("b", 30, 40, 2, "three")],
+    "a change on a version that was never set": [ONE, set_("b", 30, 40, 2, "three")],
     "a change that skips a version": [ONE, did("b", 30, 40, change(1, "two"), Value(3, "two"))],
-    "a change that is told another's data": [did("a", 10, 20, change(0, "one"), Value(1, "two"))],
+    "a change that returns another's data": [did("a", 10, 20, change(0, "one"), Value(1, "two"))],
     "an unseen version in between that was asked for too late": [
         ONE,
         found("c", 50, 60, 3, "three"),
@@ -228,7 +228,7 @@ GOOD: dict[str, list[Operation]] = {
         found("b", 30, 40, 2, "one"),
         set_("c", 50, 60, 2, "two"),
     ],
-    "a move that nobody sees": [ONE, moved(22), found("c", 30, 40, 1, "one"), TWO],
+    "a move that no client sees": [ONE, moved(22), found("c", 30, 40, 1, "one"), TWO],
     "a move that is seen late": [ONE, moved(12), TWO, found("c", 50, 60, 2, "two"), found("c", 900, 910, 3, "two")],
     "a change that a move was faster than": [ONE, moved(22), refused("b", 30, 40, 1, "two", 2)],
     "a change that is known by its id after a move": [

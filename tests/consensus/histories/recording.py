@@ -1,4 +1,4 @@
-"""A client of registers that writes down what it asks and what it is told."""
+"""A client of registers that records its requests and the answers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ T = TypeVar("T")
 
 
 class RecordedClient:
-    """One thread's use of registers; `operations` is its part of the history. An operation stands there from its call
-    on, so that one whose client dies over it is there too, without an answer. `registers` may be exchanged for others
+    """One thread's use of registers; `operations` is its part of the history. It contains an operation from its call
+    on, so that one whose client dies during it is there too, without an answer. `registers` may be exchanged for others
     of the same store."""
 
     def __init__(self, registers: Registers, name: str, clock_ns: Callable[[], int]) -> None:
@@ -44,7 +44,7 @@ class RecordedClient:
         return self._recorded(key, Read(), lambda: self.registers.read(key), _value)
 
     def read_known(self, key: str, *, max_age_s: float) -> port.Known:
-        """Written down as a read where it found what was the newest during the call; else it says nothing of it."""
+        """Written down as a read where it found what was the newest during the call; else it proves nothing."""
         return self._recorded(
             key,
             Read(),
@@ -76,13 +76,13 @@ class RecordedClient:
             _changes,
         )
 
-    def _recorded(self, key: str, request: Request, call: Callable[[], T], told: Callable[[T], Result]) -> T:
+    def _recorded(self, key: str, request: Request, call: Callable[[], T], as_result: Callable[[T], Result]) -> T:
         pending = Operation(key, self.name, self._clock_ns(), None, request, Unknown())
         self.operations.append(pending)
         result: Result = Unknown()
         try:
             answer = call()
-            result = told(answer)
+            result = as_result(answer)
         except errors.OutcomeUnknown:
             raise
         except errors.Conflict as error:
@@ -93,7 +93,7 @@ class RecordedClient:
             elif error.code == "register_changed":
                 result = Conflict(int(str(error.fields["current_version"])))
             else:
-                raise AssertionError(f"the format has no word for {error.code}") from error
+                raise AssertionError(f"the format has no result for {error.code}") from error
             raise
         except errors.SkyholdError:
             result = Failed()

@@ -76,7 +76,7 @@ def step_register(state: RegisterState, operation: Operation) -> RegisterState |
             state = RegisterState(newest, state.settled | {(operation_id, operation.called_ns)})
             allowed = not _kept(newest, operation_id)
         case _:
-            raise AssertionError(f"{operation} says nothing of a state")
+            raise AssertionError(f"{operation} does not concern a state")
     return state if allowed else None
 
 
@@ -98,7 +98,7 @@ def _step_change(state: RegisterState, request: CompareAndSet, operation: Operat
             if earlier is not None:
                 return state if _has_set(earlier, version, data) else None
             return changed if changed and _has_set(changed.newest, version, data) else None
-    raise AssertionError(f"{operation} says nothing of a state")
+    raise AssertionError(f"{operation} does not concern a state")
 
 
 def _has_set(change: _Change | None, version: int, data: str) -> bool:
@@ -106,7 +106,7 @@ def _has_set(change: _Change | None, version: int, data: str) -> bool:
 
 
 def _is_settled(state: RegisterState, request: CompareAndSet, attempt: Operation) -> bool:
-    """Whether the change was found absent by somebody who asked after this attempt began."""
+    """Whether the change was found absent by a client that asked after this attempt began."""
     return any(found == request.operation_id and asked > attempt.called_ns for found, asked in state.settled)
 
 
@@ -120,7 +120,7 @@ def judge(operations: Iterable[Operation], *, configurations_max: int = CONFIGUR
     """Judge each register of a history. Watches are judged elsewhere (`watching`)."""
     return {
         register: linearizability(
-            [operation for operation in history if _tells(operation)],
+            [operation for operation in history if _shows(operation)],
             new_register(),
             step_register,
             configurations_max=configurations_max,
@@ -134,7 +134,7 @@ def verdicts(operations: Iterable[Operation]) -> dict[str, Verdict]:
     return {register: judgement.verdict for register, judgement in judge(operations).items()}
 
 
-def _tells(operation: Operation) -> bool:
+def _shows(operation: Operation) -> bool:
     """What failed had no effect; what has no answer may have one if it is a change, as a move is."""
     if isinstance(operation.request, Watch) or isinstance(operation.result, Failed):
         return False

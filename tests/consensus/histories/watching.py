@@ -1,17 +1,17 @@
-"""Whether what watchers of a register were told is what happened to it.
+"""Whether the answers to watchers of a register agree with what happened to it.
 
 A watch asks for the changes after a version, and gets them, nothing, or an explicit resync. After the properties that
 etcd's robustness tests check of its watch (https://etcd.io/docs/v3.6/learning/api_guarantees/#watch-apis):
 
-- ordered, unique, resumable, gap-free: the versions told are those after the one asked for, one by one;
-- the same for all: every value is the one that anybody else, reader, writer or watcher, was told of its version;
-- not invented: somebody tried to set that value, on the version before, and was not told that it had no effect; or the
+- ordered, unique, resumable, gap-free: the reported versions are those after the one asked for, one by one;
+- the same for all: every value is the one that any other client, reader, writer or watcher, got for its version;
+- not invented: a client tried to set that value, on the version before, and got no answer that it had no effect; or the
   store moved, and the version before has this value too;
-- reliable: each change that anybody knew of before the watch began is among those told;
-- not from the future: whoever asks after the watch has ended finds a register at least as new;
-- a resync is told only where changes are no longer kept, or the version asked for does not exist yet.
+- reliable: each change that any client had seen before the watch began is among those reported;
+- not from the future: a client that asks after the watch has ended finds a register at least as new;
+- a resync is reported only where changes are no longer kept, or the version asked for does not exist yet.
 
-How soon a change is told is not judged, nor what etcd has beside this (transactions over keys, filters, progress).
+How soon a change is reported is not judged, nor what etcd has beside this (transactions over keys, filters, progress).
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from tests.consensus.histories.history import (
 
 
 def watch_violation(operations: Iterable[Operation]) -> str | None:
-    """What a watcher was told that is not so; None if there is no such thing."""
+    """The first wrong answer to a watcher; None if there is none."""
     for history in by_register(operations).values():
-        told = _Told(history)
+        reported = _Reported(history)
         for watch in history:
             if isinstance(watch.result, Changes | Resync):
-                found = told.violation(watch)
+                found = reported.violation(watch)
                 if found is not None:
                     return f"{found}: {watch}"
     return None
 
 
-class _Told:
-    """What everybody was told of one register."""
+class _Reported:
+    """What all clients got as answers of one register."""
 
     def __init__(self, history: Sequence[Operation]) -> None:
         self._values: dict[int, set[str]] = {}
@@ -57,7 +57,7 @@ class _Told:
             for version, data in _values(operation):
                 self._values.setdefault(version, set()).add(data)
         self._history = history
-        # What has no answer may have made it newer than anybody saw.
+        # What has no answer may have made it newer than any client saw.
         unknown = sum(isinstance(operation.result, Unknown) for operation in history)
         self._newest = max(map(_at_least, history), default=0) + unknown
 
@@ -74,11 +74,11 @@ class _Told:
             if self._values[version] != {data}:
                 return f"version {version} has several values, {sorted(self._values[version])}"
             if not self._was_tried(version, data, watch) and not self._was_moved(version, data, watch):
-                return f"nobody set version {version} to {data!r}"
+                return f"no client set version {version} to {data!r}"
         return self._out_of_time(watch, last)
 
     def _was_tried(self, version: int, data: str, watch: Operation) -> bool:
-        """Whether somebody asked for this change before the watch ended, and was not told that it had no effect."""
+        """Whether a client asked for this change before the watch ended, and got no answer that it had no effect."""
         assert watch.returned_ns is not None
         for attempt in self._history:
             request = attempt.request
@@ -104,7 +104,7 @@ class _Told:
         return False
 
     def _had_no_effect(self, attempt: Operation, request: CompareAndSet) -> bool:
-        """Whether somebody was told so, when the change could not be forgotten yet."""
+        """Whether a client got that answer, when the change could not be forgotten yet."""
         if self._newest >= request.expected_version + 1 + CHANGES_KEPT:
             return False
         for other in self._history:
@@ -128,7 +128,7 @@ class _Told:
 
 
 def _values(operation: Operation) -> Sequence[tuple[int, str]]:
-    """The versions that an operation tells of with their values, in the order in which it tells them."""
+    """The versions that an operation reports with their values, in the order of the answer."""
     match operation.result:
         case Value(version, data) | Resync(version, data):
             return [(version, data)]
@@ -145,7 +145,7 @@ def _at_least(operation: Operation) -> int:
 
 
 def _found(operation: Operation, otherwise: int) -> int:
-    """The version at which an operation found the register; `otherwise` where it does not tell."""
+    """The version at which an operation found the register; `otherwise` where it does not report it."""
     match operation.request, operation.result:
         case Read(), Value(version, _):
             return version

@@ -2,8 +2,8 @@
 write what its clients saw: `python -m tests.consensus.simulation SEED HISTORY.jsonl`.
 
 Ends with status 1 where a seed violates linearizability, a fault was not met in a phase that it can happen in, or too
-many outcomes stayed unknown. Progress goes to standard error, the table to standard output. A run that was ended goes
-on where it was: what is done is kept in `sim-output`, by the digest of the sources that it ran.
+many outcomes stayed unknown. Progress goes to standard error, the table to standard output. A run that was ended
+continues where it was: what is done is kept in `sim-output`, by the digest of the sources that it ran.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(seeds: int) -> int:
     total = Tally()
     for part in parts:
         total.add(journal.done.get(part, Tally()))
-    kept, began_s, told_s = total.seeds, time.monotonic(), 0.0
+    kept, began_s, reported_s = total.seeds, time.monotonic(), 0.0
     if kept:
         print(f"{kept} of {seeds} seeds were run before: {journal.path}", file=sys.stderr, flush=True)
     with multiprocessing.Pool(os.cpu_count(), maxtasksperchild=1) as pool:
@@ -39,8 +39,8 @@ def main(seeds: int) -> int:
             for violation in found.violations:
                 print(violation, file=sys.stderr, flush=True)
             elapsed_s = time.monotonic() - began_s
-            if elapsed_s - told_s >= 10 or total.seeds == seeds:
-                told_s, done = elapsed_s, total.seeds - kept
+            if elapsed_s - reported_s >= 10 or total.seeds == seeds:
+                reported_s, done = elapsed_s, total.seeds - kept
                 left_s = (seeds - total.seeds) * elapsed_s / done
                 print(
                     f"{total.seeds} of {seeds} seeds, {done / elapsed_s:.0f} a second, "

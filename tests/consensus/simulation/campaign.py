@@ -1,4 +1,4 @@
-"""Many seeds: what they met, and whether it was enough to believe them."""
+"""Many seeds: what they met, and whether it was enough to trust them."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Pending:
 
 @dataclass(eq=False)
 class Clients:
-    """All clients, and what they saw: `history` for the quick judge, `recorded` in the common format. Nobody does
+    """All clients, and what they saw: `history` for the quick judge, `recorded` in the common format. No client does
     anything before `quiet_until_s`."""
 
     world: World
@@ -75,17 +75,17 @@ class Clients:
             process.sleep(dice.random() * dice.choice([0.01, 0.3, 0.3, 3.0, 60.0]))
             self.operations["watch"] += 1
             try:
-                told = client.watch(key, version, timeout_s=dice.choice([0.0, 0.2, 1.0]))
+                reported = client.watch(key, version, timeout_s=dice.choice([0.0, 0.2, 1.0]))
             except SkyholdError as error:
                 self._failed("watch", error)
                 continue
-            if isinstance(told, Resync):
-                version = told.current.version
-            elif told:
-                version = told[-1].version
+            if isinstance(reported, Resync):
+                version = reported.current.version
+            elif reported:
+                version = reported[-1].version
 
     def look(self, epochs: StoreRegisters) -> None:
-        """Once nothing fails any more, every register can be watched and read by somebody new: what fails is raised."""
+        """Once nothing fails any more, every register can be watched and read by a new client: what fails is raised."""
         client = self.client(epochs, "last")
         for key in KEY_NAMES:
             client.watch(key, 0, timeout_s=0)
@@ -108,7 +108,7 @@ class Clients:
 
     def _read_known(self, client: RecordedClient, key: str) -> None:
         """A value that was the newest within an age is one that a read found that began so long before the call. Of one
-        that is only durable nobody knows when it was the newest."""
+        that is only durable it is unknown when it was the newest."""
         began_s = self.world.now_s
         try:
             found = client.read_known(key, max_age_s=self.world.random.choice([0, 2, 20]))
@@ -159,7 +159,7 @@ class Clients:
             return None
         except SkyholdError as error:
             self._failed("compare_and_set", error)
-            # What was sent before may still take effect; a first attempt that says so must not.
+            # What was sent before may still take effect; a first attempt that failed must not.
             fate = "never" if called == pending.called else "unknown"
             self.history[key][change.index] = replace(pending, fate=fate)
             return None
@@ -185,7 +185,8 @@ class Clients:
         return None
 
     def _again(self, client: RecordedClient, change: Pending) -> None:
-        """Send or ask once more what has been done, as who has forgotten that. The quick judge knows no ids."""
+        """Send or ask once more what has been done, like a client that has forgotten it. The quick judge knows no
+        ids."""
         if self.history[change.key][change.index].fate != "known":
             return
         what = self.world.random.choice(("compare_and_set", "outcome"))

@@ -40,7 +40,7 @@ GET_FAULTS = ("request lost", "reply lost", "429 throttled", "torn reply")
 @dataclass(eq=False)
 class Cloud:
     """One object store. Its tags are digests of the body, as those of S3 are. `incarnation` is what its `store.json`
-    says; None: it has none. `incarnations` are all that it ever had, `poisoned` those under which it lied."""
+    contains; None: it has none. `incarnations` are all that it ever had, `poisoned` those under which it was forged."""
 
     world: World
     name: str
@@ -77,7 +77,7 @@ class Cloud:
         self.lives += 1
 
     def poison(self) -> None:
-        """Somebody who has the store's keys, and may write here, promises the greatest ballot in every object."""
+        """An attacker who has the store's keys, and may write here, promises the greatest ballot in every object."""
         assert self.incarnation is not None
         for name, body in self.objects.items():
             place = parse_object_key(name)
@@ -89,7 +89,7 @@ class Cloud:
         self.poisoned.add(self.incarnation)
 
     def state(self, name: str, body: bytes) -> AcceptorState[Kept]:
-        """What an object says, under whichever incarnation it was written."""
+        """What an object contains, under whichever incarnation it was written."""
         return self._written(name, body)[1]
 
     def _written(self, name: str, body: bytes) -> tuple[str, AcceptorState[Kept]]:

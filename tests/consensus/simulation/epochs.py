@@ -1,4 +1,4 @@
-"""The epochs of a run: how a process goes from one to the next, and what really happened, which no process knows."""
+"""The epochs of a run: how a process goes from one to the next, and what really happened, which no process sees."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Configuration:
 
 @dataclass(eq=False)
 class Epochs:
-    """Everybody's epochs. `begun` by number; `asked`: what some operator wants to begin; `moves` by configuration and
-    register, from when its first seal was sent."""
+    """The epochs of all processes. `begun` by number; `asked`: what some operator wants to begin; `moves` by
+    configuration and register, from when its first seal was sent."""
 
     world: World
     clouds: Mapping[str, Cloud]
@@ -86,7 +86,7 @@ class Epochs:
         return _Epoch(voters, configuration.epoch, runtime, self.sealing)
 
     def entered(self, configuration: Configuration) -> None:
-        """Somebody works in this epoch from now on."""
+        """A process works in this epoch from now on."""
         number = configuration.epoch
         first = self.begun.setdefault(number, configuration)
         if first != configuration:
@@ -167,7 +167,7 @@ class _Epoch(BucketRegisters):
         self._sealing = sealing
 
     def salvaged(self, key: str) -> Sequence[RegisterChange] | None:
-        """Nobody retires a register here, and what looks for one that was retired has threads of its own."""
+        """No process retires a register here, and the search for a retired one has threads of its own."""
         return None
 
     def seal(self, key: str, expected_version: int, next_configuration: bytes) -> Versioned:

@@ -1,4 +1,4 @@
-"""What a long run of the simulation has done, so that it can be ended at any time and gone on with."""
+"""What a long run of the simulation has done, so that it can be ended at any time and continued."""
 
 from __future__ import annotations
 

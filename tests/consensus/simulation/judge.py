@@ -1,10 +1,10 @@
 """Whether a history of versioned registers contradicts itself: quick, since it does not search.
 
 Every value of a register carries its version, and a version is set once, so what order the changes took is known: what
-was seen is linearizable exactly if each version has one value, and no operation that ended before another began stands
+was seen is linearizable exactly if each version has one value, and no operation that ended before another began comes
 after it in that order. (An order of intervals and a weak order contradict each other in a pair, if at all: Gibbons and
-Korach, "Testing shared memories", 1997, for the case where it is known which write each read saw.) A version that
-nobody saw it does not judge; `histories/register_model.py` does.
+Korach, "Testing shared memories", 1997, for the case where it is known which write each read saw.) A version that no
+client saw it does not judge; `histories/register_model.py` does.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ FOREVER = float("inf")
 class Done:
     """An operation of a client on one register, from `called` to `returned` (seconds; `FOREVER`: no answer).
 
-    `saw` is the version that it set or found (0: none), with its data; None where it tells nothing. `changes` says
-    whether it set it. `data` of a change that is not known to have happened is what it would have set.
+    `saw` is the version that it set or found (0: none), with its data; None where it shows nothing. `changes`: whether
+    it set it. `data` of a change that is not known to have happened is what it would have set.
     """
 
     client: str
@@ -65,7 +65,7 @@ def _changes(history: Sequence[Done], values: Mapping[int, bytes], moved: Sequen
     for version, data in sorted(values.items()):
         writer = writers.get(data)
         if writer is None:
-            return f"nobody wrote {data!r} of version {version}"
+            return f"no client wrote {data!r} of version {version}"
         if writer.fate == "never":
             return f"{writer} was reported as without effect, but became version {version}"
         if data not in written:
@@ -82,7 +82,7 @@ def _changes(history: Sequence[Done], values: Mapping[int, bytes], moved: Sequen
 
 
 def _out_of_order(ordered: Sequence[tuple[int, int, Done]]) -> str | None:
-    """An operation that was over before another began must not stand after it."""
+    """An operation that was over before another began must not come after it."""
     latest: tuple[int, int, Done] | None = None
     ends = sorted(ordered, key=lambda item: item[2].returned)
     position = 0
@@ -92,5 +92,5 @@ def _out_of_order(ordered: Sequence[tuple[int, int, Done]]) -> str | None:
                 latest = ends[position]
             position += 1
         if latest is not None and latest[:2] > item[:2]:
-            return f"{latest[2]} was over before {item[2]} began, but stands after it"
+            return f"{latest[2]} was over before {item[2]} began, but comes after it"
     return None

@@ -72,13 +72,13 @@ class Misfortunes:
         if (cloud.name, cloud.incarnation) in epochs.newest.voters:
             # It may come back later, under the incarnation that processes of this epoch still know (`bring_back`):
             # with all that it has promised. One that had forgotten some of it would be a voter as before to them, and
-            # nobody promises to survive that.
+            # no guarantee covers that.
             self._emptied[cloud.name] = cloud.backup()
         cloud.empty()
         self._note("cloud emptied")
 
     def poison(self) -> None:
-        """A minority shows ballots that nobody has come to."""
+        """A minority shows ballots that no process has reached."""
         cloud = self.world.random.choice(list(self.epochs.clouds.values()))
         if cloud.incarnation is None or cloud.incarnation in cloud.poisoned or not self.epochs.may_lose(cloud):
             return

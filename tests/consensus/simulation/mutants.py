@@ -19,12 +19,12 @@ ROOT = Path(__file__).parents[3]
 PITFALLS = {
     1: "a put is retried by a library, and its own success reported as a lost race",
     2: "conditional puts are not atomic",
-    3: "an answer is told, or a read believed, before its round is complete",
+    3: "an answer is returned, or a read trusted, before its round is complete",
     4: "an operation has no id that goes with the value",
     5: "prepare is skipped, or fewer than a majority count",
-    6: "a ballot lies outside the tag, or a refused put counts as a promise",
+    6: "a ballot is outside the tag, or a refused put counts as a promise",
     7: "an acceptor forgets: the bucket was emptied, or restored",
-    8: "an epoch goes on, or the next begins, without a seal of a majority on every register",
+    8: "an epoch continues, or the next begins, without a seal of a majority on every register",
     9: "a counter that a minority shows is followed wherever it leads",
 }
 """What is known to go wrong with Paxos over buckets."""
@@ -33,7 +33,7 @@ PITFALLS = {
 @dataclass(frozen=True)
 class Mutant:
     """In `module` of the engine, `shipped` becomes `mutated`. `seeds` are enough to see a violation, with a margin.
-    `stops`: what goes wrong is not what clients are told, but that a register cannot be read in the end."""
+    `stops`: clients get no wrong answer, but a register cannot be read in the end."""
 
     pitfall: int
     module: str
@@ -68,10 +68,10 @@ MUTANTS = {
     "prepare is skipped, as if the condition of the put were enough": Mutant(
         5, "proposer.py", "plain = len(self._voters) == 1", "plain = True", 600
     ),
-    "a read believes a single bucket": Mutant(
+    "a read trusts a single bucket": Mutant(
         5, "acceptor.py", "if len(states) > voters // 2 and", "if states[0].value and", 600
     ),
-    "a read believes the highest ballot of a majority that does not agree": Mutant(
+    "a read trusts the highest ballot of a majority that does not agree": Mutant(
         3,
         "acceptor.py",
         "    for states in by_ballot.values():\n",
@@ -89,10 +89,10 @@ MUTANTS = {
     "an emptied bucket counts as an acceptor in its first state": Mutant(
         7, "voter.py", "        self.voter.verify()\n", "", 2000
     ),
-    "a promise alone counts without asking whose bucket it lies in": Mutant(
+    "a promise alone counts without asking whose bucket it is in": Mutant(
         7, "voter.py", "if found.tag is not None or absence_counts:", "if absence_counts:", 600
     ),
-    "whoever creates an object does not ask whose bucket it lies in": Mutant(
+    "a client that creates an object does not ask whose bucket it is in": Mutant(
         7, "voter.py", "        if created:\n", "        if False:\n", 2000
     ),
     "an acceptor accepts below its promise": Mutant(
@@ -139,7 +139,7 @@ MUTANTS = {
         "            if value is not None or not self._could_follow(epoch, seal):\n",
         600,
     ),
-    "an absent register of an old epoch is believed to be absent still": Mutant(
+    "an absent register of an old epoch is taken to be absent still": Mutant(
         8,
         "epochs.py",
         "            value = epoch.read(CONFIG)\n        return None",
@@ -156,7 +156,7 @@ MUTANTS = {
         "    return [*(RegisterChange(change.value, None) for change in changes[:-1]), RegisterChange(",
         600,
     ),
-    "a watch tells what stands before a seal, and leaves out what came after": Mutant(
+    "a watch reports what comes before a seal, and leaves out what came after": Mutant(
         8,
         "epochs.py",
         "                    if self._could_follow(epoch, seal):\n                        continue",
@@ -169,7 +169,7 @@ MUTANTS = {
         9, "acceptor.py", "LEAP_MAX: Final = 2**26", "LEAP_MAX: Final = COUNTER_MAX", 1000, stops=True
     ),
 }
-"""By name, which says what is wrong."""
+"""By name, which describes what is wrong."""
 
 
 def killed(name: str, history: Path, seeds: int | None = None) -> str | None:

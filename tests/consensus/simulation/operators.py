@@ -43,7 +43,7 @@ class Operator:
     succeeded: Callable[[], None]
 
     def work(self) -> None:
-        """Move the store; where that fails, run the same command again, as its error says."""
+        """Move the store; where that fails, run the same command again, as its hint asks."""
         if self.epochs.moving:
             self._note("two moves at once")
         change: Change | None = None
@@ -98,7 +98,7 @@ class Operator:
 
     def _admit(self, cloud: Cloud) -> str:
         """Write a fresh incarnation into a bucket that joins. What it was before ends here, so a majority must do
-        without it: an operator who sees that it would be lost does not go on."""
+        without it: an operator who sees that it would be lost stops."""
         epochs = self.epochs
         incarnation = f"{epochs.world.random.getrandbits(128):032x}"
 

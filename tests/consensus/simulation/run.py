@@ -37,8 +37,8 @@ HALF_ROUND_TRIPS_S = (0.01, 0.04, 0.09)
 
 @dataclass
 class Report:
-    """What happened in one run, and what must not: what clients or watchers were told, an epoch that begins twice,
-    a register that cannot be read in the end. `injected` counts faults by name and phase; `epoch` is the last that was
+    """What happened in one run, and what must not: wrong answers to clients or watchers, an epoch that begins twice, a
+    register that cannot be read in the end. `injected` counts faults by name and phase; `epoch` is the last that was
     begun."""
 
     seed: int
@@ -56,9 +56,9 @@ class Report:
 
 @contextmanager
 def cheap_frames(seed: int) -> Iterator[None]:
-    """What a body says is remembered from its writer, and decoded for one in `DECODED_EVERY` and where nobody wrote it
-    so; none is compressed, and what is random in it is the seed's. The driver sees no difference, and a seed takes half
-    the time."""
+    """The content of a body is remembered from its writer, and decoded for one in `DECODED_EVERY` and where no process
+    wrote it so; none is compressed, and what is random in it is the seed's. The driver sees no difference, and a seed
+    takes half the time."""
     encode, decode, smallest = voter.encode_acceptor, voter.decode_acceptor, frame._COMPRESS_FROM_BYTES
     urandom, token_hex = os.urandom, secrets.token_hex
     known: dict[tuple[bytes, int, str, str], AcceptorObject] = {}
@@ -147,9 +147,9 @@ class Run:
         for key, judgement in judge(self.report.history).items():
             if self.report.violation is None and judgement.verdict is not Verdict.OK:
                 self.report.violation = f"seed {self.report.seed}, register {key}: {judgement}"
-        told = watch_violation(self.report.history)
-        if told is not None:
-            self.report.watch_violation = f"seed {self.report.seed}: {told}"
+        wrong_answer = watch_violation(self.report.history)
+        if wrong_answer is not None:
+            self.report.watch_violation = f"seed {self.report.seed}: {wrong_answer}"
 
     # ---- who takes part
 
@@ -167,7 +167,7 @@ class Run:
 
     def _opened(self, what: str, configuration: Configuration) -> tuple[Process, StoreRegisters]:
         process = Process(self.world, f"{what}-{len(self.processes)}")
-        if self.dice.random() < 0.5:  # it has a place of its own; the others are where everybody is
+        if self.dice.random() < 0.5:  # it has a place of its own; the others are in the common place
             process.distances_s = {cloud.name: self.dice.choice(HALF_ROUND_TRIPS_S) for cloud in self.clouds}
         self.processes.append(process)
         return process, self.epochs.process(process, configuration)
@@ -179,7 +179,7 @@ class Run:
         self._process(self.operations // 2)
 
     def _operator(self) -> None:
-        """Somebody who moves the store; some are struck while they do, and some who come later know epoch 1 alone."""
+        """An operator that moves the store; some fail during it, and some later ones know epoch 1 alone."""
         process, registers = self._opened("operator", self.epochs.newest)
         operator = Operator(process, registers, self.epochs, self.misfortunes, self._given_up, self._moved)
         process.start(operator.work)
@@ -199,7 +199,7 @@ class Run:
             self.world.at(self.dice.random() * 3, lambda: self._process(self.operations // 2, stale=True))
 
     def _heal(self) -> None:
-        """From here on nothing fails, and every register can be read by somebody new."""
+        """From here on nothing fails, and every register can be read by a new process."""
         self.misfortunes.heal()
         process, registers = self._opened("last", self.epochs.newest)
 

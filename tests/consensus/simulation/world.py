@@ -70,11 +70,11 @@ class World:
             task = self._hub.switch()
 
     def bury(self, thread: greenlet) -> None:
-        """Keep a thread of a killed process: if nobody held it, Python would run what it does at its end."""
+        """Keep a thread of a killed process: if nothing held it, Python would run what it does at its end."""
         self._dead.append(thread)
 
     def wait(self) -> Any:
-        """Leave the running greenlet until somebody switches to it."""
+        """Leave the running greenlet until another one switches to it."""
         if self._over:
             raise GreenletExit
         return self._hub.switch()
@@ -181,7 +181,7 @@ class SimulatedRuntime(Runtime):
         self.process.start(task)
 
     def lock(self) -> AbstractContextManager[object]:
-        return nullcontext()  # nothing under a lock waits, so nobody else runs
+        return nullcontext()  # nothing under a lock waits, so no other thread runs
 
     def mailbox(self) -> Mailbox[T]:
         return _SimulatedMailbox(self.process)

@@ -1,1 +1,1 @@
-"""One module per file format that names its tensors: each reads a header and says where the tensors lie."""
+"""One module per file format that names its tensors: each reads a header and returns where the tensors are."""

@@ -1,4 +1,4 @@
-"""ONNX: a protobuf message; weights lie in it (`raw_data`) or in files beside it (external data).
+"""ONNX: a protobuf message; weights are in it (`raw_data`) or in files beside it (external data).
 
 Specification: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto and docs/ExternalData.md; the wire format is
 https://protobuf.dev/programming-guides/encoding/. Only the fields on the way to the weights are read.
@@ -53,7 +53,7 @@ class _Found:
 
     @property
     def is_inline(self) -> bool:
-        """Whether its bytes lie in the model itself. The library returns no part of a tensor (a segment)."""
+        """Whether its bytes are in the model itself. The library returns no part of a tensor (a segment)."""
         return self.raw_end >= 0 and self.location != _EXTERNAL and not self.is_segment
 
     @property
@@ -66,16 +66,15 @@ class _Found:
 
 
 def read_tensors(size_bytes: int, read: Read) -> tuple[Tensor, ...]:
-    """The tensors whose bytes lie inside the `.onnx` file itself. Raises `Malformed`."""
+    """The tensors whose bytes are inside the `.onnx` file itself. Raises `Malformed`."""
     return in_file_order((_inline(found) for found in _tensors(size_bytes, read) if found.is_inline), size_bytes)
 
 
 def read_external_tensors(size_bytes: int, read: Read) -> dict[str, tuple[Tensor, ...]]:
-    """The tensors of a `.onnx` model that lie in other files, by those files' names relative to the model.
+    """The tensors of a `.onnx` model that are in other files, by those files' names relative to the model.
 
-    Each file's tensors are sorted and do not overlap (of several on one place the first is kept); that they lie
-    inside a file is the caller's to check, for example by `regions`. Empty where there are none or the model is
-    malformed.
+    Each file's tensors are sorted and do not overlap (of several on one place the first is kept); that they are inside
+    a file is the caller's to check, for example by `regions`. Empty where there are none or the model is malformed.
     """
     files: dict[str, dict[tuple[int, int], Tensor]] = {}
     try:

@@ -1,4 +1,4 @@
-"""Where a tensor lies in a file, the names of element types, and the limits that every format's reader keeps."""
+"""Where a tensor is in a file, the names of element types, and the limits that every format's reader keeps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WIDTH_BITS = {
 
 
 class Malformed(Exception):
-    """The header is not what its format says. The file is then stored as bytes."""
+    """The header is not what its format requires. The file is then stored as bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def check_shape(shape: tuple[int, ...]) -> None:
 
 
 def in_file_order(tensors: Iterable[Tensor], size_bytes: int) -> tuple[Tensor, ...]:
-    """The tensors sorted by their place. Raises `Malformed` where two overlap or one lies outside the file."""
+    """The tensors sorted by their place. Raises `Malformed` where two overlap or one is outside the file."""
     ordered = tuple(sorted(tensors, key=lambda tensor: (tensor.start, tensor.end, tensor.name)))
     position = 0
     for tensor in ordered:

@@ -1,14 +1,13 @@
-"""An S3 server that can lie: what somebody who controls one bucket can do to everybody who reads it.
+"""An S3 server with faults: what an attacker who controls one bucket can do to every client that reads it.
 
 It serves buckets in memory as S3 does — GET with ranges and conditions, HEAD, PUT with conditions and checksums,
-DELETE, ListObjectsV2, multipart uploads —, and `inject` switches on lies about the requests that follow (`lies.py` has
-them all).
-It checks no signature; `seen` keeps each request with its headers, for tests of what is sent to whom.
+DELETE, ListObjectsV2, multipart uploads —, and `inject` switches on faults of the requests that follow (`s3_faults.py`
+has them all). It checks no signature; `seen` keeps each request with its headers, for tests of what is sent to whom.
 
-    with lying_s3() as server:
+    with faulty_s3() as server:
         location = server.location("a")            # s3://a with this endpoint; RIGHT_… credentials in `environment`
         server.buckets["a"].fill(folder)            # the objects of a folder bucket
-        server.inject(Lie("oversize", key="registers/"))
+        server.inject(S3Fault("oversize", key="registers/"))
 """
 
 from __future__ import annotations
@@ -31,34 +30,34 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from skyhold.buckets.location import BucketLocation, parse_location
-from tests.faults.lies import LIST_LIES, READ_LIES, WRITE_LIES, Lie
+from tests.faults.s3_faults import LIST_FAULTS, READ_FAULTS, WRITE_FAULTS, S3Fault
 from tests.faults.s3_objects import Objects, Stored, etag_of
 
 PAGE_KEYS: Final = 1000
 ZEROS: Final = bytes(1 << 20)
-ACCESS_KEY: Final = "known-to-nobody"
-SECRET_KEY: Final = "and-checked-by-nobody"
-CREDENTIALS: Final = {"LYING_ACCESS_KEY_ID": ACCESS_KEY, "LYING_SECRET_ACCESS_KEY": SECRET_KEY}
-"""Environment variables for `credentials="env:LYING"`."""
+ACCESS_KEY: Final = "never-registered"
+SECRET_KEY: Final = "and-never-checked"
+CREDENTIALS: Final = {"FAULTY_ACCESS_KEY_ID": ACCESS_KEY, "FAULTY_SECRET_ACCESS_KEY": SECRET_KEY}
+"""Environment variables for `credentials="env:FAULTY"`."""
 FOREIGN_KEYS: Final = ("../../outside", "a/../../b", "/absolute", "c\x7f\x1b[31m", "d//e", "f\u202e", "k" * 2000)
 NAMESPACE: Final = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request: `call` is its method, or `LIST`. `lie` is the kind of the lie that it met, or empty."""
+    """A request: `call` is its method, or `LIST`. `fault` is the kind of the fault that it met, or empty."""
 
     call: str
     bucket: str
     key: str
     headers: Mapping[str, str]
-    lie: str
+    fault: str
 
 
 @dataclass
 class Reply:
-    """A reply before it is sent. `announced_bytes` where the header does not tell the body's size; `zeros_bytes`
-    follow the body."""
+    """A reply before it is sent. `announced_bytes` where the header does not give the body's size; `zeros_bytes` follow
+    the body."""
 
     status: int = 200
     body: bytes = b""
@@ -68,7 +67,7 @@ class Reply:
     then_silent: bool = False
 
 
-class LyingS3(ThreadingHTTPServer):
+class FaultyS3(ThreadingHTTPServer):
     """Listens from construction to `close`. Each name in a URL is a bucket that is there."""
 
     daemon_threads = True
@@ -81,7 +80,7 @@ class LyingS3(ThreadingHTTPServer):
         self.seen: list[Seen] = []
         self.sent_bytes = 0
         self.closing = threading.Event()
-        self._lies: list[Lie] = []
+        self._faults: list[S3Fault] = []
         self._lock = threading.Lock()
         self._tokens = itertools.count(1)
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -98,12 +97,12 @@ class LyingS3(ThreadingHTTPServer):
     def location(self, bucket: str, prefix: str = "") -> BucketLocation:
         """A bucket of this server, in path style, with the credentials of `CREDENTIALS`."""
         url = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
-        return parse_location(url, endpoint=self.url, credentials="env:LYING", name=bucket)
+        return parse_location(url, endpoint=self.url, credentials="env:FAULTY", name=bucket)
 
-    def inject(self, *lies: Lie) -> None:
-        """Replace the lies; each request meets the first that is about it and not used up. None: the truth again."""
+    def inject(self, *faults: S3Fault) -> None:
+        """Replace the faults; each request meets the first that applies to it and is not used up. Without: no fault."""
         with self._lock:
-            self._lies = list(lies)
+            self._faults = list(faults)
             self.seen.clear()
 
     def count(self, call: str = "") -> int:
@@ -116,13 +115,13 @@ class LyingS3(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def lie_about(self, call: str, bucket: str, key: str, headers: Mapping[str, str]) -> Lie | None:
+    def fault_for(self, call: str, bucket: str, key: str, headers: Mapping[str, str]) -> S3Fault | None:
         with self._lock:
-            lie = next((lie for lie in self._lies if lie.is_about(call, bucket, key)), None)
-            if lie is not None:
-                lie.times -= 1
-            self.seen.append(Seen(call, bucket, key, headers, lie.kind if lie else ""))
-            return lie
+            fault = next((fault for fault in self._faults if fault.applies_to(call, bucket, key)), None)
+            if fault is not None:
+                fault.times -= 1
+            self.seen.append(Seen(call, bucket, key, headers, fault.kind if fault else ""))
+            return fault
 
     def token(self) -> str:
         """A token for the next page that was never given before."""
@@ -138,8 +137,8 @@ class LyingS3(ThreadingHTTPServer):
 
 
 @contextmanager
-def lying_s3() -> Iterator[LyingS3]:
-    server = LyingS3()
+def faulty_s3() -> Iterator[FaultyS3]:
+    server = FaultyS3()
     try:
         yield server
     finally:
@@ -147,7 +146,7 @@ def lying_s3() -> Iterator[LyingS3]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: LyingS3
+    server: FaultyS3
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -159,12 +158,12 @@ class _Handler(BaseHTTPRequestHandler):
         is_list = self.command == "GET" and not key and not query.keys() & _SUBRESOURCES
         call = "LIST" if is_list else self.command
         about = query.get("prefix", "") if is_list else key
-        lie = self.server.lie_about(call, bucket, about, dict(self.headers.items()))
+        fault = self.server.fault_for(call, bucket, about, dict(self.headers.items()))
         objects = self.server.buckets[bucket]
-        if lie is not None and lie.kind in WRITE_LIES:
-            reply = _untrue_put(lie, objects, key, body, self.headers)
+        if fault is not None and fault.kind in WRITE_FAULTS:
+            reply = _faulty_put(fault, objects, key, body, self.headers)
         elif is_list:
-            reply = _page(self.server, objects, query, lie)
+            reply = _page(self.server, objects, query, fault)
         elif not key:
             reply = _of_bucket(self.command, objects, query, body)
         elif query.keys() & {"uploads", "uploadId"}:
@@ -174,11 +173,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.command == "DELETE":
             objects.delete(key)
             reply = Reply(204)
-        elif lie is not None and lie.kind in READ_LIES:
-            reply = _untrue_get(lie, objects, key, self.headers)
+        elif fault is not None and fault.kind in READ_FAULTS:
+            reply = _faulty_get(fault, objects, key, self.headers)
         else:
             reply = _get(objects.get(key), self.headers)
-        self._answer(reply, lie)
+        self._answer(reply, fault)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one_call  # noqa: N815
 
@@ -192,25 +191,25 @@ class _Handler(BaseHTTPRequestHandler):
             return body
         return self.rfile.read(int(self.headers.get("content-length") or 0))
 
-    def _answer(self, reply: Reply, lie: Lie | None) -> None:
-        kind = lie.kind if lie is not None else ""
-        if lie is None or kind in READ_LIES + WRITE_LIES + LIST_LIES:
+    def _answer(self, reply: Reply, fault: S3Fault | None) -> None:
+        kind = fault.kind if fault is not None else ""
+        if fault is None or kind in READ_FAULTS + WRITE_FAULTS + LIST_FAULTS:
             self._send(reply)
         elif kind == "error":
             code = b"<Error><Code>InternalError</Code><Message>"
-            self._send(Reply(lie.status, code, zeros_bytes=max(0, lie.size_bytes - len(code))))
+            self._send(Reply(fault.status, code, zeros_bytes=max(0, fault.size_bytes - len(code))))
         elif kind == "redirect":
-            self._send(Reply(307, headers={"location": lie.location}))
+            self._send(Reply(307, headers={"location": fault.location}))
         elif kind == "silent":
             self._silence()
         elif kind == "drop":
             self.close_connection = True
         elif kind == "endless_head":
             self._write(b"HTTP/1.1 200 OK\r\n")
-            while not self.server.closing.wait(lie.delay_s / 100):
+            while not self.server.closing.wait(fault.delay_s / 100):
                 self._write(b"x-more: and more\r\n" * 100)
         else:
-            self._drip(reply, lie)
+            self._drip(reply, fault)
 
     def _send(self, reply: Reply) -> None:
         self._write(self._head(reply))
@@ -226,30 +225,30 @@ class _Handler(BaseHTTPRequestHandler):
         elif reply.announced_bytes is not None:
             self.close_connection = True
 
-    def _drip(self, reply: Reply, lie: Lie) -> None:
+    def _drip(self, reply: Reply, fault: S3Fault) -> None:
         head = self._head(reply)
-        if lie.kind == "drip":
+        if fault.kind == "drip":
             self._write(head)
             head = b""
         for byte in head + (b"" if self.command == "HEAD" else reply.body):
             self._write(bytes([byte]))
-            if self.server.closing.wait(lie.delay_s):
+            if self.server.closing.wait(fault.delay_s):
                 return
 
     def _head(self, reply: Reply) -> bytes:
         size = len(reply.body) + reply.zeros_bytes if reply.announced_bytes is None else reply.announced_bytes
-        headers = {"Date": formatdate(usegmt=True), "Server": "lying", **reply.headers}
+        headers = {"Date": formatdate(usegmt=True), "Server": "faulty", **reply.headers}
         if reply.status not in {204, 304}:
             headers.setdefault("Content-Length", str(size))
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, 'Said')}\r\n{lines}\r\n".encode()
+        return f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, 'Fault')}\r\n{lines}\r\n".encode()
 
     def _write(self, data: bytes) -> None:
         self.wfile.write(data)
         self.server.count_sent(len(data))
 
     def _silence(self) -> None:
-        """Say nothing until the client gives up or the server closes."""
+        """Send nothing until the client gives up or the server closes."""
         self.connection.settimeout(0.1)
         self.close_connection = True
         while not self.server.closing.is_set():
@@ -273,7 +272,7 @@ _REASONS: Final = {200: "OK", 206: "Partial Content", 404: "Not Found", 412: "Pr
 _SUBRESOURCES: Final = frozenset({"location", "versioning", "lifecycle", "object-lock", "uploads", "policy", "acl"})
 
 
-# -- the truth -------------------------------------------------------------------------------------------------------
+# -- without faults --------------------------------------------------------------------------------------------------
 
 
 def _error(status: int, code: str) -> Reply:
@@ -335,7 +334,7 @@ def _put_reply(stored: Stored) -> Reply:
 
 
 def _declared(body: bytes, asked: Mapping[str, str]) -> bool:
-    """Whether the body is what its checksums say."""
+    """Whether the body matches its checksums."""
     digest = hashlib.sha256(body)
     signed = asked.get("x-amz-content-sha256", digest.hexdigest())
     declared = asked.get("x-amz-checksum-sha256", base64.b64encode(digest.digest()).decode())
@@ -375,65 +374,65 @@ def _multipart(command: str, objects: Objects, key: str, query: Mapping[str, str
         return Reply(200, f"<R {NAMESPACE}><ETag>{escape(stored.etag)}</ETag></R>".encode())
 
 
-# -- lies about objects ----------------------------------------------------------------------------------------------
+# -- faults of objects -----------------------------------------------------------------------------------------------
 
 
-def _untrue_get(lie: Lie, objects: Objects, key: str, asked: Mapping[str, str]) -> Reply:
+def _faulty_get(fault: S3Fault, objects: Objects, key: str, asked: Mapping[str, str]) -> Reply:
     stored = objects.get(key)
     if stored is None:
         return _error(404, "NoSuchKey")
-    return _READS[lie.kind](lie, objects, key, stored, asked)
+    return _READS[fault.kind](fault, objects, key, stored, asked)
 
 
-ReadLiar = Callable[[Lie, Objects, str, Stored, Mapping[str, str]], Reply]
+FaultyRead = Callable[[S3Fault, Objects, str, Stored, Mapping[str, str]], Reply]
 
 
-def _oversize(lie: Lie, _objects: Objects, _key: str, stored: Stored, asked: Mapping[str, str]) -> Reply:
+def _oversize(fault: S3Fault, _objects: Objects, _key: str, stored: Stored, asked: Mapping[str, str]) -> Reply:
     headers, first = _object_headers(stored), 0
     if "range" in asked:
-        first, _ = _range(asked["range"], lie.size_bytes)
-        headers["Content-Range"] = f"bytes {first}-{lie.size_bytes - 1}/{lie.size_bytes}"
+        first, _ = _range(asked["range"], fault.size_bytes)
+        headers["Content-Range"] = f"bytes {first}-{fault.size_bytes - 1}/{fault.size_bytes}"
     return Reply(
         206 if "range" in asked else 200,
         stored.body[first:],
         headers,
-        announced_bytes=lie.size_bytes - first,
-        then_silent=lie.kind == "oversize",
-        zeros_bytes=max(0, lie.size_bytes - len(stored.body)) if lie.kind == "sparse" else 0,
+        announced_bytes=fault.size_bytes - first,
+        then_silent=fault.kind == "oversize",
+        zeros_bytes=max(0, fault.size_bytes - len(stored.body)) if fault.kind == "sparse" else 0,
     )
 
 
-def _excess(lie: Lie, _objects: Objects, _key: str, stored: Stored, asked: Mapping[str, str]) -> Reply:
+def _excess(fault: S3Fault, _objects: Objects, _key: str, stored: Stored, asked: Mapping[str, str]) -> Reply:
     reply = _get(stored, asked)
     if reply.status in {200, 206}:
-        reply.zeros_bytes = lie.size_bytes
+        reply.zeros_bytes = fault.size_bytes
         reply.headers.setdefault("Content-Range", f"bytes 0-{len(stored.body) - 1}/{len(stored.body)}")
         reply.status = 206
     return reply
 
 
-def _wrong_range(_lie: Lie, _objects: Objects, _key: str, stored: Stored, asked: Mapping[str, str]) -> Reply:
+def _wrong_range(_fault: S3Fault, _objects: Objects, _key: str, stored: Stored, asked: Mapping[str, str]) -> Reply:
     first, last = _range(asked.get("range", "bytes=0-"), len(stored.body))
     headers = {**_object_headers(stored), "Content-Range": f"bytes {first + 1}-{last + 1}/{len(stored.body) + 1}"}
     return Reply(206, stored.body[first : last + 1], headers)
 
 
-def _truncate(lie: Lie, _objects: Objects, _key: str, stored: Stored, asked: Mapping[str, str]) -> Reply:
+def _truncate(fault: S3Fault, _objects: Objects, _key: str, stored: Stored, asked: Mapping[str, str]) -> Reply:
     reply = _get(stored, asked)
     if reply.status in {200, 206}:
         whole = len(reply.body)
         reply.body = reply.body[: whole // 2]
-        reply.announced_bytes = whole if lie.kind == "truncate" else len(reply.body)
+        reply.announced_bytes = whole if fault.kind == "truncate" else len(reply.body)
     return reply
 
 
-def _body_of(change: Callable[[Lie, Objects, str, Stored], Stored]) -> ReadLiar:
+def _body_of(change: Callable[[S3Fault, Objects, str, Stored], Stored]) -> FaultyRead:
     """A reply that is right but for the object that it is of."""
 
-    def liar(lie: Lie, objects: Objects, key: str, stored: Stored, asked: Mapping[str, str]) -> Reply:
-        return _get(change(lie, objects, key, stored), asked)
+    def reply(fault: S3Fault, objects: Objects, key: str, stored: Stored, asked: Mapping[str, str]) -> Reply:
+        return _get(change(fault, objects, key, stored), asked)
 
-    return liar
+    return reply
 
 
 def _flipped(body: bytes) -> bytes:
@@ -441,8 +440,8 @@ def _flipped(body: bytes) -> bytes:
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :] if body else b"\1"
 
 
-def _gzip_bomb(lie: Lie, _objects: Objects, _key: str, stored: Stored, _asked: Mapping[str, str]) -> Reply:
-    body = _bomb(min(lie.size_bytes, 1 << 30))
+def _gzip_bomb(fault: S3Fault, _objects: Objects, _key: str, stored: Stored, _asked: Mapping[str, str]) -> Reply:
+    body = _bomb(min(fault.size_bytes, 1 << 30))
     return Reply(200, body, {**_object_headers(stored), "Content-Encoding": "gzip"})
 
 
@@ -461,7 +460,7 @@ def _bomb(size_bytes: int) -> bytes:
     return first + again * (count - 1) + end + trailer
 
 
-_READS: Final[dict[str, ReadLiar]] = {
+_READS: Final[dict[str, FaultyRead]] = {
     "oversize": _oversize,
     "sparse": _oversize,
     "excess": _excess,
@@ -469,22 +468,22 @@ _READS: Final[dict[str, ReadLiar]] = {
     "truncate": _truncate,
     "short": _truncate,
     "gzip_bomb": _gzip_bomb,
-    "ignore_range": lambda _lie, _objects, _key, stored, _asked: _get(stored, {}),
-    "missing": lambda _lie, _objects, _key, _stored, _asked: _error(404, "NoSuchKey"),
-    "empty": lambda _lie, _objects, _key, _stored, _asked: Reply(200, b"", _object_headers(Stored.of(b""))),
-    "stale": _body_of(lambda _lie, objects, key, stored: objects.first(key) or stored),
-    "other": _body_of(lambda lie, objects, _key, stored: objects.get(lie.other_key) or stored),
-    "flip": _body_of(lambda _lie, _objects, _key, stored: Stored(_flipped(stored.body), stored.etag)),
+    "ignore_range": lambda _fault, _objects, _key, stored, _asked: _get(stored, {}),
+    "missing": lambda _fault, _objects, _key, _stored, _asked: _error(404, "NoSuchKey"),
+    "empty": lambda _fault, _objects, _key, _stored, _asked: Reply(200, b"", _object_headers(Stored.of(b""))),
+    "stale": _body_of(lambda _fault, objects, key, stored: objects.first(key) or stored),
+    "other": _body_of(lambda fault, objects, _key, stored: objects.get(fault.other_key) or stored),
+    "flip": _body_of(lambda _fault, _objects, _key, stored: Stored(_flipped(stored.body), stored.etag)),
 }
 
 
-def _untrue_put(lie: Lie, objects: Objects, key: str, body: bytes, asked: Mapping[str, str]) -> Reply:
-    if lie.kind in {"wrong_etag", "not_stored"}:
-        return _put_reply(Stored.of(_flipped(body) if lie.kind == "wrong_etag" else body))
+def _faulty_put(fault: S3Fault, objects: Objects, key: str, body: bytes, asked: Mapping[str, str]) -> Reply:
+    if fault.kind in {"wrong_etag", "not_stored"}:
+        return _put_reply(Stored.of(_flipped(body) if fault.kind == "wrong_etag" else body))
     reply = _put(objects, key, body, asked)
-    if lie.kind == "stored_but_refused":
+    if fault.kind == "stored_but_refused":
         return _error(412, "PreconditionFailed")
-    if lie.kind == "no_etag":
+    if fault.kind == "no_etag":
         del reply.headers["ETag"]
     elif reply.status == 200:
         objects.put(key, _flipped(body))
@@ -494,12 +493,12 @@ def _untrue_put(lie: Lie, objects: Objects, key: str, body: bytes, asked: Mappin
 # -- listings --------------------------------------------------------------------------------------------------------
 
 
-def _page(server: LyingS3, objects: Objects, query: Mapping[str, str], lie: Lie | None) -> Reply:
-    kind, prefix = lie.kind if lie is not None else "", query.get("prefix", "")
+def _page(server: FaultyS3, objects: Objects, query: Mapping[str, str], fault: S3Fault | None) -> Reply:
+    kind, prefix = fault.kind if fault is not None else "", query.get("prefix", "")
     token = query.get("continuation-token", "")
     keys_max = min(PAGE_KEYS, int(query.get("max-keys", PAGE_KEYS)))
-    if lie is not None and kind in {"endless", "endless_empty", "huge_page", "malformed", "entities"}:
-        return _untrue_page(server, lie, prefix, keys_max)
+    if fault is not None and kind in {"endless", "endless_empty", "huge_page", "malformed", "entities"}:
+        return _faulty_page(server, fault, prefix, keys_max)
     after = token.removeprefix("after:") if token.startswith("after:") else query.get("start-after", "")
     found = list(objects.listed(prefix, after))
     page, more = found[:keys_max], len(found) > keys_max
@@ -510,11 +509,11 @@ def _page(server: LyingS3, objects: Objects, query: Mapping[str, str], lie: Lie 
         rows += [(prefix + key, 1, '"0"', Stored.of(b"x")) for key in FOREIGN_KEYS]
     elif kind == "outside_prefix":
         rows += [(f"elsewhere/{number}", 1, '"0"', Stored.of(b"x")) for number in range(3)]
-    elif kind in {"wrong_sizes", "negative_sizes"} and lie is not None:
-        size_bytes = -1 if kind == "negative_sizes" else lie.size_bytes
+    elif kind in {"wrong_sizes", "negative_sizes"} and fault is not None:
+        size_bytes = -1 if kind == "negative_sizes" else fault.size_bytes
         rows = [(key, size_bytes, etag, stored) for key, _, etag, stored in rows]
-    elif kind == "hidden" and lie is not None:
-        rows = [row for row in rows if lie.other_key not in row[0]]
+    elif kind == "hidden" and fault is not None:
+        rows = [row for row in rows if fault.other_key not in row[0]]
     next_token = f"after:{page[-1][0]}" if more else ""
     if kind == "repeating":
         more, next_token = True, "token-always"
@@ -523,18 +522,18 @@ def _page(server: LyingS3, objects: Objects, query: Mapping[str, str], lie: Lie 
     return Reply(200, _page_xml(prefix, [(key, size, etag) for key, size, etag, _ in rows], next_token, more=more))
 
 
-def _untrue_page(server: LyingS3, lie: Lie, prefix: str, keys_max: int) -> Reply:
-    if lie.kind == "huge_page":
+def _faulty_page(server: FaultyS3, fault: S3Fault, prefix: str, keys_max: int) -> Reply:
+    if fault.kind == "huge_page":
         head = _page_xml(prefix, [], "", more=False).removesuffix(b"</ListBucketResult>") + b"<Comment>"
-        return Reply(200, head, zeros_bytes=max(0, lie.size_bytes - len(head)))
-    if lie.kind == "malformed":
+        return Reply(200, head, zeros_bytes=max(0, fault.size_bytes - len(head)))
+    if fault.kind == "malformed":
         return Reply(200, b"\0\1 no XML at all <")
-    if lie.kind == "entities":
+    if fault.kind == "entities":
         levels = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
         return Reply(200, f'<!DOCTYPE x [<!ENTITY a0 "ha">{levels}]><ListBucketResult>&a9;</ListBucketResult>'.encode())
     token = server.token()
     number = int(token.removeprefix("token-"))
-    rows = [] if lie.kind == "endless_empty" else [
+    rows = [] if fault.kind == "endless_empty" else [
         (f"{prefix.rstrip('/') or 'k'}{'/' if prefix.endswith('/') else ''}{number:012d}-{row:04d}", 1, '"0"')
         for row in range(keys_max)
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What `lying_s3` can do wrong, by name."""
+"""The faults of `faulty_s3`, by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args
 
 GIB: Final = 1 << 30
 
-ReadLie = Literal[
+ReadFault = Literal[
     "oversize",
     "sparse",
     "excess",
@@ -33,12 +33,12 @@ body is another one; the ETag is the right one. `gzip_bomb`: `size_bytes` zeros 
 `missing`: 404.
 """
 
-WriteLie = Literal["wrong_etag", "not_stored", "stored_other", "stored_but_refused", "no_etag"]
+WriteFault = Literal["wrong_etag", "not_stored", "stored_other", "stored_but_refused", "no_etag"]
 """Of a PUT of an object. `wrong_etag`: 200 with another ETag, and nothing is stored. `not_stored`: 200 with the right
 ETag and checksums, and nothing is stored. `stored_other`: the same, and a bit is stored wrong. `stored_but_refused`:
 stored, and 412. `no_etag`: stored, and the reply has no ETag."""
 
-ListLie = Literal[
+ListFault = Literal[
     "endless",
     "endless_empty",
     "repeating",
@@ -60,17 +60,17 @@ prefix. `wrong_sizes`: every size is `size_bytes`. `negative_sizes`: every size 
 in them are left out. `huge_page`: a page of `size_bytes`. `malformed`: no XML. `entities`: nested XML entities.
 `no_token`: more pages are announced, without a token."""
 
-AnyLie = Literal["error", "redirect", "silent", "drip", "drip_head", "endless_head", "drop"]
+AnyFault = Literal["error", "redirect", "silent", "drip", "drip_head", "endless_head", "drop"]
 """Of any request. `error`: `status` with a body of `size_bytes`. `redirect`: 307 to `location`. `silent`: no answer.
 `drip`: the right reply, its body a byte each `delay_s`. `drip_head`: its headers, too. `endless_head`: headers without
 an end. `drop`: the connection closes."""
 
-Kind = ReadLie | WriteLie | ListLie | AnyLie
+Kind = ReadFault | WriteFault | ListFault | AnyFault
 
-READ_LIES: Final[tuple[str, ...]] = get_args(ReadLie)
-WRITE_LIES: Final[tuple[str, ...]] = get_args(WriteLie)
-LIST_LIES: Final[tuple[str, ...]] = get_args(ListLie)
-ANY_LIES: Final[tuple[str, ...]] = get_args(AnyLie)
+READ_FAULTS: Final[tuple[str, ...]] = get_args(ReadFault)
+WRITE_FAULTS: Final[tuple[str, ...]] = get_args(WriteFault)
+LIST_FAULTS: Final[tuple[str, ...]] = get_args(ListFault)
+ANY_FAULTS: Final[tuple[str, ...]] = get_args(AnyFault)
 
 READS: Final = frozenset({"GET", "HEAD"})
 WRITES: Final = frozenset({"PUT", "POST", "DELETE"})
@@ -78,9 +78,9 @@ LISTS: Final = frozenset({"LIST"})
 
 
 @dataclass
-class Lie:
-    """A lie about the requests for it: the next `times` whose key (of a listing: whose prefix) contains `key`, in
-    `bucket` where one is named. Of what is in `AnyLie`, `calls` says which: `READS`, `WRITES`, `LISTS` or several."""
+class S3Fault:
+    """A fault of the next `times` requests whose key (of a listing: whose prefix) contains `key`, in `bucket` where one
+    is named. For a kind of `AnyFault`, `calls` limits it to `READS`, `WRITES`, `LISTS` or several."""
 
     kind: Kind
     key: str = ""
@@ -93,11 +93,11 @@ class Lie:
     other_key: str = ""
     calls: frozenset[str] = READS | WRITES | LISTS
 
-    def is_about(self, call: str, bucket: str, key: str) -> bool:
-        if self.kind in READ_LIES:
+    def applies_to(self, call: str, bucket: str, key: str) -> bool:
+        if self.kind in READ_FAULTS:
             calls = READS
-        elif self.kind in WRITE_LIES:
+        elif self.kind in WRITE_FAULTS:
             calls = frozenset({"PUT"})
         else:
-            calls = LISTS if self.kind in LIST_LIES else self.calls
+            calls = LISTS if self.kind in LIST_FAULTS else self.calls
         return self.times > 0 and call in calls and self.key in key and self.bucket in {"", bucket}
