@@ -44,8 +44,8 @@ COMMAND = """
 import sys
 from skyhold.cli.main import main
 status = main([*sys.argv[1:], "--quiet"])
-with open("/proc/self/status") as told:
-    print(next(line for line in told if line.startswith("VmHWM:")).split()[1])
+with open("/proc/self/status") as process:
+    print(next(line for line in process if line.startswith("VmHWM:")).split()[1])
 sys.exit(status)
 """
 

@@ -348,13 +348,13 @@ def test_way_out_of_a_bucket_without_proof_that_it_was_admitted_is_true(
     for path in objects(scene, "c", "registers"):
         flip(path)
     for report in (store.repair(), store.verify(), store.repair()):
-        told = report.unreachable["c"]
-        assert "If it is the right bucket, admit it again: " in told
-        again = told.partition("admit it again: ")[2].partition(". Else")[0]
+        message = report.unreachable["c"]
+        assert "If it is the right bucket, admit it again: " in message
+        again = message.partition("admit it again: ")[2].partition(". Else")[0]
         assert again == (
             "`skyhold store voters replace c`" if kind == "flipped" else "empty it, then run `skyhold repair`"
         )
-        assert told.endswith("Else take it out: skyhold bucket remove c")
+        assert message.endswith("Else take it out: skyhold bucket remove c")
     if kind == "flipped":
         store.replace_voter("c")
     else:

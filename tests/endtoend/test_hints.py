@@ -187,8 +187,8 @@ def test_files_that_are_nowhere_any_more_are_named(
         assert loss["files"]
         following = f"skyhold push {HARMED} PATH" if command == ["repair"] else "skyhold repair"
         assert commands_in(error["hint"]) == [following]
-        told = shell(*command, *url, status=10).out
-        assert f"lost in every bucket: version {pushed.version[:10]} of {HARMED}: " in told
+        output = shell(*command, *url, status=10).out
+        assert f"lost in every bucket: version {pushed.version[:10]} of {HARMED}: " in output
     shell("push", HARMED, model, *url)
     assert shell("verify", "--deep", "--json", *url).document["sound"]
 

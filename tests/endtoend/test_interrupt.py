@@ -73,13 +73,13 @@ def interrupted(*arguments: object, when: Callable[[], bool], times: int = 1) ->
         for _ in range(times):
             time.sleep(0.2)
             process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 130, said
-    assert said.count(CONTINUES) == 1
-    assert "Traceback" not in said
+    assert process.returncode == 130, output
+    assert output.count(CONTINUES) == 1
+    assert "Traceback" not in output
     return time.monotonic() - began_s
 
 

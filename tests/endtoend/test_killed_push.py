@@ -138,8 +138,8 @@ def test_push_killed_at_any_bucket_call_leaves_old_or_new_and_completes_when_run
         world.scene.keep("killed")
         survivor = next(str(world.scene.cloud(name)) for name in CLOUDS if name != loss.bucket)
         with Machine(world.scene.place / "other").at_work(), met(survivor, world) as store:
-            standing = check_refs(store, world)
-        assert standing == NEW or not acknowledged, "an acknowledged push survives"
+            message = check_refs(store, world)
+        assert message == NEW or not acknowledged, "an acknowledged push survives"
         world.scene.put_back("killed")
         check_rerun(world, loss)
 
@@ -156,14 +156,14 @@ def met(survivor: str, world: World) -> Store:
 def check_refs(store: Store, world: World) -> str:
     """Every ref pulls byte for byte, and all tell one story; returns the message of the version that they stand at."""
     repository = store.repository(REPOSITORY)
-    standing = {view.name: view.message for view in repository.refs()}
-    message = standing["branch/main"]
+    refs = {view.name: view.message for view in repository.refs()}
+    message = refs["branch/main"]
     expected = {"alias/champion": message, "branch/main": message, "tag/v1": OLD}
-    assert standing == expected | ({"tag/v2": NEW} if message == NEW else {})
-    for name, told in standing.items():
+    assert refs == expected | ({"tag/v2": NEW} if message == NEW else {})
+    for name, pushed in refs.items():
         shutil.rmtree(world.pulled, ignore_errors=True)
         repository.pull(name.partition("/")[2], world.pulled)
-        assert contents(world.pulled) == contents(world.models[told])
+        assert contents(world.pulled) == contents(world.models[pushed])
     check_history(store)
     return message
 

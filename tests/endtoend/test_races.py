@@ -33,12 +33,12 @@ def together(actions: list[Callable[[], object]]) -> list[Any]:
             os.close(gate_in)
             os.read(gate_out, 1)  # ends when the parent closes its end
             try:
-                said: object = action()
+                outcome: object = action()
             except SkyholdError as error:
-                said = (type(error).__name__, error.code, error.hint)
+                outcome = (type(error).__name__, error.code, error.hint)
             except BaseException as error:  # noqa: BLE001 - told to the parent, which compares it
-                said = repr(error)
-            os.write(writing, pickle.dumps(said))
+                outcome = repr(error)
+            os.write(writing, pickle.dumps(outcome))
             os._exit(0)
         os.close(writing)
         children.append((child, reading))
@@ -147,9 +147,9 @@ def test_several_refs_move_as_one(scene: Scene, store: Store, model: Path) -> No
         os.read(watched, 1)
         seen = set()
         for _ in range(60):
-            standing = {view.name: view.version for view in repository.refs()}
-            assert standing["alias/champion"] == standing["alias/production"]
-            seen.add(standing["alias/champion"])
+            refs = {view.name: view.version for view in repository.refs()}
+            assert refs["alias/champion"] == refs["alias/production"]
+            seen.add(refs["alias/champion"])
         assert len(seen) == 2, "the aliases moved meanwhile"
     finally:
         os.kill(mover, signal.SIGKILL)

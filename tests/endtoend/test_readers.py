@@ -62,10 +62,10 @@ def test_file_is_whole_for_who_has_it_open_and_who_opens_it_during_a_pull(scene:
             assert reader.stdout.readline() == "reading\n"
             for version in ("v2", "v1", "v2"):
                 pull(version, served)
-            told, _ = reader.communicate(timeout=60)
+            output, _ = reader.communicate(timeout=60)
         finally:
             reader.kill()
-    seen = json.loads(told)
+    seen = json.loads(output)
     assert set(seen["held"]) == {digests["v1"]}
     assert set(seen["opened"]) == {digests["v1"], digests["v2"]}
     assert (seen["opened"][0], seen["opened"][-1]) == (digests["v1"], digests["v2"])

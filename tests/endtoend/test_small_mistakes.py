@@ -21,9 +21,9 @@ def test_dry_run_into_a_repository_that_does_not_exist_tells_and_makes_nothing(
     store: skyhold.Store, tmp_path: Path
 ) -> None:
     with store:
-        told = store.repository("team/m", create=True).push(tmp_path / "model", dry_run=True)
-        assert told.stored_bytes > 0
-        assert not hasattr(told, "version")  # it has none before it is made
+        planned = store.repository("team/m", create=True).push(tmp_path / "model", dry_run=True)
+        assert planned.stored_bytes > 0
+        assert not hasattr(planned, "version")  # it has none before it is made
         assert store.repositories() == []
         assert not list((tmp_path / "a" / "packs").rglob("*")) if (tmp_path / "a" / "packs").exists() else True
 

@@ -208,8 +208,8 @@ def test_deleted_repository_that_comes_back_is_not_told_anew_and_bears_its_new_n
             time.sleep(0.3)
             store.repository("team/n").set_refs({"alias/x": "main"})
             seen = watcher.wait_for(4)
-    told = [(event.register, event.sequence) for event in seen if isinstance(event, EventView)]
-    assert sorted(told) == sorted([("names", 4), ("team/m", 4), ("names", 5), ("team/n", 5)])
+    reported = [(event.register, event.sequence) for event in seen if isinstance(event, EventView)]
+    assert sorted(reported) == sorted([("names", 4), ("team/m", 4), ("names", 5), ("team/n", 5)])
 
 
 def test_damaged_register_hides_no_other_from_a_watch_of_the_store(scene: Scene, ada: Machine) -> None:

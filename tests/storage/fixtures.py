@@ -28,7 +28,7 @@ from skyhold.storage.push import Push, Pushed, PushOptions
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.resume import resume
 from skyhold.storage.sources.folder import find_source
-from skyhold.storage.standing import Stored
+from skyhold.storage.target_state import Stored
 from skyhold.storage.version_files import VersionFiles
 from skyhold.units import Buffer
 
@@ -80,7 +80,7 @@ class FlakyBucket(MemoryBucket):
         super().write(key, body)
 
 
-class Stand:
+class Setup:
     """One machine with a state folder, before a set of buckets that may outlive it."""
 
     def __init__(

@@ -20,7 +20,7 @@ from skyhold.storage.cancel import Cancel, cancelled_by
 from skyhold.storage.object_keys import pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.replicas import Replicas
-from tests.storage.fixtures import FlakyBucket, Stand, refusing
+from tests.storage.fixtures import FlakyBucket, Setup, refusing
 from tests.storage.test_push_pull import write_tree
 
 
@@ -58,14 +58,14 @@ def stalling(released: threading.Event) -> Callable[[str], None]:
 def test_a_bucket_that_stalls_is_lagging_once_the_others_suffice(tmp_path: Path, released: threading.Event) -> None:
     buckets = [FlakyBucket(name) for name in "abc"]
     buckets[2].on_write = stalling(released)
-    stand = Stand(tmp_path / "state", buckets, copies=2)
-    stand.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
+    setup = Setup(tmp_path / "state", buckets, copies=2)
+    setup.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
     assert not released.is_set()
-    assert stand.replicas.lagging["c"].code == "bucket_slow"
+    assert setup.replicas.lagging["c"].code == "bucket_slow"
     assert buckets[2].keys() == []
     assert buckets[0].keys() == buckets[1].keys()
     released.set()
-    stand.close()
+    setup.close()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -73,31 +73,31 @@ def test_a_push_that_waits_for_buffers_passes_over_who_holds_them(tmp_path: Path
     """All buffers are lent to packs that one bucket does not take; they come back when its driver gives up."""
     buckets = [FlakyBucket(name) for name in "ab"]
     buckets[1].on_write = stalling(released)
-    stand = Stand(tmp_path / "state", buckets)
+    setup = Setup(tmp_path / "state", buckets)
     data = random.Random(1).randbytes(4 * PACK_BYTES_TARGET)
-    pushing = ThreadPoolExecutor(1).submit(stand.push, write_tree(tmp_path / "in", {"x": data}))
+    pushing = ThreadPoolExecutor(1).submit(setup.push, write_tree(tmp_path / "in", {"x": data}))
     deadline_s = time.monotonic() + 20
-    while "b" not in stand.replicas.lagging and time.monotonic() < deadline_s:
+    while "b" not in setup.replicas.lagging and time.monotonic() < deadline_s:
         time.sleep(0.02)
-    assert stand.replicas.lagging["b"].code == "bucket_slow"
+    assert setup.replicas.lagging["b"].code == "bucket_slow"
     assert not pushing.done()
     released.set()
     _, pushed = pushing.result(timeout=20)
     assert set(buckets[0].keys("packs/")) == {pack_key(pack) for pack in pushed.packs_sent}
     assert len(buckets[1].keys("packs/")) <= 2, "packs were begun in a bucket that had been passed over"
-    stand.close()
+    setup.close()
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_bucket_that_the_policy_needs_is_not_passed_over(tmp_path: Path, released: threading.Event) -> None:
     buckets = [FlakyBucket(name) for name in "ab"]
     buckets[1].on_write = stalling(released)
-    stand = Stand(tmp_path / "state", buckets, copies=2)
+    setup = Setup(tmp_path / "state", buckets, copies=2)
     threading.Timer(1.0, released.set).start()
-    stand.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
-    assert stand.replicas.lagging == {}
+    setup.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
+    assert setup.replicas.lagging == {}
     assert buckets[0].keys() == buckets[1].keys()
-    stand.close()
+    setup.close()
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -139,7 +139,7 @@ def test_the_error_of_an_only_bucket_is_raised_as_it_is() -> None:
     replicas = Replicas([bucket], bool)
     with pytest.raises(PermissionDenied, match="no") as caught:
         replicas.read("k")
-    assert "No bucket gives" not in caught.value.message
+    assert "No bucket returns" not in caught.value.message
     replicas.close()
 
 

@@ -11,7 +11,7 @@ import pytest
 from skyhold.errors import Corrupt, SkyholdError, Unavailable
 from skyhold.storage.progress import Silence
 from skyhold.storage.survey import Survey, repair, survey
-from tests.storage.fixtures import FlakyBucket, Stand, refusing
+from tests.storage.fixtures import FlakyBucket, Setup, refusing
 from tests.storage.test_push_pull import write_tree
 
 AWAY = Unavailable("away")
@@ -20,28 +20,28 @@ AWAY = Unavailable("away")
 class Held:
     """Three buckets that shall all hold the objects of one version."""
 
-    def __init__(self, stand: Stand, buckets: list[FlakyBucket]) -> None:
-        self.stand = stand
+    def __init__(self, setup: Setup, buckets: list[FlakyBucket]) -> None:
+        self.setup = setup
         self.buckets = {bucket.name: bucket for bucket in buckets}
         self.expected = dict.fromkeys(buckets[0].keys(), frozenset(self.buckets))
         (self.pack,) = buckets[0].keys("packs/")
 
     def survey(self, *, deep: bool) -> Survey:
-        return survey(self.buckets, self.expected, self.stand.checker, Silence(), deep=deep)
+        return survey(self.buckets, self.expected, self.setup.checker, Silence(), deep=deep)
 
     def repair(self, found: Survey) -> list[int | SkyholdError]:
         return [
-            result for _, result in repair(self.buckets, self.expected, found, self.stand.checker, Silence())
+            result for _, result in repair(self.buckets, self.expected, found, self.setup.checker, Silence())
         ]  # fmt: skip
 
 
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[Held]:
     buckets = [FlakyBucket(name) for name in "abc"]
-    stand = Stand(tmp_path / "state", buckets, copies=3)
-    stand.push(write_tree(tmp_path / "in", {"x": os.urandom(5000), "y": os.urandom(5000)}))
-    yield Held(stand, buckets)
-    stand.close()
+    setup = Setup(tmp_path / "state", buckets, copies=3)
+    setup.push(write_tree(tmp_path / "in", {"x": os.urandom(5000), "y": os.urandom(5000)}))
+    yield Held(setup, buckets)
+    setup.close()
 
 
 def is_sound(found: Survey) -> bool:

@@ -16,8 +16,8 @@ from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.named_tensors import NamedTensor, check_fits, list_tensors, no_tensor
 from skyhold.storage.progress import Progress
-from skyhold.storage.standing import edited_files, examine
 from skyhold.storage.target_folder import Identity, TargetFolder, named
+from skyhold.storage.target_state import edited_files, examine
 from skyhold.storage.targets import check_space
 from skyhold.storage.version_files import StoredFile, VersionFiles, chooser
 from skyhold.units import MIB, Buffer

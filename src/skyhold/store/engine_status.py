@@ -176,11 +176,11 @@ def is_caught_up(shown: Shown) -> bool:
 def _cluster(engine: Engine, registers: Clustered) -> EngineStatus:
     """The nodes of an etcd cluster that this machine knows. One that answers does so for a majority of the cluster."""
     nodes = []
-    for name, told in registers.nodes().items():
-        if isinstance(told, SkyholdError):
-            nodes.append(VoterStatus(name, "", told.message, told.hint, ()))
+    for name, answer in registers.nodes().items():
+        if isinstance(answer, SkyholdError):
+            nodes.append(VoterStatus(name, "", answer.message, answer.hint, ()))
         else:
-            nodes.append(VoterStatus(name, told.member_id, None, None, ()))
+            nodes.append(VoterStatus(name, answer.member_id, None, None, ()))
     answering = sum(node.error is None for node in nodes)
     quorum: Quorum = "whole" if answering == len(nodes) else "degraded" if answering else "lost"
     found = {key: registers.inspect(key) for key in (NAMES, CONFIG)} if answering else {}
@@ -208,8 +208,8 @@ def _voter(name: str, incarnation: str, shown: Mapping[str, Shown]) -> VoterStat
             votes.append(
                 Vote(key, state.promised.counter, state.accepted.counter, version, held.writer or None, held.time)
             )
-    told, hint = (error.message, error.hint) if error else (None, None)
-    return VoterStatus(name, incarnation, told, hint, tuple(votes))
+    reason, hint = (error.message, error.hint) if error else (None, None)
+    return VoterStatus(name, incarnation, reason, hint, tuple(votes))
 
 
 def _decision(key: str, shown: Shown, voters: int) -> Decision | None:

@@ -23,7 +23,7 @@ class Joining:
 
     bucket: BucketLocation
     makes_folder: bool
-    told: tuple[str, ...]
+    notified: tuple[str, ...]
     losses: tuple[str, ...]
 
 
@@ -42,5 +42,5 @@ def plan_join(connection: Connection, location: BucketLocation) -> Joining:
         with open_bucket(reached) as bucket:
             if names_store(bucket) != connection.document.store:  # ours already, by a join that died
                 refuse_occupied(bucket)
-    told = tuple(known.name for known in before.locations)
-    return Joining(location, makes_folder, told, tuple(loss_report(after.locations, after.policy)))
+    notified = tuple(known.name for known in before.locations)
+    return Joining(location, makes_folder, notified, tuple(loss_report(after.locations, after.policy)))

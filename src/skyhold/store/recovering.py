@@ -74,12 +74,12 @@ def recover_store(
     with ExitStack() as opened:
         connection = _opened(url, settings, opened)
         connection.features.refuse_unwritten()
-        engine, told = newest_engine(connection)  # the bucket that was named may know an earlier epoch alone
+        engine, places = newest_engine(connection)  # the bucket that was named may know an earlier epoch alone
         if not engine.shared:
             consent(SQLITE)
-            report = _take_over(connection, engine, told or connection.known_places, minority)
+            report = _take_over(connection, engine, places or connection.known_places, minority)
         else:
-            connection.adopt(engine, told)
+            connection.adopt(engine, places)
             unread = _read(connection)
             if unread is not None and unread.code == error_codes.OTHER_MACHINE:
                 consent(SQLITE)
@@ -103,8 +103,8 @@ def recover_register(
     """Bring back one register that is damaged or gone at a majority of its voters, as `recover_one` does."""
     with ExitStack() as opened:
         connection = _opened(url, settings, opened)
-        engine, told = newest_engine(connection)
-        connection.adopt(engine, told)
+        engine, places = newest_engine(connection)
+        connection.adopt(engine, places)
         report = recover_one(connection, name, owner, empty=empty, consent=consent)
         opened.pop_all()
         return connection, report

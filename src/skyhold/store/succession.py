@@ -126,12 +126,12 @@ def newest_engine(access: StoreAccess) -> tuple[Engine, list[BucketLocation]]:
     """The engine of the greatest epoch that any bucket tells of which is known, and the places that it tells with it:
     none where no bucket knows more than this machine. On one machine it is what it is. One bucket that tells of an
     epoch which nobody can have come to is passed over, so that no later epoch is counted on from it."""
-    newest, told = access.document.engine, []
+    newest, places = access.document.engine, []
     for place in {place.place: place for place in access.known_places}.values() if access.shared else ():
         try:
             document = inspect_store_document(access.bucket_at(place), access.store_keys)
         except SkyholdError:
             continue
         if newest.epoch < document.engine.epoch <= access.document.engine.epoch + EPOCH_LEAP_MAX:
-            newest, told = document.engine, [replace(place, name=document.bucket), *document.hints]
-    return newest, told
+            newest, places = document.engine, [replace(place, name=document.bucket), *document.hints]
+    return newest, places

@@ -55,7 +55,7 @@ def open_voters(
             location = access.reach(places[name])
             bucket = opened.enter_context(open_bucket(location))
             verify: Callable[[], None] = partial(_verify, bucket, access.document.store, incarnation, access.store_keys)
-            verify = _believe if verified else verify
+            verify = _trust if verified else verify
             voters.append(Voter(bucket, incarnation, verify, WRITE_INTERVAL_S.get(location.provider, 0.0)))
         registers = BucketRegisters(voters, engine.epoch, access.keys, writer=access.author, sightings=access.sightings)
         opened.pop_all()  # they are the registers' from here on
@@ -116,7 +116,7 @@ def refuse_unfit_voter(bucket: Bucket, location: BucketLocation, hint: str) -> N
         )
 
 
-def _believe() -> None:
+def _trust() -> None:
     """The voter is the one that was admitted."""
 
 

@@ -27,7 +27,7 @@ Stored = Callable[[Collection[str]], Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TargetState:
     """What is at the place of a file: `before` (None: nothing), and the SHA-256 of its content, where its size made
     that worth finding out."""
 
@@ -47,7 +47,7 @@ class Standing:
         return self.before is not None and self.digest != self.entry.sha256
 
 
-def examine(root: Path, entries: Sequence[FileEntry], stored: Stored | None) -> list[Standing]:
+def examine(root: Path, entries: Sequence[FileEntry], stored: Stored | None) -> list[TargetState]:
     """What is at the places of these files below `root`.
 
     A file of other content may be replaced where `stored` has that content; with None, always. Raises `InvalidInput`
@@ -57,10 +57,10 @@ def examine(root: Path, entries: Sequence[FileEntry], stored: Stored | None) -> 
     with named(root):
         _check_root(root)
         _check_folders(root, entries)
-        standing = [_standing(root, entry) for entry in entries]
+        states = [_state_of(root, entry) for entry in entries]
         if stored is not None:
-            _refuse_edited(root, [found for found in standing if found.differs], stored)
-    return standing
+            _refuse_edited(root, [found for found in states if found.differs], stored)
+    return states
 
 
 def _check_root(root: Path) -> None:
@@ -92,12 +92,12 @@ def _check_folders(root: Path, entries: Iterable[FileEntry]) -> None:
                 raise _in_bucket(root, folder)
 
 
-def _standing(root: Path, entry: FileEntry) -> Standing:
+def _state_of(root: Path, entry: FileEntry) -> TargetState:
     path = root / on_disk(entry.path)
     try:
         status = path.lstat()
     except FileNotFoundError:
-        return Standing(entry)
+        return TargetState(entry)
     if stat.S_ISLNK(status.st_mode):
         raise no_folder(path)
     if not stat.S_ISREG(status.st_mode):
@@ -108,7 +108,7 @@ def _standing(root: Path, entry: FileEntry) -> Standing:
             hint="Remove it, or pull elsewhere",
         )
     digest = digest_of(path) if status.st_size == entry.size_bytes else None
-    return Standing(entry, identity(status), digest, bool(status.st_mode & stat.S_IXUSR))
+    return TargetState(entry, identity(status), digest, bool(status.st_mode & stat.S_IXUSR))
 
 
 def digest_of(path: Path) -> str | None:
@@ -121,7 +121,7 @@ def digest_of(path: Path) -> str | None:
         return None
 
 
-def _refuse_edited(root: Path, differing: Sequence[Standing], stored: Stored) -> None:
+def _refuse_edited(root: Path, differing: Sequence[TargetState], stored: Stored) -> None:
     digests = {found.entry.path: found.digest or digest_of(root / on_disk(found.entry.path)) for found in differing}
     known = set(stored({digest for digest in digests.values() if digest is not None})) if digests else set()
     edited = [path for path, digest in digests.items() if digest not in known]
