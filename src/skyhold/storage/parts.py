@@ -41,7 +41,7 @@ def part_name(entry: FileEntry) -> str:
 
 
 def part_path(root: Path, entry: FileEntry) -> Path:
-    """Where the part of a file lies, for looking only. It is on the file system of the file's folder."""
+    """The path of a file's part, only for checking whether it exists. It is on the file system of the file's folder."""
     top = folder = root
     with contextlib.suppress(OSError):
         device = root.stat().st_dev
@@ -201,7 +201,7 @@ class Parts:
             raise PermissionDenied(
                 f"Folder {self._shown}, for files under way, belongs to another user",
                 code=error_codes.TARGET_UNWRITABLE,
-                hint=f"Once nobody pulls there, delete it: rm -r {self._shown}",
+                hint=f"Once no pull runs there, delete it: rm -r {self._shown}",
             )
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             with contextlib.suppress(OSError):  # a file system without modes

@@ -1,5 +1,5 @@
-"""What is in the target folder before a pull, found out before anything is fetched: which files are there already,
-which differ and may be replaced, and what is in the way.
+"""The state of the target folder before a pull, determined before any fetch: which files exist already, which differ
+and may be replaced, and what is in the way.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Stored = Callable[[Collection[str]], Collection[str]]
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """What is at the place of a file: `before` (None: nothing), and the SHA-256 of its content, where its size made
-    that worth finding out."""
+    """The state of a file's path: `before` (None: nothing is there), and the SHA-256 of the content, computed only
+    where the size makes it useful."""
 
     entry: FileEntry
     before: Identity | None = None
@@ -38,7 +38,7 @@ class TargetState:
 
     @property
     def current(self) -> bool:
-        """Whether it is the file already, byte for byte, and executable where it shall be."""
+        """Whether it is the file already, byte for byte, with the right executable bit."""
         return self.digest == self.entry.sha256 and self.executable == self.entry.executable
 
     @property
@@ -48,7 +48,7 @@ class TargetState:
 
 
 def examine(root: Path, entries: Sequence[FileEntry], stored: Stored | None) -> list[TargetState]:
-    """What is at the places of these files below `root`.
+    """The state of the paths of these files below `root`.
 
     A file of other content may be replaced where `stored` has that content; with None, always. Raises `InvalidInput`
     where something is in the way (codes `target_is_link`, `target_special`) or the folder is a bucket of a store, code
@@ -103,7 +103,7 @@ def _state_of(root: Path, entry: FileEntry) -> TargetState:
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
         raise InvalidInput(
-            f"{path} is {what}, where a file shall be written",
+            f"{path} is {what}, where a file has to be written",
             code=error_codes.TARGET_SPECIAL,
             hint="Remove it, or pull elsewhere",
         )

@@ -18,8 +18,8 @@ from skyhold.store.surroundings import refuse_inside_bucket
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """A bucket that joins a store: whether its folder must be made first, the buckets whose `store.json` is then told
-    of it, and what the loss of a bucket costs from then on, as sentences."""
+    """A bucket that joins a store: whether its folder must be made first, the buckets whose `store.json` then lists it
+    (`notified`), and what the loss of a bucket costs from then on, as sentences."""
 
     bucket: BucketLocation
     makes_folder: bool
