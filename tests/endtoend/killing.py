@@ -112,14 +112,14 @@ class Ended:
 
 
 def in_child(action: Callable[[], object]) -> Ended:
-    """Run `action` in a forked child, which ends without any of Python's farewells; an error fails the test."""
+    """Run `action` in a forked child, which ends without Python's exit handlers; an error fails the test."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         try:
             outcome = pickle.dumps((True, action()))
-        except BaseException:  # noqa: BLE001 - told to the parent, which fails
+        except BaseException:  # noqa: BLE001 - reported to the parent, which fails
             outcome = pickle.dumps((False, traceback.format_exc()))
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(outcome)

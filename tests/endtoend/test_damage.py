@@ -30,7 +30,7 @@ KINDS = ("packs", "indexes", "versions", "layouts", "pages", "tensors", "nodes")
 
 @pytest.fixture(autouse=True)
 def without_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read shall come out of the clouds."""
+    """Every read goes to the clouds."""
     monkeypatch.setattr("skyhold.storage.cache.PackCache.get", lambda *_: None)
     monkeypatch.setattr("skyhold.storage.linked_files.LinkedFiles.has", lambda *_: False)
     monkeypatch.setattr("skyhold.storage.linked_files.LinkedFiles.read", lambda *_: None)
@@ -183,7 +183,7 @@ def test_missing_checkpoint_is_seen_by_listings_and_brought_by_sync(scene: Scene
     assert machine_store.verify(deep=True).sound
 
 
-def test_checkpoint_that_no_bucket_has_is_told_and_written_from_the_registers(
+def test_checkpoint_that_no_bucket_has_is_reported_and_written_from_the_registers(
     scene: Scene, machine_store: Store
 ) -> None:
     for cloud in CLOUDS:
@@ -487,7 +487,9 @@ def delete_packs(scene: Scene, doomed: list[bytes]) -> None:
                 path.unlink()
 
 
-def test_collection_during_every_attempt_is_told(store: Store, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collection_during_every_attempt_is_reported(
+    store: Store, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from skyhold.storage.index_segments import write_segments
 
     def wrapped(*arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""Disks that are full and folders that are closed to us: a clear error with its exit status, nothing lost, and the same
+"""Disks that are full and folders without access: a clear error with its exit status, nothing lost, and the same
 command succeeds once the cause is gone."""
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ OTHER_USER = 65534
 OF_CLOUDS = tuple(f"skyhold.buckets.{name}" for name in ("azure", "google", "s3"))
 DISK_BYTES = 8 << 20
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk or become somebody else")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk or become another user")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def everything_is_imported() -> None:
-    """Nobody may not be able to read where our modules are."""
+    """Another user may not be able to read the folder of the modules."""
     for module in pkgutil.walk_packages(skyhold.__path__, "skyhold."):
         if not module.name.endswith("__main__") and not module.name.startswith(OF_CLOUDS):
             importlib.import_module(module.name)
@@ -234,9 +234,9 @@ def test_full_disk_of_the_target_refuses_a_pull_that_succeeds_later(shop: Shop) 
 
 @pytest.fixture
 def for_other_user(shop: Shop) -> Shop:
-    """Everything of the scene belongs to nobody."""
+    """Everything of the scene belongs to another user."""
     if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
+        pytest.skip("only root can become another user")
     for path in (shop.scene.place, *shop.scene.place.rglob("*"), shop.model, *shop.model.rglob("*")):
         os.chown(path, OTHER_USER, OTHER_USER)
     return shop

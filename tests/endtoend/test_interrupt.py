@@ -1,4 +1,4 @@
-"""Ctrl-C while buckets stall: the command ends soon, says that it continues when run again, and it does."""
+"""Ctrl-C while buckets stall: the command ends soon, reports that it continues when run again, and it does."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run(*arguments: object) -> str:
 
 
 def interrupted(*arguments: object, when: Callable[[], bool], times: int = 1) -> float:
-    """Start a command and send it Ctrl-C once `when` holds; how long it then took to end, as it shall."""
+    """Start a command and send it Ctrl-C once `when` holds; returns how long it then took to end."""
     process = subprocess.Popen(
         [*PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=dict(os.environ), start_new_session=True,

@@ -83,7 +83,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     ended = push_in_child(World(scene, models, request.param == "buckets", calls=0), None)
     assert ended is not None
     assert sum(call.verb == "write" and call.key.startswith("packs/") for call in ended.calls) > len(CLOUDS)
-    assert ended.push["delta_bytes"] > 0, "the push shall make a delta"
+    assert ended.push["delta_bytes"] > 0, "the push has to make a delta"
     assert ended.push["reused_bytes"] > 0, "and reuse a chunk"
     scene.put_back("ready")
     return World(scene, models, request.param == "buckets", calls=len(ended.calls))
@@ -91,7 +91,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push that was not killed told, and the calls it made."""
+    """The result of a push that was not killed, and the calls it made."""
 
     push: dict[str, int]
     calls: list[Call]
@@ -145,7 +145,7 @@ def test_push_killed_at_any_bucket_call_leaves_old_or_new_and_completes_when_run
 
 
 def met(survivor: str, world: World) -> Store:
-    """The store as a machine that never saw it comes to it."""
+    """The store, opened by a machine that never saw it."""
     if world.shared:
         return skyhold.connect(survivor)
     store, report = skyhold.recover(survivor)
@@ -154,7 +154,7 @@ def met(survivor: str, world: World) -> Store:
 
 
 def check_refs(store: Store, world: World) -> str:
-    """Every ref pulls byte for byte, and all tell one story; returns the message of the version that they stand at."""
+    """Every ref pulls byte for byte, and all are consistent; returns the message of the version that they point to."""
     repository = store.repository(REPOSITORY)
     refs = {view.name: view.message for view in repository.refs()}
     message = refs["branch/main"]

@@ -1,4 +1,4 @@
-"""A store of memory buckets, put together as the floors above do it, and buckets that fail on purpose."""
+"""A store of memory buckets, assembled as the layers above do it, and buckets that fail on purpose."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class FlakyBucket(MemoryBucket):
 
 
 class Setup:
-    """One machine with a state folder, before a set of buckets that may outlive it."""
+    """One machine with a state folder, and a set of buckets that may outlive it."""
 
     def __init__(
         self,
@@ -136,11 +136,11 @@ def refusing(error: SkyholdError) -> Callable[[str], None]:
 
 
 class Killed(BaseException):
-    """What a power cut is to a test."""
+    """A power cut, for a test."""
 
 
 def killed_from_call(number: int, matching: str = "") -> Callable[[str], None]:
-    """Dead from the call of that number on, counted over the keys that begin with `matching`."""
+    """A hook that kills at every call from this number on, counted over the keys that begin with `matching`."""
     calls = itertools.count()
     lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""The cache of packs: sparse, shared by processes, kept within its limit, and never believed."""
+"""The cache of packs: sparse, shared by processes, kept within its limit, and never trusted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_pack_that_is_read_counts_as_used(tmp_path: Path) -> None:
 
 
 def test_two_processes_that_fill_one_cache_keep_it_within_its_limit(tmp_path: Path) -> None:
-    """Each may exceed the limit by what it put since it last looked, a quarter; neither stumbles over the other."""
+    """Each may exceed the limit by what it put since it last looked, a quarter; neither fails because of the other."""
     limit_bytes = 400 * KIB
 
     def fill(first: int) -> None:
@@ -63,7 +63,7 @@ def test_two_processes_that_fill_one_cache_keep_it_within_its_limit(tmp_path: Pa
     if child == 0:
         try:
             fill(0)
-        except BaseException:  # noqa: BLE001 - told by the exit status
+        except BaseException:  # noqa: BLE001 - reported by the exit status
             os._exit(1)
         os._exit(0)
     fill(100)
@@ -134,7 +134,7 @@ def test_a_cache_cut_short_is_no_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "device", "folder"])
-def test_what_is_no_file_of_the_cache_neither_holds_anybody_up_nor_is_followed(tmp_path: Path, kind: str) -> None:
+def test_entry_that_is_no_file_of_the_cache_neither_blocks_nor_is_followed(tmp_path: Path, kind: str) -> None:
     cache, pack, outside = PackCache(CacheFolder(tmp_path / "cache", 1 << 20)), bytes(16), tmp_path / "outside"
     outside.write_bytes(b"precious")
     path = tmp_path / "cache" / pack.hex()
@@ -154,7 +154,7 @@ def test_what_is_no_file_of_the_cache_neither_holds_anybody_up_nor_is_followed(t
     assert outside.read_bytes() == b"precious"
 
 
-def test_pipe_in_the_state_folder_holds_nobody_up(tmp_path: Path) -> None:
+def test_pipe_in_the_state_folder_does_not_block(tmp_path: Path) -> None:
     environ = {"SKYHOLD_STATE": str(tmp_path / "state")}
     folder = open_state(environ).store("ab" * 16).folder
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A file that somebody writes while it is pushed: the push ends with an error and leaves no version behind."""
+"""A file that another process writes while it is pushed: the push ends with an error and leaves no version behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Index segments: what they say that they contain, and which packs they may name (format.md, 8)."""
+"""Index segments: what they list as contained, and which packs they may name (format.md, 8)."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_another_machine_knows_which_segments_are_in_force_though_the_one_betwee
     setup.close()
 
 
-def test_no_segment_names_a_pack_that_nobody_has_made_durable(tmp_path: Path) -> None:
+def test_no_segment_names_a_pack_that_is_not_durable(tmp_path: Path) -> None:
     """As a push leaves it that was killed: the pack arrived somewhere, and no later push reuses it."""
     bucket = FlakyBucket("a")
     setup = Setup(tmp_path / "state", [bucket])
@@ -194,8 +194,8 @@ def test_no_segment_names_a_pack_that_nobody_has_made_durable(tmp_path: Path) ->
         ("stored", 1 << 31),
     ],
 )
-def test_segment_of_somebody_who_may_write_a_bucket_is_passed_over(field: str, value: object, tmp_path: Path) -> None:
-    """In an open store its name and its code can be made by whoever can read one bucket."""
+def test_forged_segment_in_a_bucket_of_an_open_store_is_skipped(field: str, value: object, tmp_path: Path) -> None:
+    """In an open store any client that can read one bucket can compute its name and its MAC."""
     bucket = FlakyBucket("a")
     setup = Setup(tmp_path / "state", [bucket])
     push_one(setup, 1)

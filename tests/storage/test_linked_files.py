@@ -1,4 +1,5 @@
-"""Pulled files that the cache keeps by a hard link: free while they lie elsewhere, useful afterwards, not believed."""
+"""Pulled files that the cache keeps by a hard link: without cost while they exist elsewhere, useful afterwards, never
+trusted."""
 
 from __future__ import annotations
 
@@ -66,7 +67,7 @@ def test_the_records_of_a_linked_file_are_not_cached_as_well(tmp_path: Path, set
     setup.close()
 
 
-def test_what_the_user_writes_into_a_linked_file_is_not_believed(
+def test_what_the_user_writes_into_a_linked_file_is_not_trusted(
     tmp_path: Path, bucket: FlakyBucket, setup: Setup
 ) -> None:
     version, _ = setup.push(write_tree(tmp_path / "in", {"x": os.urandom(SIZE)}))

@@ -131,7 +131,7 @@ def test_losses_survived_agree_with_trying_every_loss(policy: Policy, buckets: l
     assert loss_report(buckets, policy)
 
 
-def test_loss_report_of_two_buckets_says_that_pushing_needs_both() -> None:
+def test_loss_report_of_two_buckets_reports_that_pushing_needs_both() -> None:
     assert loss_report(THREE[:2], Policy()) == [
         "A version is durable once 2 verified copies are in 2 buckets.",
         "Pushing needs all 2 buckets: while one is away, no version can be pushed.",

@@ -25,7 +25,7 @@ from tests.storage.test_push_pull import tree_of, write_tree
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_what_a_push_keeps_in_memory_does_not_grow_with_its_chunks(
+def test_memory_of_a_push_does_not_grow_with_its_chunks(
     dry_run: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small packs, so that many of them are flushed: a chunk whose pack was flushed is the chunk index's to know."""
@@ -77,7 +77,7 @@ def test_the_buffers_of_packs_are_free_once_all_packs_are_sent(tmp_path: Path) -
 def test_a_chunk_that_is_encoded_before_a_flush_and_again_after_it_is_stored_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pack of the first is sent between the look-up of the second and its turn to be laid."""
+    """The pack of the first is sent between the look-up of the second and its turn to be appended."""
     twice = os.urandom(5000)
     setup = Setup(tmp_path / "state", [FlakyBucket("a")])
     encode: Any = Push._encode

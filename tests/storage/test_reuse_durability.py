@@ -1,4 +1,5 @@
-"""What a push reuses is made as durable as the policy asks: no more, by whom it takes, and without waiting for one."""
+"""What a push reuses is made as durable as the policy requires: not more, by any bucket, and without waiting for a slow
+one."""
 
 from __future__ import annotations
 
@@ -71,7 +72,7 @@ def test_only_the_copies_that_the_policy_lacks_are_made(tmp_path: Path) -> None:
     assert scene.written() == {"b": 3}
     assert reused.complete
     assert reused.lagging == {"c": 3, "d": 3}
-    assert scene.setup.replicas.lagging == {}, "who lacks packs still takes what is new"
+    assert scene.setup.replicas.lagging == {}, "a bucket that lacks packs still takes new ones"
     scene.setup.close()
 
 
@@ -137,7 +138,7 @@ def test_too_few_buckets_refuse_the_push_at_once(tmp_path: Path) -> None:
 
 
 def test_a_pack_that_only_a_lagging_bucket_holds_is_brought_from_there(tmp_path: Path) -> None:
-    """It failed a write; that says nothing of what it holds."""
+    """It failed a write; that does not show what it holds."""
     scene = Scene(tmp_path, held_by="a", copies=2)
     scene.setup.replicas.mark_lagging("a", AWAY)
     reused = scene.reuse()

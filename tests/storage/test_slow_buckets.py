@@ -1,4 +1,4 @@
-"""Buckets that stall: passed over by a push once the others suffice, and given up by a read in the end."""
+"""Buckets that stall: skipped by a push once the others suffice, and by a read at its deadline."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def test_a_bucket_that_stalls_is_lagging_once_the_others_suffice(tmp_path: Path,
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_push_that_waits_for_buffers_passes_over_who_holds_them(tmp_path: Path, released: threading.Event) -> None:
+def test_a_push_that_waits_for_buffers_skips_the_bucket_that_holds_them(
+    tmp_path: Path, released: threading.Event
+) -> None:
     """All buffers are lent to packs that one bucket does not take; they come back when its driver gives up."""
     buckets = [FlakyBucket(name) for name in "ab"]
     buckets[1].on_write = stalling(released)
@@ -84,12 +86,12 @@ def test_a_push_that_waits_for_buffers_passes_over_who_holds_them(tmp_path: Path
     released.set()
     _, pushed = pushing.result(timeout=20)
     assert set(buckets[0].keys("packs/")) == {pack_key(pack) for pack in pushed.packs_sent}
-    assert len(buckets[1].keys("packs/")) <= 2, "packs were begun in a bucket that had been passed over"
+    assert len(buckets[1].keys("packs/")) <= 2, "packs were sent to a bucket that had been skipped"
     setup.close()
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_bucket_that_the_policy_needs_is_not_passed_over(tmp_path: Path, released: threading.Event) -> None:
+def test_a_bucket_that_the_policy_needs_is_not_skipped(tmp_path: Path, released: threading.Event) -> None:
     buckets = [FlakyBucket(name) for name in "ab"]
     buckets[1].on_write = stalling(released)
     setup = Setup(tmp_path / "state", buckets, copies=2)
@@ -118,7 +120,7 @@ def test_a_read_that_no_bucket_answers_ends_at_its_deadline(
     replicas.close()
 
 
-def test_as_many_reads_as_anybody_makes_at_once_pass_over_a_bucket_that_stalls(
+def test_as_many_reads_as_an_operation_makes_at_once_skip_a_bucket_that_stalls(
     released: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replicas_module, "STALL_S", 0.2)

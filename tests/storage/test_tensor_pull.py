@@ -85,7 +85,7 @@ def test_a_name_that_is_missing_is_answered_with_the_nearest(tmp_path: Path) -> 
     setup.close()
 
 
-def test_a_version_without_tensors_says_so(tmp_path: Path) -> None:
+def test_a_version_without_tensors_is_reported(tmp_path: Path) -> None:
     setup = Setup(tmp_path / "state", [FlakyBucket("a")])
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "config.json").write_text("{}")
@@ -263,7 +263,7 @@ def test_every_type_of_the_library_is_written_as_it_was(tmp_path: Path) -> None:
     setup.close()
 
 
-def test_name_that_is_there_is_meant_before_any_glob(tmp_path: Path) -> None:
+def test_existing_name_is_matched_before_any_glob(tmp_path: Path) -> None:
     setup = Setup(tmp_path / "state", [FlakyBucket("a")])
     (tmp_path / "in").mkdir()
     named = {"params['k']": np.ones(3, np.float32), "params*": np.zeros(2, np.float32), "paramsk": np.ones(1, np.int8)}

@@ -163,7 +163,7 @@ def test_a_share_of_the_copies_that_were_checked_long_ago_is_read_back_the_oldes
     assert seen == PACKS * len(scene.buckets)
 
 
-def test_silent_damage_that_a_sample_finds_takes_the_trust_from_its_whole_bucket(tmp_path: Path) -> None:
+def test_after_a_sample_finds_silent_damage_no_copy_in_its_bucket_is_trusted(tmp_path: Path) -> None:
     scene = Scene(tmp_path, ListingBucket)
     bucket = scene.buckets["a"]
     assert isinstance(bucket, ListingBucket)
@@ -208,8 +208,8 @@ def test_places_of_an_index_are_checked_against_the_pack_and_corrected(scene: Sc
 
 
 def forged(scene: Scene, key: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A pack of that name, sound in itself, with a chunk that the real one does not have. (Who can write into a bucket
-    of an open store can make it.)"""
+    """A pack of that name, sound in itself, with a chunk that the real one does not have. (Any client that can write to
+    a bucket of an open store can make it.)"""
     session = scene.setup.space.session(bytes(16))
     pack_id = pack_id_of(key)
     with monkeypatch.context() as patched:
@@ -220,7 +220,7 @@ def forged(scene: Scene, key: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
     return bytes(builder.finish())
 
 
-def test_forged_pack_beside_the_real_ones_is_damage_to_who_has_written_them(
+def test_forged_pack_beside_the_real_ones_is_damage_to_the_machine_that_wrote_them(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = min(scene.sizes)
