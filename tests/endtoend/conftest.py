@@ -13,7 +13,7 @@ from tests.endtoend.machines import Machine, Scene
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    """Three empty clouds-to-be, and a machine at work that knows nothing."""
+    """Three empty folders for clouds, and a machine at work without any state."""
     made = Scene(tmp_path / "scene")
     made.place.mkdir()
     with made.machine.at_work():
@@ -35,7 +35,7 @@ def machine_store(scene: Scene, model: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def store(scene: Scene, model: Path) -> Iterator[Store]:
-    """A store of three clouds; `fraud/scorer` has one version, on which `main`, `champion` and `v1` stand."""
+    """A store of three clouds; `fraud/scorer` has one version, to which `main`, `champion` and `v1` point."""
     with skyhold.init(scene.clouds()) as made:
         made.repository("fraud/scorer", create=True).push(model, message="One", aliases=["champion"], tags=["v1"])
         yield made

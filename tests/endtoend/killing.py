@@ -112,25 +112,25 @@ class Ended:
 
 
 def in_child(action: Callable[[], object]) -> Ended:
-    """Run `action` in a forked child, which ends without any of Python's farewells; an error fails the test."""
+    """Run `action` in a forked child, which ends without Python's exit handlers; an error fails the test."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         try:
-            said = pickle.dumps((True, action()))
-        except BaseException:  # noqa: BLE001 - told to the parent, which fails
-            said = pickle.dumps((False, traceback.format_exc()))
+            outcome = pickle.dumps((True, action()))
+        except BaseException:  # noqa: BLE001 - reported to the parent, which fails
+            outcome = pickle.dumps((False, traceback.format_exc()))
         with os.fdopen(writing, "wb") as pipe:
-            pipe.write(said)
+            pipe.write(outcome)
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read()
+        outcome = pipe.read()
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return Ended(os.WTERMSIG(status), None)
-    well, result = pickle.loads(said)
+    well, result = pickle.loads(outcome)
     if not well:
         pytest.fail(f"the child failed:\n{result}")
     return Ended(0, result)

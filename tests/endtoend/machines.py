@@ -1,4 +1,4 @@
-"""Machines and clouds for the end-to-end tests: state folders to work with, and folders that stand for clouds."""
+"""Machines and clouds for the end-to-end tests: their state folders, and folders that simulate clouds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLOUDS = ("a", "b", "c")
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine is its state folder and its cache: whoever works with them is this machine."""
+    """A machine is its state folder and its cache: a process that uses them is this machine."""
 
     folder: Path
 

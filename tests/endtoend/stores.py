@@ -1,4 +1,4 @@
-"""What the tests of shared stores do with one, and see of it."""
+"""What the tests of shared stores do with one, and read from it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def catch_up_voters(registers: Registers) -> None:
         if all(is_caught_up(registers.inspect(key)) for key in registers.list()):
             return
         time.sleep(0.1)
-    raise AssertionError("a voter stays behind")
+    raise AssertionError("a voter stays lagging")
 
 
 def epoch_of(folder: Path) -> int:
@@ -53,7 +53,7 @@ def epoch_in(folder: Path) -> tuple[int, list[str]]:
 
 
 def move_in_child(scene: Scene, engine: str, kill_at: int | Callable[[Call], bool] | None = None) -> Ended:
-    """Let a child of this machine move the registers, and kill it as `Fuse` says. Its result is how many calls to
+    """Let a child of this machine move the registers, and kill it as `Fuse` does. Its result is how many calls to
     buckets it made."""
 
     def move() -> int:

@@ -1,4 +1,4 @@
-"""What only somebody with the store's keys can do: write a register whose parts do not belong together."""
+"""What only a holder of the store's keys can do: write a register whose parts are inconsistent."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def _split_head(body: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def forge_pack(store: Store, stored: bytes) -> bytes:
-    """A pack as somebody writes it who has the keys of the store (of an open one, whoever can read a bucket): all is
-    sealed anew, and one byte of its first chunk that is stored raw is another."""
+    """A pack written by a holder of the store's keys (of an open store, any client that can read a bucket): all is
+    sealed again, and one byte of its first chunk that is stored raw differs."""
     connection = store._connection
     pack_id = stored[24:40]
     session = read_header(stored, pack_id, bytes.fromhex(connection.document.store))

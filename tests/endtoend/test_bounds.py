@@ -1,5 +1,5 @@
-"""What a push and a pull take of the machine: each byte of the payload is read once, and memory has a bound that the
-size of a model does not move."""
+"""What a push and a pull take of the machine: each byte of the payload is read once, and memory has a bound that does
+not depend on the size of the model."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ COMMAND = """
 import sys
 from skyhold.cli.main import main
 status = main([*sys.argv[1:], "--quiet"])
-with open("/proc/self/status") as told:
-    print(next(line for line in told if line.startswith("VmHWM:")).split()[1])
+with open("/proc/self/status") as process:
+    print(next(line for line in process if line.startswith("VmHWM:")).split()[1])
 sys.exit(status)
 """
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the kernel tells what is read in /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the kernel reports reads in /proc")
 
 
 def last_number(script: str, *arguments: object) -> int:

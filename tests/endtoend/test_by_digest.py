@@ -90,7 +90,7 @@ def test_what_this_machine_has_pushed_is_shown_without_any_bucket(scene: Scene, 
 
 
 @pytest.mark.parametrize("damage", ["flip", "empty", "other", "link"])
-def test_damaged_cache_is_passed_over(scene: Scene, versions: list[str], damage: str) -> None:
+def test_damaged_cache_is_skipped(scene: Scene, versions: list[str], damage: str) -> None:
     eve = another_machine(scene)
     with eve.at_work(), skyhold.open(str(scene.cloud("b"))) as store:
         store.repository("team/m").pull(versions[0], scene.place / "first")
@@ -110,7 +110,7 @@ def test_damaged_cache_is_passed_over(scene: Scene, versions: list[str], damage:
     assert contents(scene.place / "first") == contents(scene.place / "model-1")
 
 
-def test_cached_note_of_another_version_is_not_believed(scene: Scene, versions: list[str]) -> None:
+def test_cached_note_of_another_version_is_not_trusted(scene: Scene, versions: list[str]) -> None:
     eve = another_machine(scene)
     with eve.at_work(), skyhold.open(str(scene.cloud("b"))) as store:
         for version in versions:
@@ -125,7 +125,7 @@ def test_cached_note_of_another_version_is_not_believed(scene: Scene, versions: 
             assert contents(scene.place / version) == contents(scene.place / f"model-{seed}")
 
 
-def test_digest_that_nobody_has_is_not_found(scene: Scene, versions: list[str]) -> None:
+def test_unknown_digest_is_not_found(scene: Scene, versions: list[str]) -> None:
     with another_machine(scene).at_work(), skyhold.open(str(scene.cloud("b"))) as store:
         with pytest.raises(NotFound):
             store.repository("team/m").pull("0" * 64, Path("x"))

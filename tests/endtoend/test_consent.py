@@ -1,4 +1,4 @@
-"""What a bucket, or a folder, of another party says of where credentials go is asked about, and remembered."""
+"""Where credentials go by the word of a bucket, or a folder, of another party needs consent, which is remembered."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def at(url: str, endpoint: str | None, name: str = "evil", **more: object) -> Bu
 
 
 def forge(scene: Scene, cloud: str, **changes: object) -> None:
-    """What somebody does who may write one bucket of an open store, whose MAC anybody can make."""
+    """What an attacker does with write access to one bucket of an open store, whose MAC any reader can compute."""
     with open_bucket(parse_location(str(scene.cloud(cloud)))) as bucket:
         document, keys = read_store_document(bucket, ())
         overwrite_store_document(bucket, replace(document, **changes), keys)  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def test_settings_file_that_was_found_in_a_folder_gets_no_credentials(
     error = json.loads(capfd.readouterr().err)["error"]
     assert error["code"] == "endpoint_not_trusted"
     assert attacker.caught == []
-    if setting == "endpoint":  # what the hint says does what it says
+    if setting == "endpoint":  # following the hint works as described
         assert main(["connect", "s3://models", "--trust", error["fields"]["destinations"][0], "--json"]) == 6
         assert attacker.caught
 
@@ -178,7 +178,7 @@ def test_bucket_that_a_colleague_adds_elsewhere_is_left_out_until_it_is_agreed_t
             assert not [bucket for bucket in of_ben.status().buckets if bucket.error is not None]
 
 
-def test_somebody_at_a_terminal_is_asked_once(scene: Scene, three: dict[str, str]) -> None:
+def test_user_at_a_terminal_is_asked_once(scene: Scene, three: dict[str, str]) -> None:
     endpoint = parse_location(three["y"]).endpoint
     buckets = [str(scene.cloud("a")), str(scene.cloud("b")), three["y"]]
     with Machine(scene.place / "ada").at_work():

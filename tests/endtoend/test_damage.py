@@ -30,7 +30,7 @@ KINDS = ("packs", "indexes", "versions", "layouts", "pages", "tensors", "nodes")
 
 @pytest.fixture(autouse=True)
 def without_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read shall come out of the clouds."""
+    """Every read goes to the clouds."""
     monkeypatch.setattr("skyhold.storage.cache.PackCache.get", lambda *_: None)
     monkeypatch.setattr("skyhold.storage.linked_files.LinkedFiles.has", lambda *_: False)
     monkeypatch.setattr("skyhold.storage.linked_files.LinkedFiles.read", lambda *_: None)
@@ -183,7 +183,7 @@ def test_missing_checkpoint_is_seen_by_listings_and_brought_by_sync(scene: Scene
     assert machine_store.verify(deep=True).sound
 
 
-def test_checkpoint_that_no_bucket_has_is_told_and_written_from_the_registers(
+def test_checkpoint_that_no_bucket_has_is_reported_and_written_from_the_registers(
     scene: Scene, machine_store: Store
 ) -> None:
     for cloud in CLOUDS:
@@ -348,13 +348,13 @@ def test_way_out_of_a_bucket_without_proof_that_it_was_admitted_is_true(
     for path in objects(scene, "c", "registers"):
         flip(path)
     for report in (store.repair(), store.verify(), store.repair()):
-        told = report.unreachable["c"]
-        assert "If it is the right bucket, admit it again: " in told
-        again = told.partition("admit it again: ")[2].partition(". Else")[0]
+        message = report.unreachable["c"]
+        assert "If it is the right bucket, admit it again: " in message
+        again = message.partition("admit it again: ")[2].partition(". Else")[0]
         assert again == (
             "`skyhold store voters replace c`" if kind == "flipped" else "empty it, then run `skyhold repair`"
         )
-        assert told.endswith("Else take it out: skyhold bucket remove c")
+        assert message.endswith("Else take it out: skyhold bucket remove c")
     if kind == "flipped":
         store.replace_voter("c")
     else:
@@ -487,7 +487,9 @@ def delete_packs(scene: Scene, doomed: list[bytes]) -> None:
                 path.unlink()
 
 
-def test_collection_during_every_attempt_is_told(store: Store, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collection_during_every_attempt_is_reported(
+    store: Store, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from skyhold.storage.index_segments import write_segments
 
     def wrapped(*arguments: object) -> None:

@@ -1,5 +1,5 @@
-"""The register of one repository is damaged, or gone, in two of three clouds: the others go on, and there is a way
-back for that one."""
+"""The register of one repository is damaged, or gone, in two of three clouds: the others go on, and it can be
+recovered."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def harm(scene: Scene, damage: str, *clouds: str, name: str = HARMED) -> None:
 
 
 def bring_back(scene: Scene, *, cloud: str = "a", empty: bool = False) -> RegisterPlan:
-    """Recover the harmed register; returns what somebody would have consented to."""
+    """Recover the harmed register; returns the plan that the user would have consented to."""
     plans: list[RegisterPlan] = []
     store, report = recover_register(str(scene.cloud(cloud)), HARMED, empty=empty, consent=plans.append)
     store.close()
@@ -173,7 +173,7 @@ def test_buckets_voters_and_engine_wait_for_the_damaged_register_and_nothing_is_
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_register_is_brought_back_as_the_hint_says(
+def test_register_is_recovered_by_the_command_in_the_hint(
     damage: str, two: dict[str, str], scene: Scene, skyhold: Shell, tmp_path: Path
 ) -> None:
     harm(scene, damage, "a", "c")
@@ -232,7 +232,7 @@ def test_cloud_that_is_away_is_to_be_brought_back_first_since_it_may_hold_what_w
     with api.open(str(scene.cloud("a"))) as store:
         third = push(store, scene, 3, HARMED)
         catch_up_voters(store._connection.registers.current)
-    scene.put_back("before", cloud="c")  # as one that the push has passed over
+    scene.put_back("before", cloud="c")  # as one that lags by the push
     harm(scene, "flip", "a")
     scene.keep("damaged")
     scene.lose("b")
@@ -400,12 +400,12 @@ def test_recovery_dies_anywhere_and_is_run_again(two: dict[str, str], scene: Sce
             assert error.code == "nothing_to_recover"  # it had been done
         with api.open(str(scene.cloud("c"))) as store:
             assert {name: head(store, name) for name in (HARMED, OTHER)} == two
-            catch_up(store)  # what died may have left a voter behind
+            catch_up(store)  # the crash may have left a voter lagging
             assert store.verify().sound
 
 
 @pytest.mark.parametrize("damage", WORST)
-def test_register_that_is_damaged_while_the_store_moves_holds_it_up_until_it_is_brought_back(
+def test_register_that_is_damaged_while_the_store_moves_blocks_the_move_until_it_is_recovered(
     damage: str, two: dict[str, str], scene: Scene, skyhold: Shell
 ) -> None:
     objects = [register_of(scene, HARMED, cloud) for cloud in "ab"]

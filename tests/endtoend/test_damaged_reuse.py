@@ -1,4 +1,4 @@
-"""A push that uses again what lies in the buckets: damaged copies are noticed before it is acknowledged, and mended."""
+"""A push that reuses objects in the buckets: damaged copies are detected before it is acknowledged, and mended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.endtoend.test_damage import objects
 
 @pytest.fixture(autouse=True)
 def without_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read shall come out of the clouds."""
+    """Every read goes to the clouds."""
     monkeypatch.setattr("skyhold.storage.cache.PackCache.get", lambda *_: None)
     monkeypatch.setattr("skyhold.storage.linked_files.LinkedFiles.has", lambda *_: False)
     monkeypatch.setattr("skyhold.storage.linked_files.LinkedFiles.read", lambda *_: None)
@@ -58,7 +58,7 @@ MACHINES = ("the same machine", "another machine")
 
 @pytest.fixture(params=MACHINES)
 def pusher(request: pytest.FixtureRequest, scene: Scene, store: Store) -> Machine:
-    """The machine that made the first push, or one that knows nothing of the store."""
+    """The machine that made the first push, or one without any state of the store."""
     store.close()
     return scene.machine if request.param == MACHINES[0] else Machine(scene.place / "other")
 
@@ -164,7 +164,7 @@ def test_shifted_place_in_the_chunk_index_of_the_machine_is_not_pushed(
 def test_push_that_repeats_itself_reads_no_pack_back(
     scene: Scene, store: Store, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What this machine wrote a moment ago, and nobody has touched since, costs a listing."""
+    """What this machine wrote a moment ago, and no client has changed since, costs a listing."""
     read: list[str] = []
 
     def note(bucket: object, key: str, *_: object, **__: object) -> object:

@@ -179,7 +179,7 @@ def test_damaged_checkpoint_of_a_store_that_moved_its_registers_is_named(scene: 
 # ---- versions
 
 
-def test_file_that_is_not_what_its_version_says_is_named(store: Store) -> None:
+def test_file_that_differs_from_its_version_is_named(store: Store) -> None:
     digest = store.repository("fraud/scorer").show("main").digest
     forged = forge_sha256(store, "fraud/scorer", digest)
     assert store.verify().sound
@@ -281,7 +281,7 @@ def test_version_is_not_restored_from_a_bucket_whose_pack_is_damaged_or_missing(
 def test_pack_that_was_written_anew_with_the_keys_of_the_store_is_found_and_replaced(
     scene: Scene, store: Store, tmp_path: Path
 ) -> None:
-    """As who controls one bucket of an open store can: every code in it matches, and the bytes are others."""
+    """As an attacker can who controls one bucket of an open store: every MAC in it matches, and the bytes differ."""
     folder = tmp_path / "noise"
     folder.mkdir()
     (folder / "noise.bin").write_bytes(bytes(range(256)) + random.Random(1).randbytes(5000))
@@ -437,7 +437,7 @@ def test_registers_of_epochs_that_are_over_are_accounted_for_by_the_incarnations
     scene: Scene, store: Store
 ) -> None:
     catch_up(store)
-    store.replace_voter("b")  # its copies of epoch 1 are of an incarnation that nobody has any more
+    store.replace_voter("b")  # its copies of epoch 1 are of an incarnation that no bucket has any more
     catch_up(store)
     report = store.verify(deep=True)
     assert report.sound

@@ -80,7 +80,9 @@ def test_move_out_of_etcd_to_a_machine_that_is_lost_half_way_is_finished_by_a_re
             assert store.engine == "sqlite"
 
 
-def test_cluster_with_users_is_reached_as_the_machine_says(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_with_users_is_reached_by_the_settings_of_the_machine(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     location = secure_location("writer")
     assert location.ca_file is not None
     with Machine(scene.place / "ada").at_work():

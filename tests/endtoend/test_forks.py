@@ -73,7 +73,7 @@ def test_every_use_of_a_store_in_a_forked_child_is_refused(store: Store, model: 
     check_parent(store, model, tmp_path)
 
 
-def test_refusal_says_what_to_do_instead(store: Store) -> None:
+def test_refusal_has_a_hint_what_to_do_instead(store: Store) -> None:
     def use() -> tuple[str, str | None]:
         with pytest.raises(InvalidInput) as caught:
             store.repository_names()

@@ -1,4 +1,4 @@
-"""Making a store, meeting it again, and taking it over: what dies half-way, moves, or is away."""
+"""Making a store, opening it again, and taking it over: what dies half-way, moves, or is away."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_store_is_opened_by_the_url_of_a_bucket_whose_document_is_damaged(
 def test_whole_locations_are_remembered_and_used_to_find_the_other_buckets(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bucket of a lab's own S3 server is found again, with what this machine's settings say of it by its name."""
+    """A bucket of a lab's own S3 server is found again, with its settings on this machine, which name it."""
     lab = parse_location("s3://models?endpoint=https://minio.lab&region=lab&credentials=env:LAB&name=lab")
     away = parse_location("s3://models?name=public")
     open_state().store("5" * 32).remember(RememberedStore((away, lab), False, "c" * 16))
@@ -279,7 +279,9 @@ def test_minority_recovers_only_where_that_is_allowed(scene: Scene, machine_stor
             assert opened.repository("fraud/scorer").log()[0].message == "Alone"
 
 
-def test_a_lost_bucket_that_leaves_alone_says_who_has_to_leave_with_it(scene: Scene, machine_store: Store) -> None:
+def test_a_lost_bucket_that_leaves_alone_names_those_that_have_to_leave_with_it(
+    scene: Scene, machine_store: Store
+) -> None:
     """Of the two buckets that stay, the one that is lost, too, cannot take the change."""
     scene.lose("b")
     scene.lose("c")

@@ -1,4 +1,4 @@
-"""Disks that are full and folders that are closed to us: a clear error with its exit status, nothing lost, and the same
+"""Disks that are full and folders without access: a clear error with its exit status, nothing lost, and the same
 command succeeds once the cause is gone."""
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from tests.cli.running import Run
 from tests.endtoend.killing import in_child
 from tests.endtoend.machines import CLOUDS, Scene
 
-NOBODY = 65534
+OTHER_USER = 65534
 OF_CLOUDS = tuple(f"skyhold.buckets.{name}" for name in ("azure", "google", "s3"))
 DISK_BYTES = 8 << 20
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk or become somebody else")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk or become another user")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def everything_is_imported() -> None:
-    """Nobody may not be able to read where our modules are."""
+    """Another user may not be able to read the folder of the modules."""
     for module in pkgutil.walk_packages(skyhold.__path__, "skyhold."):
         if not module.name.endswith("__main__") and not module.name.startswith(OF_CLOUDS):
             importlib.import_module(module.name)
@@ -151,8 +151,8 @@ def test_cloud_mounted_read_only_lags_is_named_and_is_filled_later(shop: Shop) -
     with read_only(shop.scene.cloud("b")) as open_again:
         with pytest.raises(OSError, match="Read-only file system"):
             (shop.scene.cloud("b") / "mine").write_text("x")
-        told = shop.push()
-        assert "lagging: b" in told.out
+        run = shop.push()
+        assert "lagging: b" in run.out
         assert contents(shop.scene.cloud("b")) == before
         assert " b  " in shop("verify", status=10).out
         refused = shop("sync", status=10)
@@ -183,8 +183,8 @@ def test_full_disks_of_all_clouds_refuse_a_push_that_succeeds_later(shop: Shop) 
     (shop.scene.place / "clouds").chmod(0o700)
     before = {cloud: contents(shop.scene.cloud(cloud)) for cloud in CLOUDS}
     with small_disk(shop.scene.place / "clouds") as free:
-        told = shop.push(status=7)
-        assert "no space left" in told.err
+        run = shop.push(status=7)
+        assert "no space left" in run.err
         for cloud in CLOUDS:
             assert before[cloud].items() <= contents(shop.scene.cloud(cloud)).items()
         assert shop("log", "fraud/scorer").out.count("One") == 1
@@ -196,8 +196,8 @@ def test_full_disks_of_all_clouds_refuse_a_push_that_succeeds_later(shop: Shop) 
 @needs_root
 def test_full_disk_of_one_cloud_makes_it_lag(shop: Shop) -> None:
     with small_disk(shop.scene.cloud("b")) as free:
-        told = shop.push()
-        assert "lagging: b" in told.out
+        run = shop.push()
+        assert "lagging: b" in run.out
         shop.pull()
         free()
         assert shop.whole()
@@ -206,8 +206,8 @@ def test_full_disk_of_one_cloud_makes_it_lag(shop: Shop) -> None:
 @needs_root
 def test_full_disk_of_the_state_folder_refuses_a_push_that_succeeds_later(shop: Shop) -> None:
     with small_disk(shop.scene.machine.folder / "state") as free:
-        told = shop.push(status=7)
-        assert "hint: " in told.err
+        run = shop.push(status=7)
+        assert "hint: " in run.err
         free()
         shop.push()
         assert shop.whole()
@@ -224,8 +224,8 @@ def test_full_disk_of_the_cache_is_not_noticed(shop: Shop) -> None:
 def test_full_disk_of_the_target_refuses_a_pull_that_succeeds_later(shop: Shop) -> None:
     shop.push()
     with small_disk(shop.target) as free:
-        told = shop.pull(status=7)
-        assert "disk" in told.err or "space" in told.err
+        run = shop.pull(status=7)
+        assert "disk" in run.err or "space" in run.err
         assert [path for path in contents(shop.target) if path.endswith(".safetensors")] == []
         free()
         shop.pull()
@@ -233,12 +233,12 @@ def test_full_disk_of_the_target_refuses_a_pull_that_succeeds_later(shop: Shop) 
 
 
 @pytest.fixture
-def for_nobody(shop: Shop) -> Shop:
-    """Everything of the scene belongs to nobody."""
+def for_other_user(shop: Shop) -> Shop:
+    """Everything of the scene belongs to another user."""
     if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
+        pytest.skip("only root can become another user")
     for path in (shop.scene.place, *shop.scene.place.rglob("*"), shop.model, *shop.model.rglob("*")):
-        os.chown(path, NOBODY, NOBODY)
+        os.chown(path, OTHER_USER, OTHER_USER)
     return shop
 
 
@@ -257,35 +257,35 @@ def for_nobody(shop: Shop) -> Shop:
     ],
 )
 def test_closed_folder_or_file_is_named_and_the_command_succeeds_once_it_is_open(
-    closed: str, command: str, status: int, named: str, for_nobody: Shop
+    closed: str, command: str, status: int, named: str, for_other_user: Shop
 ) -> None:
-    shop = for_nobody
+    shop = for_other_user
     path = shop.scene.place / closed
     if closed in {"target", "machine/cache"}:
         path.mkdir(exist_ok=True)
     if closed == "skyhold.toml":
         path.write_text("")
-    os.chown(path, NOBODY, NOBODY)
+    os.chown(path, OTHER_USER, OTHER_USER)
     if command == "pull":
-        shop.push(user=NOBODY)
+        shop.push(user=OTHER_USER)
     mode = path.stat().st_mode
     path.chmod(0o000)
-    told = getattr(shop, command)(status=status, user=NOBODY)
-    assert named in told.err
+    run = getattr(shop, command)(status=status, user=OTHER_USER)
+    assert named in run.err
     path.chmod(mode)
-    getattr(shop, command)(user=NOBODY)
-    shop.pull(user=NOBODY)
+    getattr(shop, command)(user=OTHER_USER)
+    shop.pull(user=OTHER_USER)
     assert contents(shop.target) == contents(shop.model)
-    shop("sync", user=NOBODY)
-    shop("verify", "--deep", user=NOBODY)
+    shop("sync", user=OTHER_USER)
+    shop("verify", "--deep", user=OTHER_USER)
 
 
-def test_one_cloud_that_is_closed_to_us_lags_and_reading_goes_on(for_nobody: Shop) -> None:
-    shop = for_nobody
+def test_one_cloud_that_is_closed_to_us_lags_and_reading_goes_on(for_other_user: Shop) -> None:
+    shop = for_other_user
     shop.scene.cloud("a").chmod(0o000)
-    assert "lagging: a" in shop.push(user=NOBODY).out
-    shop.pull(user=NOBODY)
+    assert "lagging: a" in shop.push(user=OTHER_USER).out
+    shop.pull(user=OTHER_USER)
     assert contents(shop.target) == contents(shop.model)
     shop.scene.cloud("a").chmod(0o755)
-    shop("sync", user=NOBODY)
-    shop("verify", "--deep", user=NOBODY)
+    shop("sync", user=OTHER_USER)
+    shop("verify", "--deep", user=OTHER_USER)

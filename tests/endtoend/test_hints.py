@@ -1,5 +1,5 @@
-"""Whatever is damaged: following the hints that the commands print leads to a sound store, or to an error that says
-what is lost and names no further command."""
+"""Whatever is damaged: following the hints that the commands print leads to a sound store, or to an error that names
+what is lost and no further command."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ LOST: Final = {
     "document": r"version [0-9a-f]{10} of fraud/(harmed|other): its document",
     "store.json": r"(has its store\.json intact|The store\.json of|There is no store\.json at)",
 }
-"""What cannot be made anew once no bucket has it, with what the last error says."""
+"""What cannot be restored once no bucket has it, with the text of the last error."""
 
 
 def commands_in(hint: str) -> list[str]:
@@ -132,7 +132,7 @@ def harm(scene: Scene, kind: str, damage: str, count: int, repository_id: str) -
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "checkpoint"])
-def test_hints_lead_to_a_sound_store_or_say_what_is_lost(
+def test_hints_lead_to_a_sound_store_or_name_what_is_lost(
     kind: str, damage: str, scene: Scene, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with api.init(scene.clouds()) as store:
@@ -187,8 +187,8 @@ def test_files_that_are_nowhere_any_more_are_named(
         assert loss["files"]
         following = f"skyhold push {HARMED} PATH" if command == ["repair"] else "skyhold repair"
         assert commands_in(error["hint"]) == [following]
-        told = shell(*command, *url, status=10).out
-        assert f"lost in every bucket: version {pushed.version[:10]} of {HARMED}: " in told
+        output = shell(*command, *url, status=10).out
+        assert f"lost in every bucket: version {pushed.version[:10]} of {HARMED}: " in output
     shell("push", HARMED, model, *url)
     assert shell("verify", "--deep", "--json", *url).document["sound"]
 
@@ -212,7 +212,7 @@ def test_version_that_no_branch_points_to_is_restored_without_moving_one(
     shell, url = Shell(capfd), ["--store", str(scene.cloud("a"))]
     error = shell("repair", "--json", *url, status=10).error
     assert [(loss["version"], loss["branch"]) for loss in error["fields"]["losses"]] == [(first, None)]
-    if folder == "layouts":  # which says where the files lie; only that of a branch's version is written anew
+    if folder == "layouts":  # which contains where the files are; only that of a branch's version is written again
         assert commands_in(error["hint"]) == []
         return
     assert commands_in(error["hint"]) == [f"skyhold push {HARMED} PATH --branch restored"]

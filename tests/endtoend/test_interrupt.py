@@ -1,4 +1,4 @@
-"""Ctrl-C while buckets stall: the command ends soon, says that it continues when run again, and it does."""
+"""Ctrl-C while buckets stall: the command ends soon, reports that it continues when run again, and it does."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run(*arguments: object) -> str:
 
 
 def interrupted(*arguments: object, when: Callable[[], bool], times: int = 1) -> float:
-    """Start a command and send it Ctrl-C once `when` holds; how long it then took to end, as it shall."""
+    """Start a command and send it Ctrl-C once `when` holds; returns how long it then took to end."""
     process = subprocess.Popen(
         [*PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=dict(os.environ), start_new_session=True,
@@ -73,13 +73,13 @@ def interrupted(*arguments: object, when: Callable[[], bool], times: int = 1) ->
         for _ in range(times):
             time.sleep(0.2)
             process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 130, said
-    assert said.count(CONTINUES) == 1
-    assert "Traceback" not in said
+    assert process.returncode == 130, output
+    assert output.count(CONTINUES) == 1
+    assert "Traceback" not in output
     return time.monotonic() - began_s
 
 

@@ -83,7 +83,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     ended = push_in_child(World(scene, models, request.param == "buckets", calls=0), None)
     assert ended is not None
     assert sum(call.verb == "write" and call.key.startswith("packs/") for call in ended.calls) > len(CLOUDS)
-    assert ended.push["delta_bytes"] > 0, "the push shall make a delta"
+    assert ended.push["delta_bytes"] > 0, "the push has to make a delta"
     assert ended.push["reused_bytes"] > 0, "and reuse a chunk"
     scene.put_back("ready")
     return World(scene, models, request.param == "buckets", calls=len(ended.calls))
@@ -91,7 +91,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push that was not killed told, and the calls it made."""
+    """The result of a push that was not killed, and the calls it made."""
 
     push: dict[str, int]
     calls: list[Call]
@@ -138,14 +138,14 @@ def test_push_killed_at_any_bucket_call_leaves_old_or_new_and_completes_when_run
         world.scene.keep("killed")
         survivor = next(str(world.scene.cloud(name)) for name in CLOUDS if name != loss.bucket)
         with Machine(world.scene.place / "other").at_work(), met(survivor, world) as store:
-            standing = check_refs(store, world)
-        assert standing == NEW or not acknowledged, "an acknowledged push survives"
+            message = check_refs(store, world)
+        assert message == NEW or not acknowledged, "an acknowledged push survives"
         world.scene.put_back("killed")
         check_rerun(world, loss)
 
 
 def met(survivor: str, world: World) -> Store:
-    """The store as a machine that never saw it comes to it."""
+    """The store, opened by a machine that never saw it."""
     if world.shared:
         return skyhold.connect(survivor)
     store, report = skyhold.recover(survivor)
@@ -154,16 +154,16 @@ def met(survivor: str, world: World) -> Store:
 
 
 def check_refs(store: Store, world: World) -> str:
-    """Every ref pulls byte for byte, and all tell one story; returns the message of the version that they stand at."""
+    """Every ref pulls byte for byte, and all are consistent; returns the message of the version that they point to."""
     repository = store.repository(REPOSITORY)
-    standing = {view.name: view.message for view in repository.refs()}
-    message = standing["branch/main"]
+    refs = {view.name: view.message for view in repository.refs()}
+    message = refs["branch/main"]
     expected = {"alias/champion": message, "branch/main": message, "tag/v1": OLD}
-    assert standing == expected | ({"tag/v2": NEW} if message == NEW else {})
-    for name, told in standing.items():
+    assert refs == expected | ({"tag/v2": NEW} if message == NEW else {})
+    for name, pushed in refs.items():
         shutil.rmtree(world.pulled, ignore_errors=True)
         repository.pull(name.partition("/")[2], world.pulled)
-        assert contents(world.pulled) == contents(world.models[told])
+        assert contents(world.pulled) == contents(world.models[pushed])
     check_history(store)
     return message
 

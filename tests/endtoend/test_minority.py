@@ -1,4 +1,4 @@
-"""Most voters are lost for good: the store begins anew with those that are left, where somebody says so."""
+"""Most voters are lost for good: the store begins anew with those that are left, after the user confirms it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def push_beside_packs(store: skyhold.Store, scene: Scene) -> str:
     return version
 
 
-def test_minority_begins_anew_only_where_somebody_says_that_the_others_are_lost(scene: Scene, ada: Machine) -> None:
+def test_minority_begins_anew_only_after_confirmation_that_the_others_are_lost(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
         catch_up(store)
@@ -53,7 +53,7 @@ def test_minority_begins_anew_only_where_somebody_says_that_the_others_are_lost(
             assert head(store) == second
             assert store.bucket_names == ["c"]
     assert epoch_in(scene.cloud("c")) == (3, ["c"])
-    # Whoever still knows the epoch before finds the new one, also when one of the lost comes back.
+    # A process that still has the old epoch finds the new one, also when one of the lost comes back.
     scene.put_back("whole", cloud="a")
     with ada.at_work(), skyhold.open(str(scene.cloud("a"))) as store:
         assert head(store) == second
@@ -69,7 +69,7 @@ def test_minority_takes_what_any_survivor_had_accepted(scene: Scene, ada: Machin
         scene.lose("a")
         second = push(store, scene, 2)
         catch_up(store)
-    scene.put_back("whole", cloud="a")  # it has not heard of the second
+    scene.put_back("whole", cloud="a")  # it does not have the second
     for name in "bcd":
         scene.lose(name)
     with Machine(scene.place / "eve").at_work():
@@ -127,7 +127,7 @@ def test_minority_begins_anew_where_the_others_refuse_the_credentials(
         assert (report.answered, head(recovered)) == (("c",), first)
 
 
-def test_recovery_says_why_registers_cannot_be_read_whose_voters_answer(
+def test_recovery_reports_why_registers_cannot_be_read_whose_voters_answer(
     scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unfinished(_registers: StoreRegisters, _key: str) -> None:
@@ -140,7 +140,7 @@ def test_recovery_says_why_registers_cannot_be_read_whose_voters_answer(
         assert caught.value.code == "epoch_unfinished"
 
 
-def test_move_to_a_lost_machine_is_finished_with_a_minority_of_the_buckets_only_where_somebody_says_so(
+def test_move_to_a_lost_machine_is_finished_with_a_minority_of_the_buckets_only_after_confirmation(
     scene: Scene, ada: Machine
 ) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
@@ -181,10 +181,11 @@ def test_process_that_knew_the_lost_voters_all_along_has_no_majority_with_one_th
         assert head(store) == second
 
 
-def test_epoch_that_no_bucket_tells_of_is_found_and_not_begun_anew(
+def test_epoch_that_no_bucket_reports_is_found_and_not_begun_anew(
     scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who changed the voters died before any `store.json` was written, and most of the voters of before are lost."""
+    """The process that changed the voters died before any `store.json` was written, and most of the old voters are
+    lost."""
     ben = Machine(scene.place / "ben")
     with skyhold.open(str(scene.cloud("a"))) as store:
         push_beside_packs(store, scene)
@@ -208,7 +209,7 @@ def test_epoch_that_no_bucket_tells_of_is_found_and_not_begun_anew(
             assert head(store) == second
 
 
-def test_register_that_no_survivor_was_brought_yet_stands_as_the_epoch_before_ended(
+def test_register_that_no_survivor_has_in_the_new_epoch_keeps_its_last_value(
     scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
@@ -234,7 +235,7 @@ def test_buckets_whose_store_json_is_lost_are_recovered_with_what_they_hold_and_
         scene.keep("catch-up")
         newest = push(store, scene, 2)
         catch_up(store)
-    scene.put_back("catch-up", cloud="c")  # as one that the second push has passed over
+    scene.put_back("catch-up", cloud="c")  # as one that lags by the second push
     with Machine(scene.place / "eve").at_work():
         skyhold.init([str(scene.cloud("other"))]).close()
     foreign = (scene.cloud("other") / "store.json").read_bytes()

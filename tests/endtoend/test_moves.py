@@ -61,7 +61,7 @@ def test_machine_that_was_away_for_epochs_finds_the_store_though_the_voters_of_t
 
 
 class Meddling(Silence):
-    """While a push is under way, somebody changes the buckets of the store."""
+    """While a push runs, another process changes the buckets of the store."""
 
     def __init__(self, meddle: Callable[[], object]) -> None:
         self._meddle = meddle

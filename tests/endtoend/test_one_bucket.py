@@ -52,7 +52,7 @@ def unfit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unfit")
-def test_bucket_that_cannot_decide_makes_a_store_of_one_machine_and_init_says_so(
+def test_bucket_that_cannot_decide_makes_a_store_of_one_machine_and_init_reports_it(
     scene: Scene, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shell, url = Shell(capfd), scene.cloud("a")
@@ -67,7 +67,9 @@ def test_bucket_that_cannot_decide_makes_a_store_of_one_machine_and_init_says_so
     assert "recover ./" not in error["hint"]
 
 
-def test_machine_that_keeps_the_refs_can_share_the_store_as_the_hint_to_a_colleague_says(scene: Scene) -> None:
+def test_machine_that_keeps_the_refs_can_share_the_store_by_the_command_in_the_hint_to_a_colleague(
+    scene: Scene,
+) -> None:
     url = str(scene.cloud("a"))
     with Machine(scene.place / "ada").at_work():
         skyhold.init([url], engine="sqlite").close()

@@ -1,4 +1,4 @@
-"""A bucket that no longer belongs to the store stands beside the repair of the others."""
+"""A bucket that no longer belongs to the store does not disturb the repair of the others."""
 
 from __future__ import annotations
 

@@ -87,6 +87,6 @@ def test_place_inside_a_bucket_of_another_store_is_refused_and_nothing_is_writte
         with pytest.raises(InvalidInput) as caught:
             store.replace_voter("d")
         assert caught.value.code == "inside_bucket"
-        assert "lies inside" in store.repair().unreachable["d"]
+        assert "is inside" in store.repair().unreachable["d"]
     assert contents(scene.cloud("around")) == around
     assert contents(scene.cloud("a")) == before

@@ -1,4 +1,4 @@
-"""What the environment says of where a bucket is becomes part of the store, for machines without that environment."""
+"""The endpoint and region in the environment become part of the store, for machines without that environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AZURE = servers.AZURITE_ACCOUNT
 
 @pytest.fixture(params=["s3", "gs", "az"])
 def cloud(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """A bucket's bare URL, and its endpoint, which the environment alone says."""
+    """A bucket's bare URL, and its endpoint, which only the environment contains."""
     for name in (*ENDPOINTS, "AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
     place = f"p-{id(request):x}"
@@ -73,11 +73,11 @@ def test_place_of_a_store_does_not_move_with_the_environment(
     url, _ = cloud
     with skyhold.init([url]) as store:
         pushed = push(store, scene, 1)
-    nobody = f"http://127.0.0.1:{servers.free_port()}"
+    unused = f"http://127.0.0.1:{servers.free_port()}"
     without_endpoints(monkeypatch)
     for name in ENDPOINTS[:3]:
-        monkeypatch.setenv(name, nobody)
-    settings = f"AccountName={AZURE};AccountKey={servers.AZURITE_KEY};BlobEndpoint={nobody}/{AZURE}"
+        monkeypatch.setenv(name, unused)
+    settings = f"AccountName={AZURE};AccountKey={servers.AZURITE_KEY};BlobEndpoint={unused}/{AZURE}"
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", settings)
     with skyhold.open(url) as store:
         assert head(store) == pushed
@@ -131,7 +131,7 @@ def test_azure_account_in_a_sovereign_cloud_is_found_there(monkeypatch: pytest.M
     assert parse_location("az://a/models", credentials="env:LAB").endpoint is None
 
 
-def test_init_says_the_whole_address_for_other_machines(
+def test_init_prints_the_whole_address_for_other_machines(
     cloud: tuple[str, str], scene: Scene, capfd: pytest.CaptureFixture[str]
 ) -> None:
     url, endpoint = cloud

@@ -18,8 +18,8 @@ from tests.endtoend.stores import catch_up, head, push
 
 
 def poison(store: skyhold.Store, scene: Scene, name: str, *, accepted: bool = False) -> None:
-    """Whoever may write this bucket, and has the keys that lie open in it, promises the greatest ballot everywhere;
-    `accepted` also under it the last value as one of the greatest version."""
+    """An attacker with write access to this bucket, and so with the keys in it, promises the greatest ballot
+    everywhere; `accepted` also under it the last value as one of the greatest version."""
     connection = store._connection
     incarnation = dict(connection.document.engine.voters)[name]
     registers = scene.cloud(name) / "registers"

@@ -33,12 +33,12 @@ def together(actions: list[Callable[[], object]]) -> list[Any]:
             os.close(gate_in)
             os.read(gate_out, 1)  # ends when the parent closes its end
             try:
-                said: object = action()
+                outcome: object = action()
             except SkyholdError as error:
-                said = (type(error).__name__, error.code, error.hint)
-            except BaseException as error:  # noqa: BLE001 - told to the parent, which compares it
-                said = repr(error)
-            os.write(writing, pickle.dumps(said))
+                outcome = (type(error).__name__, error.code, error.hint)
+            except BaseException as error:  # noqa: BLE001 - reported to the parent, which compares it
+                outcome = repr(error)
+            os.write(writing, pickle.dumps(outcome))
             os._exit(0)
         os.close(writing)
         children.append((child, reading))
@@ -59,7 +59,7 @@ def history_length(store: Store, name: str) -> int:
         return verify_history(Repositories(connection.registers, session.blobs).open(name).read())
 
 
-def test_of_many_pushes_to_one_branch_one_wins_and_the_others_are_told_the_way_out(
+def test_of_many_pushes_to_one_branch_one_wins_and_the_others_get_a_hint(
     scene: Scene, store: Store, tmp_path: Path
 ) -> None:
     models = [write_model(tmp_path / f"m{number}", rows=64, seed=number) for number in range(PROCESSES)]
@@ -130,7 +130,7 @@ def test_one_repository_is_made_once_by_many_that_push_to_it_first(scene: Scene,
 
 
 def test_several_refs_move_as_one(scene: Scene, store: Store, model: Path) -> None:
-    """Whoever reads while two aliases are moved to and fro sees both at one version."""
+    """A reader, while two aliases are moved back and forth, sees both at one version."""
     repository = store.repository("fraud/scorer")
     repository.push(model, message="Two")
     repository.set_refs({"alias/champion": "v1", "alias/production": "v1"})
@@ -147,9 +147,9 @@ def test_several_refs_move_as_one(scene: Scene, store: Store, model: Path) -> No
         os.read(watched, 1)
         seen = set()
         for _ in range(60):
-            standing = {view.name: view.version for view in repository.refs()}
-            assert standing["alias/champion"] == standing["alias/production"]
-            seen.add(standing["alias/champion"])
+            refs = {view.name: view.version for view in repository.refs()}
+            assert refs["alias/champion"] == refs["alias/production"]
+            seen.add(refs["alias/champion"])
         assert len(seen) == 2, "the aliases moved meanwhile"
     finally:
         os.kill(mover, signal.SIGKILL)

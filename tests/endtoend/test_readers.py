@@ -34,14 +34,16 @@ with open(path, "rb") as old:
 print(json.dumps({"held": held, "opened": opened}))
 """
 """Keeps the file open that it found, reads it again and again, and each time opens and reads what has its name now; at
-the end it tells the digests of both."""
+the end it prints the digests of both."""
 
 
 def pull(version: str, target: Path) -> None:
     subprocess.run([*PROGRAM, "pull", f"fraud/scorer@{version}", target, "--quiet"], check=True, timeout=60)
 
 
-def test_file_is_whole_for_who_has_it_open_and_who_opens_it_during_a_pull(scene: Scene, tmp_path: Path) -> None:
+def test_file_is_whole_for_readers_that_have_it_open_and_that_open_it_during_a_pull(
+    scene: Scene, tmp_path: Path
+) -> None:
     digests = {}
     with skyhold.init(scene.clouds()) as store:
         repository = store.repository("fraud/scorer", create=True)
@@ -62,10 +64,10 @@ def test_file_is_whole_for_who_has_it_open_and_who_opens_it_during_a_pull(scene:
             assert reader.stdout.readline() == "reading\n"
             for version in ("v2", "v1", "v2"):
                 pull(version, served)
-            told, _ = reader.communicate(timeout=60)
+            output, _ = reader.communicate(timeout=60)
         finally:
             reader.kill()
-    seen = json.loads(told)
+    seen = json.loads(output)
     assert set(seen["held"]) == {digests["v1"]}
     assert set(seen["opened"]) == {digests["v1"], digests["v2"]}
     assert (seen["opened"][0], seen["opened"][-1]) == (digests["v1"], digests["v2"])

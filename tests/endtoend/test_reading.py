@@ -221,7 +221,7 @@ def test_tensors_of_other_formats_come_in_the_form_of_numpy(repository: Reposito
     assert repository.read_tensor("main", "words").tolist() == ["a", "bc"]
 
 
-def test_summary_counts_what_is_no_number_and_passes_over_it(repository: Repository) -> None:
+def test_summary_counts_what_is_no_number_and_skips_it(repository: Repository) -> None:
     values = np.array([1, np.nan, np.inf, -np.inf, -3, np.nan], np.float32)
     repository.push(
         {"m.safetensors": {"w": values, "b": np.array([True, True, False]), "n": np.zeros(0)}}, branch="odd"

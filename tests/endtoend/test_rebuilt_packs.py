@@ -1,5 +1,5 @@
-"""Packs that are damaged or lost in every bucket are built anew out of other copies of their chunks, once somebody has
-pushed the same files again: every version of every repository that needs them works again."""
+"""Packs that are damaged or lost in every bucket are built anew out of other copies of their chunks, once the same
+files are pushed again: every version of every repository that needs them works again."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_pack_of_an_open_store_gets_the_bytes_back_that_it_had(
 
 
 def test_chunks_of_another_placement_class_are_not_used(tmp_path: Path, scene: Scene, model: Path) -> None:
-    """What may lie in Europe only is not built out of what lies elsewhere, nor the other way."""
+    """What may be in Europe only is not built out of what is elsewhere, nor the other way."""
     urls = {region: f"memory://{tmp_path.name}-{region}?region={region}" for region in ("eu-1", "us-1")}
     with skyhold.init(list(urls.values())) as store:
         store.create_repository("t/eu", policy=skyhold.Policy(copies=1, regions=("eu-*",))).push(model)

@@ -75,7 +75,7 @@ def test_process_that_pushed_and_is_gone_leaves_what_it_saw_to_the_next(scene: S
     assert caught.value.fields["buckets"] == ["b", "c"]
 
 
-def test_one_bucket_that_went_back_is_passed_over(scene: Scene, ada: Machine) -> None:
+def test_one_rolled_back_bucket_is_skipped(scene: Scene, ada: Machine) -> None:
     _, second = pushed_twice(scene, keep_register(scene))
     replay(scene, "c")
     with skyhold.open(str(scene.cloud("a"))) as store:
@@ -125,10 +125,10 @@ def test_bucket_that_was_restored_makes_no_majority_with_one_that_lagged(
             head(store)
         assert caught.value.code == "register_rolled_back"
         with Machine(scene.place / "eve").at_work(), skyhold.open(str(scene.cloud("c"))) as store:
-            assert head(store) == first  # one that comes new cannot know
+            assert head(store) == first  # a new machine cannot detect it
         return
     with skyhold.open(str(scene.cloud("a"))) as store:
-        assert head(store) == second  # a has it, and is heard
+        assert head(store) == second  # a has it, and answers
 
 
 def test_register_that_is_deleted_in_two_buckets_is_refused(scene: Scene, ada: Machine) -> None:
@@ -142,13 +142,13 @@ def test_register_that_is_deleted_in_two_buckets_is_refused(scene: Scene, ada: M
     with Machine(scene.place / "eve").at_work(), skyhold.open(str(scene.cloud("c"))) as store:
         with pytest.raises(Corrupt) as met:
             head(store)
-        # A machine that comes new does not know that it was there, and says the same.
+        # A new machine does not know that it existed, and reports the same.
         assert (met.value.code, met.value.message, met.value.hint) == (
             caught.value.code, caught.value.message, caught.value.hint
         )  # fmt: skip
 
 
-def test_store_whose_buckets_were_all_restored_is_refused_until_somebody_accepts_it(scene: Scene, ada: Machine) -> None:
+def test_store_whose_buckets_were_all_restored_is_refused_until_the_user_accepts_it(scene: Scene, ada: Machine) -> None:
     def keep(cloud: str) -> None:
         shutil.copytree(scene.cloud(cloud), scene.place / f"kept-{cloud}")
 

@@ -17,13 +17,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> skyhold.Store:
     return skyhold.init([str(tmp_path / "a"), str(tmp_path / "b")])
 
 
-def test_dry_run_into_a_repository_that_does_not_exist_tells_and_makes_nothing(
+def test_dry_run_into_a_repository_that_does_not_exist_reports_and_creates_nothing(
     store: skyhold.Store, tmp_path: Path
 ) -> None:
     with store:
-        told = store.repository("team/m", create=True).push(tmp_path / "model", dry_run=True)
-        assert told.stored_bytes > 0
-        assert not hasattr(told, "version")  # it has none before it is made
+        planned = store.repository("team/m", create=True).push(tmp_path / "model", dry_run=True)
+        assert planned.stored_bytes > 0
+        assert not hasattr(planned, "version")  # it has none before it is made
         assert store.repositories() == []
         assert not list((tmp_path / "a" / "packs").rglob("*")) if (tmp_path / "a" / "packs").exists() else True
 
@@ -35,7 +35,7 @@ def test_rename_to_the_same_name_is_refused(store: skyhold.Store) -> None:
             store.rename_repository("team/m", "team/m")
 
 
-def test_a_bucket_of_a_store_is_told_from_one_that_holds_other_things(store: skyhold.Store, tmp_path: Path) -> None:
+def test_a_bucket_of_a_store_is_distinguished_from_one_with_other_objects(store: skyhold.Store, tmp_path: Path) -> None:
     with store:
         store.repository("team/m", create=True).push(tmp_path / "model")
     with pytest.raises(AlreadyExists, match="belongs to another Skyhold store"):

@@ -16,7 +16,7 @@ REVISION = "5c1b8f0d3e2a49b7a6d0c4e8f1a2b3c4d5e6f708"
 
 
 def snapshot_of(model: Path, hub: Path) -> Path:
-    """The files of a model, as `huggingface_hub` lays them into its cache."""
+    """The files of a model, as `huggingface_hub` stores them in its cache."""
     cache = hub / "models--fraud--scorer"
     snapshot = cache / "snapshots" / REVISION
     (cache / "blobs").mkdir(parents=True)

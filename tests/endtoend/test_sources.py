@@ -96,7 +96,7 @@ def test_push_that_begins_again_reads_a_pipe_once(store: Store, model: Path, mon
     assert pushed.files == len(contents(model))
 
 
-def test_file_that_lies_about_its_size_moves_no_ref(store: Store) -> None:
+def test_file_that_reports_a_wrong_size_moves_no_ref(store: Store) -> None:
     class Growing(io.BytesIO):
         reads = 0
 

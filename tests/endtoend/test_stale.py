@@ -15,7 +15,9 @@ from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import catch_up, head, push
 
 
-def test_change_after_somebody_elses_is_planned_on_what_is_newest(store: Store, scene: Scene, tmp_path: Path) -> None:
+def test_change_after_one_of_another_client_is_planned_on_the_newest_state(
+    store: Store, scene: Scene, tmp_path: Path
+) -> None:
     with skyhold.open(str(scene.cloud("a")), max_age_s=3600) as late:
         scorer = late.repository("fraud/scorer")
         first = scorer.show("main").digest
@@ -26,7 +28,7 @@ def test_change_after_somebody_elses_is_planned_on_what_is_newest(store: Store, 
     assert store.repository("fraud/scorer").show("champion").metrics["auc"] == 0.9
 
 
-def test_repository_is_created_after_somebody_elses(store: Store, scene: Scene) -> None:
+def test_repository_is_created_after_one_of_another_client(store: Store, scene: Scene) -> None:
     with skyhold.open(str(scene.cloud("b")), max_age_s=3600) as late:
         assert [found.name for found in late.repositories()] == ["fraud/scorer"]
         store.create_repository("fraud/judge")

@@ -151,7 +151,7 @@ def join_in_child(scene: Scene, kill_at: int | None) -> int | None:
     return None if ended.signal else int(ended.result)
 
 
-def test_bucket_that_went_back_is_not_admitted_by_those_who_tell_of_the_epoch(scene: Scene, ada: Machine) -> None:
+def test_rolled_back_bucket_is_not_admitted_by_those_that_report_the_epoch(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         push(store, scene, 1)
     scene.keep("before")
@@ -247,11 +247,11 @@ def test_admission_that_dies_leaves_the_store_usable(scene: Scene, ada: Machine)
             assert head(store) == first
 
 
-def test_voter_that_the_last_change_passed_over_is_brought_up_by_sync(scene: Scene, ada: Machine) -> None:
+def test_voter_that_lags_by_the_last_change_is_brought_up_by_sync(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         first = push(store, scene, 1)
         catch_up(store)
-    shutil.rmtree(scene.cloud("c") / "registers")  # as if its puts had all come too late, to one that did not see them
+    shutil.rmtree(scene.cloud("c") / "registers")  # as if all its puts had come too late
     with Machine(scene.place / "eve").at_work(), skyhold.open(str(scene.cloud("a"))) as store:
         catch_up(store)
     scene.lose("a")

@@ -39,7 +39,7 @@ class Watcher:
         self.error: BaseException | None = None
         self.stop = threading.Event()
         self.began = threading.Event()
-        """From here on nothing that happens is missed."""
+        """From here on no event is missed."""
         self._came = threading.Condition()
         self._thread = threading.Thread(target=self._run, args=(watch,))
         self._thread.start()
@@ -196,7 +196,9 @@ def test_watch_goes_on_after_an_event_or_reports_that_it_is_gone(scene: Scene, p
             repository.watch(-1)
 
 
-def test_deleted_repository_that_comes_back_is_not_told_anew_and_bears_its_new_name(scene: Scene, ada: Machine) -> None:
+def test_deleted_repository_that_comes_back_is_not_reported_again_and_has_its_new_name(
+    scene: Scene, ada: Machine
+) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         push(store, scene, 1)
         store.delete_repository("team/m")
@@ -208,8 +210,8 @@ def test_deleted_repository_that_comes_back_is_not_told_anew_and_bears_its_new_n
             time.sleep(0.3)
             store.repository("team/n").set_refs({"alias/x": "main"})
             seen = watcher.wait_for(4)
-    told = [(event.register, event.sequence) for event in seen if isinstance(event, EventView)]
-    assert sorted(told) == sorted([("names", 4), ("team/m", 4), ("names", 5), ("team/n", 5)])
+    reported = [(event.register, event.sequence) for event in seen if isinstance(event, EventView)]
+    assert sorted(reported) == sorted([("names", 4), ("team/m", 4), ("names", 5), ("team/n", 5)])
 
 
 def test_damaged_register_hides_no_other_from_a_watch_of_the_store(scene: Scene, ada: Machine) -> None:
@@ -255,7 +257,7 @@ def test_register_that_changes_often_starves_no_other(
         assert "team/quiet" in {event.register for event in watcher.seen}
 
 
-def test_bucket_that_hangs_when_it_is_rung_holds_up_no_process(
+def test_bucket_that_hangs_when_it_is_rung_blocks_no_process(
     scene: Scene, ada: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
@@ -289,7 +291,7 @@ def test_lost_bell_is_made_up_for_by_reading_now_and_then(
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", bytes(100)])
-def test_bell_that_lies_only_costs_requests(scene: Scene, ada: Machine, body: bytes) -> None:
+def test_forged_bell_only_costs_requests(scene: Scene, ada: Machine, body: bytes) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         push(store, scene, 1)
         for name in "abc":
@@ -323,7 +325,7 @@ def test_ring_of_a_version_that_never_comes_is_answered_once(
     assert 1 <= len(reads) <= 3
 
 
-def test_watcher_ends_when_it_is_told_to(scene: Scene, ada: Machine) -> None:
+def test_watcher_ends_when_it_is_stopped(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         push(store, scene, 1)
         with watching_of(store.repository("team/m")):
@@ -359,7 +361,7 @@ def test_idle_watch_of_many_repositories_asks_one_bucket_once_an_interval(
     assert counted_then["bell"] <= intervals + 1
 
 
-def test_where_nobody_listens_nothing_is_written(scene: Scene, ada: Machine) -> None:
+def test_without_listeners_nothing_is_written(scene: Scene, ada: Machine) -> None:
     with skyhold.open(str(scene.cloud("a"))) as store:
         push(store, scene, 1)
     assert not any((scene.cloud(name) / "bell").exists() for name in "abc")

@@ -1,4 +1,4 @@
-"""A store of memory buckets, put together as the floors above do it, and buckets that fail on purpose."""
+"""A store of memory buckets, assembled as the layers above do it, and buckets that fail on purpose."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from skyhold.storage.push import Push, Pushed, PushOptions
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.resume import resume
 from skyhold.storage.sources.folder import find_source
-from skyhold.storage.standing import Stored
+from skyhold.storage.target_state import Stored
 from skyhold.storage.version_files import VersionFiles
 from skyhold.units import Buffer
 
@@ -80,8 +80,8 @@ class FlakyBucket(MemoryBucket):
         super().write(key, body)
 
 
-class Stand:
-    """One machine with a state folder, before a set of buckets that may outlive it."""
+class Setup:
+    """One machine with a state folder, and a set of buckets that may outlive it."""
 
     def __init__(
         self,
@@ -136,11 +136,11 @@ def refusing(error: SkyholdError) -> Callable[[str], None]:
 
 
 class Killed(BaseException):
-    """What a power cut is to a test."""
+    """A power cut, for a test."""
 
 
 def killed_from_call(number: int, matching: str = "") -> Callable[[str], None]:
-    """Dead from the call of that number on, counted over the keys that begin with `matching`."""
+    """A hook that kills at every call from this number on, counted over the keys that begin with `matching`."""
     calls = itertools.count()
     lock = threading.Lock()
 

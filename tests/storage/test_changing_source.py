@@ -1,4 +1,4 @@
-"""A file that somebody writes while it is pushed: the push ends with an error and leaves no version behind."""
+"""A file that another process writes while it is pushed: the push ends with an error and leaves no version behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from skyhold.errors import Conflict, SkyholdError
 from skyhold.storage.sources.disk import OpenDiskFile
-from tests.storage.fixtures import FlakyBucket, Stand
+from tests.storage.fixtures import FlakyBucket, Setup
 from tests.storage.test_push_pull import tree_of, write_tree
 
 DATA = bytes(range(256)) * (96 << 10)  # 24 MiB: several windows of reading
@@ -51,7 +51,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 ) -> None:  # fmt: skip
     """After the first of its bytes were read, and after more of them."""
     source, bucket = write_tree(tmp_path / "in", {"w.bin": DATA}), FlakyBucket("a")
-    stand = Stand(tmp_path / "state", [bucket])
+    setup = Setup(tmp_path / "state", [bucket])
     read_into, reads = OpenDiskFile.read_into, 0
 
     def read_and_change(opened: OpenDiskFile, view: memoryview, start: int) -> None:
@@ -63,15 +63,15 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 
     monkeypatch.setattr(OpenDiskFile, "read_into", read_and_change)
     with pytest.raises(error) as caught:
-        stand.push(source)
+        setup.push(source)
     assert caught.value.code == "source_changed"
     assert "w.bin" in caught.value.message
     assert bucket.keys("layouts/") == []
-    stand.close()
+    setup.close()
     monkeypatch.undo()
-    stand = Stand(tmp_path / "state", [bucket])
+    setup = Setup(tmp_path / "state", [bucket])
     write_tree(tmp_path / "in", {"w.bin": DATA})
-    version, _ = stand.push(source)
-    stand.pull(version, tmp_path / "out")
+    version, _ = setup.push(source)
+    setup.pull(version, tmp_path / "out")
     assert tree_of(tmp_path / "out") == {"w.bin": DATA}
-    stand.close()
+    setup.close()

@@ -12,33 +12,33 @@ import pytest
 from skyhold.errors import Corrupt
 from skyhold.storage.layout import PageBuilder, Run, encode_head
 from skyhold.storage.version_files import VersionFiles
-from tests.storage.fixtures import FlakyBucket, Stand
+from tests.storage.fixtures import FlakyBucket, Setup
 from tests.storage.test_push_pull import write_tree
 
 Runs = list[Run]
 
 
 @pytest.fixture
-def stand(tmp_path: Path) -> Iterator[Stand]:
-    made = Stand(tmp_path / "state", [FlakyBucket("a")])
+def setup(tmp_path: Path) -> Iterator[Setup]:
+    made = Setup(tmp_path / "state", [FlakyBucket("a")])
     yield made
     made.close()
 
 
 @pytest.fixture
-def version(stand: Stand, tmp_path: Path) -> VersionFiles:
+def version(setup: Setup, tmp_path: Path) -> VersionFiles:
     """Files `a` and `b` of several chunks each, and an empty one."""
     tree = {"a": os.urandom(9 << 20), "b": os.urandom(9 << 20), "c": b""}
-    return stand.push(write_tree(tmp_path / "in", tree))[0]
+    return setup.push(write_tree(tmp_path / "in", tree))[0]
 
 
-def forged(stand: Stand, version: VersionFiles, runs: Runs) -> VersionFiles:
+def forged(setup: Setup, version: VersionFiles, runs: Runs) -> VersionFiles:
     """The version with other runs over the same places."""
     page = PageBuilder()
     for place in version.head.first_page.places:
         page.append(place, None)
     head = encode_head(version.head.version, version.head.placement_class, runs, [], None, page.finish())
-    return VersionFiles(stand.blobs, stand.blobs.write("layouts", head), version.head.version, version.files)
+    return VersionFiles(setup.blobs, setup.blobs.write("layouts", head), version.head.version, version.files)
 
 
 def parted(runs: Runs, version: VersionFiles) -> tuple[Run, Run, Run]:
@@ -48,11 +48,11 @@ def parted(runs: Runs, version: VersionFiles) -> tuple[Run, Run, Run]:
     return replace(first, count=1), replace(first, first=first.first + 1, count=first.count - 1, start=middle), second
 
 
-def test_runs_that_cover_the_files_otherwise_are_sound(stand: Stand, version: VersionFiles) -> None:
+def test_runs_that_cover_the_files_otherwise_are_sound(setup: Setup, version: VersionFiles) -> None:
     runs = list(version.head.runs)
     assert len(runs) == 2
     assert runs[0].count > 2
-    assert forged(stand, version, list(parted(runs, version))).pack_ids() == version.pack_ids()
+    assert forged(setup, version, list(parted(runs, version))).pack_ids() == version.pack_ids()
 
 
 AT_OPENING: dict[str, Callable[[Run, Run, Run], Runs]] = {
@@ -79,19 +79,19 @@ IN_THE_PAGES: dict[str, Callable[[Run, Run, Run], Runs]] = {
 
 @pytest.mark.parametrize("forge", AT_OPENING.values(), ids=list(AT_OPENING))
 def test_runs_that_cannot_cover_the_files_are_damage_at_opening(
-    forge: Callable[[Run, Run, Run], Runs], stand: Stand, version: VersionFiles
+    forge: Callable[[Run, Run, Run], Runs], setup: Setup, version: VersionFiles
 ) -> None:
     with pytest.raises(Corrupt, match="do not cover the files"):
-        forged(stand, version, forge(*parted(list(version.head.runs), version)))
+        forged(setup, version, forge(*parted(list(version.head.runs), version)))
 
 
 @pytest.mark.parametrize("forge", IN_THE_PAGES.values(), ids=list(IN_THE_PAGES))
 def test_runs_that_miss_by_lengths_are_damage_to_verify_and_pull(
-    forge: Callable[[Run, Run, Run], Runs], stand: Stand, version: VersionFiles, tmp_path: Path
+    forge: Callable[[Run, Run, Run], Runs], setup: Setup, version: VersionFiles, tmp_path: Path
 ) -> None:
-    damaged = forged(stand, version, forge(*parted(list(version.head.runs), version)))
+    damaged = forged(setup, version, forge(*parted(list(version.head.runs), version)))
     with pytest.raises(Corrupt, match="do not cover the files"):
         damaged.pack_ids()
     with pytest.raises(Corrupt, match="do not cover the files"):
-        stand.pull(damaged, tmp_path / "out")
+        setup.pull(damaged, tmp_path / "out")
     assert not (tmp_path / "out" / "b").exists()

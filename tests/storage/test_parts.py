@@ -14,12 +14,12 @@ from skyhold.errors import Conflict, Corrupt, InvalidInput, PermissionDenied, Un
 from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.parts import PARTS, Parts, part_name, part_path
 from skyhold.storage.sources.folder import find_source
-from skyhold.storage.standing import examine
 from skyhold.storage.target_folder import TargetFolder
+from skyhold.storage.target_state import examine
 from skyhold.storage.targets import Target
 from skyhold.storage.version_files import VersionFiles
 from tests.endtoend.killing import in_child
-from tests.storage.fixtures import FlakyBucket, Stand
+from tests.storage.fixtures import FlakyBucket, Setup
 from tests.storage.test_push_pull import tree_of, write_tree
 
 WEIGHTS = os.urandom(300_000)
@@ -31,12 +31,12 @@ def bucket() -> FlakyBucket:
 
 
 @pytest.fixture
-def stand(tmp_path: Path, bucket: FlakyBucket) -> Stand:
-    return Stand(tmp_path / "state", [bucket])
+def setup(tmp_path: Path, bucket: FlakyBucket) -> Setup:
+    return Setup(tmp_path / "state", [bucket])
 
 
-def pushed(stand: Stand, folder: Path, files: dict[str, bytes]) -> VersionFiles:
-    return stand.push(write_tree(folder, files))[0]
+def pushed(setup: Setup, folder: Path, files: dict[str, bytes]) -> VersionFiles:
+    return setup.push(write_tree(folder, files))[0]
 
 
 def before_move(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
@@ -52,9 +52,9 @@ def before_move(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> Non
 
 
 def test_a_part_that_was_replaced_after_it_was_hashed_does_not_become_the_file(
-    tmp_path: Path, stand: Stand, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version, out = pushed(stand, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
+    version, out = pushed(setup, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
 
     def replace() -> None:
         other = tmp_path / "other"
@@ -63,30 +63,30 @@ def test_a_part_that_was_replaced_after_it_was_hashed_does_not_become_the_file(
 
     before_move(monkeypatch, replace)
     with pytest.raises(Corrupt) as refused:
-        stand.pull(version, out)
+        setup.pull(version, out)
     assert refused.value.code == "part_replaced"
     assert not (out / "w.bin").exists()
-    stand.pull(version, out)
+    setup.pull(version, out)
     assert tree_of(out) == {"w.bin": WEIGHTS}
 
 
 def test_a_version_whose_file_has_the_name_of_a_part_gives_no_wrong_bytes(
-    tmp_path: Path, stand: Stand, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No reader accepts such a version; if one did, the pull would still notice."""
-    version = pushed(stand, tmp_path / "in", {"a": b"evil", "w.bin": WEIGHTS})
+    version = pushed(setup, tmp_path / "in", {"a": b"evil", "w.bin": WEIGHTS})
     weights = version.files[1]
     evil = FileEntry(f"{PARTS}/{part_name(weights)}", 4, version.files[0].sha256)
     version.files = (evil, weights)
     with pytest.raises((Corrupt, Conflict, Unavailable)):
-        stand.pull(version, tmp_path / "out")
+        setup.pull(version, tmp_path / "out")
     assert not (tmp_path / "out" / "w.bin").exists()
 
 
 def test_a_folder_that_is_replaced_by_a_link_does_not_redirect_the_write(
-    tmp_path: Path, stand: Stand, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version, out = pushed(stand, tmp_path / "in", {"sub/w.bin": WEIGHTS}), tmp_path / "out"
+    version, out = pushed(setup, tmp_path / "in", {"sub/w.bin": WEIGHTS}), tmp_path / "out"
     (tmp_path / "elsewhere").mkdir()
 
     def replace() -> None:
@@ -95,44 +95,44 @@ def test_a_folder_that_is_replaced_by_a_link_does_not_redirect_the_write(
 
     before_move(monkeypatch, replace)
     with pytest.raises(InvalidInput) as refused:
-        stand.pull(version, out)
+        setup.pull(version, out)
     assert refused.value.code == "target_is_link"
     assert not any((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_file_that_appears_or_is_edited_during_the_pull_is_left_as_it_is(
-    tmp_path: Path, stand: Stand, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version, out = pushed(stand, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
+    version, out = pushed(setup, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
     before_move(monkeypatch, lambda: (out / "w.bin").write_text("mine") and None)
     with pytest.raises(Conflict) as refused:
-        stand.pull(version, out)
+        setup.pull(version, out)
     assert refused.value.code == "target_changed"
     assert (out / "w.bin").read_text() == "mine"
 
 
-def test_a_part_with_a_second_name_is_not_written_into(tmp_path: Path, stand: Stand) -> None:
-    version, out = pushed(stand, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
+def test_a_part_with_a_second_name_is_not_written_into(tmp_path: Path, setup: Setup) -> None:
+    version, out = pushed(setup, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
     mine = tmp_path / "mine"
     mine.write_text("mine")
     part = part_path(out, version.files[0])
     part.parent.mkdir(parents=True, mode=0o700)
     part.hardlink_to(mine)
-    stand.pull(version, out)
+    setup.pull(version, out)
     assert tree_of(out) == {"w.bin": WEIGHTS}
     assert mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_a_part_that_is_a_link_or_a_pipe_is_not_followed(tmp_path: Path, stand: Stand, kind: str) -> None:
-    version, out = pushed(stand, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
+def test_a_part_that_is_a_link_or_a_pipe_is_not_followed(tmp_path: Path, setup: Setup, kind: str) -> None:
+    version, out = pushed(setup, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
     mine = tmp_path / "mine"
     mine.write_text("mine")
     part = part_path(out, version.files[0])
     part.parent.mkdir(parents=True, mode=0o700)
     part.symlink_to(mine) if kind == "link" else os.mkfifo(part)
     with pytest.raises((InvalidInput, Unavailable)):
-        stand.pull(version, out)
+        setup.pull(version, out)
     assert mine.read_text() == "mine"
 
 
@@ -157,16 +157,16 @@ def killed_pull(bucket: FlakyBucket, version: VersionFiles, out: Path) -> Path:
 
     def pull() -> None:
         TargetFolder.publish = die  # type: ignore[method-assign, assignment]
-        Stand(out.parent / "child", [bucket]).pull(version, out)
+        Setup(out.parent / "child", [bucket]).pull(version, out)
 
     assert in_child(pull).signal == signal.SIGKILL
     return part_path(out, version.files[0])
 
 
 def test_what_a_killed_pull_has_left_is_left_out_of_a_push_and_named(
-    tmp_path: Path, bucket: FlakyBucket, stand: Stand
+    tmp_path: Path, bucket: FlakyBucket, setup: Setup
 ) -> None:
-    version, out = pushed(stand, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
+    version, out = pushed(setup, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
     assert killed_pull(bucket, version, out).stat().st_size == len(WEIGHTS)
     (out / "w.bin").write_bytes(WEIGHTS)
     (out / ".0123456789abcdef-0123456789abcdef.SKYHOLD-part").write_bytes(b"of an older version")
@@ -176,33 +176,33 @@ def test_what_a_killed_pull_has_left_is_left_out_of_a_push_and_named(
     assert list(source.left_out) == [".0123456789abcdef-0123456789abcdef.SKYHOLD-part", f"{PARTS}/"]
 
 
-def test_the_next_pull_cleans_what_a_killed_one_has_left(tmp_path: Path, bucket: FlakyBucket, stand: Stand) -> None:
-    version, out = pushed(stand, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
+def test_the_next_pull_cleans_what_a_killed_one_has_left(tmp_path: Path, bucket: FlakyBucket, setup: Setup) -> None:
+    version, out = pushed(setup, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
     killed_pull(bucket, version, out)
-    other = pushed(stand, tmp_path / "other", {"x": b"x"})
-    stand.pull(other, out)
+    other = pushed(setup, tmp_path / "other", {"x": b"x"})
+    setup.pull(other, out)
     assert tree_of(out) == {"x": b"x"}
     assert not (out / PARTS).exists()
     killed_pull(bucket, version, out)
-    stand.pull(other, out)  # which has nothing to write
+    setup.pull(other, out)  # which has nothing to write
     assert not (out / PARTS).exists()
 
 
-def test_the_parts_of_a_pull_that_is_alive_are_left_alone(tmp_path: Path, stand: Stand) -> None:
-    version, out = pushed(stand, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
-    other = pushed(stand, tmp_path / "other", {"x": b"x"})
+def test_the_parts_of_a_pull_that_is_alive_are_left_alone(tmp_path: Path, setup: Setup) -> None:
+    version, out = pushed(setup, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
+    other = pushed(setup, tmp_path / "other", {"x": b"x"})
     (found,) = examine(out, version.files, None)
     with TargetFolder(out) as folder:
         target = Target(folder, version.files[0], found.before)
-        stand.pull(other, out)
+        setup.pull(other, out)
         assert part_path(out, version.files[0]).exists()
         with pytest.raises(Unavailable, match="Another pull"):
-            stand.pull(version, out)
+            setup.pull(version, out)
         target.close()
     assert not (out / PARTS).exists()
 
 
-def test_a_folder_of_parts_that_others_could_write_becomes_private(tmp_path: Path, stand: Stand) -> None:
+def test_a_folder_of_parts_that_others_could_write_becomes_private(tmp_path: Path, setup: Setup) -> None:
     above = os.open(tmp_path, os.O_RDONLY)
     (tmp_path / PARTS).mkdir()
     (tmp_path / PARTS).chmod(0o777)
@@ -214,15 +214,15 @@ def test_a_folder_of_parts_that_others_could_write_becomes_private(tmp_path: Pat
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
-def test_a_folder_of_parts_of_another_user_is_not_used(tmp_path: Path, stand: Stand) -> None:
-    version, out = pushed(stand, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
+def test_a_folder_of_parts_of_another_user_is_not_used(tmp_path: Path, setup: Setup) -> None:
+    version, out = pushed(setup, tmp_path / "in", {"w.bin": WEIGHTS}), tmp_path / "out"
     (out / PARTS).mkdir(parents=True)
     os.chown(out / PARTS, 12345, 12345)
     with pytest.raises(PermissionDenied, match="belongs to another user"):
-        stand.pull(version, out)
+        setup.pull(version, out)
 
 
-def test_a_pull_that_fails_leaves_no_empty_folder(tmp_path: Path, stand: Stand) -> None:
+def test_a_pull_that_fails_leaves_no_empty_folder(tmp_path: Path, setup: Setup) -> None:
     out = tmp_path / "out"
     with pytest.raises(Conflict), TargetFolder(out) as folder:
         folder.open_part("w.bin").discard()
@@ -248,14 +248,14 @@ def test_two_processes_that_enter_and_sweep_again_and_again_never_lose_a_part(tm
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a folder")
 @pytest.mark.parametrize("kind", ["bind", "tmpfs"])
-def test_a_mount_below_the_target_gets_its_files(tmp_path: Path, stand: Stand, kind: str) -> None:
-    version, out = pushed(stand, tmp_path / "in", {"w.bin": WEIGHTS, "sub/deep/w.bin": WEIGHTS}), tmp_path / "out"
+def test_a_mount_below_the_target_gets_its_files(tmp_path: Path, setup: Setup, kind: str) -> None:
+    version, out = pushed(setup, tmp_path / "in", {"w.bin": WEIGHTS, "sub/deep/w.bin": WEIGHTS}), tmp_path / "out"
     (out / "sub").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     mount = ["mount", "--bind", str(tmp_path / "elsewhere")] if kind == "bind" else ["mount", "-t", "tmpfs", "none"]
     subprocess.run([*mount, str(out / "sub")], check=True)
     try:
-        stand.pull(version, out)
+        setup.pull(version, out)
         assert tree_of(out) == {"w.bin": WEIGHTS, "sub/deep/w.bin": WEIGHTS}
         assert not list(out.rglob(PARTS))
     finally:

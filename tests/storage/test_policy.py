@@ -81,16 +81,16 @@ def test_default_is_a_majority_of_the_buckets() -> None:
 
 
 def test_replicas_in_forbidden_buckets_do_not_count() -> None:
-    standing = durability(Policy(copies=2, regions=("eu*",)), THREE, {"a", "c"})
-    assert not standing.met
-    assert standing.describe() == "Not durable: 1 of 2 verified copies; missing in b"
+    durable = durability(Policy(copies=2, regions=("eu*",)), THREE, {"a", "c"})
+    assert not durable.met
+    assert durable.describe() == "Not durable: 1 of 2 verified copies; missing in b"
 
 
 def test_too_few_providers_are_not_durable() -> None:
     buckets = [bucket("a"), bucket("b"), bucket("c", "google")]
-    standing = durability(Policy(copies=2, providers=2), buckets, {"a", "b"})
-    assert not standing.met
-    assert standing.describe() == "Not durable: 1 of 2 providers; missing in c"
+    durable = durability(Policy(copies=2, providers=2), buckets, {"a", "b"})
+    assert not durable.met
+    assert durable.describe() == "Not durable: 1 of 2 providers; missing in c"
 
 
 def test_impossible_policies_name_the_numbers() -> None:
@@ -131,15 +131,15 @@ def test_losses_survived_agree_with_trying_every_loss(policy: Policy, buckets: l
     assert loss_report(buckets, policy)
 
 
-def test_loss_report_of_two_buckets_says_that_pushing_needs_both() -> None:
+def test_loss_report_of_two_buckets_reports_that_pushing_needs_both() -> None:
     assert loss_report(THREE[:2], Policy()) == [
-        "A version is durable once 2 verified copies lie in 2 buckets.",
+        "A version is durable once 2 verified copies are in 2 buckets.",
         "Pushing needs all 2 buckets: while one is away, no version can be pushed.",
         "Reading: every durable version survives the loss of any 1 bucket.",
     ]
 
 
 def test_loss_report_of_one_bucket_and_of_one_provider() -> None:
-    assert loss_report(THREE[:1], Policy()) == ["All versions lie in bucket `a` alone: if it is lost, they are lost."]
+    assert loss_report(THREE[:1], Policy()) == ["All versions are in bucket `a` alone: if it is lost, they are lost."]
     report = loss_report([bucket("a"), bucket("b"), bucket("c")], Policy())
     assert report[-1] == "All buckets are of one provider (aws): losing it loses every version."

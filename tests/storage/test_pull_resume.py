@@ -11,7 +11,7 @@ from skyhold.storage.fetch_plan import BATCH_BYTES, LOAD_BYTES
 from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.pull import BUFFERS, FETCHERS
 from tests.endtoend.killing import in_child
-from tests.storage.fixtures import FlakyBucket, Stand
+from tests.storage.fixtures import FlakyBucket, Setup
 from tests.storage.test_push_pull import tree_of, write_tree
 
 
@@ -20,8 +20,8 @@ def test_what_a_killed_pull_had_fetched_is_not_fetched_again(tmp_path: Path) -> 
     that were under way may have to come again."""
     data = {"w.bin": os.urandom(6 * PACK_BYTES_TARGET)}
     bucket = FlakyBucket("a")
-    stand = Stand(tmp_path / "state", [bucket])
-    version, _ = stand.push(write_tree(tmp_path / "in", data))
+    setup = Setup(tmp_path / "state", [bucket])
+    version, _ = setup.push(write_tree(tmp_path / "in", data))
     ledger = os.open(tmp_path / "ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     count, lock = 0, threading.Lock()
 
@@ -36,7 +36,7 @@ def test_what_a_killed_pull_had_fetched_is_not_fetched_again(tmp_path: Path) -> 
 
     def pull() -> None:
         bucket.damage = noted
-        Stand(tmp_path / "child", [bucket]).pull(version, tmp_path / "out")
+        Setup(tmp_path / "child", [bucket]).pull(version, tmp_path / "out")
 
     assert in_child(pull).signal == signal.SIGKILL
     fetched_bytes = sum(map(int, (tmp_path / "ledger").read_text().split()))
@@ -48,10 +48,10 @@ def test_what_a_killed_pull_had_fetched_is_not_fetched_again(tmp_path: Path) -> 
 
     again: list[int] = []
     bucket.damage = lambda body: again.append(len(body)) or body  # type: ignore[func-returns-value]
-    pulled = stand.pull(version, tmp_path / "out")
+    pulled = setup.pull(version, tmp_path / "out")
     assert tree_of(tmp_path / "out") == data
     assert pulled.kept_bytes >= kept_bytes * 0.95
     under_way_bytes = (FETCHERS + 1) * LOAD_BYTES + BUFFERS * BATCH_BYTES
     assert sum(again) + fetched_bytes < len(data["w.bin"]) * 1.02 + under_way_bytes
     assert sum(again) < len(data["w.bin"]) * 1.02 - pulled.kept_bytes
-    stand.close()
+    setup.close()

@@ -20,17 +20,17 @@ from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.progress import Silence
 from skyhold.storage.push import Push, PushOptions
 from skyhold.storage.sources.folder import find_source
-from tests.storage.fixtures import CLASS, FlakyBucket, Stand
+from tests.storage.fixtures import CLASS, FlakyBucket, Setup
 from tests.storage.test_push_pull import tree_of, write_tree
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_what_a_push_keeps_in_memory_does_not_grow_with_its_chunks(
+def test_memory_of_a_push_does_not_grow_with_its_chunks(
     dry_run: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small packs, so that many of them are flushed: a chunk whose pack was flushed is the chunk index's to know."""
     monkeypatch.setattr(packing, "PACK_BYTES_TARGET", 1 << 15)
-    stand = Stand(tmp_path / "state", [FlakyBucket("a")])
+    setup = Setup(tmp_path / "state", [FlakyBucket("a")])
     kept: list[int] = []
     flush = packing.Packer.flush
 
@@ -40,46 +40,46 @@ def test_what_a_push_keeps_in_memory_does_not_grow_with_its_chunks(
 
     monkeypatch.setattr(packing.Packer, "flush", counted)
     tree = {f"{number:04}": os.urandom(2000) for number in range(200)}
-    stand.push(write_tree(tmp_path / "in", tree), options=PushOptions(dry_run=dry_run))
+    setup.push(write_tree(tmp_path / "in", tree), options=PushOptions(dry_run=dry_run))
     assert len(kept) > 10
     assert set(kept) == {0}
-    stand.close()
+    setup.close()
 
 
 def test_a_dry_run_finds_the_chunks_that_it_would_have_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "PACK_BYTES_TARGET", 1 << 15)
     bucket = FlakyBucket("a")
-    stand = Stand(tmp_path / "state", [bucket])
+    setup = Setup(tmp_path / "state", [bucket])
     data = {f"{number:04}": os.urandom(2000) for number in range(100)}
     path = write_tree(tmp_path / "in", data | {f"again/{name}": body for name, body in data.items()})
-    with Push(stand.space, stand.chunk_index, no_bases(stand), PushOptions(dry_run=True), Silence()) as dry:
+    with Push(setup.space, setup.chunk_index, no_bases(setup), PushOptions(dry_run=True), Silence()) as dry:
         pushed = dry.run(find_source(path).files)
     assert pushed.reused_bytes == 100 * 2000
     assert bucket.keys() == []
-    assert stand.chunk_index.unlisted(CLASS.hex()) == [], "it has changed nothing"
-    stand.close()
+    assert setup.chunk_index.unlisted(CLASS.hex()) == [], "it has changed nothing"
+    setup.close()
 
 
 def test_the_buffers_of_packs_are_free_once_all_packs_are_sent(tmp_path: Path) -> None:
-    stand = Stand(tmp_path / "state", [folder_bucket(tmp_path / "bucket")])
+    setup = Setup(tmp_path / "state", [folder_bucket(tmp_path / "bucket")])
     path = write_tree(tmp_path / "in", {"x": os.urandom(3 * PACK_BYTES_TARGET)})
     tracemalloc.start()
     try:
-        with Push(stand.space, stand.chunk_index, no_bases(stand), PushOptions(), Silence()) as running:
+        with Push(setup.space, setup.chunk_index, no_bases(setup), PushOptions(), Silence()) as running:
             running.run(find_source(path).files)
             left_bytes = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    stand.close()
+    setup.close()
     assert left_bytes < PACK_BYTES_TARGET
 
 
 def test_a_chunk_that_is_encoded_before_a_flush_and_again_after_it_is_stored_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pack of the first is sent between the look-up of the second and its turn to be laid."""
+    """The pack of the first is sent between the look-up of the second and its turn to be appended."""
     twice = os.urandom(5000)
-    stand = Stand(tmp_path / "state", [FlakyBucket("a")])
+    setup = Setup(tmp_path / "state", [FlakyBucket("a")])
     encode: Any = Push._encode
     append = packing.Packer.append
 
@@ -97,16 +97,16 @@ def test_a_chunk_that_is_encoded_before_a_flush_and_again_after_it_is_stored_onc
 
     monkeypatch.setattr(push.Push, "_encode", as_if_looked_up_before)
     monkeypatch.setattr(packing.Packer, "append", append_and_flush)
-    version, pushed = stand.push(write_tree(tmp_path / "in", {"a": twice, "b": twice}), options=PushOptions(threads=1))
+    version, pushed = setup.push(write_tree(tmp_path / "in", {"a": twice, "b": twice}), options=PushOptions(threads=1))
     assert pushed.reused_bytes == len(twice)
     assert len(pushed.packs_sent) == 1
-    stand.pull(version, tmp_path / "out")
+    setup.pull(version, tmp_path / "out")
     assert tree_of(tmp_path / "out") == {"a": twice, "b": twice}
-    stand.close()
+    setup.close()
 
 
-def no_bases(stand: Stand) -> DeltaBases:
-    return DeltaBases([], CLASS.hex(), ChunkReader(stand.space))
+def no_bases(setup: Setup) -> DeltaBases:
+    return DeltaBases([], CLASS.hex(), ChunkReader(setup.space))
 
 
 def folder_bucket(path: Path) -> Bucket:

@@ -120,8 +120,8 @@ def test_places_with_a_gap_or_without_what_layouts_name_are_no_pack() -> None:
     assert not check_places(list[Place](), set())
 
 
-def test_listing_that_is_wrong_does_not_stand_in_the_way_of_one_that_is_right() -> None:
-    """Whoever may write one bucket of an open store can add a segment to the index."""
+def test_wrong_listing_does_not_hide_a_right_one() -> None:
+    """Any client with write access to one bucket of an open store can add a segment to the index."""
     pack, chunks = lost(b"content")
     ((place,),) = pack.listings
     invented = replace(place, chunk_id=b"x" * 32, offset=place.offset + place.record_length)

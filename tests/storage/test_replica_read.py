@@ -107,7 +107,7 @@ def test_first_bucket_that_serves_in_time_is_the_only_one_asked(buckets: dict[st
 
 
 @given(BUCKETS)
-def test_bucket_that_never_answers_holds_a_read_up_for_one_stall(buckets: dict[str, Answer]) -> None:
+def test_bucket_that_never_answers_delays_a_read_by_one_stall(buckets: dict[str, Answer]) -> None:
     read = run({"silent": Answer(math.inf, serves=True), "good": Answer(1.0, serves=True), **buckets})
     assert (read.result, read.ended_s, read.stalled) == ("good", STALL_S + 1, {"silent": STALL_S})
 

@@ -18,7 +18,7 @@ from skyhold.storage.progress import Silence
 from skyhold.storage.push import Push, Pushed, PushOptions
 from skyhold.storage.sources.folder import find_source
 from skyhold.storage.version_files import VersionFiles
-from tests.storage.fixtures import CLASS, FlakyBucket, Stand
+from tests.storage.fixtures import CLASS, FlakyBucket, Setup
 from tests.storage.test_push_pull import model, tree_of
 
 Tensors = dict[str, np.ndarray]
@@ -26,69 +26,69 @@ Tensors = dict[str, np.ndarray]
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, np.int64, np.int8, np.uint8, np.bool_]
 
 
-def push_despite(stand: Stand, path: Path, parent: VersionFiles, dead: frozenset[bytes]) -> Pushed:
-    bases = DeltaBases([parent], CLASS.hex(), ChunkReader(stand.space))
-    with Push(stand.space, stand.chunk_index, bases, PushOptions(), Silence(), dead) as push:
+def push_despite(setup: Setup, path: Path, parent: VersionFiles, dead: frozenset[bytes]) -> Pushed:
+    bases = DeltaBases([parent], CLASS.hex(), ChunkReader(setup.space))
+    with Push(setup.space, setup.chunk_index, bases, PushOptions(), Silence(), dead) as push:
         return push.run(find_source(path).files)
 
 
 def test_no_chunk_of_a_tombstoned_pack_is_reused(tmp_path: Path) -> None:
-    stand = Stand(tmp_path / "state", [FlakyBucket("a")])
+    setup = Setup(tmp_path / "state", [FlakyBucket("a")])
     path = model(tmp_path / "in", seed=1)
-    version, _ = stand.push(path)
+    version, _ = setup.push(path)
     dead = frozenset(version.pack_ids())
-    pushed = push_despite(stand, path, version, dead)
+    pushed = push_despite(setup, path, version, dead)
     assert pushed.reused_bytes == pushed.delta_bytes == 0
     assert pushed.packs_sent
     assert not dead & (pushed.packs_reused | pushed.packs_sent.keys())
-    stand.close()
+    setup.close()
 
 
 def test_no_delta_is_made_to_a_tombstoned_pack(tmp_path: Path) -> None:
-    stand = Stand(tmp_path / "state", [FlakyBucket("a")])
-    base, _ = stand.push(model(tmp_path / "base", seed=1))
+    setup = Setup(tmp_path / "state", [FlakyBucket("a")])
+    base, _ = setup.push(model(tmp_path / "base", seed=1))
     tuned = model(tmp_path / "tuned", seed=1, noise=0.001)
-    assert push_despite(stand, tuned, base, frozenset(base.pack_ids())).delta_bytes == 0
-    stand.close()
+    assert push_despite(setup, tuned, base, frozenset(base.pack_ids())).delta_bytes == 0
+    setup.close()
 
 
 def test_a_delta_whose_base_is_tombstoned_is_not_reused(tmp_path: Path) -> None:
-    stand = Stand(tmp_path / "state", [FlakyBucket("a")])
-    base, _ = stand.push(model(tmp_path / "base", seed=1))
+    setup = Setup(tmp_path / "state", [FlakyBucket("a")])
+    base, _ = setup.push(model(tmp_path / "base", seed=1))
     tuned = model(tmp_path / "tuned", seed=1, noise=0.001)
-    version, first = stand.push(tuned, parent=base)
+    version, first = setup.push(tuned, parent=base)
     assert first.delta_bytes > 0
     dead = frozenset(base.pack_ids())
-    again = push_despite(stand, tuned, version, dead)
+    again = push_despite(setup, tuned, version, dead)
     assert again.delta_bytes == 0
     assert not dead & (again.packs_reused | again.packs_sent.keys())
-    stand.close()
+    setup.close()
 
 
 def test_policy_off_makes_no_delta(tmp_path: Path) -> None:
-    stand = Stand(tmp_path / "state", [FlakyBucket("a")])
-    base, _ = stand.push(model(tmp_path / "base", seed=1))
+    setup = Setup(tmp_path / "state", [FlakyBucket("a")])
+    base, _ = setup.push(model(tmp_path / "base", seed=1))
     near = model(tmp_path / "near", seed=1, noise=0.001)
-    version, pushed = stand.push(near, parent=base, options=PushOptions(delta="off"))
+    version, pushed = setup.push(near, parent=base, options=PushOptions(delta="off"))
     assert pushed.delta_bytes == 0
     assert all(chunk.base is None for chunk in version.chunks(0))
-    stand.close()
+    setup.close()
 
 
 def test_policy_egress_makes_the_delta_that_costs_a_cold_pull_little(tmp_path: Path) -> None:
-    stand = Stand(tmp_path / "state", [FlakyBucket("a")])
+    setup = Setup(tmp_path / "state", [FlakyBucket("a")])
     weights = np.random.default_rng(1).normal(0, 0.02, (3000, 400)).astype(np.float32)
     for name in ("base", "near"):
         (tmp_path / name).mkdir()
         save_file({"w": weights}, tmp_path / name / "model.safetensors")
         weights[::50] *= 1.001  # a row in fifty has moved
-    base, _ = stand.push(tmp_path / "base")
-    version, pushed = stand.push(tmp_path / "near", parent=base, options=PushOptions(delta="egress"))
+    base, _ = setup.push(tmp_path / "base")
+    version, pushed = setup.push(tmp_path / "near", parent=base, options=PushOptions(delta="egress"))
     assert pushed.delta_bytes > 0.9 * pushed.read_bytes
     assert pushed.stored_bytes < pushed.read_bytes / 8
-    stand.pull(version, tmp_path / "out")
+    setup.pull(version, tmp_path / "out")
     assert tree_of(tmp_path / "out") == tree_of(tmp_path / "near")
-    stand.close()
+    setup.close()
 
 
 @st.composite
@@ -135,12 +135,12 @@ def write_shards(folder: Path, made: Tensors, shards: int) -> Path:
 def test_any_tensors_and_their_descendants_come_back(sealed: bool, delta: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        stand = Stand(root / "state", [FlakyBucket("a")], sealed=sealed)
+        setup = Setup(root / "state", [FlakyBucket("a")], sealed=sealed)
         made, parent = data.draw(tensors()), None
         for number in range(3):
             path = write_shards(root / f"in{number}", made, data.draw(st.integers(1, 3)))
-            parent, _ = stand.push(path, parent=parent, options=PushOptions(delta=delta))
-            stand.pull(parent, root / f"out{number}")
+            parent, _ = setup.push(path, parent=parent, options=PushOptions(delta=delta))
+            setup.pull(parent, root / f"out{number}")
             assert tree_of(root / f"out{number}") == tree_of(path)
             made = data.draw(derived(made))
-        stand.close()
+        setup.close()

@@ -1,4 +1,5 @@
-"""What a push reuses is made as durable as the policy asks: no more, by whom it takes, and without waiting for one."""
+"""What a push reuses is made as durable as the policy requires: not more, by any bucket, and without waiting for a slow
+one."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.progress import Silence
 from skyhold.storage.resume import resume
 from skyhold.storage.reuse import Reused, ensure_durable, fewest
-from tests.storage.fixtures import CLASS, FlakyBucket, Stand, refusing
+from tests.storage.fixtures import CLASS, FlakyBucket, Setup, refusing
 from tests.storage.test_push_pull import AWAY, write_tree
 
 FOUR = "abcd"
@@ -46,7 +47,7 @@ class Scene:
 
     def __init__(self, root: Path, *, held_by: str, copies: int) -> None:
         self.buckets = {name: FlakyBucket(name) for name in FOUR}
-        first = Stand(root / "first", list(self.buckets.values()))
+        first = Setup(root / "first", list(self.buckets.values()))
         _, pushed = first.push(write_tree(root / "in", {"x": os.urandom(2 * PACK_BYTES_TARGET + 5000)}))
         first.close()
         self.sizes: dict[str, int | None] = {pack_key(pack): size for pack, size in pushed.packs_sent.items()}
@@ -56,10 +57,10 @@ class Scene:
                 self.buckets[name].delete(key)
         for bucket in self.buckets.values():
             bucket.written.clear()
-        self.stand = Stand(root / "second", list(self.buckets.values()), copies=copies)
+        self.setup = Setup(root / "second", list(self.buckets.values()), copies=copies)
 
     def reuse(self) -> Reused:
-        return ensure_durable(self.stand.replicas, self.stand.checker, self.stand.chunk_index, self.sizes, Silence())
+        return ensure_durable(self.setup.replicas, self.setup.checker, self.setup.chunk_index, self.sizes, Silence())
 
     def written(self) -> dict[str, int]:
         return {name: len(bucket.written) for name, bucket in self.buckets.items() if bucket.written}
@@ -71,15 +72,15 @@ def test_only_the_copies_that_the_policy_lacks_are_made(tmp_path: Path) -> None:
     assert scene.written() == {"b": 3}
     assert reused.complete
     assert reused.lagging == {"c": 3, "d": 3}
-    assert scene.stand.replicas.lagging == {}, "who lacks packs still takes what is new"
-    scene.stand.close()
+    assert scene.setup.replicas.lagging == {}, "a bucket that lacks packs still takes new ones"
+    scene.setup.close()
 
 
 def test_nothing_is_copied_where_the_policy_is_met(tmp_path: Path) -> None:
     scene = Scene(tmp_path, held_by="bc", copies=2)
     assert scene.reuse().lagging == {"a": 3, "d": 3}
     assert scene.written() == {}
-    scene.stand.close()
+    scene.setup.close()
 
 
 def test_copies_are_made_several_at_once(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_copies_are_made_several_at_once(tmp_path: Path) -> None:
     together = threading.Barrier(2)
     scene.buckets["b"].on_write = lambda _key: together.wait(20) if len(scene.buckets["b"].written) < 2 else 0
     assert scene.reuse().complete
-    scene.stand.close()
+    scene.setup.close()
 
 
 def test_a_target_that_fails_is_replaced(tmp_path: Path) -> None:
@@ -95,8 +96,8 @@ def test_a_target_that_fails_is_replaced(tmp_path: Path) -> None:
     scene.buckets["b"].on_write = refusing(AWAY)
     assert scene.reuse().complete
     assert scene.written() == {"c": 3}
-    assert set(scene.stand.replicas.lagging) == {"b"}
-    scene.stand.close()
+    assert set(scene.setup.replicas.lagging) == {"b"}
+    scene.setup.close()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -107,8 +108,8 @@ def test_a_target_that_stalls_is_overtaken(tmp_path: Path, released: threading.E
     assert scene.reuse().complete
     assert time.monotonic() - begun_s < 10
     assert scene.written() == {"c": 3}
-    assert scene.stand.replicas.lagging["b"].code == "bucket_slow"
-    scene.stand.close()
+    assert scene.setup.replicas.lagging["b"].code == "bucket_slow"
+    scene.setup.close()
     released.set()
 
 
@@ -120,8 +121,8 @@ def test_a_bucket_whose_listing_stalls_is_lagging(tmp_path: Path, released: thre
     begun_s = time.monotonic()
     assert scene.reuse().complete
     assert time.monotonic() - begun_s < 10
-    assert scene.stand.replicas.lagging["d"].code == "bucket_slow"
-    scene.stand.close()
+    assert scene.setup.replicas.lagging["d"].code == "bucket_slow"
+    scene.setup.close()
     released.set()
 
 
@@ -133,17 +134,17 @@ def test_too_few_buckets_refuse_the_push_at_once(tmp_path: Path) -> None:
         scene.reuse()
     assert caught.value.code == "not_durable"
     assert "away" in caught.value.message
-    scene.stand.close()
+    scene.setup.close()
 
 
 def test_a_pack_that_only_a_lagging_bucket_holds_is_brought_from_there(tmp_path: Path) -> None:
-    """It failed a write; that says nothing of what it holds."""
+    """It failed a write; that does not show what it holds."""
     scene = Scene(tmp_path, held_by="a", copies=2)
-    scene.stand.replicas.mark_lagging("a", AWAY)
+    scene.setup.replicas.mark_lagging("a", AWAY)
     reused = scene.reuse()
     assert reused.complete
     assert scene.written() == {"b": 3}
-    scene.stand.close()
+    scene.setup.close()
 
 
 def test_a_pack_that_only_an_unreachable_bucket_may_hold_is_done_without_but_not_forgotten(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_a_pack_that_only_an_unreachable_bucket_may_hold_is_done_without_but_not
     reused = scene.reuse()
     assert sorted(reused.unusable) == sorted(scene.sizes)
     assert reused.vanished == []
-    scene.stand.close()
+    scene.setup.close()
 
 
 def test_a_pack_that_no_bucket_holds_has_vanished(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_a_pack_that_no_bucket_holds_has_vanished(tmp_path: Path) -> None:
     reused = scene.reuse()
     assert sorted(reused.vanished) == sorted(scene.sizes)
     assert not reused.complete
-    scene.stand.close()
+    scene.setup.close()
 
 
 def test_a_source_that_fails_is_not_held_against_the_target(tmp_path: Path) -> None:
@@ -168,8 +169,8 @@ def test_a_source_that_fails_is_not_held_against_the_target(tmp_path: Path) -> N
     scene.buckets["a"].on_read = refusing(AWAY)
     reused = scene.reuse()
     assert sorted(reused.unusable) == sorted(scene.sizes)
-    assert scene.stand.replicas.lagging == {}
-    scene.stand.close()
+    assert scene.setup.replicas.lagging == {}
+    scene.setup.close()
 
 
 def test_two_damaged_copies_make_a_whole_one(tmp_path: Path) -> None:
@@ -178,21 +179,21 @@ def test_two_damaged_copies_make_a_whole_one(tmp_path: Path) -> None:
     scene.buckets["a"].flip(key, 1000)  # in its first chunk
     scene.buckets["b"].flip(key, size_bytes - 100_000)  # in its last
     assert scene.reuse().complete
-    scene.stand.checker.read_checked(scene.buckets["c"], key)
-    scene.stand.close()
+    scene.setup.checker.read_checked(scene.buckets["c"], key)
+    scene.setup.close()
 
 
 def test_a_killed_pushs_pack_in_a_lagging_bucket_is_found_again(tmp_path: Path) -> None:
     scene = Scene(tmp_path, held_by="a", copies=1)
-    stand = Stand(tmp_path / "first", list(scene.buckets.values()))
-    with stand.chunk_index._file.transaction() as database:
+    setup = Setup(tmp_path / "first", list(scene.buckets.values()))
+    with setup.chunk_index._file.transaction() as database:
         database.execute("UPDATE packs SET session = 'of a push that was killed'")
-    stand.replicas.mark_lagging("a", AWAY)
-    resume(stand.space, stand.chunk_index)
-    assert stand.chunk_index.abandoned(CLASS.hex()) == [], "it has been settled what became of them"
-    assert {pack_key(pack): stand.chunk_index.size_bytes(pack) for pack in pack_ids(scene)} == scene.sizes
-    stand.close()
-    scene.stand.close()
+    setup.replicas.mark_lagging("a", AWAY)
+    resume(setup.space, setup.chunk_index)
+    assert setup.chunk_index.abandoned(CLASS.hex()) == [], "it has been settled what became of them"
+    assert {pack_key(pack): setup.chunk_index.size_bytes(pack) for pack in pack_ids(scene)} == scene.sizes
+    setup.close()
+    scene.setup.close()
 
 
 @given(

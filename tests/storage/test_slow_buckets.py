@@ -1,4 +1,4 @@
-"""Buckets that stall: passed over by a push once the others suffice, and given up by a read in the end."""
+"""Buckets that stall: skipped by a push once the others suffice, and by a read at its deadline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from skyhold.storage.cancel import Cancel, cancelled_by
 from skyhold.storage.object_keys import pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET
 from skyhold.storage.replicas import Replicas
-from tests.storage.fixtures import FlakyBucket, Stand, refusing
+from tests.storage.fixtures import FlakyBucket, Setup, refusing
 from tests.storage.test_push_pull import write_tree
 
 
@@ -58,46 +58,48 @@ def stalling(released: threading.Event) -> Callable[[str], None]:
 def test_a_bucket_that_stalls_is_lagging_once_the_others_suffice(tmp_path: Path, released: threading.Event) -> None:
     buckets = [FlakyBucket(name) for name in "abc"]
     buckets[2].on_write = stalling(released)
-    stand = Stand(tmp_path / "state", buckets, copies=2)
-    stand.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
+    setup = Setup(tmp_path / "state", buckets, copies=2)
+    setup.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
     assert not released.is_set()
-    assert stand.replicas.lagging["c"].code == "bucket_slow"
+    assert setup.replicas.lagging["c"].code == "bucket_slow"
     assert buckets[2].keys() == []
     assert buckets[0].keys() == buckets[1].keys()
     released.set()
-    stand.close()
+    setup.close()
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_push_that_waits_for_buffers_passes_over_who_holds_them(tmp_path: Path, released: threading.Event) -> None:
+def test_a_push_that_waits_for_buffers_skips_the_bucket_that_holds_them(
+    tmp_path: Path, released: threading.Event
+) -> None:
     """All buffers are lent to packs that one bucket does not take; they come back when its driver gives up."""
     buckets = [FlakyBucket(name) for name in "ab"]
     buckets[1].on_write = stalling(released)
-    stand = Stand(tmp_path / "state", buckets)
+    setup = Setup(tmp_path / "state", buckets)
     data = random.Random(1).randbytes(4 * PACK_BYTES_TARGET)
-    pushing = ThreadPoolExecutor(1).submit(stand.push, write_tree(tmp_path / "in", {"x": data}))
+    pushing = ThreadPoolExecutor(1).submit(setup.push, write_tree(tmp_path / "in", {"x": data}))
     deadline_s = time.monotonic() + 20
-    while "b" not in stand.replicas.lagging and time.monotonic() < deadline_s:
+    while "b" not in setup.replicas.lagging and time.monotonic() < deadline_s:
         time.sleep(0.02)
-    assert stand.replicas.lagging["b"].code == "bucket_slow"
+    assert setup.replicas.lagging["b"].code == "bucket_slow"
     assert not pushing.done()
     released.set()
     _, pushed = pushing.result(timeout=20)
     assert set(buckets[0].keys("packs/")) == {pack_key(pack) for pack in pushed.packs_sent}
-    assert len(buckets[1].keys("packs/")) <= 2, "packs were begun in a bucket that had been passed over"
-    stand.close()
+    assert len(buckets[1].keys("packs/")) <= 2, "packs were sent to a bucket that had been skipped"
+    setup.close()
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_bucket_that_the_policy_needs_is_not_passed_over(tmp_path: Path, released: threading.Event) -> None:
+def test_a_bucket_that_the_policy_needs_is_not_skipped(tmp_path: Path, released: threading.Event) -> None:
     buckets = [FlakyBucket(name) for name in "ab"]
     buckets[1].on_write = stalling(released)
-    stand = Stand(tmp_path / "state", buckets, copies=2)
+    setup = Setup(tmp_path / "state", buckets, copies=2)
     threading.Timer(1.0, released.set).start()
-    stand.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
-    assert stand.replicas.lagging == {}
+    setup.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
+    assert setup.replicas.lagging == {}
     assert buckets[0].keys() == buckets[1].keys()
-    stand.close()
+    setup.close()
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -118,7 +120,7 @@ def test_a_read_that_no_bucket_answers_ends_at_its_deadline(
     replicas.close()
 
 
-def test_as_many_reads_as_anybody_makes_at_once_pass_over_a_bucket_that_stalls(
+def test_as_many_reads_as_an_operation_makes_at_once_skip_a_bucket_that_stalls(
     released: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replicas_module, "STALL_S", 0.2)
@@ -139,7 +141,7 @@ def test_the_error_of_an_only_bucket_is_raised_as_it_is() -> None:
     replicas = Replicas([bucket], bool)
     with pytest.raises(PermissionDenied, match="no") as caught:
         replicas.read("k")
-    assert "No bucket gives" not in caught.value.message
+    assert "No bucket returns" not in caught.value.message
     replicas.close()
 
 

@@ -166,7 +166,7 @@ def test_ignore_rules_defaults_and_optimizer_states(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "device", "large", "folder", "no text"])
-def test_what_is_no_small_ignore_file_is_refused_and_holds_no_push_up(kind: str, tmp_path: Path) -> None:
+def test_what_is_no_small_ignore_file_is_refused_and_blocks_no_push(kind: str, tmp_path: Path) -> None:
     folder, ignore, pipe = tmp_path / "model", tmp_path / "model" / ".skyholdignore", tmp_path / "pipe"
     write(folder / "model.bin")
     if kind == "pipe":

@@ -1,4 +1,4 @@
-"""Sources that are no folder: archives, open files, bytes and arrays; also those of a stranger."""
+"""Sources that are no folder: archives, open files, bytes and arrays; also untrusted ones."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_rules_of_folders_hold_for_archives() -> None:
         assert set(source.left_out) == {".env", "my.key", "part.skyhold-part"}
 
 
-def test_bits_of_a_member_that_say_executable_are_kept() -> None:
+def test_executable_bits_of_a_member_are_kept() -> None:
     def run(info: tarfile.TarInfo) -> None:
         info.mode = 0o755 if info.name == "run.sh" else 0o644
 
@@ -386,7 +386,7 @@ def test_open_file_that_returns_or_raises_anything_is_an_error_that_names_it(
     assert refused({"a": io.StringIO("text")}).code == "invalid_source"
 
 
-def test_disk_that_is_full_while_a_stream_is_spooled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_is_full_while_a_stream_is_spooled_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.BytesIO):
         def write(self, _data: object) -> int:
             raise OSError(28, "No space left on device")

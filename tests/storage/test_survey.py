@@ -11,37 +11,37 @@ import pytest
 from skyhold.errors import Corrupt, SkyholdError, Unavailable
 from skyhold.storage.progress import Silence
 from skyhold.storage.survey import Survey, repair, survey
-from tests.storage.fixtures import FlakyBucket, Stand, refusing
+from tests.storage.fixtures import FlakyBucket, Setup, refusing
 from tests.storage.test_push_pull import write_tree
 
 AWAY = Unavailable("away")
 
 
 class Held:
-    """Three buckets that shall all hold the objects of one version."""
+    """Three buckets that all have to hold the objects of one version."""
 
-    def __init__(self, stand: Stand, buckets: list[FlakyBucket]) -> None:
-        self.stand = stand
+    def __init__(self, setup: Setup, buckets: list[FlakyBucket]) -> None:
+        self.setup = setup
         self.buckets = {bucket.name: bucket for bucket in buckets}
         self.expected = dict.fromkeys(buckets[0].keys(), frozenset(self.buckets))
         (self.pack,) = buckets[0].keys("packs/")
 
     def survey(self, *, deep: bool) -> Survey:
-        return survey(self.buckets, self.expected, self.stand.checker, Silence(), deep=deep)
+        return survey(self.buckets, self.expected, self.setup.checker, Silence(), deep=deep)
 
     def repair(self, found: Survey) -> list[int | SkyholdError]:
         return [
-            result for _, result in repair(self.buckets, self.expected, found, self.stand.checker, Silence())
+            result for _, result in repair(self.buckets, self.expected, found, self.setup.checker, Silence())
         ]  # fmt: skip
 
 
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[Held]:
     buckets = [FlakyBucket(name) for name in "abc"]
-    stand = Stand(tmp_path / "state", buckets, copies=3)
-    stand.push(write_tree(tmp_path / "in", {"x": os.urandom(5000), "y": os.urandom(5000)}))
-    yield Held(stand, buckets)
-    stand.close()
+    setup = Setup(tmp_path / "state", buckets, copies=3)
+    setup.push(write_tree(tmp_path / "in", {"x": os.urandom(5000), "y": os.urandom(5000)}))
+    yield Held(setup, buckets)
+    setup.close()
 
 
 def is_sound(found: Survey) -> bool:
@@ -50,7 +50,7 @@ def is_sound(found: Survey) -> bool:
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_sound_buckets_are_told_sound_and_counted(held: Held, deep: bool) -> None:
+def test_sound_buckets_are_reported_sound_and_counted(held: Held, deep: bool) -> None:
     found = held.survey(deep=deep)
     assert is_sound(found)
     for name, status in found.buckets.items():
@@ -133,7 +133,7 @@ def test_a_bucket_that_is_away_is_no_finding_and_no_source(held: Held) -> None:
     assert all(isinstance(result, int) for result in held.repair(found))
 
 
-def test_a_bucket_that_goes_away_while_it_is_read_is_told_once(held: Held) -> None:
+def test_a_bucket_that_goes_away_while_it_is_read_is_reported_once(held: Held) -> None:
     held.buckets["c"].on_read = refusing(AWAY)
     found = held.survey(deep=True)
     assert found.buckets["c"].error is AWAY
@@ -150,7 +150,7 @@ def test_what_is_damaged_everywhere_is_mended_from_the_intact_records_of_each(he
     assert is_sound(held.survey(deep=True))
 
 
-def test_what_cannot_be_mended_is_told_and_the_rest_is_mended(held: Held) -> None:
+def test_what_cannot_be_mended_is_reported_and_the_rest_is_mended(held: Held) -> None:
     for bucket in held.buckets.values():
         bucket.flip(held.pack, 200)
     layout = next(key for key in held.expected if key.startswith("layouts/"))

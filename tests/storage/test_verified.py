@@ -19,7 +19,7 @@ from skyhold.storage.object_keys import pack_id_of, pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder
 from skyhold.storage.progress import Silence
 from skyhold.storage.reuse import Reused, ensure_durable
-from tests.storage.fixtures import FlakyBucket, Stand
+from tests.storage.fixtures import FlakyBucket, Setup
 from tests.storage.test_push_pull import write_tree
 
 PACKS = 3
@@ -45,11 +45,11 @@ class Scene:
     def __init__(self, root: Path, kind: type[FlakyBucket] = FlakyBucket) -> None:
         self.root = root
         self.buckets = {name: kind(name) for name in "abc"}
-        self.stand = Stand(root / "first", list(self.buckets.values()), copies=2)
+        self.setup = Setup(root / "first", list(self.buckets.values()), copies=2)
         self.sizes: dict[str, int | None] = {}
         for number in range(PACKS):  # a pack each, of five chunks
             tree = {f"{chunk}": os.urandom(2000) for chunk in range(5)}
-            _, pushed = self.stand.push(write_tree(root / f"in-{number}", tree))
+            _, pushed = self.setup.push(write_tree(root / f"in-{number}", tree))
             self.sizes |= {pack_key(pack): size for pack, size in pushed.packs_sent.items()}
         assert len(self.sizes) == PACKS
         self.read: list[str] = []
@@ -57,12 +57,12 @@ class Scene:
             bucket.on_read = lambda key, name=name: self.read.append(name)  # type: ignore[misc]
 
     def another_machine(self) -> None:
-        self.stand.close()
-        self.stand = Stand(self.root / "second", list(self.buckets.values()), copies=2)
+        self.setup.close()
+        self.setup = Setup(self.root / "second", list(self.buckets.values()), copies=2)
 
     def reuse(self) -> Reused:
         self.read.clear()
-        return ensure_durable(self.stand.replicas, self.stand.checker, self.stand.chunk_index, self.sizes, Silence())
+        return ensure_durable(self.setup.replicas, self.setup.checker, self.setup.chunk_index, self.sizes, Silence())
 
     def reads(self) -> Counter[str]:
         """How many copies were read in each bucket."""
@@ -70,13 +70,13 @@ class Scene:
 
     def age(self) -> None:
         """All copies were checked long ago."""
-        with self.stand.chunk_index._file.transaction() as database:
+        with self.setup.chunk_index._file.transaction() as database:
             database.execute("UPDATE copies SET checked_s = ?", (int(time.time() - verified.SAMPLE_AGE_S - 60),))
 
     def intact(self, names: str = "abc") -> bool:
         for bucket in (self.buckets[name] for name in names):
             for key in self.sizes:
-                self.stand.checker.read_checked(bucket, key)
+                self.setup.checker.read_checked(bucket, key)
         return True
 
 
@@ -84,7 +84,7 @@ class Scene:
 def scene(tmp_path: Path) -> Iterator[Scene]:
     made = Scene(tmp_path)
     yield made
-    made.stand.close()
+    made.setup.close()
 
 
 def test_copies_that_this_machine_wrote_are_not_read_back(scene: Scene) -> None:
@@ -107,7 +107,7 @@ def test_another_machine_reads_one_copy_where_listings_give_the_md5_of_the_other
     assert scene.reads() == {"a": PACKS}
     assert scene.reuse().complete
     assert scene.reads() == {}
-    scene.stand.close()
+    scene.setup.close()
 
 
 def test_md5_of_a_damaged_copy_vouches_for_nothing(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_md5_of_a_damaged_copy_vouches_for_nothing(tmp_path: Path) -> None:
     scene.another_machine()
     assert scene.reuse().mended == {"a": PACKS, "b": PACKS}
     assert scene.intact()
-    scene.stand.close()
+    scene.setup.close()
 
 
 def test_copy_that_was_written_to_since_is_read_back_also_where_enough_others_are_verified(scene: Scene) -> None:
@@ -163,7 +163,7 @@ def test_a_share_of_the_copies_that_were_checked_long_ago_is_read_back_the_oldes
     assert seen == PACKS * len(scene.buckets)
 
 
-def test_silent_damage_that_a_sample_finds_takes_the_trust_from_its_whole_bucket(tmp_path: Path) -> None:
+def test_after_a_sample_finds_silent_damage_no_copy_in_its_bucket_is_trusted(tmp_path: Path) -> None:
     scene = Scene(tmp_path, ListingBucket)
     bucket = scene.buckets["a"]
     assert isinstance(bucket, ListingBucket)
@@ -171,12 +171,12 @@ def test_silent_damage_that_a_sample_finds_takes_the_trust_from_its_whole_bucket
         bucket.rot(key)
     assert scene.reuse().complete, "nothing shows it: the stamps are the same"
     assert scene.reads() == {}
-    with scene.stand.chunk_index._file.transaction() as database:
+    with scene.setup.chunk_index._file.transaction() as database:
         database.execute("UPDATE copies SET checked_s = 1 WHERE bucket = ?", (bucket.url,))
     reused = scene.reuse()
     assert reused.mended == {"a": PACKS}
     assert scene.intact()
-    scene.stand.close()
+    scene.setup.close()
 
 
 def test_verified_copy_that_turns_out_damaged_as_a_source_is_replaced(tmp_path: Path) -> None:
@@ -189,12 +189,12 @@ def test_verified_copy_that_turns_out_damaged_as_a_source_is_replaced(tmp_path: 
     last.flip(key, 300)  # found damaged, it is to be written from `a`, which has rotted unseen, in another chunk
     assert scene.reuse().mended == {"a": 1, "c": 1}
     assert scene.intact("ac")
-    scene.stand.close()
+    scene.setup.close()
 
 
 def test_places_of_an_index_are_checked_against_the_pack_and_corrected(scene: Scene) -> None:
     key = min(scene.sizes)
-    chunk_index, pack_id = scene.stand.chunk_index, pack_id_of(key)
+    chunk_index, pack_id = scene.setup.chunk_index, pack_id_of(key)
     with chunk_index._file.transaction() as database:
         database.execute(
             "UPDATE chunks SET place = place + 1 WHERE pack = (SELECT number FROM packs WHERE id = ?)", (pack_id,)
@@ -203,24 +203,24 @@ def test_places_of_an_index_are_checked_against_the_pack_and_corrected(scene: Sc
     assert reused.misplaced == [key]
     assert not reused.complete
     assert scene.reuse().complete
-    known, places = scene.stand.checker.contents(key, scene.buckets["a"].read(key))
+    known, places = scene.setup.checker.contents(key, scene.buckets["a"].read(key))
     assert chunk_index.places(known.pack) == places
 
 
 def forged(scene: Scene, key: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A pack of that name, sound in itself, with a chunk that the real one does not have. (Who can write into a bucket
-    of an open store can make it.)"""
-    session = scene.stand.space.session(bytes(16))
+    """A pack of that name, sound in itself, with a chunk that the real one does not have. (Any client that can write to
+    a bucket of an open store can make it.)"""
+    session = scene.setup.space.session(bytes(16))
     pack_id = pack_id_of(key)
     with monkeypatch.context() as patched:
         patched.setattr("skyhold.storage.pack.os.urandom", lambda _length: pack_id)
-        builder = PackBuilder(bytearray(PACK_BYTES_TARGET), session, scene.stand.space.keys)
-    sealer = RecordSealer(scene.stand.space.keys, session)
+        builder = PackBuilder(bytearray(PACK_BYTES_TARGET), session, scene.setup.space.keys)
+    sealer = RecordSealer(scene.setup.space.keys, session)
     builder.append(sealer.seal(bytes(32), 0, 1000, None, bytes(1000)))
     return bytes(builder.finish())
 
 
-def test_forged_pack_beside_the_real_ones_is_damage_to_who_has_written_them(
+def test_forged_pack_beside_the_real_ones_is_damage_to_the_machine_that_wrote_them(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = min(scene.sizes)

@@ -1,4 +1,4 @@
-"""The object `bell`: what a writer rings, a reader hears; what is forged it refuses."""
+"""The object `bell`: a reader receives what a writer rings, and refuses a forged one."""
 
 from __future__ import annotations
 

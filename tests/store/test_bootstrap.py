@@ -1,4 +1,4 @@
-"""store.json: who may write it, and what is believed of it."""
+"""store.json: who may write it, and which of its fields are trusted."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_replacing_refuses_another_store_and_a_term_that_has_passed() -> None:
     assert bytes(bucket.read("store.json")) == BODY
 
 
-def test_no_store_at_a_bucket_is_said() -> None:
+def test_missing_store_in_a_bucket_is_reported() -> None:
     with pytest.raises(NotFound) as missing:
         read_store_document(new_bucket(), [])
     assert missing.value.code == "store_not_found"

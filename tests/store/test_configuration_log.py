@@ -51,7 +51,7 @@ def grown(blobs: MemoryBlobs | None, changes: int) -> Configuration:
     return configuration
 
 
-def test_event_says_what_differs() -> None:
+def test_event_contains_what_differs() -> None:
     after = replace(remove_buckets(FIRST, ["a"]), features=Features(write=frozenset({"follow", "x"})))
     after = replace(replace_bucket(after, bucket("b", 1)), policy=Policy(copies=1))
     kinds = [(part["kind"], part.get("bucket"), part.get("removed")) for part in what_changed(FIRST, after, ENGINE)]

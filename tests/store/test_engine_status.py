@@ -1,4 +1,4 @@
-"""What is told of the last decision: who brought it through, and never who only prepared after it."""
+"""The report of the last decision: the proposer that committed it, never one that only prepared after it."""
 
 from __future__ import annotations
 
@@ -51,13 +51,15 @@ def decision(voters: list[FlakyBucket]) -> Decision:
 
 
 @pytest.mark.parametrize("prepared", [0, 1, 2])
-def test_decision_is_told_with_the_writer_that_a_voter_still_shows(prepared: int, voters: list[FlakyBucket]) -> None:
+def test_decision_is_reported_with_the_writer_that_a_voter_still_shows(
+    prepared: int, voters: list[FlakyBucket]
+) -> None:
     prepare(voters, prepared)
     found = decision(voters)
     assert (found.version, found.writer) == (2, "ada")
 
 
-def test_decision_whose_writer_no_voter_shows_any_more_is_told_without_one(voters: list[FlakyBucket]) -> None:
+def test_decision_whose_writer_no_voter_shows_any_more_is_reported_without_one(voters: list[FlakyBucket]) -> None:
     prepare(voters, 3)
     found = decision(voters)
     assert found == Decision(NAMES, 2, None, None)

@@ -35,7 +35,7 @@ def load(folder: Path, text: str | None = None, **environ: str) -> Settings:
     return load_settings({"SKYHOLD_" + name: value for name, value in environ.items()}, folder)
 
 
-def test_a_whole_file_is_read_and_says_where_values_came_from(tmp_path: Path) -> None:
+def test_a_whole_file_is_read_and_each_value_has_its_origin(tmp_path: Path) -> None:
     settings = load(tmp_path, WHOLE)
     file = str(tmp_path / "skyhold.toml")
     assert (settings.store, settings.author, settings.key_file) == ("s3://models/x", "Ada", tmp_path / "team.key")

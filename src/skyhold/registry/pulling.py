@@ -21,7 +21,7 @@ from skyhold.storage.object_keys import STORE_DOCUMENT_BYTES_MAX
 from skyhold.storage.own_places import STORE_DOCUMENT_REASON, is_store_document, is_store_json
 from skyhold.storage.progress import Progress
 from skyhold.storage.pull import pull_files
-from skyhold.storage.standing import Stored
+from skyhold.storage.target_state import Stored
 from skyhold.storage.unsafe_names import unsafe_name
 from skyhold.storage.version_files import StoredFile, VersionFiles
 from skyhold.store.session import Session

@@ -204,7 +204,7 @@ def _level(connection: Connection, members: Mapping[str, Membership]) -> None:
     now may be that there is nothing, over the last copy."""
     answering = [name for name, member in members.items() if member.error is None]
     copies = examine_registers(connection, answering, looks=1)
-    places = {place for places in copies.behind.values() for place in places}
+    places = {place for places in copies.lagging.values() for place in places}
     places |= {finding.key for finding in copies.findings if finding.problem == "missing"}
     keys = {place[1] for key in places if (place := parse_object_key(key)) is not None}
     if keys & copies.scarce:

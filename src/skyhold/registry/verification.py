@@ -275,4 +275,6 @@ def _count(registers: RegisterCopies) -> int:
 
 def _lagging(findings: list[Finding], registers: RegisterCopies) -> dict[str, Lag]:
     missing = Counter(finding.bucket for finding in findings if finding.problem == "missing")
-    return {name: Lag(missing[name], registers.behind.get(name, ())) for name in sorted({*missing, *registers.behind})}
+    return {
+        name: Lag(missing[name], registers.lagging.get(name, ())) for name in sorted({*missing, *registers.lagging})
+    }

@@ -1,4 +1,4 @@
-"""Finding the delta base of a chunk: the same bytes of the tensor of the same name in a version before."""
+"""Finding the delta base of a chunk: the same bytes of the tensor of the same name in an earlier version."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class DeltaBases:
     """Delta bases in the versions given, the nearest first. Thread-safe.
 
     Tensors match by name, dtype and all dimensions but the first, so that a vocabulary that grew still matches; shards
-    do not matter. A base is always a chunk stored whole: where the version before holds a delta, its base serves again.
+    do not matter. A base is always a chunk stored whole: where the earlier version holds a delta, the base of that
+    delta is used again.
     """
 
     def __init__(self, versions: Sequence[VersionFiles], placement_class: str, reader: ChunkReader) -> None:
@@ -41,7 +42,7 @@ class DeltaBases:
                     self._tensors.setdefault(_key(tensor), (version, indices[path], tensor))
 
     def find(self, tensor: Tensor, offset: int, length: int) -> Place | None:
-        """Where the base lies for the `length` bytes at `offset` of a tensor, or None."""
+        """The place of the base for the `length` bytes at `offset` of a tensor, or None."""
         found = self._tensors.get(_key(tensor))
         if found is None:
             return None
@@ -56,7 +57,7 @@ class DeltaBases:
         """The chunk at `place`, in `out`; the records of `following`, which come next, are fetched along with it."""
         record = self._taken(place)
         if record is None:
-            with self._fetching:  # one thread fetches ahead; the others find there what it brought
+            with self._fetching:  # one thread fetches ahead; the others use what it fetched
                 record = self._taken(place) or self._fetch(place, following)
         return self._reader.decode(place, record, None, out)
 

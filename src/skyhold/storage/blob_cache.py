@@ -1,4 +1,4 @@
-"""Blobs of versions in the shared local cache: what a machine needs to read a version once more without any bucket.
+"""Blobs of versions in the shared local cache: what a machine needs to read a version again without a bucket.
 
 Nothing in it is trusted: a blob's name is the keyed hash of its bytes, and a version's digest covers its document.
 """
@@ -45,7 +45,7 @@ class VersionPlace:
 
 @dataclass(frozen=True, slots=True)
 class VersionNote:
-    """A version that this machine had: of which repository (its name then, and its id), and the place of its blobs."""
+    """A version that this machine had: its repository (the name then, and the id), and the place of its blobs."""
 
     digest: str
     repository: str
@@ -69,8 +69,8 @@ class BlobCache:
             self._write(name, bytes(stored))
 
     def recall(self, digest: str, repository: str) -> VersionNote | None:
-        """What was noted of the version of this digest, or of these first 40 characters of one, in the repository of
-        this name."""
+        """The note of the version with this digest, or with these first 40 characters of one, in the repository of this
+        name."""
         noted = self._read(_note_name(digest, repository), _NOTE_BYTES_MAX)
         if noted is None:
             return None
@@ -83,7 +83,7 @@ class BlobCache:
         return note if _NAME.fullmatch(note.digest) and note.digest.startswith(digest) else None
 
     def note(self, note: VersionNote) -> None:
-        """Note a version. What was noted of it in this repository before is replaced."""
+        """Note a version. It replaces an earlier note of it in this repository."""
         body = {
             "digest": note.digest,
             "document": note.place.document,

@@ -18,7 +18,7 @@ from skyhold.units import Buffer
 
 
 class Batch(Protocol):
-    """Blobs that are written at once. They may name each other: what a crash leaves of them is garbage."""
+    """Blobs that are written together. They may name each other: what a crash leaves of them is garbage."""
 
     def add(self, folder: str, body: bytes) -> str:
         """Take a blob into the batch; returns its name."""
@@ -41,7 +41,7 @@ class Blobs(Protocol):
 
 
 class MemoryBlobs:
-    """Blobs in a dictionary: the model that tests hold the real ones against."""
+    """Blobs in a dictionary: the reference model that tests compare the real ones with."""
 
     def __init__(self) -> None:
         self.bodies: dict[tuple[str, str], bytes] = {}
@@ -73,8 +73,8 @@ class _MemoryBatch:
 
 
 class BucketBlobs:
-    """Blobs in the buckets of a store. `bodies` keeps those that were read or written lately, by default of these blobs
-    alone.
+    """Blobs in the buckets of a store. `bodies` caches those that were read or written recently; by default it is not
+    shared.
 
     What is read and written of versions goes into `cache`, where there is one. It is read before any bucket only with
     `cached_first`: maintenance must see what the buckets contain.
@@ -112,7 +112,7 @@ class BucketBlobs:
         return blob_name(frame, self._name_key), frame
 
     def write_frames(self, written: Sequence[tuple[str, str, bytes, Buffer]]) -> None:
-        """Write blobs at once: of each its folder, its name, its body and its stored bytes."""
+        """Write blobs together: of each its folder, its name, its body and its stored bytes."""
         self._replicas.write([(blob_key(folder, name), frame) for folder, name, _, frame in written])
         for folder, name, body, frame in written:
             self._cache_blob(folder, name, frame)

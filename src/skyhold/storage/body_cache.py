@@ -1,5 +1,5 @@
-"""Bodies of blobs that were read or written lately, in memory. An immutable name never changes its meaning, so what is
-here needs no check; what a bucket contains now is another question, for which maintenance has a cache of its own."""
+"""Bodies of blobs that were read or written recently, in memory. A blob name is immutable, so an entry never becomes
+stale. Maintenance, which checks what a bucket contains now, has a cache of its own."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class BodyCache:
         self._lock = Lock()
 
     def get(self, key: str, fetch: Callable[[], bytes]) -> bytes:
-        """The body of a key, which `fetch` returns where it is not here: of several threads that want it at once one
-        fetches, and the others wait. Raises what `fetch` raises."""
+        """The body of a key; on a miss `fetch` returns it. If several threads miss at once, one fetches and the others
+        wait. Raises what `fetch` raises."""
         with self._lock:
             if key in self._bodies:
                 self._bodies.move_to_end(key)

@@ -30,14 +30,14 @@ class CacheFolder:
         self.path = path
         self.limit_bytes = limit_bytes
         self._evict_every_bytes = max(min(_EVICT_EVERY_BYTES, limit_bytes // 4), 1)
-        # As if this process continued another one: an eviction looks at every file, too much for each short command.
+        # A random start, since an eviction reads the status of every file: too much for each short command.
         self._since_eviction_bytes = random.randrange(self._evict_every_bytes)  # noqa: S311 - it spreads work
         if limit_bytes:
             with contextlib.suppress(OSError):  # a cache that cannot be written is no error, see `PackCache.put`
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def has_grown(self, count_bytes: int) -> None:
-        """Count bytes that came into the folder; once in a while they evict others."""
+        """Count bytes that were added to the folder; from time to time this starts an eviction."""
         self._since_eviction_bytes += count_bytes
         if self._since_eviction_bytes >= self._evict_every_bytes:
             self._since_eviction_bytes = 0
@@ -48,7 +48,7 @@ class CacheFolder:
         for entry in os.scandir(self.path):
             with contextlib.suppress(FileNotFoundError):  # another process evicts, too
                 status = entry.stat(follow_symlinks=False)
-                if status.st_nlink == 1:  # a file that has another name elsewhere takes nothing here
+                if status.st_nlink == 1:  # a file with a second hard link takes no space of its own
                     entries.append((status.st_mtime, status.st_blocks * 512, entry.path))
         used = sum(entry[1] for entry in entries)
         for _, size, path in sorted(entries):

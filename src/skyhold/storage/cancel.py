@@ -14,15 +14,15 @@ from skyhold.errors import Cancelled
 from skyhold.storage.progress import Progress, Silence
 
 CHECK_INTERVAL_S: Final = 0.5
-"""How often what waits for a bucket checks whether it was cancelled."""
+"""How often an operation that waits for a bucket checks whether it was cancelled."""
 
 
 class Cancel:
-    """Ends the operations that it is given to: by `cancel`, from any thread, or once `timeout_s` have passed since it
-    was made. Thread-safe.
+    """Ends the operations that it is passed to: by `cancel`, from any thread, or `timeout_s` after it was made.
+    Thread-safe.
 
-    It is noticed with the next chunk or object that is done, and while a bucket is waited for; a request that is under
-    way ends in its own time, behind.
+    The operation checks it after each chunk or object, and while it waits for a bucket. A request that is in flight
+    ends in the background.
     """
 
     def __init__(self, timeout_s: float | None = None) -> None:
@@ -47,7 +47,7 @@ _current: ContextVar[Cancel | None] = ContextVar("cancel", default=None)
 
 
 def current() -> Cancel | None:
-    """What ends the operation of this thread, if anything does."""
+    """The `Cancel` of the operation of this thread, if it has one."""
     return _current.get()
 
 

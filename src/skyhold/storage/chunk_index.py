@@ -1,4 +1,5 @@
-"""The chunk index: which chunks this machine knows to lie in which packs. Rebuildable, in the machine's state folder.
+"""The chunk index: which chunks are in which packs, as far as this machine knows. Rebuildable, in the machine's state
+folder.
 
 It is a copy of the index segments of the buckets, plus the journal of pushes that have not written theirs yet: a pack
 is entered *before* it is sent, so that a push that was killed finds what had arrived and sends nothing twice. SQLite
@@ -82,7 +83,7 @@ class ChunkIndex:
 
     def find(self, chunk_id: bytes, placement_class: str, dead: Collection[bytes] = ()) -> Place | None:
         """A place of the chunk in a pack of the class that is not `dead`: a whole one rather than a delta, and the one
-        that was entered last. What another push is still sending does not count: it may never arrive."""
+        that was entered last. A pack that another push is still sending does not count: it may never arrive."""
         rows = self._file.execute(
             "SELECT p.id, p.salt, c.place, c.stored, c.raw, c.codec, c.base FROM chunks c"
             " JOIN packs p ON p.number = c.pack WHERE c.id = ? AND p.class = ? AND (p.session IS NULL OR p.session = ?)"
@@ -103,7 +104,7 @@ class ChunkIndex:
             connection.execute("UPDATE packs SET session = NULL WHERE id = ?", (pack_id,))
 
     def abandoned(self, placement_class: str) -> list[KnownPack]:
-        """Packs that a push which no longer runs was sending: whether they arrived is to be asked of the buckets."""
+        """Packs that were being sent by a push that no longer runs: only the buckets can show whether they arrived."""
         rows = self._file.execute(
             "SELECT id, salt, class, size, session FROM packs WHERE session IS NOT NULL AND class = ?",
             (placement_class,),
@@ -133,7 +134,7 @@ class ChunkIndex:
         return int(rows[0][0]) if rows else None
 
     def segments(self, placement_class: str, names: Sequence[str]) -> set[str]:
-        """Those of these names that are of index segments which the chunk index contains."""
+        """The subset of these names whose index segments the chunk index contains."""
         found = set()
         for start in range(0, len(names), _NAMES_AT_ONCE):
             part = names[start : start + _NAMES_AT_ONCE]
@@ -209,7 +210,7 @@ class ChunkIndex:
 
     def is_placed(self, pack_id: bytes) -> bool:
         """Whether the chunk index's entries of a pack and its chunks are those of the pack itself, as this machine has
-        written or read it. (What came from an index segment, or has changed since, is a hint and not more.)"""
+        written or read it. (An entry that came from an index segment, or has changed since, is only a hint.)"""
         rows = self._file.execute(
             "SELECT p.salt, p.class, p.size, h.hash FROM packs p JOIN placed h ON h.pack = p.id WHERE p.id = ?",
             (pack_id,),

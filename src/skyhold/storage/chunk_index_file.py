@@ -40,7 +40,7 @@ class ChunkIndexFile:
         return connection
 
     def close(self) -> None:
-        with self._connection.lock:  # a thread may still wait for a slow bucket, and would use what is closed under it
+        with self._connection.lock:  # a thread may still wait for a slow bucket, and use the connection afterwards
             self._closed = True
             self._connection.close()
         (self._sessions / self.session).unlink(missing_ok=True)
@@ -117,7 +117,7 @@ _ERRORS: dict[int, tuple[type[SkyholdError], str]] = {
 
 
 def _lock_session(sessions: Path, session: str) -> IO[str]:
-    """A locked file that tells other processes that this session lives."""
+    """A locked file that shows other processes that this session is alive."""
     sessions.mkdir(parents=True, exist_ok=True)
     for stale in sessions.iterdir():  # the files of sessions that were killed
         _remove_if_free(stale)

@@ -35,7 +35,7 @@ class PackRef:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one chunk lies. `stored_length` counts the payload with its tag, without the record's header."""
+    """Where one chunk is. `stored_length` counts the payload with its tag, without the record's header."""
 
     chunk_id: bytes
     pack: PackRef
@@ -99,7 +99,8 @@ class PackSession:
 
 
 def check_lengths(raw_length: int, stored_length: int) -> None:
-    """Raise `ValueError` for the lengths of a record that cannot be: of one to be written a mistake of ours."""
+    """Raise `ValueError` for impossible lengths of a record. For one that is about to be written they are a defect of
+    Skyhold."""
     if (
         not 0 < raw_length <= CHUNK_BYTES_MAX
         or not STORED_BYTES_MIN <= stored_length <= raw_length + STORED_BYTES_OVER_RAW_MAX
@@ -136,12 +137,12 @@ def open_record(record: Buffer, place: Place, session: PackSession | None, keys:
     """The encoded chunk of the record at `place`.
 
     The header must agree with the place. A sealed record is opened, for which the session of its pack is needed; of an
-    authenticated one the tag is checked only where it is given: whoever decodes the chunk checks its id anyway.
-    Raises `Corrupt`.
+    authenticated one the tag is checked only where the session is given: the caller that decodes the chunk checks its
+    id. Raises `Corrupt`.
     """
     header = bytes(record[:RECORD_HEADER_BYTES])
     if len(record) != place.record_length:
-        _corrupt(place, "it has another length than its place says")
+        _corrupt(place, "its length differs from that of its place")
     magic, codec, flags, number, raw_length, stored_length, chunk_id, base_id, nonce, zero = _RECORD_HEADER.unpack(
         header
     )

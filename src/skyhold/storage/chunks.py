@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SPAN_BYTES_MAX: Final = 12 * MIB
 SPAN_GAP_BYTES_MAX: Final = 64 * KIB
-"""Bytes between two records that are fetched and thrown away rather than paid for by another request."""
+"""Bytes between two records that are fetched and discarded, since another request would cost more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ class ChunkReader:
         self._local = threading.local()
 
     def fetch(self, places: Iterable[Place], *, keep: bool = True) -> dict[Place, Buffer]:
-        """The records of places, from the cache or the buckets; `keep` those in the cache. They are not yet checked."""
+        """The records of places, from the cache or the buckets; with `keep` they are added to the cache. They are not
+        yet checked."""
         records: dict[Place, Buffer] = {}
         for span in spans(places):
             data = self._fetch_span(span, keep=keep)
@@ -171,7 +172,7 @@ class ChunkReader:
     def _decoder(self) -> Decoder:
         decoder: Decoder | None = getattr(self._local, "decoder", None)
         if decoder is None:
-            from skyhold.codec.squeeze import Decoder  # NumPy takes its time, in which records are being fetched
+            from skyhold.codec.squeeze import Decoder  # importing NumPy is slow: it overlaps with the first fetch
 
             decoder = self._local.decoder = Decoder()
         return decoder

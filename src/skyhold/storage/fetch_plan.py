@@ -14,7 +14,7 @@ from skyhold.storage.version_files import ChunkAt, VersionFiles
 from skyhold.units import MIB
 
 LOAD_BYTES: Final = 12 * MIB
-"""Large, because a request costs a server milliseconds, whatever it brings."""
+"""Large, because a request costs a server milliseconds, whatever its size."""
 
 LOADS_AT_END: Final = 6
 """A load is at most this part of what is left, or one batch."""
@@ -40,7 +40,7 @@ def loads(version: VersionFiles, indices: Sequence[int], begin: Callable[[FileEn
     """The loads of these files of a version, in order; `begin` makes the target of each file when its turn comes.
 
     The first loads are small, so that decoding begins early and the speed of the link is known; and the last, so that
-    little is left to decode when the last byte has come.
+    little is left to decode when the last byte has arrived.
     """
     load: list[Batch] = []
     length = files = 0

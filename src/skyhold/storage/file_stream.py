@@ -1,4 +1,4 @@
-"""A file of a stored version as a Python file: what is read of it is fetched and checked, and nothing else."""
+"""A file of a stored version as a Python file: only the parts that are read are fetched and checked."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class FileStream(io.RawIOBase):
         self._digested_bytes += len(data)
         if self._digested_bytes == self._file.size_bytes and self._digest.hexdigest() != self._file.sha256:
             raise Corrupt(
-                f"File {self._file.path} is not the one that was pushed: its SHA-256 is another",
+                f"File {self._file.path} is not the one that was pushed: its SHA-256 differs",
                 code=error_codes.FILE_DAMAGED,
                 hint="Run `skyhold verify --deep`",
                 path=self._file.path,

@@ -1,4 +1,4 @@
-"""Index segments: which chunks lie in which packs, as blobs in the buckets (format.md, 8)."""
+"""Index segments: which chunks are in which packs, as blobs in the buckets (format.md, 8)."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ def decode_segment(body: bytes, name: str) -> Segment:
 
 
 def _fields(document: bytes) -> tuple[str, int, int, frozenset[str]]:
-    """Placement class, numbers of packs and chunks, and the names that are replaced. Raises `ValueError`: whoever may
-    write a bucket of an open store may have written it, and a database takes what these are."""
+    """Placement class, numbers of packs and chunks, and the names that are replaced. Raises `ValueError`: any client
+    with write access to a bucket of an open store may have written it, and the values go into a database."""
     fields = json.loads(document)
     if not isinstance(fields, dict) or fields.keys() != _FIELDS:
-        raise ValueError("its fields are others")
+        raise ValueError("its fields differ")
     placement_class, replaces = fields["class"], fields["replaces"]
     if fields["index"] != 1 or not isinstance(placement_class, str) or not _CLASS.fullmatch(placement_class):
-        raise ValueError("it is of no kind or no class that is known")
+        raise ValueError("its kind or its class is unknown")
     if not isinstance(replaces, list) or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in replaces):
         raise ValueError("what it replaces are no names of segments")
     counts = fields["packs"], fields["chunks"]
@@ -119,8 +119,8 @@ def learn_segments(
     chunk_index: ChunkIndex, blobs: BucketBlobs, replicas: Replicas, placement_class: str
 ) -> frozenset[str]:
     """Enter the segments of the buckets that the chunk index does not contain yet; returns the names of those that a
-    bucket lists. Raises `Unavailable` where no bucket can be listed; a segment that no bucket returns intact is passed
-    over: an index only saves work."""
+    bucket lists. Raises `Unavailable` where no bucket can be listed; a segment that no bucket returns intact is
+    skipped: an index only saves work."""
     folder = f"{INDEXES}/{placement_class}"
 
     def listed(bucket: Bucket) -> list[str]:
@@ -135,7 +135,7 @@ def learn_segments(
                 try:
                     segment = decode_segment(blobs.read(folder, name), name)
                 except (Corrupt, NotFound):
-                    gone = True  # another push may have merged it since: then the list is another one now
+                    gone = True  # another push may have merged it since: then the list has changed
                     continue
                 chunk_index.add_segment(name, placement_class, segment.packs, segment.places, segment.replaces)
         if not gone:
@@ -146,8 +146,8 @@ def learn_segments(
 def listed_places(
     blobs: BucketBlobs, replicas: Replicas, placement_class: str, packs: Collection[bytes]
 ) -> dict[bytes, list[tuple[Place, ...]]]:
-    """The places, by offset, that the segments of the buckets list of packs of these ids: each list that differs, since
-    one may be wrong. A segment that no bucket gives intact is passed over."""
+    """The places, by offset, that the segments of the buckets list for packs of these ids: each list that differs,
+    since one may be wrong. A segment that no bucket returns intact is skipped."""
     folder = f"{INDEXES}/{placement_class}"
     names = {
         name
@@ -177,18 +177,18 @@ def write_segments(
     listed: Collection[str] = (),
 ) -> None:
     """Write segments for those of the packs of these ids that are in none yet, merging small segments when there are
-    many. A segment names no pack that is not durable: what a push that was killed had sent is listed by who reuses it.
+    many. A segment names only durable packs: a pack that a killed push had sent is listed by the push that reuses it.
 
-    Segments that were merged are deleted where the one that contains them is, so that the list of them, which every
-    push reads, does not grow with the pushes. `listed` are those that a bucket still lists: others need not be named as
-    contained any more.
+    Merged segments are deleted from each bucket that has the segment that contains them, so that the list, which every
+    push reads, does not grow with the number of pushes. `listed` are those that a bucket still lists: only these need
+    to be named as contained.
     """
     unlisted = [known for known in chunk_index.unlisted(placement_class) if known.pack.pack_id in durable]
     if not unlisted:
         return
     small = chunk_index.small_segments(placement_class, SEGMENT_CHUNKS_MAX // SEGMENTS_UNMERGED_MAX)
     merged = sorted(small) if len(small) >= SEGMENTS_UNMERGED_MAX else []
-    # A segment is merged whole into one other, which can then say that it contains it.
+    # A segment is merged whole into one other, which can then list it as contained.
     there = frozenset(listed)
     parts = [(chunk_index.packs_in(name), {name} | chunk_index.contained_in(name) & there) for name in merged]
     parts += [([known], set()) for known in unlisted]

@@ -1,4 +1,4 @@
-"""Layouts: where the bytes of a version's files lie (format.md, 7). No I/O here."""
+"""Layouts: where the bytes of a version's files are (format.md, 7). No I/O here."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Places of chunks, and by id those of the delta bases that they name."""
+    """Places of chunks, and the places of their delta bases by id."""
 
     places: tuple[Place, ...]
     bases: dict[bytes, Place]
@@ -74,7 +74,7 @@ class PageBuilder:
         return _COUNTS.size + _PACK_BYTES * (len(self._packs) + 2) + _PLACE.size * places > PAGE_BYTES_MAX
 
     def append(self, place: Place, base: Place | None) -> None:
-        """Add a chunk; `base` is where its delta base lies."""
+        """Add a chunk; `base` is the place of its delta base."""
         base_index = _NO_BASE
         if base is not None:
             if base.chunk_id not in self._bases:

@@ -1,9 +1,9 @@
-"""Whole files that pulls have restored, kept in the local cache by a hard link: they give their chunks without fetching
-or decoding, and cost nothing until they are deleted elsewhere.
+"""Whole files that pulls have restored, kept in the local cache by a hard link: their chunks need no fetch and no
+decoding, and they take no space until they are deleted elsewhere.
 
 The user may write to such a file at any time, as it is one file by two names. So nothing in it is trusted: a chunk
 taken from here is checked by its id, and one that is a delta's base by the id of what is made of it. Beside the links,
-`<pack>.files` lists where chunks of that pack lie in files. Stores that are sealed keep no file here: the cache of a
+`<pack>.files` lists where chunks of that pack are in files. Stores that are sealed keep no file here: the cache of a
 sealed store holds nothing in clear.
 """
 
@@ -51,7 +51,7 @@ class LinkedFiles:
             return False
 
     def read(self, place: Place) -> bytes | None:
-        """What a file has where the chunk of `place` was, unchecked; None where none has it."""
+        """The bytes of a file where the chunk of `place` was, unchecked; None where no file has it."""
         for digest, start, length in self._places(place.pack_id).get(place.chunk_id, ()):
             if length == place.raw_length:
                 with contextlib.suppress(OSError):
@@ -65,7 +65,7 @@ class LinkedFiles:
         return None
 
     def has(self, place: Place) -> bool:
-        """Whether some file may hold the chunk of `place`; only reading it tells."""
+        """Whether some file may hold the chunk of `place`; only a read can confirm it."""
         return any(self._link(digest).exists() for digest, _, _ in self._places(place.pack_id).get(place.chunk_id, ()))
 
     def note(self, sha256: str, chunks: Iterable[tuple[int, Place]]) -> None:

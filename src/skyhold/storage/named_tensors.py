@@ -31,7 +31,7 @@ class NamedTensor:
 
 
 def list_tensors(version: VersionFiles, include: Sequence[str] = ()) -> list[NamedTensor]:
-    """All tensors of the files that `include` means, in order of files and offsets. The array of a `.npy` file, which
+    """All tensors of the files that `include` matches, in order of files and offsets. The array of a `.npy` file, which
     has no name, has that of its file."""
     tensors = version.tensors
     files = sorted(version.matching(include), key=lambda index: version.files[index].path)
@@ -53,7 +53,7 @@ def find_tensor(version: VersionFiles, name: str, file: str | None = None) -> Na
     if len(found) > 1:
         paths = sorted({version.files[one.file].path for one in found})
         raise InvalidInput(
-            f"Tensor `{name}` is there more than once: in {' and in '.join(paths)}",
+            f"Tensor `{name}` exists more than once: in {' and in '.join(paths)}",
             code=error_codes.TENSOR_AMBIGUOUS,
             hint="Name its file as well" if len(paths) > 1 else "Read its whole file",
             files=paths,

@@ -1,4 +1,4 @@
-"""Checking stored objects as they are, and bringing them from one bucket to another."""
+"""Checking stored objects as they are, and copying them from one bucket to another."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from skyhold.units import Buffer
 
 @dataclass(frozen=True, slots=True)
 class ObjectChecker:
-    """Tells whether an object's bytes are those that were written, without opening what is sealed in it for good."""
+    """Checks that an object's bytes are those that were written, without decoding its chunks."""
 
     store_id: bytes
     keys: FrameKeys
@@ -42,7 +42,7 @@ class ObjectChecker:
         """Raise `Corrupt` naming key and bucket unless the object is intact in every byte that a reader may need."""
         try:
             self._check(key, body, bucket)
-        except PermissionDenied as error:  # the store's keys are all open: a number that is none of them was flipped
+        except PermissionDenied as error:  # all keys of the store are open: an unknown key number is a flipped bit
             raise Corrupt(
                 f"Object {key} in bucket `{bucket}` is damaged: {error.message}",
                 code=error_codes.KEY_NUMBER_DAMAGED,
@@ -111,7 +111,7 @@ class ObjectChecker:
         return pack, session.placement_class, read_footer(bucket.read(key, start, length), pack, self.keys)
 
     def merged(self, key: str, copies: Iterable[Buffer]) -> Buffer | None:
-        """An intact pack put together from damaged copies, or None where a chunk is intact in none of them."""
+        """An intact pack assembled from damaged copies, or None where a chunk is intact in none of them."""
         pack_id = pack_id_of(key)
         return None if pack_id is None else merge_packs(list(copies), pack_id, self.store_id, self.keys)
 
@@ -126,8 +126,8 @@ def copy_object(key: str, sources: Collection[Bucket], target: Bucket, checker: 
 def read_intact(key: str, sources: Collection[Bucket], checker: ObjectChecker) -> Buffer:
     """An object from the first of `sources` that has it whole.
 
-    Where none has, a pack is put together from what is intact in each. Raises `Corrupt` where all sources were looked
-    at, and `Unavailable` where one did not answer, which may have it.
+    If none has, a pack is assembled from the intact parts of each. Raises `Corrupt` where all sources were read, and
+    `Unavailable` where one did not answer, since that one may have it.
     """
     damaged: list[Buffer] = []
     errors: dict[str, SkyholdError] = {}
@@ -143,7 +143,7 @@ def read_intact(key: str, sources: Collection[Bucket], checker: ObjectChecker) -
     merged = checker.merged(key, damaged) if damaged else None
     if merged is not None:
         return merged
-    message = f"No bucket gives an intact {key} ({reasons_of(errors)})"
+    message = f"No bucket returns an intact {key} ({reasons_of(errors)})"
     if all(isinstance(error, Corrupt | NotFound) for error in errors.values()):
         hint = "See which versions are lost with it, and what brings them back: skyhold verify --deep"
         raise Corrupt(message, code=error_codes.NO_INTACT_REPLICA, hint=hint, key=key)

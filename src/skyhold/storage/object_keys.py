@@ -11,7 +11,7 @@ from skyhold.codec.frame import Kind
 from skyhold.units import MIB
 
 PUBLIC_ID_CHARACTERS: Final = 40
-"""Of the digest of a version: what people are shown as its id."""
+"""Of the digest of a version: they are displayed as its id."""
 STORE_DOCUMENT: Final = "store.json"
 STORE_DOCUMENT_BYTES_MAX: Final = 1 * MIB
 PACKS: Final = "packs"

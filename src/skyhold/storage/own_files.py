@@ -1,4 +1,4 @@
-"""Files of this machine's own folders, its cache and its state, which others may have put something into."""
+"""Files of this machine's own folders, its cache and its state, into which other programs may have written."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 def open_own(path: Path, flags: int) -> int:
-    """The descriptor of a file of ours, made for its owner only. Raises `OSError`, and never waits: what is a link, a
-    pipe or a device there is no file of ours."""
+    """The descriptor of a file of ours, made for its owner only. Raises `OSError`, and never blocks: a link, a pipe or
+    a device is not a file of ours."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor

@@ -1,6 +1,5 @@
-"""What is recognized as Skyhold's own in a folder of a person: buckets of stores, key files, what a machine keeps of
-its stores, and what pulls have under way. None of it is part of a model: a push leaves it out, and a pull does not
-write into a bucket.
+"""Skyhold's own files in a user's folder: buckets of stores, key files, the state of this machine, and the part files
+of pulls. None of them is part of a model: a push leaves them out, and a pull does not write into a bucket.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ STORE_DOCUMENT_REASON: Final = "the store.json of a bucket: it would make the fo
 
 
 class OwnPlaces:
-    """What of a folder that is pushed is Skyhold's own: buckets, key files and state folders, whosever they are, and
-    the files and folders at `paths`."""
+    """Skyhold's own files in a folder that is pushed: buckets, key files and state folders, of any user, and the files
+    and folders at `paths`."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._files: set[tuple[int, int]] = set()
@@ -57,7 +56,7 @@ class OwnPlaces:
 
 
 def content_reason(path: str, size_bytes: int, read: Callable[[int], bytes]) -> str | None:
-    """Why a file of this path and size is Skyhold's own by its content, of which `read(limit)` returns the begin."""
+    """Why a file of this path and size is Skyhold's own by its content; `read(limit)` returns its first bytes."""
     if size_bytes <= _KEY_FILE_BYTES_MAX and is_key_text(read(_KEY_FILE_BYTES_MAX)):
         return "a key file"
     if is_store_json(path) and is_store_document(read(STORE_DOCUMENT_BYTES_MAX)):
@@ -67,7 +66,7 @@ def content_reason(path: str, size_bytes: int, read: Callable[[int], bytes]) -> 
 
 def is_bucket(folder: Path) -> bool:
     """Whether a folder is a bucket of a store: it has a bucket's marker, or a `store.json`."""
-    if os.path.exists(folder / OWN_FOLDER / MARKER):  # noqa: PTH110 - False where nobody lets us look
+    if os.path.exists(folder / OWN_FOLDER / MARKER):  # noqa: PTH110 - False where access is denied
         return True
     return _is_store_document_file(folder / STORE_DOCUMENT)
 

@@ -41,7 +41,7 @@ _FOOTER_BYTES: Final = FRAME_BYTES_OVER_BODY_MAX + TRAILER_BYTES
 
 
 class PackBuilder:
-    """Lays records into one buffer of `PACK_BYTES_TARGET` until the pack is full. The buffer is the caller's."""
+    """Appends records to one buffer of `PACK_BYTES_TARGET` until the pack is full. The buffer is the caller's."""
 
     def __init__(self, buffer: bytearray, session: PackSession, keys: FrameKeys, pack_id: bytes | None = None) -> None:
         self.pack = PackRef(pack_id or os.urandom(16), session.salt)
@@ -64,7 +64,7 @@ class PackBuilder:
         self._end = PACK_HEADER_BYTES
 
     def fits(self, record: Record) -> bool:
-        """Whether the record still goes into this pack, with the footer; into an empty one every record does."""
+        """Whether the record still fits into this pack, with the footer; an empty pack takes every record."""
         footer_bytes = _FOOTER_BYTES + _ENTRY.size * (len(self.places) + 1)
         return self._end + RECORD_HEADER_BYTES + record.stored_length + footer_bytes <= len(self._view)
 
@@ -171,8 +171,8 @@ def read_footer(footer: Buffer, pack: PackRef, keys: FrameKeys) -> list[Place]:
 
 def check_pack(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys) -> Iterator[tuple[Place, bool]]:
     """Each place of a whole pack in memory with whether its record is intact (sealed or authenticated bytes, not the
-    decoded chunk). Raises `Corrupt` where header or footer are damaged, so that the places are not known, and where the
-    records are not all that lies between the two: what a footer does not list, nobody checks."""
+    decoded chunk). Raises `Corrupt` where header or footer are damaged, so that the places are not known, and where
+    other bytes are between the two: bytes that the footer does not list are never checked."""
     view = memoryview(pack)
     session, places = pack_contents(view, pack_id, store_id, keys)
     for place in places:
@@ -206,7 +206,7 @@ def pack_contents(pack: Buffer, pack_id: bytes, store_id: bytes, keys: FrameKeys
 
 
 def merge_packs(copies: list[Buffer], pack_id: bytes, store_id: bytes, keys: FrameKeys) -> bytes | None:
-    """An intact pack put together from damaged copies of it, or None where some part is intact in none of them.
+    """An intact pack assembled from damaged copies of it, or None where some part is intact in none of them.
 
     Header and footer come from one copy that has both; each record from any copy, since all have the same offsets.
     """
@@ -232,6 +232,6 @@ def merge_packs(copies: list[Buffer], pack_id: bytes, store_id: bytes, keys: Fra
 def _opens(record: Buffer, place: Place, session: PackSession, keys: FrameKeys) -> bool:
     try:
         open_record(record, place, session, keys)
-    except (Corrupt, PermissionDenied):  # of a record the number of a key that is not there is damage: its pack's is
+    except (Corrupt, PermissionDenied):  # an unknown key number in a record is damage: the pack's own is known
         return False
     return True

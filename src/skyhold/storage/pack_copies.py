@@ -1,7 +1,7 @@
 """The packs that a verification has read: which bytes each bucket holds, by their digests, and one copy of each pack.
 
-Versions are restored from the copies, so that no pack is fetched twice from one bucket; what does not fit is fetched
-again, by ranges. The copies lie in one file without a name: nothing of it is left, however the process ends.
+Versions are restored from the copies, so that no pack is fetched twice from one bucket; packs that do not fit are
+fetched again, by ranges. The copies are in one file without a name, so nothing is left of it, however the process ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from skyhold.units import Buffer
 
 @dataclass(frozen=True, slots=True)
 class PackCopy:
-    """An intact pack as one bucket holds it: the BLAKE3 of its bytes, and what its header says."""
+    """An intact pack as one bucket holds it: the BLAKE3 of its bytes, and the session in its header."""
 
     digest: bytes
     placement_class: bytes
@@ -76,7 +76,8 @@ class PackCopies:
         return self._copies.get(bucket, {}).get(pack_id)
 
     def differing(self) -> frozenset[bytes]:
-        """The packs that two buckets hold intact, with different bytes: somebody who has the keys wrote one of them."""
+        """The packs that two buckets hold intact, with different bytes: a holder of the store's keys wrote one of
+        them."""
         first: dict[bytes, PackCopy] = {}
         found = set()
         for held in self._copies.values():
@@ -86,7 +87,7 @@ class PackCopies:
         return frozenset(found)
 
     def kept(self, bucket: str) -> PackCache:
-        """The packs that are kept, as far as they are the same in that bucket, in the place of a cache."""
+        """The packs that are kept, as far as they are the same in that bucket, as a cache."""
         return _KeptPacks(self, bucket)
 
     def close(self) -> None:

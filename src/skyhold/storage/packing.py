@@ -20,12 +20,12 @@ from skyhold.storage.replica_write import Written
 _SLOWNESS_CHECK_S: Final = 1.0
 
 ABANDON_S: Final = 5.0
-"""How long a push that failed waits for what is on its way, to note what arrives."""
+"""How long a failed push waits for the packs in flight, to note those that arrive."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
-    """Where a chunk lies, and its delta base, if it has one."""
+    """Where a chunk is, and its delta base, if it has one."""
 
     place: Place
     base: Place | None
@@ -45,7 +45,7 @@ class Packer:
     def __init__(self, space: PackSpace, chunk_index: ChunkIndex, *, buffers: int, dry_run: bool = False) -> None:
         self._space = space
         self._scratch = tempfile.TemporaryDirectory(prefix="skyhold-dry-run-") if dry_run else None
-        # What a dry run would have stored is noted where it goes with it: 1 TB has a million chunks.
+        # What a dry run would have stored is noted in a temporary folder: 1 TB has a million chunks.
         self._chunk_index = chunk_index if self._scratch is None else ChunkIndex(Path(self._scratch.name))
         self._session = space.session(os.urandom(16))
         self.sealer = RecordSealer(space.keys, self._session)
@@ -54,21 +54,21 @@ class Packer:
         self._builder: PackBuilder | None = None
         self._buffer = bytearray()
         self._flights: dict[bytes, Written | None] = {}
-        """Packs that the chunk index expects to arrive, by id; None for the instant before one is sent."""
+        """Packs in flight by id, all in the chunk index; None for the moment before a pack is sent."""
         self._placed: dict[bytes, StoredChunk] = {}
         """The chunks of the pack that is being filled, which the chunk index does not know yet."""
         self.sent = Sent()
 
     def find(self, chunk_id: bytes) -> StoredChunk | None:
         """Where this packer has placed a chunk that the store's chunk index does not list (yet). Thread-safe."""
-        laid = self._placed.get(chunk_id)
-        if laid is not None or self._scratch is None:
-            return laid
+        stored = self._placed.get(chunk_id)
+        if stored is not None or self._scratch is None:
+            return stored
         place = self._chunk_index.find(chunk_id, self._space.placement_class.hex())
         return None if place is None else StoredChunk(place, None)
 
     def append(self, record: Record, base: Place | None) -> Place:
-        """Lay a record into the current pack; a full pack is sent first. Raises as `Replicas.wait_settled` does."""
+        """Append a record to the current pack; a full pack is sent first. Raises as `Replicas.wait_settled` does."""
         if self._builder is not None and not self._builder.fits(record):
             self.flush()
         if self._builder is None:
@@ -102,7 +102,7 @@ class Packer:
     def finish(self) -> None:
         """Send the last pack and return once every pack is durable to the policy, in every bucket that does not lag.
 
-        The buffers are free then, but for those that a lagging bucket still takes its time with.
+        The buffers are free then, except those that are still being written to a lagging bucket.
         """
         self.flush()
         self._buffer, self._buffers, self._buffers_unmade = bytearray(), queue.SimpleQueue(), 0
@@ -117,7 +117,8 @@ class Packer:
             self._scratch.cleanup()
 
     def abandon(self) -> None:
-        """Give up: nothing more is sent. What has arrived stays known to the chunk index, the rest is forgotten."""
+        """Give up: nothing more is sent. Packs that have arrived stay in the chunk index, the others are removed from
+        it."""
         replicas = self._space.replicas
         replicas.stop()
         deadline = time.monotonic() + ABANDON_S

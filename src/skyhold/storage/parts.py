@@ -1,12 +1,11 @@
 """The part files of a pull: what is being restored, in a private folder, until it becomes the file.
 
-They lie in `.skyhold-part/` at the top of the target folder. No path of a version may have a part that ends so, and a
-push leaves them out: nothing that a version holds can be taken for one. A part is known by its descriptor; its name is
-used only where it points to that same file, before the rename and after it. So what gets the file's name is what was
-hashed.
+They are in `.skyhold-part/` at the top of the target folder. No path of a version may have a part that ends so, and a
+push leaves them out: no file of a version can be taken for one. A part is known by its descriptor; its name is used
+only where it points to that same file, before the rename and after it. So what gets the file's name is what was hashed.
 
-Each pull holds a shared lock on `lock` in that folder. One that ends well takes it alone, if no other pull is alive,
-and then deletes the folder with what killed pulls have left.
+Each pull holds a shared lock on `lock` in that folder. A pull that succeeds takes the exclusive lock, if no other pull
+is alive, and then deletes the folder with the parts that killed pulls have left.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def part_name(entry: FileEntry) -> str:
 
 
 def part_path(root: Path, entry: FileEntry) -> Path:
-    """Where the part of a file lies, for looking only. It is on the file system of the file's folder."""
+    """The path of a file's part, only for checking whether it exists. It is on the file system of the file's folder."""
     top = folder = root
     with contextlib.suppress(OSError):
         device = root.stat().st_dev
@@ -119,14 +118,14 @@ class Parts:
             if part.is_at(self._folder, name) and stat.S_ISREG(status.st_mode):
                 if status.st_nlink == 1:
                     return part
-                part.discard()  # with a second name it is not ours alone: what we write would change that file, too
-            part.close()  # or it was made the file since we opened it
+                part.discard()  # with a second hard link a write would change that file, too
+            part.close()  # or it was renamed to its file since it was opened
         raise Unavailable(
             f"Another pull is writing {self._shown / name}", code=error_codes.TARGET_BUSY, hint="Wait for it to end"
         )
 
     def create(self) -> Part:
-        """A new part of a name that none has."""
+        """A new part under an unused name."""
         return self.open(secrets.token_hex(32))
 
     def sweep(self) -> None:
@@ -157,7 +156,8 @@ class Parts:
             return [entry.name for entry in entries]
 
     def _opened(self, name: str) -> Part | None:
-        """The part of that name, old or new, not locked yet; None where others have just made or deleted it."""
+        """The part of that name, old or new, not locked yet; None where another process has just created or deleted
+        it."""
         with contextlib.suppress(FileNotFoundError):
             return Part(self._folder, name, os.open(name, _FILE, dir_fd=self._folder), resumed=True)
         with contextlib.suppress(FileExistsError):
@@ -188,8 +188,8 @@ class Parts:
         raise Unavailable(f"Folder {self._shown} is deleted again and again by others", code=error_codes.TARGET_BUSY)
 
     def _make_private(self, status: os.stat_result) -> None:
-        """Raise `PermissionDenied` where the folder is another user's. (Whose a file of ours is, only a file tells:
-        servers and containers map users.)"""
+        """Raise `PermissionDenied` where the folder is another user's. (A file that was just made shows which user this
+        process is: servers and containers map users.)"""
         name = secrets.token_hex(32)
         descriptor = os.open(name, _FILE | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._folder)
         try:
@@ -201,7 +201,7 @@ class Parts:
             raise PermissionDenied(
                 f"Folder {self._shown}, for files under way, belongs to another user",
                 code=error_codes.TARGET_UNWRITABLE,
-                hint=f"Once nobody pulls there, delete it: rm -r {self._shown}",
+                hint=f"Once no pull runs there, delete it: rm -r {self._shown}",
             )
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             with contextlib.suppress(OSError):  # a file system without modes

@@ -10,7 +10,7 @@ from typing import Final
 PATH_BYTES_MAX: Final = 1024
 PART_BYTES_MAX: Final = 255
 PART_SUFFIX: Final = ".skyhold-part"
-"""Of what a pull has under way. No path of a version has a part that ends so."""
+"""Of part files of pulls. No path of a version has a part with this ending."""
 
 _IGNORED_BY_HFS: Final = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
 
@@ -39,13 +39,13 @@ def _part_fault(part: str) -> str | None:
 
 
 def is_reserved(part: str) -> bool:
-    """Whether a part of a path is a name that pulls use for what they have under way."""
+    """Whether a part of a path is a name that is reserved for the part files of pulls."""
     return plainest(part).endswith(PART_SUFFIX)
 
 
 def plainest(part: str) -> str:
-    """What a part of a path is on the file system that drops most of it: HFS+ ignores some code points, NTFS dots and
-    spaces at the end and takes what follows a colon for the name of a stream, and both take no notice of case."""
+    """A part of a path reduced to what every file system distinguishes: HFS+ ignores some code points, NTFS ignores
+    dots and spaces at the end and takes what follows a colon for the name of a stream, and both ignore case."""
     return folded(part.translate(_IGNORED_BY_HFS).partition(":")[0].rstrip(" ."))
 
 
@@ -55,23 +55,23 @@ def on_disk(path: str) -> str:
 
 
 def as_stored(name: str) -> str:
-    """The path of a name that the system gave, the other way round. Bytes that are no UTF-8 become surrogates."""
+    """The inverse: the path of a name that the system returned. Bytes that are not UTF-8 become surrogates."""
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def printable(path: str) -> str:
-    """A path as it may be shown to a person."""
+    """A path as it may be displayed."""
     return path if path.isprintable() else ascii(path)
 
 
 def folded(path: str) -> str:
-    """What a path is on a file system that knows neither case nor Unicode form. (Folding can undo a normal form.)"""
+    """A path as a file system compares it that ignores case and Unicode form. (Folding can undo a normal form.)"""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
 def colliding_paths(paths: Iterable[str]) -> list[tuple[str, str]]:
-    """The paths of a version that another one takes the place of after Unicode NFC and case folding: it is the same,
-    or a folder of that name. Each with its reason."""
+    """The paths of a version that collide with another one after Unicode NFC and case folding: it is the same, or a
+    folder of that name. Each with its reason."""
     first: dict[str, str] = {}
     collisions: list[tuple[str, str]] = []
     for path in sorted(paths):

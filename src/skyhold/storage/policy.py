@@ -1,8 +1,7 @@
-"""Where the bytes of a repository lie, how many copies of them there are, and what a loss would cost. Pure.
+"""Where the bytes of a repository are stored, how many copies there are, and what a loss would cost. Pure.
 
-A policy has two halves. The *constraint* says which buckets are allowed, and is what a pack is bound to (its placement
-class). The *demand* says how many verified copies at how many providers make a version durable, so that a ref may move
-to it.
+A policy has two halves. The *constraint* is which buckets are allowed; a pack is bound to it (its placement class). The
+*demand* is how many verified copies at how many providers make a version durable, so that a ref may move to it.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Policy:
     """The policy of a repository. Raises `InvalidInput` code `policy_invalid` where a value is out of its range.
 
     `copies`: verified replicas that make a version durable; None is a majority of the store's buckets.
-    `providers`: at how many different providers they must lie at least.
+    `providers`: at how many different providers they must be at least.
     `regions`: shell globs of the allowed regions, case-sensitive, kept sorted; empty allows every bucket. A bucket of
     unknown region is allowed by no glob.
     `delta`: whether to save bytes at rest (`storage`), bytes of a cold pull (`egress`), or to store every chunk whole.
@@ -86,7 +85,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Durability:
-    """How a set of verified replicas stands to a policy. `missing` are names of buckets."""
+    """How far a set of verified replicas meets a policy. `missing` are names of buckets."""
 
     copies: int
     copies_wanted: int
@@ -120,7 +119,7 @@ def placement_class(policy: Policy) -> str:
 
 
 def allowed(policy: Policy, buckets: Sequence[BucketLocation]) -> list[BucketLocation]:
-    """The buckets, in their order, in which the policy lets bytes lie."""
+    """The buckets, in their order, that the policy allows."""
     return [bucket for bucket in buckets if _is_allowed(policy, bucket)]
 
 
@@ -157,10 +156,10 @@ def check_possible(policy: Policy, buckets: Sequence[BucketLocation]) -> None:
 
 
 def durability(policy: Policy, buckets: Sequence[BucketLocation], holding: Collection[str]) -> Durability:
-    """How a version stands whose replicas in the buckets named `holding` are written and verified.
+    """The durability of a version whose replicas in the buckets named `holding` are written and verified.
 
     Replicas outside the allowed buckets count for nothing. Raises `InvalidInput` for a policy that these buckets can
-    never meet, rather than to wait for ever.
+    never meet, so that no caller waits for ever.
     """
     check_possible(policy, buckets)
     places = allowed(policy, buckets)
@@ -175,8 +174,8 @@ def durability(policy: Policy, buckets: Sequence[BucketLocation], holding: Colle
 
 
 def losses_survived(policy: Policy, buckets: Sequence[BucketLocation]) -> tuple[int, int]:
-    """How many buckets may be lost, whichever they are: so that a push still succeeds, and so that a version is still
-    read that was only just durable."""
+    """How many buckets may be lost, in the worst case: so that a push still succeeds, and so that a version that has no
+    more than its durable copies is still read."""
     places = allowed(policy, buckets)
     # The worst loss takes the rarest providers first: with `lost` gone, as few providers are left as can be.
     sizes = sorted(Counter(bucket.provider for bucket in places).values())
@@ -195,16 +194,16 @@ def losses_survived(policy: Policy, buckets: Sequence[BucketLocation]) -> tuple[
 
 
 def loss_report(buckets: Sequence[BucketLocation], policy: Policy) -> list[str]:
-    """What a loss would cost, as sentences for people. Raises `InvalidInput` for a policy that cannot be met."""
+    """What a loss would cost, as sentences. Raises `InvalidInput` for a policy that cannot be met."""
     check_possible(policy, buckets)
     places = allowed(policy, buckets)
     if len(places) == 1:
-        return [f"All versions lie in bucket `{places[0].name}` alone: if it is lost, they are lost."]
+        return [f"All versions are in bucket `{places[0].name}` alone: if it is lost, they are lost."]
     wanted = copies_wanted(policy, buckets)
     at_providers = f" at {policy.providers} providers or more" if policy.providers > 1 else ""
     push, read = losses_survived(policy, buckets)
     return [
-        f"A version is durable once {_count(wanted, 'verified copy lies', 'verified copies lie')} in {len(places)} "
+        f"A version is durable once {_count(wanted, 'verified copy is', 'verified copies are')} in {len(places)} "
         f"buckets{at_providers}.",
         _pushing(push, wanted, len(places)),
         _reading(read, len(places)),
@@ -234,7 +233,7 @@ def _provider_losses(places: Sequence[BucketLocation], copies: int, providers: i
     if len(per_provider) == 1:
         return [f"All buckets are of one provider ({places[0].provider}): losing it loses every version."]
     return [
-        f"All first copies may lie at {provider}: a version whose other replicas have not followed is lost with it; "
+        f"All first copies may be at {provider}: a version whose other replicas have not followed is lost with it; "
         "`--providers 2` prevents that."
         for provider, count in sorted(per_provider.items())
         if providers == 1 and count >= copies

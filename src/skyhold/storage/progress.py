@@ -1,4 +1,4 @@
-"""What long work tells of itself; the CLI draws it, a program may ignore it."""
+"""The progress of a long operation; the CLI draws it, a program may ignore it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Progress(Protocol):
         """`done_bytes` more of the total are done, `stored_bytes` of them had to be stored or fetched."""
 
     def note(self, message: str) -> None:
-        """A sentence that a person should see, such as that a bucket is lagging."""
+        """A sentence for the user, such as that a bucket is lagging."""
 
     def end(self) -> None:
         """The phase is over, done or not."""
 
 
 class Silence:
-    """Progress that nobody watches."""
+    """Progress that is discarded."""
 
     def begin(self, phase: str, total_bytes: int | None) -> None:
         pass

@@ -27,8 +27,8 @@ from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.fetch_plan import BATCH_BYTES, Batch, loads
 from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.progress import Progress
-from skyhold.storage.standing import Stored, examine
 from skyhold.storage.target_folder import Identity, TargetFolder
+from skyhold.storage.target_state import Stored, examine
 from skyhold.storage.targets import Target, check_space, missing_bytes
 from skyhold.storage.version_files import VersionFiles
 from skyhold.units import Buffer
@@ -53,12 +53,12 @@ class Pulled:
 
 @dataclass(slots=True)
 class _Found:
-    """What this machine had of a batch."""
+    """The chunks of a batch that this machine had."""
 
     chunks: list[Buffer | None]
-    """The chunks of the batch, None for those that are to be decoded."""
+    """The chunks of the batch, None for those that have to be decoded."""
     unwritten: list[int]
-    """Numbers of the chunks that do not lie in the part file yet."""
+    """Numbers of the chunks that are not in the part file yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class _Load:
 
 @dataclass(frozen=True, slots=True)
 class _Restored:
-    """A batch whose chunks are all there, and right. Those that were decoded lie in the buffer lent to it."""
+    """A batch whose chunks are complete and checked. Those that were decoded are in the buffer lent to it."""
 
     batch: Batch
     chunks: list[Buffer]
@@ -104,7 +104,7 @@ class Pull:
         self._decoding: deque[tuple[mmap.mmap, Future[_Restored]]] = deque()
         self._open: list[Target] = []
         self._kept: set[Target] = set()
-        """Files that the cache will hold whole, so that their records need not be there."""
+        """Files that the cache will hold whole, so that it need not hold their records."""
         self.pulled = Pulled()
 
     def __enter__(self) -> Pull:
@@ -122,18 +122,18 @@ class Pull:
         self._open.clear()
 
     def run(self, version: VersionFiles, indices: Sequence[int], root: Path, stored: Stored | None) -> Pulled:
-        """Restore the files of these indices below `root`. What is there already, whole or in part, is used; what is
-        there and `stored` does not have is not replaced (`examine`)."""
-        standing = examine(root, [version.files[index] for index in indices], stored)
-        wanted = [index for index, found in zip(indices, standing, strict=True) if not found.current]
-        for found in standing:
+        """Restore the files of these indices below `root`. Existing files and parts are used; an existing file whose
+        content `stored` does not have is not replaced (`examine`)."""
+        states = examine(root, [version.files[index] for index in indices], stored)
+        wanted = [index for index, found in zip(indices, states, strict=True) if not found.current]
+        for found in states:
             self.pulled.files += 1
             self.pulled.total_bytes += found.entry.size_bytes
             if found.current:
                 self.pulled.kept_bytes += found.entry.size_bytes
                 self._progress.advance(found.entry.size_bytes)
         check_space(root, sum(missing_bytes(root, version.files[index]) for index in wanted))
-        before = {found.entry.path: found.before for found in standing}
+        before = {found.entry.path: found.before for found in states}
         with TargetFolder(root) as folder:
             try:
                 self._restore(version, wanted, partial(self._begin, folder, before))
@@ -166,8 +166,8 @@ class Pull:
         return _Load(found, self._reader.fetch(kept) | self._reader.fetch(passing, keep=False))
 
     def _find(self, batch: Batch, kept: list[Place], passing: list[Place]) -> _Found:
-        """What this machine has of a batch; what it lacks is added to the records that the cache shall keep, and to
-        those that it need not."""
+        """What this machine has of a batch; what it lacks is added to `kept`, the records that go into the cache, or to
+        `passing`, those that do not."""
         files = self._space.files
         result = _Found([], [])
         for number, (target, chunk) in enumerate(batch.chunks):
@@ -191,7 +191,7 @@ class Pull:
         return found
 
     def _begin_decoding(self) -> None:
-        """Hand the batches of the load that comes first to the decoders."""
+        """Hand the batches of the first load to the decoders."""
         batches, fetching = self._fetching.popleft()
         for number, batch in enumerate(batches):
             if not self._buffers:
@@ -222,14 +222,14 @@ class Pull:
         return _Restored(batch, chunks, found.unwritten, fetched_bytes, batch.length - position)
 
     def _base_buffer(self, length: int) -> memoryview:
-        """A buffer of this thread for the delta base of the chunk at hand."""
+        """A buffer of this thread for the delta base of the current chunk."""
         if not hasattr(self._local, "base"):
             self._local.base = memoryview(bytearray(CHUNK_BYTES_MAX))
         buffer: memoryview = self._local.base[:length]
         return buffer
 
     def _complete_first(self) -> None:
-        """Write and hash what was decoded of the batch that comes first, and finish the files that end with it."""
+        """Write and hash the first batch, once it is decoded, and finish the files that end with it."""
         buffer, decoding = self._decoding.popleft()
         restored = decoding.result()
         batch = restored.batch

@@ -1,7 +1,7 @@
-"""What a pull would fetch and from where, found out without fetching a chunk.
+"""What a pull would fetch and from where, without fetching a chunk.
 
-Layouts tell which records are needed, the target folder and the cache are read for what they have, and listings of
-the buckets tell which has the packs of the rest. What changes or fails afterwards is not foreseen.
+Layouts list which records are needed, the target folder and the cache are read for what they have, and listings of the
+buckets show which has the packs of the rest. What changes or fails afterwards is not foreseen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.object_keys import pack_id_of, pack_key
 from skyhold.storage.parts import part_path
 from skyhold.storage.paths import on_disk
-from skyhold.storage.standing import Stored, examine
+from skyhold.storage.target_state import Stored, examine
 from skyhold.storage.targets import check_space, missing_bytes
 from skyhold.storage.tensor_pull import WantedTensors, choose_tensors, examine_tensors_file, safetensors_head
 from skyhold.storage.version_files import ChunkAt, VersionFiles
@@ -40,7 +40,7 @@ _STEP_CHUNKS: Final = 128
 @dataclass(frozen=True, slots=True)
 class PullSources:
     """Where the records that a pull needs would come from, in stored bytes: the cache, and by its name the first bucket
-    that has their pack. `absent_bytes` are in no bucket that answered; `unreachable` says why one did not."""
+    that has their pack. `absent_bytes` are in no bucket that answered; `unreachable` is why one did not."""
 
     cached_bytes: int = 0
     bucket_bytes: dict[str, int] = field(default_factory=dict)
@@ -69,8 +69,8 @@ def plan_files(
 ) -> Planned:
     """What `pull_files` would do. Raises as it does before it writes."""
     entries = [version.files[index] for index in indices]
-    standing = examine(root, entries, stored)
-    wanted = [index for index, found in zip(indices, standing, strict=True) if not found.current]
+    states = examine(root, entries, stored)
+    wanted = [index for index, found in zip(indices, states, strict=True) if not found.current]
     check_space(root, sum(missing_bytes(root, version.files[index]) for index in wanted))
 
     def missing() -> Iterator[ChunkAt]:

@@ -1,6 +1,6 @@
 """Pushing files into packs: read once, hashed, cut, deduplicated, encoded on both cores, sent to all buckets at once.
 
-The threads: the caller's reads pieces, lays records into packs in file order and collects places; one hashes whole
+The threads: the caller's reads pieces, appends records to packs in file order and collects places; one hashes whole
 files; `threads` encode; each bucket has writers of its own. Pieces, packs and windows are the only large buffers, and
 all are bounded, so that memory does not depend on the size of what is pushed.
 """
@@ -52,12 +52,12 @@ class PushOptions:
 
     @property
     def pack_buffers(self) -> int:
-        """A pack that is filled and two under way, where memory allows: more make nothing faster."""
+        """A pack that is filled and two in flight, where memory allows: more make nothing faster."""
         return 3 if self.memory_bytes >= 72 * MIB else 2
 
     @property
     def pieces(self) -> int:
-        """Pieces between reading and laying: two in each encoder's hands, one more each, and one at either end."""
+        """Pieces between reading and appending: two for each encoder, one more each, and one at either end."""
         return 3 * self.threads + 2
 
 
@@ -65,8 +65,9 @@ class PushOptions:
 class Pushed:
     """What a push stored. Sizes in bytes; `packs` are all packs that the files need, by id, own and reused.
 
-    These ids are what is kept in memory to the end: with what else a push holds then, under 1 KiB per pack, hence under
-    60 MB per TB (`tracemalloc`, pushes of 12 and of 34 packs compared; a dry run: 1.5 KiB). Chunks are kept on disk.
+    These ids are kept in memory to the end: with everything else that a push then holds, under 1 KiB per pack, hence
+    under 60 MB per TB (`tracemalloc`, pushes of 12 and of 34 packs compared; a dry run: 1.5 KiB). Chunks are kept on
+    disk.
     """
 
     files: list[FileEntry] = field(default_factory=list)
@@ -163,12 +164,12 @@ class Push:
         self.pushed.files.append(FileEntry(source.path, source.size_bytes, digest.hexdigest(), source.executable))
 
     def _is_full(self) -> bool:
-        """Whether a piece must be laid before the next is read: by number, and by bytes where content is cut long."""
+        """Whether a piece must be appended before the next is read: by number, and by bytes where pieces are large."""
         waiting_bytes = sum(len(piece.data) for piece, _, _ in self._queue)
         return max(len(self._queue), waiting_bytes // TENSOR_CHUNK_BYTES) >= self._options.pieces - 1
 
     def _encode(self, piece: Piece) -> StoredChunk | _Encoded:
-        """On an encoder's thread: the record of a piece, or where its chunk lies already."""
+        """On an encoder's thread: the record of a piece, or the place where its chunk is stored already."""
         chunk_id = blake3(piece.data, key=self._space.chunk_id_key).digest()
         known = self._known(chunk_id)
         if known is not None:
@@ -203,7 +204,7 @@ class Push:
         return place
 
     def _read_base(self, place: Place, ahead: Sequence[Place], out: memoryview) -> memoryview | None:
-        """A delta base, or None where no bucket gives it: the chunk is then stored whole."""
+        """A delta base, or None where no bucket returns it: the chunk is then stored whole."""
         try:
             return self._bases.read(place, ahead, out)
         except SkyholdError as error:
@@ -213,10 +214,10 @@ class Push:
             return None
 
     def _known(self, chunk_id: bytes) -> StoredChunk | None:
-        """Where the chunk lies already, with its delta base, as far as both may be reused."""
-        laid = self._packer.find(chunk_id)
-        if laid is not None:
-            return laid
+        """Where the chunk is stored already, with its delta base, if both may be reused."""
+        stored = self._packer.find(chunk_id)
+        if stored is not None:
+            return stored
         place = self._chunk_index.find(chunk_id, self._class, self._dead_packs)
         if place is None or place.base_id is None:
             return None if place is None else StoredChunk(place, None)
@@ -224,22 +225,22 @@ class Push:
         return None if base is None or base.base_id is not None else StoredChunk(place, base)
 
     def _collect(self, file: int) -> None:
-        """Lay the oldest piece's record into a pack, in file order, and note its place."""
+        """Append the oldest piece's record to a pack, in file order, and note its place."""
         piece, encoding, hashed = self._queue.popleft()
         try:
             result = encoding.result()
             stored_bytes = 0
             if isinstance(result, _Encoded):
-                laid = self._known(result.record.chunk_id)  # laid since: the same chunk, encoded at the same time
-                if laid is None:
-                    laid = StoredChunk(self._packer.append(result.record, result.base), result.base)
+                stored = self._known(result.record.chunk_id)  # stored since: the same chunk, encoded at the same time
+                if stored is None:
+                    stored = StoredChunk(self._packer.append(result.record, result.base), result.base)
                     stored_bytes = result.record.stored_length
             else:
-                laid = result
+                stored = result
             hashed.result()
         finally:
             piece.release()
-        self._note(file, piece.start, laid.place, laid.base, stored_bytes)
+        self._note(file, piece.start, stored.place, stored.base, stored_bytes)
 
     def _note(self, file: int, start: int, place: Place, base: Place | None, stored_bytes: int) -> None:
         pushed = self.pushed
@@ -262,7 +263,7 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A record for a chunk that lies nowhere yet, and the place of its delta base, if it has one."""
+    """A record for a chunk that is not stored yet, and the place of its delta base, if it has one."""
 
     record: Record
     base: Place | None
@@ -270,7 +271,7 @@ class _Encoded:
 
 @dataclass(frozen=True, slots=True)
 class _Tools:
-    """What each encoder's thread has of its own; `base` holds the delta base of the chunk at hand."""
+    """What each encoder's thread has of its own; `base` holds the delta base of the current chunk."""
 
     encoder: Encoder
     base: bytearray
@@ -285,15 +286,15 @@ class _PageSpool:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=4 * MIB)  # noqa: SIM115
 
     def append(self, place: Place, base: Place | None) -> tuple[int, int]:
-        """Page and number in the page that the place has got."""
+        """Page and number in the page that the place was given."""
         if self._builder.full():
             self._flush()
         self._builder.append(place, base)
         return len(self._lengths), len(self._builder.chunks) - 1
 
     def bodies(self) -> Iterator[bytes]:
-        """The bodies of the pages in order; the next is read only when it is asked for. At the end of a push, and again
-        where its layout has to be written again."""
+        """The bodies of the pages in order; the next is read only on demand. Used at the end of a push, and again if
+        its layout has to be written again."""
         if self._builder.chunks or not self._lengths:
             self._flush()
         self._file.seek(0)

@@ -1,8 +1,8 @@
-"""Building a pack anew that no bucket gives intact, out of other copies of its chunks (concepts.md, Durability).
+"""Rebuilding a pack that no bucket returns intact, out of other copies of its chunks (concepts.md, Durability).
 
-What layouts name is a place in a pack: its offset, lengths and codec. So the pack gets its old id, session and places;
-what is intact in a damaged copy is kept, and every other chunk is encoded again as it was. Each chunk is known by its
-id, which is checked, so it does not matter where it comes from.
+Layouts name places in a pack: offset, lengths and codec. So the pack gets its old id, session and places. Records that
+are intact in a damaged copy are kept, and every other chunk is encoded again as it was. Each chunk is known by its id,
+which is checked, so it does not matter where it comes from.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _PUSH_AGAIN: Final = "Push the files again that contain it, then run `skyhold re
 
 @dataclass(frozen=True, slots=True)
 class LostPack:
-    """A pack that no bucket gives intact: its session, the places that it has to have (what different sources list, the
-    best one first), and its damaged copies."""
+    """A pack that no bucket returns intact: its session, the places that it has to have (as different sources list
+    them, the best one first), and its damaged copies."""
 
     pack: PackRef
     session: PackSession
@@ -41,12 +41,12 @@ class LostPack:
 
 
 ChunkOf = Callable[[bytes], Buffer | None]
-"""A chunk by its id, checked, or None where no bucket gives it."""
+"""A chunk by its id, checked, or None where no bucket returns it."""
 
 
 @dataclass(slots=True)
 class ChunkSources:
-    """Where chunks lie in the packs of one placement class, and their content. `reader` makes a reader of the packs as
+    """Where chunks are in the packs of one placement class, and their content. `reader` makes a reader of the packs as
     one bucket has them."""
 
     reader: Callable[[str], ChunkReader]
@@ -61,7 +61,7 @@ class ChunkSources:
         return {place.base_id for places in self._places.values() for _, place in places if place.base_id is not None}
 
     def chunk(self, chunk_id: bytes) -> Buffer | None:
-        """The content of a chunk, out of the first place that gives it."""
+        """The content of a chunk, out of the first place that returns it."""
         for bucket, place in sorted(self._places.get(chunk_id, ()), key=lambda found: found[1].base_id is not None):
             with suppress(SkyholdError):
                 reader = self.reader(bucket)
@@ -102,8 +102,8 @@ def find_sources(
 
 
 def rebuild_pack(lost: LostPack, chunk_of: ChunkOf, keys: FrameKeys) -> bytes:
-    """The whole pack. Raises `Corrupt` code `chunk_lost` where a chunk of it is to be had nowhere, or cannot be stored
-    in the same place."""
+    """The whole pack. Raises `Corrupt` code `chunk_lost` where a chunk of it cannot be found anywhere, or cannot be
+    stored in the same place."""
     error = Corrupt(
         f"What pack {lost.pack.pack_id.hex()} contained is not known: no footer of a copy is intact, and no "
         "intact index segment lists it",
@@ -143,7 +143,7 @@ def check_places(places: Sequence[Place], needed: Collection[Place]) -> bool:
 
 
 def _number(lost: LostPack, places: Sequence[Place], keys: FrameKeys) -> int:
-    """The number of the data key of the records that are kept: those of a pack have one."""
+    """The number of the data key of the records that are kept: all records of a pack have the same."""
     for place in places:
         for copy in lost.copies:
             if _intact(copy, place, lost.session, keys):
@@ -172,7 +172,7 @@ def _made(place: Place, chunk_of: ChunkOf, sealer: RecordSealer, encoder: Encode
     if chunk is None or len(chunk) != place.raw_length:
         raise _lost(place, "no bucket holds another copy of it")
     if place.base_id is not None and (base is None or len(base) != place.raw_length):
-        raise _lost(place, "no bucket holds a copy of the chunk that it is stored as the difference to")
+        raise _lost(place, "no bucket holds a copy of its delta base")
     for payload in encoder.encode_as(place.codec, chunk, base):
         if len(payload) + TAG_BYTES == place.stored_length:
             return sealer.seal(place.chunk_id, place.codec, place.raw_length, place.base_id, payload)

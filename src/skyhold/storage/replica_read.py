@@ -1,8 +1,8 @@
-"""Reading one object from several buckets: which of them is asked next, and when; and what is reported where none
-serves. Pure: times come in as arguments, answers as events.
+"""Reading one object from several buckets: which of them is asked next, and when; and the error where none returns it.
+Pure: times are arguments, answers are events.
 
-Buckets are asked in order of trust. One that fails is followed by the next at once. One that has not answered for a
-while (a stall) gets company by the next, and the first answer wins (hedged requests; Dean and Barroso, "The Tail at
+Buckets are asked in order of trust. One that fails is followed by the next at once. When one has not answered for a
+while (a stall), the next is asked as well, and the first answer wins (hedged requests; Dean and Barroso, "The Tail at
 Scale", 2013).
 """
 
@@ -18,8 +18,8 @@ from skyhold.errors import Corrupt, SkyholdError, Unavailable, reasons_of
 
 @dataclass(frozen=True, slots=True)
 class ReadChoice:
-    """What was decided so far of one read: the buckets that are not asked yet, in order of trust, those that are under
-    way, when that is looked at again, and when the read is given up. Times are of one clock, in seconds."""
+    """The state of one read: the buckets that are not asked yet, in order of trust, those that are in flight, when this
+    state is checked again, and the deadline of the read. Times are of one clock, in seconds."""
 
     waiting: tuple[str, ...]
     running: frozenset[str]
@@ -29,8 +29,8 @@ class ReadChoice:
 
 @dataclass(frozen=True, slots=True)
 class ReadStep:
-    """What follows: the bucket to ask now, if any, those that have stalled, and whether no answer is waited for any
-    more. Where it goes on, the next event is an answer, or the time `choice.look_again_s`."""
+    """The next action: the bucket to ask now, if any, those that have stalled, and whether the read has ended. If it
+    has not, the next event is an answer, or the time `choice.look_again_s`."""
 
     choice: ReadChoice
     ask: str | None = None
@@ -44,7 +44,7 @@ def begin_read(names: Sequence[str], now_s: float, *, stall_s: float, give_up_s:
 
 
 def after_failures(choice: ReadChoice, failed: Collection[str], now_s: float, *, stall_s: float) -> ReadStep:
-    """The step after some of the buckets under way have failed."""
+    """The step after some of the buckets in flight have failed."""
     return _ask_next(
         ReadChoice(choice.waiting, choice.running - set(failed), choice.look_again_s, choice.give_up_s), now_s, stall_s
     )
@@ -71,12 +71,12 @@ def _ask_next(choice: ReadChoice, now_s: float, stall_s: float) -> ReadStep:
 
 
 _LOST: Final = frozenset({error_codes.OBJECT_NOT_FOUND, error_codes.RANGE_NOT_SATISFIABLE})
-"""Whatever is read here is named by a document of the store: where it is gone, or shorter than the document says, it
-was lost. To the caller that is damage, not a name that does not exist or a wrong request."""
+"""Every object that is read here is named by a document of the store: if it is missing, or shorter than the document
+states, it was lost. To the caller that is damage, not a name that does not exist or a wrong request."""
 
 
 def no_bucket_serves(what: str, names: Sequence[str], errors: Mapping[str, SkyholdError]) -> SkyholdError:
-    """The error of a read that none of the buckets of these names has served, by what each raised."""
+    """The error of a read that failed in all buckets of these names, by what each raised."""
     only = errors.get(names[0]) if len(names) == 1 else None
     if only is not None and only.code not in _LOST and (only.hint or not isinstance(only, Unavailable)):
         return only
@@ -84,7 +84,7 @@ def no_bucket_serves(what: str, names: Sequence[str], errors: Mapping[str, Skyho
     codes = {error_codes.OBJECT_LOST if error.code in _LOST else error.code for error in errors.values()}
     kind = _kind_of(names, errors)
     return kind(
-        f"No bucket gives {what} ({reasons})" if only is None else only.message,
+        f"No bucket returns {what} ({reasons})" if only is None else only.message,
         code=codes.pop() if len(codes) == 1 else error_codes.NO_REPLICA,
         hint="Try again; `skyhold status` shows which buckets answer"
         if kind is Unavailable
@@ -94,7 +94,7 @@ def no_bucket_serves(what: str, names: Sequence[str], errors: Mapping[str, Skyho
 
 
 def _kind_of(names: Sequence[str], errors: Mapping[str, SkyholdError]) -> type[SkyholdError]:
-    """`Corrupt` where a bucket has it damaged, or where all have lost it; a bucket that is away may have it."""
+    """`Corrupt` where it is damaged in a bucket, or all have lost it; a bucket that does not answer may have it."""
     if any(isinstance(error, Corrupt) or error.code == error_codes.RANGE_NOT_SATISFIABLE for error in errors.values()):
         return Corrupt
     kinds = {Corrupt if error.code in _LOST else type(error) for error in errors.values()}

@@ -1,4 +1,4 @@
-"""Writing one object to several buckets: what has become of each replica, and when a bucket is not waited for."""
+"""Writing one object to several buckets: the outcome of each replica, and when to stop waiting for a bucket."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from skyhold.units import Buffer
 
 PATIENCE_S: Final = 20.0
 PATIENCE_FACTOR: Final = 3.0
-"""A bucket is lagging where it has not finished a write `PATIENCE_S` and `PATIENCE_FACTOR` times as long after its
-begin as those buckets took that suffice: the uplink that all of them share may be slow, one of them may not."""
+"""A bucket is lagging if it has not finished a write after `PATIENCE_S` plus `PATIENCE_FACTOR` times the time that
+enough other buckets took: the uplink that all of them share may be slow, a single bucket may not."""
 
 
 @dataclass(slots=True)
 class Written:
-    """What became of one object's replicas; grows until `pending` is empty."""
+    """The outcome of one object's replicas; grows until `pending` is empty."""
 
     key: str
     size_bytes: int
@@ -33,13 +33,13 @@ class Written:
 
 
 def is_lagging(elapsed_s: float, enough_after_s: float) -> bool:
-    """Whether what still runs after `elapsed_s` is not waited for, where others sufficed after `enough_after_s`."""
+    """Whether a write that still runs after `elapsed_s` is lagging, where others sufficed after `enough_after_s`."""
     return elapsed_s > PATIENCE_S + PATIENCE_FACTOR * enough_after_s
 
 
 def too_slow(name: str) -> SkyholdError:
     return Unavailable(
-        f"Bucket `{name}` is too slow; it follows later",
+        f"Bucket `{name}` is too slow; it is lagging",
         code=error_codes.BUCKET_SLOW,
         hint="Run `skyhold sync` to bring it up to date",
         bucket=name,
@@ -62,13 +62,14 @@ class SharedMD5:
 
 
 def not_durable(written: Written) -> SkyholdError:
-    """Why an object cannot become durable to its policy: what its buckets said, of one class where they agree."""
+    """The error of an object that cannot become durable to its policy, with the error of each bucket; of their class
+    where they agree."""
     reasons = reasons_of(written.failed)
     reasons = reasons or "the policy asks for more buckets than there are"
     kinds = {type(error) for error in written.failed.values()}
     kind = kinds.pop() if len(kinds) == 1 else Unavailable
     hint = "Bring a bucket back, or ask for fewer copies, then run the same command again: it continues"
-    if issubclass(kind, PermissionDenied):  # they are there, and say what they ask for
+    if issubclass(kind, PermissionDenied):  # they answer, and their messages state what they need
         hint = "; ".join(sorted({error.hint for error in written.failed.values() if error.hint})) or hint
     return kind(
         f"Too few buckets took {written.key}; nothing was changed ({reasons})",

@@ -34,17 +34,17 @@ T = TypeVar("T")
 STALL_S: Final = 8.0
 STALL_FACTOR: Final = 3.0
 STALL_S_MAX: Final = 60.0
-"""A read that has not answered after `STALL_S`, or `STALL_FACTOR` times the longest that ended well (a slow link is no
-stall), is also asked of the next bucket; the first answer wins."""
+"""A read without an answer after `STALL_S`, or `STALL_FACTOR` times the longest successful one (a slow link is no
+stall), is also sent to the next bucket; the first answer wins."""
 
 READ_DEADLINE_S: Final = 120.0
-"""The most that one read may take in all. (A range has at most 12 MiB: slower links than 100 KiB/s do not serve.)"""
+"""The deadline of one read. (A range has at most 12 MiB: links slower than 100 KiB/s do not suffice.)"""
 
 CLOSE_S: Final = 5.0
-"""How long `close` waits for calls that are under way."""
+"""How long `close` waits for calls in flight."""
 
 _READERS_PER_BUCKET: Final = 2 * CALLS_AT_ONCE
-"""Twice the reads that anybody has under way, so that stalled ones do not keep others from beginning."""
+"""Twice the reads that any operation has in flight, so that stalled ones do not keep others from starting."""
 
 Enough = Callable[[frozenset[str]], bool]
 """Whether verified replicas in the buckets of these names make an object durable to the policy."""
@@ -61,7 +61,7 @@ class CopyNotes(Protocol):
 
 
 class Replicas:
-    """A set of buckets that shall hold the same objects. Thread-safe; `close` ends its threads, not the buckets."""
+    """A set of buckets that have to hold the same objects. Thread-safe; `close` ends its threads, not the buckets."""
 
     def __init__(
         self,
@@ -88,12 +88,13 @@ class Replicas:
         self._stopped = False
 
     def stop(self) -> None:
-        """Begin no write any more that waits for its turn; those under way go on."""
+        """Start no queued write any more; those in flight continue."""
         self._stopped = True
 
     def close(self) -> None:
-        """End the threads. A call that hangs in a driver is waited for `CLOSE_S` at most: it ends when its driver gives
-        it up (every driver bounds its calls), and a process that ends before waits for it, as Python does."""
+        """End the threads. It waits for a call that hangs in a driver `CLOSE_S` at most: such a call ends at the
+        timeout of its driver (every driver bounds its calls), and a process that exits earlier waits for it, as Python
+        does."""
         self.stop()
         for pool in (*self._writers.values(), self._readers):
             pool.shutdown(wait=False, cancel_futures=True)
@@ -136,7 +137,7 @@ class Replicas:
 
     def wait_settled(self, written: Written) -> None:
         """Return once the object is durable to the policy and no replica is pending; a bucket that is much slower than
-        those that suffice is marked as lagging. Raises `Unavailable` once the object can no longer become durable."""
+        enough others is marked as lagging. Raises `Unavailable` once the object can no longer become durable."""
         with self._changed:
             while not self._is_settled(written):
                 self.check_cancelled()
@@ -149,8 +150,8 @@ class Replicas:
         return written.pending <= self.lagging.keys() and self.enough(frozenset(written.verified))
 
     def wait_enough(self, written: Written) -> bool:
-        """Whether the object is durable to the policy, waiting for what is pending: until that is so, until it can no
-        longer become so, or for `PATIENCE_S`."""
+        """Wait until the object is durable to the policy, can no longer become so, or for `PATIENCE_S`; returns whether
+        it is."""
         with self._changed:
             self._changed.wait_for(
                 lambda: (
@@ -162,7 +163,7 @@ class Replicas:
             return self.enough(frozenset(written.verified))
 
     def wait_all(self, written: Written, *, timeout_s: float) -> None:
-        """Return once no replica of the object is pending, or the time is over."""
+        """Return once no replica of the object is pending, or at the timeout."""
         with self._changed:
             self._changed.wait_for(lambda: not written.pending, timeout_s)
 
@@ -172,7 +173,7 @@ class Replicas:
             self.lagging.setdefault(name, reason)
 
     def mark_slow(self, written: Written) -> None:
-        """Mark as lagging the buckets that are much slower with this object than those that suffice for it."""
+        """Mark as lagging the buckets that are much slower with this object than enough others."""
         with self._changed:
             if written.enough_after_s is None:
                 return
@@ -181,8 +182,8 @@ class Replicas:
                     self.mark_lagging(name, too_slow(name))
 
     def write(self, items: Sequence[tuple[str, Buffer]]) -> None:
-        """Write small objects, all at once, durable to the policy when this returns; slower replicas are waited for
-        too, so that an object is in every healthy bucket or its bucket is known to lag."""
+        """Write small objects, all at once, durable to the policy when this returns; it waits for slower replicas too,
+        so that every healthy bucket has the object or is marked as lagging."""
         started = [self.begin_write(key, body) for key, body in items]
         for written in started:
             self.wait_settled(written)
@@ -231,7 +232,7 @@ class Replicas:
             self._note(self.buckets[name], key, self.buckets[name].write(key, body, md5=md5.digest))
         except SkyholdError as failure:
             return failure
-        except BaseException as failure:  # noqa: BLE001  whatever ends a driver must not leave a pusher waiting for ever
+        except BaseException as failure:  # noqa: BLE001  no failure of a driver may leave a push waiting for ever
             error = Unavailable(f"Bucket `{name}` failed: {failure!r}", code=error_codes.DRIVER_FAILED, bucket=name)
             error.__cause__ = failure
             return error
@@ -239,11 +240,11 @@ class Replicas:
 
     def _note(self, bucket: Bucket, key: str, stamp: str) -> None:
         if self._notes is not None:
-            with suppress(SkyholdError):  # what is not noted is read back before it is relied on
+            with suppress(SkyholdError):  # a copy without a note is read back before it counts
                 self._notes.note_copy(bucket.url, key, stamp)
 
     def doubt(self, key: str) -> None:
-        """Rely on no copy of this object any more that was verified earlier: one has turned out damaged."""
+        """Trust no copy of this object any more that was verified earlier: one has turned out damaged."""
         if self._notes is not None:
             with suppress(SkyholdError):  # a machine whose state cannot be written still reads
                 self._notes.doubt(key)
@@ -251,16 +252,16 @@ class Replicas:
     # ---- reading
 
     def read(self, key: str, start: int = 0, length: int | None = None, *, only: Iterable[str] | None = None) -> Buffer:
-        """Bytes of an object from the first bucket that gives them. See `first`."""
+        """Bytes of an object from the first bucket that returns them. See `first`."""
         return self.first(key, lambda bucket: bucket.read(key, start, length), only=only)
 
     def first(self, what: str, action: Callable[[Bucket], T], *, only: Iterable[str] | None = None) -> T:
-        """The result of `action` from the first bucket that gives one, in order of trust; a bucket that stalls for
-        `STALL_S` gets company by the next one.
+        """The result of `action` from the first bucket that returns one, in order of trust; when a bucket stalls for
+        `STALL_S` the next one is asked as well.
 
-        `action` raises `SkyholdError` for a bucket that does not serve. An error of all is raised as such, anything
-        mixed as `Unavailable`; but it is `Corrupt` where one was, or where all have lost it. After `READ_DEADLINE_S`
-        without an answer it is `Unavailable`, however many buckets there are.
+        `action` raises `SkyholdError` for a bucket that does not serve. If all fail with one error it is raised as
+        such, different errors as `Unavailable`; but `Corrupt` where one raised that, or where all have lost it. After
+        `READ_DEADLINE_S` without an answer it is `Unavailable`, however many buckets there are.
         """
         chosen = None if only is None else set(only)
         with self._changed:

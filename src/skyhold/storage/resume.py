@@ -1,4 +1,4 @@
-"""What a push that was killed had sent: found again, so that nothing is sent twice."""
+"""Finding the packs that a killed push had sent, so that nothing is sent twice."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def resume(space: PackSpace, chunk_index: ChunkIndex) -> None:
             chunk_index.arrived(known.pack.pack_id)
         else:
             gone.append(known.pack.pack_id)
-    if not holders.silent:  # else a bucket that could not be asked may hold them: the next push asks again
+    if not holders.silent:  # else a bucket that did not answer may hold them: the next push asks again
         chunk_index.forget(gone)

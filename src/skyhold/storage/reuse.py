@@ -34,7 +34,7 @@ _SLOWNESS_CHECK_S: Final = 1.0
 @dataclass(frozen=True, slots=True)
 class Holders:
     """What each bucket lists of each object, by key and name. `misshapen` are the buckets that list it with another
-    size. `silent` are those that could not be asked: they may hold any."""
+    size. `silent` are the buckets that did not answer: they may hold any."""
 
     of: dict[str, dict[str, Listed]]
     misshapen: dict[str, set[str]]
@@ -45,10 +45,10 @@ class Holders:
 class Reused:
     """What became of objects that were to be reused. All but `vanished` and `unusable` are durable to the policy.
 
-    `vanished`: keys that no bucket holds any more. `unusable`: keys that no bucket which answers gives intact: they are
-    to be done without, not to be forgotten. `misplaced`: keys of packs in which chunks lie elsewhere than the index
-    listed, which is corrected now. `lagging`: how many of the others each bucket lacks; `sync` brings them. `mended`:
-    how many damaged copies were written anew in each bucket.
+    `vanished`: keys that no bucket holds any more. `unusable`: keys that no answering bucket returns intact: the push
+    does without them, and they stay in the index. `misplaced`: keys of packs whose chunks are not where the index
+    listed them; the index is corrected now. `lagging`: how many of the others each bucket lacks; `sync` brings them.
+    `mended`: how many damaged copies were written anew in each bucket.
     """
 
     vanished: list[str] = field(default_factory=list)
@@ -59,15 +59,15 @@ class Reused:
 
     @property
     def complete(self) -> bool:
-        """Whether all of the objects can be relied on."""
+        """Whether all of the objects can be reused."""
         return not (self.vanished or self.unusable or self.misplaced)
 
 
 def find_holders(replicas: Replicas, sizes: Mapping[str, int | None]) -> Holders:
     """Ask every bucket which of the objects it holds (of the size given, where one is).
 
-    A bucket that fails, or is much slower than those that suffice, lags from now on. One that lags already is asked
-    only for what no other has.
+    A bucket that fails, or is much slower than enough others, is marked as lagging. A lagging bucket is asked only for
+    objects that no other has.
     """
     found: dict[str, dict[str, Listed]] = {key: {} for key in sizes}
     misshapen: dict[str, set[str]] = {}
@@ -137,7 +137,7 @@ def ensure_durable(
 
 def mend_blobs(replicas: Replicas, checker: ObjectChecker, keys: Collection[str]) -> bool:
     """Make blobs that were written earlier durable to the policy: every copy is read back, for they are small, and
-    those that are damaged or missing are written anew. Returns whether all of them are to be had.
+    those that are damaged or missing are written again. Returns whether all of them could be read.
 
     Raises `Unavailable` code `not_durable`.
     """
@@ -170,17 +170,17 @@ def _complete(
     key: str,
     found: Checked,
 ) -> set[str]:
-    """Who holds a pack once copies were made of an intact one; nobody, where there is none."""
+    """The buckets that hold a pack after an intact one was copied; none where there is no intact one."""
     try:
         if found.body is None:
             found.body = _read_intact(replicas, checker, key, found.intact or set(held))
     except Corrupt:
         if not found.intact:
             return set()
-        again = check.verify(key, anew=True)  # what was verified earlier has been damaged since, unseen
+        again = check.verify(key, anew=True)  # a copy that was verified earlier has been damaged since
         found.intact, found.damaged, found.body = again.intact, found.damaged | again.damaged, again.body
         return _complete(replicas, checker, check, held, key, found)
-    except SkyholdError:  # no bucket gives it: that is no fault of those that it would have been copied to
+    except SkyholdError:  # no bucket returns it: that is no fault of the targets
         return set()
     return _copy(replicas, key, found.body, found.intact, found.damaged)
 
@@ -229,10 +229,11 @@ def _read_intact(replicas: Replicas, checker: ObjectChecker, key: str, holding: 
 
 
 def _copy(replicas: Replicas, key: str, body: Buffer, holding: Collection[str], damaged: Collection[str]) -> set[str]:
-    """Write an object over its damaged copies, and to as few further buckets as the policy needs; returns who holds an
-    intact copy then.
+    """Write an object over its damaged copies, and to as few further buckets as the policy needs; returns the buckets
+    that then hold an intact copy.
 
-    A target that fails is replaced, one that is slow gets company; one that is much slower than its company is lagging.
+    A target that fails is replaced, and beside a slow one another is tried; one that is much slower than the others is
+    marked as lagging.
     """
     written = Written(key, len(body), verified=set(holding), failed=dict(replicas.lagging))
     mended = [name for name in replicas.buckets if name in damaged and name not in replicas.lagging]
@@ -253,7 +254,7 @@ def _copy(replicas: Replicas, key: str, body: Buffer, holding: Collection[str], 
 
 
 def fewest(enough: Enough, holding: Collection[str], candidates: Sequence[str]) -> list[str]:
-    """As few of the candidates, the first ones rather, as make enough replicas together with those that hold one
+    """The fewest candidates, earlier ones preferred, that make enough replicas together with the buckets that hold one
     already; all of them where even that is not enough."""
     chosen = list(candidates)
     for name in reversed(candidates):
@@ -277,7 +278,7 @@ def _not_durable(written: Written) -> SkyholdError:
 
 @contextmanager
 def _threads(count: int, replicas: Replicas) -> Iterator[ThreadPoolExecutor]:
-    """Threads that end by themselves: one that hangs in a driver keeps nobody waiting."""
+    """Threads that end by themselves: the caller does not wait for one that hangs in a driver."""
     pool = ThreadPoolExecutor(count, thread_name_prefix="reuse")
     try:
         yield pool

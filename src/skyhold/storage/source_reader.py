@@ -32,7 +32,7 @@ class Piece:
 
 
 class PieceReader:
-    """Cuts files into pieces with `buffers` buffers of 1 MiB; a reader that is ahead waits for one to be released."""
+    """Cuts files into pieces with `buffers` buffers of 1 MiB; the reader waits while none is free."""
 
     def __init__(self, buffers: int) -> None:
         self._pool: queue.SimpleQueue[bytearray] = queue.SimpleQueue()

@@ -1,4 +1,4 @@
-"""Verifying a store: is every object that the registers reach in every bucket that shall hold it, and intact?"""
+"""Verifying a store: is every object that the registers reach in every bucket that has to hold it, and intact?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OBJECTS_AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One object that is not as it shall be in one bucket."""
+    """One object that is missing or damaged in one bucket."""
 
     bucket: str
     key: str
@@ -37,7 +37,7 @@ class Finding:
 
 @dataclass(slots=True)
 class BucketSurvey:
-    """What one bucket holds of what it shall hold; `error` where it could not be asked."""
+    """What one bucket holds of the objects that it has to hold; `error` where it did not answer."""
 
     wanted: int = 0
     held: int = 0
@@ -47,8 +47,8 @@ class BucketSurvey:
 
 @dataclass(slots=True)
 class Survey:
-    """The result of a look at all buckets. `distrusted` are objects, by bucket and key, that are intact by themselves
-    and not what another bucket holds: they are no source of a repair."""
+    """The result of a look at all buckets. `distrusted` are objects, by bucket and key, that are intact in themselves
+    but differ from those of another bucket: a repair does not copy them."""
 
     deep: bool
     buckets: dict[str, BucketSurvey]
@@ -66,7 +66,7 @@ def survey(
     deep: bool,
     intact: Intact | None = None,
 ) -> Survey:
-    """Compare what buckets hold with what they shall hold (`expected`: names of buckets by object key).
+    """Compare what buckets hold with what they have to hold (`expected`: names of buckets by object key).
 
     Shallow: presence and size by listings, and the bytes where the sizes of replicas differ. Deep: every byte is read
     back and checked, each object once from each bucket.
@@ -110,7 +110,7 @@ def repair(
 ) -> Iterator[tuple[Finding, int | SkyholdError]]:
     """Mend the findings of a survey, one by one: each with the bytes written, or with the error that prevented it.
 
-    The sources of a copy are the other buckets, first those that shall hold the object, and last the damaged one
+    The sources of a copy are the other buckets, first those that have to hold the object, and last the damaged one
     itself, whose intact records may complete another's.
     """
     progress.begin("repair", None)
@@ -139,8 +139,8 @@ def repair(
 def lost_objects(
     found: Survey, expected: Mapping[str, frozenset[str]], buckets: Mapping[str, Bucket], checker: ObjectChecker
 ) -> frozenset[str]:
-    """The keys of the findings that no bucket gives any more, nor all of them together. None while a bucket could not
-    be asked, which may hold them."""
+    """The keys of the findings that no bucket returns any more, nor all of them combined. None while a bucket does not
+    answer, which may hold them."""
     if any(bucket.error is not None for bucket in found.buckets.values()):
         return frozenset()
     lacking: dict[str, set[str]] = {}
@@ -159,7 +159,7 @@ def _is_given(key: str, buckets: list[Bucket], checker: ObjectChecker) -> bool:
     except Corrupt:
         return False
     except SkyholdError:
-        return True  # by a bucket that does not answer just now
+        return True  # by a bucket that does not answer now
     return True
 
 
@@ -187,7 +187,7 @@ def _newest_checkpoints(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _is_followed(key: str, newest: Mapping[str, str]) -> bool:
-    """Whether it is no loss that an object is absent: a register goes on while we look, and a later change deletes old
+    """Whether an absent object is no loss: a register may change during the survey, and a later change deletes old
     checkpoints."""
     return newest.get(key.rpartition("/")[0], "") > key
 
@@ -245,4 +245,4 @@ def _read_back(
 
 
 def _ignore(_bucket: str, _key: str, _body: Buffer) -> None:
-    """Whose bytes nobody wants."""
+    """Discard the bytes."""

@@ -130,15 +130,15 @@ def no_folder(path: Path) -> InvalidInput:
             hint="Remove it, or pull elsewhere",
         )
     return InvalidInput(
-        f"{path} is a file, where a folder shall be",
+        f"{path} is a file, where a folder has to be",
         code=error_codes.TARGET_SPECIAL,
         hint="Remove it, or pull elsewhere",
     )
 
 
 def _mount(descriptor: int) -> str:
-    """What differs between two folders where no rename leads from one to the other. Linux names the mount, which tells
-    two mounts of one file system apart; elsewhere it is the device."""
+    """A value that differs between two folders if no rename is possible from one to the other. On Linux it is the
+    mount, which distinguishes two mounts of one file system; elsewhere it is the device."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii").splitlines():
             if line.startswith("mnt_id:"):

@@ -1,7 +1,7 @@
 """The files that a pull writes: each a part first, which becomes the file by one atomic rename.
 
-A part that an interrupted pull left behind, and the file that is there already, give what they have: a range of them
-is taken only where its bytes match the chunk's id.
+A part that an interrupted pull left behind, and the existing file are reused: a range of them is taken only where its
+bytes match the chunk's id.
 """
 
 from __future__ import annotations

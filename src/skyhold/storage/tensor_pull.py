@@ -16,8 +16,8 @@ from skyhold.storage.chunks import ChunkReader
 from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.named_tensors import NamedTensor, check_fits, list_tensors, no_tensor
 from skyhold.storage.progress import Progress
-from skyhold.storage.standing import edited_files, examine
 from skyhold.storage.target_folder import Identity, TargetFolder, named
+from skyhold.storage.target_state import edited_files, examine
 from skyhold.storage.targets import check_space
 from skyhold.storage.version_files import StoredFile, VersionFiles, chooser
 from skyhold.units import MIB, Buffer
@@ -57,7 +57,7 @@ class ChosenTensors:
 
     @property
     def room_bytes(self) -> int:
-        """What the disk has to have free while they are written, beside the file itself."""
+        """The free disk space that is needed while they are written, beside the file itself."""
         return max((c.size_bytes for c in self.tensors if is_column_major(c.tensor)), default=0)
 
 
@@ -137,7 +137,7 @@ def _contents(chosen: NamedTensor, stored: StoredFile, folder: TargetFolder, pro
 
 def safetensors_head(tensors: Iterable[NamedTensor]) -> tuple[bytes, int]:
     """What a safetensors file of these tensors begins with, and the length of what follows. Its metadata have room for
-    the SHA-256 of the whole file, as it is with zeros there: so a later pull finds out that nobody has changed it."""
+    the SHA-256 of the whole file, as it is with zeros there: so a later pull can check that it is unchanged."""
     listed = [(one.name, row_major_dtype(one.tensor.dtype), one.tensor.shape, one.size_bytes) for one in tensors]
     return encode_head(listed, {_DIGEST: _NO_DIGEST.decode()}), sum(size_bytes for *_, size_bytes in listed)
 
@@ -164,7 +164,7 @@ def _is_as_pulled(path: Path) -> bool:
 
 
 def choose_tensors(version: VersionFiles, wanted: WantedTensors) -> ChosenTensors:
-    """The tensors that are wanted. What safetensors cannot hold is left out where only a glob means it.
+    """The tensors that are wanted. What safetensors cannot hold is left out where only a glob matches it.
 
     Raises `NotFound` where a pattern matches none, and `InvalidInput` where two of one name are wanted, or one that
     safetensors cannot hold by its name, or nothing that it can hold.
@@ -184,7 +184,7 @@ def choose_tensors(version: VersionFiles, wanted: WantedTensors) -> ChosenTensor
         if chosen.name in found:
             first = version.files[found[chosen.name].file].path
             raise InvalidInput(
-                f"Tensor `{chosen.name}` is there more than once: in {first}"
+                f"Tensor `{chosen.name}` exists more than once: in {first}"
                 + (f" and in {path}" if path != first else ", twice"),
                 code=error_codes.TENSOR_AMBIGUOUS,
                 hint="Choose its file with --include, beside --tensor" if path != first else "Pull its whole file",

@@ -1,12 +1,12 @@
-"""Names of files that other programs obey or take credentials from, by the mere place where they are. Pure.
+"""Names of files that other programs execute or read settings or credentials from, because of their path alone. Pure.
 
-A version comes from somebody else, and is pulled into a folder in which people work: a `.git/config` in it would run
-commands at the next `git status`, a `skyhold.toml` send credentials to another endpoint. So `pull` does not write such
-names and `push` leaves them out, unless the person allows it.
+A version comes from another party, and is pulled into a working folder: a `.git/config` in it would run commands at the
+next `git status`, a `skyhold.toml` would send credentials to another endpoint. So `pull` does not write such names and
+`push` leaves them out, unless the user allows it.
 
 On the list is what a program reads *by itself*, from the working folder, a folder above, or the home folder. Not on it
-is what a person has to name, run or import (`Makefile`, `setup.py`, `modeling_llama.py`), what selects but does not
-run (`.gitattributes`, which every model of Hugging Face has and whose commands come from Git's own configuration;
+is what a user has to name, run or import (`Makefile`, `setup.py`, `modeling_llama.py`), what selects but does not run
+(`.gitattributes`, which every model of Hugging Face has and whose commands come from Git's own configuration;
 `.gitignore`, `.python-version`), and `*.pth`, which is the ending of weights.
 """
 

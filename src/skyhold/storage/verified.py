@@ -1,9 +1,9 @@
-"""Which copies of an object that lies in the buckets already are verified (concepts.md, Durability).
+"""Which copies of an object that is in the buckets already are verified (concepts.md, Durability).
 
-A copy is verified where this machine wrote it, or read it back, and its stamp is still the one from then: nobody has
-written to it since. All others are read back, as many as a policy needs; a copy whose stamp has changed always is. What
-changes bytes without a write, a disk that forgets, has no stamp: so the copies that were checked longest ago are read
-back again, a few by each push, and one that turns out damaged takes the trust from all of its bucket.
+A copy is verified if this machine wrote it, or read it back, and its stamp is unchanged: no client has written to it
+since. Of all others as many are read back as a policy needs; a copy whose stamp has changed always is. Silent disk
+damage changes no stamp: so each push reads back some of the copies that were checked longest ago, and if one is damaged
+no copy in its bucket counts as verified any more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAMPLE_AGE_S: Final = 7 * 24 * 3600.0
 """A copy that was checked less long ago is not sampled."""
 SAMPLED_SHARE: Final = 1 / 16
 SAMPLES_MAX: Final = 4
-"""Of the verified copies that a push relies on, this share is read back again, at most so many: 64 MiB of packs."""
+"""Of the verified copies that a push reuses, this share is read back again, at most so many: 64 MiB of packs."""
 
 READ_BACK_NOTED: Final = SAMPLES_MAX + 1
 """A push that reads back so many packs, more than a sample, reports it."""
@@ -52,9 +52,9 @@ Held = Mapping[str, Mapping[str, Listed]]
 
 @dataclass(slots=True)
 class Checked:
-    """What was found of one object. `body` is that of an intact copy, where one was read, and `contents` what it lists.
-    `misplaced`: this machine's chunk index had other entries, and has been corrected. `contradictory`: copies that are
-    sound in themselves contain different things, so that one of them was forged."""
+    """The result of checking one object. `body` is that of an intact copy, where one was read, and `contents` what it
+    lists. `misplaced`: this machine's chunk index had other entries, and has been corrected. `contradictory`: copies
+    that are sound in themselves contain different things, so that one of them was forged."""
 
     intact: set[str]
     damaged: set[str] = field(default_factory=set)
@@ -101,8 +101,8 @@ class CopyCheck:
         run(read, [copy for _, copy in oldest[: math.ceil(SAMPLED_SHARE * relied_on)]])
 
     def verify(self, key: str, *, anew: bool = False) -> Checked:
-        """Find verified copies of a pack that are enough, and every damaged one among those that are suspected. Where
-        too few are verified, all that hold it have been read back; with `anew`, in any case."""
+        """Find enough verified copies of a pack, and every damaged one among the suspect copies. If too few are
+        verified, all copies are read back; with `anew`, in any case."""
         held, notes = self._held[key], self._notes(key)
         suspected = {
             name
@@ -122,7 +122,7 @@ class CopyCheck:
         return found
 
     def _notes(self, key: str) -> dict[str, CopyNote]:
-        """What is noted of the copies of a pack, by the name of the bucket, as far as the bucket holds it."""
+        """The notes of the copies of a pack, by the name of the bucket, as far as the bucket holds it."""
         notes = self._chunk_index.copies(key)
         urls = {name: self._replicas.buckets[name].url for name in self._held[key]}
         return {name: notes[url] for name, url in urls.items() if url in notes}
@@ -148,7 +148,7 @@ class CopyCheck:
             found.intact |= {name, *self._same(key, body)}
 
     def _same(self, key: str, body: Buffer) -> list[str]:
-        """The buckets that give the MD5 of this intact copy as that of their own, which need not be read then."""
+        """The buckets whose listings give the same MD5 as this intact copy: their copies need not be read."""
         given = {name: info.md5 for name, info in self._held[key].items() if info.md5}
         digest = hashlib.md5(body, usedforsecurity=False).digest() if given else b""
         return [name for name, md5 in given.items() if md5 == digest]

@@ -22,7 +22,7 @@ from skyhold.storage.layout import LayoutHead, Page, Run, Tensors, decode_head, 
 
 @dataclass(frozen=True, slots=True)
 class ChunkAt:
-    """A chunk of a file: where it begins in the file, where it lies, and where its delta base lies, if it has one."""
+    """A chunk of a file: its offset in the file, its place, and the place of its delta base, if it has one."""
 
     start: int
     place: Place
@@ -30,8 +30,8 @@ class ChunkAt:
 
 
 def chooser(patterns: Sequence[str], names: Collection[str]) -> Callable[[str], bool]:
-    """Whether a name is chosen. A pattern that is one of the `names` means that one, whatever brackets and stars it
-    has (`params['k']`); any other is a glob."""
+    """Whether a name is chosen. A pattern that equals one of the `names` matches only that one, whatever brackets and
+    stars it has (`params['k']`); any other is a glob."""
     exact = frozenset(patterns) & frozenset(names)
     globs = [pattern for pattern in patterns if pattern not in exact]
     return lambda name: name in exact or any(fnmatchcase(name, pattern) for pattern in globs)
@@ -148,8 +148,8 @@ class VersionFiles:
         return [("layouts", self._name), *(("pages", name) for name in self.head.pages), *tensors]
 
     def _check_runs(self) -> None:
-        """Raise `Corrupt` unless the runs, as far as the head tells, cover every file exactly and in order. (`chunks`
-        checks the lengths, which lie in the pages.)"""
+        """Raise `Corrupt` unless the runs, as far as the head shows, cover every file exactly and in order. (`chunks`
+        checks the lengths, which are in the pages.)"""
         last = (-1, 0)
         for run in self.head.runs:
             follows = (run.file, run.start) > last and (run.file == last[0]) == (run.start > 0)
@@ -190,10 +190,10 @@ class StoredFile:
         return [(chunk.start, chunk.place.raw_length, chunk.place.chunk_id) for chunk in self._chunks]
 
     def read(self, start: int, length: int) -> bytes:
-        """The bytes `[start, start + length)`. Raises `InvalidInput` where they do not lie inside the file."""
+        """The bytes `[start, start + length)`. Raises `InvalidInput` where they are not inside the file."""
         if start < 0 or length < 0 or start + length > self.size_bytes:
             raise InvalidInput(
-                f"Bytes {start} to {start + length} do not lie inside {self.path} ({self.size_bytes} bytes)",
+                f"Bytes {start} to {start + length} are not inside {self.path} ({self.size_bytes} bytes)",
                 code=error_codes.RANGE_NOT_SATISFIABLE,
             )
         if length == 0:

@@ -1,5 +1,5 @@
-"""What a machine has of a store before it has asked anything of it: its document and keys, the settings and the state
-on this machine, and its buckets, each opened once."""
+"""What a machine has of a store before its first request: its document and keys, the settings and the state on this
+machine, and its buckets, each opened once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class StoreAccess:
 
     @property
     def author(self) -> str:
-        """Who changes something, where the caller does not say: the setting, else user and host."""
+        """The author of a change where the caller gives none: the setting, else user and host."""
         if self.settings.author is not None:
             return self.settings.author
         try:
@@ -108,8 +108,8 @@ class StoreAccess:
         return ObjectChecker(bytes.fromhex(self.document.store), self.keys, self.store_keys.name_key())
 
     def close(self) -> None:
-        """Close what was opened. What is asked of it afterwards is refused. In a forked child, all of it belongs to the
-        parent, and stays open until the child ends."""
+        """Close what was opened. Every later use is refused. In a forked child, all of it belongs to the parent, and
+        stays open until the child ends."""
         if not self.inherited:
             with self._lock:
                 self._release()
@@ -130,10 +130,10 @@ class StoreAccess:
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        """Hold the lock of a store that may be used. Everything that is asked of a store comes here first.
+        """Hold the lock of a store that may be used. Every operation enters here first.
 
         Raises `InvalidInput` code `store_closed`, and code `store_forked` where another process opened it: a thread of
-        that process may have held the lock when it forked, and nobody would release it here.
+        that process may have held the lock when it forked, and no thread would release it here.
         """
         if self.inherited:
             raise InvalidInput(

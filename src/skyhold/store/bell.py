@@ -25,7 +25,7 @@ BELL: Final = "bell"
 RINGS_MAX: Final = 64
 ATTEMPTS: Final = 3
 RING_INTERVAL_S: Final = 1.0
-"""The least time between two rings of one process: some clouds take one write of an object in a second."""
+"""The least time between two rings of one process: some clouds accept one write of an object per second."""
 RING_S_MAX: Final = 2.0
 """The longest time that a caller waits for a ring."""
 

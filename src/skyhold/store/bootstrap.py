@@ -1,6 +1,6 @@
 """Reading and writing `store.json`, so that a bucket's URL and a key suffice to find the rest (format.md, 3).
 
-A bucket that another store owns, or that holds anybody's objects, is never written to.
+A bucket that another store owns, or that holds other objects, is never written to.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ def read_store_document(
 ) -> tuple[StoreDocument, StoreKeys]:
     """Read and check a bucket's `store.json`; `known` is what this machine remembers of the store.
 
-    Raises what `decode_store_document` raises, `NotFound` code `store_not_found`, and `InvalidInput` code
-    `other_store` or `PermissionDenied` code `store_changed` where it is not the store that was met before.
+    Raises what `decode_store_document` raises, `NotFound` code `store_not_found`, and `InvalidInput` code `other_store`
+    or `PermissionDenied` code `store_changed` where it is not the store that this machine opened before.
     """
     document, keys = decode_store_document(_read_tagged(bucket).body, keks, bucket.url)
     if expected_store is not None and document.store != expected_store:
         raise InvalidInput(
             f"{bucket.url} belongs to store {document.store}, not to {expected_store}",
             code=error_codes.OTHER_STORE,
-            hint="Check the URL; `skyhold connect URL` meets another store",
+            hint="Check the URL; `skyhold connect URL` connects to another store",
         )
     if known is not None and (known.sealed, known.key_check) != (document.sealed, keys.check):
         raise PermissionDenied(
             f"{bucket.url} names store {document.store}, but its key or its sealing is not what this machine knows",
             code=error_codes.STORE_CHANGED,
-            hint="Somebody may have replaced store.json: compare it with the other buckets before you go on",
+            hint="Another party may have replaced store.json: compare it with the other buckets before you go on",
         )
     return document, keys
 
@@ -92,7 +92,7 @@ def replace_store_document(
 ) -> None:
     """Replace the `store.json` of the same store in a bucket.
 
-    Raises `AlreadyExists` code `store_exists` where another store's is there, `Conflict` where somebody else replaced
+    Raises `AlreadyExists` code `store_exists` where another store's is there, `Conflict` where another client replaced
     it at the same time, where it has another incarnation (which only an admission may give it), already a greater epoch
     or this one of another machine, and what `read_store_document` raises.
     """
@@ -128,8 +128,8 @@ def _is_passed(engine: Engine, by: Engine) -> bool:
 
 def overwrite_store_document(bucket: Bucket, document: StoreDocument, keys: StoreKeys) -> None:
     """Put a `store.json` in the place of whatever is there, in one step: an admission, which ends the incarnation that
-    was. Raises `Conflict` where somebody else replaced it at the same time, which does not show where what is there is
-    too large to have a tag: of two admissions the last one stays then."""
+    was. Raises `Conflict` where another client replaced it at the same time. If the old object is too large to have a
+    tag, that cannot be detected: of two admissions the last one wins then."""
     body = encode_store_document(document, keys)
     try:
         tagged = bucket.read_tagged(STORE_DOCUMENT)

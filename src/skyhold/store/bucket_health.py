@@ -1,4 +1,4 @@
-"""How the buckets of a store stand to it: members, emptied, restored, or somebody else's."""
+"""The membership of the buckets of a store: members, emptied, restored, or of another store."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from skyhold.store.connection import Connection
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """How a bucket stands to the store. `readmissible`: it is empty, or it is ours with a `store.json` that is damaged
-    or gone, so that a repair admits it again. `outdated`: its `store.json` tells of an epoch that is over."""
+    """The membership of a bucket in the store. `readmissible`: it is empty, or it is ours with a `store.json` that is
+    damaged or gone, so that a repair admits it again. `outdated`: its `store.json` contains an epoch that is over."""
 
     reachable: bool
     readmissible: bool
@@ -63,12 +63,12 @@ def examine_bucket(connection: Connection, configured: ConfiguredBucket) -> Memb
 def _of_damaged_document(
     connection: Connection, configured: ConfiguredBucket, bucket: Bucket, error: Corrupt
 ) -> Membership:
-    """A bucket that holds what only somebody with the store's keys could have put there is ours, unless its
-    `store.json` names another store. Of any other one a person decides."""
+    """A bucket that holds an object that only a holder of the store's keys could have written is ours, unless its
+    `store.json` names another store. For any other one the user decides."""
     name, named, store = bucket.name, names_store(bucket), connection.document.store
     try:
         proven = _shows_membership(connection, configured, bucket)
-    except SkyholdError as failure:  # nobody is advised to empty what could not be looked at
+    except SkyholdError as failure:  # no advice to empty a bucket that could not be read
         return Membership(not failure.retryable, False, failure)
     if proven and named in {None, store}:
         return Membership(True, True, _undocumented(name, error))
@@ -102,8 +102,8 @@ def _is_ours(connection: Connection, configured: ConfiguredBucket, bucket: Bucke
 
 
 def _shows_membership(connection: Connection, configured: ConfiguredBucket, bucket: Bucket) -> bool:
-    """Whether a bucket holds what only somebody with the store's keys could have put there: a checkpoint, or what a
-    voter promised. Raises what the bucket raises."""
+    """Whether a bucket holds an object that only a holder of the store's keys could have written: a checkpoint, or an
+    acceptor of a register. Raises what the bucket raises."""
     for info in bucket.list(f"{CHECKPOINTS}/"):
         try:
             stored = read_checkpoint(bucket, info.key)
@@ -175,7 +175,7 @@ def _restored(name: str) -> SkyholdError:
 
 def _recovered_elsewhere(name: str) -> SkyholdError:
     return Conflict(
-        f"Bucket `{name}` says that the store was recovered on another machine; changes made here no longer count",
+        f"Bucket `{name}` reports that the store was recovered on another machine; changes made here no longer count",
         code=error_codes.STORE_RECOVERED_ELSEWHERE,
         hint="Work on that machine: `skyhold recover` here would shut it out",
         bucket=name,

@@ -31,7 +31,8 @@ _INCARNATION: Final = re.compile(r"[0-9a-f]{32}")
 class ConfiguredBucket:
     """One bucket of the store. A `voter` takes part in consensus; a bucket for `packs` only stores.
 
-    `incarnation` is what its `store.json` must say; a bucket restored from a backup or emptied says another.
+    `incarnation` is what its `store.json` must contain; a bucket that was restored from a backup or emptied has
+    another.
     """
 
     location: BucketLocation
@@ -57,7 +58,7 @@ class Configuration:
     """The buckets of a store, in the order in which they were added, the policy of new repositories, and the features
     that a program must know. `log` is the history of the configuration (format.md, 10), which is kept as it is here.
 
-    Raises `InvalidInput` for no bucket, for a name or place that stands twice, and for a default policy that these
+    Raises `InvalidInput` for no bucket, for a name or place that occurs twice, and for a default policy that these
     buckets can never meet.
     """
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 PAUSE_S_MAX: Final = 0.5
 RETIRED_MAX: Final = 2
-"""How many registers that were left behind stay open, as a thread may still wait for a voter of them."""
+"""How many registers of earlier epochs stay open, as a thread may still wait for a voter of them."""
 
 
 def new_operation_id() -> str:
@@ -78,8 +78,8 @@ class Connection(StoreAccess):
         max_age_s: float | None = None,
     ) -> None:
         """`places` are the store's buckets as far as they are known before its configuration is read. With `max_age_s`
-        reads may be stale (`StaleRegisters`); `stale` tells which were. `unread` are the repositories that the last
-        look at all of them left out."""
+        reads may be stale (`StaleRegisters`); `stale` lists which were. `unread` are the repositories that the last
+        read of all of them skipped."""
         super().__init__(document, keys, state, settings, places)
         self._retired: list[Registers] = []
         self._registers: StoreRegisters | None = None
@@ -112,7 +112,7 @@ class Connection(StoreAccess):
             raise register_lost(CONFIG)
         if value is None:
             raise Corrupt(
-                f"Store {self.document.store} has no configuration: it was not made to its end, or belongs to nobody",
+                f"Store {self.document.store} has no configuration: it was not completely made",
                 code=error_codes.REGISTERS_MISSING,
                 hint="Make it again: skyhold init URL…",
             )
@@ -146,7 +146,7 @@ class Connection(StoreAccess):
             self._configuration = configuration
 
     def catch_up(self) -> bool:
-        """Whether some bucket tells of a later epoch than the one that was opened, whose voters may be gone since."""
+        """Whether some bucket reports a later epoch than the one that was opened, whose voters may be gone since."""
         newest, places = newest_engine(self)
         if newest.epoch == self.document.engine.epoch:
             return False
@@ -193,7 +193,7 @@ class Connection(StoreAccess):
         """The registers of the store, in whichever epoch it is.
 
         What a crash left without a checkpoint is completed first, as far as the buckets allow: where they do not,
-        reading goes on, and the next change of such a register completes it or says that it cannot.
+        reading goes on, and the next change of such a register completes it or reports that it cannot.
         """
         with self._opened():
             if self._registers is None:
@@ -231,7 +231,7 @@ class Connection(StoreAccess):
     def reopen(self) -> None:
         """Open the registers anew when they are needed next, and read the configuration from them."""
         with self._lock:
-            if self._configuration is not None:  # which says where the voters are
+            if self._configuration is not None:  # it contains where the voters are
                 self.known_places = tuple(dict.fromkeys((*self.known_places, *self._configuration.locations)))
             self._configuration = None
             if self._registers is not None:

@@ -21,8 +21,8 @@ class Consents:
         self._given = state.consents()
 
     def reach(self, location: BucketLocation) -> BucketLocation:
-        """A bucket as this machine reaches it. It is not `named` where nobody on this machine agreed to give it
-        credentials."""
+        """A bucket as this machine reaches it. It is not `named` where the user of this machine has not agreed to send
+        it credentials."""
         return self._settings.locate(location, self._given)
 
     def reach_etcd(self, cluster: str, *, typed: bool = False) -> EtcdLocation:
@@ -30,7 +30,8 @@ class Consents:
         return self._settings.locate_etcd(cluster, self._given, typed=typed)
 
     def agree_to_typed(self, locations: Iterable[BucketLocation], cluster: str = "", *, durably: bool = True) -> None:
-        """Who writes the URL of a bucket, or of an etcd cluster, agrees to it; `durably`: also for later commands."""
+        """A user who types the URL of a bucket, or of an etcd cluster, agrees to it; `durably`: also for later
+        commands."""
         reached = [self.reach(location) for location in locations]
         given = {destination_of(location) for location in reached if location.named and location.is_cloud}
         if cluster and (etcd := self.reach_etcd(cluster, typed=True)).named:
@@ -40,7 +41,7 @@ class Consents:
         self._given |= given
 
     def missing(self, locations: Iterable[BucketLocation], cluster: str = "") -> list[tuple[str, Destination]]:
-        """Those of these buckets, and of the etcd cluster, that nobody agreed to give credentials yet, by name."""
+        """Those of these buckets, and of the etcd cluster, to which no credentials may be sent yet, by name."""
         reached = [self.reach(location) for location in locations]
         found = [(location.name, destination_of(location)) for location in reached if not is_allowed(location)]
         if cluster:

@@ -34,12 +34,13 @@ def first_unreadable(connection: Connection) -> Corrupt | None:
 
 
 def refuse_unreadable(connection: Connection) -> None:
-    """Raise `Corrupt` where a register is damaged or lost, before other voters, buckets or another engine are to carry
-    on with all of them: half-way it would hold up everybody. Nothing is changed then."""
+    """Raise `Corrupt` where a register is damaged or lost, before a change of voters, buckets or engine, which needs
+    all of them: half-way it would block every client. Nothing is changed then."""
     error = first_unreadable(connection) if connection.shared else None
     if error is not None:
         raise Corrupt(
-            f"The buckets, voters and engine of the store can change only with all registers at hand: {error.message}",
+            "The buckets, voters and engine of the store can change only while all registers are readable: "
+            f"{error.message}",
             code=error.code,
             hint=error.hint,
             **error.fields,

@@ -1,4 +1,4 @@
-"""How the engine of a store is: which voters answer, what each has promised and accepted, what was decided last."""
+"""The status of a store's engine: which voters answer, what each has promised and accepted, what was decided last."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class VoterStatus:
-    """One voter. `error` says why it takes no part now, and `hint` what to do."""
+    """One voter. `error` is why it takes no part now, and `hint` what to do."""
 
     name: str
     incarnation: str
@@ -51,8 +51,8 @@ class VoterStatus:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The newest decision on a register that a majority shows. `writer` brought it through, at `time` (RFC 3339, by its
-    clock). Both are None where every voter that shows it was written by somebody else since, who only prepared."""
+    """The newest decision on a register that a majority shows. `writer` committed it, at `time` (RFC 3339, by its
+    clock). Both are None where every voter that shows it was written by another proposer since, which only prepared."""
 
     register: str
     version: int
@@ -62,9 +62,9 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """Where the registers live. `needed` of the voters decide; `quorum` says whether all of them answer, or at least
-    so many. Of an etcd cluster the voters are the nodes that this machine knows; a node answers only while a majority
-    of its cluster stands behind it. On one machine there are none, and `quorum` is None."""
+    """Where the registers live. `needed` of the voters decide; `quorum` is whether all of them answer, or at least so
+    many. Of an etcd cluster the voters are the nodes that this machine knows; a node answers only while a majority of
+    its cluster supports it. On one machine there are none, and `quorum` is None."""
 
     kind: str
     epoch: int
@@ -76,9 +76,9 @@ class EngineStatus:
 
 @dataclass(frozen=True, slots=True)
 class StaleRead:
-    """A read that may have missed moves: what it found was the newest within the last `age_s` seconds, or (None) at a
-    time that nobody knows. `decided` is False where some voter has accepted it and nobody knows whether a majority did.
-    `writer` and `time` tell who wrote it; `silent` are the voters that did not answer."""
+    """A read that may have missed moves: what it found was the newest within the last `age_s` seconds, or (None) at an
+    unknown time. `decided` is False where some voter has accepted it and it is unknown whether a majority did. `writer`
+    and `time` are who wrote it and when; `silent` are the voters that did not answer."""
 
     register: str
     version: int
@@ -98,7 +98,7 @@ class StaleRead:
 
 def engine_of(connection: Connection) -> EngineStatus:
     """Ask every voter. Raises only where the store cannot be opened at all."""
-    with suppress(SkyholdError):  # where a majority answers, it tells whether the store has moved on
+    with suppress(SkyholdError):  # where a majority answers, it shows whether the store has moved on
         connection.registers.read(CONFIG)
     engine = connection.document.engine
     registers = voting(connection.registers.current)
@@ -143,7 +143,7 @@ def catch_up_fully(registers: Voting, keys: Iterable[str]) -> bool:
             return True
         try:
             registers.outcome(key, new_operation_id())
-        except SkyholdError as error:  # it is not to be decided, and whoever looks at it names it
+        except SkyholdError as error:  # it cannot be decided now; `status` and `verify` name it
             return not error.retryable
         return False
 
@@ -167,8 +167,8 @@ def catch_up_epoch(registers: EngineRegisters) -> None:
 
 
 def is_caught_up(shown: Shown) -> bool:
-    """Whether all voters that answer have accepted one value, be it under several ballots: to settle it once more,
-    which changes nothing, always leaves a slow voter one ballot behind."""
+    """Whether all voters that answer have accepted one value, even under several ballots: settling it again, which
+    changes nothing, would always leave a slow voter one ballot behind."""
     answers = [held for held in shown.values() if not isinstance(held, SkyholdError)]
     return len({held.state.value or () if held is not None else () for held in answers}) <= 1
 
@@ -176,11 +176,11 @@ def is_caught_up(shown: Shown) -> bool:
 def _cluster(engine: Engine, registers: Clustered) -> EngineStatus:
     """The nodes of an etcd cluster that this machine knows. One that answers does so for a majority of the cluster."""
     nodes = []
-    for name, told in registers.nodes().items():
-        if isinstance(told, SkyholdError):
-            nodes.append(VoterStatus(name, "", told.message, told.hint, ()))
+    for name, answer in registers.nodes().items():
+        if isinstance(answer, SkyholdError):
+            nodes.append(VoterStatus(name, "", answer.message, answer.hint, ()))
         else:
-            nodes.append(VoterStatus(name, told.member_id, None, None, ()))
+            nodes.append(VoterStatus(name, answer.member_id, None, None, ()))
     answering = sum(node.error is None for node in nodes)
     quorum: Quorum = "whole" if answering == len(nodes) else "degraded" if answering else "lost"
     found = {key: registers.inspect(key) for key in (NAMES, CONFIG)} if answering else {}
@@ -208,8 +208,8 @@ def _voter(name: str, incarnation: str, shown: Mapping[str, Shown]) -> VoterStat
             votes.append(
                 Vote(key, state.promised.counter, state.accepted.counter, version, held.writer or None, held.time)
             )
-    told, hint = (error.message, error.hint) if error else (None, None)
-    return VoterStatus(name, incarnation, told, hint, tuple(votes))
+    reason, hint = (error.message, error.hint) if error else (None, None)
+    return VoterStatus(name, incarnation, reason, hint, tuple(votes))
 
 
 def _decision(key: str, shown: Shown, voters: int) -> Decision | None:

@@ -38,7 +38,7 @@ def voters_of(configuration: Configuration) -> tuple[tuple[str, str], ...]:
 
 
 def new_engine(place: str, epoch: int, machine: str, configuration: Configuration) -> Engine:
-    """The engine that a person names by `place`: `sqlite` (on `machine`), `buckets`, or the URL of an etcd cluster.
+    """The engine that `place` names: `sqlite` (on `machine`), `buckets`, or the URL of an etcd cluster.
 
     Raises `InvalidInput` for another word, for a malformed URL, for one that holds what belongs to a machine's own
     settings, and where there are no voters or too many.
@@ -55,7 +55,7 @@ def new_engine(place: str, epoch: int, machine: str, configuration: Configuratio
         )
     if "?" in place:
         raise InvalidInput(
-            "The URL of an etcd cluster is told to every machine, and its settings are each machine's own",
+            "The URL of an etcd cluster is sent to every machine, and its settings are each machine's own",
             code=error_codes.ENGINE_UNKNOWN,
             hint="Put credentials, ca_file and allow_http under [etcd] in skyhold.toml",
         )

@@ -36,8 +36,8 @@ _OWN: Final = frozenset(("what", "author", "time", "actor", "reason", "group", "
 class Origin:
     """Author, time (RFC 3339, UTC, by the clock of the writer) and reason of a change.
 
-    `actor` is the kind of the author: a person, or a kind of program, ours or theirs. `group` (32 hex digits) is shared
-    by changes of several registers that belong together.
+    `actor` is the kind of the author: a person, or a kind of program. `group` (32 hex digits) is shared by changes of
+    several registers that belong together.
     """
 
     author: str

@@ -1,7 +1,7 @@
 """Making a store. An `init` that dies half-way is undone by the next one that names one of its buckets.
 
 What it is about to write is noted in the state folder first, under a lock that lasts as long as its process: a note
-whose lock is free was left by an `init` that died, so what it describes is nobody's store.
+whose lock is free was left by an `init` that died, so what it describes is not a store in use.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _noted(state_folder: StateFolder, store_id: str, marks: Sequence[_Mark]) -> 
     """Keep the note of an `init` while the block runs; its lock ends with the block. The block gets what undoes one
     bucket of it, as `_undo` does; where that fails, the note stays, and a later `init` tries again."""
     path = _notes(state_folder) / store_id
-    draft = path.with_suffix(".part")  # locked and whole before anybody can find it
+    draft = path.with_suffix(".part")  # locked and complete before any process can find it
     with clear_errors(path):
         file = draft.open("x")
     left = []
@@ -215,7 +215,7 @@ def _undo_dead(state_folder: StateFolder, locations: Sequence[BucketLocation], s
 
 
 def _dead(path: Path) -> list[_Mark]:
-    """What the note says whose `init` has died; nothing while it lives, or once it has ended."""
+    """The buckets in the note of an `init` that died; none while it runs, or once it has ended."""
     try:
         with path.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

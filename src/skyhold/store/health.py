@@ -1,4 +1,4 @@
-"""Whether a store works now, at a cost that grows with its buckets alone: what a monitor asks again and again."""
+"""Whether a store works now, at a cost that grows with its buckets alone: for a monitor that polls."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from skyhold.store.engine_status import EngineStatus, engine_of
 
 @dataclass(frozen=True, slots=True)
 class BucketHealth:
-    """One bucket. `took_s` is how long it took to answer; `error` says why it is no member that can be used now, and
-    `hint` what to do."""
+    """One bucket. `took_s` is how long it took to answer; `error` is why it cannot be used as a member now, and `hint`
+    what to do."""
 
     name: str
     took_s: float

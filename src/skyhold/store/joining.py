@@ -18,12 +18,12 @@ from skyhold.store.surroundings import refuse_inside_bucket
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """A bucket that joins a store: whether its folder must be made first, the buckets whose `store.json` is then told
-    of it, and what the loss of a bucket costs from then on, as sentences."""
+    """A bucket that joins a store: whether its folder must be made first, the buckets whose `store.json` then lists it
+    (`notified`), and what the loss of a bucket costs from then on, as sentences."""
 
     bucket: BucketLocation
     makes_folder: bool
-    told: tuple[str, ...]
+    notified: tuple[str, ...]
     losses: tuple[str, ...]
 
 
@@ -42,5 +42,5 @@ def plan_join(connection: Connection, location: BucketLocation) -> Joining:
         with open_bucket(reached) as bucket:
             if names_store(bucket) != connection.document.store:  # ours already, by a join that died
                 refuse_occupied(bucket)
-    told = tuple(known.name for known in before.locations)
-    return Joining(location, makes_folder, told, tuple(loss_report(after.locations, after.policy)))
+    notified = tuple(known.name for known in before.locations)
+    return Joining(location, makes_folder, notified, tuple(loss_report(after.locations, after.policy)))

@@ -1,8 +1,8 @@
 """The persistent map of a register (format.md, 10): a search tree whose nodes are immutable blobs.
 
-The top node lies inside the register, so that a change of any number of entries is one compare-and-set. An update
-rewrites the nodes on the way to what it changes and shares all others with the map before. Nodes are cut where the
-hash of a key says so (as in Noms' prolly trees), so that an insertion does not shift the cuts after it.
+The top node is inside the register, so that a change of any number of entries is one compare-and-set. An update
+rewrites the nodes on the way to what it changes and shares all others with the map before. Nodes are cut where the hash
+of a key is below a bound (as in Noms' prolly trees), so that an insertion does not shift the cuts after it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _LAST: Final = "\U0010ffff"
 """The greatest code point sorts after whatever can follow a prefix in a key."""
 VALUE_BYTES_MAX: Final = 2 * 1024
 NODES_KEPT: Final = 16
-"""Decoded nodes that a map keeps: whoever asks for all refs or moves one by one meets the same few again and again."""
+"""Decoded nodes that a map keeps: a client that lists all refs, or moves them one by one, reads the same few again and
+again."""
 
 
 class Map:
@@ -57,12 +58,12 @@ class Map:
         return cls(blobs, parse_node(top, "top node of a map"))
 
     def to_json(self) -> Json:
-        """The top node, as it lies in the register."""
+        """The top node, as it is stored in the register."""
         return {"level": self._top.level, "entries": [[key, value] for key, value in self._top.entries]}
 
     @property
     def level(self) -> int:
-        """Height of the top node: 0 where all entries lie in it."""
+        """Height of the top node: 0 where all entries are in it."""
         return self._top.level
 
     def node_names(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Opening a store from whichever of its buckets answers."""
+"""Opening a store by any of its buckets that answers."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def open_store(
     offline: bool = False,
 ) -> Connection:
     """Open the store that a bucket's URL names. Where that bucket is away, damaged or closed to us, another one that
-    this machine has met opens it as well. `meet` takes the bucket's own word for which store it is, as `connect` does;
-    the user agrees to `trust`, and all that the store would need beyond that is named in one error. With
-    `accept_rollback` what this machine has seen of the store's registers is forgotten: they are taken as they are.
-    `max_age_s` as `Connection` takes it. With `offline` a store that this machine knows opens by its own copy of
-    `store.json` where none of the buckets answers.
+    this machine knows is used. `meet` accepts whichever store the bucket contains, as `connect` does; the user agrees
+    to `trust`, and all consents that the store needs beyond that are named in one error. With `accept_rollback` what
+    this machine has seen of the store's registers is forgotten: they are taken as they are. `max_age_s` as `Connection`
+    takes it. With `offline` a store that this machine knows opens by its own copy of `store.json` where none of the
+    buckets answers.
 
     Raises `PermissionDenied` code `other_machine` where the registers live elsewhere, code `endpoint_not_trusted`.
     """
@@ -74,7 +74,7 @@ def open_store(
                 document, keys = read_store_document(
                     bucket, keks, expected_store=None if state is None else state.store_id, known=met
                 )
-                if met is None:  # the bucket's own word is taken, but not against what is known of that store
+                if met is None:  # any store is accepted, but not against what this machine knows of it
                     known = state_folder.store(document.store).recall()
                     read_store_document(bucket, keks, known=known)
                 if meet:
@@ -147,7 +147,7 @@ def _refuse_unallowed(connection: Connection, url: str, locations: Iterable[Buck
 
 
 def remember(connection: Connection) -> None:
-    """Note on this machine where the store's buckets are, and what it is, so that no bucket can say otherwise.
+    """Note on this machine where the store's buckets are, and what it is, so that no bucket can contradict it.
 
     A place holds one store: another one that this machine met there before is not looked for there any more.
     """
@@ -181,8 +181,8 @@ def named_locations(urls: Iterable[str | BucketLocation], names: Sequence[str] |
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """A store as it was named: `typed` is the bucket's location as it was written, `whole` with what the environment
-    says besides; `state` and `met` are what this machine knows of the store there, if it does."""
+    """A store as it was named: `typed` is the bucket's location as it was written, `whole` with the environment's
+    settings added; `state` and `met` are what this machine knows of the store there, if it does."""
 
     typed: BucketLocation
     whole: BucketLocation
@@ -205,8 +205,9 @@ class Sought:
 
 
 def look_up(folder: StateFolder, url: str, *, by_user: bool = True) -> Sought:
-    """The store that a URL means, which this machine's user wrote, or a document. A store that was met at the URL is
-    where it was met, whatever the environment says; one written without an endpoint may mean a place that has one."""
+    """The store that a URL means, which this machine's user wrote, or a document. A store that was opened at the URL
+    keeps that location, whatever the environment contains; one written without an endpoint may mean a place that has
+    one."""
     typed = replace(parse_location(url, complete=False), named=by_user)
     whole = completed(typed)
     known = [(state, met) for state in folder.stores() if (met := state.recall()) is not None]

@@ -1,7 +1,7 @@
 """Changing which buckets belong to a store and which of them vote, and where its registers live.
 
 Whatever changes the voters or the engine begins a new epoch (`skyhold.consensus.epochs`): clients go on writing
-meanwhile, and a change that died half-way is finished by whoever meets it.
+meanwhile, and a change that died half-way is finished by the next client that finds it.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ def admit_again(connection: Connection, name: str, origin: Origin) -> None:
 
 
 def begin_anew(connection: Connection, origin: Origin) -> None:
-    """Begin an epoch with the same voters, in which each has every register as the others carry it there: what is
-    damaged in one stays behind. Raises `Corrupt` where a register is not intact in a majority of them: it would leave
-    the move half done."""
+    """Begin an epoch with the same voters, in which each has every register as the others carry it over: what is
+    damaged in one is left in the old epoch. Raises `Corrupt` where a register is not intact in a majority of them: it
+    would leave the move half done."""
     refuse_unreadable(connection)
     _reconfigure(connection, lambda known: known, origin)
 
@@ -135,7 +135,7 @@ def join_bucket(
 
 def _as_it_is(connection: Connection, bucket: Bucket, configured: ConfiguredBucket) -> ConfiguredBucket:
     """A bucket that has this store's `store.json` keeps the incarnation that it shows, unless it is none or a member's:
-    whoever joins it at the same time then joins the same."""
+    another client that adds it at the same time then adds the same."""
     members = {known.incarnation for known in connection.configuration.buckets}
     with suppress(SkyholdError):
         shown = inspect_store_document(bucket, connection.store_keys)
@@ -147,7 +147,7 @@ def _as_it_is(connection: Connection, bucket: Bucket, configured: ConfiguredBuck
 
 
 def default_role(connection: Connection) -> Role:
-    """The role of a bucket that joins, where nobody says."""
+    """The role of a bucket that joins, where the caller gives none."""
     voters = sum(bucket.role == "voter" for bucket in connection.configuration.buckets)
     return "packs" if voters >= VOTERS_MAX else "voter"
 
@@ -155,8 +155,8 @@ def default_role(connection: Connection) -> Role:
 def leave_buckets(
     connection: Connection, names: Collection[str], policies: Callable[[], Sequence[Policy]], origin: Origin
 ) -> None:
-    """Take buckets out of the store, as one change; what lies in them stays there. The buckets that stay have to be
-    able to meet each of the `policies`.
+    """Take buckets out of the store, as one change; their objects stay in them. The buckets that stay have to be able
+    to meet each of the `policies`.
 
     With registers on this machine the buckets that stay have to take the change: where too few of them answer it is
     `OutcomeUnknown` code `checkpoint_pending`. So lost buckets leave together, since none of them could take the change
@@ -224,8 +224,8 @@ class EngineMove:
 
 
 def move_engine(connection: Connection, place: str, origin: Origin) -> EngineMove:
-    """Move the registers to the engine at `place` (as `new_engine` takes it), with every change that they keep, and
-    the ids of their operations. Then the two are compared, which shows that nobody wrote between.
+    """Move the registers to the engine at `place` (as `new_engine` takes it), with every change that they keep, and the
+    ids of their operations. Then the two are compared, which shows that no write came between.
 
     Raises `InvalidInput` code `engine_unchanged`, and where the buckets cannot vote; `Corrupt` code `move_differs` if
     the comparison fails, which would be a defect.
@@ -261,8 +261,8 @@ def move_engine(connection: Connection, place: str, origin: Origin) -> EngineMov
 
 
 def spread(connection: Connection, others: Iterable[ConfiguredBucket] = ()) -> None:
-    """Tell the buckets' `store.json` where the registers are, and where all buckets are; `others` have left. One that
-    is away is told by a later repair."""
+    """Write to the buckets' `store.json` where the registers are, and where all buckets are; `others` have left. A
+    bucket that does not answer is updated by a later repair."""
     keks = key_encryption_keys(connection.settings)
     configuration = connection.configuration
     for configured in (*configuration.buckets, *others):

@@ -74,12 +74,12 @@ def recover_store(
     with ExitStack() as opened:
         connection = _opened(url, settings, opened)
         connection.features.refuse_unwritten()
-        engine, told = newest_engine(connection)  # the bucket that was named may know an earlier epoch alone
+        engine, places = newest_engine(connection)  # the bucket that was named may know an earlier epoch alone
         if not engine.shared:
             consent(SQLITE)
-            report = _take_over(connection, engine, told or connection.known_places, minority)
+            report = _take_over(connection, engine, places or connection.known_places, minority)
         else:
-            connection.adopt(engine, told)
+            connection.adopt(engine, places)
             unread = _read(connection)
             if unread is not None and unread.code == error_codes.OTHER_MACHINE:
                 consent(SQLITE)
@@ -103,15 +103,15 @@ def recover_register(
     """Bring back one register that is damaged or gone at a majority of its voters, as `recover_one` does."""
     with ExitStack() as opened:
         connection = _opened(url, settings, opened)
-        engine, told = newest_engine(connection)
-        connection.adopt(engine, told)
+        engine, places = newest_engine(connection)
+        connection.adopt(engine, places)
         report = recover_one(connection, name, owner, empty=empty, consent=consent)
         opened.pop_all()
         return connection, report
 
 
 def _opened(url: str, settings: Settings, opened: ExitStack) -> Connection:
-    """The store, by what the bucket that is named says of it. It is closed with `opened`."""
+    """The store, by the `store.json` of the bucket that is named. It is closed with `opened`."""
     state_folder = open_state()
     sought = look_up(state_folder, url, by_user=url != settings.store or settings.store_is_users)
     location = sought.candidates()[0]
@@ -135,15 +135,15 @@ def _read(connection: Connection) -> SkyholdError | None:
 
 
 def _finish_move(connection: Connection, minority: bool) -> Epoch:
-    """Finish a move to a machine that was lost before any bucket told of it: what it carries is in checkpoints then, as
-    if the machine had come to its end. Returns the epoch that it began."""
+    """Finish a move to a machine that was lost before any bucket reported it: its values are in checkpoints then, as if
+    that machine had finished the move. Returns the epoch that it began."""
     epoch = connection.registers.current
     value = epoch.read(CONFIG)
     if value is None or value.next_configuration is None:
         raise AssertionError("registers that are not sealed have not moved")
     lost = decode_epoch(value.next_configuration)
     if any(_epoch_at(connection, place) >= lost.engine.epoch for place in lost.configuration.locations):
-        return lost  # the machine had come to its end, and told that bucket of it
+        return lost  # the machine had finished the move, and updated that bucket
     here = replace(lost.engine, machine=open_state().machine_id)
     following = open_machine_registers(connection, here, lost.configuration, needed=1 if minority else None)
     try:
@@ -201,7 +201,7 @@ def _take_over(connection: Connection, lost: Engine, places: Sequence[BucketLoca
 
 
 def _record(connection: Connection) -> None:
-    """Enter into the history of the configuration that the registers are on this machine now."""
+    """Record in the history of the configuration that the registers are on this machine now."""
     value = connection.registers.read(CONFIG)
     assert value is not None  # noqa: S101 (it was restored)
     before = decode_configuration(value.data)
@@ -221,7 +221,7 @@ def _recovered(connection: Connection, before: Configuration, epoch: Epoch) -> C
 
 def _has_moved_on(connection: Connection, recovery: Recovery, epoch: int, minority: bool) -> bool:
     """Whether the registers were about to move from the lost machine to another engine, which is done then. Where that
-    engine cannot be reached, and `minority` accepts that what it alone knows is lost, the move is not gone on with."""
+    engine cannot be reached, and `minority` accepts that what it alone knows is lost, the move is abandoned."""
     sealed = recovery.checkpoints[CONFIG].value.next_configuration
     if sealed is None:
         return False
@@ -266,7 +266,7 @@ def _begin_anew(
     voters = connection.document.engine.voters
     if len(found.survivors) - len(found.undocumented) > len(voters) // 2:
         if connection.document.engine != before and _read(connection) is None:
-            spread(connection)  # no bucket that answers had told of it
+            spread(connection)  # no bucket that answers had reported it
             unread = None
         raise unread or first_unreadable(connection) or _nothing_to_recover(connection.document)
     if not minority or not found.survivors:
@@ -286,7 +286,7 @@ def _begin_anew(
 
 def _raise_epoch(connection: Connection, buckets: Sequence[Bucket], lost: Engine, machine: str, minority: bool) -> int:
     """Write a new epoch into every bucket that answers, before anything is read from them: greater than that of the
-    engine that is lost, and than any that they tell of."""
+    engine that is lost, and than any that they report."""
     keys, keks = connection.store_keys, key_encryption_keys(connection.settings)
     documents: list[tuple[Bucket, StoreDocument]] = []
     errors: dict[str, SkyholdError] = {}
@@ -295,7 +295,7 @@ def _raise_epoch(connection: Connection, buckets: Sequence[Bucket], lost: Engine
             document = read_store_document(bucket, keks, expected_store=connection.document.store)[0]
             if document.engine.epoch > lost.epoch + EPOCH_LEAP_MAX:
                 raise Corrupt(
-                    f"Bucket `{bucket.name}` tells of epoch {document.engine.epoch}, which nobody can have come to",
+                    f"Bucket `{bucket.name}` reports epoch {document.engine.epoch}, which is impossibly high",
                     code=error_codes.STORE_DOCUMENT_MALFORMED,
                 )
             documents.append((bucket, document))

@@ -3,8 +3,8 @@
 A read of a register is content with a majority, so a damaged copy shows nowhere until the others are gone. Here every
 copy is read from its bucket and opened.
 
-An acceptor whose object is damaged has forgotten what it promised and accepted, and nobody can write that object anew
-in its epoch: a proposer may still count on a promise that was lost with it. So it is mended as a bucket that was
+An acceptor whose object is damaged has forgotten what it promised and accepted, and no client can write that object
+again in its epoch: a proposer may still count on a promise that was lost with it. So it is mended as a bucket that was
 emptied is: a new epoch begins, into which the voters that have each register intact carry it (docs/consensus.md).
 """
 
@@ -37,23 +37,24 @@ from skyhold.store.connection import Connection
 
 LOOKS_MAX: Final = 4
 LOOK_INTERVAL_S: Final = 0.3
-"""A voter that lacks what the others have may be about to take it: it is looked at again before it is said to lag."""
+"""A voter that lacks what the others have may be about to take it: it is read again before it is reported as
+lagging."""
 
 
 @dataclass(slots=True)
 class RegisterCopies:
     """What was found.
 
-    `findings` are copies that are damaged, or older than this machine has seen them, or that a voter lacks; `behind`
-    are by bucket the objects of voters that the last change passed over, which is no fault. `unsettled` are registers
-    that fewer than a majority of the voters have intact, or of which two copies contradict each other, with the reason;
+    `findings` are copies that are damaged, or older than this machine has seen them, or that a voter lacks; `lagging`
+    are by bucket the objects of voters that lag by the last change, which is no damage. `unsettled` are registers that
+    fewer than a majority of the voters have intact, or of which two copies contradict each other, with the reason;
     `scarce` are those that a majority of the voters has nothing of, and some voter has: what is decided next may be
     that there is nothing. `failed` are voters that did not answer; `read` are the objects that were read, by bucket;
     `keys` those of all registers that were examined.
     """
 
     findings: list[Finding] = field(default_factory=list)
-    behind: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    lagging: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unsettled: dict[str, str] = field(default_factory=dict)
     scarce: set[str] = field(default_factory=set)
     failed: dict[str, SkyholdError] = field(default_factory=dict)
@@ -132,7 +133,7 @@ def _examine(voters: _Voters, key: str, looks: int) -> RegisterCopies:
             for name, (bucket, incarnation) in voters.answering.items()
         }
         found = _judge(voters, key, copies)
-        if not found.behind and all(finding.problem == "damaged" for finding in found.findings):
+        if not found.lagging and all(finding.problem == "damaged" for finding in found.findings):
             break
     return found
 
@@ -180,7 +181,7 @@ def _judge(voters: _Voters, key: str, copies: Mapping[str, _Copy]) -> RegisterCo
             found.read[name] = {place}
             found.read_bytes += copy.size_bytes
             if copy.state.value not in values:
-                found.behind[name] = (place,)
+                found.lagging[name] = (place,)
         elif newest != NO_BALLOT:
             found.findings.append(Finding(name, place, "missing", "the voter has nothing of this register"))
     absent = sum(copy.size_bytes is None for copy in intact.values())
@@ -200,7 +201,7 @@ def _add(found: RegisterCopies, of_one: RegisterCopies) -> None:
     found.scarce |= of_one.scarce
     found.failed |= of_one.failed
     found.read_bytes += of_one.read_bytes
-    for name, places in of_one.behind.items():
-        found.behind[name] = (*found.behind.get(name, ()), *places)
+    for name, places in of_one.lagging.items():
+        found.lagging[name] = (*found.lagging.get(name, ()), *places)
     for name, read in of_one.read.items():
         found.read.setdefault(name, set()).update(read)

@@ -1,6 +1,6 @@
 """Bringing back one register that is damaged, or gone, at a majority of its voters, while all others go on.
 
-What is found is shown first (`RegisterPlan`), and nothing is changed before somebody consents. Then the register is
+What is found is shown first (`RegisterPlan`), and nothing is changed before the user consents. Then the register is
 retired from its epoch (`skyhold.consensus.retiring`), and the store begins the next one, with the same buckets and
 voters, in which it goes on from the newest value that a voter held intact. A recovery that died half-way is run again.
 """
@@ -78,8 +78,8 @@ class VoterFinding:
 @dataclass(frozen=True, slots=True)
 class RegisterPlan:
     """What a recovery found, and what it would do: go on from `version`, of which the `source` is what the voters hold
-    intact, what an earlier epoch ended with, or (for a repository, where somebody asks for it) nothing: it begins anew,
-    empty. `seen` is the newest version that this machine has seen decided. `lossless`: it holds every change that was
+    intact, what an earlier epoch ended with, or (for a repository, on request) nothing: it begins anew, empty. `seen`
+    is the newest version that this machine has seen decided. `lossless`: it holds every change that was
     acknowledged."""
 
     store: str
@@ -152,7 +152,7 @@ def recover_one(
     source, kept = _newest(connection, acceptors, key, holdings, owner, empty=empty)
     plan = _plan(connection, acceptors, key, holdings, source, kept)
     consent(plan)
-    connection.sightings.forget(key)  # who consents gives up what only the voters had that went back
+    connection.sightings.forget(key)  # consent gives up changes that only rolled-back voters had
     after = acceptors.retire(key, kept if source != "voters" else (), secrets.token_hex(16))
     _refuse_too_few(key, after)
     _begin_next(connection, registers, key)

@@ -19,7 +19,7 @@
 
 One file holds: `SKYHOLD_CONFIG`, else the first `skyhold.toml` from the working directory upwards, else the one in the
 platform's configuration folder of the user. Paths in it are relative to it. One that was found in the working directory
-or above it may be another party's: what it says of where credentials go needs the user's consent (`buckets.consent`).
+or above it may be another party's: its settings of where credentials go need the user's consent (`buckets.consent`).
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ class BucketSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of this machine. `origins` says for each that was given where it came from, by its dotted name
-    (`push.memory` → `/home/ada/skyhold.toml`); the others have the defaults below. `found`: the file was found in the
-    working directory or above it, and its user did not name it."""
+    """The settings of this machine. `origins` is where each given setting came from, by its dotted name (`push.memory`
+    → `/home/ada/skyhold.toml`); the others have the defaults below. `found`: the file was found in the working
+    directory or above it, and its user did not name it."""
 
     store: str | None = None
     author: str | None = None
@@ -99,8 +99,8 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def locate(self, location: BucketLocation, consents: Collection[Destination] = ()) -> BucketLocation:
-        """A bucket's location with what this machine overrides, `named` where its user, or one of the `consents`, says
-        where credentials go. Raises `InvalidInput` where that makes no location."""
+        """A bucket's location with what this machine overrides, `named` where its user, or one of the `consents`,
+        determines where credentials go. Raises `InvalidInput` where that makes no location."""
         given = asdict(self.buckets.get(location.name, BucketSettings()))
         given = {name: value for name, value in given.items() if value is not None}
         reached = override(location, given, by_user=not self.found)
@@ -117,13 +117,13 @@ class Settings:
             allow_http=self.etcd_allow_http,
         )
         by_file = self.found and any(self.origin(f"etcd.{name}") == str(self.file) for name in _ETCD_KEYS)
-        chosen = not by_file and "?" not in cluster  # then the document says no more than where it is
+        chosen = not by_file and "?" not in cluster  # then the document contains only its location
         named = (typed and not by_file) or agrees(consents, location.destination, user_chose=chosen)
         return replace(location, named=named)
 
     @property
     def store_is_users(self) -> bool:
-        """Whether it is this machine's user who says where the store is, and not a file that was found."""
+        """Whether this machine's user names the store, and not a file that was found."""
         return not (self.found and self.origin("store") == str(self.file))
 
     def origin(self, name: str) -> str:
@@ -267,7 +267,7 @@ def _read_table(path: Path) -> dict[str, object]:
     try:
         status = path.stat()
         if os.geteuid() != 0 and status.st_uid not in {os.geteuid(), 0}:
-            # It decides where credentials are sent, so it is not taken from whoever can write a folder above us.
+            # It decides where credentials are sent, so it is not taken from any user who can write a folder above.
             raise PermissionDenied(
                 f"Configuration file {path} belongs to another user and is not read",
                 code=error_codes.SETTINGS_NOT_YOURS,

@@ -1,8 +1,8 @@
 """The folder in which this machine keeps what is its own: its id, and per store the registers and the chunk index.
 
-What lies here is either found again from the buckets (`skyhold recover`, a chunk index rebuilt from the indexes) or
-belongs to work in progress on this machine. It is `SKYHOLD_STATE`, or the platform's state folder of the user; folders
-that we make are readable by their owner only.
+Its content is either restored from the buckets (`skyhold recover`, a chunk index rebuilt from the indexes) or belongs
+to work in progress on this machine. It is `SKYHOLD_STATE`, or the platform's state folder of the user; folders that we
+make are readable by their owner only.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _NO_ACCESS: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @dataclass(frozen=True, slots=True)
 class RememberedStore:
-    """What this machine remembers of a store that it has opened: where its buckets are, so that a person need not
-    say it again (whole, without secrets: a location has none); whether it is sealed and under which key
-    (`StoreKeys.check`), so that no bucket can say otherwise."""
+    """What this machine remembers of a store that it has opened: where its buckets are, so that the user need not type
+    it again (whole, without secrets: a location has none); whether it is sealed and under which key
+    (`StoreKeys.check`), so that no bucket can contradict it."""
 
     locations: tuple[BucketLocation, ...]
     sealed: bool
@@ -68,7 +68,7 @@ class StoreState:
 
     @property
     def chunk_index(self) -> Path:
-        """The SQLite database that knows which chunk lies where; rebuilt from the indexes when lost."""
+        """The SQLite database of which chunk is in which pack; rebuilt from the indexes when lost."""
         return self.folder / "chunks.db"
 
     @property
@@ -142,7 +142,8 @@ class StoreState:
 
 @dataclass(frozen=True, slots=True)
 class StateFolder:
-    """The state folder, opened. `machine_id` (32 hex) is drawn once per folder: whoever shares it is one machine."""
+    """The state folder, opened. `machine_id` (32 hex) is drawn once per folder: processes that share the folder are one
+    machine."""
 
     folder: Path
     machine_id: str
@@ -182,7 +183,7 @@ def open_state(environ: Mapping[str, str] = os.environ) -> StateFolder:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _refuse_foreign(folder)
             return StateFolder(folder, _machine_id(folder))
-        except FileNotFoundError as error:  # a file system, such as /proc, where nobody makes files
+        except FileNotFoundError as error:  # a file system, such as /proc, without new files
             raise PermissionDenied(
                 f"Folder {folder} cannot be used",
                 code=error_codes.STATE_UNWRITABLE,
@@ -243,7 +244,7 @@ def _translated(error: OSError, path: Path) -> SkyholdError:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refs are believed as they lie here, so nobody else may write them."""
+    """Refs in this folder are trusted, so no other user may write to it."""
     status, user = folder.stat(), os.geteuid()
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or (user not in {0, status.st_uid}):
         raise PermissionDenied(

@@ -1,6 +1,6 @@
-"""The document `store.json`: what one bucket says of the store (format.md, 3). Pure.
+"""The document `store.json`: what one bucket contains about the store (format.md, 3). Pure.
 
-It is clear, so everything in it is somebody else's word until its MAC has been checked under the store's key.
+It is not encrypted, so nothing in it is trusted until its MAC has been checked under the store's key.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def decode_store_document(
     *,
     opened: StoreKeys | None = None,
 ) -> tuple[StoreDocument, StoreKeys]:
-    """Check and open a `store.json` that was found at `where`; `opened` are the store's keys where they are at hand.
+    """Check and open a `store.json` that was found at `where`; `opened` are the store's keys if they are already open.
 
     Raises `InvalidInput` code `format_newer` or `feature_unknown` (this program is too old), `Corrupt` (malformed, or
     its MAC does not match), `PermissionDenied` (no key that opens it).
@@ -147,7 +147,7 @@ def decode_store_document(
     mac = fields.pop("mac")
     if not isinstance(mac, str) or not _MAC.fullmatch(mac) or not hmac.compare_digest(mac, _mac(fields, keys)):
         raise Corrupt(
-            f"The {what} has been changed by somebody who does not hold the store's key, or is damaged",
+            f"The {what} was changed by a party without the store's key, or is damaged",
             code=error_codes.STORE_DOCUMENT_FORGED,
             hint=BY_ANOTHER,
         )
@@ -288,12 +288,12 @@ def _mac(fields: dict[str, object], keys: StoreKeys) -> str:
 
 
 def _refuse_unreadable(read: Callable[[], object]) -> None:
-    """Nothing is written that `read`, which every reader does, refuses."""
+    """Refuse to write what `read`, which every reader runs, refuses."""
     try:
         read()
     except Corrupt as error:
         raise InvalidInput(
-            f"This cannot be written, since nobody could read it: {error.message}", code=error_codes.DOCUMENT_UNREADABLE
+            f"This cannot be written, since no reader accepts it: {error.message}", code=error_codes.DOCUMENT_UNREADABLE
         ) from error
 
 

@@ -28,7 +28,7 @@ from skyhold.store.store_document import ETCD, Engine, check_machine
 from skyhold.store.voters import open_voters
 
 EPOCH_LEAP_MAX: Final = 2**16
-"""How far the epoch that one bucket tells of may be above the one that was opened."""
+"""How far the epoch that one bucket reports may be above the one that was opened."""
 
 
 class StoreSuccession(Succession):
@@ -117,21 +117,21 @@ def open_machine_registers(
 
 
 def _holder(access: StoreAccess, bucket: Bucket) -> tuple[int, str]:
-    """Term and machine that a bucket tells of."""
+    """Epoch and machine that a bucket reports."""
     engine = inspect_store_document(bucket, access.store_keys).engine
     return engine.epoch, engine.machine
 
 
 def newest_engine(access: StoreAccess) -> tuple[Engine, list[BucketLocation]]:
-    """The engine of the greatest epoch that any bucket tells of which is known, and the places that it tells with it:
-    none where no bucket knows more than this machine. On one machine it is what it is. One bucket that tells of an
-    epoch which nobody can have come to is passed over, so that no later epoch is counted on from it."""
-    newest, told = access.document.engine, []
+    """The engine of the greatest epoch that any known bucket reports, and the places that it reports with it: none
+    where no bucket knows more than this machine. With registers on one machine it is unchanged. A bucket that reports
+    an impossibly high epoch is skipped, so that no later epoch is counted from it."""
+    newest, places = access.document.engine, []
     for place in {place.place: place for place in access.known_places}.values() if access.shared else ():
         try:
             document = inspect_store_document(access.bucket_at(place), access.store_keys)
         except SkyholdError:
             continue
         if newest.epoch < document.engine.epoch <= access.document.engine.epoch + EPOCH_LEAP_MAX:
-            newest, told = document.engine, [replace(place, name=document.bucket), *document.hints]
-    return newest, told
+            newest, places = document.engine, [replace(place, name=document.bucket), *document.hints]
+    return newest, places

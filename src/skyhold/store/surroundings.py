@@ -1,5 +1,5 @@
-"""Whether a place that is to become a bucket lies inside a bucket of some store, to which its objects would be foreign
-ones. (A store that lies inside the place is met as objects that are there already.)"""
+"""Whether a place that is to become a bucket is inside a bucket of some store, to which its objects would be foreign
+ones. (A store inside the place is found as objects that are there already.)"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def refuse_inside_bucket(location: BucketLocation) -> None:
         around = _prefix_around(location)
     if around is not None:
         raise InvalidInput(
-            f"{location.url} lies inside {around}, which is a bucket of a store; nothing was written",
+            f"{location.url} is inside {around}, which is a bucket of a store; nothing was written",
             code=error_codes.INSIDE_BUCKET,
             hint="Use a place outside of it",
             bucket=location.name,
@@ -43,7 +43,7 @@ def _folder_around(location: BucketLocation) -> str | None:
 
 def _prefix_around(location: BucketLocation) -> str | None:
     for above in _above(location):
-        with suppress(SkyholdError), open_bucket(above) as bucket:  # what cannot be read there cannot be told
+        with suppress(SkyholdError), open_bucket(above) as bucket:  # a prefix that cannot be read is not checked
             try:
                 document = read_bounded(bucket, STORE_DOCUMENT, STORE_DOCUMENT_BYTES_MAX)
             except Corrupt:  # longer than any

@@ -1,5 +1,5 @@
-"""Changing a register whose data has structure: planned on what it holds, compare-and-set as one, planned again on what
-another process made of it in the meantime."""
+"""Changing a register whose data has structure: planned on its current value, written by one compare-and-set, and
+planned again if another process has changed it in the meantime."""
 
 from __future__ import annotations
 

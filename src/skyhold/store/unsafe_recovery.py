@@ -1,9 +1,9 @@
 """Beginning anew with a minority of the voters, where the others are lost for good.
 
-No majority can say any more what was decided last, so this is no consensus: every register goes on from the newest
+No majority can show any more what was decided last, so this is no consensus: every register goes on from the newest
 value that any survivor has accepted, in an epoch of the survivors alone. What only the lost voters knew is lost, and a
-change whose fate was unknown may now have happened. Should a lost voter come back, with the others that were lost, the
-two halves would not know of each other: hence it is done only by a person who says so.
+change whose fate was unknown may now have happened. If the lost voters come back together, the two halves do not see
+each other (split brain): so only a user who confirms it can start this.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Salvage:
 
 
 def salvage_newest(connection: Connection) -> Salvage:
-    """Salvage the newest epoch that the survivors tell of: where they hold the seal of one, and some of the voters that
+    """Salvage the newest epoch that the survivors report: where they hold the seal of one, and some of the voters that
     follow on it hold a configuration, that one. The connection goes on with it. Changes nothing."""
     found = salvage(connection)
     while (following := _following(found)) is not None and following.engine.votes:
@@ -64,10 +64,10 @@ def salvage_newest(connection: Connection) -> Salvage:
         connection.adopt(following.engine, following.configuration.locations)
         beyond = salvage(connection)
         if CONFIG not in beyond.accepted:
-            connection.adopt(engine, ())  # it has not begun, as far as anybody can know
+            connection.adopt(engine, ())  # it has not begun, as far as the survivors show
             break
         for key, (ballot, kept) in found.accepted.items():
-            # What no survivor had been brought of the newer epoch yet stands as the older one ended with it.
+            # A register that no survivor has in the newer epoch yet has the value with which the older epoch ended.
             ended = tuple(as_restored(kept)) if kept[-1].value.sealed else kept
             if key not in beyond.accepted and ended:
                 beyond.accepted[key] = ballot, ended
@@ -90,7 +90,9 @@ def salvage(connection: Connection) -> Salvage:
     for name, incarnation in voters:
         try:
             if name not in places:
-                raise NotFound(f"No bucket that answers says where `{name}` is", code=error_codes.BUCKET_NOT_CONFIGURED)
+                raise NotFound(
+                    f"No bucket that answers contains the place of `{name}`", code=error_codes.BUCKET_NOT_CONFIGURED
+                )
             bucket = connection.bucket_at(places[name])
             undocumented = _undocumented(connection, bucket, incarnation)
             _read(connection, bucket, incarnation, held, found)
@@ -113,8 +115,8 @@ def salvage(connection: Connection) -> Salvage:
 
 
 def _undocumented(connection: Connection, bucket: Bucket, incarnation: str) -> SkyholdError | None:
-    """Why the `store.json` of a voter says nothing of it, if so. Raises what the bucket raises, and where it says that
-    it is another than was admitted."""
+    """Why the `store.json` of a voter cannot be used, if so. Raises what the bucket raises, and where its incarnation
+    is not the admitted one."""
     try:
         document = inspect_store_document(bucket, connection.store_keys)
     except (Corrupt, NotFound) as error:
@@ -134,7 +136,7 @@ def begin_with(connection: Connection, found: Salvage) -> None:
     """
     held = MemoryRegisters()
     for key, (_, kept) in found.accepted.items():
-        changes = kept[:-1] if kept[-1].value.sealed else kept  # the move that it began is not gone on with
+        changes = kept[:-1] if kept[-1].value.sealed else kept  # the move that it began is abandoned
         if changes:
             held.restore(key, changes)
     value = held.read(CONFIG)
@@ -147,10 +149,10 @@ def begin_with(connection: Connection, found: Salvage) -> None:
     before = decode_configuration(value.data)
     before.features.refuse_unwritten()
     epoch = _epoch(connection, before, found)
-    connection.sightings.forget()  # who says that the others are lost gives up what they alone knew
+    connection.sightings.forget()  # the user who reports the others lost gives up what they alone knew
     connection.begin(epoch.configuration)
     places = {location.name: location for location in epoch.configuration.locations}
-    # The registers first: nobody looks for them yet, and where this dies, it is done again in an epoch of its own.
+    # The registers first: no client reads them yet, and after a crash this is repeated in an epoch of its own.
     registers = open_voters(connection, epoch.engine, places, verified=True)
     try:
         carry_over(held, registers, encode_epoch(epoch), _Salvaged(connection, held.list()))
@@ -159,7 +161,7 @@ def begin_with(connection: Connection, found: Salvage) -> None:
         registers.close()
     for configured in epoch.configuration.buckets:
         if configured.role == "voter":
-            # With it the incarnations of before end: who still works in that epoch finds out.
+            # This ends the old incarnations: a client that still works in that epoch detects it.
             document = replace(document_for(connection.document, epoch.configuration, configured), engine=epoch.engine)
             overwrite_store_document(connection.bucket_at(configured.location), document, connection.store_keys)
     for name in found.survivors:
@@ -181,7 +183,7 @@ class _Salvaged(StoreSuccession):
 
 
 def refuse_minority(found: Salvage, voters: Sequence[tuple[str, str]]) -> Unavailable:
-    """The error where nobody has said that the others are lost for good."""
+    """The error where the user has not confirmed that the others are lost for good."""
     errors = found.failed | found.undocumented
     reasons = "; ".join(f"`{name}`: {error.message}" for name, error in sorted(errors.items()))
     votes = len(found.survivors) - len(found.undocumented)
@@ -230,10 +232,10 @@ def _bring_up_all(registers: BucketRegisters) -> None:
 
 
 def _forget(bucket: Bucket, epoch: int, carried: Collection[str]) -> None:
-    """Delete what a survivor holds of the epochs before: with one of the lost voters, should it come back alone, it
-    would be a majority to a process that has known them all this time. What is absent counts only after `store.json`
-    was read, which has another incarnation now. A register that was not carried, since it is damaged, can have no
-    majority there, and what an earlier epoch holds may be all that is left of it."""
+    """Delete what a survivor holds of earlier epochs: together with one lost voter that comes back it would be a
+    majority to a process that still has the old configuration. An absent object counts only after `store.json` was
+    read, which has another incarnation now. A register that was not carried, since it is damaged, can have no majority
+    there, and what an earlier epoch holds may be all that is left of it."""
     for info in list(bucket.list(f"{FOLDER}/")):
         place = parse_object_key(info.key)
         if place is not None and place[0] < epoch and place[1] in carried:

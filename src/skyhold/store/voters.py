@@ -38,8 +38,8 @@ FOLDER_CLIENTS: Final = 8
 def open_voters(
     access: StoreAccess, engine: Engine, places: Mapping[str, BucketLocation], *, verified: bool = False
 ) -> BucketRegisters:
-    """The registers in the voters that `engine` names; `places` says where they are. Nothing is asked of them yet.
-    `verified`: they are taken for those that were admitted, which their `store.json` does not say yet.
+    """The registers in the voters that `engine` names; `places` are their locations. No request is sent yet.
+    `verified`: they are trusted as those that were admitted, which their `store.json` does not show yet.
 
     Raises `Corrupt` where a voter's place is not known.
     """
@@ -48,14 +48,14 @@ def open_voters(
         for name, incarnation in engine.voters:
             if name not in places:
                 raise Corrupt(
-                    f"The store names `{name}` as a voter, and does not say where it is",
+                    f"The store names `{name}` as a voter, without its place",
                     code=error_codes.STORE_DOCUMENT_MALFORMED,
                     hint=BY_ANOTHER,
                 )
             location = access.reach(places[name])
             bucket = opened.enter_context(open_bucket(location))
             verify: Callable[[], None] = partial(_verify, bucket, access.document.store, incarnation, access.store_keys)
-            verify = _believe if verified else verify
+            verify = _trust if verified else verify
             voters.append(Voter(bucket, incarnation, verify, WRITE_INTERVAL_S.get(location.provider, 0.0)))
         registers = BucketRegisters(voters, engine.epoch, access.keys, writer=access.author, sightings=access.sightings)
         opened.pop_all()  # they are the registers' from here on
@@ -116,8 +116,8 @@ def refuse_unfit_voter(bucket: Bucket, location: BucketLocation, hint: str) -> N
         )
 
 
-def _believe() -> None:
-    """The voter is the one that was admitted."""
+def _trust() -> None:
+    """Trust that the voter is the one that was admitted."""
 
 
 def _verify(bucket: Bucket, store: str, incarnation: str, keys: StoreKeys) -> None:

@@ -73,7 +73,7 @@ def command(
 
 
 def _tell(joining: Joining) -> None:
-    click.echo(f"Added bucket {joining.bucket.name}; the store has {len(joining.told) + 1} now")
+    click.echo(f"Added bucket {joining.bucket.name}; the store has {len(joining.notified) + 1} now")
 
 
 def _tell_plan(joining: Joining) -> None:
@@ -85,7 +85,7 @@ def _tell_plan(joining: Joining) -> None:
         [
             ("checked", "its name and place are free" if joining.makes_folder else "it can be reached, and is empty"),
             ("would make", str(location.path) if joining.makes_folder else ""),
-            ("would write", f"store.json in {location.name}, and the list of buckets in {', '.join(joining.told)}"),
+            ("would write", f"store.json in {location.name}, and the list of buckets in {', '.join(joining.notified)}"),
         ]
     )
     for sentence in joining.losses:

@@ -45,7 +45,7 @@ EXPANSION_MAX: Final = 100
 EXPANDED_BYTES_FREE: Final = 1 << 30
 """An archive may expand to `EXPANSION_MAX` times its size, or to 1 GiB: weights hardly shrink, a bomb is all air."""
 _WINDOW_BYTES_MAX: Final = 128 << 20
-"""Of Zstandard: as much as its own tool decompresses without being asked for more."""
+"""Of Zstandard: the limit of the `zstd` tool without further options."""
 _LINKS_MAX: Final = 40
 _GZIP, _ZSTD, _ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", (b"PK\x03\x04", b"PK\x05\x06")
 

@@ -1,13 +1,13 @@
 """A folder or one file of this machine as a source: the regular files under it. Nothing of them is read here.
 
-Symbolic links. A link is followed where it resolves to a regular file *under the folder that was given*: the person
-has named that folder, so its bytes are meant. Everywhere else a link could carry bytes into the store that nobody
-meant (`model.bin -> /etc/passwd` in an archive of a stranger), and is refused. One place beyond is known to hold a
-snapshot's bytes: the cache of Hugging Face keeps `models--org--name/snapshots/<revision>/file` as links into
-`models--org--name/blobs/<hash>`. So where the folder that was given lies in such a snapshot, links that resolve to a
-file directly in that same `blobs` folder, under the name of a hash, are followed too; those of another model's cache
-are not. A single file that was given by name is followed wherever it leads. Links to folders are refused always: they
-can form cycles, and would store files twice.
+Symbolic links. A link is followed where it resolves to a regular file *under the folder that was given*: the user has
+named that folder, so its bytes are meant. Any other link could carry bytes into the store that the user did not mean
+(`model.bin -> /etc/passwd` in an untrusted archive), and is refused. One place beyond is known to hold a snapshot's
+bytes: the cache of Hugging Face keeps `models--org--name/snapshots/<revision>/file` as links into
+`models--org--name/blobs/<hash>`. So where the folder that was given is in such a snapshot, links that resolve to a file
+directly in that same `blobs` folder, under the name of a hash, are followed too; those of another model's cache are
+not. A single file that was given by name is followed wherever it leads. Links to folders are refused always: they can
+form cycles, and would store files twice.
 
 All offenders are refused at once, before anything is sent.
 """
@@ -47,8 +47,8 @@ def find_source(
     Left out and named are: names that steer other programs, unless `allow_unsafe_names` (`unsafe_name`); and always
     what is Skyhold's own: buckets of stores, key files, what pulls have under way, and the files and folders `own`.
 
-    `.skyholdignore` in the folder has the syntax of `.gitignore` and comes after the defaults, so that `!pattern` takes
-    one back. `without_optimizer` leaves out what training needs to go on and serving does not.
+    `.skyholdignore` in the folder has the syntax of `.gitignore` and comes after the defaults, so that `!pattern`
+    cancels one. `without_optimizer` leaves out files that only training needs.
 
     Raises `NotFound` (nothing there), `PermissionDenied` code `source_unreadable`, and `InvalidInput`: `source_refused`
     (its message shows the first ten offenders, its field `offenders` all), `source_empty`, `source_is_bucket`,
@@ -167,7 +167,7 @@ def _refuse_own(given: Path, real: Path) -> None:
 
 
 def _blobs_of_snapshot(root: Path) -> Path | None:
-    """The `blobs` folder that belongs to `root` where that is, or lies in, a snapshot of a Hugging Face cache."""
+    """The `blobs` folder that belongs to `root` where that is, or is inside, a snapshot of a Hugging Face cache."""
     for folder in (root, *root.parents):
         cache = folder.parent.parent
         if folder.parent.name == "snapshots" and _CACHE_FOLDER.fullmatch(cache.name):

@@ -27,8 +27,8 @@ class OpenFile(Protocol):
         now, and `Unavailable` code `source_unreadable`."""
 
     def check_unchanged(self) -> None:
-        """Raise `Conflict` code `source_changed` where it is not what was found any more, as far as that can be found
-        out. Ask after the last byte was read."""
+        """Raise `Conflict` code `source_changed` where it has changed since it was found, as far as that can be
+        detected. Call it after the last byte was read."""
 
     def close(self) -> None: ...
 
@@ -103,7 +103,7 @@ def sha256_of(file: SourceFile) -> str:
 
 
 def changed(path: str, where: object, how: str = "changed") -> Conflict:
-    """The error of a source file that is not what was found any more; `where` is what a person calls it."""
+    """The error of a source file that has changed since it was found; `where` names it for the user."""
     return Conflict(
         f"File {where} {how} while it was being pushed; no ref was moved",
         code=error_codes.SOURCE_CHANGED,

@@ -1,5 +1,5 @@
-"""Bytes in memory and open binary files as sources. What an open file claims is not relied on: it may return less than
-it was asked for, have another size than it reports, or raise anything.
+"""Bytes in memory and open binary files as sources. An open file is not trusted: it may return less than was requested,
+have another size than it reports, or raise anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STEP_BYTES: Final = MIB
 
 
 class Stream(Protocol):
-    """What is needed of an open binary file. Where it can be sought in, it is read where it is, else it is spooled."""
+    """What is needed of an open binary file. If it is seekable it is read in place, else it is spooled."""
 
     def read(self, size: int, /) -> bytes: ...
 

@@ -1,5 +1,5 @@
-"""What somebody who controls one bucket, or the network before all of them, does to a reader. (`tests/hostile` has
-every lie against every command.)"""
+"""What an attacker who controls one bucket, or the network in front of all of them, does to a reader. (`tests/hostile`
+has every fault against every command.)"""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def store(server: FaultyS3, scene: Scene) -> Iterator[Store]:
 
 @pytest.mark.parametrize("command", ["log", "pull", "push", "status", "verify"])
 @pytest.mark.parametrize("kind", ["sparse", "endless_empty", "drip"])
-def test_command_goes_on_without_a_bucket_that_lies(
+def test_command_continues_without_a_bucket_with_faulty_replies(
     server: FaultyS3, store: Store, scene: Scene, kind: Kind, command: str
 ) -> None:
     repository, place = store.repository("team/m"), scene.place

@@ -1,5 +1,5 @@
-"""What is in the target folder before a pull, found out before anything is fetched: which files are there already,
-which differ and may be replaced, and what is in the way.
+"""The state of the target folder before a pull, determined before any fetch: which files exist already, which differ
+and may be replaced, and what is in the way.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Stored = Callable[[Collection[str]], Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What is at the place of a file: `before` (None: nothing), and the SHA-256 of its content, where its size made
-    that worth finding out."""
+class TargetState:
+    """The state of a file's path: `before` (None: nothing is there), and the SHA-256 of the content, computed only
+    where the size makes it useful."""
 
     entry: FileEntry
     before: Identity | None = None
@@ -38,7 +38,7 @@ class Standing:
 
     @property
     def current(self) -> bool:
-        """Whether it is the file already, byte for byte, and executable where it shall be."""
+        """Whether it is the file already, byte for byte, with the right executable bit."""
         return self.digest == self.entry.sha256 and self.executable == self.entry.executable
 
     @property
@@ -47,8 +47,8 @@ class Standing:
         return self.before is not None and self.digest != self.entry.sha256
 
 
-def examine(root: Path, entries: Sequence[FileEntry], stored: Stored | None) -> list[Standing]:
-    """What is at the places of these files below `root`.
+def examine(root: Path, entries: Sequence[FileEntry], stored: Stored | None) -> list[TargetState]:
+    """The state of the paths of these files below `root`.
 
     A file of other content may be replaced where `stored` has that content; with None, always. Raises `InvalidInput`
     where something is in the way (codes `target_is_link`, `target_special`) or the folder is a bucket of a store, code
@@ -57,10 +57,10 @@ def examine(root: Path, entries: Sequence[FileEntry], stored: Stored | None) -> 
     with named(root):
         _check_root(root)
         _check_folders(root, entries)
-        standing = [_standing(root, entry) for entry in entries]
+        states = [_state_of(root, entry) for entry in entries]
         if stored is not None:
-            _refuse_edited(root, [found for found in standing if found.differs], stored)
-    return standing
+            _refuse_edited(root, [found for found in states if found.differs], stored)
+    return states
 
 
 def _check_root(root: Path) -> None:
@@ -92,23 +92,23 @@ def _check_folders(root: Path, entries: Iterable[FileEntry]) -> None:
                 raise _in_bucket(root, folder)
 
 
-def _standing(root: Path, entry: FileEntry) -> Standing:
+def _state_of(root: Path, entry: FileEntry) -> TargetState:
     path = root / on_disk(entry.path)
     try:
         status = path.lstat()
     except FileNotFoundError:
-        return Standing(entry)
+        return TargetState(entry)
     if stat.S_ISLNK(status.st_mode):
         raise no_folder(path)
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
         raise InvalidInput(
-            f"{path} is {what}, where a file shall be written",
+            f"{path} is {what}, where a file has to be written",
             code=error_codes.TARGET_SPECIAL,
             hint="Remove it, or pull elsewhere",
         )
     digest = digest_of(path) if status.st_size == entry.size_bytes else None
-    return Standing(entry, identity(status), digest, bool(status.st_mode & stat.S_IXUSR))
+    return TargetState(entry, identity(status), digest, bool(status.st_mode & stat.S_IXUSR))
 
 
 def digest_of(path: Path) -> str | None:
@@ -121,7 +121,7 @@ def digest_of(path: Path) -> str | None:
         return None
 
 
-def _refuse_edited(root: Path, differing: Sequence[Standing], stored: Stored) -> None:
+def _refuse_edited(root: Path, differing: Sequence[TargetState], stored: Stored) -> None:
     digests = {found.entry.path: found.digest or digest_of(root / on_disk(found.entry.path)) for found in differing}
     known = set(stored({digest for digest in digests.values() if digest is not None})) if digests else set()
     edited = [path for path, digest in digests.items() if digest not in known]
