@@ -37,14 +37,14 @@ changes."""
 NOTES = {
     "latency": """\
 A warm write is one conditional put at a majority. The first write of a proposer reads, prepares and proposes; one after
-a read leaves out the first. A register that is created leaves it out too, and is checked to lie in the right bucket
+a read leaves out the first. A register that is created leaves it out too, and is checked to be in the right bucket
 (`store.json`) in its place. A process that begins has to make its connections.""",
-    "lost": """\
-The servers that are lost take connections and say nothing. Reads and writes then cost what the farthest voter of the
-remaining majority does. Meeting the loss costs no more: all voters are asked at once, and nobody is waited for.""",
+    "lost": r"""\ The servers that are lost accept connections and do not answer. Reads and writes then cost what the
+    farthest voter of the remaining majority does. Meeting the loss costs no more: all voters are asked at once, and
+    none is waited for.""",
     "contention": """\
 Each proposer increments one register as often as it can, for ten seconds: it reads nothing, sends a change, and sends
-it again on the version that it was told where it lost. `gave up` are operations that ended by their deadline (30 s,
+it again on the version in the conflict that it got. `gave up` are operations that ended by their deadline (30 s,
 `register_contended`) and were sent again. All are equally far from the voters.""",
     "regions": "Both increment one register without a pause, for fifteen seconds.",
     "throughput": """\
