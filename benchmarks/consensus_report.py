@@ -29,35 +29,35 @@ make servers && .venv/bin/python -m pip install --editable '.[bench]'
 .venv/bin/python benchmarks/bench_consensus.py --markdown     # about eight minutes
 ```
 
-Each voter is an S3 server of its own behind a proxy of ours (`benchmarks/distance.py`), which holds every byte back for
-half a round trip in either direction and lets a new connection cost one more. A ratio has the bare request to the
-second-fastest voter below it, in the same run, through the same driver and the same proxy, with an object as large as
-the register's: what a majority of three costs at least. Data is 512 random bytes, and the register carries its 64
+Each voter is a separate S3 server behind our own proxy (`benchmarks/distance.py`), which delays every byte by
+half a round trip in either direction, and a new connection by one more. A ratio is relative to the bare request to
+the second-fastest voter, in the same run, through the same driver and the same proxy, with an object as large as
+the register's: the minimum cost of a majority of three. Data is 512 random bytes, and the register contains its 64
 changes."""
 NOTES = {
     "latency": """\
 A warm write is one conditional put at a majority. The first write of a proposer reads, prepares and proposes; one after
-a read leaves out the first. A register that is created leaves it out too, and is checked to be in the right bucket
-(`store.json`) in its place. A process that begins has to make its connections.""",
-    "lost": r"""\ The servers that are lost accept connections and do not answer. Reads and writes then cost what the
-    farthest voter of the remaining majority does. Meeting the loss costs no more: all voters are asked at once, and
-    none is waited for.""",
+a read leaves out the first. The creation of a register leaves it out too, but checks that the bucket is the right one
+(`store.json`). A new process has to open its connections.""",
+    "lost": """\
+The lost servers accept connections and do not reply. Reads and writes then cost as much as the farthest voter of the
+remaining majority. The first operation after the loss costs no more: all voters are asked at once.""",
     "contention": """\
 Each proposer increments one register as often as it can, for ten seconds: it reads nothing, sends a change, and sends
-it again on the version in the conflict that it got. `gave up` are operations that ended by their deadline (30 s,
+it again on the version that it got if it lost. `gave up` are operations that ended by their deadline (30 s,
 `register_contended`) and were sent again. All are equally far from the voters.""",
     "regions": "Both increment one register without a pause, for fifteen seconds.",
     "throughput": """\
-Threads of one process on one register share its rounds: each round answers all that wait, though only one increment
+Threads of one process on one register share its rounds: each round answers all waiting ones, though only one increment
 can win it. Across registers, rounds are independent. Client, proxy and three servers share two cores.""",
     "slow writes": """\
-Changes without a pause, of which one voter (0, 1, 2: 10, 40, 90 ms away) takes one a second. It does not hold the
-others up: a change takes what the remaining majority takes.""",
+Changes without a pause, of which one voter (0, 1, 2: 10, 40, 90 ms away) accepts one a second. It does not delay the
+others: a change takes as long as the remaining majority.""",
     "etcd": """\
 The client is 10, 40 and 90 ms from the nodes, and node 0, which leads, is 40 and 90 ms from the others. So a write at
 node 0 is 10 ms there and back and 40 from there to the nearer follower and back; a read, which is linearizable as ours,
-takes the same way. Our proposer is the client itself: it has no leader to go to, and no process runs between the
-clouds. etcd gives its many clients one order without contention, which ours have not, and its nodes write a log to the
+takes the same path. Our proposer is the client itself: it contacts no leader, and no process runs between the
+clouds. etcd orders its clients without contention, which our engine does not, and its nodes write a log to the
 disk. 512 bytes, a transaction that compares the key's version, JSON gateway.""",
 }
 PICTURES = {"lost": "consensus-clouds-lost.png", "contention": "consensus-contention.png"}
@@ -139,7 +139,7 @@ def _latency(latency: Measured) -> str:
     return (
         "Bare requests through the same driver and proxy, ms (median):\n\n"
         + table(["", "10 ms away", "40 ms away", "90 ms away"], bare)
-        + "\n\nOurs, ms (median), beside the second-fastest GET or conditional PUT:\n\n"
+        + "\n\nOurs, ms (median), compared with the second-fastest GET or conditional PUT:\n\n"
         + table(["", "ours", "second-fastest", "ratio", "at most", "met"], limits)
     )
 

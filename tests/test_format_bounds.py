@@ -33,7 +33,7 @@ from skyhold.registry.root import POLICY_BYTES_MAX, ROOT_BYTES_MAX, Root
 from skyhold.registry.version import AUTHOR_BYTES_MAX, MESSAGE_BYTES_MAX, PARENTS_MAX, VersionDocument, VersionFile
 from skyhold.security.key_bounds import DATA_KEYS_MAX, SCRYPT_WORK_MAX, WRAPS_MAX
 from skyhold.security.keys import new_keys
-from skyhold.storage import index_segments, layout, pack
+from skyhold.storage import chunk_record, index_segments, layout, pack
 from skyhold.storage.blobs import MemoryBlobs
 from skyhold.storage.canonical import INTEGER_MAX, canonical
 from skyhold.storage.chunk_index import KnownPack
@@ -580,7 +580,7 @@ def packed(raw_length: int, stored_length: int) -> tuple[bytes, Place]:
 
 
 def forged_packed(raw_length: int, stored_length: int) -> tuple[bytes, Place]:
-    with without(pack, check_lengths=lambda *_: None):
+    with without(chunk_record, check_lengths=lambda *_: None):
         return packed(raw_length, stored_length)
 
 

@@ -98,7 +98,7 @@ def test_recover_finds_the_refs_their_history_and_what_was_attached(
             assert {ref.name: ref.version for ref in opened.repository(name).refs()} == wanted["refs"]
         scorer = opened.repository("team/scorer")
         first, second = scorer.show("v1.0"), scorer.show("main")
-        assert first.document.parameters == {"lr": 3e-4, "layers": [2, 4], "big": 1e21}
+        assert first.parameters == {"lr": 3e-4, "layers": [2, 4], "big": 1e21}
         assert {item.name: item.value for item in first.attached if item.kind == "metric"} == {
             "accuracy": 0.875, "loss": 1e-7, "steps": 12000, "latency_ms": 12.5,
         }  # fmt: skip
