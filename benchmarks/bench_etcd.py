@@ -120,7 +120,7 @@ def engine(cluster: EtcdCluster) -> dict[str, Call]:
         "read of 17 KiB": lambda: registers.read(KEY),
         "all changes of a register, 64 of 17 KiB": lambda: registers.changes(KEY),
         "restore of 64 changes of 17 KiB": lambda: registers.restore(f"repository/{secrets.token_hex(16)}", kept),
-        "change, and a watcher told (20 ms of it waited)": woken,
+        "change, and a watcher notified (20 ms of it waited)": woken,
     }
 
 

@@ -312,7 +312,7 @@ def far_regions(
 
 @contextmanager
 def lost(clouds: Sequence[Cloud]) -> Iterator[None]:
-    """These servers take connections and say nothing, which is worse than refusing."""
+    """These servers accept connections and do not answer, which is worse than refusing."""
     for cloud in clouds:
         cloud.gateway.signal(signal.SIGSTOP)
     try:

@@ -1,6 +1,6 @@
 """The tools that are measured: how each makes a store, pushes a version's folder and pulls it back.
 
-Every tool runs as its own process with its defaults, except where a user has no choice but to say more (an endpoint).
+Every tool runs as its own process with its defaults, except where a user must set more (an endpoint).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from measure import Command
 
 
 class ToolMissingError(RuntimeError):
-    """A tool is not installed or does not run; the message says which, and how to get it."""
+    """A tool is not installed or does not run; the message names it, and how to get it."""
 
 
 class Contestant(ABC):

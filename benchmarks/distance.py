@@ -51,7 +51,7 @@ def running_paths(paths: Sequence[Path]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def far(targets: Sequence[int], round_trips_ms: Sequence[float]) -> Iterator[list[int]]:
-    """Ports at which these servers are as far away as `round_trips_ms` says."""
+    """Ports at which these servers are `round_trips_ms` away."""
     paths = [
         Path(free_port("127.0.0.1"), target, far_ms) for target, far_ms in zip(targets, round_trips_ms, strict=True)
     ]
@@ -126,7 +126,7 @@ async def _main(paths: Sequence[Path]) -> None:
     servers = [await _serve(path) for path in paths]
     await asyncio.to_thread(sys.stdin.read)
     del servers
-    os._exit(0)  # without waiting for what is on its way: nobody is there any more
+    os._exit(0)  # without waiting for what is on its way: no client is left
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -191,7 +191,7 @@ def write_version(version: str, folder: Path) -> None:
 
 
 def family_folder(root: Path) -> Path:
-    """Where this family lies under `root`: the name changes with every constant that its bytes depend on."""
+    """The folder of this family under `root`: the name changes with every constant that its bytes depend on."""
     recipe = [SEED, HIDDEN, FEED_FORWARD, LAYERS, VOCABULARY, ADDED_TOKENS, LORA_RANK, NOISE_RATIO, ROW_WIDTH_SPREAD]
     return root / f"family-{zlib.crc32(json.dumps(recipe).encode()):08x}"
 

@@ -47,7 +47,7 @@ class Gateway:
         shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def folder_of(self, endpoint: Endpoint) -> Path:
-        """Where a bucket's objects lie."""
+        """The folder of a bucket's objects."""
         return self.folder / endpoint.bucket
 
     def stored_bytes(self, name: str) -> int:
@@ -91,7 +91,7 @@ def running_gateway(
 ) -> Iterator[Gateway]:
     """Start a server over `folder` and end it afterwards; `prefix` goes before its command line (a network namespace,
     where `port` has to be given because this process cannot probe it). `keep_alive`: connections serve more than one
-    request, as those of real stores do, and as this server's do not unless it is told."""
+    request, as those of real stores do, and as this server's do not by default."""
     folder.mkdir(parents=True, exist_ok=True)
     keys = (f"bench{secrets.token_hex(8)}", secrets.token_hex(20))
     port = free_port(address) if port is None else port

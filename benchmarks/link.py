@@ -42,7 +42,7 @@ print(size_bytes * 8 / (time.perf_counter() - begin_s))
 
 @dataclass(frozen=True, slots=True)
 class ShapedLink:
-    """Two namespaces; a command runs in one of them when the prefix stands before it."""
+    """Two namespaces; a command runs in one of them with the prefix."""
 
     server_namespace: str
     client_namespace: str

@@ -1,4 +1,4 @@
-"""Run one command to its end and say what it cost: wall time, CPU time and the memory of its largest process.
+"""Run one command to its end and report its cost: wall time, CPU time and the memory of its largest process.
 
 This module and what imports it load no numpy: a child's peak memory as Linux reports it is never less than that of the
 process that started it, so this process has to stay small (about 25 MiB).

@@ -1,7 +1,7 @@
 """The main job of Skyhold on real models, in about a minute: `make demo`, or `python demo`.
 
-Three folders in `demo-output/clouds` stand in for three clouds. The commands are those that a person would type, run in
-processes of their own, and what they print is shown; `story.py` tells it. The store is left there, whole.
+Three folders in `demo-output/clouds` stand in for three clouds. The commands are those that a user would type, run in
+separate processes, and their output is shown; `story.py` contains the steps. The store is kept there.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from models import PredictionsDifferError, make_classifier_versions, make_network_versions
-from shell import CommandFailedError, DemoShell, say
+from shell import CommandFailedError, DemoShell, show
 from story import Story
 
 OUTPUT: Final = Path(__file__).resolve().parents[1] / "demo-output"
 
 
 def main() -> int:
-    """Tell the story from nothing; 1 where a step did not go as it should."""
+    """Run the demo from scratch; 1 where a step failed."""
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir()
     (OUTPUT / "skyhold.toml").write_text(
@@ -29,7 +29,7 @@ def main() -> int:
     )  # the nearest file holds, so none of yours
     variables = {"SKYHOLD_STORE": "clouds/amazon", "SKYHOLD_STATE": "machine/state", "SKYHOLD_CACHE": "machine/cache"}
     began_s = time.monotonic()
-    # The network trains in a second process while the classifiers' part is told.
+    # The network trains in a second process during the part of the classifiers.
     with ProcessPoolExecutor(max_workers=1) as trainer:
         network = trainer.submit(make_network_versions, OUTPUT / "models" / "network")
         story = Story(DemoShell(OUTPUT, variables))
@@ -45,7 +45,7 @@ def main() -> int:
             story.prove()
             story.sum_up(time.monotonic() - began_s)
         except (CommandFailedError, PredictionsDifferError, FileNotFoundError) as error:
-            say(f"\nThe demo stopped: {error}")
+            show(f"\nThe demo stopped: {error}")
             return 1
     return 0
 

@@ -28,7 +28,7 @@ Tape = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class EncoderShape:
-    """The sizes that the parameters' shapes do not tell."""
+    """The sizes that do not follow from the parameters' shapes."""
 
     layers: int
     heads: int

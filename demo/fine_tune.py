@@ -1,6 +1,6 @@
 """Fine-tuning of the sentence model for one task: find a function of numpy, SciPy or scikit-learn by its description.
 
-The text is what these packages' own docstrings say, so nothing is downloaded: the query is a docstring's first
+The text is these packages' own docstrings, so nothing is downloaded: the query is a docstring's first
 sentence, the answer is the function's name with its arguments. Training is that of sentence-transformers' "multiple
 negatives" (the other answers of a batch are the wrong ones; Henderson et al. 2017, https://arxiv.org/abs/1705.00652),
 by AdamW, with gradients of the whole network from `encoder`.
@@ -39,7 +39,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """The settings of one fine-tune. `trained` says by name which parameters move."""
+    """The settings of one fine-tune. `trained` selects by name the parameters that move."""
 
     steps: int
     batch: int
@@ -67,7 +67,7 @@ def pairs_of_docstrings() -> tuple[list[Pair], list[Pair]]:
 def _arguments(member: Callable[..., object]) -> str:
     try:
         names = list(inspect.signature(member).parameters)
-    except (ValueError, TypeError):  # some C functions do not tell
+    except (ValueError, TypeError):  # some C functions have no signature
         return ""
     return f"({', '.join(names)})"
 

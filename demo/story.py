@@ -1,4 +1,4 @@
-"""The story of the demo, step by step: three clouds, two families of models, four misfortunes, one proof."""
+"""The steps of the demo: three clouds, two families of models, four failures, one proof."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from models import ModelVersion, check_same_predictions
-from shell import Answer, DemoShell, say
+from shell import Answer, DemoShell, show
 
 from skyhold.units import format_bytes
 
@@ -50,14 +50,14 @@ class Story:
     def begin(self) -> None:
         """Make a store of three clouds."""
         self._step("Make one store of three clouds")
-        say("Folders stand in for them; the same commands take s3://, gs:// and az:// addresses.")
-        say("$ cd demo-output")
+        show("Folders stand in for them; the same commands take s3://, gs:// and az:// addresses.")
+        show("$ cd demo-output")
         for name, value in self.shell.variables.items():
-            say(f"$ export {name}={value}")
+            show(f"$ export {name}={value}")
         self.shell.skyhold("init", *(f"clouds/{cloud}" for cloud in CLOUDS))
 
     def keep_classifiers(self, versions: list[ModelVersion]) -> None:
-        """Push the classifiers but the last, which waits for the day when a cloud is away."""
+        """Push the classifiers but the last, which is pushed while a cloud is unreachable."""
         self._step("Keep every version of a model: scikit-learn classifiers, trained just now")
         *early, last = versions
         self.waiting.append(last)
@@ -89,7 +89,7 @@ class Story:
     def lose_a_cloud(self) -> None:
         """Take a cloud away; push and pull go on."""
         self._step("Lose a cloud, and go on")
-        say("$ mv clouds/google clouds/google-is-gone")
+        show("$ mv clouds/google clouds/google-is-gone")
         self._cloud("google").rename(self._cloud("google-is-gone"))
         self._push(DIGITS, self.waiting.pop(), "--alias", "champion")
         self.shell.skyhold("pull", f"{DIGITS}@champion", "pulled/while-google-is-gone")
@@ -98,14 +98,14 @@ class Story:
     def bring_it_back_empty(self) -> None:
         """The cloud returns with nothing in it and is filled from the others."""
         self._step("It comes back with nothing in it: fill it from the others")
-        say("$ rm -r clouds/google-is-gone; mkdir clouds/google")
+        show("$ rm -r clouds/google-is-gone; mkdir clouds/google")
         shutil.rmtree(self._cloud("google-is-gone"))
         self._cloud("google").mkdir()
         self.shell.skyhold("repair")
         self.shell.skyhold("verify")
 
     def damage_a_pack(self) -> None:
-        """Flip bytes in the largest object of a cloud; a deep verification finds it and repair mends it."""
+        """Flip bytes in the largest object of a cloud; a deep verification finds it and `repair` replaces it."""
         self._step("Bytes rot in one cloud: find them, mend them")
         pack = max(self._cloud("azure").glob("packs/*/*"), key=lambda path: path.stat().st_size)
         middle = pack.stat().st_size // 2
@@ -114,15 +114,15 @@ class Story:
             taken = stream.read(FLIPPED_BYTES)
             stream.seek(middle)
             stream.write(bytes(byte ^ 0xFF for byte in taken))
-        say(f"(flipped {FLIPPED_BYTES} bytes in the middle of {pack.relative_to(self.shell.folder)})")
+        show(f"(flipped {FLIPPED_BYTES} bytes in the middle of {pack.relative_to(self.shell.folder)})")
         self.shell.skyhold("verify", "--deep", status=10)
         self.shell.skyhold("repair")
         self.shell.skyhold("verify", "--deep")
 
     def lose_the_machine(self) -> None:
-        """Throw away all that this machine knows; one bucket's address is enough to go on."""
+        """Delete the state of this machine; one bucket's address is enough to continue."""
         self._step("Lose the machine: go on from the address of one cloud")
-        say("$ rm -r machine")
+        show("$ rm -r machine")
         shutil.rmtree(self.shell.folder / "machine")
         self.shell.skyhold("connect", "clouds/azure")
         self.shell.skyhold("store", "voters", "show")
@@ -135,29 +135,29 @@ class Story:
             target = Path("pulled") / push.version.label
             self.shell.skyhold("pull", push.reference, str(target), "--quiet")
             answers = check_same_predictions(push.version.path, self.shell.folder / target)
-            say(f"  {answers} answers of {push.version.label}, all equal to the last bit")
+            show(f"  {answers} answers of {push.version.label}, all equal to the last bit")
         self.shell.skyhold("verify", "--deep")
         self.shell.skyhold("status")
 
     def sum_up(self, elapsed_s: float) -> None:
         """What was kept, what it took, and what to try next."""
-        say("\nIn sum (measured: the folders of the models, and the growth of the first cloud)\n")
-        say(f"  {'version':<14}{'model':>10}{'stored':>11}{'saved':>8}{'push':>8}   how")
+        show("\nIn sum (measured: the folders of the models, and the growth of the first cloud)\n")
+        show(f"  {'version':<14}{'model':>10}{'stored':>11}{'saved':>8}{'push':>8}   how")
         for push in self.pushes:
-            say(
+            show(
                 f"  {push.version.label:<14}{format_bytes(push.model_bytes):>10}{format_bytes(push.grown_bytes):>11}"
                 f"{_saved(push.model_bytes, push.grown_bytes):>8}{push.elapsed_s:>6.1f} s   {push.how}"
             )
         models, held = sum(push.model_bytes for push in self.pushes), _tree_bytes(self._cloud(CLOUDS[0]))
         total = f"{len(self.pushes)} versions"
-        say(f"  {total:<14}{format_bytes(models):>10}{format_bytes(held):>11}{_saved(models, held):>8}\n")
+        show(f"  {total:<14}{format_bytes(models):>10}{format_bytes(held):>11}{_saved(models, held):>8}\n")
         held_each = (f"{cloud} {format_bytes(_tree_bytes(self._cloud(cloud)))}" for cloud in CLOUDS)
-        say(f"  in each cloud: {', '.join(held_each)}")
-        say(f"  in all: {elapsed_s:.0f} s, training included\n")
-        say(NEXT)
+        show(f"  in each cloud: {', '.join(held_each)}")
+        show(f"  in all: {elapsed_s:.0f} s, training included\n")
+        show(NEXT)
 
     def _push(self, repository: str, version: ModelVersion, *more: str) -> None:
-        """Push a version with all that is known of it."""
+        """Push a version with all its metadata."""
         first = self._cloud(CLOUDS[0])
         before = _tree_bytes(first)
         answer = self.shell.skyhold(
@@ -183,14 +183,14 @@ class Story:
 
     def _step(self, title: str) -> None:
         self.step += 1
-        say(f"\n[{self.step}/{STEPS}] {title}\n")
+        show(f"\n[{self.step}/{STEPS}] {title}\n")
 
 
 NEXT: Final = """What to try next
 
   cd demo-output; export SKYHOLD_STORE=clouds/amazon SKYHOLD_STATE=machine/state SKYHOLD_CACHE=machine/cache
   skyhold show search/finder@main            everything about one version
-  skyhold search 'accuracy>0.95'             find versions by what is known of them
+  skyhold search 'accuracy>0.95'             find versions by their properties
   skyhold doctor                             examine this machine's set-up
   make demo-read                             restore all of it with a reader that knows docs/format.md alone
 
@@ -199,7 +199,7 @@ NEXT: Final = """What to try next
 
 
 def _await(training: Future[list[ModelVersion]]) -> list[ModelVersion]:
-    """The trained versions; says now and then that they are not ready yet."""
+    """The trained versions; reports now and then that they are not ready yet."""
     began_s = time.monotonic()
     while True:
         try:
@@ -207,11 +207,11 @@ def _await(training: Future[list[ModelVersion]]) -> list[ModelVersion]:
         except NotYet:
             if training.done():  # the training itself timed out
                 raise
-            say(f"  training … {time.monotonic() - began_s:.0f} s")
+            show(f"  training … {time.monotonic() - began_s:.0f} s")
 
 
 def _pushed_id(answer: Answer) -> str:
-    """The short id in the first line that a push prints for people."""
+    """The short id in the first line that a push prints."""
     found = re.search(r"version ([0-9a-f]{10})\b", answer.text)
     if found is None:
         raise ValueError(f"No version in what push printed:\n{answer.text}")

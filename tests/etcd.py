@@ -162,7 +162,7 @@ class EtcdCluster:
 
 @functools.cache
 def plain_cluster() -> EtcdCluster:
-    """A cluster that anybody may use."""
+    """A cluster without authentication."""
     return _started(None)
 
 

@@ -1,4 +1,4 @@
-"""Runs `tools/second_reader.py`, as somebody would who has the buckets and docs/format.md, but not Skyhold."""
+"""Runs `tools/second_reader.py`, like a user who has the buckets and docs/format.md, but not Skyhold."""
 
 from __future__ import annotations
 

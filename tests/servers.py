@@ -72,7 +72,7 @@ class Running:
         )
 
     def kill(self) -> None:
-        self.process.kill()  # its data is thrown away, and SeaweedFS takes ten seconds to say goodbye
+        self.process.kill()  # its data is thrown away, and SeaweedFS takes ten seconds to shut down
         self.process.wait(10)
 
 
@@ -114,7 +114,7 @@ def program(name: str) -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on. Another process may take it before our server does; then the server does not
+    """A port without a listener. Another process may take it before our server does; then the server does not
     become ready, and says why in its log."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -158,7 +158,7 @@ def wait_until(ready: Callable[[], bool], complaint: Callable[[], str]) -> None:
 
 
 def answers(port: int, *, tls: bool) -> bool:
-    """Whether something speaks HTTP there, whatever it says and whoever certifies it."""
+    """Whether an HTTP server answers there, with any status and any certificate."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     if tls:
         context = ssl._create_unverified_context()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from skyhold.errors import NotFound, Unavailable, reasons_of
 
 
-def test_what_several_buckets_say_alike_is_said_once() -> None:
+def test_equal_messages_of_several_buckets_are_reported_once() -> None:
     errors = {
         name: NotFound(f"Bucket `{name}` has no object `packs/ab`", code="object_not_found") for name in ("c", "a")
     }

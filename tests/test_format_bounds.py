@@ -606,7 +606,7 @@ def forged_segment(**fields: int) -> bytes:
 def of_lengths(
     what: str, write: Callable[[int, int], Any], forge: Callable[[int, int], Any], read: Callable[[Any], object]
 ) -> list[Bound]:
-    """The raw and the stored length of a chunk, wherever both stand."""
+    """The raw and the stored length of a chunk, in each place that contains both."""
     return [
         Bound(
             f"{what}: raw length",

@@ -1,7 +1,7 @@
 """The golden repositories of every version of the storage format stay readable, by us and by the second reader.
 
-They were made by `tools/make_golden` when the format was fixed and are kept for ever: a test that fails here is never
-mended by making them anew.
+They were made by `tools/make_golden` when the format was fixed and are kept permanently: a test that fails here is
+never mended by making them anew.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ def test_there_are_golden_repositories_of_format_1() -> None:
 @contextmanager
 def recovered(store: str, machine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[skyhold.Store]:
     """A golden store on a machine that knows nothing of it. Its buckets are of memory, filled with copies of its
-    objects: the store's configuration says where they are, which no folder of a checkout can be."""
+    objects: the store's configuration contains their location, which cannot be a folder of a checkout."""
     machine.mkdir()
     monkeypatch.setenv("SKYHOLD_STATE", str(machine / "state"))
     monkeypatch.setenv("SKYHOLD_CACHE", str(machine / "cache"))
-    told = expected(store)
-    if "secrets" in told:
+    facts = expected(store)
+    if "secrets" in facts:
         (machine / "golden.key").touch(0o600)
-        (machine / "golden.key").write_text(str(told["secrets"]["key_file"]))
+        (machine / "golden.key").write_text(str(facts["secrets"]["key_file"]))
         monkeypatch.setenv("SKYHOLD_KEY_FILE", str(machine / "golden.key"))
-    for name, url in told["buckets"].items():
+    for name, url in facts["buckets"].items():
         bucket = open_bucket(parse_location(str(url)))
         for info in list(bucket.list()):
             bucket.delete(info.key)
         for path in (GOLDEN / store / name).rglob("*"):
             if path.is_file():
                 bucket.write(path.relative_to(GOLDEN / store / name).as_posix(), path.read_bytes())
-    url = str(next(iter(told["buckets"].values())))
+    url = str(next(iter(facts["buckets"].values())))
     opened, report = skyhold.recover(url, settings=load_settings())
     with opened:
         assert report.majority
         assert not report.damaged
-        assert opened.id == told["store"]
+        assert opened.id == facts["store"]
         yield opened
 
 
@@ -74,13 +74,13 @@ def recovered(store: str, machine: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 def test_recover_finds_every_version_and_restores_its_recorded_hashes(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = expected(store)
+    facts = expected(store)
     with recovered(store, tmp_path / "machine", monkeypatch) as opened:
-        assert {item.name for item in opened.repositories()} == told["repositories"].keys()
+        assert {item.name for item in opened.repositories()} == facts["repositories"].keys()
         (gone,) = opened.repositories(deleted=True)
         opened.undelete_repository(gone.id)
-        told["repositories"][gone.name] = {"id": gone.id, "versions": told["deleted"][gone.id]}
-        for name, wanted in told["repositories"].items():
+        facts["repositories"][gone.name] = {"id": gone.id, "versions": facts["deleted"][gone.id]}
+        for name, wanted in facts["repositories"].items():
             repository = opened.repository(name)
             assert repository.id == wanted["id"]
             for version, files in wanted["versions"].items():
@@ -111,18 +111,18 @@ def test_recover_finds_the_refs_their_history_and_what_was_attached(
 def test_recover_finds_every_event_record_and_document(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = expected(store)
-    records = told["records"]
+    facts = expected(store)
+    records = facts["records"]
     with recovered(store, tmp_path / "machine", monkeypatch) as opened:
         found = Counter(event.register for event in opened.events())
-        assert found == Counter(told["events"]) + Counter({"config": 1})  # the recovery
+        assert found == Counter(facts["events"]) + Counter({"config": 1})  # the recovery
         by = {event.author for event in opened.repository("team/scorer").events() if event.actor == "controller"}
         assert by == {"Ada"}
         moved = opened.repository("team/scorer").set_refs({"alias/champion": "main"}, reason="by a later program")
         assert moved
         with opened._connection.session(opened.configuration.policy) as session:
             repositories = Repositories(session.registers, session.blobs)
-            snapshot = repositories.repository(told["repositories"]["team/scorer"]["id"]).read()
+            snapshot = repositories.repository(facts["repositories"]["team/scorer"]["id"]).read()
             targets = {follow.id: follow.target for follow in follows(snapshot.map)}
             assert targets == {**records["follow"], "1" * 32: snapshot.version_of(Ref.parse("branch/main"))}
             assert [pin.version for pin in pins(snapshot.map)] == [records["pinned"]]
@@ -148,23 +148,23 @@ def test_verify_deep_finds_nothing_wrong(store: str, tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("store", STORES)
 def test_the_second_reader_restores_the_recorded_hashes(store: str, tmp_path: Path) -> None:
-    told = expected(store)
-    buckets = [GOLDEN / store / name for name in told["buckets"]]
-    passphrase = str(told["secrets"]["passphrase"]) if "secrets" in told else None
+    facts = expected(store)
+    buckets = [GOLDEN / store / name for name in facts["buckets"]]
+    passphrase = str(facts["secrets"]["passphrase"]) if "secrets" in facts else None
     run = read_again(buckets, output=tmp_path / "out", passphrase=passphrase)
     assert run.returncode == 0, run.stdout + run.stderr
-    versions = {name: wanted["versions"] for name, wanted in told["repositories"].items()}
-    versions |= {f".deleted/{id_}": wanted for id_, wanted in told["deleted"].items()}
+    versions = {name: wanted["versions"] for name, wanted in facts["repositories"].items()}
+    versions |= {f".deleted/{id_}": wanted for id_, wanted in facts["deleted"].items()}
     for name, wanted in versions.items():
         restored = {path.name: hashes(path) for path in (tmp_path / "out" / name).iterdir()}
         assert restored == {version[:40]: files for version, files in wanted.items()}
 
 
 def test_a_sealed_golden_store_opens_by_its_key_file_too(tmp_path: Path) -> None:
-    told = expected("format-1-sealed")
+    facts = expected("format-1-sealed")
     key_file = tmp_path / "golden.key"
-    key_file.write_text(str(told["secrets"]["key_file"]))
-    buckets = [GOLDEN / "format-1-sealed" / name for name in told["buckets"]]
+    key_file.write_text(str(facts["secrets"]["key_file"]))
+    buckets = [GOLDEN / "format-1-sealed" / name for name in facts["buckets"]]
     assert read_again(buckets, key_file=key_file).returncode == 0
     assert read_again(buckets).returncode == 2
     assert read_again(buckets, passphrase="another").returncode == 2

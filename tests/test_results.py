@@ -48,7 +48,7 @@ def test_everything_that_a_public_method_returns_is_public() -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
-def test_result_is_a_frozen_dataclass_that_says_what_it_is(kind: type) -> None:
+def test_result_is_a_frozen_dataclass_with_a_docstring(kind: type) -> None:
     assert dataclasses.is_dataclass(kind)
     assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert kind.__doc__ and not kind.__doc__.startswith(f"{kind.__name__}(")
@@ -78,7 +78,7 @@ def test_json_has_the_fields_and_the_named_properties() -> None:
     }  # fmt: skip
 
 
-def test_json_of_a_plan_has_what_is_in_it_and_says_that_it_is_one() -> None:
+def test_json_of_a_plan_has_its_fields_and_is_marked_as_a_plan() -> None:
     sources = PullSources(cached_bytes=3, bucket_bytes={"b": 4})
     plan = as_json(PullPlan("team/m", "ab" * 32, "out", 1, 9, 2, sources))
     assert (plan["dry_run"], plan["fetched_bytes"], plan["id"]) == (True, 7, "ab" * 20)

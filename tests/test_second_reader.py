@@ -1,4 +1,4 @@
-"""`docs/format.md` says everything: a reader that shares no code with us restores what we store, byte for byte."""
+"""`docs/format.md` is complete: a reader that shares no code with us restores what we store, byte for byte."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_what_we_store_is_restored_identically(
 
 def move_engines(store: skyhold.Store, buckets: list[Path], model: Path, engines: list[str]) -> set[str]:
     """Move a store from engine to engine with a version pushed in each epoch, and put back the `store.json` of the
-    first, as where nobody told the buckets of the moves. Returns the versions."""
+    first, as where the buckets did not get the moves. Returns the versions."""
     first = {bucket: (bucket / "store.json").read_bytes() for bucket in buckets}
     random = np.random.default_rng(12)
     pushed = set()
@@ -267,18 +267,18 @@ def test_a_flipped_byte_in_any_object_is_found_by_both(
         key = path.relative_to(bucket).as_posix()
         capsys.readouterr()
         assert reader() != 0, key
-        said = named_by_verify(bucket)
+        report = named_by_verify(bucket)
         if key == "store.json":  # a flip may also make it that of a newer format, or of another key
-            assert '"sound": true' not in said
+            assert '"sound": true' not in report
         else:
             assert key in capsys.readouterr().err
-            assert key in said or key.rpartition("/")[2] == "config"  # without which nothing can be verified
-            assert '"sound": true' not in said
+            assert key in report or key.rpartition("/")[2] == "config"  # without which nothing can be verified
+            assert '"sound": true' not in report
         path.write_bytes(intact)
 
 
 def named_by_verify(bucket: Path) -> str:
-    """What our own deep verification says of a store, or the error that keeps it from beginning."""
+    """The report of our own deep verification of a store, or the error that stops it."""
     try:
         with skyhold.open(str(bucket)) as store:
             return json.dumps(as_json(store.verify(deep=True)))
@@ -393,11 +393,11 @@ def test_bytes_after_the_end_of_any_object_are_found_by_both(
         key = path.relative_to(bucket).as_posix()
         capsys.readouterr()
         assert reader() != 0, key
-        said = named_by_verify(bucket)
+        report = named_by_verify(bucket)
         if key == "store.json":
-            assert '"sound": true' not in said
+            assert '"sound": true' not in report
         else:
             assert key in capsys.readouterr().err
-            assert key in said or key.rpartition("/")[2] == "config"  # without which nothing can be verified
-            assert '"sound": true' not in said
+            assert key in report or key.rpartition("/")[2] == "config"  # without which nothing can be verified
+            assert '"sound": true' not in report
         path.write_bytes(intact)

@@ -24,7 +24,7 @@ _AUTHORITY_USAGE = x509.KeyUsage(
 
 
 class Authority:
-    """Its files lie in `folder`: `ca_file`, and pairs of certificate and key, all PEM."""
+    """Its files are in `folder`: `ca_file`, and pairs of certificate and key, all PEM."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -42,7 +42,7 @@ has an exit status of its own on the command line.
 | `Conflict` | 5 | another client changed it first, nothing of yours took effect: look, then decide again |
 | `PermissionDenied` | 6 | credentials or keys are missing, wrong, or not allowed to do this |
 | `QuotaExceeded` | 7 | a limit of space, rate or size was reached: free some, raise it, or send less |
-| `Unavailable` | 8 | a place cannot be reached now, the operation had no effect: try again |
+| `Unavailable` | 8 | a service cannot be reached now, the operation had no effect: try again |
 | `Cancelled` | 130 | you ended it, or its deadline passed; what had no effect by then has none: run it again to go on |
 | `OutcomeUnknown` | 9 | a write was sent and its reply was lost: read back before you decide |
 | `Corrupt` | 10 | bytes are not what was stored, and were not returned: `skyhold verify --deep`, `skyhold repair` |

@@ -7,7 +7,7 @@
 A BUCKET is a folder that holds a bucket's objects under their keys: a folder bucket, or a copy of a cloud's bucket. Of
 an object that several of them hold each copy is checked. --verify restores every version from each bucket on its own,
 as far as it has all of it, and from all together where none has. --output restores from the first bucket that has an
-object; a damaged copy is never replaced by another one's. A file that is none of the store's objects is named, and is
+object; a damaged copy is never replaced by another one's. A file that is not an object of the store is named, and is
 no damage. A sealed store needs --key-file (or SKYHOLD_KEY_FILE), or
 SKYHOLD_PASSPHRASE.
 
@@ -15,7 +15,7 @@ It imports nothing of Skyhold, shares no code with it, and is slow and plain on 
 the document, this file or Skyhold is wrong. Numbers in comments are sections of the document.
 
 Exit code: 0 all is sound; 1 something is damaged, and named; 2 it could not begin (no bucket, no key, two stores,
-or the newest registers are not at hand).
+or the newest registers are not available).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ CHECKPOINT_KEY = re.compile(r"checkpoints/([0-9a-f]{32})/([0-9a-f]{8})-([0-9a-f]
 
 
 class Damaged(Exception):
-    """An object is not what the document says it must be."""
+    """An object violates the document."""
 
     def __repr__(self) -> str:
         return str(self)
@@ -234,7 +234,7 @@ def unwrap(wrap: dict, associated: bytes, sealed: bool, key_file: bytes | None, 
 
 
 def check_wraps(keys: list) -> None:
-    """Bounds on what anybody may have written, before the first wrap is tried."""
+    """Bounds on untrusted input, before the first wrap is tried."""
     check(len(keys) <= 256 and all(len(entry["wraps"]) <= 64 for entry in keys), "store.json: too many keys or wraps")
     dear = [wrap for entry in keys for wrap in entry["wraps"] if wrap.get("kind") == "passphrase"]
     work = sum(wrap["n"] * wrap["r"] * wrap["p"] for wrap in dear)
@@ -244,7 +244,7 @@ def check_wraps(keys: list) -> None:
 def open_keys(document: dict, key_file: bytes | None, passphrase: str | None) -> Keys:
     given = key_file is not None or passphrase is not None
     if given and not document["sealed"]:
-        raise CannotBegin("a key was given, but the store says that it is not sealed")
+        raise CannotBegin("a key was given, but the store is not sealed")
     check_wraps(document["keys"])
     opened: dict[int, bytes] = {}
     for entry in document["keys"]:
@@ -321,7 +321,7 @@ class Bucket:
         if kind not in {"sqlite", "buckets"}:
             raise CannotBegin(f"{self.folder}: the registers live in {kind}, not in the buckets")
         check_engine(engine)
-        check(all(hint.keys() <= HINT_FIELDS for hint in document["hints"]), "store.json: a hint says too much")
+        check(all(hint.keys() <= HINT_FIELDS for hint in document["hints"]), "store.json: a hint has other fields")
         keys = open_keys(document, key_file, passphrase)
         mac = document.pop("mac")
         expected = blake3(b"store.json\0" + canonical(document), key=keys.derive("mac", 0)).hexdigest()
@@ -341,7 +341,7 @@ def open_frame(data: bytes, kind: int, context: str, keys: Keys) -> bytes:
     check(zero1 == 0 and zero2 == 0 and flags < 4, "a reserved field of the frame is set")
     check(length <= 64 * MIB, "the frame's body is too long")
     sealed = bool(flags & 2)
-    check(len(data) == 36 + stored + (0 if sealed else 32), "the frame has another length than its header says")
+    check(len(data) == 36 + stored + (0 if sealed else 32), "the frame has another length than in its header")
     payload = data[36 : 36 + stored]
     if sealed:
         key = blake3(b"frame" + salt, key=keys.derive("seal", number)).digest()
@@ -352,7 +352,7 @@ def open_frame(data: bytes, kind: int, context: str, keys: Keys) -> bytes:
         check(mac == data[36 + stored :], "the frame's MAC does not match")
     if flags & 1:
         payload = unzstd(payload, length)
-    check(len(payload) == length, "the frame's body has another length than its header says")
+    check(len(payload) == length, "the frame's body has another length than in its header")
     return payload
 
 
@@ -486,7 +486,7 @@ def decode_chunk(codec: int, payload: bytes, raw: int, base: bytes | None) -> by
 
 
 class Place(NamedTuple):
-    """Where a chunk lies, as a page says it."""
+    """The place of a chunk, as a page contains it."""
 
     record: Record
     pack: str
@@ -556,7 +556,7 @@ class Store:
         elif CHECKPOINT_KEY.fullmatch(key):
             self.open_checkpoint(data, key)
         elif match := ACCEPTOR_KEY.fullmatch(key):
-            # One that the bucket wrote as an earlier member, under another incarnation, is nobody's any more.
+            # One that the bucket wrote as an earlier member, under another incarnation, is no longer anyone's.
             if int(match[1], 16) == bucket.document["engine"]["term"]:
                 self.open_acceptor(bucket, key)
         elif key != "store.json":
@@ -634,7 +634,7 @@ class Store:
     # ---- 11b the registers, from one epoch to the next
 
     def next_epoch(self, following: bytes) -> dict[str, dict]:
-        """The last change of every register in the epoch that a seal tells of, as far as it has begun."""
+        """The last change of every register in the epoch that a seal names, as far as it has begun."""
         epoch = parse_object(following, "epoch")
         check(epoch.keys() == {"epoch", "engine", "configuration"} and epoch["epoch"] == 1, "the epoch's fields")
         engine = epoch["engine"]
@@ -657,7 +657,7 @@ class Store:
         return values
 
     def among(self, members: dict[str, str]) -> list[Bucket]:
-        """The buckets at hand that have one of these names, and its incarnation."""
+        """The available buckets that have one of these names, and its incarnation."""
         return [b for b in self.buckets if members.get(b.document["bucket"]) == b.document["incarnation"]]
 
     # ---- 11a the registers, from the acceptors
@@ -690,7 +690,7 @@ class Store:
         return held
 
     def accepted(self, engine: dict) -> dict[str, dict]:
-        """The last change of every register, as a prepare at the voters at hand would adopt it."""
+        """The last change of every register, as a prepare at the available voters would adopt it."""
         found: dict[str, dict] = {}
         epoch, voters = engine["term"], dict(engine["voters"])
         here = self.among(voters)
@@ -830,7 +830,7 @@ def check_document(store: Store, kind: str, name: str, id_: str, data: bytes) ->
     root = parse_object(data, "document")
     fields = {"document", "id", "kind", "name", "gc_epoch", "deleted", "events", "chain", "map"}
     check(root.keys() == fields and root["document"] == 1, "the document's fields")
-    check((root["id"], root["kind"], root["name"]) == (id_, kind, name), "another document than its name says")
+    check((root["id"], root["kind"], root["name"]) == (id_, kind, name), "another document than the named one")
     entries = store.read_map(root["map"])
     records = {
         part["record"]: part["sha256"]
@@ -878,16 +878,16 @@ class Repository:
     def check_history(self) -> int:
         """The hash chain over all events, the links between the moves of a ref, and that the map holds what the events
         have made."""
-        standing: dict[str, tuple[str | None, int | None]] = {}
+        moved: dict[str, tuple[str | None, int | None]] = {}
         entered, attached, records = {}, {}, {}
         events = read_events(self.store, f"repository/{self.id}", self.root, self.map)
         for count, event in enumerate(events, 1):
             for part in event["what"]:
                 what = f"event {count}, {part['kind']}"
                 if part["kind"] == "ref":
-                    before = standing.get(part["ref"], (None, None))
+                    before = moved.get(part["ref"], (None, None))
                     check(before == (part["old"], part["previous"]), f"{what}: its links")
-                    standing[part["ref"]] = (part["new"], count)
+                    moved[part["ref"]] = (part["new"], count)
                 elif part["kind"] == "version":
                     entered[part["version"]] = count
                     self.versions[part["version"]] = part
@@ -897,7 +897,7 @@ class Repository:
                 elif part["kind"] == "record":
                     records[part["record"]] = part["sha256"]
         refs = {ref: (value["version"], value["event"]) for ref, value in self.under("ref/").items()}
-        check(refs == standing, "a ref does not point to where its last move left it")
+        check(refs == moved, "a ref does not point to where its last move left it")
         versions = self.under("version/")
         made = {digest: {"event": count} for digest, count in entered.items() if digest in versions}
         check(versions == made, "a version that no event entered so")
@@ -991,7 +991,7 @@ def fold(path: str) -> str:
 
 
 class Layout:
-    """Where the bytes of a version's files lie."""
+    """The places of the bytes of a version's files."""
 
     def __init__(self, store: Store, name: str, version: str, files: list[dict]) -> None:
         self.store = store
@@ -1047,7 +1047,7 @@ class Layout:
             check(path in sizes, f"tensors of a file {path!r} that is not there")
             for tensor, dtype, shape, start, end in tensors:
                 check(isinstance(tensor, str) and isinstance(dtype, str) and all(map(is_count, shape)), "a tensor")
-                check(0 <= start <= end <= sizes[path], f"tensor {tensor!r} lies outside its file")
+                check(0 <= start <= end <= sizes[path], f"tensor {tensor!r} is outside its file")
 
     def chunks(self, file: int, size: int):
         """The chunks of a file in order; they must cover it exactly."""
@@ -1076,7 +1076,7 @@ class Layout:
             check((header.class_.hex(), header.salt) == (self.class_, place.salt), f"{key}: another class or session")
             file.seek(place.record.offset)
             record, encoded = open_record(file.read(96 + place.record.stored), place.record.offset, header, keys)
-        check(record == place.record, f"{key}: the record at {place.record.offset} is another than the layout says")
+        check(record == place.record, f"{key}: the record at {place.record.offset} is another than in the layout")
         check((record.base != ZERO32) == (record.codec in DELTA), f"{key}: a base without a delta, or the reverse")
         chunk = decode_chunk(record.codec, encoded, record.raw, base)
         check(blake3(chunk, key=keys.chunk_id).digest() == record.chunk, f"{key}: a chunk does not match its id")

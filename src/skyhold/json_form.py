@@ -10,8 +10,8 @@ from typing import Any
 def as_json(value: object) -> Any:
     """A result as JSON values: objects, arrays, text, numbers, booleans and null.
 
-    A dataclass becomes an object of its fields, and of the properties that its `in_json` names. What has a form of its
-    own (`to_json`) is shown in it: mostly what is stored, such as a policy, a location, the files of a version. Raises
+    A dataclass becomes an object of its fields, and of the properties that its `in_json` names. What has its own form
+    (`to_json`) is returned in it: mostly what is stored, such as a policy, a location, the files of a version. Raises
     `TypeError` for other types.
     """
     if value is None or isinstance(value, bool | int | float):

@@ -1,4 +1,4 @@
-"""The proxy that stands for distance, and the limits that the registers are held against."""
+"""The proxy that simulates distance, and the limits for the registers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small real models for the tests: folders of files as people push them."""
+"""Small real models for the tests: folders of files as users push them."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def run_on_terminal(
     answers: Sequence[tuple[str, str]] = (),
     timeout_s: float = 60,
 ) -> Run:
-    """Run a command whose stdin, stdout and stderr are a terminal, of 100 columns where `environ` does not say; `out`
+    """Run a command whose stdin, stdout and stderr are a terminal, of 100 columns unless `environ` sets it; `out`
     is all that it printed. Each of `answers` is typed once its prompt has appeared, in their order."""
     parent, child = pty.openpty()
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What people type: references, pairs, policies."""
+"""What users type: references, pairs, policies."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_value_is_the_text_as_it_is_given(typed: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "value"), [("0.1", 0.1), ("3", 3), ("true", True), ('"3"', "3"), ('{"lr": [1, 2]}', {"lr": [1, 2]})]
 )
-def test_value_is_json_where_the_user_says_so(typed: str, value: object) -> None:
+def test_value_is_json_where_the_user_asks_for_it(typed: str, value: object) -> None:
     assert PairType(str, typed=True).convert(f"lr:={typed}", None, None) == ("lr", value)
 
 

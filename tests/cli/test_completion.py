@@ -1,4 +1,4 @@
-"""Completion in real shells: names of the store stand in the line when Tab was pressed, and nothing ever hangs."""
+"""Completion in real shells: Tab inserts names of the store into the line, and nothing ever hangs."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def test_tab_completes_names_of_the_store(terminal: Terminal, typed: str, called
     terminal.type(before, until=re.escape(before[-1]))
     time.sleep(0.1)  # a shell that is still drawing takes a Tab for pasted text
     terminal.type(tab, until=re.escape(called.removesuffix(after).rstrip()[-1]))
-    told = terminal.type(f"{after}\n", until=r"called<.*>\r")
-    assert f"called<{called}>" in told
+    shown = terminal.type(f"{after}\n", until=r"called<.*>\r")
+    assert f"called<{called}>" in shown
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_fish_offers_names_of_the_store(store: Path, typed: str, offered: list[s
 
 
 def complete(line: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """What a shell would get for this line, in a process of its own that has no more time than a patient person."""
+    """What a shell would get for this line, in a separate process with a time limit."""
     asking = {"_SKYHOLD_COMPLETE": "bash_complete", "COMP_LINE": line, "COMP_WORDBREAKS": " \t\n\"'@><=;|&(:"}
     return subprocess.run(
         PROGRAM, env={**os.environ, **asking, **environ}, check=False, capture_output=True, text=True, timeout=15
@@ -173,11 +173,11 @@ def complete(line: str, **environ: str) -> subprocess.CompletedProcess[str]:
     [
         {},
         {"SKYHOLD_STORE": "nowhere"},
-        {"SKYHOLD_STORE": "~nobody-of-this-name/x"},
+        {"SKYHOLD_STORE": "~no-such-user/x"},
         {"SKYHOLD_CONFIG": "nowhere.toml"},
         {"SKYHOLD_STATE": "/dev/null"},
     ],
-    ids=["no store", "store that is gone", "home of nobody", "no settings", "no state"],
+    ids=["no store", "store that is gone", "home of an unknown user", "no settings", "no state"],
 )
 def test_error_offers_nothing_and_is_silent(environ: dict[str, str], own_machine: Path) -> None:
     for line in ("skyhold show ", "skyhold nonsense ", "skyhold show 'unclosed"):
@@ -204,7 +204,7 @@ def test_bucket_that_never_answers_does_not_hang_the_shell(own_machine: Path) ->
         began_s = time.monotonic()
         run = complete("skyhold show ", SKYHOLD_STORE=store, **keys)
         took_s = time.monotonic() - began_s
-        connected, _ = silent.accept()  # it did try
+        connected, _ = silent.accept()  # it has connected
         connected.close()
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     assert DEADLINE_S < took_s < DEADLINE_S + 6

@@ -1,4 +1,4 @@
-"""The everyday way of a team through the command line, end to end on folders that stand for clouds."""
+"""The everyday way of a team through the command line, end to end on folders in place of clouds."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pushed(skyhold: Shell, store: list[Path]) -> list[str]:
     return ids
 
 
-def test_init_says_what_a_loss_would_cost_and_what_comes_next(skyhold: Shell, own_machine: Path) -> None:
+def test_init_reports_what_a_loss_would_cost_and_the_next_step(skyhold: Shell, own_machine: Path) -> None:
     run = skyhold("init", "a", "b", "c")
     assert "Made store" in run.out
     assert "Pushing goes on while any 1 bucket is away" in run.out
@@ -69,7 +69,7 @@ def test_verbose_shows_each_request_on_stderr(skyhold: Shell, pushed: list[str])
     assert "attempt" not in skyhold("log", "fraud/scorer").err
 
 
-def test_push_tells_what_it_stored_and_saved(skyhold: Shell, store: list[Path]) -> None:
+def test_push_reports_what_it_stored_and_saved(skyhold: Shell, store: list[Path]) -> None:
     first = skyhold("push", "fraud/scorer", write_model(Path("model")), "-m", "First")
     assert "Pushed fraud/scorer@main: version" in first.out
     assert "next: skyhold show fraud/scorer@" in first.err
@@ -99,7 +99,7 @@ def test_tensors_and_files_are_pulled_alone(skyhold: Shell, pushed: list[str]) -
     assert list(contents(Path("some"))) == ["config.json"]
 
 
-def test_dry_run_of_a_pull_says_what_comes_from_where_and_fetches_nothing(
+def test_dry_run_of_a_pull_reports_its_sources_and_fetches_nothing(
     skyhold: Shell, pushed: list[str], store: list[Path]
 ) -> None:
     cache = Path(os.environ["SKYHOLD_CACHE"])
@@ -111,10 +111,10 @@ def test_dry_run_of_a_pull_says_what_comes_from_where_and_fetches_nothing(
     assert not Path("out").exists()
     assert not any(path.is_file() for path in cache.rglob("*"))
     assert planned["sources"]["unreachable"].keys() == {"a"}
-    told = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run").out
-    assert "Would pull fraud/scorer@v1" in told
-    assert "from bucket b" in told
-    assert "not looked at: bucket a" in told
+    shown = skyhold("pull", "fraud/scorer@v1", "out", "--dry-run").out
+    assert "Would pull fraud/scorer@v1" in shown
+    assert "from bucket b" in shown
+    assert "not examined: bucket a" in shown
     pulled = skyhold("pull", "fraud/scorer@v1", "out", "--json").document
     assert planned["sources"]["bucket_bytes"] == {"b": pulled["fetched_bytes"]}
     assert {name: planned[name] for name in ("files", "total_bytes", "kept_bytes", "version")} == {
@@ -227,7 +227,7 @@ def test_log_shows_the_versions_newest_first_with_their_refs(skyhold: Shell, pus
     assert skyhold("log", "fraud/scorer@v2", "--quiet", "-n", "1").out.split() == [pushed[1]]
 
 
-def test_show_tells_everything_of_a_version(skyhold: Shell, pushed: list[str]) -> None:
+def test_show_prints_all_metadata_of_a_version(skyhold: Shell, pushed: list[str]) -> None:
     skyhold("attach", "fraud/scorer@v2", "--metric", "accuracy_live=0.88", "--note", "Passed the review")
     shown = skyhold("show", f"fraud/scorer@{pushed[1][:8]}").out
     for part in (pushed[1], "Version 2", "accuracy=0.92", "accuracy_live=0.88", "steps:=2", "Passed the review"):
@@ -236,7 +236,7 @@ def test_show_tells_everything_of_a_version(skyhold: Shell, pushed: list[str]) -
         assert part in shown
 
 
-def test_show_tells_what_a_version_was_made_from(skyhold: Shell, pushed: list[str]) -> None:
+def test_show_prints_the_lineage_of_a_version(skyhold: Shell, pushed: list[str]) -> None:
     data = ["s3://data/november.parquet", "doi:10.5281/zenodo.1"]
     code = ["https://git.example.org/fraud/training@3f2a9c0"]
     given = [word for flag, uris in (("--data", data), ("--code", code)) for uri in uris for word in (flag, uri)]
@@ -253,9 +253,9 @@ def test_show_tells_what_a_version_was_made_from(skyhold: Shell, pushed: list[st
 
 
 def test_diff_names_files_tensors_metrics_and_parameters(skyhold: Shell, pushed: list[str]) -> None:
-    told = skyhold("diff", "fraud/scorer@v1", "fraud/scorer@v2").out
-    assert "embedding.weight" in told
-    assert "float32 [256, 256]" in told or "F32 [256, 256]" in told
+    shown = skyhold("diff", "fraud/scorer@v1", "fraud/scorer@v2").out
+    assert "embedding.weight" in shown
+    assert "float32 [256, 256]" in shown or "F32 [256, 256]" in shown
     found = skyhold("diff", "fraud/scorer@v1", "fraud/scorer@v2", "--json").document
     (tensor,) = found["tensors"]
     assert tensor["name"] == "embedding.weight"
@@ -288,12 +288,12 @@ def write_layers(folder: Path, count: int, seed: int) -> Path:
     return folder
 
 
-def test_diff_of_many_tensors_says_how_many_more_there_are(skyhold: Shell, store: list[Path]) -> None:
+def test_diff_of_many_tensors_reports_how_many_more_there_are(skyhold: Shell, store: list[Path]) -> None:
     for seed in (1, 2):
         skyhold("push", "fraud/scorer", write_layers(Path("layers"), 45, seed))
-    told = skyhold("diff", "fraud/scorer@main~1", "main", "--limit", "3").out
-    assert [f"layer.{number:03}" in told for number in range(5)] == [True, True, True, False, False]
-    assert "and 42 more" in told
+    shown = skyhold("diff", "fraud/scorer@main~1", "main", "--limit", "3").out
+    assert [f"layer.{number:03}" in shown for number in range(5)] == [True, True, True, False, False]
+    assert "and 42 more" in shown
     assert "and 5 more" in run_on_terminal("diff", "fraud/scorer@main~1", "main").out
     assert "more" not in run_on_terminal("diff", "fraud/scorer@main~1", "main", "--limit", "45").out
     piped = skyhold("diff", "fraud/scorer@main~1", "main").out
@@ -308,10 +308,10 @@ def test_diff_without_tensors_reads_no_weights(
     for cloud in store:
         shutil.rmtree(cloud / "packs")
     shutil.rmtree(os.environ["SKYHOLD_CACHE"], ignore_errors=True)
-    told = skyhold("diff", "fraud/scorer@v1", "v2", "--no-tensors").out
-    assert "model.safetensors" in told
-    assert "accuracy" in told
-    assert "embedding" not in told
+    shown = skyhold("diff", "fraud/scorer@v1", "v2", "--no-tensors").out
+    assert "model.safetensors" in shown
+    assert "accuracy" in shown
+    assert "embedding" not in shown
     found = skyhold("diff", "fraud/scorer@v1", "v2", "--no-tensors", "--json").document
     assert (found["tensors"], found["tensors_unchanged"]) == (None, None)
     assert skyhold("diff", "fraud/scorer@v1", "v2", "-q").out.split() == ["config.json", "model.safetensors"]
@@ -386,12 +386,12 @@ def test_dry_run_of_adding_a_bucket_checks_it_and_changes_nothing(
     skyhold: Shell, pushed: list[str], store: list[Path]
 ) -> None:
     before = [contents(cloud) for cloud in store]
-    told = skyhold("bucket", "add", "d", "clouds/d", "--dry-run")
-    assert "Would add bucket d" in told.out
-    assert f"would make   {Path('clouds/d').absolute()}" in told.out
-    assert "store.json in d, and the list of buckets in a, b, c" in told.out
-    assert "4 buckets" in told.out
-    assert told.err == ""
+    shown = skyhold("bucket", "add", "d", "clouds/d", "--dry-run")
+    assert "Would add bucket d" in shown.out
+    assert f"would make   {Path('clouds/d').absolute()}" in shown.out
+    assert "store.json in d, and the list of buckets in a, b, c" in shown.out
+    assert "4 buckets" in shown.out
+    assert shown.err == ""
     assert not Path("clouds").exists()
     planned = skyhold("bucket", "add", "d", "clouds/d", "--dry-run", "--json").document
     assert skyhold("bucket", "list", "-q").out.split() == list(CLOUDS)
@@ -434,7 +434,7 @@ def test_buckets_are_listed_with_place_and_credentials(skyhold: Shell, store: li
     assert rows[-1] == ["nas", "voter", "lab", "eu-1", Path("nas").absolute().as_uri(), "chain"]
 
 
-def test_folder_says_that_it_has_no_rules(skyhold: Shell, store: list[Path]) -> None:
+def test_folder_reports_that_it_has_no_rules(skyhold: Shell, store: list[Path]) -> None:
     rules = skyhold("bucket", "check", "a", "--json").document["rules"]
     assert {rule["verdict"] for rule in rules.values()} == {"absent"}
     assert "unknown" not in skyhold("bucket", "check", "a").out
@@ -447,10 +447,10 @@ def test_lost_cloud_is_not_noticed_and_comes_back(skyhold: Shell, pushed: list[s
     skyhold("pull", "fraud/scorer@v2", "restored")
     run = skyhold("push", "fraud/scorer", write_model(Path("model"), seed=7), "-m", "While b is away")
     assert "lagging: b" in run.out
-    told = skyhold("status").out
-    assert "2 of 3 voters answer, 2 are needed" in told
-    assert "Last decision: register names, version 2, at " in told
-    of_a, of_b = (next(line for line in told.splitlines() if line.startswith(f"{name} ")) for name in "ab")
+    shown = skyhold("status").out
+    assert "2 of 3 voters answer, 2 are needed" in shown
+    assert "Last decision: register names, version 2, at " in shown
+    of_a, of_b = (next(line for line in shown.splitlines() if line.startswith(f"{name} ")) for name in "ab")
     assert re.search(r"names \d+, config \d+ +current", of_a)
     assert "takes no part" in of_b
 

@@ -1,4 +1,4 @@
-"""`skyhold doctor` tells of each extra whether it is there."""
+"""`skyhold doctor` reports for each extra whether it is installed."""
 
 import importlib.util
 import tomllib

@@ -1,4 +1,4 @@
-"""Files that are nobody's model: what steers other programs, what is Skyhold's own, and what the user has edited."""
+"""Files that are not part of a model: files that control other programs, Skyhold's own files, and edited files."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_pull_does_not_replace_what_the_user_has_edited(shell: Shell, edited: st
     assert Path("out/w.bin").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_folder_that_nobody_edited_goes_from_version_to_version_on_any_machine(
+def test_an_unedited_folder_goes_from_version_to_version_on_any_machine(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(4):
@@ -229,7 +229,7 @@ def test_a_folder_that_nobody_edited_goes_from_version_to_version_on_any_machine
     shell("pull", "team/m@n0", "out")
     Path("out/w.bin").chmod(0o640)
     for reference in ("main", "n3", "main~1", "n2", "n2"):
-        monkeypatch.setenv("SKYHOLD_STATE", str(tmp_path / f"other-{reference}"))  # nothing is remembered of the folder
+        monkeypatch.setenv("SKYHOLD_STATE", str(tmp_path / f"other-{reference}"))  # which has no state of the folder
         shell("connect", "one")
         shell("pull", f"team/m@{reference}", "out")
     assert Path("out/w.bin").read_text() == "version 2 xx"
@@ -273,7 +273,7 @@ def test_an_ignore_file_may_begin_with_a_byte_order_mark(shell: Shell) -> None:
     assert "id.key" in shell("push", "team/m", "model", "--json").document["ignored"]
 
 
-def test_names_are_utf_8_in_whatever_locale(shell: Shell, own_machine: Path) -> None:
+def test_names_are_utf_8_in_any_locale(shell: Shell, own_machine: Path) -> None:
     """Under ISO-8859-1 Python takes the bytes of a name for two letters."""
     locales = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=True).stdout.split()
     latin = next((name for name in locales if name.lower().endswith(("iso88591", "iso885915"))), None)

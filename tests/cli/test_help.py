@@ -65,7 +65,7 @@ def test_every_golden_file_is_of_a_command() -> None:
     assert {path.name for path in GOLDEN.glob("*.txt")} == {golden_path(words).name for words in every_command()}
 
 
-def test_reference_is_what_the_code_says() -> None:
+def test_reference_matches_the_code() -> None:
     run = subprocess.run(
         [sys.executable, ROOT / "tools/reference", "--check"], check=False, capture_output=True, timeout=60
     )
@@ -158,7 +158,7 @@ COMMAND_LINE = re.compile(r"(?:`|hint=f?\"|: )skyhold ((?:--?)?[a-z][^`\"\n]*)")
 
 
 def command_lines_in_the_source() -> list[tuple[str, str]]:
-    """Every command line that a message, hint or docstring of ours tells a person to use, with its file."""
+    """Every command line that a message, hint or docstring of ours recommends, with its file."""
     return [
         (str(path.relative_to(ROOT)), match[1])
         for path in sorted((ROOT / "src").rglob("*.py"))

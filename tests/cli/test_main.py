@@ -1,4 +1,4 @@
-"""What becomes of errors, interrupts and closed pipes."""
+"""How errors, interrupts and closed pipes end a command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def status_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Invocati
 
     def put(run: Callable[[Invocation], None]) -> None:
         def command(session: Invocation) -> None:
-            """Stands for a command."""
+            """Stands in for a command."""
             run(session)
 
         made = verb(examples=("skyhold status",), exits=(2,))(command)
@@ -89,7 +89,7 @@ def test_error_is_a_json_document_on_stderr_with_json(
     }
 
 
-def test_defect_is_told_without_a_traceback(
+def test_defect_is_reported_without_a_traceback(
     skyhold: Shell, status_does: Callable[[Callable[[Invocation], None]], None]
 ) -> None:
     status_does(raising(ZeroDivisionError("division by zero")))
@@ -109,10 +109,10 @@ def test_verbose_shows_the_chain_of_errors(
             raise errors.Unavailable("Bucket `a` is away") from error
 
     status_does(run)
-    told = skyhold("status", "--verbose", status=8)
-    assert "Traceback" in told.err
-    assert "ConnectionError: refused by 10.0.0.1" in told.err
-    assert told.err.endswith("error: Bucket `a` is away\n")
+    shown = skyhold("status", "--verbose", status=8)
+    assert "Traceback" in shown.err
+    assert "ConnectionError: refused by 10.0.0.1" in shown.err
+    assert shown.err.endswith("error: Bucket `a` is away\n")
 
 
 def test_message_cannot_drive_the_terminal(
@@ -123,7 +123,7 @@ def test_message_cannot_drive_the_terminal(
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), click.Abort(), EOFError()])
-def test_interrupt_ends_with_130_and_says_how_to_go_on(
+def test_interrupt_ends_with_130_and_reports_how_to_continue(
     interrupt: BaseException, skyhold: Shell, status_does: Callable[[Callable[[Invocation], None]], None]
 ) -> None:
     status_does(raising(interrupt))
@@ -223,10 +223,10 @@ def test_completion_offers_commands_without_loading_them(typed: str, offered: se
     program = (
         "import os, sys; from skyhold.cli.main import main\n"
         "ending = os._exit\n"
-        "def tell(status):\n"
+        "def show(status):\n"
         "    print('loaded', [name for name in sys.modules if '.verbs.' in name], flush=True)\n"
         "    ending(status)\n"
-        "os._exit = tell\n"
+        "os._exit = show\n"
         "main()"
     )
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a user gets to see when something is wrong: input, keys, clouds, machines."""
+"""What a user sees when something is wrong: input, keys, clouds, machines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from skyhold import open as open_store
 from skyhold.buckets.location import parse_location
-from skyhold.cli.verbs.bucket_list import _tell
+from skyhold.cli.verbs.bucket_list import _show
 from skyhold.storage.canonical import canonical
 from skyhold.store.configuration import ConfiguredBucket
 from tests.cli.models import contents, write_model
@@ -25,7 +25,7 @@ from tests.endtoend.tampering import change_event
 
 @pytest.fixture
 def engine() -> str:
-    """Where the refs of `store` live; a test that is about another engine asks for it."""
+    """Where the refs of `store` live; a test of another engine parametrizes it."""
     return "buckets"
 
 
@@ -57,15 +57,13 @@ def damage(bucket: Path) -> Path:
     return pack
 
 
-def test_command_without_a_store_says_how_to_name_one(skyhold: Shell) -> None:
+def test_command_without_a_store_reports_how_to_name_one(skyhold: Shell) -> None:
     run = skyhold("list", status=2)
     assert "No store is named" in run.err
     assert "skyhold init" in run.err
 
 
-def test_command_on_a_machine_with_two_stores_says_which_there_are(
-    skyhold: Shell, store: list[Path], own_machine: Path
-) -> None:
+def test_command_on_a_machine_with_two_stores_lists_them(skyhold: Shell, store: list[Path], own_machine: Path) -> None:
     skyhold("list")
     skyhold("init", "other")
     run = skyhold("list", status=2)
@@ -136,26 +134,26 @@ def test_mistake_is_named_with_its_exit_status(
     assert skyhold(*arguments, "--json", status=status).error["message"]
 
 
-NOBODY = "~nobody-of-this-name/file"
+UNKNOWN_USER = "~no-such-user/file"
 
 
 @pytest.mark.parametrize(
     ("variables", "arguments", "setting"),
     [
-        ({"SKYHOLD_STATE": NOBODY}, ["list"], "SKYHOLD_STATE"),
-        ({"SKYHOLD_CACHE": NOBODY}, ["list"], "SKYHOLD_CACHE"),
-        ({"SKYHOLD_KEY_FILE": NOBODY}, ["list"], "SKYHOLD_KEY_FILE"),
-        ({"SKYHOLD_CONFIG": NOBODY}, ["list"], "SKYHOLD_CONFIG"),
+        ({"SKYHOLD_STATE": UNKNOWN_USER}, ["list"], "SKYHOLD_STATE"),
+        ({"SKYHOLD_CACHE": UNKNOWN_USER}, ["list"], "SKYHOLD_CACHE"),
+        ({"SKYHOLD_KEY_FILE": UNKNOWN_USER}, ["list"], "SKYHOLD_KEY_FILE"),
+        ({"SKYHOLD_CONFIG": UNKNOWN_USER}, ["list"], "SKYHOLD_CONFIG"),
         ({}, ["list", "--config", "own.toml"], "own.toml, `key_file`"),
-        ({}, ["init", "x", "--key-file", NOBODY], "--key-file"),
-        ({}, ["init", NOBODY], "Bucket URL"),
-        ({}, ["init", f"s3://models?region=eu&ca_file={NOBODY}"], "ca_file"),
-        ({}, ["init", f"s3://models?region=eu&credentials=file:{NOBODY}"], "Credentials file of bucket `models`"),
-        ({"AWS_CONFIG_FILE": NOBODY}, ["init", "s3://models?credentials=profile:x"], "AWS_CONFIG_FILE"),
+        ({}, ["init", "x", "--key-file", UNKNOWN_USER], "--key-file"),
+        ({}, ["init", UNKNOWN_USER], "Bucket URL"),
+        ({}, ["init", f"s3://models?region=eu&ca_file={UNKNOWN_USER}"], "ca_file"),
+        ({}, ["init", f"s3://models?region=eu&credentials=file:{UNKNOWN_USER}"], "Credentials file of bucket `models`"),
+        ({"AWS_CONFIG_FILE": UNKNOWN_USER}, ["init", "s3://models?credentials=profile:x"], "AWS_CONFIG_FILE"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_home_of_nobody_is_refused_naming_the_setting(
+def test_home_of_an_unknown_user_is_refused_naming_the_setting(
     variables: dict[str, str],
     arguments: list[str],
     setting: str,
@@ -163,17 +161,17 @@ def test_home_of_nobody_is_refused_naming_the_setting(
     own_machine: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (own_machine / "own.toml").write_text(f"key_file = {json.dumps(NOBODY)}\n")
+    (own_machine / "own.toml").write_text(f"key_file = {json.dumps(UNKNOWN_USER)}\n")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     error = skyhold(*arguments, "--json", status=2).error
     assert (error["class"], error["code"]) == ("InvalidInput", "unknown_home")
     assert setting in error["message"]
-    assert "`~nobody-of-this-name`" in error["message"]
+    assert "`~no-such-user`" in error["message"]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
-def test_store_where_nobody_makes_folders_is_refused(skyhold: Shell) -> None:
+def test_store_where_no_folder_can_be_made_is_refused(skyhold: Shell) -> None:
     run = skyhold("init", "/proc/nope", status=6)
     assert "Folder /proc/nope cannot be made: its file system takes no new folders" in run.err
     assert "hint: Name a folder" in run.err
@@ -241,7 +239,7 @@ def test_damage_is_found_named_and_repaired(skyhold: Shell, pushed: str, store: 
     assert skyhold("verify", "--deep").out.startswith("sound: ")
 
 
-def test_deep_verification_says_what_was_restored_and_what_is_none_of_the_stores(
+def test_deep_verification_reports_restored_versions_and_unknown_objects(
     skyhold: Shell, pushed: str, store: list[Path]
 ) -> None:
     (store[0] / "notes.txt").write_text("mine")
@@ -249,14 +247,14 @@ def test_deep_verification_says_what_was_restored_and_what_is_none_of_the_stores
     run = skyhold("verify", "--deep")
     wanted = "restored byte for byte, from each on its own: a 1 of 1 version, b 1 of 1 version, c 1 of 1 version"
     assert wanted in run.out
-    assert re.search(r"unaccounted +a +notes\.txt +it is none of the store's objects", run.out)
+    assert re.search(r"unaccounted +a +notes\.txt +it is not an object of the store", run.out)
     assert "\x1b" not in run.out
     found = skyhold("verify", "--deep", "--json").document
     assert found["restored"] == found["placed"] == {"a": 1, "b": 1, "c": 1}
     assert [(item["key"], item["kind"]) for item in found["unaccounted"]][:1] == [("notes.txt", "unknown")]
 
 
-def test_deep_verification_says_of_damage_that_nothing_needs_that_it_may_be_deleted(
+def test_deep_verification_reports_that_unneeded_damaged_objects_may_be_deleted(
     skyhold: Shell, pushed: str, store: list[Path]
 ) -> None:
     left = store[0] / "packs" / "00" / ("00" + "1" * 30)
@@ -268,7 +266,7 @@ def test_deep_verification_says_of_damage_that_nothing_needs_that_it_may_be_dele
     assert re.search(r"not needed +a +packs/00/0011", run.out)
 
 
-def test_lagging_bucket_is_told_with_the_command_that_brings_it_up_to_date(
+def test_lagging_bucket_is_reported_with_the_command_that_brings_it_up_to_date(
     skyhold: Shell, pushed: str, store: list[Path]
 ) -> None:
     for path in (store[1] / "packs").rglob("*"):
@@ -282,16 +280,16 @@ def test_lagging_bucket_is_told_with_the_command_that_brings_it_up_to_date(
     assert skyhold("verify", "--deep").out.startswith("sound: ")
 
 
-def test_damaged_copy_of_a_register_is_told_and_repair_begins_an_epoch(
+def test_damaged_copy_of_a_register_is_reported_and_repair_begins_an_epoch(
     skyhold: Shell, pushed: str, store: list[Path]
 ) -> None:
     (register,) = (store[1] / "registers" / "00000001").glob("repository-*")
     register.write_bytes(b"")
     assert f"damaged  b       registers/00000001/{register.name}" in skyhold("verify", status=10).out
     assert "nothing was changed" in skyhold("repair", "--dry-run").out
-    told = skyhold("repair").out
-    assert "Repaired 1 object" in told
-    assert "Began epoch 2" in told
+    shown = skyhold("repair").out
+    assert "Repaired 1 object" in shown
+    assert "Began epoch 2" in shown
     assert skyhold("verify", "--deep").out.startswith("sound: ")
 
 
@@ -300,7 +298,7 @@ def test_emptied_bucket_is_filled_again(skyhold: Shell, pushed: str, store: list
     shutil.rmtree(store[2])
     run = skyhold("verify", status=8)
     assert run.err.splitlines()[-2:] == [
-        "error: Not all buckets could be looked at: c",
+        "error: Not all buckets could be examined: c",
         "hint: Bring it back. If it is gone for good, take it out of the store: skyhold bucket remove c",
     ]
     for dry_run in ("sync", "repair"):
@@ -316,7 +314,7 @@ def test_emptied_bucket_is_filled_again(skyhold: Shell, pushed: str, store: list
 
 
 @on_its_machine
-def test_checkpoint_that_a_bucket_lacked_is_told_when_it_is_brought_back(
+def test_checkpoint_that_a_bucket_lacked_is_reported_when_it_is_copied_back(
     skyhold: Shell, pushed: str, store: list[Path]
 ) -> None:
     register = next((store[2] / "checkpoints").iterdir())
@@ -327,22 +325,22 @@ def test_checkpoint_that_a_bucket_lacked_is_told_when_it_is_brought_back(
 
 
 @on_its_machine
-def test_checkpoint_that_no_bucket_had_is_told_when_it_is_written_again(
+def test_checkpoint_that_no_bucket_had_is_reported_when_it_is_written_again(
     skyhold: Shell, pushed: str, store: list[Path]
 ) -> None:
     for cloud in store:
         for register in (cloud / "checkpoints").iterdir():
             max(register.iterdir()).unlink()
     for deep in ([], ["--deep"]):
-        told = skyhold("verify", *deep, status=10)
-        assert "No bucket holds the newest checkpoint of fraud/scorer" in told.out
-        assert "`skyhold sync` writes it again" in told.out
+        shown = skyhold("verify", *deep, status=10)
+        assert "No bucket holds the newest checkpoint of fraud/scorer" in shown.out
+        assert "`skyhold sync` writes it again" in shown.out
         assert skyhold("verify", *deep, "--json", status=10).document["sound"] is False
     assert "Wrote 3 checkpoints from this machine's registers" in skyhold("sync").out
     assert "Nothing to do" in skyhold("sync").out
 
 
-def test_bucket_that_was_restored_is_told_with_the_way_out(
+def test_bucket_that_was_restored_is_reported_with_the_way_out(
     skyhold: Shell, pushed: str, store: list[Path], tmp_path: Path
 ) -> None:
     shutil.copytree(store[1], tmp_path / "backup")
@@ -353,8 +351,8 @@ def test_bucket_that_was_restored_is_told_with_the_way_out(
     shutil.copytree(tmp_path / "backup", store[1])
     way_out = "Admit it again: `skyhold store voters replace b`. Or take it out: skyhold bucket remove b"
     assert f"hint: bucket b: {way_out}" in skyhold("status").out
-    told = {bucket["name"]: bucket["hint"] for bucket in skyhold("status", "--json").document["buckets"]}
-    assert told == {"a": None, "b": way_out, "c": None}
+    shown = {bucket["name"]: bucket["hint"] for bucket in skyhold("status", "--json").document["buckets"]}
+    assert shown == {"a": None, "b": way_out, "c": None}
     assert way_out in skyhold("doctor", status=1).out
     shutil.rmtree(store[1])
     store[1].mkdir()
@@ -365,16 +363,16 @@ def test_bucket_that_was_restored_is_told_with_the_way_out(
 def test_broken_history_ends_verify_with_the_status_of_damage(skyhold: Shell, pushed: str, store: list[Path]) -> None:
     with open_store(str(store[0])) as opened:
         change_event(opened, "fraud/scorer", 1, reason="as if it had been so")
-    told = "In fraud/scorer: The history of register repository/"
-    assert f"damage: {told}" in skyhold("verify", status=10).out
+    shown = "In fraud/scorer: The history of register repository/"
+    assert f"damage: {shown}" in skyhold("verify", status=10).out
     found = skyhold("verify", "--json", status=10)
     (sentence,) = found.document["damage"]
-    assert sentence.startswith(told)
+    assert sentence.startswith(shown)
     assert "is broken at event 1: " in sentence
     assert (found.document["sound"], found.error["class"]) == (False, "Corrupt")
 
 
-def test_all_copies_damaged_is_told_and_not_returned(skyhold: Shell, pushed: str, store: list[Path]) -> None:
+def test_damage_of_all_copies_is_reported_and_not_returned(skyhold: Shell, pushed: str, store: list[Path]) -> None:
     for bucket in store:
         damage(bucket)
     shutil.rmtree(os.environ["SKYHOLD_CACHE"], ignore_errors=True)
@@ -394,19 +392,19 @@ def test_document_that_every_bucket_has_lost_hides_no_other_version(
         for path in (bucket / "versions").rglob("*"):
             if path.name in documents:
                 path.unlink()
-    for arguments, shown in ((["log", "fraud/scorer"], newer), (["ref", "list", "fraud/scorer"], "branch/main")):
-        told = skyhold(*arguments, status=10)
-        assert shown[:10] in told.out
-        assert "(lost)" in told.out
-        assert told.err.count("skyhold repair") == 1
+    for arguments, named in ((["log", "fraud/scorer"], newer), (["ref", "list", "fraud/scorer"], "branch/main")):
+        shown = skyhold(*arguments, status=10)
+        assert named[:10] in shown.out
+        assert "(lost)" in shown.out
+        assert shown.err.count("skyhold repair") == 1
     versions = json.loads(skyhold("log", "fraud/scorer", "--json", status=10).out)["versions"]
     assert [bool(version["unread"]) for version in versions] == [False, True]
 
 
-def test_lost_majority_is_named_and_what_is_known_is_read_by_asking_for_it(
+def test_lost_majority_is_reported_and_stale_reads_need_an_option(
     skyhold: Shell, pushed: str, store: list[Path]
 ) -> None:
-    skyhold("sync")  # which brings up a voter that the last change passed over
+    skyhold("sync")  # which brings a lagging voter up to date
     for cloud in store[:2]:
         cloud.rename(cloud.with_name(f"{cloud.name} is away"))
     refused = skyhold("log", "fraud/scorer", status=8).err
@@ -421,10 +419,10 @@ def test_lost_majority_is_named_and_what_is_known_is_read_by_asking_for_it(
     document = json.loads(skyhold("list", "--stale", "--json").out)
     assert [item["name"] for item in document["repositories"]] == ["fraud/scorer"]
     assert {item["register"] for item in document["stale"]} >= {"config", "names"}
-    told = skyhold("doctor", status=1).out
-    assert "1 of 3 voters answer, 2 are needed" in told
-    assert "skyhold doctor" not in told + skyhold("doctor", status=1).err
-    assert "voter a" in told
+    shown = skyhold("doctor", status=1).out
+    assert "1 of 3 voters answer, 2 are needed" in shown
+    assert "skyhold doctor" not in shown + skyhold("doctor", status=1).err
+    assert "voter a" in shown
     for cloud in store[:2]:
         cloud.with_name(f"{cloud.name} is away").rename(cloud)
     assert skyhold("show", "fraud/scorer@champion", "--stale", "--quiet").err == ""
@@ -451,19 +449,21 @@ def test_machine_that_lost_its_state_recovers_from_one_bucket(
     skyhold("push", "fraud/scorer", "model", "-m", "From the former machine", status=6)
 
 
-def test_recovery_with_a_minority_asks_whether_what_the_others_know_may_be_lost(
+def test_recovery_with_a_minority_asks_whether_changes_of_the_others_may_be_lost(
     skyhold: Shell, pushed: str, store: list[Path]
 ) -> None:
     for cloud in store[1:]:
         shutil.rmtree(cloud)
     asked = skyhold("recover", store[0], "--minority", status=2).err
-    assert "Give up the changes that only the missing buckets know" in asked
+    assert "Give up the changes that only the missing buckets have" in asked
     assert "machine" not in asked
     assert "Less than a majority answered" in skyhold("recover", store[0], "--minority", "--yes").out
     assert skyhold("show", "fraud/scorer@champion", "--quiet").out.strip() == pushed
 
 
-def test_interrupted_push_says_how_to_go_on_and_goes_on(skyhold: Shell, store: list[Path], own_machine: Path) -> None:
+def test_interrupted_push_reports_how_to_continue_and_does(
+    skyhold: Shell, store: list[Path], own_machine: Path
+) -> None:
     Path("model").mkdir()
     Path("model/weights.bin").write_bytes(os.urandom(64 << 20))
     process = subprocess.Popen(
@@ -504,12 +504,12 @@ def test_doctor_prints_no_secret(skyhold: Shell, monkeypatch: pytest.MonkeyPatch
 def test_folder_of_a_bucket_that_is_a_link_is_named_as_that(
     skyhold: Shell, pushed: str, store: list[Path], tmp_path: Path
 ) -> None:
-    """Its objects are not missing, and nothing could bring them: nothing is written through the link."""
+    """Its objects are not missing, and no command can copy them: nothing is written through the link."""
     (store[1] / "packs").rename(tmp_path / "elsewhere")
     (store[1] / "packs").symlink_to(tmp_path / "elsewhere")
     for command in (["verify"], ["verify", "--deep"], ["sync"], ["repair"]):
         run = skyhold(*command, status=8)
-        assert "not looked at: bucket b (Bucket `b` holds a symbolic link, `packs`" in run.out
+        assert "not examined: bucket b (Bucket `b` holds a symbolic link, `packs`" in run.out
         assert "missing" not in run.out
     (store[1] / "packs").unlink()
     (tmp_path / "elsewhere").rename(store[1] / "packs")
@@ -533,7 +533,7 @@ def test_new_machine_is_sent_to_another_bucket_by_one_whose_keys_were_forged(
     skyhold("connect", store[1])
 
 
-def test_damage_of_the_same_objects_in_all_buckets_is_told_once(skyhold: Shell, pushed: str, store: list[Path]) -> None:
+def test_damage_of_same_objects_in_all_buckets_is_reported_once(skyhold: Shell, pushed: str, store: list[Path]) -> None:
     for cloud in store:
         for path in (cloud / "layouts").rglob("*"):
             if path.is_file():
@@ -545,15 +545,15 @@ def test_damage_of_the_same_objects_in_all_buckets_is_told_once(skyhold: Shell, 
         assert len(rows) == 1
         assert "a, b, c" in rows[0]
         assert rows[0].count(layout) == 1
-        told = [line for line in run.out.splitlines() if line.startswith("damage: ")]
-        assert [line.count(layout) for line in told] == [1]
+        shown = [line for line in run.out.splitlines() if line.startswith("damage: ")]
+        assert [line.count(layout) for line in shown] == [1]
     assert len(skyhold("verify", "--deep", "--json", status=10).document["findings"]) == 3
 
 
 def test_list_of_buckets_shows_where_each_is(capsys: pytest.CaptureFixture[str]) -> None:
     lab = parse_location("s3://models", name="lab", endpoint="https://minio.lab:9000")
     google = parse_location("gs://models", name="google")
-    _tell([ConfiguredBucket(lab, "0" * 32), ConfiguredBucket(google, "1" * 32)])
+    _show([ConfiguredBucket(lab, "0" * 32), ConfiguredBucket(google, "1" * 32)])
     first, second, third = (row.split() for row in capsys.readouterr().out.splitlines())
     assert first[-2:] == ["endpoint", "credentials"]
     assert (second[-2:], third[-2:]) == (["https://minio.lab:9000", "chain"], ["-", "chain"])

@@ -114,9 +114,9 @@ def test_name_of_a_repository_that_is_none_is_refused(shell: Shell, name: str) -
 )
 def test_broken_configuration_is_named_and_mended_by_hand(shell: Shell, text: str, named: str) -> None:
     Path("skyhold.toml").write_text(text)
-    told = shell("list", status=2).err
-    assert "skyhold.toml" in told
-    assert named in told
+    shown = shell("list", status=2).err
+    assert "skyhold.toml" in shown
+    assert named in shown
     Path("skyhold.toml").write_text(f"store = {json.dumps(str(Path('a').absolute()))}\n")
     shell("list")
 

@@ -55,7 +55,7 @@ def test_large_transfer_gets_a_line_every_few_seconds_and_a_last_one(
     assert written[-1] == "push: 100 MiB in 11 s (9.09 MiB/s), 75.0 MiB saved"
 
 
-def test_transfer_that_stopped_says_how_far_it_came(lines: Lines, written: list[str], clock: Clock) -> None:
+def test_transfer_that_stopped_reports_its_progress(lines: Lines, written: list[str], clock: Clock) -> None:
     lines.begin("pull", 10 * MIB)
     clock.now_s += 2
     lines.advance(4 * MIB, stored_bytes=4 * MIB)
@@ -73,8 +73,8 @@ def test_transfer_of_unknown_size_gets_lines_once_it_is_large(lines: Lines, writ
 
 
 def test_note_is_written_at_once_and_cannot_drive_the_terminal(lines: Lines, written: list[str]) -> None:
-    lines.note("Bucket `a\x1b[1m` is passed over")
-    assert written == ["Bucket `a\\x1b[1m` is passed over"]
+    lines.note("Bucket `a\x1b[1m` is skipped")
+    assert written == ["Bucket `a\\x1b[1m` is skipped"]
 
 
 def test_progress_that_has_not_begun_is_no_error(lines: Lines, written: list[str]) -> None:
@@ -92,7 +92,7 @@ with open_progress(Output()) as progress:
     for _ in range(8):
         progress.advance(1 << 20, stored_bytes=1 << 18)
         time.sleep(0.03)
-    progress.note("Bucket b is passed over")
+    progress.note("Bucket b is skipped")
     time.sleep(0.15)
     progress.end()
 """
@@ -103,7 +103,7 @@ def test_bar_is_drawn_on_one_line_of_a_terminal_and_vanishes(columns: int) -> No
     run = run_on_terminal(program=[sys.executable, "-c", BAR], environ={"COLUMNS": str(columns)})
     assert run.status == 0
     assert "push" in run.out
-    assert "Bucket b is passed over" in run.out
+    assert "Bucket b is skipped" in run.out
     assert "\x1b[1A" not in run.out, "the bar needs a second line"
     assert run.out.rstrip("\r\n").removesuffix("\x1b[?25h").endswith("\x1b[2K"), "the bar's line is erased at the end"
     if columns == 120:

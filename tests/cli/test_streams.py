@@ -1,4 +1,4 @@
-"""Commands whose standard streams, home or working folder are not there: they do their work, or say clearly what is
+"""Commands whose standard streams, home or working folder are missing: they do their work, or report what is
 missing, and their status reports what they did."""
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run(command: str, **options: object) -> subprocess.CompletedProcess[str]:
     [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full", "--json >/dev/full", "| true",
      "2>&1 >/dev/null | true", "--quiet | true"],
 )  # fmt: skip
-def test_push_ends_by_what_it_did_whatever_becomes_of_its_output(shell: Shell, redirection: str) -> None:
+def test_push_ends_by_what_it_did_even_if_its_output_fails(shell: Shell, redirection: str) -> None:
     ended = run(f"skyhold push team/model model -m One --tag v1 {redirection}; exit ${{PIPESTATUS[0]}}")
     assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
     assert versions(shell) == 1
@@ -70,12 +70,12 @@ def test_file_that_a_command_opens_never_becomes_its_closed_stream(shell: Shell)
 
 AS_UNKNOWN_USER = [
     "setpriv", f"--reuid={UNKNOWN_USER}", f"--regid={UNKNOWN_USER}", "--clear-groups",
-    "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",  # to read this very Python, wherever it is
+    "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",  # to read this Python, in any folder
 ]  # fmt: skip
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user that nobody knows")
-def test_user_without_a_home_works_with_folders_that_are_named(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an unknown user")
+def test_user_without_a_home_works_with_configured_folders(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
     for folder in (place, *place.parents[:-2]):
@@ -116,7 +116,7 @@ STEERING: list[Callable[[], str]] = [
 
 
 @pytest.mark.parametrize("steering", [make() for make in STEERING], ids=ascii)
-def test_json_holds_no_character_that_steers_a_terminal(shell: Shell, steering: str) -> None:
+def test_json_holds_no_character_that_controls_a_terminal(shell: Shell, steering: str) -> None:
     message = f"a{steering}b"
     shell("push", "team/model", "model", "-m", message)
     shown = shell("log", "team/model", "--json")

@@ -27,10 +27,10 @@ def tiny_version(folder: Path, label: str, *, rows: int) -> ModelVersion:
 
 def test_command_is_shown_as_typed_with_what_it_prints(shell: DemoShell, capsys: pytest.CaptureFixture[str]) -> None:
     answer = shell.skyhold("push", "--help", lines=1)
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == "$ skyhold push --help"
-    assert told[1].strip() == answer.text.splitlines()[0]
-    assert told[2] == f"  … {len(answer.text.splitlines()) - 1} more lines"
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "$ skyhold push --help"
+    assert printed[1].strip() == answer.text.splitlines()[0]
+    assert printed[2] == f"  … {len(answer.text.splitlines()) - 1} more lines"
 
 
 def test_unexpected_status_stops_with_all_that_was_printed(shell: DemoShell) -> None:
@@ -57,6 +57,6 @@ def test_sums_are_what_the_folders_hold(shell: DemoShell, capsys: pytest.Capture
     assert (first.model_bytes, second.model_bytes) == (400 * 256, 400 * 256)
     assert second.grown_bytes < first.grown_bytes < first.model_bytes
     assert first.reference.startswith(f"{DIGITS}@")
-    told = capsys.readouterr().out
-    assert "2 versions" in told
-    assert all(f"{cloud} " in told for cloud in CLOUDS)
+    printed = capsys.readouterr().out
+    assert "2 versions" in printed
+    assert all(f"{cloud} " in printed for cloud in CLOUDS)

@@ -1,7 +1,7 @@
 """The documents of the project: which there are, and what of them runs.
 
-A block whose fence says `sh run` or `python run` is run by the tests, in its place on the page, in one shell that
-begins in an empty folder on a machine that knows nothing. `sh fails N` is run too, and must end with status N.
+A block with the fence `sh run` or `python run` is run by the tests, in page order, in one shell that begins in an
+empty folder on a machine without state. `sh fails N` is run too, and must end with status N.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CODE: Final = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What a page says a reader can run, and the status with which it ends."""
+    """A runnable block of a page, and the status with which it ends."""
 
     language: str
     text: str

@@ -1,4 +1,4 @@
-"""What the documents say runs, runs; what the code has, the reference names."""
+"""Runnable blocks of the documents work; the reference covers the code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def named(page: Path) -> str:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> dict[str, str]:
-    """The environment of a machine that knows nothing, with `skyhold` and `python` on its path."""
+    """The environment of a machine without state, with `skyhold` and `python` on its path."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, arguments in (("skyhold", "-m skyhold "), ("python", "")):
@@ -37,7 +37,7 @@ def machine(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=named)
-def test_what_a_page_says_runs(page: Path, machine: dict[str, str], tmp_path: Path) -> None:
+def test_blocks_of_a_page_run(page: Path, machine: dict[str, str], tmp_path: Path) -> None:
     for folder in ("home", "work"):
         (tmp_path / folder).mkdir()
     ended = subprocess.run(

@@ -20,16 +20,16 @@ from tests.hostile.world import CLUSTER_ID, MESSAGE, OTHER, TARGET, World
 
 Order = Literal["look", "push"]
 ORDERS: Final[tuple[Order, ...]] = ("look", "push")
-"""Whether the commands that only look come first, and then a push of something new, or a push that says again what
-the branch says already."""
+"""Whether the commands that only look come first, and then a push of something new, or a push that repeats the
+version of the branch."""
 ENGINES: Final = ("buckets", "sqlite")
 CLOUD_SETS: Final = ("a", "c", "ab", "bc", "abc")
 UNKNOWN: Final = 9
 """The exit status of a change that may have taken effect."""
 MET: Final = ("store.json", "config", "names", "repository")
-"""Kinds by which a machine finds into a store."""
+"""Kinds by which a machine opens a store."""
 NEEDED: Final = ("pack", "page", "layout", "version", "tensors", "node", "entering event")
-"""Kinds of objects without which the newest version cannot be had, or not whole."""
+"""Kinds of objects without which the newest version cannot be restored completely."""
 HINTED: Final = "skyhold store voters replace "
 
 
@@ -164,8 +164,8 @@ class Trial:
             self.complain(f"verify ends with {shallow.status}, verify --deep with {deep.status}")
 
     def _meet(self) -> None:
-        """A machine that knows nothing of the store joins it by each bucket, and pulls. By one that is intact it gets
-        the newest version where a majority of the buckets is; whatever it gets, is what was pushed once."""
+        """A new machine joins the store by each bucket, and pulls. Through an intact bucket it gets the newest
+        version if a majority of the buckets is intact; any version that it gets was once pushed."""
         damaged = self.cell.damage.clouds
         for cloud in CLOUDS:
             stranger = Machine(self.world.scene.place / f"stranger-{cloud}")
@@ -177,7 +177,7 @@ class Trial:
 
     def _push(self) -> None:
         model = self.world.models / "target"
-        message = "Again" if self.cell.order == "look" else MESSAGE  # which the branch says already
+        message = "Again" if self.cell.order == "look" else MESSAGE  # the message of the branch's version
         pushed = self.expect("push", "push", TARGET, model, "-m", message)
         if pushed.status == 0:
             self.heads[TARGET] = str(pushed.document["version"])
@@ -212,8 +212,8 @@ class Trial:
             self._pull("pull after repair", OK if self.rule.healed else None)
 
     def _deep(self, step: str) -> Answer:
-        """Nothing is damaged or missing, but what a bucket that answered last was not waited for to store: of an epoch
-        that a repair began, the registers are at a majority then, and the report says to run `sync`."""
+        """Nothing is damaged or missing, except in a bucket that answered too late: the registers of an epoch that a
+        repair began are then at a majority, and the report hints at `sync`."""
         found = self.expect(step, "verify", "--deep", allow=ANY)
         if found.code == "store_lagging" and found.error.get("hint") == "skyhold sync":
             self.expect("sync", "sync", allow=OK)
@@ -222,7 +222,7 @@ class Trial:
         return self.expect(step, "verify", "--deep", allow=OK)
 
     def _repair_by_hints(self) -> None:
-        """Repair, do what the report says for what it could not do, and repair again."""
+        """Repair, follow the hints of the report, and repair again."""
         repaired = self.expect("repair again", "repair", allow=None)
         for bucket, reason in repaired.document.get("unreachable", {}).items():
             if str(reason).endswith(
@@ -315,7 +315,7 @@ class Trial:
         return [tree[path] for tree in self.world.trees.values() if path in tree]
 
     def _stored(self) -> dict[str, tuple[int, bytes] | None]:
-        """What lies under the key of the subject in the buckets that were damaged: its size and first bytes."""
+        """What the damaged buckets contain under the key of the subject: its size and first bytes."""
         found: dict[str, tuple[int, bytes] | None] = {}
         for cloud in self.cell.damage.clouds:
             path = self.world.scene.cloud(cloud) / self.world.subjects[self.cell.damage.kind]

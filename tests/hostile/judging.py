@@ -41,7 +41,7 @@ class Court:
 
 
 def _second_reader(world: World) -> SecondReader:
-    """One that gives back every version of every bucket while nothing is damaged: else it would judge nothing."""
+    """One that restores every version of every bucket while nothing is damaged: else its verdicts would be void."""
     second = SecondReader(world.scene.cloud("a"), world.key_file if world.sealed else None)
     for cloud in CLOUDS:
         if second.restorable(world.scene.cloud(cloud)) != world.trees.keys():

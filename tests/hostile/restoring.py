@@ -1,4 +1,4 @@
-"""Which versions a bucket gives back on its own, as the second reader sees it, which shares no code with ours."""
+"""Which versions a bucket restores on its own, according to the second reader, which shares no code with ours."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Rule:
     """
 
     name: str
-    says: str
+    text: str
     list: frozenset[int] = OK
     log: frozenset[int] = OK
     show: frozenset[int] = OK
@@ -88,14 +88,14 @@ LOST: Final = Rule(
 LOST_PACK: Final = replace(
     LOST,
     name="pack damaged everywhere",
-    says="A pull needs some records of a pack: where those are intact in one bucket it goes on, else it ends with 10. "
+    text="A pull needs some records of a pack: where those are intact in one bucket it goes on, else it ends with 10. "
     "A push of the same files stores them anew.",
     pull=ANY,
 )
 LOST_DOCUMENT: Final = replace(
     LOST,
     name="lost document",
-    says="As `lost`, of the document of a version: `log` cannot show it either.",
+    text="As `lost`, of the document of a version: `log` cannot show it either.",
     log=ANY,
 )
 LOST_NODE: Final = Rule(
@@ -115,7 +115,7 @@ LOST_NODE: Final = Rule(
 LOST_ASIDE: Final = Rule(
     "lost, not needed to pull",
     "No bucket holds an object of which no file is made (names of tensors, an attachment, the body of a record): "
-    "everything goes on but what shows it; `verify --deep` names it.",
+    "everything works except commands that show it; `verify --deep` names it.",
     show=ANY,
     status=ANY,
     repair=ANY,
@@ -124,14 +124,14 @@ LOST_ASIDE: Final = Rule(
 LOST_EVENT: Final = replace(
     LOST_ASIDE,
     name="lost event without a version",
-    says="No bucket holds a long event, or the older part of the history of `config`: `events` ends with 10, and "
+    text="No bucket holds a long event, or the older part of the history of `config`: `events` ends with 10, and "
     "`verify --deep` names it; versions are pulled and pushed as before.",
     events=DAMAGED,
 )
 LOST_ENTERING: Final = replace(
     LOST_NODE,
     name="lost event with a version",
-    says="No bucket holds a long event by which a version was entered: that version, and what comes after it, is "
+    text="No bucket holds a long event by which a version was entered: that version, and what comes after it, is "
     "refused with 10; other repositories go on.",
 )
 LOST_INDEX: Final = Rule(
@@ -142,7 +142,7 @@ LOST_INDEX: Final = Rule(
 )
 LOST_TOMBSTONES: Final = Rule(
     "lost tombstones",
-    "No bucket holds what says which packs will be deleted: reads go on, pushes may be refused with 10.",
+    "No bucket holds the list of packs that will be deleted: reads go on, pushes may be refused with 10.",
     push=ANY,
     status=ANY,
     repair=ANY,
@@ -152,7 +152,7 @@ LOST_TOMBSTONES: Final = Rule(
 )
 ENDED: Final = Rule(
     "ended register",
-    "The register of an epoch that is over: nobody who knows the next epoch needs it.",
+    "The register of an epoch that is over: no client of the next epoch needs it.",
     deep=ANY,
     named=False,
 )
@@ -166,7 +166,7 @@ DOCUMENT: Final = Rule(
 )
 DOCUMENTS: Final = Rule(
     "store.json of a majority",
-    "The voters cannot be told from others: the store is refused with 8 or 10 (3 where none is left). "
+    "The voters cannot be identified: the store is refused with 8 or 10 (3 where none is left). "
     "`recover --minority` goes on from a bucket that is intact.",
     **dict.fromkeys(COMMANDS, frozenset({3, 8, 10})),  # type: ignore[arg-type]
     named=False,
@@ -178,7 +178,7 @@ DOCUMENTS: Final = Rule(
 MACHINE_DOCUMENTS: Final = Rule(
     "store.json of a majority, engine sqlite",
     "The registers are on this machine, and a bucket with a document of this store is enough to read. A push that "
-    "cannot leave its checkpoint at a majority says so with 9, and completes it once `repair` has admitted the buckets "
+    "cannot store its checkpoint at a majority ends with 9, and completes it once `repair` has admitted the buckets "
     "again.",
     push=frozenset({0, 9}),
     verify=frozenset({8, 10}),
@@ -237,7 +237,7 @@ REPLAYED_DOCUMENT: Final = Rule(
 REPLAYED_INCARNATION: Final = replace(
     DOCUMENT,
     name="store.json of an earlier incarnation",
-    says="What the bucket was before it was admitted anew: it takes no part, as with one that is damaged, and is "
+    text="The document of the bucket before it was readmitted: it takes no part, as with one that is damaged, and is "
     "admitted again by the command that `repair` names.",
     verify=frozenset({8}),
     deep=frozenset({8}),
@@ -253,7 +253,7 @@ REPLAYED: Final = Rule(
 REPLAYED_MAJORITY: Final = Rule(
     "register as it was before, in a majority",
     "A machine that has seen the newer state refuses with 10 and never goes back. A machine that is new may see the "
-    "older state, as nothing shows it that there is a newer one. `recover --register` goes on from the newest state "
+    "older state, since it cannot detect a newer one. `recover --register` goes on from the newest state "
     "that a voter holds.",
     **dict.fromkeys(COMMANDS, DAMAGED),  # type: ignore[arg-type]
     healed=False,
@@ -263,13 +263,13 @@ REPLAYED_MAJORITY: Final = Rule(
 REPLAYED_STORE: Final = replace(
     REPLAYED_MAJORITY,
     name="register `config` or `names` as it was before, in a majority",
-    says="As that of a repository, but that every repository is refused together.",
+    text="As for a repository, but all repositories are refused together.",
     others=False,
 )
 REPLAYED_DOCUMENT_REGISTER: Final = replace(
     DOCUMENT_REGISTER,
     name="register of a document as it was before, in a majority",
-    says="A machine that has seen the newer state never goes back; no version needs it. `recover --register` goes on "
+    text="A machine that has seen the newer state never goes back; no version needs it. `recover --register` goes on "
     "from the newest state that a voter holds.",
 )
 RULES: Final = (
@@ -332,4 +332,4 @@ def table_of_rules() -> str:
     for rule in RULES:
         statuses = (", ".join(map(str, sorted(rule.statuses(command)))) for command in COMMANDS)
         lines.append(f"| {rule.name} | " + " | ".join(statuses) + " |")
-    return "\n".join([*lines, "", *(f"- *{rule.name}*: {rule.says}" for rule in RULES)])
+    return "\n".join([*lines, "", *(f"- *{rule.name}*: {rule.text}" for rule in RULES)])

@@ -34,7 +34,7 @@ class Hung(BaseException):
 @dataclass(frozen=True)
 class Answer:
     """One command: its exit status, the document on stdout and the error on stderr (each {} where there is none).
-    `failure` says what no command may do at all: a foreign exception, a hang, an undocumented status."""
+    `failure` is what no command may do: a foreign exception, a hang, an undocumented status."""
 
     command: tuple[str, ...]
     status: int
@@ -53,8 +53,8 @@ class Answer:
         return json.dumps([self.document, self.error], ensure_ascii=False)
 
     def __str__(self) -> str:
-        told = f" {self.code}: {self.error.get('message')}" if self.error else ""
-        return f"`{' '.join(self.command)}` ended with {self.status}{told}"
+        detail = f" {self.code}: {self.error.get('message')}" if self.error else ""
+        return f"`{' '.join(self.command)}` ended with {self.status}{detail}"
 
 
 def run(*arguments: object, deadline_s: float = DEADLINE_S) -> Answer:
@@ -115,7 +115,7 @@ def _deadline(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def little_memory() -> Iterator[None]:
-    """Whatever runs in the block meets a `MemoryError` beyond `MEMORY_BYTES`."""
+    """The block gets a `MemoryError` beyond `MEMORY_BYTES`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     # A process that has run other tests before keeps the stacks of their threads and the pools of their allocators.
     pages = int(Path("/proc/self/statm").read_text().split()[0])

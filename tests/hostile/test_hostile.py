@@ -1,4 +1,4 @@
-"""A sample of the cells, drawn by a seed: `SKYHOLD_HOSTILE_CELLS` (60) and `SKYHOLD_HOSTILE_SEED` (1) say how many and
+"""A sample of the cells, drawn by a seed: `SKYHOLD_HOSTILE_CELLS` (60) and `SKYHOLD_HOSTILE_SEED` (1) are how many and
 which. `python -m tests.hostile NAME` runs one alone, `make hostile` all of them."""
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def court() -> Iterator[Court]:
 
 
 @pytest.mark.parametrize("cell", sample(CELLS, SEED), ids=lambda cell: cell.name)
-def test_each_command_does_what_its_rule_says_beside_damage(cell: Cell, court: Court) -> None:
+def test_each_command_obeys_its_rule_beside_damage(cell: Cell, court: Court) -> None:
     verdict = court.judge(cell)
     if verdict.complaints:
         commands = "\n".join(f"  {answer}" for answer in verdict.answers)
         pytest.fail(
-            f"{verdict.rule.name}: {verdict.rule.says}\n- "
+            f"{verdict.rule.name}: {verdict.rule.text}\n- "
             + "\n- ".join(verdict.complaints)
             + f"\n{commands}\nseed {SEED}; alone: python -m tests.hostile {cell.name}",
             pytrace=False,

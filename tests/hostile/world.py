@@ -117,7 +117,7 @@ class World:
         self._image.put_back()
 
     def forget_cache(self, machine: Machine) -> None:
-        """What is read next shall come out of the buckets."""
+        """The next reads must come from the buckets."""
         shutil.rmtree(machine.folder / "cache", ignore_errors=True)
 
     # ---- made once
@@ -198,7 +198,7 @@ class World:
             register = Repositories(session.registers, session.blobs).open(TARGET)
             snapshot = register.read()
             _, files = open_version(session, snapshot, head.digest)
-            way = snapshot.map.way_to(f"version/{head.digest}")  # every command needs it, whatever the digests are
+            way = snapshot.map.way_to(f"version/{head.digest}")  # every command needs it, for any digests
             attached = [item.blob for item in snapshot.attached(head.digest) if item.blob]
             entered = event_key(snapshot.version_event(head.digest) or 0)
             events = [blob for key, value in snapshot.map.scan("event/") for blob in blobs_of(key, value)]

@@ -1,4 +1,4 @@
-"""The drawing of the house that a newcomer reads is held by the code."""
+"""The code conforms to the documented drawing of the house."""
 
 import ast
 import re

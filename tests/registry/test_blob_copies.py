@@ -1,4 +1,4 @@
-"""Blobs hold the maps that a register names: they lie in a majority of the buckets, whatever a policy asks of packs."""
+"""Blobs hold the maps that a register names: a majority of the buckets stores them, for any policy on packs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skyhold.errors import SkyholdError, Unavailable
 from skyhold.store.settings import load_settings
 
 
-def test_no_map_node_lies_in_fewer_buckets_than_the_register_that_names_it(
+def test_no_map_node_is_in_fewer_buckets_than_the_register_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under `copies=1` a checkpoint still needs a majority: it must not name a node that one bucket alone holds."""

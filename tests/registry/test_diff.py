@@ -170,7 +170,7 @@ def test_one_name_in_two_files_is_compared_within_each_file() -> None:
     assert [(t.name, t.path, t.relative_norm) for t in diff.tensors] == [("w", "y", 0.5)]
 
 
-def test_shape_type_added_and_removed_tensors_are_told_without_reading() -> None:
+def test_shape_type_added_and_removed_tensors_are_reported_without_reading() -> None:
     a = tensor_file(
         "m", {"grown": np.ones((2, 2), np.float32), "cast": np.ones(3, np.float32), "gone": np.ones(1, "f4")}
     )

@@ -1,4 +1,4 @@
-"""What callers give, of whatever type: it becomes what the documents hold, or is refused with its name."""
+"""Arguments of callers, of any type: they become plain values, or are refused by name."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_all_events_are_read_in_order(repository: RepositoryRegister) -> None:
     assert [move.event.sequence for move in moves_reverse(repository.read())] == [6, 5, 4, 3, 2, 2]
 
 
-def test_one_event_says_all_that_changed_together(repository: RepositoryRegister) -> None:
+def test_one_event_contains_all_that_changed_together(repository: RepositoryRegister) -> None:
     events = list(repository.read().log.forward())
     assert [[part["kind"] for part in event.what] for event in events] == [
         ["created"], ["version", "version", "ref", "ref"], ["ref"], ["ref"], ["ref"], ["ref", "attached"],

@@ -45,7 +45,7 @@ def test_first_parent_log_leaves_merged_branches_out(snapshot: Snapshot) -> None
 
 
 def by_kahn(versions: list[NewVersion], head: str) -> list[str]:
-    """The order of a log, by its definition: again and again the newest of those whose children have all come."""
+    """The order of a log, by its definition: repeatedly the newest of those whose children are all listed."""
     left = {version.digest: version for version in versions}
     before, queue = set[str](), [head]
     while queue:
@@ -78,7 +78,7 @@ def test_any_log_is_topological_complete_and_stable(seed: int, size: int) -> Non
     assert list(log(snapshot, head)) == found
 
 
-def test_ancestors_are_told_apart(snapshot: Snapshot) -> None:
+def test_ancestors_are_distinguished_from_other_versions(snapshot: Snapshot) -> None:
     parents = snapshot.version
 
     assert is_ancestor(digest("a"), digest("e"), parents)
@@ -92,12 +92,12 @@ def test_ancestors_are_told_apart(snapshot: Snapshot) -> None:
 def test_a_log_of_versions_that_are_their_own_ancestors_ends_with_an_error(
     cycle: tuple[str, str], snapshot: Snapshot
 ) -> None:
-    """As a forged map has it; a digest covers its parents, so no documents do."""
+    """Only a forged map contains such versions; a digest covers its parents, so documents cannot."""
     first, last = cycle
     event = snapshot.root.events + 1
     part = snapshot.version(digest(first)).to_json() | {"parents": [[digest(last), event - 1]]}
     forged = snapshot.after(ORIGIN, [part], {f"version/{digest(first)}": {"event": event}})
-    for child in ("b", "c", "d", "e"):  # who names it finds it by its event
+    for child in ("b", "c", "d", "e"):  # its children find it by its event
         later = forged.version(digest(child))
         events = [event if parent == digest(first) else forged.version_event(parent) for parent in later.parents]
         part = replace(later, parent_events=tuple(events)).to_json()  # type: ignore[arg-type]

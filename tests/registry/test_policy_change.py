@@ -34,7 +34,7 @@ def test_a_version_stays_readable_where_the_allowed_regions_change(
         repository.pull(first, tmp_path / "moved")
         assert (tmp_path / "moved" / "README.md").read_bytes() == (model / "README.md").read_bytes()
 
-        assert not store.verify().sound  # the packs are not yet where the policy wants them
+        assert not store.verify().sound  # the packs are not yet where the policy requires them
         report = store.sync()
         assert report.sound
         assert {finding.bucket for finding in report.mended} == {f"{tmp_path.name}-us-1"}

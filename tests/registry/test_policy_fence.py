@@ -84,7 +84,7 @@ def test_a_stricter_policy_is_met_before_the_ref_moves(
     assert status.durable
     assert repository.show().digest == pushed.version
     lacking = {finding.key.split("/", 1)[0] for finding in store.verify(deep=True).findings}
-    assert lacking == {"indexes"}, "nothing but the segment that was written before"
+    assert lacking == {"indexes"}, "only the segment that was written before"
 
 
 def test_a_stricter_policy_that_cannot_be_met_moves_no_ref(
@@ -99,7 +99,7 @@ def test_a_stricter_policy_that_cannot_be_met_moves_no_ref(
     assert repository.refs() == []
     healthy_again()
     pushed = repository.push(model)
-    assert pushed.stored_bytes == 0, "what had arrived is found again"
+    assert pushed.stored_bytes == 0, "what was sent is found again"
 
 
 def test_other_regions_let_the_push_begin_again_in_their_class(
@@ -113,7 +113,7 @@ def test_other_regions_let_the_push_begin_again_in_their_class(
     assert store.verify(deep=True).sound
 
 
-def test_a_policy_that_changes_all_the_time_is_told(
+def test_a_policy_that_changes_all_the_time_is_reported(
     store: skyhold.Store, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = store.create_repository("team/model")
@@ -140,7 +140,7 @@ def test_a_push_opens_one_session(store: skyhold.Store, model: Path, monkeypatch
     assert len(opened) == 1
 
 
-def test_a_bucket_that_lacks_reused_packs_is_told_and_left_to_sync(
+def test_a_bucket_that_lacks_reused_packs_is_reported_and_left_to_sync(
     store: skyhold.Store, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = store.create_repository("team/model")
@@ -150,7 +150,7 @@ def test_a_bucket_that_lacks_reused_packs_is_told_and_left_to_sync(
     (model / "more.txt").write_bytes(b"one more")
     second = repository.push(model)
     assert list(second.lagging) == [lagging]
-    assert "lacks 1 of the packs" in second.lagging[lagging]
+    assert "lacks 1 of the reused packs" in second.lagging[lagging]
     assert packs(store)[lagging] == 1, "what is new went there; what is reused waits for a sync"
     assert store.sync().sound
     (model / "more.txt").write_bytes(b"and more")

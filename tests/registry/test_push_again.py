@@ -41,7 +41,7 @@ def lose_packs(root: Path) -> None:
 
 
 def test_a_delta_base_that_only_the_cache_still_has_is_no_base(store: skyhold.Store, tmp_path: Path) -> None:
-    """Its records open from the cache, but no bucket holds it: every attempt would build upon it anew."""
+    """Its records open from the cache, but no bucket holds it: every attempt would use it again."""
     repository = store.create_repository("team/model")
     repository.push(write_model(tmp_path / "base"))
     lose_packs(tmp_path)
@@ -84,7 +84,7 @@ def test_a_branch_can_be_pushed_to_after_its_version_was_lost(store: skyhold.Sto
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
 
 
-def test_a_push_of_the_same_content_after_the_regions_changed_brings_it_where_they_want_it(
+def test_a_push_of_the_same_content_after_the_regions_changed_stores_it_in_the_allowed_regions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its packs are of another placement class: it is sent anew, as another version; the next push sends nothing."""
@@ -104,7 +104,7 @@ def test_a_push_of_the_same_content_after_the_regions_changed_brings_it_where_th
         assert (moved.reused_bytes, moved.unchanged) == (0, False)
         after = {name: {info.key for info in bucket.list("packs/")} for name, bucket in buckets_of(store).items()}
         europe, america = after.values()
-        assert europe == packs[f"{tmp_path.name}-eu-1"], "nothing more goes where it may not"
+        assert europe == packs[f"{tmp_path.name}-eu-1"], "no further pack goes to a forbidden bucket"
         assert len(america) == 1
         assert america.isdisjoint(europe)
         assert {finding.key for finding in store.verify().findings} == europe, "which the first version still needs"

@@ -27,7 +27,7 @@ def _check_quota(id_: str, value: Json) -> None:
 
 
 QUOTA = RecordKind("quota", re.compile(r"[a-z]+"), _check_quota)
-"""A kind that the planner has never heard of."""
+"""A kind that is unknown to the planner."""
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_one_change_names_a_record_once(repository: RepositoryRegister) -> None:
         change(records=(follow(), follow()))
 
 
-def test_target_advances_with_the_ref_whoever_moves_it(repository: RepositoryRegister) -> None:
+def test_target_advances_with_the_ref_for_any_client(repository: RepositoryRegister) -> None:
     repository.apply(change(records=(follow(), follow(OTHER, MAIN))), "follow")
     assert (target(repository.read()), target(repository.read(), OTHER)) == (digest("v1"), digest("v1"))
     after = repository.apply(change(move(CHAMPION, "v2")), "promote")
@@ -115,13 +115,13 @@ def test_held_target_stays_and_catches_up_when_it_follows_again(repository: Repo
     assert target(repository.apply(change(records=(follow(target="v1"),)), "again")) == digest("v2")
 
 
-def test_ref_that_never_was_has_no_target_until_it_is_made(repository: RepositoryRegister) -> None:
+def test_ref_that_never_existed_has_no_target_until_it_is_created(repository: RepositoryRegister) -> None:
     challenger = type(CHAMPION)(CHAMPION.kind, "challenger")
     assert target(repository.apply(change(records=(follow(ref=challenger),)), "follow")) is None
     assert target(repository.apply(change(move(challenger, "v2")), "made")) == digest("v2")
 
 
-def test_ref_that_something_follows_is_deleted_by_force_alone(repository: RepositoryRegister) -> None:
+def test_followed_ref_is_deleted_only_by_force(repository: RepositoryRegister) -> None:
     repository.apply(change(records=(follow(),)), "follow")
     with pytest.raises(Conflict, match=f"{SCORER} follows it") as refused:
         repository.apply(change(move(CHAMPION, None)), "delete")
@@ -167,7 +167,7 @@ def test_pins_are_listed_by_version_and_holder(repository: RepositoryRegister) -
     assert {pin.holder for pin in pins(made.map)} == {"a", "repository:1", "b"}
 
 
-def test_repository_that_is_wanted_is_deleted_by_force_alone(repository: RepositoryRegister) -> None:
+def test_repository_in_use_is_deleted_only_by_force(repository: RepositoryRegister) -> None:
     repository.apply(change(records=(follow(), RecordUpdate(PIN, f"{digest('v1')}/other", {}))), "wanted")
     with pytest.raises(Conflict) as refused:
         repository.delete(ORIGIN, "delete")
@@ -185,14 +185,14 @@ def test_follow_without_a_target_keeps_nothing_alive(repository: RepositoryRegis
     assert repository.delete(ORIGIN, "delete").root.deleted == TIME
 
 
-def test_version_that_was_deleted_is_told_from_one_that_never_was(repository: RepositoryRegister) -> None:
-    said = {"author": "eve", "time": TIME, "reason": "trained on private data"}
+def test_deleted_version_is_distinguished_from_one_that_never_existed(repository: RepositoryRegister) -> None:
+    record = {"author": "eve", "time": TIME, "reason": "trained on private data"}
     with pytest.raises(AlreadyExists, match="is in the repository"):
-        repository.apply(change(records=(RecordUpdate(DELETED, digest("v2"), said),)), "early")
+        repository.apply(change(records=(RecordUpdate(DELETED, digest("v2"), record),)), "early")
     gone = repository.read().after(
         ORIGIN,
         [{"kind": "record", "record": f"deleted/{digest('v2')}", "sha256": None}],
-        {f"version/{digest('v2')}": None, f"deleted/{digest('v2')}": said},
+        {f"version/{digest('v2')}": None, f"deleted/{digest('v2')}": record},
     )
     with pytest.raises(NotFound, match=r"deleted by eve at .* because: trained on private data") as refused:
         gone.version(digest("v2"))
@@ -251,7 +251,7 @@ def test_record_that_follows_a_ref_has_its_target_at_once_and_a_stale_one_change
     assert again.root == made.root
 
 
-def test_target_that_was_left_behind_is_found(repository: RepositoryRegister) -> None:
+def test_lagging_target_is_found(repository: RepositoryRegister) -> None:
     made = repository.apply(change(records=(follow(), follow(OTHER, MAIN, mode="hold", target="v1"))), "follow")
     assert list(left_behind(made.map)) == []
     event = made.root.events + 1
@@ -260,7 +260,7 @@ def test_target_that_was_left_behind_is_found(repository: RepositoryRegister) ->
     assert [found.id for found in left_behind(old.map)] == [SCORER]
 
 
-def test_deleted_version_is_named_by_whatever_looks_for_it(repository: RepositoryRegister) -> None:
+def test_deleted_version_is_reported_by_every_lookup(repository: RepositoryRegister) -> None:
     gone = digest("gone")
     record = RecordUpdate(DELETED, gone, {"author": "eve", "time": TIME, "reason": "licence"})
     snapshot = repository.apply(change(records=(record,)), "delete")

@@ -36,14 +36,14 @@ from tests.registry.fixtures import (
 
 @pytest.fixture
 def repository() -> RepositoryRegister:
-    """`main` stands at v2, whose parent is v1; `other` is a version of its own."""
+    """`main` points to v2, whose parent is v1; `other` is a separate version."""
     repository = new_repository()
     repository.apply(change(move(MAIN, "v1", None), versions=(entry("v1"), entry("other"))), "first")
     repository.apply(change(move(MAIN, "v2", "v1"), versions=(entry("v2", "v1"),)), "second")
     return repository
 
 
-def stands(snapshot: Snapshot, ref: Ref = MAIN) -> str | None:
+def version_at(snapshot: Snapshot, ref: Ref = MAIN) -> str | None:
     state = snapshot.ref_state(ref)
     return state.version if state else None
 
@@ -60,7 +60,7 @@ def test_repository_is_created_once(repository: RepositoryRegister) -> None:
 
 
 def test_branch_moves_forward(repository: RepositoryRegister) -> None:
-    assert stands(repository.read()) == digest("v2")
+    assert version_at(repository.read()) == digest("v2")
     assert repository.read().root.events == 3
 
 
@@ -79,12 +79,12 @@ def test_branch_refuses_a_version_that_does_not_descend_unless_forced(repository
     assert caught.value.code == "not_fast_forward"
     with pytest.raises(Conflict):
         repository.apply(change(move(MAIN, "v1")), "backwards")
-    assert stands(repository.apply(change(move(MAIN, "v1", force=True)), "forced")) == digest("v1")
+    assert version_at(repository.apply(change(move(MAIN, "v1", force=True)), "forced")) == digest("v1")
 
 
 def test_branch_may_skip_versions_that_arrive_with_it(repository: RepositoryRegister) -> None:
     versions = (entry("v3", "v2"), entry("v4", "other", "v3"))
-    assert stands(repository.apply(change(move(MAIN, "v4"), versions=versions), "skip")) == digest("v4")
+    assert version_at(repository.apply(change(move(MAIN, "v4"), versions=versions), "skip")) == digest("v4")
 
 
 def test_tag_never_moves_even_by_force_or_deletion(repository: RepositoryRegister) -> None:
@@ -94,12 +94,12 @@ def test_tag_never_moves_even_by_force_or_deletion(repository: RepositoryRegiste
     repository.apply(change(move(V1, None)), "delete")
     with pytest.raises(AlreadyExists, match="never moves"):
         repository.apply(change(move(V1, "v2")), "again")
-    assert stands(repository.apply(change(move(V1, "v1")), "back"), V1) == digest("v1")
+    assert version_at(repository.apply(change(move(V1, "v1")), "back"), V1) == digest("v1")
 
 
 def test_alias_moves_freely(repository: RepositoryRegister) -> None:
     for name in ("v2", "other", "v1"):
-        assert stands(repository.apply(change(move(CHAMPION, name)), name), CHAMPION) == digest(name)
+        assert version_at(repository.apply(change(move(CHAMPION, name)), name), CHAMPION) == digest(name)
 
 
 def test_several_refs_move_together_or_not_at_all(repository: RepositoryRegister) -> None:
@@ -162,13 +162,13 @@ def test_versions_without_an_epoch_are_refused() -> None:
         change(versions=(entry("v"),), gc_epoch=None)  # type: ignore[arg-type]
 
 
-def test_deleted_repository_refuses_changes_until_it_is_back(repository: RepositoryRegister) -> None:
+def test_deleted_repository_refuses_changes_until_it_is_undeleted(repository: RepositoryRegister) -> None:
     repository.delete(ORIGIN, "delete")
     with pytest.raises(NotFound) as caught:
         repository.apply(change(move(MAIN, "v1", force=True)), "x")
     assert caught.value.code == "repository_deleted"
     repository.undelete(ORIGIN, "undelete")
-    assert stands(repository.apply(change(move(MAIN, "v1", force=True)), "y")) == digest("v1")
+    assert version_at(repository.apply(change(move(MAIN, "v1", force=True)), "y")) == digest("v1")
 
 
 def test_attachments_are_kept_in_order_with_author_and_time(repository: RepositoryRegister) -> None:
@@ -221,7 +221,7 @@ class Interrupted(MemoryRegisters):
         return value
 
 
-def test_change_that_met_a_change_of_other_refs_is_planned_again() -> None:
+def test_change_that_conflicts_with_a_change_of_other_refs_is_planned_again() -> None:
     registers, blobs = Interrupted(), MemoryBlobs()
     repository = new_repository(registers, blobs)
     repository.apply(change(move(MAIN, "v1"), versions=(entry("v1"),)), "first")
@@ -261,7 +261,7 @@ def test_change_whose_reply_was_lost_is_not_made_twice() -> None:
     registers.lose_reply = True
     with pytest.raises(OutcomeUnknown):
         repository.apply(wanted, "once")
-    assert stands(repository.apply(wanted, "once")) == digest("v1")
+    assert version_at(repository.apply(wanted, "once")) == digest("v1")
     assert repository.read().root.events == 2
 
 
@@ -292,7 +292,7 @@ def test_of_many_pushers_exactly_one_wins_the_branch(tmp_path: Path) -> None:
     assert len(results) == 6
     assert len(winners) == 1
     snapshot = repository.read()
-    assert stands(snapshot) == digest(winners[0])
+    assert version_at(snapshot) == digest(winners[0])
     assert [state.ref.name for state in snapshot.refs(RefKind.ALIAS)] == winners
 
 
@@ -331,7 +331,7 @@ def test_ambiguous_beginning_of_an_id_is_refused(repository: RepositoryRegister)
         snapshot.resolve(twice)
 
 
-def test_change_that_is_there_already_is_not_confirmed_while_its_checkpoint_is_pending(tmp_path: Path) -> None:
+def test_change_that_has_taken_effect_is_not_confirmed_while_its_checkpoint_is_pending(tmp_path: Path) -> None:
     buckets = new_buckets()
     registers, blobs = checkpointed(tmp_path / "registers.sqlite", buckets), MemoryBlobs()
     repository = Repositories(registers, blobs)

@@ -88,7 +88,7 @@ def test_renamed_repository_keeps_its_id(repositories: Repositories) -> None:
         repositories.rename("other/uno", "../x", ORIGIN, "rename-4")
 
 
-def test_deleted_repository_can_come_back(repositories: Repositories) -> None:
+def test_deleted_repository_can_be_brought_back(repositories: Repositories) -> None:
     deleted = repositories.delete("team/one", origin=ORIGIN, operation_id="delete")
     assert deleted == Deleted(ONE, "team/one", TIME)
     assert names(repositories) == []

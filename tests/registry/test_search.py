@@ -54,7 +54,7 @@ def test_version_is_not_found(query: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "says"),
+    ("query", "reason"),
     [
         ("", "empty"),
         ("   ", "empty"),
@@ -70,8 +70,8 @@ def test_version_is_not_found(query: str) -> None:
         ("tag:", "after the colon"),
     ],
 )
-def test_bad_query_is_refused_with_the_reason(query: str, says: str) -> None:
-    with pytest.raises(InvalidInput, match=says) as caught:
+def test_bad_query_is_refused_with_the_reason(query: str, reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason) as caught:
         parse_query(query)
     assert caught.value.code == "invalid_query"
     assert caught.value.hint is not None

@@ -32,11 +32,11 @@ def place_of(store: str, folder: Path) -> Place:
 
 
 def to_row(name: str, verdict: AdmissionVerdict) -> str:
-    """A row of the table; the first reason stands for all."""
-    said = "admitted" if verdict.admitted else f"refused: {verdict.reasons[0]}"
+    """A row of the table; only with the first reason."""
+    outcome = "admitted" if verdict.admitted else f"refused: {verdict.reasons[0]}"
     figures = (verdict.wins, verdict.losses, verdict.unknowns, verdict.unavailable, verdict.hangs)
     cells = [name, f"{verdict.rounds} × {verdict.clients}", *(f"{figure:,}" for figure in figures)]
-    return "| " + " | ".join([*cells, f"{verdict.duration_s:.0f} s", said]) + " |"
+    return "| " + " | ".join([*cells, f"{verdict.duration_s:.0f} s", outcome]) + " |"
 
 
 def main(arguments: list[str]) -> None:

@@ -1,5 +1,5 @@
-"""A few numbers that all processes of a run see, also of one that was killed: which registers are used now, and who is
-still at work on older ones.
+"""A few numbers that all processes of a run see, also of one that was killed: which registers are used now, and which
+clients still work on older ones.
 
 The registers of one *generation* are used together and then left, so that no history grows past what a checker can
 judge. The coordinator begins the next generation once enough was done; a thread follows with its next operation.

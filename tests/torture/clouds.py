@@ -53,7 +53,7 @@ SERVER_KINDS: Final = {
 
 
 def provide_credentials() -> None:
-    """Where the places say that credentials are: in the environment, for this process and its children."""
+    """Provides the credentials that the places refer to: in the environment, for this process and its children."""
     os.environ["TORTURE_S3_ACCESS_KEY_ID"] = servers.ACCESS_KEY
     os.environ["TORTURE_S3_SECRET_ACCESS_KEY"] = servers.SECRET_KEY
     os.environ["TORTURE_AZURE_ACCOUNT_KEY"] = servers.AZURITE_KEY

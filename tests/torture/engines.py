@@ -63,7 +63,7 @@ def open_registers(engine: Engine, writer: str) -> Registers:
 
 
 def incarnation_of(place: Place) -> str:
-    """What a voter's bucket says of itself."""
+    """The incarnation in a voter's bucket."""
     return place.name.encode().hex().zfill(32)
 
 

@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 
 class Injector:
-    """`bear` starts a worker anew. `begun` counts the misfortunes by kind: not those that met nobody, because there is
-    no server or network, or the one that was drawn has such a misfortune already, or would forget what it has
+    """`bear` restarts a worker. `begun` counts the misfortunes by kind, without those that had no target: because there
+    is no server or network, or the one that was drawn has such a misfortune already, or would lose what it has
     acknowledged."""
 
     def __init__(

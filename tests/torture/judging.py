@@ -1,4 +1,4 @@
-"""Judging a generation once everybody has left it, while the next ones run: so memory and disk stay bounded."""
+"""Judging a generation once all clients have left it, while the next ones run: so memory and disk stay bounded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LAST_READ_S_MAX: Final = 90.0
 
 @dataclass
 class Findings:
-    """What the histories held: `operations` by kind and result; `violations` say where the history was kept."""
+    """What the histories held: `operations` by kind and result; `violations` name the file of the history."""
 
     operations: Counter[tuple[str, str]] = field(default_factory=Counter)
     registers: int = 0
@@ -54,7 +54,7 @@ class Judge:
         self._thread.start()
 
     def close_generation(self, generation: int, keys: Sequence[str]) -> None:
-        """Nobody works on this generation any more."""
+        """All clients have left this generation."""
         self._waiting.put((generation, keys))
 
     @property
@@ -97,7 +97,7 @@ class Judge:
             found = found or f"a register had {longest} operations, so that the checkers may have met their limits"
         if found:
             self.findings.violations.append(
-                f"{found}\nThe history was kept: {file} (docs/consensus.md says how to read it)"
+                f"{found}\nThe history was kept: {file} (see docs/consensus.md on how to read it)"
             )
         else:
             file.unlink()

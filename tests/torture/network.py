@@ -1,7 +1,7 @@
 """The network before one server: a process of its own, so that its threads take no time from the workers.
 
 Requests meet the faults that the plan draws for them. The whole network can also refuse connections, swallow what is
-sent, or be slow, until it is told to be fair again.
+sent, or be slow, until it is set to fair again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class StormyProxy(FaultProxy):
         super().__init__(upstream_port)
 
     def set_weather(self, weather: Weather) -> None:
-        """Where connections are refused the port stays ours: it is bound, and nobody listens."""
+        """Where connections are refused the port stays reserved: it is bound, without a listener."""
         if weather == "refuses":
             self._stop_listening()
             self._listener = socket.socket()
@@ -115,35 +115,35 @@ class Network:
     def __post_init__(self) -> None:
         self._pipe, theirs = PROCESSES.Pipe()
         arguments = (theirs, self.upstream_port, self.seed, self.rate, self.strip)
-        self._process = PROCESSES.Process(target=_stand_before, args=arguments, daemon=True)
+        self._process = PROCESSES.Process(target=_run_proxy, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
-        self.port: int = self._told()
+        self.port: int = self._receive()
 
     def set_weather(self, weather: Weather) -> None:
         self._pipe.send(weather)
-        self._told()
+        self._receive()
 
     def close(self) -> tuple[int, Counter[str]]:
         """End it; how many requests came, and the faults that they met."""
         self._pipe.send("close")
-        requests, injected = self._told()
+        requests, injected = self._receive()
         self._process.join(10)
         return requests, injected
 
-    def _told(self) -> Any:
+    def _receive(self) -> Any:
         if not self._pipe.poll(30):
             raise AssertionError(f"the network before port {self.upstream_port} does not answer")
         return self._pipe.recv()
 
 
-def _stand_before(pipe: Connection, upstream_port: int, seed: int, rate: float, strip: str) -> None:
+def _run_proxy(pipe: Connection, upstream_port: int, seed: int, rate: float, strip: str) -> None:
     end_with_parent()
     proxy = StormyProxy(upstream_port, RequestFaults(seed, rate), strip=strip)
     pipe.send(proxy.port)
     with suppress(EOFError):
-        while (told := pipe.recv()) != "close":
-            proxy.set_weather(told)
+        while (weather := pipe.recv()) != "close":
+            proxy.set_weather(weather)
             pipe.send(None)
         proxy.close()
         pipe.send((proxy.requests, proxy.injected))

@@ -1,4 +1,4 @@
-"""What happens to whom and when, drawn from a seed. Pure: the same seed gives the same plan."""
+"""Which misfortune happens to which target and when, drawn from a seed. Pure: the same seed gives the same plan."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KINDS: Final = {
     "network swallows requests": Kind("network", 2, (0.1, 3.0)),
     "network slow": Kind("network", 2, (0.5, 4.0)),
 }
-"""By the name that the report says."""
+"""By the name in the report."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class RequestFaults:
         self._rate = rate
 
     def next(self, method: str) -> tuple[str, Fault] | None:
-        """The name and the fault of the next request. As many numbers are drawn whatever it is."""
+        """The name and the fault of the next request. The number of draws is constant."""
         meets, which, length = self._dice.random() < self._rate, self._dice.random(), self._dice.random()
         if not meets:
             return None

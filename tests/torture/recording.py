@@ -49,13 +49,13 @@ class Recorder:
 
 def collect(folder: Path) -> list[Operation]:
     """All operations of a generation by time. Those of a killed client that have no answer are `unknown`, as are those
-    whose client was told so."""
+    whose client got that answer."""
     operations = [operation for file in folder.glob("*.jsonl") for operation in _read(file)]
     return sorted(operations, key=lambda operation: operation["called_ns"])
 
 
 def pending(file: Path) -> list[Operation]:
-    """The changes of one client that it never got to know the fate of: somebody else may send them again."""
+    """The changes of one client with an unknown outcome: another client may send them again."""
     operations = list(_read(file)) if file.exists() else []
     changes = [operation for operation in operations if operation["operation"] == "compare_and_set"]
     known = {

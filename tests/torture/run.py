@@ -1,4 +1,4 @@
-"""One stage of a run: start servers and workers, do to them what the plan says, and judge what the workers saw."""
+"""One stage of a run: start servers and workers, execute the plan on them, and judge what the workers saw."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class _Run:
         worker.bear(range(self._closed, self._board.generation + 1))
 
     def _over(self, elapsed_s: float) -> bool:
-        """Also where a worker ended although nobody killed it."""
+        """Also where a worker ended without being killed."""
         done = self._done + sum(self._board.used_in_all())
         ended = any(worker.ended() is not None for worker in self._workers)
         timely = elapsed_s >= self._stage.seconds and done >= self._stage.operations_min

@@ -22,7 +22,7 @@ from tests.torture.engines import Engine, open_registers
 from tests.torture.recording import UNKNOWN, Operation, Recorder
 
 TRIES_MAX: Final = 5
-"""How often a client tries to find out what became of a change before it goes on to something else."""
+"""How often a client tries to determine the outcome of a change before it continues with another operation."""
 
 PAUSE_S: Final = 0.005
 CIRCLE_THREADS: Final = 4
@@ -31,7 +31,7 @@ CIRCLE_THREADS: Final = 4
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told. `history` is the folder of the generations; `seats` has one for each of its threads.
+    """The settings of a worker. `history` is the folder of the generations; `seats` has one for each of its threads.
     `inherited` are changes of a worker that was killed, which this one takes up: it sends them again."""
 
     engine: Engine
@@ -74,7 +74,7 @@ def work(job: Job) -> None:
         inherited = [Change(**_arguments(change)) for change in job.inherited[thread :: len(job.seats)]]
         try:
             Client(job, thread, board, registers, seen).run(inherited)
-        except BaseException:  # noqa: BLE001 - told below
+        except BaseException:  # noqa: BLE001 - reported below
             broken.append(traceback.format_exc())
             board.stop()
 
@@ -88,7 +88,7 @@ def work(job: Job) -> None:
 
 
 class Seen:
-    """The newest version of each register that this process knows of."""
+    """The newest version of each register that this process has seen."""
 
     def __init__(self) -> None:
         self._versions: Counter[str] = Counter()
@@ -183,7 +183,7 @@ class Client:
             self._ask(change)
 
     def _find_out(self, change: Change) -> None:
-        """Send it again, or ask what became of it: now and then only after a while."""
+        """Send it again, or ask for its outcome: sometimes only after a delay."""
         for _ in range(TRIES_MAX):
             if self._board.stopped:
                 return

@@ -16,8 +16,8 @@ from tests.torture.worker import Job, work
 
 @dataclass(eq=False)
 class Worker:
-    """A place for a worker; `process` is None between a death and the next birth. `job` is what each is told; one that
-    takes the place of a killed one bears another name, and takes up what the dead one left."""
+    """A place for a worker; `process` is None between a death and the next birth. `job` is the settings of each; the
+    successor of a killed worker has another name, and continues its changes."""
 
     job: Job
     births: int = 0
@@ -55,7 +55,7 @@ class Worker:
         return self.process.exitcode
 
     def end(self, within_s: float) -> bool:
-        """Whether it ended well, now that it was told to."""
+        """Whether it ended with success, after it was asked to end."""
         self.signal(signal.SIGCONT)
         status = self.ended(within_s)
         gone = self.process is None

@@ -1,1 +1,2 @@
-"""The command line: `skyhold`. Commands parse, call the registry and show; no rule of the store lives here."""
+"""The command line: `skyhold`. Commands parse arguments, call the registry and print; no rule of the store is defined
+here."""

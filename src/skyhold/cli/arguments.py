@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def refuse_memory(*urls: str) -> None:
-    """Raise `InvalidInput` code `memory_bucket` for a bucket in the memory of a process, which soon ends."""
+    """Raise `InvalidInput` code `memory_bucket` for a bucket in the memory of this process, which ends with the
+    command."""
     if any(url.strip().lower().startswith("memory:") for url in urls):
         raise InvalidInput(
             "A bucket memory:// is in the memory of one process, and what a command writes there is gone when it ends",
@@ -132,7 +133,8 @@ def pairs_option(
 
 
 def values_option(flags: list[str], help_text: str) -> click.Option:
-    """A repeatable option of values by name: texts as they are given, or JSON where the user says so, as in HTTPie."""
+    """A repeatable option of values by name: texts as they are given, or JSON where the user writes `:=`, as in
+    HTTPie."""
     return pairs_option(
         flags, "NAME=TEXT", f"{help_text} NAME:=JSON for numbers, lists and objects; may be repeated.", typed=True
     )
@@ -156,7 +158,9 @@ def reference_argument(*, ref_needed: bool = False) -> click.Argument:
 
 
 def author_option() -> click.Option:
-    return click.Option(["--author"], metavar="NAME", help="Who does this (SKYHOLD_AUTHOR, else the user's name).")
+    return click.Option(
+        ["--author"], metavar="NAME", help="Author of the change (or SKYHOLD_AUTHOR, or the user name)."
+    )
 
 
 def reason_option() -> click.Option:
@@ -173,14 +177,14 @@ def policy_options() -> list[click.Parameter]:
         click.Option(
             ["--copies"],
             metavar="N|majority",
-            help="Verified copies that make a version durable (a majority of the buckets, where nothing is said).",
+            help="Verified copies that make a version durable (default: a majority of the buckets).",
         ),
         click.Option(["--providers"], type=click.IntRange(1), metavar="N", help="At how many providers, at least."),
         click.Option(
             ["--region", "regions"],
             multiple=True,
             metavar="GLOB",
-            help="Region where bytes may lie, such as `eu-*`; may be repeated; `*` allows all that are known.",
+            help="Region that may hold data, such as `eu-*`; may be repeated; `*` allows all that are known.",
         ),
         click.Option(
             ["--delta"],
@@ -211,7 +215,7 @@ def policy_of(
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something that is hard to undo; where nobody can be asked, refuse.
+    """Ask before something that is hard to undo; where there is no terminal, refuse.
 
     Raises `InvalidInput` code `not_confirmed`.
     """
@@ -221,7 +225,9 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise InvalidInput(
-            f"{question} This needs a yes; nothing was changed", code=error_codes.NOT_CONFIRMED, hint="Add `--yes`"
+            f"{question} Not confirmed; nothing was changed",
+            code=error_codes.NOT_CONFIRMED,
+            hint="Add `--yes`",
         )
     if not click.confirm(question, err=True):
         raise InvalidInput("Not confirmed; nothing was changed", code=error_codes.NOT_CONFIRMED)

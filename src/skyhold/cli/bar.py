@@ -34,7 +34,7 @@ class _Figures(ProgressColumn):
 
 
 class Bar:
-    """One bar at a time on stderr; it vanishes when its phase ends, and the command then says what came of it."""
+    """One bar at a time on stderr; it vanishes when its phase ends, and the command then prints the result."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)

@@ -1,7 +1,7 @@
-"""What may stand in an argument, for completion: names of repositories, refs and buckets of the store at hand.
+"""Candidates for an argument, for completion: names of repositories, refs and buckets of the current store.
 
-Each function is a Click `shell_complete`. It reads what names alone need, asks nothing, and answers with nothing where
-anything is wrong: a person who presses Tab has not asked for an error.
+Each function is a Click `shell_complete`. It reads only what names need, asks no question, and returns nothing on any
+error: Tab must not print errors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from skyhold.registry.store import Store
 
 Candidates = list[tuple[str, str]]
-"""Values, each with the word that says what it is."""
+"""Values, each with the word for its kind."""
 Completing = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
 
@@ -74,7 +74,7 @@ def _other_references(store: Store, ctx: click.Context, incomplete: str) -> Cand
 
 
 def _refs(store: Store, ctx: click.Context, _incomplete: str) -> Candidates:
-    """Refs in full, of the repository that stands before."""
+    """Refs in full, of the repository in the argument before."""
     return [(ref, ref.partition("/")[0]) for ref in store.repository(ctx.params["repository"]).ref_names()]
 
 
@@ -88,7 +88,7 @@ def _buckets(store: Store, _ctx: click.Context, _incomplete: str) -> Candidates:
 
 
 def _refs_of(store: Store, repository: str, beginning: str) -> Candidates:
-    """Refs as they are written after `@`: by name, and in full once somebody begins to write them so."""
+    """Refs as they are written after `@`: by name, and in full once the input begins with a kind."""
     found: dict[str, str] = {}
     for ref in store.repository(repository).ref_names():
         kind, _, name = ref.partition("/")

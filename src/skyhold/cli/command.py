@@ -62,11 +62,11 @@ class Invocation:
         return opened
 
     def url(self, settings: Settings) -> str | None:
-        """Where that store is, or None where nobody says it."""
+        """Where that store is, or None where none is configured."""
         return self.store_url or settings.store or _only_known_url()
 
     def unseal(self, settings: Settings, opening: Callable[[Settings], Opened]) -> Opened:
-        """Open a store, and where its passphrase is missing and somebody sits at the terminal, ask for it once."""
+        """Open a store, and where its passphrase is missing and there is a terminal, ask for it once."""
         try:
             return opening(settings)
         except PermissionDenied as error:
@@ -81,7 +81,7 @@ class Invocation:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """A place for long work to tell how far it is; erased or ended with the block."""
+        """Where long work reports its progress; erased or ended with the block."""
         from skyhold.cli.progress import open_progress
 
         with open_progress(self.output) as progress:
@@ -89,7 +89,7 @@ class Invocation:
 
 
 class VerbCommand(click.Command):
-    """A command whose help ends with examples to paste and the exit statuses that a script may meet."""
+    """A command whose help ends with examples to paste and its possible exit statuses."""
 
     examples: Sequence[str] = ()
     exits: Sequence[int] = ()
@@ -141,7 +141,7 @@ def verb(
 ) -> Callable[[Callable[Concatenate[Invocation, ...], None]], VerbCommand]:
     """Make a command of `run(session, **parameters)`; its docstring is the help. `answers=False` is for a command
     without a result, which takes neither `--json` nor `--quiet`; one that only `reads` refs takes `--stale`. One
-    that `changes` something ends with the status of that also where its answer cannot be written."""
+    that `changes` something ends with that status even where its answer cannot be written."""
 
     def decorate(run: Callable[Concatenate[Invocation, ...], None]) -> VerbCommand:
         def callback(store_url: str | None, config_file: str | None, verbose: bool, **values: Any) -> None:
@@ -156,7 +156,7 @@ def verb(
                 insecure_key_file=values.pop("insecure_key_file") or outer.get("insecure_key_file", False),
             )
             run(session, **values)
-            output.tell_stale()
+            output.show_stale()
 
         words = run.__module__.rpartition(".")[2]
         made = VerbCommand(
@@ -175,7 +175,7 @@ def _stale_option() -> click.Parameter:
     return click.Option(
         ["--stale"],
         is_flag=True,
-        help="Where no majority of the voters answers, read what is known of the refs, and say how old it is.",
+        help="Where no majority of the voters answers, read the newest known refs, and report their age.",
     )
 
 

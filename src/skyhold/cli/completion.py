@@ -1,7 +1,7 @@
-"""Talking to a shell that completes a command line: quickly, and with nothing but candidates.
+"""Answers a shell that completes a command line: quickly, and with candidates only.
 
-Whatever happens, the shell gets its prompt back: after `DEADLINE_S` this process ends, where it stands. That is safe,
-because nothing that completion does must be finished.
+The shell always gets its prompt back: after `DEADLINE_S` this process ends, at any point. That is safe, because
+completion changes nothing.
 """
 
 from __future__ import annotations

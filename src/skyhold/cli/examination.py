@@ -1,4 +1,4 @@
-"""What `skyhold doctor` looks at. It answers also where no store can be opened: that is when it is asked."""
+"""What `skyhold doctor` examines. It also reports where no store can be opened: that is what it is for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ADVICE_TO_EXAMINE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """One thing that was looked at. Secrets never stand in it."""
+    """One thing that was examined. It never contains a secret."""
 
     topic: str
     state: State
@@ -45,8 +45,8 @@ class Sign:
 def examine_machine(
     load: Callable[[], Settings], open_store: Callable[[], Store], open_stale: Callable[[], Store]
 ) -> Iterator[Sign]:
-    """Everything that may stand in the way, from the interpreter to the buckets. Changes nothing; raises nothing that
-    is ours. `open_stale` opens the store also where no majority of its voters answers."""
+    """Every possible obstacle, from the interpreter to the buckets. Changes nothing; raises no error of Skyhold.
+    `open_stale` opens the store also where no majority of its voters answers."""
     python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     yield Sign("program", "good", f"skyhold {version('skyhold')}, {python}")
     yield Sign("extras", "good", ", ".join(_extra(name, module) for name, module in EXTRAS.items()))
@@ -106,12 +106,12 @@ def _folders(settings: Settings) -> Iterator[Sign]:
 def _space(topic: str, folder: Path, detail: str) -> Sign:
     there = next((path for path in (folder, *folder.parents) if path.is_dir()), Path("/"))
     free_bytes = shutil.disk_usage(there).free
-    told = f"{folder}: {detail}; {format_bytes(free_bytes)} free"
+    text = f"{folder}: {detail}; {format_bytes(free_bytes)} free"
     if not os.access(there, os.W_OK):
         return Sign(topic, "problem", f"{folder} cannot be written", "Correct its owner and mode")
     if free_bytes < FREE_BYTES_MIN:
-        return Sign(topic, "warning", told, "Free some space")
-    return Sign(topic, "good", told)
+        return Sign(topic, "warning", text, "Free some space")
+    return Sign(topic, "good", text)
 
 
 def _store(open_store: Callable[[], Store], open_stale: Callable[[], Store]) -> Iterator[Sign]:
@@ -130,14 +130,14 @@ def _store(open_store: Callable[[], Store], open_stale: Callable[[], Store]) -> 
         if bucket.error is not None:
             yield Sign(topic, "problem", bucket.error, bucket.hint or f"skyhold bucket check {bucket.name}")
         elif bucket.registers:
-            told = f"damaged or missing: {', '.join(bucket.registers[:3])}"
+            text = f"damaged or missing: {', '.join(bucket.registers[:3])}"
             more = f" and {len(bucket.registers) - 3} more" if bucket.registers[3:] else ""
-            yield Sign(topic, "problem", told + more, bucket.hint)
+            yield Sign(topic, "problem", text + more, bucket.hint)
         elif bucket.missing:
             yield Sign(topic, "warning", f"lacks {bucket.missing} objects", "skyhold sync")
         else:
-            told = f"{bucket.url}: {bucket.objects} objects, nothing is missing; `skyhold verify --deep` reads them"
-            yield Sign(topic, "good", told)
+            text = f"{bucket.url}: {bucket.objects} objects, nothing is missing; `skyhold verify --deep` reads them"
+            yield Sign(topic, "good", text)
     for repository in status.repositories:
         if not repository.durable:
             yield Sign(f"repository {repository.name}", "warning", repository.detail, "skyhold sync")
@@ -149,9 +149,9 @@ def _store(open_store: Callable[[], Store], open_stale: Callable[[], Store]) -> 
 
 
 def _engine(engine: EngineStatus) -> Iterator[Sign]:
-    told = summary(engine)
+    text = summary(engine)
     yield Sign(
-        "registers", "good" if engine.quorum in {None, "whole"} else "warning", told, "skyhold store voters show"
+        "registers", "good" if engine.quorum in {None, "whole"} else "warning", text, "skyhold store voters show"
     )
     decision = last_decision(engine)
     if decision is not None:

@@ -1,4 +1,4 @@
-"""What a verification, repair or sync found, in words, and the error with which it ends."""
+"""What a verification, repair or sync found, as text, and the error with which it ends."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ FOUND_BY: Final = {
 }
 """How a version that was given by its digest was found, where no majority of the voters named it."""
 SHOWN_MAX: Final = 20
-"""More findings than a person reads are counted; `--json` has them all."""
+"""Findings past this number are counted only; `--json` has them all."""
 
 
-def tell_findings(findings: Sequence[Finding], reasons: Sequence[str] = ()) -> None:
+def show_findings(findings: Sequence[Finding], reasons: Sequence[str] = ()) -> None:
     """The findings as a table, with `reasons` why they could not be mended where they are given."""
     if findings:
         headers = ["problem", "bucket", "object", "reason" if reasons else "detail"]
-        told = reasons or [finding.detail for finding in findings]
-        # The buckets in which the same object has the same problem. What stands in parentheses is of all the others.
+        details = reasons or [finding.detail for finding in findings]
+        # The buckets in which the same object has the same problem. Text in parentheses is about all the others.
         alike: dict[tuple[str, str, str], tuple[str, list[str]]] = {}
-        for finding, detail in zip(findings, told, strict=True):
+        for finding, detail in zip(findings, details, strict=True):
             brief = _brief(finding, detail)
             key = finding.problem, finding.key, _PARENTHESIS.sub("", brief)
             alike.setdefault(key, (brief, []))[1].append(finding.bucket)
@@ -44,11 +44,11 @@ def tell_findings(findings: Sequence[Finding], reasons: Sequence[str] = ()) -> N
             for (problem, key, _), (brief, names) in alike.items()
         ]
         table(headers, rows[:SHOWN_MAX])
-        _tell_more(len(rows))
+        _show_more(len(rows))
 
 
 def _brief(finding: Finding, detail: str) -> str:
-    """The detail without what the row says already."""
+    """The detail without what the row contains already."""
     detail = detail.replace(f" in bucket `{finding.bucket}`", "").replace(f"Bucket `{finding.bucket}` ", "the bucket ")
     detail = detail.replace(f"has no object `{finding.key}`", "lacks it")
     for written in (f"Object {finding.key}", f"Pack {finding.key}", finding.key):
@@ -56,26 +56,26 @@ def _brief(finding: Finding, detail: str) -> str:
     return detail.replace("an intact it", "it intact")
 
 
-def _tell_more(count: int) -> None:
+def _show_more(count: int) -> None:
     if count > SHOWN_MAX:
         line(f"and {count - SHOWN_MAX} more; --json names them all")
 
 
-def tell_rest(unreachable: Mapping[str, str], damage: Sequence[str], losses: Sequence[Loss] = ()) -> None:
-    """Buckets that could not be looked at, what is wrong besides, and what is lost."""
+def show_rest(unreachable: Mapping[str, str], damage: Sequence[str], losses: Sequence[Loss] = ()) -> None:
+    """Buckets that could not be examined, what is wrong besides, and what is lost."""
     for name, reason in unreachable.items():
-        line(marked("not looked at: ", "warn"), f"bucket {name} ({reason})")
-    tell_damage(damage)
+        line(marked("not examined: ", "warn"), f"bucket {name} ({reason})")
+    show_damage(damage)
     for loss in losses[:SHOWN_MAX]:
         line(marked("lost in every bucket: ", "bad"), loss.sentence)
-    _tell_more(len(losses))
+    _show_more(len(losses))
 
 
-def tell_damage(damage: Sequence[str]) -> None:
-    """The sentences on what is wrong beside single objects, as many as a person reads."""
+def show_damage(damage: Sequence[str]) -> None:
+    """The sentences on what is wrong beside single objects, as many as fit a terminal."""
     for sentence in damage[:SHOWN_MAX]:
         line(marked("damage: ", "bad"), sentence)
-    _tell_more(len(damage))
+    _show_more(len(damage))
 
 
 def refuse_unsound(
@@ -87,8 +87,8 @@ def refuse_unsound(
     lagging: Sequence[str] = (),
     losses: Sequence[Loss] = (),
 ) -> None:
-    """End a command whose report stands already: `Corrupt` for damage and losses, `Unavailable` for buckets that could
-    not be looked at. `lagging` names the buckets where all problems are objects that they lack."""
+    """End a command after its report: `Corrupt` for damage and losses, `Unavailable` for buckets that could
+    not be examined. `lagging` names the buckets where all problems are objects that they lack."""
     from skyhold.json_form import as_json
 
     error: SkyholdError | None = None
@@ -112,7 +112,7 @@ def refuse_unsound(
     elif unreachable:
         names = ", ".join(unreachable)
         error = Unavailable(
-            f"Not all buckets could be looked at: {names}", code=error_codes.BUCKETS_NOT_LOOKED_AT, hint=hint
+            f"Not all buckets could be examined: {names}", code=error_codes.BUCKETS_NOT_LOOKED_AT, hint=hint
         )
     if error is not None:
         raise error
@@ -123,30 +123,30 @@ def way_out(unread: Sequence[UnreadRepository]) -> str | None:
     return next((repository.hint for repository in unread if repository.hint), None)
 
 
-def tell_mended(report: RepairReport | RepairPlan, done: str) -> None:
+def show_mended(report: RepairReport | RepairPlan, done: str) -> None:
     """What was mended and what was not, or would be; `done` is the verb for it, in the past tense."""
     if report.dry_run:
-        _tell_planned(report)
+        _show_planned(report)
     else:
-        _tell_done(report, done)
+        _show_done(report, done)
     for name in report.readmitted:
         again = "would be admitted again" if report.dry_run else "was admitted again"
         line(marked("empty: ", "warn"), f"bucket {name} had lost its store.json and {again}")
     if report.failed:
         line(marked("Not mended:", "bad"))
-        tell_findings(report.failed, [finding.reason for finding in report.failed])
-    tell_rest(report.unreachable, report.damage, report.losses)
+        show_findings(report.failed, [finding.reason for finding in report.failed])
+    show_rest(report.unreachable, report.damage, report.losses)
 
 
-def _tell_planned(plan: RepairPlan) -> None:
+def _show_planned(plan: RepairPlan) -> None:
     if plan.mended or plan.failed or plan.readmitted:
         line("Would mend; nothing was changed:")
-        tell_findings(plan.mended)
+        show_findings(plan.mended)
     else:
         line("Nothing to do" if plan.sound else "Nothing could be done")
 
 
-def _tell_done(report: RepairReport, done: str) -> None:
+def _show_done(report: RepairReport, done: str) -> None:
     if report.mended or report.failed or report.readmitted or report.checkpoints or report.segments:
         line(
             f"{done} {counted(len(report.mended), 'object')}, {format_bytes(report.written_bytes)} written and verified"

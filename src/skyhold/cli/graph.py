@@ -9,7 +9,7 @@ def draw_graph(history: Iterable[tuple[str, tuple[str, ...]]]) -> Iterator[tuple
     """For each version (its id and those of its parents), in an order where children come before their parents: the
     drawing left of its line, and the connecting lines below it.
 
-    Lane i stands in column 2i and waits for one id; no two lanes wait for the same. A version takes the lane that
+    Lane i is in column 2i and waits for one id; no two lanes wait for the same. A version takes the lane that
     waits for it; its first parent inherits that lane, each further parent opens one beside it.
     """
     lanes: list[str] = []

@@ -1,4 +1,4 @@
-"""The group `skyhold` and its sub-groups, which know their commands by the table and import one when it is called."""
+"""The group `skyhold` and its sub-groups, which list their commands from the table and import one when it is called."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class LazyGroup(click.Group):
 
 
 def _entries(prefix: str) -> dict[str, Verb]:
-    """Next word → verb. At the top, a group stands where its first verb does."""
+    """Next word → verb. At the top, a group has the place of its first verb."""
     entries: dict[str, Verb] = {}
     for verb in VERBS:
         if verb.words.startswith(prefix):

@@ -1,9 +1,9 @@
-"""Ctrl-C: a command has a moment to settle, then its process ends, whatever its threads still wait for.
+"""Ctrl-C: a command gets a grace period, then its process ends, even if its threads still wait.
 
 Python raises `KeyboardInterrupt` in the main thread, but only once that thread is back from a driver's native code; and
-at its end it joins the threads that write to and read from buckets, each for as long as a stalled server may take. So
-a thread of our own hears of the signal as it arrives, and ends the process after a grace. That is safe at any moment:
-what a command keeps is written so that kill −9 leaves nothing broken, and locks end with the process.
+at its end it joins the threads that write to and read from buckets, each for as long as a stalled server may take. So a
+separate thread receives the signal as it arrives, and ends the process after the grace period. That is safe at any
+moment: what a command keeps is written so that kill −9 leaves nothing broken, and locks end with the process.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _SHOW_CURSOR: Final = "\x1b[?25h"
 
 
 class Interruption:
-    """What becomes of Ctrl-C in one command; `farewell` prints its last words, which are said once."""
+    """Handles Ctrl-C in one command. `print_message` prints the last message; it is called once at most."""
 
-    def __init__(self, farewell: Callable[[], None]) -> None:
-        self._farewell = farewell
-        self._said = threading.Lock()
+    def __init__(self, print_message: Callable[[], None]) -> None:
+        self._print = print_message
+        self._printed = threading.Lock()
 
-    def say_farewell(self) -> None:
-        if self._said.acquire(blocking=False):
-            self._farewell()
+    def print_message(self) -> None:
+        if self._printed.acquire(blocking=False):
+            self._print()
 
     def watch(self) -> None:
         """End this process `GRACE_S` after the first Ctrl-C, or at the second. From the main thread, and for good."""
@@ -46,7 +46,7 @@ class Interruption:
         select.select([reading], [], [], GRACE_S)
         if sys.stderr.isatty():
             sys.stderr.write(_SHOW_CURSOR)  # a progress bar may have hidden it
-        self.say_farewell()
+        self.print_message()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)

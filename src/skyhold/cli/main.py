@@ -14,7 +14,7 @@ from skyhold import error_codes
 from skyhold.cli.exits import CLOSED_PIPE, INTERRUPTED
 from skyhold.cli.group import skyhold
 from skyhold.cli.interrupt import Interruption
-from skyhold.cli.output import discard_stdout, printable, say, write_json
+from skyhold.cli.output import discard_stdout, print_stderr, printable, write_json
 from skyhold.cli.program import COMPLETION_VARIABLE, PROGRAM
 from skyhold.errors import InvalidInput, SkyholdError
 
@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Where the caller has closed a standard stream (`2>&-`), give it a place that takes everything. A file that is
-    opened would get its number otherwise, and the messages of some library with it."""
+    """Where the caller has closed a standard stream (`2>&-`), open /dev/null in its place. Otherwise the next file
+    that is opened would get its number, and with it the messages of any library."""
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         try:
             os.fstat(number)
@@ -76,7 +76,7 @@ def _run(arguments: list[str], interruption: Interruption) -> int:  # noqa: PLR0
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except (KeyboardInterrupt, EOFError, click.Abort):
-        interruption.say_farewell()
+        interruption.print_message()
         return INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as help_text:
         help_text.show()
@@ -89,7 +89,7 @@ def _run(arguments: list[str], interruption: Interruption) -> int:  # noqa: PLR0
         if error.filename is None:
             print(flush=True)  # raises again where stdout was what failed
         return _fail(_defect(error), arguments)
-    except Exception as error:  # noqa: BLE001 - the outermost frame: a defect is told like any other error
+    except Exception as error:  # noqa: BLE001 - the outermost frame: a defect is reported like any other error
         return _fail(_defect(error), arguments)
     return 0
 
@@ -106,14 +106,14 @@ def _fail(error: SkyholdError, arguments: list[str]) -> int:
     if "--verbose" in arguments:
         import traceback
 
-        say(printable_lines("".join(traceback.format_exception(error))))
+        print_stderr(printable_lines("".join(traceback.format_exception(error))))
     if "--json" in arguments:
         with suppress(OSError):
             write_json({"error": error.to_json()}, err=True)
         return error.exit_status
-    say(f"{click.style('error:', fg='red', bold=True)} {printable_lines(error.message)}")
+    print_stderr(f"{click.style('error:', fg='red', bold=True)} {printable_lines(error.message)}")
     if error.hint:
-        say(f"{click.style('hint:', fg='cyan')} {printable_lines(error.hint)}")
+        print_stderr(f"{click.style('hint:', fg='cyan')} {printable_lines(error.hint)}")
     return error.exit_status
 
 

@@ -1,4 +1,4 @@
-"""Where output goes: data to stdout (for people, as JSON, or bare), everything else to stderr."""
+"""Where output goes: data to stdout (as text, as JSON, or bare), everything else to stderr."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ class Output:
     json: bool = False
     quiet: bool = False
     changes: bool = False
-    """Whether the command has done its work when it answers: its status then reports that, whoever reads the answer."""
+    """Whether the command has done its work when it answers: its status then reports that, even if the answer cannot be
+    written."""
     _stores: list[Store] = field(default_factory=list)
 
     def watch(self, store: Store) -> None:
-        """Tell with the answer which reads of this store were stale."""
+        """Report with the answer which reads of this store were stale."""
         self._stores.append(store)
 
     def show(self, result: object, *, quiet: Iterable[str], human: Callable[[], None]) -> None:
@@ -43,7 +44,7 @@ class Output:
             if not self.changes:
                 raise
             discard_stdout()
-            say(f"Standard output cannot be written ({error.strerror}); the command has done its work")
+            print_stderr(f"Standard output cannot be written ({error.strerror}); the command has done its work")
 
     def _answer(self, result: object, quiet: Iterable[str], human: Callable[[], None]) -> None:
         if self.json:
@@ -66,24 +67,24 @@ class Output:
         click.echo(json.dumps(as_json(result)).replace("\x7f", "\\u007f") if self.json else printable(human))
         sys.stdout.flush()
 
-    def tell_stale(self) -> None:
-        """Say on stderr what an answer rests on that may not be the newest."""
+    def show_stale(self) -> None:
+        """Print on stderr the stale reads on which an answer depends."""
         label = click.style("stale:", fg="yellow")
         for read in self._stale():
             known = "decided" if read.decided else "accepted by a voter, and perhaps not decided"
             age = "" if read.age_s is None else f", the newest at most {read.age_s:.0f} s ago"
             silent = f"; {', '.join(read.silent)} did not answer" if read.silent else ""
-            told = (
+            text = (
                 f"register {read.register} as of version {read.version}, {known}, at {read.time or 'an unknown time'}"
             )
-            told = printable(f"{told} by {read.writer or 'somebody'}{age}{silent}")
-            say(f"{label} {told}")
+            text = printable(f"{text} by {read.writer or 'an unknown writer'}{age}{silent}")
+            print_stderr(f"{label} {text}")
 
     def _stale(self) -> list[StaleRead]:
         return [read for store in self._stores for read in store.stale]
 
     def refuse_unread(self, unread: Sequence[UnreadRepository]) -> None:
-        """End a command whose answer is there, and lacks the repositories that could not be read."""
+        """End a command after an answer that lacks the repositories that could not be read."""
         if not unread:
             return
         from skyhold.json_form import as_json
@@ -102,7 +103,8 @@ class Output:
         )
 
     def refuse_lost(self, unread: Mapping[str, str]) -> None:
-        """End a command whose answer is there, and lacks what the documents of some versions say: why, by version."""
+        """End a command after an answer that lacks what the documents of some versions contain. `unread` is why, by
+        version."""
         if unread:
             version, fault = next(iter(unread.items()))
             raise Corrupt(
@@ -113,14 +115,14 @@ class Output:
             )
 
     def next_step(self, sentence: str) -> None:
-        """What a person may want to do now; not for scripts."""
+        """Suggest the next command to a user; not for scripts."""
         if not self.json and not self.quiet:
             label = click.style("next:", fg="cyan")
-            say(f"{label} {sentence}")
+            print_stderr(f"{label} {sentence}")
 
 
-def say(line: str) -> None:
-    """Write a line to stderr. Where nobody can read it, the work goes on all the same."""
+def print_stderr(line: str) -> None:
+    """Write a line to stderr. Where stderr cannot be written, the command continues."""
     with suppress(OSError):
         click.echo(line, err=True, color=color())
 
@@ -151,7 +153,7 @@ def write_json(document: Mapping[str, object], *, err: bool = False) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` safe for a terminal: what others wrote into messages and file names cannot move the cursor or hide text.
+    """`text` made safe for a terminal: foreign messages and file names cannot move the cursor or hide text.
 
     Characters that do not print (controls, escapes, direction overrides, lone surrogates) become backslash escapes.
     """

@@ -1,4 +1,4 @@
-"""A policy in words."""
+"""A policy as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from skyhold.cli.render import line, properties
 from skyhold.storage.policy import Policy, loss_report
 
 
-def tell_policy(title: str, policy: Policy, buckets: Sequence[BucketLocation]) -> None:
+def show_policy(title: str, policy: Policy, buckets: Sequence[BucketLocation]) -> None:
     """The policy's terms and what the loss of a bucket would cost under it."""
     line(title)
     properties(

@@ -1,4 +1,4 @@
-"""The program's name, and the variable by which a shell asks it."""
+"""The program's name, and the variable by which a shell requests completion."""
 
 from typing import Final
 

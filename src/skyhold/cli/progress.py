@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar on a terminal, a few plain lines elsewhere, nothing where nobody looks."""
+"""Progress of long work on stderr: a bar on a terminal, a few plain lines elsewhere, nothing with `--quiet`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from skyhold.cli.output import Output, printable, say
+from skyhold.cli.output import Output, print_stderr, printable
 from skyhold.cli.tally import Tally
 from skyhold.storage.progress import Progress, Silence
 from skyhold.units import MIB
@@ -72,4 +72,4 @@ def open_progress(output: Output) -> Iterator[Progress]:
         finally:
             bar.end()
     else:
-        yield Lines(say)
+        yield Lines(print_stderr)

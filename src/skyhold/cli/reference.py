@@ -18,12 +18,12 @@ HELP_COLUMNS: Final = 80
 def every_command() -> Iterator[str]:
     """The words of every command after `skyhold`, in the order of the listing; first the empty ones of itself."""
     yield ""
-    told: set[str] = set()
+    seen: set[str] = set()
     for verb in VERBS:
         words = verb.words.split(" ")
         for group in (" ".join(words[:length]) for length in range(1, len(words))):
-            if group not in told:
-                told.add(group)
+            if group not in seen:
+                seen.add(group)
                 yield group
         yield verb.words
 

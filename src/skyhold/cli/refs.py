@@ -17,7 +17,7 @@ def answer_refs(output: Output, repository: str, refs: Sequence[RefView], kind: 
     output.show(
         {"repository": repository, "refs": chosen},
         quiet=[ref.name.removeprefix(f"{kind}/") for ref in chosen],
-        human=lambda: _tell_refs(repository, chosen),
+        human=lambda: _show_refs(repository, chosen),
     )
     output.refuse_lost({ref.id: ref.unread for ref in chosen if ref.unread})
 
@@ -27,11 +27,11 @@ def answer_moves(output: Output, repository: str, moves: Sequence[MoveView]) -> 
     output.show(
         {"repository": repository, "moves": moves},
         quiet=[f"{move.ref} {move.new or '-'}" for move in moves],
-        human=lambda: _tell_moves(repository, moves),
+        human=lambda: _show_moves(repository, moves),
     )
 
 
-def _tell_refs(repository: str, refs: Sequence[RefView]) -> None:
+def _show_refs(repository: str, refs: Sequence[RefView]) -> None:
     from skyhold.cli.render import line, marked, short, table
 
     if not refs:
@@ -49,15 +49,15 @@ def _tell_refs(repository: str, refs: Sequence[RefView]) -> None:
     table(["ref", "version", "time", "message"], rows)
 
 
-def _tell_moves(repository: str, moves: Sequence[MoveView]) -> None:
+def _show_moves(repository: str, moves: Sequence[MoveView]) -> None:
     from skyhold.cli.render import line, marked, short
 
     if not moves:
-        line(f"Nothing to change: the refs of {repository} stand there already")
+        line(f"Nothing to change: the refs of {repository} point there already")
     for move in moves:
         ref, old, new = marked(move.ref, "name"), marked(short(move.old), "id"), marked(short(move.new), "id")
         if move.new is None:
-            line("Deleted ", ref, f" of {repository}; it stood at ", old)
+            line("Deleted ", ref, f" of {repository}; it pointed to ", old)
         elif move.old is None:
             line("Created ", ref, f" of {repository} at ", new)
         else:

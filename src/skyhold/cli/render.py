@@ -23,17 +23,18 @@ def short(version: str | None) -> str:
 
 
 def marked(text: str, mark: str) -> Text:
-    """A cell or line in the style of `mark`: good, bad, warn, id, name or dim. The words must say it without colour."""
+    """A cell or line in the style of `mark`: good, bad, warn, id, name or dim. The words must be clear without
+    colour."""
     return Text(printable(text), style=_STYLES[mark])
 
 
 def line(*parts: str | Text) -> None:
-    """One line of parts. It is as long as it is: a terminal wraps it, a pipe gets it whole."""
+    """One line of parts. It is never cut: a terminal wraps it, a pipe gets it whole."""
     _write(Text.assemble(*(part if isinstance(part, Text) else printable(part) for part in parts)))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Sequence[str] = ()) -> None:
-    """A table with columns as wide as they need; those named in `right` are numbers and stand at the right."""
+    """A table with columns as wide as they need; those named in `right` are numbers and are aligned right."""
     drawn = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for header in headers:
         drawn.add_column(header, justify="right" if header in right else "left", overflow="fold")

@@ -18,7 +18,7 @@ from skyhold.store.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class ChosenKeys:
-    """Key-encryption keys, none of them for a store that is not sealed, and what a person must do about them."""
+    """Key-encryption keys (none for a store that is not sealed), and what the user must do about them."""
 
     keks: Sequence[KeyEncryptionKey]
     advice: Sequence[str]
@@ -27,7 +27,7 @@ class ChosenKeys:
 def choose_keys(settings: Settings, *, encrypt: bool, key_file: Path | None, passphrase: bool) -> ChosenKeys:
     """The keys of a new store. A key file that is missing is generated.
 
-    Raises `InvalidInput` code `key_needed` where sealing is wanted and no key is said, and what the keys raise.
+    Raises `InvalidInput` code `key_needed` where sealing is requested and no key is given, and what the keys raise.
     """
     keks: list[KeyEncryptionKey] = []
     advice: list[str] = []

@@ -1,4 +1,4 @@
-"""What a phase of a transfer has done so far, in words."""
+"""What a phase of a transfer has done so far, as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from skyhold.units import format_bytes, format_duration_s
 
 PHASES_THAT_SAVE: Final = {"push", "pull"}
-"""Where a difference between done and stored bytes means something to a person."""
+"""From this size on, a difference between done and stored bytes is worth reporting."""
 
 
 class Tally:

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from skyhold.cli.output import printable, say
+from skyhold.cli.output import print_stderr, printable
 
 _REQUESTS = logging.getLogger("skyhold.requests")
 
 
 class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(printable(record.getMessage()))
+        print_stderr(printable(record.getMessage()))
 
 
 @contextmanager

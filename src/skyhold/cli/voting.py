@@ -1,4 +1,4 @@
-"""How people are shown the engine of a store and its voters."""
+"""How the engine of a store and its voters are shown on a terminal."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ WHERE = {
 
 def summary(engine: EngineStatus) -> str:
     """One line: where the registers live, and whether enough voters answer."""
-    told = f"{WHERE[engine.kind]}, epoch {engine.epoch}"
+    text = f"{WHERE[engine.kind]}, epoch {engine.epoch}"
     if engine.quorum is None:
-        return told
+        return text
     answering = sum(voter.error is None for voter in engine.voters)
     if engine.kind == "etcd":
-        return f"{told}; {answering} of {len(engine.voters)} nodes answer"
-    return f"{told}; {answering} of {len(engine.voters)} voters answer, {engine.needed} are needed"
+        return f"{text}; {answering} of {len(engine.voters)} nodes answer"
+    return f"{text}; {answering} of {len(engine.voters)} voters answer, {engine.needed} are needed"
 
 
 def last_decision(engine: EngineStatus) -> str | None:
-    """The newest decision that a majority shows, and who wrote it, where that is known."""
+    """The newest decision that a majority reports, and who wrote it, if that is known."""
     if not engine.decisions:
         return None
     newest = max(engine.decisions, key=lambda decision: decision.time or "")
-    told = f"register {newest.register}, version {newest.version}"
-    return told if newest.time is None else f"{told}, at {newest.time} by {newest.writer}"
+    text = f"register {newest.register}, version {newest.version}"
+    return text if newest.time is None else f"{text}, at {newest.time} by {newest.writer}"
 
 
 def ballots(engine: EngineStatus) -> dict[str, str]:
@@ -41,14 +41,14 @@ def ballots(engine: EngineStatus) -> dict[str, str]:
     buckets do not vote."""
     if engine.kind != "buckets":
         return {}
-    told = {}
+    found = {}
     for voter in engine.voters:
         accepted = ", ".join(f"{vote.register} {vote.accepted}" for vote in voter.votes if vote.accepted)
-        told[voter.name] = "takes no part" if voter.error is not None else accepted or "none"
-    return told
+        found[voter.name] = "takes no part" if voter.error is not None else accepted or "none"
+    return found
 
 
-def tell_voters(engine: EngineStatus) -> None:
+def show_voters(engine: EngineStatus) -> None:
     """A table of voters: what each promised and accepted of the registers that every store has."""
     from skyhold.cli.render import line, marked, table
 

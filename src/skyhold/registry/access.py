@@ -60,9 +60,9 @@ def open(
 ) -> Store:
     """Open a store by the URL of one of its buckets, by default the one that the settings name.
 
-    Reads of refs see every move that was acknowledged before; with `max_age_s` they may miss the moves of the last
-    that many seconds, and cost less in a long-lived process. With `math.inf` they also return where no majority of the
-    voters answers, by what is known; `Store.stale` lists these reads. With `offline` a store that this machine knows
+    Reads of refs see every move that was acknowledged before; with `max_age_s` they may miss the moves of the last that
+    many seconds, and cost less in a long-lived process. With `math.inf` they also return the newest known state where
+    no majority of the voters answers; `Store.stale` lists these reads. With `offline` a store that this machine knows
     opens even where none of its buckets answers: versions that are in its cache can then be read by their full digest.
     """
     chosen = settings or load_settings()
@@ -83,7 +83,8 @@ def connect(
     credentials because the store names them, as field `destinations` of error `endpoint_not_trusted` lists them.
 
     This machine refuses refs that are older than what it has seen (`Corrupt` code `register_rolled_back`).
-    `accept_rollback` makes it forget what it has seen, once: after a recovery on purpose, or where newer ones are lost.
+    `accept_rollback` makes it forget what it has seen, once: after a deliberate recovery, or where the newer refs are
+    lost.
     """
     agreed = given.texts(trust, "trust")
     return Store(
@@ -104,7 +105,7 @@ def recover(
     minority: bool = False,
     consent: Callable[[str], None] = lambda _kind: None,
 ) -> tuple[Store, RecoverReport]:
-    """Recover a store's refs from its buckets to this machine, whose registers were lost or were elsewhere.
+    """Recover a store's refs from its buckets to this machine, after its registers were lost or with another machine.
     `consent` is called before anything is changed, with the engine that is recovered, and raises to refuse."""
     from skyhold.store.recovering import recover_store
 
@@ -124,7 +125,7 @@ def recover_register(
 ) -> tuple[Store, RegisterReport]:
     """Recover one register that is damaged or gone at a majority of its voters: that of a repository (by its name, or
     as `repository/<id>`), of a document, `names` or `config`. `consent` is called with what was found before anything
-    is changed, and raises to refuse. `empty` lets a repository of which nothing is left begin anew."""
+    is changed, and raises to refuse. `empty` recreates a repository of which nothing is left."""
     from skyhold.registry.lost_register import REGISTER_OWNER
     from skyhold.store import recovering
 

@@ -1,8 +1,8 @@
-"""Accounting for every object of every bucket: what the registers reach, what belongs to the store without being
-reached, and what is none of its objects.
+"""Accounting for every object of every bucket: what the registers reach, what belongs to the store but is not
+reached, and what is not an object of the store.
 
-What is not reached is no fault: pushes that died leave such objects, and so do recoveries and epochs that are over. It
-is read all the same, since an earlier state may need it. What is none of the store's objects is named and not read.
+An unreached object is no fault: interrupted pushes leave such objects, and so do recoveries and past epochs. It is
+still read, since an earlier state may need it. An object that is not the store's is named and not read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from skyhold.store.configuration import decode_configuration
 from skyhold.store.connection import Connection
 
 NAMED_MAX: Final = 1_000
-"""How many objects of a bucket are named that are none of the store's, or of no use to it; all are counted."""
+"""How many unknown or useless objects of a bucket are named; all are counted."""
 _SCRATCH: Final = ".skyhold-check/"
 RESERVED: Final = frozenset(("observed", "journal", "windows", "bell"))
 """The first parts of keys of objects that only report something: no guarantee depends on them."""
@@ -45,8 +45,8 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Unaccounted:
-    """An object that is none of the store's (`unknown`), or that belongs to it, is damaged, and is needed by no version
-    and no register (`useless`)."""
+    """An object that is not the store's (`unknown`), or a damaged one of the store that no version and no register
+    needs (`useless`)."""
 
     bucket: str
     key: str
@@ -56,8 +56,8 @@ class Unaccounted:
 
 @dataclass(slots=True)
 class Accounts:
-    """The accounts of all buckets that could be listed. `unreached` are the buckets of each object that is to be read
-    where it lies, although nothing asks for it there."""
+    """The accounts of all buckets that could be listed. `unreached` maps each object that is read although nothing
+    requires it to the buckets that contain it."""
 
     of: dict[str, Account] = field(default_factory=dict)
     unreached: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -90,10 +90,10 @@ def settle(
     findings: list[Finding],
     intact: Mapping[str, int],
 ) -> None:
-    """Take from the findings what is no fault of the store: damaged objects that nothing asks for where they lie,
-    unless an intact copy can replace them. `intact` counts the intact copies of unreached objects. Nothing is taken
-    while it is not known what the registers reach; nor checkpoints where the registers are kept on this machine, which
-    are kept for the day on which it is lost."""
+    """Remove from the findings what is no fault of the store: damaged objects that nothing requires in their bucket,
+    unless an intact copy can replace them. `intact` counts the intact copies of unreached objects. Nothing is removed
+    while it is unknown what the registers reach; nor are checkpoints of registers on this machine, since a recovery
+    needs them."""
     if not inventory.complete:
         return
     for finding in list(findings):
@@ -102,7 +102,7 @@ def settle(
         if kept or name not in accounts.unreached.get(key, ()):
             continue
         if key in inventory.expected:
-            accounts.name(name, key, f"no policy asks for it in this bucket: {finding.detail}")
+            accounts.name(name, key, f"no policy requires it in this bucket: {finding.detail}")
         elif finding.problem == "missing" or not intact.get(key):
             accounts.name(name, key, f"no version needs it, and no bucket has it intact: {finding.detail}")
         else:
@@ -111,8 +111,8 @@ def settle(
 
 
 def settle_lost(accounts: Accounts, findings: list[Finding], lost: Collection[str]) -> None:
-    """Take from the findings the index segments that no bucket has intact: nothing needs them but a push, to find what
-    it need not send."""
+    """Remove from the findings the index segments that no bucket has intact: only a push needs them, to skip chunks
+    that are stored already."""
     for finding in list(findings):
         if finding.key in lost and finding.key.startswith(f"{INDEXES}/"):
             accounts.name(
@@ -148,12 +148,12 @@ def _account(
             counted["unreferenced"] += 1
         else:
             counted["unknown"] += 1
-            accounts.name(name, key, "it is none of the store's objects", "unknown")
+            accounts.name(name, key, "it is not an object of the store", "unknown")
     return Account(counted["referenced"], counted["unreferenced"], counted["unknown"])
 
 
 def _is_present(connection: Connection, inventory: Inventory, key: str, bucket: str) -> bool:
-    """Whether it is a copy of a register of the present epoch, in a voter: these are examined by themselves."""
+    """Whether it is a copy of a register of the present epoch, in a voter: these are examined separately."""
     place, engine = parse_object_key(key), connection.document.engine
     return (
         place is not None
@@ -164,8 +164,8 @@ def _is_present(connection: Connection, inventory: Inventory, key: str, bucket: 
 
 
 def _why_closed(connection: Connection, bucket: Bucket, key: str, incarnations: set[str]) -> str | None:
-    """Why an acceptor of an epoch that is over does not open, under any incarnation that the bucket is known to have
-    had; None where it does."""
+    """Why an acceptor of a past epoch does not open under any recorded incarnation of the bucket; None where it
+    does."""
     place = parse_object_key(key)
     if place is None:
         raise AssertionError(key)
@@ -181,7 +181,7 @@ def _why_closed(connection: Connection, bucket: Bucket, key: str, incarnations: 
         except (Corrupt, PermissionDenied):
             continue
         return None
-    return "it is of an earlier epoch, and damaged or of a membership that is not on record; nothing reads it"
+    return "it is of an earlier epoch, and damaged or of an unrecorded membership; nothing reads it"
 
 
 def _incarnations(connection: Connection) -> dict[str, set[str]]:

@@ -1,8 +1,7 @@
 """Opening a version for reading: by the refs of a majority, or by its full digest without any.
 
 A digest covers the version's document, and the layout is of that version or it is refused. So the names of the
-two blobs need not be trusted: they may come from this machine's cache, from the one bucket that is left, or with a
-decision.
+two blobs need not be trusted: they may come from this machine's cache, from the last bucket, or with a decision.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from skyhold.store.session import Session
 
 T = TypeVar("T")
 _NOT_IN_VERSION: Final = {error_codes.FILE_NOT_FOUND, error_codes.TENSOR_NOT_FOUND}
-"""What a version does not contain it contains nowhere."""
+"""A file or tensor that a version lacks is in no other copy either."""
 FoundBy = Literal["majority", "bucket", "cache"]
 """`majority`: the refs of a majority name the version now. `bucket`: the refs in some bucket do, which no majority has
 confirmed. `cache`: this machine had the version before."""
@@ -40,8 +39,8 @@ confirmed. `cache`: this machine had the version before."""
 
 @dataclass(frozen=True, slots=True)
 class OpenVersion:
-    """A version that can be read, and how it was found. `snapshot` and `session` are of its repository, None where
-    its refs were not read. It can be read until `resources` end; who takes them over (`pop_all`) ends them."""
+    """A version that can be read, and how it was found. `snapshot` and `session` are of its repository, None where its
+    refs were not read. It can be read until `resources` end; a caller that takes them over (`pop_all`) closes them."""
 
     digest: str
     document: VersionDocument
@@ -98,7 +97,7 @@ def with_version(
 
 @contextmanager
 def _elsewhere() -> Iterator[None]:
-    """Pass the errors after which a version is looked for elsewhere."""
+    """Suppress the errors after which a version is looked for elsewhere."""
     try:
         yield
     except (Corrupt, Unavailable):
@@ -138,7 +137,7 @@ def _cached(
 ) -> OpenVersion:
     note = connection.blob_cache.recall(digest, name)
     if note is None or repository_id not in {None, note.repository_id}:
-        raise NotFound(f"Version {digest[:10]} is not noted on this machine", code=error_codes.VERSION_NOT_FOUND)
+        raise NotFound(f"Version {digest[:10]} is not recorded on this machine", code=error_codes.VERSION_NOT_FOUND)
     keys, name_key = connection.keys, connection.store_keys.name_key()
     replicas = resources.enter_context(closing(Replicas(connection.known_buckets(), bool)))
     blobs = BucketBlobs(replicas, keys, name_key, connection.blob_cache, cached_first=True)

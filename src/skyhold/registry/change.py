@@ -1,8 +1,8 @@
 """A change of a repository: refs, versions, attachments and records that take effect together, and the rules that it
 obeys.
 
-`plan` is the whole decision: it takes the state that the register holds and gives the state that it should hold, or
-refuses. It is run again on the newer state where another process changed the register in the meantime.
+`plan` is the whole decision: it takes the state that the register holds and returns the state that it should hold,
+or refuses. It is run again on the newer state where another process changed the register in the meantime.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class RefUpdate:
     """Set a ref to a version, or delete it (None).
 
     `expected` is the version that it must point to now: a digest, None (it must not exist) or `ANY`. `force` lets a
-    branch move to a version that does not descend from the one before, and a ref be deleted that something follows; no
-    force moves a tag.
+    branch move to a version that does not descend from the one before, and a ref be deleted that something follows;
+    `force` never moves a tag.
     """
 
     ref: Ref
@@ -156,14 +156,14 @@ def _move_refs(
 
 
 def _check_begun(root: Root, change: RepositoryChange) -> None:
-    """Raise where the repository is not any more what the change began with."""
+    """Raise where the repository has changed in a way that invalidates the change."""
     if root.deleted is not None:
         raise NotFound(
             f"Repository {root.repository_id} was deleted at {root.deleted}",
             code=error_codes.REPOSITORY_DELETED,
             hint="Bring it back with `skyhold repository undelete`",
         )
-    check_gc_epoch(change.gc_epoch, root.gc_epoch, "Push again; what is still there is not sent twice")
+    check_gc_epoch(change.gc_epoch, root.gc_epoch, "Push again; what is still stored is not sent twice")
     if change.policy is not None and change.policy != root.policy:
         raise Conflict(
             f"The policy of repository {root.repository_id} was changed since this change began; nothing was changed",
@@ -237,7 +237,7 @@ def _check_forward(snapshot: Snapshot, ref: Ref, old: str, new: str, added: Mapp
 
 
 def _check_tag(snapshot: Snapshot, update: RefUpdate, state: RefState | None) -> None:
-    """A tag never moves, also not by way of a deletion."""
+    """A tag never moves, not even by deletion and recreation."""
     if state is None:
         return
     current = state.version
@@ -309,10 +309,10 @@ def _moved(update: RefUpdate, old: str | None) -> Conflict:
     points = f"points to {old[:12]}" if old else "does not exist"
     expected = f"to point to {update.expected[:12]}" if update.expected else "not to exist"
     return Conflict(
-        f"{kind.capitalize()} `{name}` {points} but was expected {expected}: it was moved in the meantime; "
+        f"{kind.capitalize()} `{name}` {points} but was expected {expected}: it was moved meanwhile; "
         "nothing was changed",
         code=error_codes.REF_MOVED,
-        hint="See who with `skyhold ref history`, then decide again",
+        hint="See the move with `skyhold ref history`, then decide again",
         ref=str(update.ref),
         expected=update.expected,
         current=old,

@@ -1,4 +1,4 @@
-"""From pushed files to a version: what they rest on is durable, its blobs are written, and the refs move as one."""
+"""From pushed files to a version: its packs are durable, its blobs are written, and the refs move as one."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from skyhold.store.session import Session
 
 
 class PacksLost(Exception):
-    """Packs that a push meant to reuse are not to be had (`packs`; `vanished` are those of them that no bucket holds),
-    or contain other chunks than this machine's chunk index listed, which has been corrected."""
+    """Packs that a push intended to reuse are not available (`packs`; `vanished` are those that no bucket holds), or
+    contain other chunks than this machine's chunk index listed, which has been corrected."""
 
     def __init__(self, reused: Reused) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class PacksLost(Exception):
 
 @dataclass(slots=True)
 class Commit:
-    """What a push wants to commit. `segments` are those of the index that a bucket lists; `lagging` counts by bucket
+    """What a push commits. `segments` are those of the index that a bucket lists; `lagging` counts by bucket
     the reused packs that it still lacks."""
 
     connection: Connection
@@ -58,10 +58,10 @@ class Commit:
     lagging: Counter[str] = field(default_factory=Counter)
 
     def under(self, policy: Json, session: Session, space: PackSpace, packs: Collection[bytes]) -> str:
-        """Commit under a policy, to which `packs` are made durable first (those just sent are, to the policy under
-        which that was); returns the version's digest.
+        """Commit under a policy, to which `packs` are made durable first (those just sent are durable to the
+        policy under which they were sent); returns the version's digest.
 
-        Raises `PacksLost`, and `Conflict` code `policy_changed` where the repository has another policy by then.
+        Raises `PacksLost`, and `Conflict` code `policy_changed` where the policy of the repository has changed.
         """
         connection, request, pushed = self.connection, self.request, self.pushed
         self.lagging.clear()
@@ -77,8 +77,8 @@ class Commit:
         found = self._same_files(document, session, space)
         if found is not None:
             same, files = found
-            if files is None or not self._stands(files, session, space):
-                versions.append(self._laid_anew(same, session))
+            if files is None or not self._is_durable(files, session, space):
+                versions.append(self._with_new_layout(same, session))
             if same_content(document, same):
                 digest = same.digest
         relaid = frozenset(version.digest for version in versions)
@@ -131,16 +131,16 @@ class Commit:
             return stored, None
         return (stored, files) if files.head.placement_class == space.placement_class.hex() else None
 
-    def _laid_anew(self, same: VersionDocument, session: Session) -> NewVersion:
-        """The entry of the branch's version, whose own bytes are lost, with those that we have just laid: it keeps its
+    def _with_new_layout(self, same: VersionDocument, session: Session) -> NewVersion:
+        """The entry of the branch's version, whose stored bytes are lost, with the layout of this push: it keeps its
         id."""
         layout = self.push.write_layout(session.blobs, same.digest)
         stored = session.blobs.write("versions", same.encode())
         return replace(self.snapshot.version(same.digest), document=stored, layout=layout)
 
-    def _stands(self, files: VersionFiles, session: Session, space: PackSpace) -> bool:
+    def _is_durable(self, files: VersionFiles, session: Session, space: PackSpace) -> bool:
         """Whether a version is intact and durable by its own layout: that may name other packs than those in which this
-        push has found or laid the same chunks, and other places in them."""
+        push has found or written the same chunks, and other offsets."""
         try:
             packs = files.pack_ids()
         except (Corrupt, NotFound):
@@ -159,7 +159,7 @@ class Commit:
         return mend_blobs(session.store_replicas, self.connection.checker, set(keys))
 
     def _places_agree(self, files: VersionFiles) -> bool:
-        """Whether the places of a layout are those that its packs contain, which are in the chunk index by now."""
+        """Whether the places of a layout are those that its packs contain, which are in the chunk index now."""
 
         @lru_cache(maxsize=8)
         def contained(pack: PackRef) -> frozenset[Place]:
@@ -179,7 +179,7 @@ class Commit:
 
 
 def same_content(new: VersionDocument, old: VersionDocument) -> bool:
-    """Whether a push would only say again what the branch says already, as a command that is run twice does."""
+    """Whether a push would only repeat the version of the branch, as a command that is run twice does."""
     fields = ("files", "message", "author", "parameters", "metadata", "lineage")
     return all(getattr(new, name) == getattr(old, name) for name in fields)
 

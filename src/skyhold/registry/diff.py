@@ -1,7 +1,7 @@
 """What differs between two versions: files, tensors, metrics and parameters.
 
-Everything is told from sizes, digests and chunk ids where these suffice; only tensors that did change are read, one
-block of at most 1 MiB at a time.
+Sizes, digests and chunk ids decide where these suffice; only changed tensors are read, one block of at most 1 MiB
+at a time.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class ValueDiff:
 
 @dataclass(frozen=True, slots=True)
 class VersionDiff:
-    """The differences from one version to another, each list in order of path or name. What regards tensors is None
-    where they were not compared."""
+    """The differences from one version to another, each list in order of path or name. The fields on tensors are
+    None where tensors were not compared."""
 
     files: tuple[FileDiff, ...]
     tensors: tuple[TensorDiff, ...] | None
@@ -163,8 +163,8 @@ def _tensors(files: Sequence[StoredFile]) -> dict[_Key, StoredTensor]:
 
 
 def _pairs(old: Mapping[_Key, StoredTensor], new: Mapping[_Key, StoredTensor]) -> list[tuple[_Key, _Key]]:
-    """Which tensor became which: the same name in the same file; else the same name in whatever file, where on both
-    sides just one is left of that name. So a tensor is followed when a model is sharded anew."""
+    """Pairs of an old and a new tensor: the same name in the same file; else the same name in any file, where each
+    side has one such tensor left. So a tensor is matched after a model is resharded."""
     pairs = [(key, key) for key in old.keys() & new.keys()]
     left_old, left_new = old.keys() - new.keys(), new.keys() - old.keys()
     count_old, count_new = Counter(name for name, _ in left_old), Counter(name for name, _ in left_new)
@@ -180,7 +180,7 @@ def _diff_tensor(old: StoredTensor, new: StoredTensor) -> TensorDiff | None:
         kind = "shape"
     elif row_major_dtype(old.tensor.dtype) != row_major_dtype(new.tensor.dtype):
         kind = "dtype"
-    elif old.tensor.dtype != new.tensor.dtype:  # the same elements may lie in another order
+    elif old.tensor.dtype != new.tensor.dtype:  # the same elements may be in another order
         with in_row_major_order(old) as before, in_row_major_order(new) as after:
             change = compare_values(before, after)
     else:
@@ -207,6 +207,6 @@ def _diff_values(a: Mapping[str, object], b: Mapping[str, object]) -> tuple[Valu
             diffs.append(ValueDiff("removed", name, a[name], None))
         elif name not in a:
             diffs.append(ValueDiff("added", name, None, b[name]))
-        elif json.dumps(a[name], sort_keys=True) != json.dumps(b[name], sort_keys=True):  # tells true from 1
+        elif json.dumps(a[name], sort_keys=True) != json.dumps(b[name], sort_keys=True):  # distinguishes true from 1
             diffs.append(ValueDiff("changed", name, a[name], b[name]))
     return tuple(diffs)

@@ -1,4 +1,4 @@
-"""Following a ref, and pinning a version: what else wants a version of a repository (format.md, 10).
+"""Following a ref, and pinning a version: what else uses a version of a repository (format.md, 10).
 
 What runs a version records in the repository itself which ref it follows. So a move of the ref moves the target in the
 same compare-and-set, whichever client makes the move.
@@ -24,7 +24,7 @@ FOLLOW_MODES: Final = ("follow", "hold")
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """What follows a ref: `target` is the version that it wants now, None where the ref never existed."""
+    """What follows a ref: `target` is the version that it should have now, None where the ref never existed."""
 
     id: str
     ref: Ref
@@ -37,7 +37,7 @@ class Follow:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A use of a version from elsewhere: the version must stay while the holder has it pinned."""
+    """An external use of a version: the version must be kept while the holder has it pinned."""
 
     version: str
     holder: str
@@ -118,8 +118,8 @@ def advance(
 ) -> list[Json]:
     """Enter the targets of what follows the refs that moved; returns the parts of the event.
 
-    Raises `Conflict` code `ref_followed` where a ref that something follows is deleted without force. By force it is
-    deleted, and the target stays.
+    Raises `Conflict` code `ref_followed` where a ref that something follows is deleted without force. With force it
+    is deleted, and the target stays.
     """
     if not moved:
         return []
@@ -138,7 +138,7 @@ def advance(
 
 
 def left_behind(map_: Map) -> Iterator[Follow]:
-    """What follows a ref but does not have its version as the target: a client that moved the ref broke the rule."""
+    """What follows a ref but does not have its version as the target: a client that moved the ref violated the rule."""
     for follow in follows(map_):
         version = _version_of(map_, {}, follow.ref)
         if follow.mode == "follow" and version is not None and follow.target != version:
@@ -146,7 +146,7 @@ def left_behind(map_: Map) -> Iterator[Follow]:
 
 
 def wanted(map_: Map) -> list[str]:
-    """What still wants a version of the repository, in words: what a deletion would break."""
+    """What still uses a version of the repository, as text: what a deletion would break."""
     found = [f"{follow.id} follows {follow.ref}" for follow in follows(map_) if follow.target is not None]
     return found + [f"{pin.holder} has pinned version {pin.version[:10]}" for pin in pins(map_)]
 
@@ -161,7 +161,7 @@ def _followed(follow: Follow) -> Conflict:
     return Conflict(
         f"{follow.ref} cannot be deleted: {follow.id} follows it; nothing was changed",
         code=error_codes.REF_FOLLOWED,
-        hint="End what follows it first, or use --force: its target then stays where it is",
+        hint="Remove the followers first, or use --force: their targets then stay unchanged",
         ref=str(follow.ref),
         follow=follow.id,
     )

@@ -1,4 +1,4 @@
-"""What a caller gives, checked where it comes in and made plain: before anything is read, sent or changed.
+"""Arguments of callers, checked and converted to plain Python values before anything is read, sent or changed.
 
 Every public method passes its arguments through here once. NumPy scalars and other values of no dimension (of PyTorch,
 of JAX) become Python numbers; a text where a list is meant is refused, as its letters would be taken for the items.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from skyhold.storage.sources.open import Given
 
 NAME_CHARACTERS_MAX: Final = 1024
-"""Of every name and reference; what is kept has bounds of its own."""
+"""The limit of every name and reference; stored fields have their own limits."""
 
 _SHOWN_CHARACTERS: Final = 60
 
@@ -44,7 +44,8 @@ def pairs(given: object, what: str) -> list[tuple[str, object]]:
 
 
 def text(value: object, what: str, *, long: bool = False) -> str:
-    """A text that has a UTF-8 form: a name or a reference, or one that may be `long` and is bounded by who keeps it."""
+    """A text that has a UTF-8 form: a name or a reference, or one that may be `long` and is bounded where it is
+    stored."""
     if not isinstance(value, str) or (len(value) > NAME_CHARACTERS_MAX and not long):
         raise _refused(f"{what} as text" + ("" if long else f" of at most {NAME_CHARACTERS_MAX} characters"), value)
     plain_text = str.__str__(value)  # of a subclass, such as NumPy's, the text alone
@@ -63,7 +64,7 @@ def items(values: object, what: str) -> list[object]:
     if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping):
         try:
             return list(values)
-        except TypeError:  # of what only looks like a series, as NumPy's array of no dimension
+        except TypeError:  # of an object that only looks like a series, such as NumPy's array of no dimension
             pass
     raise _refused(f"{what} as a list", values)
 
@@ -175,7 +176,7 @@ def _shown(value: object) -> str:
     kind = type(value).__name__
     try:
         written = repr(value)
-    except Exception:  # noqa: BLE001 - an object of somebody else
+    except Exception:  # noqa: BLE001 - an object of another library
         return f"a {kind}"
     return f"{written[:_SHOWN_CHARACTERS]}{'…' if len(written) > _SHOWN_CHARACTERS else ''} (a {kind})"
 

@@ -1,6 +1,6 @@
 """The graph of versions: which one descends from which. Pure: a function that is passed in looks versions up.
 
-Every version has a generation, one more than the greatest of its parents', so that a walk knows where it may stop: a
+Every version has a generation, one more than the greatest of its parents', so that a walk can stop early: a
 version with the generation of another version, or a smaller one, does not descend from it. As with the commit-graph of
 Git, a walk thus reads what it shows, and not the whole history.
 """
@@ -123,7 +123,7 @@ def _below(digest: str, placed: P, parent: str, before: P) -> P:
             f"Version {digest[:10]} is recorded in generation {placed.generation}, and its parent {parent[:10]} in "
             f"{before.generation}, which is not before it",
             code=error_codes.HISTORY_CYCLE,
-            hint="A defect, or a holder of the store's keys, wrote it so. See where: skyhold verify",
+            hint="A defect, or a client with the store's keys, wrote it. Find it: skyhold verify",
             version=digest,
         )
     return before

@@ -58,11 +58,11 @@ def ref_history(snapshot: Snapshot, ref: Ref) -> Iterator[Move]:
 
 def verify_history(snapshot: Snapshot, verified: tuple[int, str] | None = None) -> int:
     """Check the whole history: the hash chain over all events up to the root, the links between a ref's moves, and that
-    the map holds what the events have made of it: every ref, version, attachment and record. Returns the number of
+    the map is the result of the events: every ref, version, attachment and record. Returns the number of
     events. Where the history was `verified` up to an event (its sequence, and the chain after it), only the chain over
-    those after it is.
+    later events is checked.
 
-    Raises `Corrupt` code `history_broken` naming the first event that is wrong, and the part of it where it is known.
+    Raises `Corrupt` code `history_broken` naming the first wrong event, and the part of it if known.
     """
     if verified is None:
         return _verify(snapshot.log)
@@ -160,7 +160,7 @@ class _Made:
                 self.versions.pop(f"version/{key.removeprefix('deleted/')}", None)
 
     def compare(self, log: EventLog) -> None:
-        """Raise unless the map contains what they made, and no more."""
+        """Raise unless the map contains exactly what they made."""
         last = log.count
         for ref, (sequence, version) in self.refs.items():
             if log.map.get(f"ref/{ref}") != {"version": version, "event": sequence}:

@@ -1,7 +1,7 @@
 """What the index segments list of packs, compared with what the packs contain.
 
-A segment is a hint: whoever uses a pack reads it first. But one that is wrong costs every machine that learns it a pack
-read for nothing, and makes what it leaves out be sent again.
+A segment is a hint: any client reads a pack before it uses it. But a wrong segment costs each machine that loads it
+useless reads, and chunks that it omits are sent again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from skyhold.units import Buffer
 
 @dataclass(frozen=True, slots=True)
 class _Noted:
-    """Of a segment: for each pack a digest of what it lists, and the names of the segments that it replaces."""
+    """A segment: for each pack a digest of its listing, and the names of the segments that it replaces."""
 
     packs: dict[bytes, bytes]
     replaces: frozenset[str]
@@ -35,7 +35,7 @@ class _Noted:
 
 @dataclass(slots=True)
 class IndexCheck:
-    """Takes note of intact objects as they are read, each once. Thread-safe."""
+    """Records intact objects as they are read, each once. Thread-safe."""
 
     checker: ObjectChecker
     _contained: dict[bytes, bytes] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class IndexCheck:
 
     def wrong(self) -> dict[str, str]:
         """The keys of segments that are wrong, each with what is wrong. A pack that no bucket has intact is not judged,
-        and a segment that one which is right replaces does not count."""
+        and a segment that a correct segment replaces does not count."""
         faults = {key: fault for key, noted in self._segments.items() if (fault := self._fault(noted)) is not None}
         replaced = {name for key, noted in self._segments.items() if key not in faults for name in noted.replaces}
         return {key: fault for key, fault in sorted(faults.items()) if blob_name_of(key) not in replaced}
@@ -72,7 +72,7 @@ class IndexCheck:
         return None
 
     def unlisted(self, needed: Collection[str]) -> list[str]:
-        """Which of these packs are intact, and in no segment that is right."""
+        """Which of these packs are intact, and in no correct segment."""
         wrong = self.wrong()
         listed = {pack for key, noted in self._segments.items() if key not in wrong for pack in noted.packs}
         return sorted(key for key in needed if (pack := pack_id_of(key)) in self._contained and pack not in listed)
@@ -80,14 +80,14 @@ class IndexCheck:
     def sentences(self, needed: Collection[str]) -> list[str]:
         """What is wrong with the index, where versions need these packs."""
         found = [
-            f"Index segment {key} {fault}; machines that learn it read packs for nothing. `skyhold repair` replaces it"
+            f"Index segment {key} {fault}; machines that load it read packs in vain. `skyhold repair` replaces it"
             for key, fault in self.wrong().items()
         ]
         unlisted = [] if found else self.unlisted(needed)
         if unlisted:
             more = f" and {len(unlisted) - 1} more packs" if len(unlisted) > 1 else ""
             found.append(
-                f"No index segment lists {unlisted[0]}{more}; another machine would send anew what they contain. "
+                f"No index segment lists {unlisted[0]}{more}; another machine would send their content again. "
                 "`skyhold repair` lists them"
             )
         return found
@@ -101,10 +101,10 @@ class IndexCheck:
 
 
 def mend_index(check: IndexCheck, session: Session, buckets: Mapping[str, Bucket], needed: Collection[str]) -> int:
-    """Write a segment for each wrong one, of what its packs contain, that replaces it, and segments of those of the
-    packs needed that none lists. Returns how many were written.
+    """Replace each wrong segment by one that lists what its packs contain, and write segments for needed packs that
+    none lists. Returns how many were written.
 
-    Raises `Corrupt` for a segment that does not show which packs it was about.
+    Raises `Corrupt` for a segment whose packs cannot be determined.
     """
     count = 0
     listed = {
@@ -169,7 +169,7 @@ def _noted(key: str, body: Buffer, checker: ObjectChecker) -> _Noted:
     except SkyholdError as error:
         return _Noted({}, frozenset(), f"cannot be read ({error.message})")
     if segment.placement_class != placement_class:
-        return _Noted({}, frozenset(), "is of another placement class than its name says")
+        return _Noted({}, frozenset(), "is of another placement class than in its name")
     return _Noted(_listed(segment), segment.replaces)
 
 

@@ -1,6 +1,6 @@
 """What the registers reach: every object that must be in the buckets, and in which of them.
 
-A register, a version or a history that cannot be read is named, and the walk goes on with the others.
+A register, a version or a history that cannot be read is named, and the walk continues with the others.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ class DocumentInventory:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The objects of a store. `expected` maps each key to the names of the buckets that shall hold it; `registers` are
+    """The objects of a store. `expected` maps each key to the names of the buckets that should hold it; `registers` are
     the keys of its registers; `lost_registers` have no checkpoint of their newest change in any bucket; `checkpoints`
-    are those of the others, each with its register, from which this machine can write it anew; `unread` are the
-    repositories of which nothing is known; `unreadable` is why the names of the repositories could not be read, if
-    so, and `way_out` what to do: what they reach is unknown then; `own_damage` names where the history of the names or
-    of the configuration contradicts itself or cannot be read, and `own_complete` is whether all that these histories
-    need is known."""
+    are those of the others, each with its register, from which this machine can rewrite it; `unread` are the
+    repositories that could not be read at all; `unreadable` is why the names of the repositories could not be read, if
+    so, and `way_out` what to do; what they reach is then unknown; `own_damage` names where the history of the names or
+    of the configuration contradicts itself or cannot be read, and `own_complete` is whether everything that these
+    histories need is known."""
 
     repositories: tuple[RepositoryInventory, ...]
     expected: dict[str, frozenset[str]]
@@ -92,7 +92,7 @@ class Inventory:
 
     @property
     def complete(self) -> bool:
-        """Whether everything that the registers reach is known. What is not reached may else be needed all the same."""
+        """Whether everything that the registers reach is known. Otherwise an unreached object may still be needed."""
         unread = self.unread or self.unreadable is not None
         complete = [item.complete for item in self.repositories] + [item.complete for item in self.documents]
         return not unread and self.own_complete and all(complete)
@@ -109,7 +109,7 @@ class Inventory:
         for key in self.lost_registers:
             what = names.get(key, f"register {key}")
             found.append(
-                f"No bucket holds the newest checkpoint of {what}; only this machine knows where its refs stand. "
+                f"No bucket holds the newest checkpoint of {what}; only this machine has its newest refs. "
                 "`skyhold sync` writes it again"
             )
         return tuple(found)
@@ -118,8 +118,8 @@ class Inventory:
 def take_inventory(
     connection: Connection, session: Session, repository: str | None = None, known: ReachedFile | None = None
 ) -> Inventory:
-    """Walk all registers, or that of one repository by name. Deleted repositories count: they can come back. What is
-    `known` of a repository from before is not read and checked again.
+    """Walk all registers, or that of one repository by name. Deleted repositories count: they can be brought back.
+    What is already `known` of a repository is not read and checked again.
 
     The newest checkpoint of each register is expected in every bucket, and so is every index segment.
     """
@@ -238,7 +238,7 @@ class _Taking:
 
     @contextmanager
     def naming(self, what: str, *, reading: bool = True) -> Iterator[None]:
-        """Name what the block raises, and go on. While `reading`, what comes after it is not known then."""
+        """Record what the block raises, and continue. While `reading`, the inventory is then incomplete."""
         try:
             yield
         except SkyholdError as error:
@@ -320,7 +320,7 @@ def _records(map_: Map) -> Iterator[str]:
 
 
 def _contradictions(snapshot: Snapshot, entry: VersionEntry, document: VersionDocument) -> Iterator[str]:
-    """What the map says of a version that its document does not: a walk of the history reads the map alone."""
+    """Where the map contradicts the document of a version: a walk of the history reads the map alone."""
     version = f"version {entry.public_id[:10]}"
     if (entry.parents, entry.time) != (document.parents, document.time):
         yield f"the parents or the time that are recorded for {version} are not those of its document"
@@ -337,8 +337,8 @@ def _with_hint(error: SkyholdError) -> str:
 
 
 def _segments_in_force(connection: Connection, session: Session) -> set[str]:
-    """The keys of the index segments that every bucket is to hold: those that some bucket lists, but for those that
-    another one contains. Which these are is read from the segments where not all buckets hold the same."""
+    """The keys of the index segments that every bucket is to hold: those that some bucket lists, except those that
+    another segment replaces. Segments are read to find these only where buckets differ."""
     listed = [set(_segments(bucket)) for bucket in connection.buckets().values()]
     found = set[str]().union(*listed)
     if any(keys != found for keys in listed):
@@ -350,8 +350,8 @@ def _segments_in_force(connection: Connection, session: Session) -> set[str]:
 
 
 def _segments(bucket: Bucket) -> list[str]:
-    """The keys of the index segments that a bucket holds, or none where it does not list them to the end: what it
-    invents would be missed in every other bucket. The survey names a bucket that does not answer."""
+    """The keys of the index segments that a bucket holds, or none where its listing fails: keys that it invents
+    would be missing in every other bucket. The survey names a bucket that does not answer."""
     try:
         return [info.key for info in bucket.list(f"{INDEXES}/") if blob_name_of(info.key) is not None]
     except SkyholdError:

@@ -13,7 +13,7 @@ def log(
     snapshot: Snapshot, digest: str, *, first_parent: bool = False, limit: int | None = None
 ) -> Iterator[VersionEntry]:
     """`digest` and the versions before it, at most `limit`, in the order of `graph.newest_first`, or of the first
-    parents alone. Reads no more than it returns, and their parents.
+    parents alone. Reads only what it returns, and the parents.
 
     Raises `Corrupt` code `history_cycle` where a version is recorded in no later generation than its parent.
     """

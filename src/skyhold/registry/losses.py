@@ -22,15 +22,16 @@ MAIN: Final = "main"
 RESTORED: Final = "restored"
 """The branch to which the files of a version are pushed that no branch points to."""
 SCARRED: Final = (
-    "No command brings back what is named above. Bring back a bucket, or its objects from a backup, that has it"
+    "No command can recover what is named above. Restore a bucket that has it, or its objects from a backup"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A version that no bucket gives whole any more. Of `files` it is known which; without a `layout` none of them is
-    to be had, and without a `document` it is not known which there were. Of `tensors` the names are lost, of an
-    `attachment` metrics and notes; the files are there. `branch` is one that points to the version, if any does."""
+    """A version that no bucket can restore completely. `files` are the lost ones, if known; without a `layout` no file
+    can be restored, and without a `document` the list of files is lost. With `tensors` the names of tensors are lost,
+    with `attachment` metrics and notes; the files are intact. `branch` is one that points to the version, if any
+    does."""
 
     repository: str
     version: str
@@ -40,9 +41,8 @@ class Loss:
 
     @property
     def restorable(self) -> bool:
-        """Whether it is whole again once its files have been pushed, and a repair has run. The packs are, wherever the
-        same content arrives; a layout is written anew for the version that a branch points to, where that is the one
-        that is pushed to."""
+        """Whether it is complete again after a push of its files and a repair. Packs are, with any push of the same
+        content; a layout is rewritten for the version that a branch points to, by a push to that branch."""
         return self.what == "files" or (self.what in {"layout", "tensors"} and self.branch is not None)
 
     @property
@@ -55,10 +55,10 @@ class Loss:
 
 
 _SENTENCES: Final[Mapping[What, str]] = {
-    "layout": "its layout, which says where its files lie in the packs",
+    "layout": "its layout, which locates its files in the packs",
     "tensors": "the names of its tensors",
     "document": "its document, which names its files, author and metadata",
-    "attachment": "something of what was attached to it, such as metrics and notes",
+    "attachment": "attachments, such as metrics and notes",
 }
 
 
@@ -115,9 +115,9 @@ def _needs(version: VersionFiles, index: int, keys: frozenset[str]) -> bool:
 
 
 def remedy_of_losses(losses: Sequence[Loss]) -> str:
-    """What to do about these, one after the other. A push of the same files stores anew all that is made from them. It
-    goes to the branch that points to the version, or to one of its own, so that it moves no other. A document, and what
-    was attached, can be made by nobody who does not have it."""
+    """What to do about these, one after the other. A push of the same files stores everything that derives from them.
+    It goes to the branch that points to the version, or to a separate one, so that it moves no other branch. A document
+    and attachments cannot be derived."""
     loss = min(
         (loss for loss in losses if loss.restorable),
         key=lambda loss: (loss.branch is None, loss.repository, loss.version),
@@ -127,13 +127,13 @@ def remedy_of_losses(losses: Sequence[Loss]) -> str:
         return SCARRED
     branch = "" if loss.branch == MAIN else f" --branch {loss.branch or RESTORED}"
     return (
-        f"Where the files of version {loss.version[:10]} of {loss.repository} still are, push them again, which stores "
-        f"anew what the buckets have lost of them: skyhold push {loss.repository} PATH{branch}"
+        f"Where the files of version {loss.version[:10]} of {loss.repository} still are, push them again; this stores "
+        f"what the buckets have lost: skyhold push {loss.repository} PATH{branch}"
     )
 
 
 def remedy_of_unreachable(errors: Mapping[str, SkyholdError]) -> str | None:
-    """What to do about the first of the buckets that could not be looked at."""
+    """What to do about the first of the buckets that could not be examined."""
     for name, error in sorted(errors.items()):
-        return error.hint or f"Bring bucket `{name}` back, or see why it does not answer: skyhold bucket check {name}"
+        return error.hint or f"Restore bucket `{name}`, or see why it does not answer: skyhold bucket check {name}"
     return None

@@ -1,4 +1,4 @@
-"""What a recovery of one register has to know of repositories."""
+"""What a recovery of one register needs from repositories."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ def _first(connection: Connection, key: str) -> bytes:
 
 
 REGISTER_OWNER: Final = RegisterOwner(_PREFIX, _key_of, _first)
-"""How a register is recovered that is named as a repository, or is that of one."""
+"""How the register of a repository is recovered, by its key or by the repository's name."""

@@ -79,8 +79,8 @@ class Ref:
 
 
 def check_new_ref(ref: Ref) -> Ref:
-    """Return `ref`, or raise `InvalidInput` code `invalid_ref_name` for a name that a ref must not get any more: one
-    that reads as the beginning of a version's id, or as the full name of another ref, would mean two things."""
+    """Return `ref`, or raise `InvalidInput` code `invalid_ref_name` for a name that new refs must not have: one that
+    reads as the beginning of a version's id, or as the full name of another ref, would be ambiguous."""
     if is_version_prefix(ref.name):
         why = "it reads as the beginning of a version's id"
     elif ref.name.partition("/")[0] in {kind.value for kind in RefKind} and "/" in ref.name:
@@ -97,7 +97,7 @@ def check_new_ref(ref: Ref) -> Ref:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A version as people write it: `team/name@REF`, where REF is a branch, tag, alias or at least 4 hex characters of
+    """A version as users write it: `team/name@REF`, where REF is a branch, tag, alias or at least 4 hex characters of
     a version's id, and may end in `~N` for its N-th first-parent ancestor. Without `@REF`, `ref` is None."""
 
     repository: str
@@ -136,7 +136,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def refs_called(name: str) -> list[Ref]:
-    """The refs that people may mean by `name`: the one whose kind comes before it, as in `alias/champion`, then one of
+    """The refs that `name` may mean: the one whose kind comes before it, as in `alias/champion`, then one of
     each kind that can have the name."""
     refs = []
     with suppress(InvalidInput):

@@ -1,5 +1,5 @@
-"""Pulling a version: whole files or single tensors, for real or as a plan. The usual way waits for no import of the
-others."""
+"""Pulling a version: whole files or single tensors, executed or planned. The usual case imports nothing that only
+the others need."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ ANCESTORS_FIRST: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class PullRequest:
-    """What shall be restored below `root`: tensors by these names or globs, or else files; of the files that match one
-    of `include`, or else of all. `force` replaces files of any content; `allow_unsafe_names` writes names that steer
-    other programs (`unsafe_name`), which are left out otherwise."""
+    """What to restore below `root`: tensors by these names or globs, or else files; of the files that match one of
+    `include`, or of all. `force` replaces files of any content; `allow_unsafe_names` writes names that
+    control other programs (`unsafe_name`), which are left out otherwise."""
 
     root: Path
     include: tuple[str, ...]
@@ -46,8 +46,8 @@ class PullRequest:
 
 @dataclass(frozen=True, slots=True)
 class Pulling:
-    """A version that is pulled, of the repository of this name. `stored` finds out which contents of files the
-    repository can give back."""
+    """A version that is pulled, of the repository of this name. `stored` finds which contents of files the
+    repository can restore."""
 
     name: str
     digest: str
@@ -84,7 +84,7 @@ def pull_version(pulling: Pulling, request: PullRequest, progress: Progress) -> 
 
 def stored_in(session: Session, snapshot: Snapshot, digest: str) -> Stored:
     """Which contents are those of files of the repository's versions: that of `digest`, those before it, those that
-    refs point to, then all others, `VERSIONS_MAX` in all. A version that cannot be read is passed over."""
+    refs point to, then all others, `VERSIONS_MAX` in all. A version that cannot be read is skipped."""
 
     def stored(wanted: Collection[str]) -> Collection[str]:
         missing = set(wanted)
@@ -137,8 +137,8 @@ def _chosen(pulling: Pulling, request: PullRequest) -> tuple[list[int], dict[str
 
 
 def _own_document(pulling: Pulling, index: int) -> str | None:
-    """Why a file is left out that would make the folder into which it is written look like a bucket of a store, so that
-    nothing could be pushed from there or pulled into it any more."""
+    """Why a file is left out that would make the target folder look like a bucket of a store: nothing could then be
+    pushed from it or pulled into it."""
     entry = pulling.version.files[index]
     if not is_store_json(entry.path):
         return None

@@ -1,4 +1,4 @@
-"""What a push is asked for: checked once, where it comes in, and passed on as one value."""
+"""The request of a push: checked once, and passed on as one value."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from skyhold.store.time import now
 REASON_CHARACTERS: Final = 160
 """The most characters of the reason of a push's event, which contains its message: each may take six bytes in JSON."""
 PENDING: Final = "0" * 64
-"""The digest of a version that is not made yet."""
+"""The placeholder digest of a version that does not exist yet."""
 
 
 class Parent(NamedTuple):
-    """The version from which a push goes on, and the one to which its branch points, None for a new branch."""
+    """The parent version of a push, and the version to which its branch points, None for a new branch."""
 
     version: str | None
     branch_at: str | None
@@ -77,14 +77,14 @@ class PushRequest:
     actor: str = PERSON
     bases: tuple[tuple[str, str], ...] = ()
     create: bool = False
-    """Whether the repository is made where it is missing, once all of the version is durable."""
+    """Whether a missing repository is created, once the whole version is durable."""
 
     def __post_init__(self) -> None:
-        """Raises `InvalidInput` for all that can be known to be wrong before anything is read or asked for."""
+        """Raises `InvalidInput` for everything that can be checked without a request."""
         for name, plain in _PLAIN.items():
             object.__setattr__(self, name, plain(getattr(self, name)))
         if self.relation is not None and self.base is None:
-            raise InvalidInput("A relation is that to a base, and none is given", code=error_codes.INVALID_RELATION)
+            raise InvalidInput("A relation needs a base, and none is given", code=error_codes.INVALID_RELATION)
         refs = self.refs()
         names = [ref.name for ref in refs]
         for name in names:
@@ -162,4 +162,4 @@ _PLAIN: Final[Mapping[str, Callable[[object], object]]] = {
     "relation": lambda value: _optional_text(value, "the relation"),
     "expected_parent": lambda value: _optional_text(value, "the expected parent"),
 }
-"""What makes each field plain, or refuses it."""
+"""Converts each field to a plain value, or refuses it."""

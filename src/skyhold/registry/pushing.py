@@ -40,7 +40,7 @@ from skyhold.store.state import cache_folder
 MAIN: Final = "main"
 ATTEMPTS_MAX: Final = 3
 INTERPRETER_BYTES: Final = 100 << 20
-"""Of the memory that a push may take, what the interpreter, its libraries and their buffers take."""
+"""The share of a push's memory limit for the interpreter, its libraries and their buffers."""
 
 
 def source_of(connection: Connection, given: Given, request: PushRequest) -> Source:
@@ -58,8 +58,8 @@ def push_version(
 ) -> PushResult | PushPlan:
     """Push, and move the refs once the version is durable to the repository's policy.
 
-    Begins again, a few times, where garbage collection ran meanwhile, where the policy now wants the bytes elsewhere,
-    or where objects that it meant to reuse are not to be had any more; what was sent is found again. Raises what
+    Restarts, a few times, where garbage collection ran meanwhile, where the policy now requires other buckets, or
+    where objects that it intended to reuse are no longer available; what was sent is reused. Raises what
     storage raises, and `Conflict` where the branch moved.
     """
     lost: set[bytes] = set()
@@ -76,17 +76,17 @@ def push_version(
         except PacksLost as error:
             connection.chunk_index.forget(error.vanished)
             if error.packs:
-                progress.note(f"No bucket gives {len(error.packs)} of the packs intact; what lies in them is sent anew")
+                progress.note(f"No bucket has {len(error.packs)} of the packs intact; their content is sent again")
             lost.update(error.packs)  # delta bases are found by layouts, and may still open from the cache
     raise Unavailable(
         f"Objects that this push reuses were gone or damaged in each of {ATTEMPTS_MAX} attempts; no ref was moved",
         code=error_codes.OBJECTS_VANISH,
-        hint="Run `skyhold verify --deep`: somebody deletes or changes objects in the buckets",
+        hint="Run `skyhold verify --deep`: another process deletes or changes objects in the buckets",
     )
 
 
 def _own_places(connection: Connection) -> list[Path]:
-    """What Skyhold keeps on this machine, of whatever store: settings, key, state and cache."""
+    """What Skyhold keeps on this machine, for any store: settings, key, state and cache."""
     settings = connection.settings
     state = connection.state.folder.parent.parent
     places = [settings.file, settings.key_file, state, settings.cache_folder or cache_folder()]
@@ -155,8 +155,8 @@ class _Attempt:
             return PushResult(**self._figures(commit, policy, session), version=digest, unchanged=unchanged)
 
     def _root(self) -> tuple[int, Root]:
-        """The repository's root as it is, and its register's version; for one that the push shall make (version 0), as
-        before its first event."""
+        """The repository's root as it is, and its register's version; for one that the push will create (version 0),
+        as before its first event."""
         try:
             return read_root(self._connection.registers, self._id)
         except NotFound:
@@ -185,7 +185,7 @@ class _Attempt:
         return parent
 
     def _check(self, session: Session, snapshot: Snapshot, parent: Parent, gc_epoch: int) -> None:
-        """Refuse what the repository would refuse at the end, before anything is sent."""
+        """Refuse early, before anything is sent, what the repository would refuse at the end."""
         request = self._request
         files = [
             VersionFile(file.path, file.size_bytes, {"sha256": PENDING}, file.executable) for file in self._source.files
@@ -202,7 +202,7 @@ class _Attempt:
             check(snapshot, request.change(parent, parent.version, (), gc_epoch, snapshot.root.policy))
 
     def _is_at(self, session: Session, snapshot: Snapshot, digest: str, described: VersionDocument) -> bool:
-        """Whether the files are those of a version that says the same of itself. Reads them to the first difference."""
+        """Whether the version has the same description and the same files. Reads files to the first difference."""
         stored = open_document(session, snapshot, digest)
         unhashed = tuple(replace(file, digests={"sha256": PENDING}) for file in stored.files)
         if not same_content(described, replace(stored, files=unhashed)):
@@ -219,7 +219,7 @@ class _Attempt:
         return PushOptions(memory_bytes, settings.push_threads, policy.delta, self._request.dry_run)
 
     def _dead(self, session: Session, names: RepositoryNames) -> frozenset[bytes]:
-        """Packs that a gc may delete, or that are lost: never to be reused, whoever still knows of them."""
+        """Packs that a gc may delete, or that are lost: never to be reused, even if an index still lists them."""
         dead = set(self._lost)
         for name in names.tombstones:
             document = decode(session.blobs.read("tombstones", name), "tombstones")
@@ -234,8 +234,8 @@ class _Attempt:
         if parent is not None:
             try:
                 version = open_version(session, snapshot, parent)[1]
-                version.tensors  # noqa: B018  read here, where losing them only costs savings
-            except (Corrupt, NotFound) as error:  # a branch must not be stuck behind a version that was lost
+                version.tensors  # noqa: B018  read here, where their loss only costs savings
+            except (Corrupt, NotFound) as error:  # a lost version must not block its branch
                 self._progress.note(f"Nothing is stored as a difference to version {parent[:10]}: {error.message}")
             else:
                 found.append(version)
@@ -253,8 +253,8 @@ class _Attempt:
         packs: Collection[bytes],
         attempt: int = 1,
     ) -> str:
-        """Commit, under the policy and to the buckets that the repository has by then. A policy that keeps the packs in
-        their class asks at most for more copies of them; another one takes a push that begins again."""
+        """Commit, under the policy and to the buckets that the repository has at that time. A policy with the same
+        placement class needs at most more copies of the packs; any other one needs a restart of the push."""
         try:
             return commit.under(policy, session, space, packs)
         except Conflict as error:
@@ -282,9 +282,9 @@ class _Attempt:
             return digest
 
     def _figures(self, commit: Commit, policy: Policy, session: Session) -> dict[str, Any]:
-        """What a push and its plan both report."""
+        """The fields that a push and its plan share."""
         locations, pushed = allowed(policy, self._connection.configuration.locations), commit.pushed
-        lagging = {name: f"it lacks {count} of the packs that are used again" for name, count in commit.lagging.items()}
+        lagging = {name: f"it lacks {count} of the reused packs" for name, count in commit.lagging.items()}
         lagging |= {name: error.message for name, error in session.lagging.items()}
         return {
             "repository": self._name,

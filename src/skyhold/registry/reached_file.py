@@ -1,5 +1,6 @@
-"""What the leaves of the maps of repositories reach, as this machine has found it before: an inventory then reads only
-what has changed since. Rebuildable; a leaf is an immutable blob, so it reaches the same as long as the events are."""
+"""What the leaves of the maps of repositories reach, cached on this machine: an inventory then reads only what has
+changed since. Rebuildable; a leaf is an immutable blob, so what it reaches does not change while the events stay the
+same."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ class Reached:
 
 
 class ReachedFile:
-    """The SQLite file `path`. One that cannot be used is empty: the inventory is then taken from the buckets, whole."""
+    """The SQLite file `path`. An unusable file counts as empty: the whole inventory is then read from the buckets."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -53,7 +54,7 @@ class ReachedFile:
     def note(
         self, repository_id: str, events: int, chain: str, added: Mapping[str, Reached], gone: Collection[str]
     ) -> None:
-        """Note what was found by a whole look at a repository."""
+        """Record what a complete inventory of a repository found."""
         with suppress(sqlite3.Error), closing(self._open()) as database:
             database.execute("BEGIN IMMEDIATE")
             database.executemany(
@@ -67,7 +68,7 @@ class ReachedFile:
             database.execute("COMMIT")
 
     def forget(self, repository_id: str) -> None:
-        """Forget all of a repository, whose history is another one now."""
+        """Forget all of a repository whose history was replaced."""
         with suppress(sqlite3.Error), closing(self._open()) as database:
             database.execute("DELETE FROM leaves WHERE repository = ?", (repository_id,))
             database.execute("DELETE FROM repositories WHERE id = ?", (repository_id,))

@@ -43,7 +43,7 @@ class RepositoryReader(VersionReader):
     """One repository, read. Every method opens what it needs and closes it again.
 
     With `max_age_s` a read may miss the moves of the last that many seconds, and costs less; with `math.inf` it also
-    returns where no majority of the voters answers, by what is known. `Store.stale` lists these reads.
+    returns the newest known state where no majority of the voters answers. `Store.stale` lists these reads.
 
     A `reference` is the name of a branch, tag or alias, or the beginning of a version's id (4 characters or more), with
     `~N` for its Nth ancestor.
@@ -72,7 +72,7 @@ class RepositoryReader(VersionReader):
 
             def viewed(entry: VersionEntry) -> LogEntry:
                 document, fault = document_or_fault(session, lambda: entry)
-                if document is None:  # the version may have been laid anew since its child was pushed
+                if document is None:  # the version may have a new document since its child was pushed
                     document, fault = document_or_fault(session, partial(snapshot.version, entry.digest))
                 return LogEntry(
                     entry.digest,
@@ -86,7 +86,7 @@ class RepositoryReader(VersionReader):
                 )
 
             entries = list(islice(walk_log(snapshot, digest, first_parent=first_parent), limit))
-            for entry in entries[:1]:  # then the nodes of what is attached are there for the others
+            for entry in entries[:1]:  # this loads the nodes of the attachments for the others
                 snapshot.metrics(entry.digest)
             return at_once(viewed, entries, "log")
 
@@ -122,7 +122,7 @@ class RepositoryReader(VersionReader):
                 move_view(move) for move in islice(ref_history(snapshot, find_ref(snapshot, name, self.name)), limit)
             ]
             if not found:
-                raise NotFound(f"There never was a ref `{ref}` in {self.name}", code=error_codes.REF_NOT_FOUND)
+                raise NotFound(f"There has never been a ref `{ref}` in {self.name}", code=error_codes.REF_NOT_FOUND)
             return found
 
     def events(
@@ -137,9 +137,9 @@ class RepositoryReader(VersionReader):
 
     def watch(self, after: After = None, *, stop: threading.Event | None = None) -> Iterator[EventView | ResyncNeeded]:
         """Every change of the repository after `after` (an event, its sequence and chain, or its sequence alone; None:
-        from now on), each once and in order, as it comes, until `stop` is set; also while the store moves.
-        `ResyncNeeded` where the repository was recovered to a state without that event: begin anew from what it is now.
-        A change is seen within about six seconds."""
+        from now on), each once and in order, until `stop` is set; also while the store moves to another engine.
+        `ResyncNeeded` where the repository was recovered to a state without that event: start again from the present
+        state. A change is seen within about six seconds."""
         from skyhold.registry.reporting import place_in_log, views_of
         from skyhold.store.watching import watch_events
 

@@ -48,7 +48,7 @@ def document_of(session: Session, entry: VersionEntry) -> VersionDocument:
 
 
 def document_or_fault(session: Session, find: Callable[[], VersionEntry]) -> tuple[VersionDocument | None, str]:
-    """The document of a version, or why no bucket gives it: what is lost of one version hides no other."""
+    """The document of a version, or why no bucket returns it: a loss in one version must not hide others."""
     try:
         return document_of(session, find()), ""
     except Corrupt as error:

@@ -1,4 +1,4 @@
-"""Building packs anew that no bucket gives intact, for all versions that need them."""
+"""Rebuilds packs that no bucket has intact, for all versions that need them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from skyhold.units import Buffer
 
 @dataclass(slots=True)
 class Need:
-    """What the layouts of all versions say of a pack."""
+    """What the layouts of all versions contain about a pack."""
 
     pack: PackRef
     placement_class: bytes
@@ -34,7 +34,7 @@ class Need:
 
 
 def needs_of(session: Session, inventory: Inventory, keys: Collection[str]) -> dict[str, Need]:
-    """Who needs these packs, by their keys. A pack that no version needs is absent; so is what cannot be read."""
+    """The needs of these packs, by their keys. A pack that no version needs is absent; so is an unreadable one."""
     found: dict[str, Need] = {}
     ids = {pack_id_of(key) for key in keys}
     for repository in inventory.repositories:
@@ -54,7 +54,7 @@ def needs_of(session: Session, inventory: Inventory, keys: Collection[str]) -> d
 def rebuild_packs(
     connection: Connection, operation: Session, needs: Mapping[str, Need]
 ) -> Iterator[tuple[str, bytes | SkyholdError]]:
-    """Each of these packs, built anew, or the reason why it could not be."""
+    """Each of these packs, rebuilt, or the error."""
     listed = {
         name: {info.key: info.size_bytes for info in bucket.list(f"{PACKS}/")}
         for name, bucket in connection.buckets().items()
@@ -87,14 +87,14 @@ def rebuild_packs(
 
 
 def _copies(connection: Connection, key: str) -> Iterator[Buffer]:
-    """What the buckets have of a pack, damaged as it is."""
+    """The copies of a pack in the buckets, damaged or not."""
     for bucket in connection.buckets().values():
         with suppress(SkyholdError):
             yield connection.checker.read(bucket, key)
 
 
 def _footers(connection: Connection, key: str, pack: PackRef) -> Iterator[tuple[Place, ...]]:
-    """What the footers list that are intact in some copy."""
+    """The listings of the footers that are intact in some copy."""
     for copy in _copies(connection, key):
         with suppress(Corrupt, PermissionDenied):
             start, length = footer_span(memoryview(copy)[-TRAILER_BYTES:], len(copy), pack.pack_id)

@@ -29,7 +29,7 @@ class RepositoryRegister:
         repository_id: str,
         absent: Callable[[str], SkyholdError] | None = None,
     ) -> None:
-        """`absent` gives the error for a register that is not there: whether it never was, or is lost."""
+        """`absent` gives the error for a register that is not there: it never existed, or it is lost."""
         self.repository_id = repository_id
         self.key = register_key(repository_id)
         self._registers = registers
@@ -65,8 +65,8 @@ class RepositoryRegister:
     ) -> Snapshot:
         """Make the change, all of it or nothing; returns the state after it. `before` is as in `Transactions.change`.
 
-        A change that met another one, which moved other refs, is planned again on the newer state. Raises what `plan`
-        and `Transactions.change` raise.
+        A change that conflicts with another one, which moved other refs, is planned again on the newer state. Raises
+        what `plan` and `Transactions.change` raise.
         """
         return self._transactions.change(lambda snapshot: plan(snapshot, change), operation_id, pause, before=before)
 
@@ -134,6 +134,6 @@ def no_repository(repository_id: str) -> NotFound:
 
 
 def created(repository_id: str, blobs: Blobs, *, policy: Json, gc_epoch: int, origin: Origin) -> Snapshot:
-    """The first state of a repository, which is in no register yet."""
+    """The first state of a repository, not yet in a register."""
     root = Root.first(repository_id, gc_epoch=gc_epoch, policy=policy)
     return Snapshot(root, 0, blobs).after(origin, [{"kind": "created", "policy": policy}], {})

@@ -41,7 +41,8 @@ from skyhold.store.watching import (
 )
 
 After = EventView | Sequence[object] | int | None
-"""After what a watch continues: an event, sequence and chain of one, or its sequence alone; None: from now on."""
+"""Where a watch continues: after an event, given as such, by its sequence and chain, or by its sequence alone; None:
+from now on."""
 CLOCK_SKEW: Final = timedelta(days=1)
 """How far the clocks of writers may differ: an event may be that much older than one before it."""
 
@@ -93,8 +94,8 @@ def registers_of(names: RepositoryNames) -> dict[str, str]:
 
 
 def watch_store(connection: Connection, stop: threading.Event | None = None) -> Iterator[EventView | ResyncNeeded]:
-    """Every change of the configuration, the names, the repositories and the documents, also deleted ones, from now on,
-    as it comes. What cannot be read is left out, and named by `connection.unread`, until it can."""
+    """Every change of the configuration, the names, the repositories and the documents, also deleted ones, from now on.
+    What cannot be read is left out and named by `connection.unread` until it can be read."""
 
     @contextmanager
     def read(key: str) -> Iterator[Logged]:
@@ -183,7 +184,7 @@ def _state(session: Session, key: str) -> Logged:
 
 
 def _until(stream: Iterator[RegisterEvent], since: str | None) -> Iterator[RegisterEvent]:
-    """The events down to a time, and as far beyond it as clocks may differ."""
+    """The events back to a time, and further back by the allowed difference of clocks."""
     if since is None:
         return stream
     earliest = datetime.min.replace(tzinfo=UTC) + CLOCK_SKEW

@@ -102,9 +102,9 @@ class Repositories:
     def delete(
         self, name: str, origin: Origin, operation_id: str, *, force: bool = False, pause: Pause = no_pause
     ) -> Deleted:
-        """Take a repository's name away and refuse further changes; nothing of it is erased, see `undelete`.
+        """Free a repository's name and refuse further changes; nothing is erased, see `undelete`.
 
-        Raises `Conflict` code `repository_wanted` where something still wants it, unless `force`.
+        Raises `Conflict` code `repository_wanted` where something still uses it, unless `force`.
         """
         repository_id = self._names.id_of(lambda names: names.resolve(name), f"{operation_id}-name")
         snapshot = self.repository(repository_id).delete(origin, operation_id, force=force, pause=pause)
@@ -128,7 +128,7 @@ class Repositories:
         name: str | None = None,
         pause: Pause = no_pause,
     ) -> Snapshot:
-        """Bring a deleted repository back under its old name, or `name` where that is taken meanwhile.
+        """Bring a deleted repository back under its old name, or under `name` where the old one is taken.
 
         Raises `NotFound` code `repository_not_deleted`, `AlreadyExists`.
         """

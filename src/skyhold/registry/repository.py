@@ -44,7 +44,7 @@ class Repository(RepositoryReader):
     """
 
     def set_policy(self, policy: Policy, *, author: str | None = None, reason: str = "") -> None:
-        """Change how many copies there are and where. Versions that exist follow with `Store.sync`."""
+        """Change how many copies there are and where. `Store.sync` applies it to existing versions."""
         origin, operation_id = self._origin(author, reason), new_operation_id()
 
         def set_policy(register: RepositoryRegister, _: Snapshot) -> None:
@@ -78,7 +78,7 @@ class Repository(RepositoryReader):
         cancel: Cancel | None = None,
         **described: Unpack[PushFields],
     ) -> PushResult | PushPlan:
-        """Commit what is given as a new version of a branch; it is durable to the policy when this returns.
+        """Commit `source` as a new version of a branch; it is durable to the policy when this returns.
 
         `source` is the path of a folder, a file, or an archive (`.tar`, `.tar.gz`, `.tar.zst`, `.zip`), whose members
         become the files; an open binary file that contains an archive; or a mapping of the names of files to their
@@ -89,11 +89,11 @@ class Repository(RepositoryReader):
         `metadata`, `data`, `code`, `expected_parent`, `dry_run`, `without_optimizer`, `allow_unsafe_names`. `base`
         names a version of any repository (`team/name@ref`) from which this one was derived: it becomes part of the
         lineage, and the new weights are stored as differences to it where that helps; `relation` is how this version
-        relates to it (`fine-tune`, `adapter`, `quantized`, `merged`). Run again after any failure: what had arrived is
-        not sent again. Raises `Conflict` where another push moved the branch first.
+        relates to it (`fine-tune`, `adapter`, `quantized`, `merged`). Run again after any failure: what is stored
+        already is not sent again. Raises `Conflict` where another push moved the branch first.
 
-        Files whose names steer other programs (`.git`, `.env`, `skyhold.toml` and the like) are left out, unless
-        `allow_unsafe_names`; buckets of stores, key files and other things of Skyhold's own always. The result names
+        Files whose names control other programs (`.git`, `.env`, `skyhold.toml` and the like) are left out, unless
+        `allow_unsafe_names`; buckets of stores, key files and other files of Skyhold itself always. The result names
         them in `left_out`.
         """
         from skyhold.registry.pushing import push_version, source_of  # loads what cuts and encodes
@@ -118,7 +118,7 @@ class Repository(RepositoryReader):
             except AlreadyExists as error:
                 if error.code != error_codes.REPOSITORY_EXISTS or not self._create:
                     raise
-            with repositories_of(self._connection) as (repositories, _):  # another push has made it meanwhile
+            with repositories_of(self._connection) as (repositories, _):  # another push has created it meanwhile
                 self.id = repositories.read().find(self.name) or self.id
             return push_version(self._connection, self.id, self.name, request, files, watching)
 
@@ -133,9 +133,9 @@ class Repository(RepositoryReader):
     ) -> list[MoveView]:
         """Move several refs as one. `changes` maps names such as `alias/champion` to references, or None to delete.
 
-        `expected` is what a ref must point to now (a reference, or None: it must not exist), else `Conflict`.
-        Branches move forward only, unless `force`; tags never move; a ref that something follows is deleted by `force`
-        alone. Returns the moves that were made.
+        `expected` is what a ref must point to now (a reference, or None: it must not exist), else `Conflict`. Branches
+        move forward only, unless `force`; tags never move; a followed ref is deleted only with `force`. Returns the
+        moves that were made.
         """
 
         wanted = _targets(changes, "changes")
@@ -163,7 +163,7 @@ class Repository(RepositoryReader):
         return self._change(move)
 
     def rollback(self, ref: str, *, to: str | None = None, author: str | None = None, reason: str = "") -> MoveView:
-        """Move a branch or alias back: to the version where it stood before its last move, or to `to`."""
+        """Move a branch or alias back: to the version that it pointed to before its last move, or to `to`."""
         with self._reading() as (_, snapshot):
             found = find_ref(snapshot, given.text(ref, "a ref"), self.name)
             last = next(ref_history(snapshot, found), None)
@@ -171,7 +171,7 @@ class Repository(RepositoryReader):
                 raise NotFound(f"There is no ref `{ref}` in {self.name}", code=error_codes.REF_NOT_FOUND)
             if to is None and last.old is None:
                 raise InvalidInput(
-                    f"`{ref}` of {self.name} never stood anywhere else; nothing was changed",
+                    f"`{ref}` of {self.name} has never pointed to another version; nothing was changed",
                     code=error_codes.NOTHING_TO_ROLL_BACK,
                     hint=f"Name a version: skyhold rollback {self.name}@{ref} --to REF",
                 )
@@ -184,7 +184,7 @@ class Repository(RepositoryReader):
             force=True,
         )
         if not moves:
-            raise InvalidInput(f"`{ref}` of {self.name} stands there already", code=error_codes.NOTHING_TO_ROLL_BACK)
+            raise InvalidInput(f"`{ref}` of {self.name} points there already", code=error_codes.NOTHING_TO_ROLL_BACK)
         return moves[0]
 
     def attach(

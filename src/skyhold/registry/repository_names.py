@@ -1,4 +1,4 @@
-"""What the register `names` says of repositories and their deployments."""
+"""What the register `names` contains about repositories and their deployments."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Restoring every version from each bucket on its own, byte for byte, in memory: the proof that it alone would do.
+"""Restoring every version from each bucket on its own, byte for byte, in memory: proof that each bucket alone is
+sufficient.
 
-A file is taken for restored from a second bucket without doing it again where both hold the same bytes of every pack
-that it needs, which the digests of the packs show. So what differs anywhere is restored there, and nothing twice.
+A file counts as restored from a second bucket where both hold the same bytes of every pack that it needs, by the
+digests of the packs. So only differing packs are restored more than once.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from skyhold.store.connection import Connection
 from skyhold.store.session import Session
 
 FAULTS_NAMED_MAX: Final = 3
-"""How many files of a version are named that are wrong; a version may have many."""
+"""How many wrong files of a version are named."""
 
 
 @dataclass(slots=True)
 class Restored:
-    """How many versions there are, from each bucket how many it shall hold (`placed`) and how many of all were restored
-    (`whole`); `damage` names the versions that some bucket has all objects of, and that are not what their documents
-    say; `findings` are packs, intact by themselves, that give another file than those of another bucket; `failed` are
-    buckets that did not answer."""
+    """How many versions there are, from each bucket how many it should hold (`placed`) and how many of all were
+    restored (`whole`); `damage` names the versions whose objects some bucket has completely, but which do not match
+    their documents; `findings` are packs, intact by themselves, that give another file than those of another bucket;
+    `failed` are buckets that did not answer."""
 
     versions: int = 0
     placed: dict[str, int] = field(default_factory=dict)
@@ -51,7 +52,7 @@ class Restored:
 @dataclass(frozen=True, slots=True)
 class _File:
     """What identifies the content of a file: a digest of its SHA-256 and of the places of its chunks and their bases;
-    and the packs in which these lie."""
+    and the packs that contain them."""
 
     index: int
     places: bytes
@@ -100,7 +101,7 @@ def restore_all(
 
 @contextmanager
 def _naming(what: str, repository: RepositoryInventory, found: Restored) -> Iterator[None]:
-    """Name what could not be read, and go on; of a repository that is not complete the inventory has named it."""
+    """Record what could not be read, and continue; the inventory has already named it for an incomplete repository."""
     try:
         yield
     except SkyholdError as error:
@@ -120,7 +121,7 @@ def _check_tensors(what: str, version: VersionFiles, found: Restored) -> None:
         for path, tensors in version.tensors.items():
             for tensor in tensors:
                 if path not in sizes or not 0 <= tensor.start <= tensor.end <= sizes[path]:
-                    found.damage.append(f"{what}: tensor {tensor.name} does not lie in {path}")
+                    found.damage.append(f"{what}: tensor {tensor.name} is not in {path}")
                     return
     except SkyholdError as error:
         found.damage.append(f"{what}: the names of its tensors cannot be read: {error.message}")
@@ -129,8 +130,8 @@ def _check_tensors(what: str, version: VersionFiles, found: Restored) -> None:
 def _restore_everywhere(
     restoring: _Restoring, what: str, version: VersionFiles, files: list[_File], found: Restored, able: set[str]
 ) -> None:
-    """Restore a version from each bucket, and judge what differs: where a bucket gives a file as it was, those that do
-    not have other bytes in some pack of it; where none does, what was stored is wrong. `able` are the buckets that
+    """Restore a version from each bucket, and judge the differences: where one bucket restores a file correctly, the
+    others have other bytes in some pack; where none does, what was stored is wrong. `able` are the buckets that
     have its document and layout."""
     whole = able - set(found.failed)
     stored_wrong: dict[str, list[str]] = {}  # what is wrong, by the buckets where it is
@@ -170,14 +171,14 @@ class _Restoring:
         self._faults: dict[bytes, str | None] = {}  # by the content of a file in a bucket
 
     def fault_of(self, bucket: str, version: VersionFiles, file: _File) -> str | None:
-        """What is wrong with a file as one bucket holds it: None for nothing, and an empty text where it has not all
-        packs of it intact, which the survey has named."""
+        """What is wrong with a file as one bucket holds it: None for nothing, and an empty text where it lacks an
+        intact pack, which the survey has named."""
         for pack in file.packs:
             copy = self._copies.of(bucket, pack.pack_id)
             if copy is None:
                 return ""
             if (copy.placement_class.hex(), copy.salt) != (version.head.placement_class, pack.salt):
-                return f"pack {pack.pack_id.hex()} is of another class or session than its layout says"
+                return f"pack {pack.pack_id.hex()} is of another class or session than in its layout"
         content = self._content(bucket, file)
         if content not in self._faults:
             reader = ChunkReader(self._space(bucket, version.head.placement_class))

@@ -43,7 +43,7 @@ class Root:
 
     def encode(self) -> bytes:
         """Canonical JSON. Raises `QuotaExceeded` code `root_too_large` for more than 16 KiB, and `InvalidInput` for a
-        counter that readers would refuse."""
+        counter that readers refuse."""
         check_counters(self.gc_epoch, self.events)
         body = canonical(
             {
@@ -75,7 +75,7 @@ class Root:
         if value.get("root") != _FORMAT:
             malformed(what, f"its format is {value.get('root')!r}")
         if value.get("repository") != repository_id:
-            malformed(what, f"it is that of repository {value.get('repository')!r}")
+            malformed(what, f"it belongs to repository {value.get('repository')!r}")
         gc_epoch, events, chain = value.get("gc_epoch"), value.get("events"), value.get("chain")
         policy, deleted, map_ = value.get("policy"), value.get("deleted"), value.get("map")
         if not is_counter(gc_epoch) or not is_counter(events):

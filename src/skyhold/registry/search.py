@@ -117,7 +117,7 @@ class Query:
 
     @property
     def needs_document(self) -> bool:
-        """Whether it asks about what stands in the version documents alone."""
+        """Whether it asks about fields that only version documents contain."""
         return any(
             term.parameter if isinstance(term, ComparisonTerm) else term.field == "author" for term in self.terms
         )
@@ -137,8 +137,8 @@ def parse_query(text: str) -> Query:
 def search_repositories(
     query: Query, repositories: Repositories
 ) -> tuple[list[Candidate], tuple[UnreadRepository, ...]]:
-    """The versions of all repositories that match, newest first in each; those whose name rules it out are not read.
-    And the repositories that could not be read."""
+    """The versions of all repositories that match, newest first in each; those whose names cannot match are not
+    read. Also the repositories that could not be read."""
 
     def matches(name: str, repository_id: str) -> list[Candidate]:
         return list(search(query, [(name, repositories.repository(repository_id).read())]))
@@ -184,7 +184,7 @@ def _parse_term(word: str) -> TextTerm | ComparisonTerm:
         if text["field"] not in _TEXT_FIELDS:
             _refuse(word, f"`{text['field']}` is none of {', '.join(_TEXT_FIELDS)}")
         if not text["value"]:
-            _refuse(word, "nothing stands after the colon")
+            _refuse(word, "there is nothing after the colon")
         return TextTerm(text["field"], text["value"])
     comparison = _COMPARISON.fullmatch(word)
     if comparison is not None:

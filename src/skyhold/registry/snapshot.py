@@ -1,4 +1,5 @@
-"""One state of a repository, as its register had it at one moment: refs, versions, and what was attached to them."""
+"""One state of a repository, as its register contained it at one time: refs, versions, and what was attached to
+them."""
 
 from __future__ import annotations
 
@@ -134,7 +135,7 @@ class Snapshot(LoggedState[Root]):
         return self.version_event(digest) is not None
 
     def version_event(self, digest: str) -> int | None:
-        """The event that entered a version, or laid it anew; None where it is not in the repository."""
+        """The event that entered a version, or its new layout; None where it is not in the repository."""
         value = self.map.get(f"version/{digest}")
         return None if value is None else _version_event(digest, value)
 
@@ -175,7 +176,7 @@ class Snapshot(LoggedState[Root]):
 
     def walk(self) -> Callable[[str], VersionEntry]:
         """As `version`, for a walk from versions to their parents: a parent is found by the event that entered it,
-        next to which are those of versions that were entered about that time."""
+        which is near those of versions entered about that time."""
         events: dict[str, int] = {}
 
         def version(digest: str) -> VersionEntry:
@@ -234,7 +235,7 @@ class Snapshot(LoggedState[Root]):
 
     def _named(self, name: str) -> str | None:
         """The version of the ref that `name` means, or None. Raises `InvalidInput` code `ambiguous_name` where it also
-        means another version: names that did were given in stores of before, and nothing may guess which is meant."""
+        means another version: older stores may contain such names, and an ambiguous name must not be guessed."""
         found: dict[Ref, str] = {}
         for ref in refs_called(name):
             state = self.ref_state(ref)

@@ -24,8 +24,8 @@ def pack_space(connection: Connection, policy: Policy, session: Session) -> Pack
 
 
 def version_space(connection: Connection, version: VersionFiles, policy: Policy, session: Session) -> PackSpace:
-    """The packs of a version, to read them. They were sealed for the class of its layout and may be in any bucket,
-    since the policy, which gives where to look first, may have changed after they were written."""
+    """The packs of a version, to read them. They were sealed for the class of its layout and may be in any bucket:
+    the policy, which selects the buckets to read first, may have changed since."""
     first = allowed(policy, connection.configuration.locations)
     others = [location for location in connection.configuration.locations if location not in first]
     replicas = connection.replicas(replace(policy, regions=()), [*first, *others], session.lagging)

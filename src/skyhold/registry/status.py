@@ -1,4 +1,5 @@
-"""How a store is: what each bucket lacks, and whether the versions of each repository are durable to its policy."""
+"""The state of a store: what each bucket lacks, and whether the versions of each repository are durable to its
+policy."""
 
 from __future__ import annotations
 
@@ -20,13 +21,13 @@ from skyhold.store.engine_status import EngineStatus, engine_of
 from skyhold.store.register_copies import RegisterCopies, examine_registers
 from skyhold.store.unread import UnreadRepository
 
-OUTDATED: Final = "Its store.json tells of an epoch that is over: skyhold sync"
+OUTDATED: Final = "Its store.json is of a past epoch: skyhold sync"
 
 
 @dataclass(frozen=True, slots=True)
 class BucketStatus:
     """One bucket. `missing` counts objects that it lacks; `registers` are its copies of registers, by their keys, that
-    are damaged or not there; `error` says why it cannot be asked, or is not a member, and `hint` what to do then."""
+    are damaged or missing; `error` is why it cannot be read, or is not a member, and `hint` what to do."""
 
     name: str
     url: str
@@ -112,7 +113,7 @@ def _hint(member: Membership, error: SkyholdError | None, copies: RegisterCopies
         return error.hint
     if member.outdated:
         return OUTDATED
-    waiting = copies.unsettled.keys() | copies.scarce  # for a recovery, which no mending spares
+    waiting = copies.unsettled.keys() | copies.scarce  # for a recovery, which no repair replaces
     problems = {
         finding.problem
         for finding in copies.findings

@@ -1,7 +1,7 @@
 """`Store`, and the four ways to one: `init`, `open`, `connect` and `recover`.
 
-What single methods need is imported there: to make a dataclass takes Python half a millisecond, and every command
-waits for what this module imports.
+Single methods import what only they need: Python takes half a millisecond to define a dataclass, and every
+command waits for the imports of this module.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Store:
     @property
     def unread(self) -> tuple[UnreadRepository, ...]:
         """The repositories that the last look at all of them (`repositories`, `search`, `status`, `verify`, `sync`,
-        `repair`) could not read, and left out: of each its own register is damaged, or a part of its map."""
+        `repair`) could not read and left out: the register of each is damaged, or a part of its map."""
         return self._connection.unread
 
     @property
@@ -140,7 +140,7 @@ class Store:
         """The repository of this name. Raises `NotFound`. Where the names cannot be read now, every method raises the
         error (`Unavailable`, `Corrupt`), except for versions by their full digest.
 
-        With `create` a missing one is made by the first push to it, at its end, once all of its version is durable; a
+        With `create` the first push to a missing one creates it, at its end, once the whole version is durable; a
         push that fails leaves no empty repository behind. `create_repository` makes one at once.
         """
         name = _repository_name(name)
@@ -173,7 +173,7 @@ class Store:
         """Take a repository away; `undelete_repository` brings it back.
 
         Raises `Conflict` code `repository_wanted` where something follows a ref of it or has pinned a version, unless
-        `force`. Returns what that breaks, in words.
+        `force`. Returns what that breaks, as text.
         """
         name = _repository_name(name)
         origin, operation_id = self._origin(author, reason), new_operation_id()
@@ -231,7 +231,8 @@ class Store:
         **options: object,
     ) -> Joining:
         """Add a bucket (`region`, `provider`, `endpoint`, `credentials`, …), or with `dry_run` only check that it could
-        join. It votes unless its `role` is `packs`, or there are seven voters. What the store holds comes by `sync`."""
+        join. It votes unless its `role` is `packs`, or there are seven voters. `sync` copies the content of the store
+        to it."""
         from skyhold.store.joining import plan_join
         from skyhold.store.reconfiguring import join_bucket
 
@@ -245,9 +246,9 @@ class Store:
     def remove_bucket(
         self, name: str, *others: str, force: bool = False, author: str | None = None, reason: str = ""
     ) -> None:
-        """Take a bucket out of the store, or several as one change: those that are lost for good have to leave
-        together. Refused where the others do not hold everything, or where a single copy would be left of what has
-        several, unless `force`."""
+        """Take a bucket out of the store, or several as one change: remove all buckets that are lost for good together.
+        Refused where the others do not hold everything, or where a single copy would be left of objects with several,
+        unless `force`."""
         from skyhold.store.reconfiguring import leave_buckets
 
         leaving = given.texts((name, *others), "the names of buckets")
@@ -259,7 +260,7 @@ class Store:
                     f"Buckets {', '.join(f'`{bucket}`' for bucket in lacking)} do not hold everything; "
                     "nothing was changed",
                     code=error_codes.BUCKET_NEEDED,
-                    hint="Run `skyhold sync` first; or, knowing what may be lost, use --force",
+                    hint="Run `skyhold sync` first; or, to accept possible losses, use --force",
                 )
             self._check_copies(leaving)
         leave_buckets(self._connection, leaving, self._policies, self._origin(author, reason))
@@ -282,8 +283,8 @@ class Store:
         change_roles(self._connection, cast(dict[str, Role], wanted), self._origin(author, reason))
 
     def replace_voter(self, name: str, by: str | None = None, *, author: str | None = None, reason: str = "") -> None:
-        """Let bucket `by` vote in the place of `name`; or, without one, admit `name` again, which was emptied, restored
-        from a backup or exchanged, as one that has forgotten what it promised."""
+        """Let bucket `by` vote in the place of `name`; or, without one, admit `name` again after it was emptied,
+        restored from a backup or exchanged, as a voter whose promises are lost."""
         from skyhold.store import reconfiguring
 
         name, origin = given.text(name, "the name"), self._origin(author, reason)
@@ -294,13 +295,13 @@ class Store:
 
     @property
     def stale(self) -> list[StaleRead]:
-        """The reads of this store that may not have seen the newest moves (see `open`), of each register the last."""
+        """The reads of this store that may be stale (see `open`), of each register the last."""
         from skyhold.store.engine_status import StaleRead
 
         return [StaleRead.of(key, known) for key, known in sorted(self._connection.stale.items())]
 
     def engine_status(self) -> EngineStatus:
-        """Where the registers live, how each voter answers, and what was decided last."""
+        """Where the registers live, how each voter answers, and the last decision."""
         from skyhold.store.engine_status import engine_of
 
         return engine_of(self._connection)
@@ -313,7 +314,7 @@ class Store:
         return move_engine(self._connection, given.text(engine, "the engine"), self._origin(author, reason))
 
     def check_bucket(self, name: str) -> BucketReport:
-        """Try, measure and ask a bucket, from this machine."""
+        """Test a bucket from this machine: operations, speed, settings."""
         from skyhold.buckets.check import check_bucket
 
         name = given.text(name, "the name")
@@ -323,14 +324,14 @@ class Store:
     # ---- upkeep
 
     def health(self) -> StoreHealth:
-        """Whether every bucket and voter answers, and changes can be decided. It costs a few requests for each bucket,
-        however much the store contains: what a monitor may ask every 15 seconds."""
+        """Whether every bucket and voter answers, and whether changes can be decided. It costs a few requests for each
+        bucket, regardless of the size of the store: a monitor can call it every 15 seconds."""
         from skyhold.store.health import health_of
 
         return health_of(self._connection)
 
     def status(self) -> StoreStatus:
-        """What every bucket holds and lacks, and how durable each repository is, as listings tell."""
+        """What every bucket holds and lacks, and how durable each repository is, by listings."""
         from skyhold.registry.status import status_of
 
         return status_of(self._connection)
@@ -343,7 +344,7 @@ class Store:
         progress: Progress | None = None,
         cancel: Cancel | None = None,
     ) -> VerifyReport:
-        """Compare every bucket with what it shall hold; `deep` reads every byte back."""
+        """Compare every bucket with what it should hold; `deep` reads every byte back."""
         from skyhold.registry.verification import verify_store
 
         if repository is not None:
@@ -387,7 +388,7 @@ class Store:
     def sync(
         self, *, dry_run: bool = False, progress: Progress | None = None, cancel: Cancel | None = None
     ) -> RepairReport | RepairPlan:
-        """Bring over what is missing, as listings report; with `dry_run` only find it."""
+        """Copy what is missing, by listings; with `dry_run` only find it."""
         from skyhold.registry.upkeep import plan_repair, repair_store
 
         with cancelled_by(given.cancel(cancel), progress) as watching:
@@ -402,7 +403,7 @@ class Store:
                 f"Only `{staying[0].name}` would be left: versions would be durable with one copy instead of {before}, "
                 "and lost with that bucket; nothing was changed",
                 code=error_codes.ONE_COPY_LEFT,
-                hint="Add another bucket first; or, knowing that, use --force",
+                hint="Add another bucket first; or, to accept that, use --force",
             )
 
     def _origin(self, author: str | None, reason: str) -> Origin:

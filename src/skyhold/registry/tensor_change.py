@@ -38,7 +38,7 @@ class TensorFile(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor and the file in which it lies."""
+    """A tensor and the file that contains it."""
 
     file: TensorFile
     tensor: Tensor
@@ -58,7 +58,7 @@ class ContentChange:
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """A file of this machine as one of a version, for comparing what it holds."""
+    """A local file in the form of a version's file, to compare its content."""
 
     path: str
     file: IO[bytes]
@@ -136,7 +136,7 @@ Range = tuple[int, int]
 
 
 def _equal_ranges(old: StoredTensor, new: StoredTensor) -> list[Range]:
-    """In ascending order: where a chunk of the same id lies at the same place relative to the tensor on both sides."""
+    """In ascending order: where a chunk of the same id is at the same offset relative to the tensor on both sides."""
     known = set(_chunks_of(new))
     size_bytes = old.tensor.end - old.tensor.start
     return [
@@ -147,7 +147,7 @@ def _equal_ranges(old: StoredTensor, new: StoredTensor) -> list[Range]:
 
 
 def _chunks_of(tensor: StoredTensor) -> Iterator[tuple[int, int, bytes]]:
-    """The chunks that hold bytes of the tensor; their starts are relative to it, and may lie before it."""
+    """The chunks that hold bytes of the tensor; their starts are relative to it, and may be negative."""
     chunks, origin = tensor.file.chunks(), tensor.tensor.start
     first = max(0, bisect_right(chunks, origin, key=lambda chunk: chunk[0]) - 1)
     for index in range(first, len(chunks)):
@@ -189,7 +189,7 @@ def _count_changed(before: bytes, after: bytes, width: int) -> int:
 
 
 def _sum_of_squares(values: Array) -> float:
-    with np.errstate(all="ignore"):  # NaN and infinity are told by the result
+    with np.errstate(all="ignore"):  # NaN and infinity show in the result
         return float(np.dot(values, values))
 
 

@@ -1,4 +1,4 @@
-"""Tensors of a version as a caller sees them: in a list, or with a summary of their values."""
+"""Tensors of a version for callers: in a list, or with a summary of their values."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TensorView:
 
 @dataclass(frozen=True, slots=True)
 class TensorSummary:
-    """A tensor and what its values are like. `minimum`, `maximum` and `mean` are those of the finite values, None where
+    """A tensor and a summary of its values. `minimum`, `maximum` and `mean` are those of the finite values, None where
     there are none, or where they cannot be ordered (complex numbers, text). `first` are the first in storage order."""
 
     tensor: TensorView
@@ -113,7 +113,7 @@ def _usable(piece: NDArray[Any]) -> NDArray[Any]:
 
 
 def _as_json(value: object) -> object:
-    """A value as JSON has it: what is no finite number, or complex, as text."""
+    """A value for JSON: numbers that are not finite, or complex, become text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""Looking after a store: sync and repair, over everything that its registers reach."""
+"""Sync and repair of a store, over everything that its registers reach."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from skyhold.store.register_copies import examine_registers
 
 @dataclass(frozen=True, slots=True)
 class Unmended(Finding):
-    """A finding that was not mended, or cannot be, with the reason."""
+    """A finding that was not repaired, or cannot be, with the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What a repair (or sync) mended, and what not. `readmitted` are buckets that had lost their store.json;
-    `checkpoints` counts those that no bucket held any more, and that were written from this machine's registers;
-    `segments` counts parts of the index that were written since others did not list what packs contain;
-    `epoch` is the one that was begun to write registers anew whose copies were damaged, if any; `losses` are the
-    versions that no bucket gives whole any more; `remedy` is what to do about what is left."""
+    """What a repair (or sync) repaired, and what not. `readmitted` are buckets that had lost their store.json;
+    `checkpoints` counts checkpoints that no bucket held and that were written from this machine's registers;
+    `segments` counts index segments that were written because others did not list what packs contain;
+    `epoch` is the new epoch that replaced damaged copies of registers, if any; `losses` are the
+    versions that no bucket can restore completely; `remedy` is what to do about the rest."""
 
     mended: tuple[Finding, ...]
     failed: tuple[Unmended, ...]
@@ -61,13 +61,13 @@ class RepairReport:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is left to mend."""
+        """Whether nothing is left to repair."""
         return not (self.failed or self.unreachable or self.damage)
 
 
 @dataclass(frozen=True, slots=True)
 class RepairPlan:
-    """What a repair (or sync) would mend, and what not; its fields are as those of `RepairReport`."""
+    """What a repair (or sync) would repair, and what not; its fields are those of `RepairReport`."""
 
     mended: tuple[Finding, ...]
     failed: tuple[Unmended, ...]
@@ -81,13 +81,13 @@ class RepairPlan:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing would be left to mend."""
+        """Whether nothing would be left to repair."""
         return not (self.failed or self.unreachable or self.damage)
 
 
 @dataclass(slots=True)
 class _Mending:
-    """A repair that is under way, or is planned."""
+    """A repair in progress, or planned."""
 
     dry_run: bool
     mended: list[Finding] = field(default_factory=list)
@@ -111,11 +111,11 @@ class _Mending:
 
 
 def repair_store(connection: Connection, *, deep: bool, progress: Progress) -> RepairReport:
-    """Mend whatever a verification finds (deep), or bring over what is missing (shallow, `sync`).
+    """Repair everything that a verification finds (deep), or copy what is missing (shallow, `sync`).
 
     A bucket that was emptied, or whose `store.json` is damaged, is admitted again first, with a fresh incarnation.
-    Every object is checked before it is written and after. Damaged copies of registers are mended, deep only, by a new
-    epoch with the same voters.
+    Every object is checked before it is written and after. Damaged copies of registers are replaced, deep only, by a
+    new epoch with the same voters.
     """
     done = _mended(connection, deep=deep, dry_run=False, progress=progress)
     return RepairReport(
@@ -163,7 +163,7 @@ def _mended(connection: Connection, *, deep: bool, dry_run: bool, progress: Prog
     with pack_copies(connection, deep=False) as copies, connection.session(Policy(), fresh=True) as session:
         look = look_at(connection, session, members, progress, deep=deep, copies=copies, include_vacant=dry_run)
         differing = copies.differing()
-        if differing:  # which of them is right shows in what is made of them
+        if differing:  # restoring versions from them shows which is right
             found = restore_all(connection, session, look.inventory, copies, progress, only=differing).findings
             look.survey.findings += found.values()
             look.survey.distrusted |= found.keys()
@@ -177,20 +177,20 @@ def _mended(connection: Connection, *, deep: bool, dry_run: bool, progress: Prog
     if deep:
         _mend_registers(connection, look, mending)
     mending.remedy = _remedy(look, mending, unreachable)
-    if mending.damage and mending.mended and not dry_run:  # what was mended may have made the rest readable
+    if mending.damage and mending.mended and not dry_run:  # what was repaired may have made the rest readable
         return _again(mending, connection, deep=deep, progress=progress)
     return mending
 
 
 def _remedy(look: Look, mending: _Mending, unreachable: Mapping[str, SkyholdError]) -> str | None:
-    """What to do about what is left. Objects that some bucket has intact and that could not be written are tried again
-    once what the reasons name is put right."""
+    """What to do about what is left. Objects that some bucket has intact and that could not be written are retried
+    after the causes in the reasons are fixed."""
     remedy = look.remedy((), unreachable)
     if look.way_out is not None or unreachable:
         return remedy
     deep = look.survey.deep
     if any(finding.key not in look.lost for finding, _ in mending.failed):
-        return f"Put right what the reasons above name, then run it again: skyhold {'repair' if deep else 'sync'}"
+        return f"Fix the causes named above, then run it again: skyhold {'repair' if deep else 'sync'}"
     if not deep and any(pack_id_of(key) is not None for key in look.lost):
         return "skyhold repair"
     if mending.losses:
@@ -199,9 +199,9 @@ def _remedy(look: Look, mending: _Mending, unreachable: Mapping[str, SkyholdErro
 
 
 def _level(connection: Connection, members: Mapping[str, Membership]) -> None:
-    """Bring voters that the last change of a register has passed over up to it, register by register: one that cannot
-    be read is named by the look that follows. One that most voters have lost is left as it is, since what decides it
-    now may be that there is nothing, over the last copy."""
+    """Bring lagging voters up to the last change of each register. A register that cannot be read is named by the
+    examination that follows. One that most voters have lost is left unchanged: a decision now could replace its last
+    copy by nothing."""
     answering = [name for name, member in members.items() if member.error is None]
     copies = examine_registers(connection, answering, looks=1)
     places = {place for places in copies.lagging.values() for place in places}
@@ -233,7 +233,7 @@ def _mend(connection: Connection, look: Look, mending: _Mending, progress: Progr
         else:
             mending.failed.append((finding, result.message))
     if lost and look.survey.deep and not mending.unreachable:
-        with suppress(SkyholdError):  # a bucket failed meanwhile: what was not mended is named
+        with suppress(SkyholdError):  # a bucket failed meanwhile: what was not repaired is named
             _rebuild(connection, look, mending, lost)
     mending.failed += [failure for failures in lost.values() for failure in failures]
 
@@ -257,8 +257,8 @@ def _checkpoint_again(connection: Connection, look: Look, mending: _Mending, fin
 
 
 def _mend_index(connection: Connection, look: Look, mending: _Mending) -> None:
-    """Replace index segments that are wrong, and list packs that are in none. A segment that cannot be read has lost
-    nothing but itself, and stays named."""
+    """Replace index segments that are wrong, and list packs that are in none. An unreadable segment loses nothing
+    else, and stays named."""
     needed = look.needed_packs
     wrong = look.index.sentences(needed)
     if not wrong:
@@ -269,8 +269,8 @@ def _mend_index(connection: Connection, look: Look, mending: _Mending) -> None:
 
 
 def _rebuild(connection: Connection, look: Look, mending: _Mending, lost: dict[str, list[tuple[Finding, str]]]) -> None:
-    """Mend packs that no bucket gives intact by what other packs contain; what could be mended is taken from `lost`.
-    Not while a bucket is away, which may have an intact copy: an object is the same in every bucket."""
+    """Rebuild packs that no bucket has intact from what other packs contain; rebuilt packs are removed from `lost`.
+    Not while a bucket is unreachable, which may have an intact copy: an object is the same in every bucket."""
     with connection.session(Policy(), fresh=True) as session:
         needs = needs_of(session, look.inventory, lost.keys())
         for key, built in rebuild_packs(connection, session, needs):
@@ -296,7 +296,7 @@ def _rebuild(connection: Connection, look: Look, mending: _Mending, lost: dict[s
 
 def _mend_registers(connection: Connection, look: Look, mending: _Mending) -> None:
     """Begin a new epoch where copies of registers are damaged, or were lost by a voter that had them, unless some
-    register could not be carried into it."""
+    register could not be carried over."""
     copies = look.registers
     lost: list[Finding] = []
     for finding in copies.findings:
@@ -309,7 +309,7 @@ def _mend_registers(connection: Connection, look: Look, mending: _Mending) -> No
         return
     if copies.unsettled:
         reasons = "; ".join(f"register {key}: {reason}" for key, reason in copies.unsettled.items())
-        reason = f"not while a register of the store is lost, which no epoch could take over ({reasons})"
+        reason = f"not while a register of the store is lost, which no new epoch could carry over ({reasons})"
         mending.failed += [(finding, reason) for finding in lost]
         return
     try:
@@ -324,8 +324,8 @@ def _mend_registers(connection: Connection, look: Look, mending: _Mending) -> No
 
 
 def _why_it_lags(connection: Connection, finding: Finding) -> SkyholdError | None:
-    """Why a voter takes no part in a register that it lacks. It is `Corrupt` where it is known to have had it: what it
-    promised is lost then, and it is asked for nothing more in this epoch."""
+    """Why a voter takes no part in a register that it lacks. It is `Corrupt` where the voter is known to have had it:
+    its promises are lost, and it takes no part for the rest of this epoch."""
     place, voters = parse_object_key(finding.key), voting(connection.registers.current)
     if place is None or voters is None:
         return None
@@ -334,7 +334,7 @@ def _why_it_lags(connection: Connection, finding: Finding) -> SkyholdError | Non
 
 
 def _readmit(connection: Connection, members: dict[str, Membership], mending: _Mending) -> dict[str, SkyholdError]:
-    """Admit again what can be; what could not, by bucket, with the reason."""
+    """Readmit the buckets that can be; returns the errors of the others, by bucket."""
     refused: dict[str, SkyholdError] = {}
     for name, member in members.items():
         if not member.readmissible:

@@ -34,12 +34,12 @@ from skyhold.store.session import Session
 from skyhold.units import Buffer
 
 UNDECIDABLE: Final = frozenset({error_codes.NO_MAJORITY, *NOT_TO_BE_HAD})
-"""The codes of a register of which no majority of the voters gives anything: other mending leaves it as it is."""
+"""The codes of a register that no majority of the voters returns: other repairs leave it unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a bucket lags: objects that it lacks, and copies of registers that the last change has passed over."""
+    """How far a bucket lags: objects that it lacks, and copies of registers that lack the last change."""
 
     missing: int
     registers: tuple[str, ...]
@@ -49,14 +49,14 @@ class Lag:
 class VerifyReport:
     """What a verification found.
 
-    `findings` are objects that a bucket lacks or has damaged; `damage` says what else is wrong, wherever it lies.
-    `lagging` maps buckets to what they have not got yet, which a sync brings. `unreachable` maps buckets to the reason
-    why they could not be looked at and what to do. `losses` are the versions that no bucket gives whole any more.
-    `remedy` is what to do next, as a command that does something about what was found, or else in words.
+    `findings` are objects that a bucket lacks or has damaged; `damage` is what else is wrong, in any bucket.
+    `lagging` maps buckets to what they lack, which a sync copies. `unreachable` maps buckets to the reason
+    why they could not be examined and what to do. `losses` are the versions that no bucket can restore completely.
+    `remedy` is what to do next: a command that repairs what was found, or else a sentence.
 
-    A deep one counts `versions`, and for each bucket how many it shall hold (`placed`) and how many were restored from
+    A deep one counts `versions`, and for each bucket how many it should hold (`placed`) and how many were restored from
     it alone, byte for byte (`restored`); it accounts for every object of each bucket (`accounted`), and names those
-    that are none of the store's (`unaccounted`), which is no fault.
+    that are not the store's (`unaccounted`), which is no fault.
     """
 
     deep: bool
@@ -82,8 +82,8 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A look at the whole store: what it shall hold, what its buckets hold, and each copy of each register. `lost` are
-    the keys of what no bucket has intact, and `losses` the versions that need it."""
+    """An examination of the whole store: what it should hold, what its buckets hold, and each copy of each register.
+    `lost` are the keys of what no bucket has intact, and `losses` the versions that need it."""
 
     inventory: Inventory
     survey: Survey
@@ -95,7 +95,7 @@ class Look:
 
     @property
     def expected(self) -> dict[str, frozenset[str]]:
-        """The buckets of each object that was looked at, also of those that nothing asks for there."""
+        """The buckets of each object that was examined, including objects that nothing requires there."""
         everything = dict(self.inventory.expected)
         for key, names in self.accounts.unreached.items():
             everything[key] = everything.get(key, frozenset()) | names
@@ -120,22 +120,22 @@ class Look:
 
     @property
     def way_out(self) -> str | None:
-        """What to do first for a register that cannot be read, if there is one: other mending leaves it as it is."""
+        """What to do first for a register that cannot be read, if there is one: other repairs leave it unchanged."""
         hints = [self.inventory.way_out, *(item.hint for item in self.inventory.unread if item.code in UNDECIDABLE)]
         if not self.registers.failed:
             hints += [f"See what is left: {way_back(key)}" for key in self.registers.unsettled]
         return next((hint for hint in hints if hint), None)
 
     def unreachable(self, members: Mapping[str, Membership]) -> dict[str, SkyholdError]:
-        """Why each bucket that could not be looked at could not be."""
+        """The error of each bucket that could not be examined."""
         errors = {name: bucket.error for name, bucket in self.survey.buckets.items() if bucket.error is not None}
         errors |= self.registers.failed
         errors |= {name: member.error for name, member in members.items() if member.error is not None}
         return dict(sorted(errors.items()))
 
     def remedy(self, findings: Iterable[Finding], unreachable: Mapping[str, SkyholdError]) -> str | None:
-        """What to do about what was found: first what is needed before anything else helps, then what a command mends,
-        then what only a person can bring back. A pack that no bucket has intact may be built out of others."""
+        """What to do about what was found: first what must come before the rest, then what a command repairs, then
+        what only a user can bring back. A pack that no bucket has intact may be rebuilt from others."""
         if self.way_out is not None:
             return self.way_out
         mendable = [found for found in findings if found.key not in self.lost or pack_id_of(found.key) is not None]
@@ -194,8 +194,8 @@ def look_at(
     repository: str | None = None,
     include_vacant: bool = False,
 ) -> Look:
-    """Look at the buckets that are members; with `include_vacant` also at those that may become some again. A deep look
-    reads everything, and takes note of the packs in `copies`. Raises where the names of the repositories cannot be
+    """Examine the buckets that are members; with `include_vacant` also those that may be readmitted. A deep examination
+    reads everything, and records the packs in `copies`. Raises where the names of the repositories cannot be
     read and nothing is damaged: then too few of the voters answer."""
     buckets = {
         name: bucket
@@ -225,27 +225,27 @@ def look_at(
     doubt(connection, found.findings)
     settle(connection, accounts, inventory, found.findings, intact)
     lost = frozenset[str]()
-    if len(buckets) == len(members):  # one that is away may have it
+    if len(buckets) == len(members):  # an unreachable bucket may have it
         lost = lost_objects(found, look.expected, buckets, connection.checker) - inventory.checkpoints.keys()
     settle_lost(accounts, found.findings, lost)
     return replace(look, survey=found, lost=lost, losses=find_losses(session, inventory, lost))
 
 
 def doubt(connection: Connection, findings: Iterable[Finding]) -> None:
-    """The next push that uses a pack which is damaged somewhere shall not rely on what was verified earlier."""
+    """A later push that uses a pack which is damaged somewhere must not rely on earlier verifications."""
     for key in {finding.key for finding in findings if finding.problem == "damaged"}:
         if pack_id_of(key) is not None:
             connection.chunk_index.doubt(key)
 
 
 def pack_copies(connection: Connection, *, deep: bool) -> PackCopies:
-    """Where a deep look keeps the packs that it reads: beside the cache, and as much as the cache may take."""
+    """Where a deep examination keeps the packs that it reads: beside the cache, within the size limit of the cache."""
     cache = connection.cache
     return PackCopies(bytes.fromhex(connection.document.store), cache.path, cache.limit_bytes if deep else 0)
 
 
 def with_way_out(error: SkyholdError) -> str:
-    """What an error says, with its hint."""
+    """The message of an error, with its hint."""
     return f"{error.message}. {error.hint}" if error.hint else error.message
 
 
@@ -260,9 +260,7 @@ def _read_registers(
         registers = examine_registers(connection, voters)
         if NAMES not in registers.unsettled and not isinstance(error, Corrupt):
             raise
-        reason = (
-            f"The names of the repositories cannot be read, so nothing of them was looked at: {with_way_out(error)}"
-        )
+        reason = f"The names of the repositories cannot be read, so none of them was examined: {with_way_out(error)}"
         first = error.hint if error.code in UNDECIDABLE else None
         none = Inventory((), {}, frozenset(registers.keys), (), unreadable=reason, way_out=first)
         return none, registers

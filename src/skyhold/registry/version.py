@@ -92,8 +92,8 @@ class Lineage:
 class VersionDocument:
     """A version as it was committed. One that exists is valid; `files` are sorted by path.
 
-    Raises `InvalidInput` naming the offending value: a path outside the rules, two paths that a file system may take
-    for one, a number that JSON cannot hold, a field past its limit.
+    Raises `InvalidInput` naming the offending value: a path outside the rules, two paths that are equal on some file
+    system, a number that JSON cannot hold, a field past its limit.
     """
 
     files: tuple[VersionFile, ...]
@@ -187,7 +187,7 @@ def version_digest(body: bytes) -> str:
 
 
 def public_id(digest: str) -> str:
-    """The id of a version that people see: the first 40 hex characters of its digest."""
+    """The public id of a version: the first 40 hex characters of its digest."""
     return check_digest(digest)[:PUBLIC_ID_CHARACTERS]
 
 

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class VersionReader:
-    """A repository, as far as one of its versions is read. Every method opens what it needs and closes it again."""
+    """A repository, to read one of its versions. Every method opens what it needs and closes it again."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class VersionReader:
         create: bool = False,
         unresolved: SkyholdError | None = None,
     ) -> None:
-        """`unresolved` is why it cannot be found out which repository has this name now; its id is then unknown. Every
+        """`unresolved` is the error where the name cannot be resolved now; the repository id is then unknown. Every
         method raises it, except for versions by their full digest."""
         self._connection = connection
         self._create = create
@@ -102,10 +102,10 @@ class VersionReader:
         out, or refused where its name was given. Every byte is checked before a file appears under its name. A
         `dry_run` fetches and writes nothing, and reports what would come from where.
 
-        A file that is there with other content is replaced where some version of the repository has that content; else
-        nothing is done and `Conflict`, code `target_edited`, names it, unless `force`. Files whose names steer other
-        programs are not written, unless `allow_unsafe_names`; the result names them in `left_out`. Raises `NotFound`
-        where a glob matches nothing, and `InvalidInput` where something is in the way of a file.
+        A file that is there with other content is replaced where some version of the repository has that content;
+        otherwise nothing is done and `Conflict`, code `target_edited`, names it, unless `force`. Files whose names
+        control other programs are not written, unless `allow_unsafe_names`; the result names them in `left_out`. Raises
+        `NotFound` where a glob matches nothing, and `InvalidInput` where another file or folder obstructs a file.
 
         A version that is named by its full digest is read from the cache of this machine, or from any bucket that has
         it, without a majority: with a `place` (see `place`) also where no voter answers.
@@ -169,13 +169,13 @@ class VersionReader:
         return self._with_version(reference, show, cached_first=False, max_age_s=max_age_s)
 
     def files(self, reference: str = "main", *, max_age_s: float | None = None) -> tuple[VersionFile, ...]:
-        """The files of a version, by path, with size and digests. Nothing of them is fetched."""
+        """The files of a version, by path, with size and digests. No content is fetched."""
         return self._with_version(
             reference, lambda opened: opened.document.files, cached_first=False, max_age_s=max_age_s
         )
 
     def tensors(self, reference: str = "main", *, max_age_s: float | None = None) -> tuple[TensorView, ...]:
-        """The tensors of a version, by file and place: name, type, shape, file and size. No weights are fetched."""
+        """The tensors of a version, by file and position: name, type, shape, file and size. No weights are fetched."""
         return self._with_version(
             reference, lambda opened: view_tensors(opened.version), cached_first=False, max_age_s=max_age_s
         )
@@ -219,7 +219,7 @@ class VersionReader:
         npy: str | Path | None = None,
         max_age_s: float | None = None,
     ) -> TensorSummary:
-        """What the values of a tensor are like, in bounded memory, with the `first` of them. With `npy` they are also
+        """A summary of the values of a tensor, in bounded memory, with the `first` of them. With `npy` they are also
         written to a new file of NumPy's format. Raises as `read_tensor`, and `AlreadyExists` code `file_exists`."""
         count = given.count(first, "first", least=0)
         target = None if npy is None else given.path(npy, "the file to write")

@@ -34,7 +34,7 @@ class RepositoryInfo:
 
     @classmethod
     def of(cls, name: str, snapshot: Snapshot) -> RepositoryInfo:
-        """What is told of a repository in this state."""
+        """The entry of a repository in this state."""
         refs = list(snapshot.refs())
         updated = None
         with suppress(Corrupt):  # `verify` names what cannot be read
@@ -72,7 +72,7 @@ class SearchHit:
 
 @dataclass(frozen=True, slots=True)
 class RefView:
-    """A ref with the version at which it stands; `name` is like `branch/main`."""
+    """A ref with the version that it points to; `name` is like `branch/main`."""
 
     name: str
     version: str
@@ -90,7 +90,7 @@ class RefView:
 
 @dataclass(frozen=True, slots=True)
 class AttachedView:
-    """A metric, note or signature of a version, with who attached it when."""
+    """A metric, note or signature of a version, with its author and time."""
 
     kind: str
     name: str
@@ -143,7 +143,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One version in a log, newest first, with the refs that stand at it."""
+    """One version in a log, newest first, with the refs that point to it."""
 
     digest: str
     parents: tuple[str, ...]
@@ -202,8 +202,8 @@ class EventView:
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
-    """What a push did. `unchanged`: the branch stood at this very content already. `stored_bytes` is what new packs
-    hold; `sent_bytes` what that makes for each bucket; `lagging` names buckets that follow later, with the reason.
+    """What a push did. `unchanged`: the branch had this content already. `stored_bytes` is what new packs
+    hold; `sent_bytes` what that makes for each bucket; `lagging` names lagging buckets, with the reason.
     `ignored` are paths that rules left out, `left_out` those that are no part of a model, each with the reason."""
 
     repository: str
@@ -229,8 +229,8 @@ class PushResult:
 
 @dataclass(frozen=True, slots=True)
 class PushPlan:
-    """What a push would do; its fields are as those of `PushResult`. Which version it would make is not known, since
-    its time is part of it. `lagging` are the buckets that lack packs which would be used again."""
+    """What a push would do; its fields are those of `PushResult`. The id of its version is unknown, since it
+    includes the time. `lagging` are the buckets that lack packs which would be reused."""
 
     repository: str
     branch: str
@@ -251,7 +251,7 @@ class PushPlan:
 class PullResult:
     """What a pull did. `kept_bytes` were in the target folder already, `fetched_bytes` came from cache or buckets.
     `found_by` is what named the version: the refs of a `majority`, those in one `bucket`, or this machine's `cache`.
-    `left_out` are the files that were not written because their names steer other programs, or the tensors that
+    `left_out` are the files that were not written because their names control other programs, or the tensors that
     safetensors cannot hold, each with the reason."""
 
     repository: str
@@ -274,8 +274,8 @@ class PullResult:
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """What a pull would do; its fields are as those of `PullResult`. `sources` are the places that the bytes would come
-    from, `fetched_bytes` their sum."""
+    """What a pull would do; its fields are as those of `PullResult`. `sources` are the sources of the bytes,
+    `fetched_bytes` their sum."""
 
     repository: str
     version: str

@@ -40,11 +40,11 @@ def command(
         repository.attach(reference.ref, metrics=metrics, notes=notes, author=author, reason=reason)
         version = repository.show(reference.ref)
     session.output.show(
-        version, quiet=[version.id], human=lambda: _tell(reference, version.id, len(metrics), len(notes))
+        version, quiet=[version.id], human=lambda: _show(reference, version.id, len(metrics), len(notes))
     )
 
 
-def _tell(reference: Reference, version: str, metrics: int, notes: int) -> None:
+def _show(reference: Reference, version: str, metrics: int, notes: int) -> None:
     from skyhold.cli.render import line, marked, short
 
     line(

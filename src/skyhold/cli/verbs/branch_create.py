@@ -21,7 +21,7 @@ from skyhold.cli.command import Invocation, verb
     changes=True,
 )
 def command(session: Invocation, *, reference: Reference, name: str, reason: str, author: str | None) -> None:
-    """Create a branch at a version (where `main` stands, without @REF). A branch that exists is left as it is."""
+    """Create a branch at a version (that of `main`, without @REF). A branch that exists is left as it is."""
     from skyhold.cli.refs import answer_moves
 
     ref = f"branch/{name}"

@@ -13,7 +13,7 @@ from skyhold.cli.command import Invocation, verb
     reads=True,
 )
 def command(session: Invocation, *, repository: str) -> None:
-    """List the branches of a repository, and where they stand."""
+    """List the branches of a repository, and the versions that they point to."""
     from skyhold.cli.refs import answer_refs
 
     with session.store() as store:

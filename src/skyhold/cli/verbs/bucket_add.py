@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 @verb(
     click.Argument(["name"]),
     click.Argument(["url"]),
-    click.Option(["--provider"], metavar="NAME", help="Who runs it, where the URL does not say (minio, r2, …)."),
-    click.Option(["--region"], metavar="NAME", help="Where it is; policies speak of it."),
+    click.Option(["--provider"], metavar="NAME", help="Its provider, if the URL does not show it (minio, r2, …)."),
+    click.Option(["--region"], metavar="NAME", help="Where it is; policies refer to it."),
     click.Option(["--endpoint"], metavar="URL", help="Address of an S3-compatible or private service."),
     click.Option(["--credentials"], metavar="REF", help="chain, env:PREFIX, file:PATH or profile:NAME."),
     click.Option(["--path-style/--virtual-hosted"], default=None, help="How an S3 bucket is addressed."),
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         help="Whether it takes part in deciding on refs; by default it does while there are fewer than seven voters.",
     ),
     click.Option(
-        ["--dry-run"], is_flag=True, help="Check that it could join and say what would change; change nothing."
+        ["--dry-run"], is_flag=True, help="Check that it could join and show what would change; change nothing."
     ),
     author_option(),
     reason_option(),
@@ -55,8 +55,8 @@ def command(
     reason: str,
     **options: object,
 ) -> None:
-    """Add a bucket to the store. It must be empty, and a folder is made where it is missing. What the store holds
-    already comes to it by `skyhold sync`."""
+    """Add a bucket to the store. It must be empty, and a folder is made where it is missing. `skyhold sync` then
+    copies to it what the store holds already."""
     from skyhold.json_form import as_json
 
     refuse_memory(url)
@@ -66,17 +66,17 @@ def command(
     session.output.show(
         {"dry_run": dry_run, **as_json(joining)},
         quiet=[name],
-        human=lambda: _tell_plan(joining) if dry_run else _tell(joining),
+        human=lambda: _show_plan(joining) if dry_run else _show(joining),
     )
     if not dry_run:
         session.output.next_step("skyhold sync   # bring it up to date")
 
 
-def _tell(joining: Joining) -> None:
+def _show(joining: Joining) -> None:
     click.echo(f"Added bucket {joining.bucket.name}; the store has {len(joining.notified) + 1} now")
 
 
-def _tell_plan(joining: Joining) -> None:
+def _show_plan(joining: Joining) -> None:
     from skyhold.cli.render import line, marked, properties
 
     location = joining.bucket

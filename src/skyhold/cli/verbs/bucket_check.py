@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 def command(session: Invocation, *, name: str, role: str | None) -> None:
     """Test a bucket of the store from this machine.
 
-    It says whether the bucket is reachable, which permissions are missing, how far its clock is off, round trip and
+    It reports whether the bucket is reachable, which permissions are missing, how far its clock is off, round trip and
     throughput, rules (lifecycle, versioning, object lock) that would hurt, and whether its conditional puts are atomic
-    under contention, so that it may vote. It writes a few objects below .skyhold-check/ and deletes them.
+    under contention, which a voter needs. It writes a few objects below .skyhold-check/ and deletes them.
 
     Where something would hurt the store it ends with status 1.
     """
@@ -51,7 +51,7 @@ def command(session: Invocation, *, name: str, role: str | None) -> None:
             )
             return
         report = store.check_bucket(name)
-    session.output.show(report, quiet=report.problems, human=lambda: _tell(report))
+    session.output.show(report, quiet=report.problems, human=lambda: _show(report))
     if report.problems:
         raise SkyholdError(
             f"Bucket `{name}` has {counted(len(report.problems), 'problem')}",
@@ -61,7 +61,7 @@ def command(session: Invocation, *, name: str, role: str | None) -> None:
         )
 
 
-def _tell(report: BucketReport) -> None:
+def _show(report: BucketReport) -> None:
     from skyhold.cli.render import line, marked, properties
     from skyhold.units import format_bytes
 

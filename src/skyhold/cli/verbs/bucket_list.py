@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 @verb(examples=("skyhold bucket list", "skyhold bucket list --json"), exits=(2, 3, 6, 8, 10), reads=True)
 def command(session: Invocation) -> None:
-    """List the store's buckets as its configuration has them. `skyhold status` says how they are."""
+    """List the store's buckets as its configuration has them. `skyhold status` reports their state."""
     with session.store() as store:
         buckets = store.configuration.buckets
     session.output.show(
         {"buckets": [{**bucket.location.to_json(), "role": bucket.role} for bucket in buckets]},
         quiet=[bucket.location.name for bucket in buckets],
-        human=lambda: _tell(buckets),
+        human=lambda: _show(buckets),
     )
 
 
-def _tell(buckets: Sequence[ConfiguredBucket]) -> None:
+def _show(buckets: Sequence[ConfiguredBucket]) -> None:
     from skyhold.cli.render import marked, table
 
     endpoints = any(bucket.location.endpoint for bucket in buckets)

@@ -23,10 +23,10 @@ from skyhold.cli.output import counted
 def command(
     session: Invocation, *, names: tuple[str, ...], force: bool, yes: bool, author: str | None, reason: str
 ) -> None:
-    """Take buckets out of the store. What lies in them is left there.
+    """Remove buckets from the store. Their objects are left in place.
 
-    Several leave as one change. Where some are lost for good, name them all: the buckets that stay have to take the
-    change, and a lost one cannot.
+    Several are removed as one change. Where some are lost for good, name them all: every bucket that stays must
+    accept the change, and a lost one cannot.
     """
     leaving = ", ".join(names)
     confirm(f"Take {leaving} out of the store?", yes=yes)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from skyhold.registry.store import Store
     from skyhold.store.settings import Settings
 
-ROLLBACK: Final = "Give up the changes that this machine has seen and the buckets do not show any more?"
+ROLLBACK: Final = "Give up the changes that this machine has seen and the buckets no longer contain?"
 
 
 @verb(
@@ -31,7 +31,7 @@ ROLLBACK: Final = "Give up the changes that this machine has seen and the bucket
     click.Option(
         ["--accept-rollback"],
         is_flag=True,
-        help="Take the refs as the buckets show them now, though this machine has seen newer ones.",
+        help="Accept the refs as the buckets contain them now, although this machine has seen newer ones.",
     ),
     yes_option(),
     examples=("skyhold connect s3://models-eu/skyhold", "SKYHOLD_KEY_FILE=~/team.key skyhold connect ./cloud-a"),
@@ -41,15 +41,15 @@ ROLLBACK: Final = "Give up the changes that this machine has seen and the bucket
 def command(session: Invocation, *, url: str, trust: tuple[str, ...], accept_rollback: bool, yes: bool) -> None:
     """Join an existing store by the URL of any of its buckets.
 
-    The store describes itself: its other buckets are found from the first. It is remembered on this machine, so that
-    later commands need no --store while it is the only one.
+    The first bucket lists the others. The store is remembered on this machine: later commands need no --store while
+    it is the only one.
 
     Credentials go to the vendors' own hosts and to URL. Where the store has buckets at other endpoints, or names
     credentials other than each vendor's default, this asks once, and names all of them; where it cannot ask, it needs
     --trust.
 
-    A machine remembers how new the refs were that it has seen, and refuses older ones. After a recovery on purpose, or
-    where newer ones are lost for good, --accept-rollback makes it forget that, once.
+    A machine remembers the newest refs that it has seen, and refuses older ones. After a deliberate recovery, or where
+    the newer refs are lost for good, --accept-rollback makes it forget that, once.
     """
     refuse_memory(url)
     from skyhold.cli.render import line, marked
@@ -71,8 +71,8 @@ def command(session: Invocation, *, url: str, trust: tuple[str, ...], accept_rol
 
 
 def _connect(session: Invocation, url: str, settings: Settings, trust: tuple[str, ...], accept_rollback: bool) -> Store:
-    """Connect, and ask for consent where it is missing and somebody sits at the terminal. What one bucket says of the
-    others leaves out their credentials, so the store's configuration may give rise to a second question."""
+    """Connect, and ask for missing consent on a terminal. The hints of one bucket about the others leave out their
+    credentials, so the store's configuration may require a second question."""
     from skyhold.registry import access
 
     while True:

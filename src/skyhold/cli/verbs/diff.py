@@ -67,11 +67,11 @@ def command(session: Invocation, *, before: Reference, after: str, no_tensors: b
     if limit is None and sys.stdout.isatty():
         limit = TENSORS_ON_A_TERMINAL
     document = {"from": str(before), "to": str(other), **as_json(found)}
-    session.output.show(document, quiet=_names(found), human=lambda: _tell(before, other, found, limit))
+    session.output.show(document, quiet=_names(found), human=lambda: _show(before, other, found, limit))
 
 
 def _other(store: Store, before: Reference, other: Reference) -> Repository:
-    """The repository of the second reference, with a word about what may have been meant where there is none."""
+    """The repository of the second reference, with a hint on what may have been meant where there is none."""
     try:
         return store.repository(other.repository)
     except NotFound as error:
@@ -85,7 +85,7 @@ def _names(found: VersionDiff) -> list[str]:
     return [file.path or file.old_path or "" for file in found.files]
 
 
-def _tell(before: Reference, after: Reference, found: VersionDiff, limit: int | None) -> None:
+def _show(before: Reference, after: Reference, found: VersionDiff, limit: int | None) -> None:
     from skyhold.cli.render import line, table
 
     if found.is_empty:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @verb(examples=("skyhold doctor", "skyhold doctor --json"), exits=(1, 2))
 def command(session: Invocation) -> None:
-    """Examine this machine's set-up and say what to do about what stands in the way.
+    """Examine this machine's set-up, and report each problem with what to do about it.
 
-    It looks at extras, settings and where each came from, keys, state and cache folders, free space, how each bucket of
+    It examines extras, settings and the source of each, keys, state and cache folders, free space, how each bucket of
     the store answers, and whether its copies of the registers are intact. It changes nothing and prints no secret.
 
     Where it finds a problem it ends with status 1.
@@ -31,7 +31,7 @@ def command(session: Invocation) -> None:
     session.output.show(
         {"healthy": not problems, "signs": signs},
         quiet=[f"{sign.topic}: {sign.detail}" for sign in signs if sign.state != "good"],
-        human=lambda: _tell(signs),
+        human=lambda: _show(signs),
     )
     if problems:
         raise SkyholdError(
@@ -41,7 +41,7 @@ def command(session: Invocation) -> None:
         )
 
 
-def _tell(signs: Sequence[Sign]) -> None:
+def _show(signs: Sequence[Sign]) -> None:
     from skyhold.cli.render import line, marked
 
     marks = {"good": "good", "warning": "warn", "problem": "bad"}

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def command(session: Invocation) -> None:
     """Ask whether every bucket and every voter answers, and whether changes can be decided.
 
-    It costs a few requests for each bucket, however much the store contains, so that a monitor may ask often. What the
-    buckets contain is not looked at: for that there are `skyhold status` and `skyhold verify`.
+    It costs a few requests for each bucket, regardless of the size of the store, so a monitor can run it often. It
+    does not examine what the buckets contain: `skyhold status` and `skyhold verify` do.
 
-    Where something does not answer, or is no member any more, it ends with status 1.
+    Where something does not answer, or is no longer a member, it ends with status 1.
     """
     with session.store() as store:
         health = store.health()

@@ -59,7 +59,7 @@ def command(
     path_style, ca_file, allow_http, and credentials, which are a reference (chain, env:PREFIX, file:PATH,
     profile:NAME) and never stored themselves.
 
-    It says at the end what the loss of a bucket would cost.
+    At the end it reports what the loss of a bucket would cost.
     """
     from skyhold.cli.sealing import choose_keys
     from skyhold.registry import access
@@ -79,7 +79,7 @@ def command(
             losses += _machine_report(made.bucket_names[0], asked=engine is not None)
         document = {"store": made.id, "sealed": made.sealed, "engine": made.engine, "losses": losses}
         document["buckets"] = buckets
-        session.output.show(document, quiet=[made.id], human=lambda: _tell(made.id, made.bucket_names, losses))
+        session.output.show(document, quiet=[made.id], human=lambda: _show(made.id, made.bucket_names, losses))
         for advice in keys.advice:
             session.output.next_step(advice)
         # What was typed has this machine's references, too; the rest may have come from the environment.
@@ -89,7 +89,7 @@ def command(
 
 
 def _machine_report(bucket_name: str, *, asked: bool) -> list[str]:
-    """What it means that the refs live on this machine, as sentences for people."""
+    """What it means that the refs live on this machine, as sentences."""
     alone = "The refs live on this machine alone (engine sqlite): every other machine is refused."
     if asked:
         return [alone, "To share the store, move them into the buckets: skyhold store engine set buckets"]
@@ -100,7 +100,7 @@ def _machine_report(bucket_name: str, *, asked: bool) -> list[str]:
     ]
 
 
-def _tell(store_id: str, bucket_names: list[str], losses: list[str]) -> None:
+def _show(store_id: str, bucket_names: list[str], losses: list[str]) -> None:
     from skyhold.cli.render import line, marked
 
     line(

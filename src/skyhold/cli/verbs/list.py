@@ -28,14 +28,14 @@ def command(session: Invocation, *, deleted: bool) -> None:
         "unread": store.unread,
     }
     session.output.show(
-        document, quiet=[repository.name for repository in repositories], human=lambda: _tell(repositories, deleted)
+        document, quiet=[repository.name for repository in repositories], human=lambda: _show(repositories, deleted)
     )
     session.output.refuse_unread(store.unread)
     if not repositories and not deleted:
         session.output.next_step("skyhold push team/model PATH")
 
 
-def _tell(repositories: Sequence[RepositoryInfo], deleted: bool) -> None:
+def _show(repositories: Sequence[RepositoryInfo], deleted: bool) -> None:
     from skyhold.cli.render import line, marked, short, table
 
     if not repositories:

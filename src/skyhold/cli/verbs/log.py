@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     reads=True,
 )
 def command(session: Invocation, *, reference: Reference, first_parent: bool, limit: int | None) -> None:
-    """Show the versions that lead to a ref, newest first, as a graph, with the refs that stand at each.
+    """Show the versions that lead to a ref, newest first, as a graph, with the refs that point to each.
 
     Without @REF it is the branch `main`.
     """
     with session.store() as store:
         entries = store.repository(reference.repository).log(reference.ref, first_parent=first_parent, limit=limit)
     document = {"repository": reference.repository, "versions": entries}
-    session.output.show(document, quiet=[entry.id for entry in entries], human=lambda: _tell(entries))
+    session.output.show(document, quiet=[entry.id for entry in entries], human=lambda: _show(entries))
     session.output.refuse_lost({entry.id: entry.unread for entry in entries if entry.unread})
 
 
-def _tell(entries: Sequence[LogEntry]) -> None:
+def _show(entries: Sequence[LogEntry]) -> None:
     from skyhold.cli.graph import draw_graph
     from skyhold.cli.render import line, marked, short
 

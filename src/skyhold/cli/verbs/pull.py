@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         "repeated.",
     ),
     click.Option(["--force"], is_flag=True, help="Replace files even where no version has their content."),
-    click.Option(["--allow-unsafe-names"], is_flag=True, help="Write names that steer other programs, too."),
-    click.Option(["--dry-run"], is_flag=True, help="Say what would be fetched from where; fetch and write nothing."),
+    click.Option(["--allow-unsafe-names"], is_flag=True, help="Also write files whose names control other programs."),
+    click.Option(["--dry-run"], is_flag=True, help="Show what would be fetched from where; fetch and write nothing."),
     examples=(
         "skyhold pull fraud/scorer@champion ./restored",
         "skyhold pull fraud/scorer@v1.2 . --include '*.json' --include 'tokenizer/*'",
@@ -64,10 +64,10 @@ def command(
     one by one; after an interruption the same command continues. Other files of the folder are left alone. Without
     @REF it is the branch `main`.
 
-    A file that is there with other content is replaced only where some version of the repository has that content;
-    else nothing is changed and the file is named, unless --force. Files that other programs obey or keep credentials in
-    (.git, .env, .ssh, skyhold.toml and the like) are not written, unless --allow-unsafe-names: they are named, and the
-    command ends with status 6 after it has written the others.
+    A file that is there with other content is replaced only where some version of the repository has that content; else
+    nothing is changed and the file is named, unless --force. Files that control other programs or hold their
+    credentials (.git, .env, .ssh, skyhold.toml and the like) are not written, unless --allow-unsafe-names is given:
+    they are listed, and the command ends with status 6 after it has written the others.
 
     A tensor is written as the library of its format returns it; the array of a .npy file has the name of the file. Of
     those that a glob matches, what safetensors cannot hold is named, and the command ends with status 2 after it has
@@ -84,7 +84,7 @@ def command(
             allow_unsafe_names=allow_unsafe_names,
             progress=progress,
         )
-    session.output.show(result, quiet=[result.id], human=lambda: _tell(reference, result))
+    session.output.show(result, quiet=[result.id], human=lambda: _show(reference, result))
     if result.dry_run and result.sources.absent_bytes:
         _refuse_absent(result.sources)
     if result.left_out and tensors:
@@ -98,7 +98,7 @@ def command(
     if result.left_out:
         raise PermissionDenied(
             f"Not all of the version {'would be' if result.dry_run else 'was'} written: "
-            f"{len(result.left_out)} of its files have names that steer other programs",
+            f"{len(result.left_out)} of its files have names that control other programs",
             code=error_codes.UNSAFE_NAMES,
             hint="If you trust who pushed them, pull again with --allow-unsafe-names",
             paths=list(result.left_out),
@@ -119,13 +119,13 @@ def _refuse_absent(sources: PullSources) -> None:
     )
 
 
-def _tell(reference: Reference, result: PullResult | PullPlan) -> None:
+def _show(reference: Reference, result: PullResult | PullPlan) -> None:
     from skyhold.cli.findings import FOUND_BY
     from skyhold.cli.render import line, marked, properties, short
     from skyhold.units import format_bytes
 
     if result.dry_run:
-        _tell_plan(reference, result)
+        _show_plan(reference, result)
         return
     line("Pulled ", marked(str(reference), "name"), ": version ", marked(short(result.version), "id"))
     kept = f", {format_bytes(result.kept_bytes)} were there already" if result.kept_bytes else ""
@@ -138,17 +138,17 @@ def _tell(reference: Reference, result: PullResult | PullPlan) -> None:
             ("found by", FOUND_BY.get(result.found_by, "")),
         ]
     )
-    _tell_left_out(result)
+    _show_left_out(result)
 
 
-def _tell_left_out(result: PullResult | PullPlan) -> None:
+def _show_left_out(result: PullResult | PullPlan) -> None:
     from skyhold.cli.render import line, marked
 
     for path, reason in result.left_out.items():
         line(marked("left out: ", "warn"), f"{path} ({reason})")
 
 
-def _tell_plan(reference: Reference, plan: PullPlan) -> None:
+def _show_plan(reference: Reference, plan: PullPlan) -> None:
     from skyhold.cli.render import line, marked, properties, short
     from skyhold.units import format_bytes
 
@@ -169,6 +169,6 @@ def _tell_plan(reference: Reference, plan: PullPlan) -> None:
             ("tensors", ", ".join(plan.tensors)),
         ]
     )
-    _tell_left_out(plan)
+    _show_left_out(plan)
     for name, reason in plan.sources.unreachable.items():
-        line(marked("not looked at: ", "warn"), f"bucket {name} ({reason})")
+        line(marked("not examined: ", "warn"), f"bucket {name} ({reason})")

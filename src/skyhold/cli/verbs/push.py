@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     click.Argument(["path"], type=click.Path(path_type=Path, readable=False, allow_dash=True)),
     click.Option(["-m", "--message"], default="", metavar="TEXT", help="What this version is."),
     click.Option(["--branch"], default="main", show_default=True, metavar="NAME", help="Branch that moves to it."),
-    click.Option(["--tag", "tags"], multiple=True, metavar="NAME", help="Name it for ever; may be repeated."),
+    click.Option(["--tag", "tags"], multiple=True, metavar="NAME", help="A permanent name for it; may be repeated."),
     click.Option(["--alias", "aliases"], multiple=True, metavar="NAME", help="Move this alias to it; may be repeated."),
     metrics_option(),
     values_option(["--param", "parameters"], "A parameter of the training;"),
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
         type=click.Choice(["fine-tune", "adapter", "quantized", "merged"]),
         help="How it relates to its base.",
     ),
-    click.Option(["--expected-parent"], metavar="ID", help="Refuse unless the branch stands at this version."),
+    click.Option(["--expected-parent"], metavar="ID", help="Refuse unless the branch points to this version."),
     click.Option(["--without-optimizer"], is_flag=True, help="Leave out the states of optimizers."),
-    click.Option(["--allow-unsafe-names"], is_flag=True, help="Store names that steer other programs, too."),
+    click.Option(["--allow-unsafe-names"], is_flag=True, help="Also store files whose names control other programs."),
     author_option(),
-    click.Option(["--dry-run"], is_flag=True, help="Say what would be stored in each bucket; change nothing."),
+    click.Option(["--dry-run"], is_flag=True, help="Show what would be stored in each bucket; change nothing."),
     examples=(
         'skyhold push fraud/scorer ./model -m "Trained on November" --metric accuracy=0.93 --alias champion',
         "skyhold push fraud/scorer ./tuned --base meta/llama@v3 --param lr:=0.0001 --branch experiment",
@@ -70,20 +70,20 @@ def command(
     """Store a folder, file or archive as a new version and move a branch to it.
 
     The members of an archive (.tar, .tar.gz, .tar.zst, .zip) become the files of the version; PATH `-` is an archive
-    on stdin. To store an archive as the file that it is, put it into a folder.
+    on stdin. To store an archive as a file, put it into a folder.
 
     Bytes that the store has already are not sent again, and a fine-tune is stored as its difference to the base. The
     version counts once the repository's policy is met; remaining buckets follow. After an interruption the same
     command continues. The repository is made where it is missing, and a new branch begins at `main`.
 
-    Files that match .skyholdignore (patterns as in .gitignore) are left out. So are, and are named, files that other
-    programs obey or keep credentials in (.git, .env, .ssh, skyhold.toml and the like), unless --allow-unsafe-names; and
-    buckets, key files and other things of Skyhold's own, always.
+    Files that match .skyholdignore (patterns as in .gitignore) are left out. Files that control other programs or hold
+    their credentials (.git, .env, .ssh, skyhold.toml and the like) are left out too, and listed, unless
+    --allow-unsafe-names is given. Buckets, key files and other files of Skyhold itself are always left out.
     """
     with session.store() as store, session.progress() as progress:
         opened = store.repository(repository, create=True)
         result = opened.push(_source(path), author=author, dry_run=dry_run, progress=progress, **described)
-    session.output.show(result, quiet=[] if result.dry_run else [result.id], human=lambda: _tell(result))
+    session.output.show(result, quiet=[] if result.dry_run else [result.id], human=lambda: _show(result))
     if not result.dry_run:
         session.output.next_step(f"skyhold show {repository}@{result.id[:10]}")
 
@@ -100,15 +100,15 @@ def _source(path: Path) -> Path | Stream:
     return sys.stdin.buffer
 
 
-def _tell(result: PushResult | PushPlan) -> None:
+def _show(result: PushResult | PushPlan) -> None:
     from skyhold.cli.render import line, marked
 
-    _tell_stored(result)
+    _show_stored(result)
     for path, reason in result.left_out.items():
         line(marked("left out: ", "warn"), f"{path} ({reason})")
 
 
-def _tell_stored(result: PushResult | PushPlan) -> None:
+def _show_stored(result: PushResult | PushPlan) -> None:
     from skyhold.cli.render import line, marked, properties, short
     from skyhold.units import format_bytes
 
@@ -116,7 +116,7 @@ def _tell_stored(result: PushResult | PushPlan) -> None:
     if result.dry_run:
         line("Would push to ", place, "; nothing was changed")
     elif result.unchanged:
-        line(place, " is at this very content already: version ", marked(short(result.version), "id"))
+        line(place, " has this content already: version ", marked(short(result.version), "id"))
         return
     else:
         line("Pushed ", place, ": version ", marked(short(result.version), "id"))

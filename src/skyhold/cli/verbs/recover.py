@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from skyhold.store.recovering import RecoverReport
     from skyhold.store.register_recovery import RegisterPlan, VoterFinding
 
-MACHINE: Final = "Take this store over on this machine, and shut its former machine out?"
+MACHINE: Final = "Take this store over on this machine, and lock out its former machine?"
 MACHINE_OF_MINORITY: Final = (
-    "Give up the changes that only the missing buckets know, take this store over on this machine, and shut its former "
-    "machine out?"
+    "Give up the changes that only the missing buckets have, take this store over on this machine, and lock out its "
+    "former machine?"
 )
-MINORITY: Final = "Give up the changes that only the missing buckets know, and go on without their votes?"
+MINORITY: Final = "Give up the changes that only the missing buckets have, and go on without their votes?"
 
 
 @verb(
@@ -27,7 +27,7 @@ MINORITY: Final = "Give up the changes that only the missing buckets know, and g
     click.Option(
         ["--minority"],
         is_flag=True,
-        help="Go on with less than a majority of the buckets: changes that only the others know are lost.",
+        help="Go on with less than a majority of the buckets: changes that only the others have are lost.",
     ),
     click.Option(
         ["--register"],
@@ -38,7 +38,7 @@ MINORITY: Final = "Give up the changes that only the missing buckets know, and g
     click.Option(
         ["--empty"],
         is_flag=True,
-        help="With --register: where nothing of a repository's refs is left, let it begin anew, without versions.",
+        help="With --register: where nothing of a repository's refs is left, recreate it without versions.",
     ),
     yes_option(),
     examples=(
@@ -52,17 +52,16 @@ MINORITY: Final = "Give up the changes that only the missing buckets know, and g
 def command(session: Invocation, *, url: str, minority: bool, register: str | None, empty: bool, yes: bool) -> None:
     """Bring a store's refs back from its surviving buckets, of which URL is one.
 
-    Of the engine `sqlite`, where the machine, or its state folder, is lost, be it half-way through a move to it: from
-    the checkpoints. This machine takes the store over, and the former one, should it come back, is refused.
+    Engine `sqlite`, after the machine or its state folder was lost, even during a move to it: the refs are read from
+    the checkpoints. This machine takes the store over; the former one is refused if it comes back.
 
-    Of the engine `buckets` there is no machine to lose, and nothing to recover while a majority of the voters answers.
-    Where the others are lost for good, `--minority` begins anew with those that are left, from the newest values that
-    they have accepted; changes that only the lost ones knew are lost. Those must not come back: together they would be
-    a second store.
+    Engine `buckets`: there is nothing to recover while a majority of the voters answers. Where a majority is lost for
+    good, `--minority` starts a new epoch with the voters that are left, from the newest values that they have accepted;
+    changes that only the lost voters had are lost. The lost buckets must not come back: together they would be a second
+    store.
 
-    Where the buckets are there, and one register is damaged or gone in most of them, `--register` shows what each of
-    them still holds of it and what may be lost, and brings it back from the newest that is intact. Everything else goes
-    on meanwhile.
+    Where one register is damaged or missing in most of the buckets, `--register` shows what each of them still holds
+    of it and what may be lost, and recovers it from the newest intact copy. Everything else continues meanwhile.
     """
     from skyhold.registry import access
 
@@ -80,7 +79,7 @@ def command(session: Invocation, *, url: str, minority: bool, register: str | No
         session.settings(), lambda settings: access.recover(url, settings=settings, minority=minority, consent=consent)
     )
     with recovered:
-        session.output.show(report, quiet=[recovered.id], human=lambda: _tell(report))
+        session.output.show(report, quiet=[recovered.id], human=lambda: _show(report))
         session.output.next_step("skyhold verify")
 
 
@@ -94,7 +93,7 @@ def _recover_register(session: Invocation, url: str, register: str, *, empty: bo
 
     def consent(plan: RegisterPlan) -> None:
         if not session.output.json and not session.output.quiet:
-            _tell_plan(plan)
+            _show_plan(plan)
         confirm(f"Go on from version {plan.version}? {plan.losses}.", yes=yes)
 
     store, report = session.unseal(
@@ -102,13 +101,13 @@ def _recover_register(session: Invocation, url: str, register: str, *, empty: bo
         lambda settings: access.recover_register(url, register, settings=settings, empty=empty, consent=consent),
     )
     with store:
-        told = f"Register {report.plan.register} goes on from version {report.plan.version}, in epoch {report.epoch}"
-        session.output.show(report, quiet=[report.plan.register], human=lambda: click.echo(told))
+        text = f"Register {report.plan.register} goes on from version {report.plan.version}, in epoch {report.epoch}"
+        session.output.show(report, quiet=[report.plan.register], human=lambda: click.echo(text))
         session.output.next_step("skyhold verify")
 
 
-def _tell_plan(plan: RegisterPlan) -> None:
-    """What was found, on stderr: it is there before anybody consents."""
+def _show_plan(plan: RegisterPlan) -> None:
+    """What was found, on stderr, before the user is asked to consent."""
     click.echo(f"Register {plan.register} of store {plan.store}, epoch {plan.epoch}:", err=True)
     for finding in plan.voters:
         click.echo(f"  {printable(finding.voter)}: {printable(_found(finding))}", err=True)
@@ -127,7 +126,7 @@ def _found(finding: VoterFinding) -> str:
     return f"{summary}; it goes on from this copy" if finding.chosen else summary
 
 
-def _tell(report: RecoverReport) -> None:
+def _show(report: RecoverReport) -> None:
     from skyhold.cli.render import line, marked
 
     line(
@@ -141,4 +140,4 @@ def _tell(report: RecoverReport) -> None:
     for damage in report.damaged:
         line(marked("damaged: ", "bad"), f"{damage.key} in {damage.bucket} ({damage.reason})")
     if not report.majority:
-        line(marked("Less than a majority answered: ", "bad"), "changes that only the others know are lost")
+        line(marked("Less than a majority answered: ", "bad"), "changes that only the others have are lost")

@@ -28,10 +28,10 @@ def command(session: Invocation, *, reference: Reference, limit: int | None) -> 
         moves = store.repository(reference.repository).history(ref, limit=limit)
     document = {"repository": reference.repository, "moves": moves}
     quiet = [f"{move.ref} {move.new or '-'}" for move in moves]
-    session.output.show(document, quiet=quiet, human=lambda: _tell(moves))
+    session.output.show(document, quiet=quiet, human=lambda: _show(moves))
 
 
-def _tell(moves: Sequence[MoveView]) -> None:
+def _show(moves: Sequence[MoveView]) -> None:
     from skyhold.cli.render import line, marked, short, table
 
     if not moves:

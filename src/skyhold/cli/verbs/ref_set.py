@@ -11,8 +11,8 @@ from skyhold.cli.command import Invocation, verb
 @verb(
     repository_argument(),
     click.Argument(["changes"], nargs=-1, required=True, metavar="KIND/NAME=REF…"),
-    pairs_option(["--expected"], "KIND/NAME=REF", "Refuse unless the ref stands there now; may be repeated.", str),
-    click.Option(["--force"], is_flag=True, help="Also move a branch to where it was not heading."),
+    pairs_option(["--expected"], "KIND/NAME=REF", "Refuse unless the ref points there now; may be repeated.", str),
+    click.Option(["--force"], is_flag=True, help="Also move a branch to a version that does not descend from it."),
     reason_option(),
     author_option(),
     examples=(
@@ -35,7 +35,7 @@ def command(
 ) -> None:
     """Create or move refs: all that are named, at once, or none of them.
 
-    KIND is branch, tag or alias; REF is what stands after @ elsewhere: a ref, or the beginning of a version's id. A
+    KIND is branch, tag or alias; REF is what follows @ in a reference: a ref, or the beginning of a version's id. A
     branch moves forward only (or with --force), a tag never, an alias freely.
     """
     from skyhold.cli.refs import answer_moves

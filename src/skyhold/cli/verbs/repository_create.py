@@ -30,7 +30,7 @@ def command(
     reason: str,
 ) -> None:
     """Make a repository. A push makes it too; here its policy can be given, else it has the store's."""
-    from skyhold.cli.policies import tell_policy
+    from skyhold.cli.policies import show_policy
 
     with session.store() as store:
         default = store.configuration.policy
@@ -38,4 +38,4 @@ def command(
         made = store.create_repository(repository, policy=policy, author=author, reason=reason)
         buckets = store.configuration.locations
     document = {"repository": made.name, "id": made.id, "policy": policy}
-    session.output.show(document, quiet=[made.id], human=lambda: tell_policy(f"Made {made.name}", policy, buckets))
+    session.output.show(document, quiet=[made.id], human=lambda: show_policy(f"Made {made.name}", policy, buckets))

@@ -10,7 +10,7 @@ from skyhold.cli.command import Invocation, verb
 
 @verb(
     repository_argument(),
-    click.Option(["--force"], is_flag=True, help="Delete it even if something still wants it."),
+    click.Option(["--force"], is_flag=True, help="Delete it even if something still uses it."),
     yes_option(),
     author_option(),
     reason_option(),
@@ -25,7 +25,7 @@ def command(session: Invocation, *, repository: str, force: bool, yes: bool, aut
     a version, the command is refused; with --force it is done, and reports what that breaks.
     """
     with session.store() as store:
-        store.repository(repository)  # what does not exist is told before the question
+        store.repository(repository)  # a missing repository is reported before the question
         confirm(f"Delete {repository}? It can be brought back.", yes=yes)
         broken = store.delete_repository(repository, force=force, author=author, reason=reason)
     session.output.show(

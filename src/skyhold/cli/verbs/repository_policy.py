@@ -33,7 +33,7 @@ def command(
 
     A change holds for versions pushed from now on; `skyhold sync` brings the older ones to it.
     """
-    from skyhold.cli.policies import tell_policy
+    from skyhold.cli.policies import show_policy
 
     with session.store() as store:
         opened = store.repository(repository)
@@ -42,4 +42,4 @@ def command(
             opened.set_policy(policy, author=author, reason=reason)
         buckets = store.configuration.locations
     document = {"repository": repository, "policy": policy}
-    session.output.show(document, quiet=[], human=lambda: tell_policy(repository, policy, buckets))
+    session.output.show(document, quiet=[], human=lambda: show_policy(repository, policy, buckets))

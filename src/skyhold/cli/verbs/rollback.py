@@ -10,7 +10,7 @@ from skyhold.cli.command import Invocation, verb
 
 @verb(
     reference_argument(ref_needed=True),
-    click.Option(["--to"], metavar="REF", help="A version where the ref has been; the one before, if not given."),
+    click.Option(["--to"], metavar="REF", help="A version that the ref pointed to; by default the one before."),
     reason_option(),
     author_option(),
     examples=(
@@ -21,7 +21,7 @@ from skyhold.cli.command import Invocation, verb
     changes=True,
 )
 def command(session: Invocation, *, reference: Reference, to: str | None, reason: str, author: str | None) -> None:
-    """Move a branch or alias back to the version where it stood before its last move."""
+    """Move a branch or alias back to the version that it pointed to before its last move."""
     from skyhold.cli.refs import answer_moves
 
     with session.store() as store:

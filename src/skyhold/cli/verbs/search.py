@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     reads=True,
 )
 def command(session: Invocation, *, query: tuple[str, ...]) -> None:
-    """Find versions by what is known of them; several terms must all hold.
+    """Find versions by their properties; a version matches if all terms match.
 
     \b
     bert                    repositories with this in their name
-    champion                versions that carry a ref of this name
+    champion                versions with a ref of this name
     tag:v1* alias:champion  refs by name or glob (also ref:, branch:)
     author:ada id:3f2a      author; beginning of a version's id
     accuracy>0.9            a metric (= != < <= > >=; quote it for the shell)
@@ -43,12 +43,12 @@ def command(session: Invocation, *, query: tuple[str, ...]) -> None:
             "unread": store.unread,
         },
         quiet=[f"{hit.repository}@{hit.id}" for hit in hits],
-        human=lambda: _tell(hits),
+        human=lambda: _show(hits),
     )
     session.output.refuse_unread(store.unread)
 
 
-def _tell(hits: Sequence[SearchHit]) -> None:
+def _show(hits: Sequence[SearchHit]) -> None:
     from skyhold.cli.render import line, marked, short, table
 
     if not hits:

@@ -40,7 +40,7 @@ def command(session: Invocation, *, reference: Reference, files: bool, tensors: 
         repository = store.repository(reference.repository)
         if not (files or tensors):
             version = repository.show(reference.ref)
-            session.output.show(version, quiet=[version.id], human=lambda: _tell(version))
+            session.output.show(version, quiet=[version.id], human=lambda: _show(version))
             return
         found = repository.files(reference.ref) if files else ()
         named = repository.tensors(reference.ref) if tensors else ()
@@ -70,7 +70,7 @@ def _show_contents(files: Sequence[VersionFile], tensors: Sequence[TensorView]) 
         )
 
 
-def _tell(version: Version) -> None:
+def _show(version: Version) -> None:
     from skyhold.cli.findings import FOUND_BY
     from skyhold.cli.render import line, marked, properties, short, table
     from skyhold.units import format_bytes

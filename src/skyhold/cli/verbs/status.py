@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 @verb(examples=("skyhold status", "skyhold status --json"), exits=(2, 3, 6, 8, 10))
 def command(session: Invocation) -> None:
-    """Show how the store is: of each bucket whether it can be reached, what it lacks, and whether its copies of the
-    registers are intact; of each repository whether its versions are durable to its policy; and of the refs where they
-    live, how many voters answer, what each has accepted (`skyhold store voters show` tells more), and what was decided
-    last, when and by whom.
+    """Show the state of the store: for each bucket whether it is reachable, what it lacks, and whether its copies of
+    the registers are intact; for each repository whether its versions are durable to its policy; where the refs live,
+    how many voters answer, what each has accepted (`skyhold store voters show` shows more), and the last decision, with
+    its time and author.
 
-    Where something is damaged or lost for every bucket it names that, and ends with status 10. It goes by listings, and
-    reads no packs: for that there is `skyhold verify --deep`."""
+    Where something is damaged or lost in every bucket it names that, and ends with status 10. It uses listings and
+    reads no packs: `skyhold verify --deep` does."""
     from skyhold.cli.findings import refuse_unsound, way_out
 
     with session.store() as store:
         status = store.status()
-    session.output.show(status, quiet=[], human=lambda: _tell(status))
+    session.output.show(status, quiet=[], human=lambda: _show(status))
     refuse_unsound(0, {}, status.damage, hint=way_out(status.unread) or "skyhold verify")
 
 
@@ -41,8 +41,8 @@ def _state(bucket: BucketStatus) -> Text:
     return marked("lagging", "warn") if bucket.missing else marked("current", "good")
 
 
-def _tell(status: StoreStatus) -> None:
-    from skyhold.cli.findings import tell_damage
+def _show(status: StoreStatus) -> None:
+    from skyhold.cli.findings import show_damage
     from skyhold.cli.render import line, marked, table
     from skyhold.cli.voting import ballots, last_decision, summary
     from skyhold.units import format_bytes
@@ -87,4 +87,4 @@ def _tell(status: StoreStatus) -> None:
             for item in status.repositories
         ]
         table(["repository", "versions", "complete in", "policy", "detail"], rows, right=("versions",))
-    tell_damage(status.damage)
+    show_damage(status.damage)

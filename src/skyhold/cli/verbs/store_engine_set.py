@@ -24,11 +24,11 @@ from skyhold.cli.output import counted
 )
 def command(session: Invocation, *, engine: str, yes: bool, author: str | None, reason: str) -> None:
     """Move the refs, their history and the configuration to another engine: into the buckets, for every machine that
-    connects; into an etcd cluster, for every machine that reaches it, as [etcd] in its skyhold.toml says; or onto this
-    machine (sqlite), which then is the only one that reads and changes them.
+    connects; into an etcd cluster, for every machine that reaches it, as configured by [etcd] in its skyhold.toml; or
+    onto this machine (sqlite), which is then the only one that reads and changes them.
 
-    The engine of before is sealed first, and compared afterwards: nothing is written between. A move that was
-    interrupted is finished by the next command, on any machine that may.
+    The former engine is sealed first, and compared afterwards: nothing is written in between. A move that was
+    interrupted is finished by the next command, on any machine with access.
     """
     if engine == "sqlite":
         confirm("From then on this machine alone reads and changes refs. Go on?", yes=yes)

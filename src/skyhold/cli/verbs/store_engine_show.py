@@ -10,7 +10,7 @@ from skyhold.cli.voting import summary
 
 @verb(examples=("skyhold store engine show", "skyhold store engine show --json"), exits=(2, 3, 6, 8, 10), reads=True)
 def command(session: Invocation) -> None:
-    """Show where the refs live. `skyhold store voters show` says more of voters."""
+    """Show where the refs live. `skyhold store voters show` shows the voters."""
     with session.store() as store:
         engine = store.engine_status()
     session.output.show(

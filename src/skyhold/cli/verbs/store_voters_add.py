@@ -18,10 +18,10 @@ from skyhold.cli.command import Invocation, verb
     changes=True,
 )
 def command(session: Invocation, *, names: tuple[str, ...], author: str | None, reason: str) -> None:
-    """Give buckets of the store a vote, as one change. Each is tried first: its conditional puts have to be atomic.
-    Work goes on meanwhile, on every machine.
+    """Give buckets of the store a vote, as one change. Each is tested first: its conditional puts must be atomic.
+    Work continues meanwhile, on every machine.
 
-    A bucket that is not of the store yet comes by `skyhold bucket add`.
+    `skyhold bucket add` adds a bucket that is not in the store yet.
     """
     with session.store() as store:
         store.set_roles(dict.fromkeys(names, "voter"), author=author, reason=reason)
@@ -31,4 +31,4 @@ def command(session: Invocation, *, names: tuple[str, ...], author: str | None, 
         quiet=voters,
         human=lambda: click.echo(f"The voters are {', '.join(voters)} now"),
     )
-    session.output.next_step("skyhold sync   # what a voter is asked for, it should have")
+    session.output.next_step("skyhold sync   # a voter should have every object")

@@ -18,8 +18,8 @@ from skyhold.cli.command import Invocation, verb
     changes=True,
 )
 def command(session: Invocation, *, names: tuple[str, ...], author: str | None, reason: str) -> None:
-    """Take the vote of buckets, as one change; they stay in the store and keep packs. A majority of the voters that are
-    has to answer. Work goes on meanwhile, on every machine."""
+    """Take the vote of buckets, as one change; they stay in the store and keep packs. A majority of the present voters
+    must answer. Work goes on meanwhile, on every machine."""
     with session.store() as store:
         store.set_roles(dict.fromkeys(names, "packs"), author=author, reason=reason)
         voters = [bucket.location.name for bucket in store.configuration.buckets if bucket.role == "voter"]

@@ -19,10 +19,10 @@ from skyhold.cli.command import Invocation, verb
     changes=True,
 )
 def command(session: Invocation, *, name: str, by: str | None, author: str | None, reason: str) -> None:
-    """Admit a voter again that was emptied, restored from a backup, or exchanged: it begins anew, since it has
-    forgotten what it promised. With BY, that bucket of the store votes in its place from now on.
+    """Admit again a voter that was emptied, restored from a backup, or exchanged: it starts anew, since its
+    promises are lost. With BY, that bucket of the store votes in its place from now on.
 
-    A majority of the voters has to answer. Work goes on meanwhile, on every machine.
+    A majority of the voters must answer. Work continues meanwhile, on every machine.
     """
     with session.store() as store:
         store.replace_voter(name, by, author=author, reason=reason)
@@ -33,4 +33,4 @@ def command(session: Invocation, *, name: str, by: str | None, author: str | Non
         quiet=voters,
         human=lambda: click.echo(f"{done}; the voters are {', '.join(voters)} now"),
     )
-    session.output.next_step("skyhold sync   # what a voter is asked for, it should have")
+    session.output.next_step("skyhold sync   # a voter should have every object")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skyhold.cli.command import Invocation, verb
-from skyhold.cli.voting import last_decision, summary, tell_voters
+from skyhold.cli.voting import last_decision, show_voters, summary
 
 
 @verb(examples=("skyhold store voters show", "skyhold store voters show --json"), exits=(2, 3, 6, 8, 10), reads=True)
@@ -13,13 +13,13 @@ def command(session: Invocation) -> None:
     with session.store() as store:
         engine = store.engine_status()
 
-    def tell() -> None:
+    def show() -> None:
         from skyhold.cli.render import line
 
         line("Registers: ", summary(engine))
         if engine.voters:
-            line("Last decision: ", last_decision(engine) or "none that a majority shows now")
+            line("Last decision: ", last_decision(engine) or "none that a majority reports now")
             line()
-            tell_voters(engine)
+            show_voters(engine)
 
-    session.output.show(engine, quiet=[voter.name for voter in engine.voters], human=tell)
+    session.output.show(engine, quiet=[voter.name for voter in engine.voters], human=show)

@@ -20,7 +20,7 @@ from skyhold.cli.command import Invocation, verb
 def command(
     session: Invocation, *, reference: Reference, names: tuple[str, ...], reason: str, author: str | None
 ) -> None:
-    """Name a version (where `main` stands, without @REF) for ever: a tag never moves."""
+    """Name a version (that of `main`, without @REF) permanently: a tag never moves."""
     from skyhold.cli.refs import answer_moves
 
     with session.store() as store:

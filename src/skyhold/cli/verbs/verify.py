@@ -37,11 +37,12 @@ def command(session: Invocation, *, deep: bool, repository: str | None) -> None:
     every register intact; and that the chain of all moves of every ref is unbroken.
 
     With --deep every object of every bucket is read once, and every version of every repository is restored in memory
-    from each bucket on its own, byte for byte, up to the SHA-256 of each file. Every object is accounted for: what no
-    register reaches, as a push that died leaves it, and what is none of the store's objects are named and are no fault.
+    from each bucket on its own, byte for byte, up to the SHA-256 of each file. Every object is accounted for: objects
+    that no register reaches (an interrupted push leaves some) and objects that are not the store's are listed, and are
+    no fault.
 
     It changes nothing. Where damage or a loss is found it names each object and bucket and ends with status 10. A
-    bucket that merely lacks objects lags: `skyhold sync` brings them. Where no bucket has something intact, the
+    bucket that only lacks objects is lagging: `skyhold sync` copies them. Where no bucket has something intact, the
     versions and files that are lost with it are named.
     """
     from skyhold.cli.findings import refuse_unsound
@@ -49,7 +50,7 @@ def command(session: Invocation, *, deep: bool, repository: str | None) -> None:
     with session.store() as store, session.progress() as progress:
         report = store.verify(deep=deep, repository=repository, progress=progress)
     bare = [f"{finding.problem} {finding.bucket} {finding.key}" for finding in report.findings]
-    session.output.show(report, quiet=bare, human=lambda: _tell(report))
+    session.output.show(report, quiet=bare, human=lambda: _show(report))
     only_missing = not report.damage and all(finding.problem == "missing" for finding in report.findings)
     refuse_unsound(
         len(report.findings),
@@ -61,25 +62,25 @@ def command(session: Invocation, *, deep: bool, repository: str | None) -> None:
     )
 
 
-def _tell(report: VerifyReport) -> None:
-    from skyhold.cli.findings import tell_findings, tell_rest
+def _show(report: VerifyReport) -> None:
+    from skyhold.cli.findings import show_findings, show_rest
     from skyhold.cli.render import line, marked
     from skyhold.units import format_bytes
 
     how = f"{format_bytes(report.checked_bytes)} read back" if report.deep else "presence and sizes only"
-    line(marked("sound: ", "good") if report.sound else "", f"{counted(report.objects, 'object')} looked at, {how}")
+    line(marked("sound: ", "good") if report.sound else "", f"{counted(report.objects, 'object')} examined, {how}")
     if report.deep:
-        _tell_restored(report)
-    tell_findings(report.findings)
+        _show_restored(report)
+    show_findings(report.findings)
     for name, lag in report.lagging.items():
         lacks = f"lacks {counted(lag.missing, 'object')}" if lag.missing else ""
         passed = f"has not got the last change of {counted(len(lag.registers), 'register')}" if lag.registers else ""
         line(marked("lagging: ", "warn"), f"bucket {name} {' and '.join(filter(None, (lacks, passed)))}")
-    tell_rest(report.unreachable, report.damage, report.losses)
-    _tell_unaccounted(report)
+    show_rest(report.unreachable, report.damage, report.losses)
+    _show_unaccounted(report)
 
 
-def _tell_restored(report: VerifyReport) -> None:
+def _show_restored(report: VerifyReport) -> None:
     """Of each bucket, how many of the versions that it shall hold were restored from it alone."""
     from skyhold.cli.render import line, marked
 
@@ -94,7 +95,7 @@ def _tell_restored(report: VerifyReport) -> None:
     line("restored byte for byte, from each on its own: ", *parts)
 
 
-def _tell_unaccounted(report: VerifyReport) -> None:
+def _show_unaccounted(report: VerifyReport) -> None:
     from skyhold.cli.findings import SHOWN_MAX
     from skyhold.cli.render import line, marked, table
 
