@@ -22,7 +22,7 @@ from skyhold.consensus.acceptor_object import AcceptorObject, encode_acceptor
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.registry.change import RefUpdate, RepositoryChange
 from skyhold.registry.names import Ref, RefKind
-from skyhold.registry.refs import RepositoryRegister
+from skyhold.registry.repository_register import RepositoryRegister
 from skyhold.registry.root import ROOT_BYTES_MAX, register_key
 from skyhold.registry.snapshot import NewVersion
 from skyhold.storage.blobs import MemoryBlobs

@@ -7,9 +7,9 @@ from skyhold.buckets.check import BucketReport, Trial
 from skyhold.buckets.rules import BucketRules
 from skyhold.consensus.recovery import DamagedCheckpoint
 from skyhold.json_form import as_json
-from skyhold.registry.accounting import Account, Unaccounted
 from skyhold.registry.diff import FileDiff, TensorDiff, ValueDiff, VersionDiff
 from skyhold.registry.losses import Loss
+from skyhold.registry.object_accounts import Account, Unaccounted
 from skyhold.registry.status import BucketStatus, RepositoryStatus, StoreStatus
 from skyhold.registry.tensors import TensorSummary, TensorView
 from skyhold.registry.upkeep import RepairPlan, RepairReport, Unmended

@@ -18,7 +18,7 @@ from skyhold.buckets.location import parse_location
 from skyhold.buckets.memory import MemoryBucket
 from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.buckets.retry import RetryPolicy
-from skyhold.buckets.retrying import RetryingBucket
+from skyhold.buckets.retrying_bucket import RetryingBucket
 from skyhold.buckets.telemetry import Telemetry
 from skyhold.buckets.transfer import Transfer
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable

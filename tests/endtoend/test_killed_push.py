@@ -26,7 +26,7 @@ import skyhold
 from skyhold.registry.history import verify_history
 from skyhold.registry.repositories import Repositories
 from skyhold.registry.store import Store
-from skyhold.storage import packing
+from skyhold.storage import packer as packing
 from skyhold.storage.object_keys import pack_id_of
 from skyhold.storage.pack import check_pack
 from tests.cli.models import contents, write_model

@@ -15,7 +15,7 @@ import pytest
 import skyhold
 from skyhold.buckets.folder import FolderBucket
 from skyhold.errors import InvalidInput
-from skyhold.registry.reporting import watch_document
+from skyhold.registry.events import watch_document
 from skyhold.registry.views import EventView
 from skyhold.storage.policy import Policy
 from skyhold.store import bell, watching

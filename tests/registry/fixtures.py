@@ -8,7 +8,7 @@ from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import Registers
 from skyhold.registry.change import RefUpdate, RepositoryChange
 from skyhold.registry.names import Ref, RefKind
-from skyhold.registry.refs import RepositoryRegister
+from skyhold.registry.repository_register import RepositoryRegister
 from skyhold.registry.snapshot import NewVersion
 from skyhold.storage.blobs import MemoryBlobs
 from skyhold.store.event import Origin

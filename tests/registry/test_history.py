@@ -8,7 +8,7 @@ from skyhold.errors import Corrupt, InvalidInput
 from skyhold.registry.change import Attachment
 from skyhold.registry.history import move_in, moves_reverse, ref_history, verify_history
 from skyhold.registry.names import Ref, RefKind
-from skyhold.registry.refs import RepositoryRegister
+from skyhold.registry.repository_register import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.blobs import MemoryBlobs
 from skyhold.storage.canonical import Json, canonical

@@ -12,7 +12,7 @@ from skyhold.registry.change import RefUpdate
 from skyhold.registry.deleted_version import DELETED
 from skyhold.registry.following import FOLLOW, PIN, Follow, Pin, follows, left_behind, pins
 from skyhold.registry.history import verify_history
-from skyhold.registry.refs import RepositoryRegister
+from skyhold.registry.repository_register import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.canonical import Json
 from skyhold.store.record import RECORD_BYTES_MAX, RecordKind, RecordUpdate, blobs_of, records_of

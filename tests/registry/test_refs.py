@@ -13,8 +13,8 @@ from skyhold.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Outc
 from skyhold.registry.change import Attachment
 from skyhold.registry.history import moves_reverse, verify_history
 from skyhold.registry.names import Ref, RefKind
-from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.repositories import Repositories
+from skyhold.registry.repository_register import RepositoryRegister
 from skyhold.registry.root import ROOT_BYTES_MAX
 from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.blobs import MemoryBlobs

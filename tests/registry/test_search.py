@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from skyhold.errors import InvalidInput
 from skyhold.registry.change import Attachment
 from skyhold.registry.names import Ref, RefKind
-from skyhold.registry.refs import RepositoryRegister
+from skyhold.registry.repository_register import RepositoryRegister
 from skyhold.registry.search import Candidate, parse_query, search
 from skyhold.registry.snapshot import NewVersion, Snapshot
 from skyhold.registry.version import VersionDocument

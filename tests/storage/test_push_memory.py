@@ -12,7 +12,8 @@ import pytest
 from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import create_bucket, open_bucket
-from skyhold.storage import packing, push
+from skyhold.storage import packer as packing
+from skyhold.storage import push
 from skyhold.storage.bases import DeltaBases
 from skyhold.storage.chunk_record import Place, Record
 from skyhold.storage.chunks import ChunkReader

@@ -13,7 +13,7 @@ import pytest
 
 from skyhold.consensus.parallel import CALLS_AT_ONCE, at_once
 from skyhold.errors import Cancelled, Corrupt, PermissionDenied, SkyholdError, Unavailable
-from skyhold.storage import packing
+from skyhold.storage import packer as packing
 from skyhold.storage import replica_write as written_module
 from skyhold.storage import replicas as replicas_module
 from skyhold.storage.cancel import Cancel, cancelled_by

@@ -12,7 +12,7 @@ from skyhold.buckets.consent import is_allowed
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.refused import RefusedBucket
 from skyhold.buckets.retry import DEFAULT_POLICY, RetryPolicy
-from skyhold.buckets.retrying import RetryingBucket
+from skyhold.buckets.retrying_bucket import RetryingBucket
 from skyhold.buckets.telemetry import Telemetry
 from skyhold.errors import InvalidInput
 

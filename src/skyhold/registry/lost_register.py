@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from skyhold.errors import Corrupt
-from skyhold.registry.refs import created
 from skyhold.registry.repositories import Repositories
+from skyhold.registry.repository_register import created
 from skyhold.registry.root import register_key
 from skyhold.storage.policy import Policy
 from skyhold.store.connection import Connection

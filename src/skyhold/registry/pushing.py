@@ -14,9 +14,9 @@ from skyhold.registry.committing import Commit, PacksLost, same_content
 from skyhold.registry.names import Ref, RefKind, check_new_ref
 from skyhold.registry.push_request import PENDING, Parent, PushRequest
 from skyhold.registry.reading import open_document, open_version, repositories_of
-from skyhold.registry.refs import read_root
 from skyhold.registry.repositories import Repositories
 from skyhold.registry.repository_names import RepositoryNames
+from skyhold.registry.repository_register import read_root
 from skyhold.registry.root import Root
 from skyhold.registry.snapshot import NewVersion, Snapshot
 from skyhold.registry.spaces import pack_space

@@ -33,7 +33,7 @@ from skyhold.store.session import Session
 
 if TYPE_CHECKING:
     from skyhold.registry.diff import DiffSide, VersionDiff
-    from skyhold.registry.reporting import After
+    from skyhold.registry.events import After
     from skyhold.store.watching import ResyncNeeded
 
 T = TypeVar("T")
@@ -129,7 +129,7 @@ class RepositoryReader(VersionReader):
         self, *, since: str | None = None, limit: int | None = None, max_age_s: float | None = None
     ) -> list[EventView]:
         """Every change of the repository, newest first. `since` is a time such as 2026-11-23T20:05:02Z."""
-        from skyhold.registry.reporting import events_of_repository
+        from skyhold.registry.events import events_of_repository
 
         limit = None if limit is None else given.count(limit, "limit", least=0)
         with self._reading(max_age_s) as (_, snapshot):
@@ -140,7 +140,7 @@ class RepositoryReader(VersionReader):
         from now on), each once and in order, until `stop` is set; also while the store moves to another engine.
         `ResyncNeeded` where the repository was recovered to a state without that event: start again from the present
         state. A change is seen within about six seconds."""
-        from skyhold.registry.reporting import place_in_log, views_of
+        from skyhold.registry.events import place_in_log, views_of
         from skyhold.store.watching import watch_events
 
         if self._unresolved is not None:

@@ -9,8 +9,8 @@ from typing import Final
 from skyhold import error_codes
 from skyhold.errors import Corrupt, NotFound
 from skyhold.registry.names import Ref, parse_reference, refs_called
-from skyhold.registry.refs import read_root
 from skyhold.registry.repositories import Repositories
+from skyhold.registry.repository_register import read_root
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import VersionDocument
 from skyhold.storage.chunks import ChunkReader, PackSpace

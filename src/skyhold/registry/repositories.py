@@ -8,8 +8,8 @@ from skyhold.consensus.register import Registers
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound, SkyholdError
 from skyhold.registry.following import wanted
 from skyhold.registry.names import check_repository_name
-from skyhold.registry.refs import RepositoryRegister, no_repository
 from skyhold.registry.repository_names import Deleted, RepositoryNames
+from skyhold.registry.repository_register import RepositoryRegister, no_repository
 from skyhold.registry.root import register_key
 from skyhold.registry.snapshot import Snapshot
 from skyhold.storage.blobs import Blobs

@@ -19,7 +19,7 @@ from skyhold.registry.reading import (
     repositories_of,
     resolve_base,
 )
-from skyhold.registry.refs import RepositoryRegister
+from skyhold.registry.repository_register import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.views import MoveView, PushPlan, PushResult, move_view
 from skyhold.storage.cancel import Cancel, cancelled_by

@@ -15,9 +15,9 @@ from skyhold.registry.verification import doubt
 from skyhold.storage.policy import Policy, durability
 from skyhold.storage.progress import Silence
 from skyhold.storage.survey import Survey, survey
-from skyhold.store.bucket_health import Membership, examine
 from skyhold.store.connection import Connection
 from skyhold.store.engine_status import EngineStatus, engine_of
+from skyhold.store.membership import Membership, examine
 from skyhold.store.register_copies import RegisterCopies, examine_registers
 from skyhold.store.unread import UnreadRepository
 

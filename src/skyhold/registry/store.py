@@ -205,7 +205,7 @@ class Store:
         """What changed in the store, newest first by the clocks of the writers: names, configuration,
         repositories and documents, also deleted ones. `since` is a time such as 2026-11-23T20:05:02Z. `unread` are the
         repositories that could not be read."""
-        from skyhold.registry.reporting import events_of_store
+        from skyhold.registry.events import events_of_store
 
         limit = None if limit is None else given.count(limit, "limit", least=0)
         with self._repositories(max_age_s) as (_, session):
@@ -213,7 +213,7 @@ class Store:
 
     def watch(self, *, stop: threading.Event | None = None) -> Iterator[EventView | ResyncNeeded]:
         """As `Repository.watch`, of the names, all repositories and documents, from now on."""
-        from skyhold.registry.reporting import watch_store
+        from skyhold.registry.events import watch_store
 
         return watch_store(self._connection, stop)
 

@@ -21,11 +21,11 @@ from skyhold.storage.object_keys import pack_id_of
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Progress
 from skyhold.storage.survey import Finding, repair
-from skyhold.store.bucket_health import Membership, examine
 from skyhold.store.checkpoints import write_lost_checkpoints
 from skyhold.store.connection import Connection
 from skyhold.store.damage import created_registers
 from skyhold.store.engine_status import catch_up_epoch, catch_up_fully
+from skyhold.store.membership import Membership, examine
 from skyhold.store.reconfiguring import admit_again, begin_anew, spread
 from skyhold.store.register_copies import examine_registers
 

@@ -16,10 +16,10 @@ from skyhold import error_codes
 from skyhold.consensus.migration import NAMES
 from skyhold.consensus.no_majority import NOT_TO_BE_HAD, way_back
 from skyhold.errors import Corrupt, SkyholdError
-from skyhold.registry.accounting import Account, Accounts, Unaccounted, account, settle, settle_lost
 from skyhold.registry.index_check import IndexCheck
 from skyhold.registry.inventory import Inventory, take_inventory
 from skyhold.registry.losses import SCARRED, Loss, find_losses, remedy_of_losses, remedy_of_unreachable
+from skyhold.registry.object_accounts import Account, Accounts, Unaccounted, account, settle, settle_lost
 from skyhold.registry.restoring import Restored, restore_all
 from skyhold.registry.root import register_key
 from skyhold.storage.object_keys import pack_id_of
@@ -27,8 +27,8 @@ from skyhold.storage.pack_copies import PackCopies
 from skyhold.storage.policy import Policy
 from skyhold.storage.progress import Progress
 from skyhold.storage.survey import Finding, Survey, lost_objects, survey
-from skyhold.store.bucket_health import Membership, examine
 from skyhold.store.connection import Connection
+from skyhold.store.membership import Membership, examine
 from skyhold.store.register_copies import RegisterCopies, examine_registers
 from skyhold.store.session import Session
 from skyhold.units import Buffer

@@ -18,8 +18,8 @@ from skyhold.registry.reading import (
     read_model_card,
     reading,
 )
-from skyhold.registry.refs import RepositoryRegister
 from skyhold.registry.repositories import Repositories
+from skyhold.registry.repository_register import RepositoryRegister
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.tensors import TensorSummary, TensorView, view_tensors
 from skyhold.registry.version import VersionFile

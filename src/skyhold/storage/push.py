@@ -29,7 +29,7 @@ from skyhold.storage.chunk_record import Place, Record
 from skyhold.storage.chunks import PackSpace
 from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.layout import PageBuilder, Run, Tensors, encode_head, encode_tensors
-from skyhold.storage.packing import Packer, StoredChunk
+from skyhold.storage.packer import Packer, StoredChunk
 from skyhold.storage.progress import Progress
 from skyhold.storage.source_reader import Piece, PieceReader
 from skyhold.storage.sources.port import SourceFile

@@ -37,11 +37,11 @@ from skyhold.store.configuration_log import logged
 from skyhold.store.connection import Connection, new_operation_id
 from skyhold.store.epoch import new_engine
 from skyhold.store.features import FOUNDED_WITH
+from skyhold.store.inside_bucket import refuse_inside_bucket
 from skyhold.store.opening import document_for, remember
 from skyhold.store.settings import Settings
 from skyhold.store.state import StateFolder, clear_errors, open_state
 from skyhold.store.store_document import BUCKETS, SQLITE, StoreDocument, encode_store_document
-from skyhold.store.surroundings import refuse_inside_bucket
 from skyhold.store.voters import refuse_unfit_voter
 
 UNFIT = "Leave it out, and add it afterwards: skyhold bucket add NAME URL --role packs"

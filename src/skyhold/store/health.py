@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from skyhold.consensus.parallel import at_once
 from skyhold.errors import SkyholdError
-from skyhold.store.bucket_health import examine_bucket
 from skyhold.store.configuration import ConfiguredBucket
 from skyhold.store.connection import Connection
 from skyhold.store.engine_status import EngineStatus, engine_of
+from skyhold.store.membership import examine_bucket
 
 
 @dataclass(frozen=True, slots=True)

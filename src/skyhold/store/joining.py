@@ -10,10 +10,10 @@ from skyhold.buckets.open import open_bucket, would_create
 from skyhold.buckets.overlap import refuse_overlap
 from skyhold.storage.policy import loss_report
 from skyhold.store.bootstrap import refuse_occupied
-from skyhold.store.bucket_health import names_store
 from skyhold.store.configuration import ConfiguredBucket, add_bucket
 from skyhold.store.connection import Connection
-from skyhold.store.surroundings import refuse_inside_bucket
+from skyhold.store.inside_bucket import refuse_inside_bucket
+from skyhold.store.membership import names_store
 
 
 @dataclass(frozen=True, slots=True)

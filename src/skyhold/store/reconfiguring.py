@@ -29,7 +29,6 @@ from skyhold.store.bootstrap import (
     refuse_occupied,
     replace_store_document,
 )
-from skyhold.store.bucket_health import is_member, names_store
 from skyhold.store.configuration import (
     Configuration,
     ConfiguredBucket,
@@ -46,10 +45,11 @@ from skyhold.store.damage import created_registers, refuse_unreadable
 from skyhold.store.epoch import Epoch, checked_voters, encode_epoch, new_engine, next_epoch
 from skyhold.store.event import Origin
 from skyhold.store.features import Features
+from skyhold.store.inside_bucket import refuse_inside_bucket
+from skyhold.store.membership import is_member, names_store
 from skyhold.store.opening import document_for, remember
 from skyhold.store.state import open_state
 from skyhold.store.store_keys import key_encryption_keys
-from skyhold.store.surroundings import refuse_inside_bucket
 from skyhold.store.voters import refuse_needed_voter, refuse_unfit_voter
 
 

@@ -28,12 +28,12 @@ from skyhold.consensus.recovery import DamagedCheckpoint
 from skyhold.consensus.register import Versioned
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.store.bootstrap import inspect_store_document, overwrite_store_document
-from skyhold.store.bucket_health import names_store
 from skyhold.store.configuration import Configuration, decode_configuration
 from skyhold.store.configuration_log import logged
 from skyhold.store.connection import Connection
 from skyhold.store.engine_status import catch_up_fully
 from skyhold.store.epoch import Epoch, decode_epoch, encode_epoch, next_epoch
+from skyhold.store.membership import names_store
 from skyhold.store.opening import document_for, remember
 from skyhold.store.reconfiguring import spread
 from skyhold.store.succession import EPOCH_LEAP_MAX, StoreSuccession

@@ -12,7 +12,7 @@ import click
 from skyhold.cli import candidates
 from skyhold.cli.command import Invocation, verb
 from skyhold.cli.exits import INTERRUPTED
-from skyhold.cli.times import TimeType
+from skyhold.cli.time_argument import TimeType
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -26,13 +26,9 @@ from skyhold.errors import InvalidInput
 from skyhold.storage.paths import as_stored
 from skyhold.storage.sources.disk import DiskFile, RangeFile
 from skyhold.storage.sources.folder import find_file
-from skyhold.storage.sources.gathering import (
-    IGNORE_FILE,
-    IGNORE_FILE_BYTES_MAX,
-    Gathering,
-    ignore_rules,
-)
+from skyhold.storage.sources.gathering import Gathering
 from skyhold.storage.sources.holder import HolderFile
+from skyhold.storage.sources.ignore import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, ignore_rules
 from skyhold.storage.sources.member import MEMBERS_MAX, Member, damaged, too_large, too_many_members
 from skyhold.storage.sources.port import OpenFile, Source, read_bytes
 from skyhold.storage.sources.spool import Spool

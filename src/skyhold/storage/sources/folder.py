@@ -32,7 +32,8 @@ from skyhold.errors import InvalidInput, NotFound, PermissionDenied
 from skyhold.storage.own_places import OwnPlaces, is_bucket, is_state
 from skyhold.storage.paths import as_stored
 from skyhold.storage.sources.disk import DiskFile
-from skyhold.storage.sources.gathering import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, Gathering, ignore_rules
+from skyhold.storage.sources.gathering import Gathering
+from skyhold.storage.sources.ignore import IGNORE_FILE, IGNORE_FILE_BYTES_MAX, ignore_rules
 from skyhold.storage.sources.port import Source
 
 _CACHE_FOLDER: Final = re.compile(r"(models|datasets|spaces)--.+")
