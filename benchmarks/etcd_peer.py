@@ -123,7 +123,7 @@ def running_etcd(folder: Path, round_trips_ms: Sequence[float]) -> Iterator[Clus
     peer = [free_port("127.0.0.1") for _ in range(count)]
     far_client = [free_port("127.0.0.1") for _ in range(count)]
     far_peer = [free_port("127.0.0.1") for _ in range(count)]
-    # A node sends on the connections that its peers have made to it, so a message is delayed by half of what lies
+    # A node sends on the connections that its peers have made to it, so a message is delayed by half of the distance
     # before its sender, and one there and back by half of both: no distance is before the nearest, and twice before
     # the others.
     nearest = min(range(count), key=lambda number: round_trips_ms[number])

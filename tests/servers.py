@@ -115,7 +115,7 @@ def program(name: str) -> Path:
 
 def free_port() -> int:
     """A port without a listener. Another process may take it before our server does; then the server does not
-    become ready, and says why in its log."""
+    become ready, and its log contains the reason."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

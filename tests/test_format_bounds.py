@@ -1,6 +1,6 @@
 """What a reader of a document refuses, a writer refuses, and the other way round: both sides from one table.
 
-Of each field the least and the greatest value that may stand, a writer, and a forger, who is the writer without its
+Of each field the least and the greatest value that is allowed, a writer, and a forger, who is the writer without its
 checks. One beyond either end must be refused by both; a value at an end by neither.
 """
 

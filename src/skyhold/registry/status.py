@@ -132,5 +132,5 @@ def _repository_status(
         for name, bucket in found.buckets.items()
         if bucket.error is None and members[name].error is None and name not in lacking
     ]
-    standing = durability(item.policy, connection.configuration.locations, complete)
-    return RepositoryStatus(item.name, item.versions, tuple(complete), standing.met, standing.describe())
+    durable = durability(item.policy, connection.configuration.locations, complete)
+    return RepositoryStatus(item.name, item.versions, tuple(complete), durable.met, durable.describe())

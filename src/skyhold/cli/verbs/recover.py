@@ -120,7 +120,7 @@ def _found(finding: VoterFinding) -> str:
     if finding.version is None:
         return f"{finding.state} ({finding.reason})" if finding.reason else finding.state
     events = "" if finding.events is None else f", {counted(finding.events, 'event')}"
-    writer = finding.writer or "somebody"
+    writer = finding.writer or "an unknown writer"
     summary = f"{finding.state}, version {finding.version}{events}, written by {writer} at {finding.time}"
     summary += f" ({finding.reason})" if finding.reason else ""
     return f"{summary}; it goes on from this copy" if finding.chosen else summary
