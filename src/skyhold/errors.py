@@ -85,7 +85,7 @@ class QuotaExceeded(SkyholdError):
 
 
 class Cancelled(SkyholdError):
-    """The caller ended it, or its deadline passed. What had no effect by then has none; run it again to go on."""
+    """The caller ended it, or its deadline passed. What had no effect by then has none; run it again to continue."""
 
     code = error_codes.CANCELLED
     exit_status = 130

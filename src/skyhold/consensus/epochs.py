@@ -267,7 +267,7 @@ class StoreRegisters(Registers):
         self._follow(epoch, value.next_configuration)
 
     def _follow_damaged(self, epoch: EngineRegisters, key: str, error: Corrupt) -> None:
-        """A register that is damaged has no seal to show. Follow that of another one, as it may go on in the next
+        """A register that is damaged has no seal to show. Follow that of another one, as it may continue in the next
         epoch; where there is none, or it cannot be read, raise the error."""
         seal = None
         if error.code in NOT_TO_BE_HAD:
@@ -321,14 +321,14 @@ class StoreRegisters(Registers):
             if error.code not in NOT_TO_BE_HAD:
                 raise
             raise Corrupt(
-                f"The store is moving to another configuration, with all registers, and cannot go on: {error.message}",
+                f"The store is moving all registers to another configuration and cannot continue: {error.message}",
                 code=error.code,
                 hint=error.hint,
                 **error.fields,
             ) from error
         except (OutcomeUnknown, Unavailable) as error:  # of the move: what is asked of the next epoch was not sent yet
             raise Unavailable(
-                f"The store is moving to another configuration, which has not come to its end: {error.message}",
+                f"The store is moving to another configuration, which is not complete: {error.message}",
                 code=error_codes.EPOCH_UNFINISHED,
                 hint="Run the command again: it continues where it stopped",
                 **error.fields,

@@ -93,7 +93,7 @@ def _unanswered(key: str, message: str, voters: int, errors: Mapping[str, Skyhol
             f"{message}; nothing was changed",
             code=error_codes.NO_MAJORITY,
             hint=f"Bring back the store.json of {', '.join(f'`{name}`' for name in undocumented)} from a backup. Where "
-            "there is none, go on from what the buckets hold besides: skyhold recover --minority URL",
+            "there is none, recover from what else the buckets hold: skyhold recover --minority URL",
             key=key,
             buckets=sorted(errors),
         )
@@ -186,9 +186,9 @@ def went_back(voter: str, key: str) -> Corrupt:
 
 
 def acceptor_retired(voter: str, key: str) -> Corrupt:
-    """A recovery of this register has begun, and not come to its end."""
+    """A recovery of this register has begun and is not complete."""
     return Corrupt(
-        f"Register {key} was retired in bucket `{voter}` by a recovery that has not come to its end",
+        f"Register {key} was retired in bucket `{voter}` by a recovery that is not complete",
         code=error_codes.ACCEPTOR_RETIRED,
         hint=f"Run it again: {way_back(key)}",
         bucket=voter,

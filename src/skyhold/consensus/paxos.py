@@ -30,7 +30,7 @@ reply was lost. More is a store that refuses what it should take."""
 
 
 class Phase(Enum):
-    """Where a round is. Only the first three go on."""
+    """Where a round is. Only the first three continue."""
 
     PREPARE = auto()
     PREPARED = auto()

@@ -27,7 +27,7 @@ ROUND_S_MIN: Final = 0.002
 BACK_OFF_DOUBLINGS_MAX: Final = 4
 BALLOT_LEAD: Final = 64
 """How far a new ballot is above all others. A rival's rises by one with each of its changes, and must not outbid ours
-by going on while we gather promises."""
+by further changes while we gather promises."""
 TURN_ROUNDS: Final = 4
 TURN_ROUNDS_MAX: Final = 32
 """After so many rounds in a row a proposer rests if it has seen a rival, or in any case: where a voter is changed with

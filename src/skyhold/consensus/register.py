@@ -56,7 +56,7 @@ class RegisterChange:
 
 @dataclass(frozen=True, slots=True)
 class Resync:
-    """The answer of `watch` where changes in between are no longer kept: go on from `current`."""
+    """The answer of `watch` where changes in between are no longer kept: continue from `current`."""
 
     current: Versioned
 

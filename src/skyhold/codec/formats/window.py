@@ -5,7 +5,7 @@ from __future__ import annotations
 from skyhold.codec.formats.tensor import Malformed, Read
 
 WINDOW_BYTES_MIN, WINDOW_BYTES_MAX = 4 << 10, 256 << 10
-"""Small after a jump (over a tensor, to the next header), doubled while reading goes on without one."""
+"""Small after a jump (over a tensor, to the next header), doubled while reading continues without one."""
 
 
 class Window:
