@@ -26,7 +26,7 @@ from skyhold.errors import (
     Unavailable,
 )
 
-SAYS_BYTES_MAX: Final = 200
+PROBLEM_BYTES_MAX: Final = 200
 _USER: Final = (
     "Give the user of this machine `readwrite` on the store's prefix: `etcdctl role grant-permission --prefix`"
 )
@@ -102,14 +102,14 @@ class TokenRefused(Exception):
 
 def refused(endpoint: str, status: int, body: bytes) -> AttemptFailed | TokenRefused:
     """What an answer that is not of status 200 means."""
-    code, says = _code_and_message(body)
-    if says in _TOKEN_REFUSED:
-        return TokenRefused(says)
+    code, problem = _code_and_message(body)
+    if problem in _TOKEN_REFUSED:
+        return TokenRefused(problem)
     if code is not None:
-        meaning = _BY_MESSAGE.get(says) or _BY_CODE.get(code, _REFUSED)
+        meaning = _BY_MESSAGE.get(problem) or _BY_CODE.get(code, _REFUSED)
     else:  # not of the gateway: of a proxy, a load balancer, or of a port of something else
         meaning = _LATE if status >= 500 else _NO_GATEWAY
-    return _failed(meaning, endpoint, f"answered {status}: {says}")
+    return _failed(meaning, endpoint, f"answered {status}: {problem}")
 
 
 def broken(endpoint: str, error: Exception) -> AttemptFailed:
@@ -119,12 +119,12 @@ def broken(endpoint: str, error: Exception) -> AttemptFailed:
         meaning = Meaning(PermissionDenied, error_codes.ETCD_TLS_FAILED, _TLS, elsewhere=True, maybe_applied=True)
         return _failed(meaning, endpoint, f"failed in TLS: {error}")
     unsent = isinstance(error, exceptions.NewConnectionError | exceptions.ConnectTimeoutError)
-    says = "cannot be reached" if unsent else "did not answer in time"
+    problem = "cannot be reached" if unsent else "did not answer in time"
     if isinstance(error, exceptions.ProtocolError):
-        says = "broke the connection"
+        problem = "broke the connection"
     if isinstance(error, JSONDecodeError):
-        says = "sent an answer that is not JSON"
-    return _failed(_NOT_NOW if unsent else _LATE, endpoint, says)
+        problem = "sent an answer that is not JSON"
+    return _failed(_NOT_NOW if unsent else _LATE, endpoint, problem)
 
 
 def no_answer(key: str, errors: Mapping[str, SkyholdError]) -> SkyholdError:
@@ -173,9 +173,9 @@ def unsettled(key: str, why: SkyholdError) -> OutcomeUnknown:
     )
 
 
-def _failed(meaning: Meaning, endpoint: str, says: str) -> AttemptFailed:
+def _failed(meaning: Meaning, endpoint: str, problem: str) -> AttemptFailed:
     error = meaning.error(
-        f"etcd node {endpoint} {says}", code=meaning.code, hint=meaning.hint or None, endpoint=endpoint
+        f"etcd node {endpoint} {problem}", code=meaning.code, hint=meaning.hint or None, endpoint=endpoint
     )
     return AttemptFailed(error, elsewhere=meaning.elsewhere, maybe_applied=meaning.maybe_applied)
 
@@ -185,7 +185,7 @@ def _code_and_message(body: bytes) -> tuple[int | None, str]:
         answer = json.loads(body)
         return int(answer["code"]), str(answer["message"])
     except (ValueError, TypeError, KeyError, RecursionError):
-        return None, body[:SAYS_BYTES_MAX].decode("utf-8", "replace").strip()
+        return None, body[:PROBLEM_BYTES_MAX].decode("utf-8", "replace").strip()
 
 
 TRANSPORT_ERRORS: Final = (exceptions.HTTPError, OSError)

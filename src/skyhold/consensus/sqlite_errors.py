@@ -89,8 +89,8 @@ def _error(error: sqlite3.Error, path: Path, file: FileErrors, committing: bool)
             path=place,
         )
     if found in _ERRORS:
-        class_, code_of, says, hint = _ERRORS[found]
-        return class_(f"{what} {says}: {error}", code=code_of(file), hint=hint, path=place)
+        class_, code_of, problem, hint = _ERRORS[found]
+        return class_(f"{what} {problem}: {error}", code=code_of(file), hint=hint, path=place)
     if committing:
         return OutcomeUnknown(
             f"{what} failed while a change was written: {error}; it may or may not have taken effect",
