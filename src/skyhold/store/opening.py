@@ -74,7 +74,7 @@ def open_store(
                 document, keys = read_store_document(
                     bucket, keks, expected_store=None if state is None else state.store_id, known=met
                 )
-                if met is None:  # any store is accepted, but not against what this machine knows of it
+                if met is None:  # any store is accepted, but only if it agrees with the state on this machine
                     known = state_folder.store(document.store).recall()
                     read_store_document(bucket, keks, known=known)
                 if meet:
@@ -182,7 +182,7 @@ def named_locations(urls: Iterable[str | BucketLocation], names: Sequence[str] |
 @dataclass(frozen=True, slots=True)
 class Sought:
     """A store as it was named: `typed` is the bucket's location as it was written, `whole` with the environment's
-    settings added; `state` and `met` are what this machine knows of the store there, if it does."""
+    settings added; `state` and `met` are the state of that store on this machine, if any."""
 
     typed: BucketLocation
     whole: BucketLocation
