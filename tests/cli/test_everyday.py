@@ -398,7 +398,7 @@ def test_dry_run_of_adding_a_bucket_checks_it_and_changes_nothing(
     assert [contents(cloud) for cloud in store] == before
     added = skyhold("bucket", "add", "d", "clouds/d", "--json").document
     assert planned == {**added, "dry_run": True}
-    assert (planned["makes_folder"], planned["told"]) == (True, list(CLOUDS))
+    assert (planned["makes_folder"], planned["notified"]) == (True, list(CLOUDS))
     assert skyhold("bucket", "list", "-q").out.split() == [*CLOUDS, "d"]
 
 
