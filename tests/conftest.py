@@ -37,8 +37,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--fast"):
         files = {item.path for item in items}
         fast = {path for path in files if _is_fast(path.relative_to(config.rootpath), path)}
-        config.hook.pytest_deselected(items=[item for item in items if item.path not in fast])
-        items[:] = [item for item in items if item.path in fast]
+        kept = [item for item in items if item.path in fast and item.get_closest_marker("slow") is None]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
 
 
 def _is_fast(place: Path, path: Path) -> bool:

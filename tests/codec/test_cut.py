@@ -76,6 +76,7 @@ def cut_through_windows(data: bytes, window_sizes: list[int]) -> list[int]:
     return lengths
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.integers(1, 6 << 20), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) > 100_000),
     st.integers(0, 8 << 20),

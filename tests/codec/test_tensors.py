@@ -232,6 +232,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return good_files(tmp_path_factory.mktemp("models"))
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=1500)
 def test_a_corrupted_header_never_raises(files: Files, data: st.DataObject) -> None:

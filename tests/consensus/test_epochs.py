@@ -67,6 +67,7 @@ def test_operation_of_an_earlier_epoch_is_not_done_twice(epochs: Mortal) -> None
     assert stale.outcome(REPOSITORY, "never") is None
 
 
+@pytest.mark.slow
 def test_process_that_follows_many_moves_keeps_few_epochs_open(epochs: Mortal) -> None:
     process = epochs.process()
     for _ in range(3 * OPEN_MAX):
@@ -95,6 +96,7 @@ def test_register_that_was_listed_and_not_made_is_made_in_the_new_epoch_alone(ep
     assert epochs.open(b"1").read(other) == Versioned(1, b"", b"2")
 
 
+@pytest.mark.slow
 def test_move_that_dies_at_any_call_is_finished_by_the_next_process(epochs: Mortal) -> None:
     epochs.close()
     for calls in range(200):

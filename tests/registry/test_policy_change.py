@@ -11,6 +11,7 @@ from skyhold.security.keys import Passphrase
 from skyhold.store.settings import load_settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed", [False, True], ids=["clear", "sealed"])
 def test_a_version_stays_readable_where_the_allowed_regions_change(
     sealed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

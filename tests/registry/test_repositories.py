@@ -111,6 +111,7 @@ def test_deleted_repository_comes_back_under_another_name_where_its_own_is_taken
     assert names(repositories) == [("team/old", ONE), ("team/one", TWO)]
 
 
+@pytest.mark.slow
 def test_repositories_of_many_repositories_fits_its_register(
     registers: MemoryRegisters, repositories: Repositories
 ) -> None:

@@ -20,6 +20,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(values)
 def test_bytes_are_those_of_the_library(value: object) -> None:

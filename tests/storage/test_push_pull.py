@@ -44,6 +44,7 @@ def model(path: Path, *, seed: int, noise: float = 0.0, rows: int = 3000) -> Pat
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed", [False, True])
 @settings(max_examples=15)
 @given(tree=TREES)
@@ -160,6 +161,7 @@ def test_a_push_that_cannot_become_durable_fails_and_leaves_the_chunk_index_true
     setup.close()
 
 
+@pytest.mark.slow
 def test_a_stalled_read_is_answered_by_the_next_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas_module, "STALL_S", 0.05)
     slow, good = FlakyBucket("a"), FlakyBucket("b")
@@ -239,6 +241,7 @@ def test_a_link_in_the_target_is_refused(tmp_path: Path) -> None:
     setup.close()
 
 
+@pytest.mark.slow
 def test_a_thousand_tiny_files_and_empty_ones_come_back(tmp_path: Path) -> None:
     tree = {f"{number:04}": str(number).encode() * (number % 3) for number in range(1000)}
     setup = Setup(tmp_path / "state", [FlakyBucket("a")])

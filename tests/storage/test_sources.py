@@ -502,6 +502,7 @@ def test_array_that_safetensors_cannot_hold_is_refused_by_its_name(value: object
     assert (error.code, "layer.weight" in error.message) == ("invalid_tensor", True)
 
 
+@pytest.mark.slow
 def test_no_more_tensors_are_written_than_are_read() -> None:
     one = np.zeros(0)
     assert refused({"m.safetensors": {f"t{number}": one for number in range((1 << 16) + 1)}}).code == "invalid_tensor"

@@ -160,6 +160,7 @@ def drawn_array(element: str, byte_order: str, order: Literal["C", "F"], shape: 
     return np.asarray(np.frombuffer(raw, byte_order + element).reshape(shape), order=order)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), ARRAYS, min_size=1, max_size=6), st.data())
 def test_every_array_comes_as_numpy_loads_it(

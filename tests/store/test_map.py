@@ -83,6 +83,7 @@ def test_older_map_is_not_changed_by_an_update() -> None:
     assert after.get("00501") == "y"
 
 
+@pytest.mark.slow
 def test_map_of_100_000_entries_has_a_small_top_and_small_updates() -> None:
     blobs = CountingBlobs()
     map_ = Map(blobs).update({f"move/{number:016x}": {"version": f"{number:064x}"} for number in range(100_000)})
