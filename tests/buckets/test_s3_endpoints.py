@@ -22,7 +22,6 @@ from tests import servers
 from tests.buckets.conformance import QUICK
 from tests.buckets.scripted_server import Reply, scripted
 
-
 _AUTHORITY_USAGE = x509.KeyUsage(
     digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
     key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
