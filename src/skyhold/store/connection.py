@@ -295,14 +295,17 @@ class Connection(StoreAccess):
         _ = self.bodies, self.blob_cache  # which are shared then
         view = copy(self)
         view.stale, view._max_age_s = {}, max_age_s
-        view._registers = registers = StaleRegisters(
+        view._retired = []  # what it opens itself, where the store has moved on, is closed with it
+        view._registers = StaleRegisters(
             self.registers.current, view.succession, max_age_s=max_age_s, on_stale=view.stale.__setitem__, lent=True
         )
         try:
             yield view
         finally:
             self.stale |= view.stale
-            registers.close()
+            for registers in (*view._retired, view._registers):
+                if registers is not None:
+                    registers.close()
 
     def known_buckets(self) -> list[Bucket]:
         """The store's buckets as far as they are known without a request."""
