@@ -15,7 +15,7 @@ import pytest
 import skyhold
 
 OPERATIONS = int(os.environ.get("SKYHOLD_LONG_OPERATIONS", "700"))
-"""100,000 take some ten minutes: `SKYHOLD_LONG_OPERATIONS=100000 pytest tests/endtoend/test_long_life.py`"""
+"""100,000 take some twenty minutes: `SKYHOLD_LONG_OPERATIONS=100000 pytest tests/endtoend/test_long_life.py`"""
 WARM = 250
 """Operations after which caches hold what they hold of so small a store."""
 

@@ -206,3 +206,27 @@ def test_lost_event_hides_no_version_that_others_have_entered() -> None:
     with pytest.raises(Corrupt):
         found.extend(version.digest for version in repository.read().versions())
     assert found == [digest("first"), digest("last")]
+
+
+class CountingBlobs(MemoryBlobs):
+    reads = 0
+
+    def read(self, folder: str, name: str) -> bytes:
+        self.reads += 1
+        return super().read(folder, name)
+
+
+def test_time_of_the_last_version_is_found_however_many_refs_moved_since() -> None:
+    blobs = CountingBlobs()
+    repository = new_repository(blobs=blobs)
+    later = "2026-11-24T00:00:00Z"
+    repository.apply(change(move(MAIN, "one"), versions=(entry("one"),)), "one")
+    repository.apply(change(versions=(entry("two", time=later),)), "two")
+    reads = []
+    for number in range(400):
+        repository.apply(change(move(CHAMPION, ("one", "two")[number % 2])), f"move-{number}")
+        if number in {99, 399}:
+            before = blobs.reads
+            assert repository.read().last_entered() == later
+            reads.append(blobs.reads - before)
+    assert reads[1] <= reads[0] + 1  # the map is one node higher

@@ -164,11 +164,10 @@ class Snapshot(LoggedState[Root]):
                 self._entered_by(sequence, digest)  # which raises the error
 
     def last_entered(self) -> str | None:
-        """The time of the version that was entered last, or None where there is none."""
-        for event in self.log.backward():
-            for entry in versions_in(event).values():
-                return entry.time
-        return None
+        """The time of the version that was entered last, or None where there is none. Reads the event that entered it:
+        the events after it are as many as refs were moved since."""
+        sequences = [_version_event(key.removeprefix("version/"), value) for key, value in self.map.scan("version/")]
+        return max(entry.time for entry in self._versions_in(max(sequences)).values()) if sequences else None
 
     def version_count(self) -> int:
         """How many versions there are; reads none of them."""

@@ -10,7 +10,7 @@ from skyhold import error_codes
 from skyhold.errors import InvalidInput
 
 _FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
-_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
+_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T([01]\d|2[0-3]):\d{2}:\d{2}Z", re.ASCII)
 
 
 def format_time(moment: datetime) -> str:
@@ -29,14 +29,14 @@ def now() -> str:
 def parse_time(text: str) -> datetime:
     """The moment that a document gives. Raises `InvalidInput`."""
     try:
-        moment = datetime.strptime(text, _FORMAT) if _TIME.fullmatch(text) else None
+        moment = datetime.fromisoformat(text) if _TIME.fullmatch(text) else None
     except ValueError:  # of the right form, but no such day or hour
         moment = None
     if moment is None:
         raise InvalidInput(
             f"Expected a time such as 2026-11-23T20:05:02Z but got {text!r}", code=error_codes.INVALID_TIME
         )
-    return moment.replace(tzinfo=UTC)
+    return moment
 
 
 def check_time(text: str) -> str:
