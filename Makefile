@@ -36,14 +36,14 @@ demo: $(STAMP) ## Run the main job on real models and three folders that stand i
 demo-read: $(STAMP) ## Restore what the demo stored with the second reader, which knows docs/format.md alone
 	$(BIN)/python tools/second_reader.py --verify demo-output/clouds/*
 
-test: $(STAMP) ## Run the tests; those that need a server that is missing skip and name it (AGAIN=1: a few that fail once more, alone)
-	$(PYTEST) $(if $(AGAIN),$(OR_ALONE))
+test: $(STAMP) ## Run the tests in five minutes: of those that take over two seconds some cases or none; a missing server is a skip that names it
+	$(PYTEST) --within-budget
 
 test-fast: $(STAMP) ## Run the tests that start no process and no server, in about half a minute
 	$(PYTEST) --fast
 
-test-all: $(STAMP) servers ## Run the tests with every real server; a skip fails
-	SKYHOLD_REQUIRE_ALL=1 $(PYTEST)
+test-all: $(STAMP) servers ## Run all tests with every real server, as CI; a skip fails (AGAIN=1: a few that fail once more, alone)
+	SKYHOLD_REQUIRE_ALL=1 $(PYTEST) $(if $(DURATIONS),--durations=0 --durations-min=0.05) $(if $(AGAIN),$(OR_ALONE))
 
 servers: ## Build the real servers of the tests into a cache folder outside the checkout
 	tools/servers/build
