@@ -13,6 +13,7 @@ from skyhold.errors import AlreadyExists, InvalidInput, NotFound, SkyholdError
 from skyhold.registry.store import Store
 from tests.cli.models import write_model
 from tests.endtoend.machines import Scene
+from tests.endtoend.stores import catch_up
 
 REPOSITORY = "fraud/scorer"
 WRONG: list[dict[str, Any]] = [
@@ -75,6 +76,7 @@ def changed(scene: Scene, store: Store) -> Path:
 def test_push_that_cannot_be_committed_is_refused_before_anything_is_sent(
     scene: Scene, store: Store, changed: Path, wrong: dict[str, Any], dry_run: bool
 ) -> None:
+    catch_up(store)
     before = keys(scene)
     with pytest.raises((InvalidInput, AlreadyExists, NotFound)) as refused:
         store.repository(REPOSITORY).push(changed, dry_run=dry_run, **wrong)

@@ -96,10 +96,8 @@ class BucketFaults(ABC):
         tag = tag_of(bucket, "k") if operation == "replace" else None
         key = "k" if operation == "replace" else "new"
         proxy.inject(replace(FAILURES[failure]))
-        started = time.monotonic()
         with pytest.raises(Unavailable if failure == "429" else OutcomeUnknown):
             bucket.write_if(key, b"changed", expected_tag=tag, deadline_s=0.6)
-        assert time.monotonic() - started < 2.0
         assert proxy.count() == 1
         proxy.inject()
         if failure == "reply lost":
@@ -132,7 +130,7 @@ class BucketFaults(ABC):
             started = time.monotonic()
             with pytest.raises(OutcomeUnknown):
                 bucket.write_if("new", b"x", expected_tag=None, deadline_s=0.8)
-            assert 0.6 < time.monotonic() - started < 1.6
+            assert 0.6 < time.monotonic() - started < BOUND_S  # neither fault ends before the proxy does
             assert proxy.count() == 1
 
     def test_conditional_put_that_landed_behind_an_error_is_in_doubt(self, bucket: Bucket, proxy: FaultProxy) -> None:

@@ -133,6 +133,7 @@ def test_a_cache_cut_short_is_no_answer(tmp_path: Path) -> None:
     setup.close()
 
 
+@pytest.mark.timeout(60)  # a pipe or a device is never read to its end
 @pytest.mark.parametrize("kind", ["pipe", "link", "device", "folder"])
 def test_entry_that_is_no_file_of_the_cache_neither_blocks_nor_is_followed(tmp_path: Path, kind: str) -> None:
     cache, pack, outside = PackCache(CacheFolder(tmp_path / "cache", 1 << 20)), bytes(16), tmp_path / "outside"
@@ -144,10 +145,8 @@ def test_entry_that_is_no_file_of_the_cache_neither_blocks_nor_is_followed(tmp_p
         path.mkdir()
     else:
         path.symlink_to(outside if kind == "link" else "/dev/zero")
-    began_s = time.monotonic()
     cache.put(pack, 0, b"x" * 1000)
     assert cache.get(pack, [Place(bytes(32), PackRef(pack, bytes(16)), 0, 100, 100, 0, None)]) is None
-    assert time.monotonic() - began_s < 1
     assert outside.read_bytes() == b"precious"
     for number in range(1, 12):
         cache.put(bytes([number] * 16), 0, os.urandom(200 << 10))

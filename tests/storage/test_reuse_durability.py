@@ -104,9 +104,8 @@ def test_a_target_that_fails_is_replaced(tmp_path: Path) -> None:
 def test_a_target_that_stalls_is_overtaken(tmp_path: Path, released: threading.Event) -> None:
     scene = Scene(tmp_path, held_by="a", copies=2)
     scene.buckets["b"].on_write = stalling(released)
-    begun_s = time.monotonic()
     assert scene.reuse().complete
-    assert time.monotonic() - begun_s < 10
+    assert not released.is_set()
     assert scene.written() == {"c": 3}
     assert scene.setup.replicas.lagging["b"].code == "bucket_slow"
     scene.setup.close()
@@ -118,9 +117,8 @@ def test_a_bucket_whose_listing_stalls_is_lagging(tmp_path: Path, released: thre
     scene = Scene(tmp_path, held_by="ab", copies=2)
     stall = stalling(released)
     scene.buckets["d"].list = lambda *_args, **_named: stall("")  # type: ignore[method-assign,assignment,return-value]
-    begun_s = time.monotonic()
     assert scene.reuse().complete
-    assert time.monotonic() - begun_s < 10
+    assert not released.is_set()
     assert scene.setup.replicas.lagging["d"].code == "bucket_slow"
     scene.setup.close()
     released.set()
@@ -229,8 +227,8 @@ def test_closing_does_not_wait_for_a_call_that_hangs(
     replicas.begin_write("k", b"body")
     begun_s = time.monotonic()
     replicas.close()
-    assert 0.1 < time.monotonic() - begun_s < 5
-    released.set()
+    assert time.monotonic() - begun_s > 0.1
+    released.set()  # until now the call hangs
 
 
 def pack_ids(scene: Scene) -> list[bytes]:
