@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from skyhold import error_codes
-from skyhold.errors import Cancelled, QuotaExceeded, SkyholdError, Unavailable
+from skyhold.errors import Cancelled, InvalidInput, QuotaExceeded, SkyholdError, Unavailable
 from skyhold.serving.declaration import BatchLimits
 from skyhold.serving.runtimes.runtime import LoadedModel
 from skyhold.serving.tensor import Array
@@ -37,6 +37,12 @@ class _Job:
     key: object
     rows: int
     future: Future[Outputs] = field(default_factory=Future)
+
+
+class InputRefused(InvalidInput):
+    """The model raised a `ValueError`, as libraries do of inputs that they do not take (NaN, unknown categories)."""
+
+    code = error_codes.INPUT_REFUSED
 
 
 class ModelFailed(SkyholdError):
@@ -140,9 +146,7 @@ class Batcher:
                 for job in batch:
                     self._answer([job])
                 return
-            failed = ModelFailed(f"The model failed: {type(error).__name__}: {error}"[:500])
-            failed.__cause__ = error
-            batch[0].future.set_exception(failed)
+            batch[0].future.set_exception(_translated(error))
             return
         finally:
             self._observe(sum(job.rows for job in batch), time.perf_counter() - began_s)
@@ -163,3 +167,11 @@ class Batcher:
             {name: array[end - job.rows : end] for name, array in outputs.items()}
             for job, end in zip(batch, ends, strict=True)
         ]
+
+
+def _translated(error: Exception) -> SkyholdError:
+    if isinstance(error, ValueError):
+        return InputRefused(f"The model does not take the input: {error}"[:500])
+    failed = ModelFailed(f"The model failed: {type(error).__name__}: {error}"[:500])
+    failed.__cause__ = error
+    return failed

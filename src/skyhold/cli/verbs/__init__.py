@@ -24,6 +24,7 @@ class Verb(NamedTuple):
 START: Final = "Make or join a store"
 VERSIONS: Final = "Versions"
 REFS: Final = "Refs"
+SERVING: Final = "Serve"
 CARE: Final = "Care"
 
 VERBS: Final = (
@@ -55,6 +56,7 @@ VERBS: Final = (
     Verb("branch create", "Create a branch.", REFS),
     Verb("branch delete", "Delete a branch.", REFS),
     Verb("rollback", "Move a ref back to where it was.", REFS),
+    Verb("serve", "Answer requests to a version over HTTP.", SERVING),
     Verb("bucket add", "Add a bucket to the store.", CARE),
     Verb("bucket list", "List the store's buckets.", CARE),
     Verb("bucket remove", "Take a bucket out of the store.", CARE),
