@@ -109,6 +109,7 @@ def found_store(
         connection.begin(configuration)
         connection.registers.compare_and_set(CONFIG, 0, encode_configuration(configuration), new_operation_id())
         remember(connection)
+        state_folder.store(store_id).keep_document(encode_store_document(first, keys))
         made.pop_all()
         return connection
 
