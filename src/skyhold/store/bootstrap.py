@@ -24,6 +24,7 @@ from skyhold.errors import (
 )
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys
 from skyhold.storage.object_keys import PACKS, REGISTERS, STORE_DOCUMENT, STORE_DOCUMENT_BYTES_MAX
+from skyhold.store.bell import BELL, holds_bell
 from skyhold.store.state import RememberedStore
 from skyhold.store.store_document import (
     BY_ANOTHER,
@@ -195,15 +196,24 @@ def refuse_occupied(bucket: Bucket) -> None:
     """Raise `AlreadyExists` code `store_exists` or `bucket_not_empty` unless the bucket is empty."""
     if any(info.key == STORE_DOCUMENT for info in islice(bucket.list(STORE_DOCUMENT), 1)):
         _refuse_taken(bucket)
+    key = content_of(bucket)
+    if key is not None:
+        raise AlreadyExists(
+            f"{bucket.url} holds other objects, such as `{key}`; nothing was written",
+            code=error_codes.BUCKET_NOT_EMPTY,
+            hint=f"Use an empty bucket or a prefix of its own, such as {bucket.url.rstrip('/')}/skyhold",
+            bucket=bucket.name,
+            key=key,
+        )
+
+
+def content_of(bucket: Bucket) -> str | None:
+    """The key of an object that a bucket holds, or None where it is empty. What any client may write into a bucket that
+    was emptied, and without which nothing is lost, does not count: the bell, the scratch of `bucket check`."""
     for info in bucket.list():
-        if not info.key.startswith(SCRATCH):
-            raise AlreadyExists(
-                f"{bucket.url} holds other objects, such as `{info.key}`; nothing was written",
-                code=error_codes.BUCKET_NOT_EMPTY,
-                hint=f"Use an empty bucket or a prefix of its own, such as {bucket.url.rstrip('/')}/skyhold",
-                bucket=bucket.name,
-                key=info.key,
-            )
+        if not info.key.startswith(SCRATCH) and not (info.key == BELL and holds_bell(bucket)):
+            return info.key
+    return None
 
 
 def _holds(bucket: Bucket, body: bytes) -> bool:

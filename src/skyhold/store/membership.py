@@ -15,7 +15,7 @@ from skyhold.consensus.checkpoint import open_checkpoint, read_checkpoint
 from skyhold.consensus.parallel import at_once
 from skyhold.errors import Conflict, Corrupt, NotFound, PermissionDenied, SkyholdError
 from skyhold.storage.object_keys import CHECKPOINTS, REGISTERS, STORE_DOCUMENT, STORE_DOCUMENT_BYTES_MAX
-from skyhold.store.bootstrap import inspect_store_document
+from skyhold.store.bootstrap import content_of, inspect_store_document
 from skyhold.store.configuration import ConfiguredBucket
 from skyhold.store.connection import Connection
 
@@ -81,14 +81,14 @@ def is_member(connection: Connection, configured: ConfiguredBucket, bucket: Buck
 
 
 def _is_empty(bucket: Bucket, location: BucketLocation, error: NotFound) -> bool:
-    """Whether the bucket is there with nothing in it; a folder that is missing altogether is away, not empty."""
+    """Whether the bucket is there with no content; a folder that is missing altogether is away, not empty."""
     if location.scheme == "file" and error.code == error_codes.BUCKET_NOT_FOUND:
         try:
             return not any(os.scandir(location.path))
         except OSError:
             return False
     try:
-        return next(iter(bucket.list()), None) is None
+        return content_of(bucket) is None
     except SkyholdError:
         return False
 
