@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from skyhold import error_codes
+from skyhold.buckets.admission import PROBE_PREFIX
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket, Tagged
 from skyhold.errors import (
@@ -34,8 +35,6 @@ from skyhold.store.store_document import (
     decode_store_document,
     encode_store_document,
 )
-
-SCRATCH: Final = ".skyhold-check/"
 
 
 def read_store_document(
@@ -211,7 +210,7 @@ def content_of(bucket: Bucket) -> str | None:
     """The key of an object that a bucket holds, or None where it is empty. What any client may write into a bucket that
     was emptied, and without which nothing is lost, does not count: the bell, the scratch of `bucket check`."""
     for info in bucket.list():
-        if not info.key.startswith(SCRATCH) and not (info.key == BELL and holds_bell(bucket)):
+        if not info.key.startswith(f"{PROBE_PREFIX}/") and not (info.key == BELL and holds_bell(bucket)):
             return info.key
     return None
 
