@@ -41,11 +41,13 @@ def test_connection_that_stays_open_grows_in_no_memory_threads_or_descriptors(
             if number == WARM:
                 before = _held()
         assert before is not None
-        ends_s = time.monotonic() + 10
-        while threading.active_count() > before[1] and time.monotonic() < ends_s:
-            time.sleep(0.1)  # a thread still waits for the third voter
-        objects, threads, descriptors = _held()
-        grown = {name: count for name, count in (objects - before[0]).items() if count > (OPERATIONS - WARM) // 20}
+        ends_s = time.monotonic() + 60
+        while True:
+            objects, threads, descriptors = _held()
+            grown = {name: count for name, count in (objects - before[0]).items() if count > (OPERATIONS - WARM) // 20}
+            if (not grown and threads <= before[1] and descriptors <= before[2]) or time.monotonic() > ends_s:
+                break
+            time.sleep(0.1)  # on a busy machine a thread still waits for the third voter, and holds what it was given
         assert not grown
         assert threads <= before[1]
         assert descriptors <= before[2]
