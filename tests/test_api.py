@@ -94,7 +94,7 @@ def test_import_loads_no_heavy_module() -> None:
 def test_every_public_method_has_a_docstring_and_types() -> None:
     for owner in (skyhold.Store, skyhold.Repository, skyhold.connect, skyhold.init, skyhold.open, skyhold.recover):
         members = [owner] if inspect.isfunction(owner) else [
-            member for name, member in vars(owner).items() if inspect.isfunction(member) and not name.startswith("_")
+            member for name, member in inspect.getmembers(owner, inspect.isfunction) if not name.startswith("_")
         ]  # fmt: skip
         for member in members:
             assert inspect.signature(member).return_annotation is not inspect.Signature.empty, member

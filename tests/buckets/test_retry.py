@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from skyhold.buckets import retry
-from skyhold.buckets.retry import RetryPolicy, resuming, retrying
+from skyhold.buckets.retry import RetryPolicy, resuming, retry_after_s, retrying
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.units import Buffer
 
@@ -69,6 +69,37 @@ def test_store_that_names_a_time_is_given_it(clock: Clock) -> None:
     errors = failing(Unavailable("busy", retry_after_s=7))
     assert retrying(RetryPolicy(), lambda _: attempt_of(errors)) == "done"
     assert clock.slept == [7.0]
+
+
+def test_store_that_names_a_very_long_time_is_asked_again_within_the_bounds(clock: Clock) -> None:
+    errors = failing(*[Unavailable("busy", retry_after_s=999_999)] * 9)
+    with pytest.raises(Unavailable):
+        retrying(RetryPolicy(), lambda _: attempt_of(errors))
+    assert clock.slept == [20.0] * 4  # a fifth wait would end after the 90 s of all attempts
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        (" 120 ", 120),
+        ("999999999", 999_999_999),
+        ("9" * 5000, None),
+        ("-1", None),
+        ("1.5", None),
+        ("\u0663", None),
+        ("", None),
+        ("soon", None),
+        ("Mon, 30 Nov 2026 20:00:07 GMT", 7),
+        ("Mon, 30 Nov 2026 19:59:00 GMT", 0),
+        ("Mon, 30 Nov 2026 20:00:07", None),
+        ("Mon, 30 Nov 99999999999 20:00:07 GMT", None),
+    ],
+)
+def test_time_that_a_store_names_is_read_as_seconds_or_by_the_clock_of_the_store(
+    text: str, seconds: int | None
+) -> None:
+    assert retry_after_s(text, "Mon, 30 Nov 2026 20:00:00 GMT") == seconds
 
 
 @pytest.mark.parametrize("error", [NotFound("x"), Corrupt("x")])

@@ -13,7 +13,7 @@ import pytest
 
 from skyhold.buckets.location import parse_location
 from skyhold.buckets.open import create_bucket, open_bucket
-from skyhold.consensus import buckets as engine
+from skyhold.consensus import voter_calls
 from skyhold.consensus.acceptor import AcceptorState, Ballot
 from skyhold.consensus.acceptor_object import object_key
 from skyhold.consensus.buckets import BucketRegisters
@@ -379,7 +379,7 @@ def test_close_waits_for_what_a_slow_cloud_was_sent_and_then_closes_the_buckets(
 
 
 def test_cloud_that_hangs_does_not_hold_a_thread_for_each_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "OWED_MAX", 5)
+    monkeypatch.setattr(voter_calls, "OWED_MAX", 5)
     buckets = new_buckets(3)
     registers = bucket_registers(buckets)
     registers.compare_and_set(KEY, 0, b"one", "a")

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -137,9 +138,9 @@ def count_requests(registers: EtcdRegisters, monkeypatch: pytest.MonkeyPatch) ->
     paths: list[str] = []
     post = registers._client.post
 
-    def counted(endpoint: str, path: str, request: Mapping[str, object], timeout_s: float) -> Json:
+    def counted(endpoint: str, path: str, *arguments: Any) -> Json:
         paths.append(path)
-        return post(endpoint, path, request, timeout_s)
+        return post(endpoint, path, *arguments)
 
     monkeypatch.setattr(registers._client, "post", counted)
     return paths
@@ -321,13 +322,13 @@ def test_watch_from_a_revision_that_was_compacted_in_between_reads_again(
     wait = registers._client.wait_for_change
     waited: list[int] = []
 
-    def compacted_first(name: str, from_revision: int, timeout_s: float) -> None:
+    def compacted_first(key: str, name: str, from_revision: int, timeout_s: float) -> None:
         if not waited:
             registers.compare_and_set(KEY, 1, b"two", "b")
             registers.compare_and_set("names", 0, b"x", "a")
             cluster.compact()
         waited.append(from_revision)
-        wait(name, from_revision, timeout_s)
+        wait(key, name, from_revision, timeout_s)
 
     monkeypatch.setattr(registers._client, "wait_for_change", compacted_first)
     assert registers.watch(KEY, 1, timeout_s=30) == [Versioned(2, b"two")]

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from safetensors.numpy import save_file
 
 import skyhold
+from skyhold.codec import squeeze
 from skyhold.errors import Corrupt
 from skyhold.registry.store import Store
 from skyhold.security.keys import KeyFile
@@ -168,6 +170,23 @@ def test_nothing_is_built_anew_while_a_bucket_is_away_that_may_have_it(
     scene.put_back("before", cloud="c")
     assert filled.repair().sound
     assert {path: path.read_bytes() for path in objects(scene, "c", "packs")}.items() >= intact.items()
+
+
+@pytest.mark.parametrize("level", [-3, 1, 12])
+def test_packs_of_a_version_that_compresses_differently_are_built_anew(
+    level: int, scene: Scene, filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings of an encoder are not part of the format; the places of its chunks are."""
+    base, tuned = tmp_path / "family" / "base", tmp_path / "family" / "tuned"
+    delete_packs(scene, "abc")
+    monkeypatch.setattr(squeeze, "_ENTROPY", zstandard.ZstdCompressionParameters.from_level(level))
+    monkeypatch.setattr(squeeze, "_GENERAL_LEVEL", level)
+    again = filled.repository("fraud/again", create=True)
+    again.push(base, message="Base, again")
+    again.push(tuned, message="Fine-tune, again")
+    assert filled.repair().sound
+    assert filled.verify(deep=True).sound
+    assert all(restored(filled, tmp_path / "out", base, tuned).values())
 
 
 def test_pack_of_an_open_store_gets_the_bytes_back_that_it_had(

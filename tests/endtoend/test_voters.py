@@ -12,9 +12,11 @@ import pytest
 
 import skyhold
 from skyhold.buckets.admission import AdmissionVerdict
+from skyhold.buckets.folder_making import create_folder_bucket
 from skyhold.errors import InvalidInput, Unavailable
 from skyhold.registry.store import Store
 from skyhold.store import voters
+from skyhold.store.bell import encode_bell
 from tests.cli.models import contents
 from tests.endtoend.killing import Fuse, in_child, insert_fuse
 from tests.endtoend.machines import Machine, Scene
@@ -65,6 +67,29 @@ def test_emptied_voter_is_admitted_again_in_a_new_epoch_and_then_carries_a_major
         store.repository("team/m").pull("main", scene.place / "pulled")
         assert second == head(store)
     assert contents(scene.place / "pulled") == contents(scene.place / "model-2")
+
+
+@pytest.mark.parametrize("way", ["repair", "replace", "remove and add"])
+def test_emptied_bucket_in_which_a_client_rang_the_bell_is_admitted_again(scene: Scene, ada: Machine, way: str) -> None:
+    cloud = scene.cloud("b")
+    with skyhold.open(str(scene.cloud("a"))) as store:
+        first = push(store, scene, 1)
+        catch_up(store)
+        scene.empty("b")
+        create_folder_bucket(cloud)
+        bell = encode_bell({"names": 2}, store.id, store._connection.keys)
+        (cloud / "bell").write_bytes(bell)
+        if way == "repair":
+            assert store.repair().readmitted == ("b",)
+        elif way == "replace":
+            store.replace_voter("b")
+        else:
+            store.remove_bucket("b")
+            store.add_bucket("b", str(cloud))
+        assert store.repair().sound
+    scene.lose("a")
+    with skyhold.open(str(cloud)) as store:
+        assert head(store) == first
 
 
 def test_last_voters_and_too_many_of_them_are_refused(scene: Scene, ada: Machine) -> None:

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import zstandard
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyhold.codec.squeeze import Codec, Encoder
+from skyhold.codec.squeeze import Codec, Decoder, Encoder
 from skyhold.errors import Corrupt
-from skyhold.storage.chunk_record import PackSession, Place, RecordSealer
+from skyhold.storage.chunk_record import PackSession, Place, RecordSealer, open_record
 from skyhold.storage.pack import PACK_BYTES_TARGET, PackBuilder, check_pack, pack_contents
 from skyhold.storage.rebuild import LostPack, check_places, rebuild_pack
 from tests.storage.fixtures import frame_keys
@@ -83,6 +84,43 @@ def test_pack_is_built_anew_place_for_place(
     if not sealed:
         last = places[-1].offset + places[-1].record_length
         assert built[:last] == pack[:last]
+
+
+def encoder_of_other_settings(level: int) -> Encoder:
+    """As another version of the program may have been: in each codec, but with other lengths."""
+    encoder = Encoder()
+    encoder._entropy = encoder._general = zstandard.ZstdCompressor(level=level)
+    return encoder
+
+
+@settings(max_examples=60, print_blob=True, deadline=None)
+@given(
+    st.integers(0, 4),
+    st.integers(0, 99),
+    st.integers(1000, 60_000),
+    st.booleans(),
+    st.sampled_from([-5, 1, 2, 9, 12, 19]),
+)
+def test_pack_of_other_compression_settings_is_built_anew_place_for_place(
+    kind: int, seed: int, size: int, is_delta: bool, level: int
+) -> None:
+    keys, session = frame_keys(sealed=False), PackSession(os.urandom(16), bytes(8), os.urandom(16))
+    chunk, dtype = chunk_of(kind, seed, size)
+    base = nearby(chunk, seed) if is_delta else None
+    encoded = encoder_of_other_settings(level).encode(chunk, dtype=dtype, base=base)
+    chunk_id, base_id = (blake3(data, key=ID_KEY).digest() for data in (chunk, base or b""))
+    named = base_id if encoded.codec >= Codec.DELTA_1 else None
+    builder = PackBuilder(bytearray(PACK_BYTES_TARGET), session, keys)
+    place = builder.append(
+        RecordSealer(keys, session).seal(chunk_id, encoded.codec, len(chunk), named, encoded.payload)
+    )
+    builder.finish()
+    chunks = {chunk_id: chunk} | ({base_id: base} if base else {})
+    built = rebuild_pack(LostPack(builder.pack, session, ((place,),), ()), chunks.get, keys)
+    assert pack_contents(built, builder.pack.pack_id, session.store_id, keys)[1] == [place]
+    record = built[place.offset : place.offset + place.record_length]
+    payload = open_record(record, place, session, keys)
+    assert Decoder().decode(place.codec, payload, place.raw_length, base) == chunk
 
 
 def lost(data: bytes, **wrong: int) -> tuple[LostPack, dict[bytes, bytes]]:

@@ -28,6 +28,7 @@ from skyhold.errors import (
     SkyholdError,
 )
 from skyhold.security.keys import KeyFile, StoreKeys, new_keys
+from skyhold.store.bell import encode_bell
 from skyhold.store.bootstrap import (
     create_store_document,
     overwrite_store_document,
@@ -43,6 +44,7 @@ from skyhold.store.store_document import (
     encode_store_document,
 )
 from skyhold.units import Buffer
+from tests.storage.fixtures import frame_keys
 
 MACHINE = "1" * 32
 KEK = KeyFile(b"k" * 32)
@@ -96,6 +98,31 @@ def test_creating_again_is_no_error_but_another_store_or_foreign_objects_are() -
         create_store_document(foreign, DOCUMENT, KEYS)
     with pytest.raises(NotFound):
         foreign.read("store.json")
+
+
+def test_hints_in_a_bucket_that_was_emptied_are_no_content() -> None:
+    bucket = new_bucket()
+    bucket.write("bell", encode_bell({"names": 3}, secrets.token_hex(16), frame_keys(sealed=True)))
+    bucket.write(".skyhold-check/x", b"scratch")
+    create_store_document(bucket, DOCUMENT, KEYS)
+    assert bytes(bucket.read("store.json")) == BODY
+
+
+@pytest.mark.parametrize("body", [b"", b"SKYF", b"the sound of a bell, as a user has recorded it"])
+def test_object_of_a_user_that_is_named_as_a_hint_is_content(body: bytes) -> None:
+    bucket = new_bucket()
+    bucket.write("bell", body)
+    with pytest.raises(AlreadyExists, match="`bell`"):
+        create_store_document(bucket, DOCUMENT, KEYS)
+
+
+def test_bucket_of_another_store_is_refused_whatever_hints_it_has() -> None:
+    bucket = new_bucket()
+    create_store_document(bucket, *new_document())
+    bucket.write("bell", encode_bell({}, DOCUMENT.store, frame_keys(sealed=False)))
+    with pytest.raises(AlreadyExists) as taken:
+        create_store_document(bucket, DOCUMENT, KEYS)
+    assert taken.value.code == "store_exists"
 
 
 class Racing(MemoryBucket):

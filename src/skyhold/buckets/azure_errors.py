@@ -12,6 +12,7 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpRes
 
 from skyhold import error_codes
 from skyhold.buckets.refusals import clock_skew, expired, is_skewed, parsed_date
+from skyhold.buckets.retry import retry_after_s
 from skyhold.buckets.wire import checksum_refused, error_of_no_reply, truncated
 from skyhold.errors import (
     Conflict,
@@ -110,9 +111,9 @@ def _of_reply(error: HttpResponseError, what: str, fields: dict[str, Any], *, co
         if _EXPIRED.search(str(error.message)):
             return expired(fields["bucket"], key=fields["key"], status=status)
     failure, code, sentence = meaning_of(status, azure_code, conditional=conditional)
-    wait = str(headers.get("Retry-After", ""))
-    if wait.isdecimal():
-        fields = fields | {"retry_after_s": int(wait)}
+    wait_s = retry_after_s(str(headers.get("Retry-After", "")), str(headers.get("Date", "")))
+    if wait_s is not None:
+        fields = fields | {"retry_after_s": wait_s}
     if status == 404 and not fields["key"]:
         code = error_codes.BUCKET_NOT_FOUND
     hint = f"Ask what is missing with `skyhold bucket check {fields['bucket']}`" if status in {401, 403} else None

@@ -10,6 +10,7 @@ from google.auth.exceptions import GoogleAuthError, TransportError
 
 from skyhold import error_codes
 from skyhold.buckets.refusals import clock_skew, is_skewed, parsed_date
+from skyhold.buckets.retry import retry_after_s
 from skyhold.errors import (
     Conflict,
     Corrupt,
@@ -65,8 +66,9 @@ def error_of_status(response: requests.Response, bucket: str, key: str, *, condi
         code = error_codes.BUCKET_NOT_FOUND
     what = f"`{key}` in bucket `{bucket}`" if key else f"bucket `{bucket}`"
     fields: dict[str, Any] = {"bucket": bucket, "key": key, "status": status}
-    if (wait := response.headers.get("retry-after", "")).isdecimal():
-        fields["retry_after_s"] = int(wait)
+    wait_s = retry_after_s(response.headers.get("retry-after", ""), response.headers.get("date", ""))
+    if wait_s is not None:
+        fields["retry_after_s"] = wait_s
     hint = f"Ask what is missing with `skyhold bucket check {bucket}`" if status in {401, 403} else None
     return failure(f"{sentence.format(what=what)} ({status})", code=code, hint=hint, **fields)
 

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from skyhold import error_codes
+from skyhold.buckets.refusals import parsed_date
 from skyhold.buckets.transfer import end
 from skyhold.errors import Corrupt, SkyholdError, Unavailable
 from skyhold.units import Buffer
@@ -24,10 +27,11 @@ class RetryPolicy:
     """How often and how long one operation is tried.
 
     A delay is drawn evenly from the upper half of `first_delay_s * 2**n`, at most `delay_s_max`, so that many clients
-    which failed together do not return together; a store that names a time (`Retry-After`) is given at least that. No
-    attempt begins later than `total_s` after the first. One attempt fails when no connection is made after
-    `connect_timeout_s`, or when no byte arrives for `stall_timeout_s`; a transfer also fails when it takes longer than
-    that plus its size at `upload_bytes_per_s_min` or `download_bytes_per_s_min` (many may share a slow link).
+    which failed together do not return together; a store that names a time (`Retry-After`) is given at least that, but
+    not more than `stall_timeout_s`: naming a time costs no more than silence. No attempt begins later than `total_s`
+    after the first. One attempt fails when no connection is made after `connect_timeout_s`, or when no byte arrives for
+    `stall_timeout_s`; a transfer also fails when it takes longer than that plus its size at `upload_bytes_per_s_min` or
+    `download_bytes_per_s_min` (many may share a slow link).
     """
 
     attempts_max: int = 6
@@ -60,6 +64,8 @@ class RetryPolicy:
 
 
 DEFAULT_POLICY: Final = RetryPolicy()
+SECONDS_DIGITS_MAX: Final = 9
+"""Of a `Retry-After`: thirty years."""
 
 
 class _Attempts:
@@ -82,7 +88,7 @@ class _Attempts:
         delay_s *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
         asked_s = error.fields.get("retry_after_s")
         if isinstance(asked_s, int | float):
-            delay_s = max(delay_s, float(asked_s))
+            delay_s = max(delay_s, min(asked_s, policy.stall_timeout_s))
         if time.monotonic() - self._started_s + delay_s > policy.total_s:
             raise error
         time.sleep(delay_s)
@@ -91,6 +97,19 @@ class _Attempts:
         """Progress was made: the next failure is a first one again."""
         self._started_s = time.monotonic()
         self._failures = 0
+
+
+def retry_after_s(text: str, date: str = "") -> int | None:
+    """The seconds that a `Retry-After` names, or None where it cannot be read. A time is compared with the `Date` of
+    the same reply where there is one: the clock of the store, not this machine's."""
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return int(text) if len(text) <= SECONDS_DIGITS_MAX else None
+    until = parsed_date(text)
+    if until is None:
+        return None
+    left = until - (parsed_date(date) or datetime.now(UTC))
+    return max(0, math.ceil(left.total_seconds()))
 
 
 def may_repeat(error: SkyholdError) -> bool:

@@ -12,6 +12,7 @@ from skyhold import error_codes
 from skyhold.buckets.bounded import misbehaves
 from skyhold.buckets.bucket import range_not_satisfiable
 from skyhold.buckets.refusals import clock_skew, expired
+from skyhold.buckets.retry import retry_after_s
 from skyhold.buckets.s3_http import Closed, NoReply
 from skyhold.buckets.s3_xml import NoDocument, child_text, parsed
 from skyhold.errors import (
@@ -46,12 +47,13 @@ _ABSENT_CODES: Final = frozenset({"NoSuchKey", "NotFound"})
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A reply that is no success, as facts: HTTP status, S3 error code and the bucket's region (either may be empty);
-    of a wrong clock, our time and the server's."""
+    of a wrong clock, our time and the server's; after how long the server wants to be asked again."""
 
     status: int
     code: str = ""
     region: str = ""
     times: tuple[datetime, datetime] | None = None
+    wait_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,11 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes | None) -> F
     """The facts of a reply; its body is None where it is too large to be S3's. A HEAD has none, and so no code."""
     region = headers.get("x-amz-bucket-region", "")
     region = region if _REGION.fullmatch(region) else ""
+    wait_s = retry_after_s(headers.get("retry-after", ""), headers.get("date", ""))
     try:
         document = parsed(body or b"")
     except NoDocument:
-        return Failure(status, region=region)
+        return Failure(status, region=region, wait_s=wait_s)
     code, named = child_text(document, "Code"), child_text(document, "Region")
     times = _time(child_text(document, "RequestTime")), _time(child_text(document, "ServerTime"))
     return Failure(
@@ -84,6 +87,7 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes | None) -> F
         code if _CODE.fullmatch(code) else "",
         region or (named if _REGION.fullmatch(named) else ""),
         (times[0], times[1]) if times[0] and times[1] else None,
+        wait_s,
     )
 
 
@@ -96,7 +100,10 @@ def _time(text: str) -> datetime | None:
 
 def to_error(failure: Failure, request: Request) -> SkyholdError:
     """The error for a failed request: the table itself."""
-    return _unauthorized(failure, request) or _refused(failure, request) or _in_doubt(failure, request)
+    error = _unauthorized(failure, request) or _refused(failure, request) or _in_doubt(failure, request)
+    if failure.wait_s is not None:
+        error.fields["retry_after_s"] = failure.wait_s
+    return error
 
 
 def _unauthorized(failure: Failure, request: Request) -> PermissionDenied | None:

@@ -1,4 +1,5 @@
-"""The requests that this process makes to its buckets: counted, logged and traced, each attempt alone.
+"""The requests that this process makes to its buckets, and to nodes of etcd: counted, logged and traced, each attempt
+alone.
 
 - Counted in memory, always: `request_counts`.
 - Logged by `logging` under the name `skyhold.requests`, silent until a program adds a handler. An answer is logged at
@@ -16,7 +17,7 @@ import os
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -42,11 +43,13 @@ logger.addHandler(logging.NullHandler())
 @dataclass(frozen=True, slots=True)
 class RequestCount:
     """What became of the requests of one kind. `verb` is the method of the bucket: a page of a listing is one `list`,
-    each attempt to read an object as it comes one `read_stream`. `result` is `ok` or the code of an error.
+    each attempt to read an object as it comes one `read_stream`. For a node of etcd `bucket` is `etcd <host>:<port>`,
+    and `verb` the last part of the path: `range`, `txn`, `watch` or `authenticate`. `result` is `ok` or the code of an
+    error.
 
-    `body_bytes` are the bytes of objects that were sent or received, `waited_s` the seconds that requests took in all,
-    without the caller's between two parts, and `by_latency` how many took at most each of `LATENCY_BOUNDS_S`, and more
-    than the bound before it."""
+    `body_bytes` are the bytes of objects that were sent or received, of etcd those of its answers, `waited_s` the
+    seconds that requests took in all, without the caller's between two parts, and `by_latency` how many took at most
+    each of `LATENCY_BOUNDS_S`, and more than the bound before it."""
 
     bucket: str
     verb: str
@@ -107,15 +110,16 @@ os.register_at_fork(after_in_child=_COUNTS.begin)
 
 
 def request_counts() -> tuple[RequestCount, ...]:
-    """The requests that this process has made to buckets since it began, sorted by bucket, verb and result; buckets of
-    one name in several stores are counted together. Each attempt counts, also one that is repeated."""
+    """The requests that this process has made to buckets and nodes of etcd since it began, sorted by bucket, verb and
+    result; buckets of one name in several stores are counted together. Each attempt counts, also one that is
+    repeated."""
     return _COUNTS.read()
 
 
 class Telemetry:
-    """Of the requests to one bucket. `attributes` are those of their spans."""
+    """Of the requests to one bucket, or to one node of etcd. `attributes` are those of their spans."""
 
-    def __init__(self, bucket: str, attributes: dict[str, str]) -> None:
+    def __init__(self, bucket: str, attributes: Mapping[str, str | int]) -> None:
         self.bucket: Final = bucket
         self.attributes: Final = attributes
 

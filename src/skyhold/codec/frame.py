@@ -104,6 +104,11 @@ def encode_frame(kind: Kind, body: Buffer, *, context: str, keys: FrameKeys) -> 
     return header + payload + _mac(key, context, header, payload)
 
 
+def begins_frame(data: Buffer, kind: Kind) -> bool:
+    """Whether bytes begin as a frame of this kind does, of whichever store: anyone can write such a header."""
+    return bytes(data[:6]) == _MAGIC + bytes((_FORMAT, kind))
+
+
 def decode_frame(data: Buffer, *, kind: Kind, context: str, keys: FrameKeys) -> bytes:
     """The body of a frame.
 

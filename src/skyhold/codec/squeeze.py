@@ -8,7 +8,7 @@ is decided on a sample of the chunk; settings and measurements: `docs/decisions/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NoReturn
@@ -17,6 +17,7 @@ import numpy as np
 import zstandard
 
 from skyhold import error_codes
+from skyhold.codec.fit import fit
 from skyhold.codec.formats.tensor import element_width_bytes
 from skyhold.codec.planes import WIDTHS, Bytes, Words, difference, merge, split, undo_difference, words_of
 from skyhold.errors import Corrupt, InvalidInput
@@ -115,21 +116,28 @@ class Encoder:
             return Encoded(Codec.RAW, data)
         return Encoded(choice.codec, payload)
 
-    def encode_as(self, codec: int, data: Buffer, base: Buffer | None) -> Iterator[Buffer]:
-        """The payloads of a chunk in a given codec that this encoder makes, each in turn; `base` is the chunk that a
-        difference is taken to. So what was stored can be made again, by an encoder of the same settings."""
+    def encode_as(self, codec: int, data: Buffer, base: Buffer | None, length: int) -> Buffer | None:
+        """The payload of a chunk in a given codec and length, or None where there is none; `base` is the chunk that a
+        difference is taken to. An encoder of the same settings makes the bytes again that were stored."""
         chunk = np.frombuffer(data, np.uint8)
         if codec == Codec.RAW:
-            yield data
-        elif codec == Codec.ZSTD:
-            yield self._entropy.compress(data)
-            yield self._general.compress(data)
-        elif codec in _WIDTH:
-            against = np.frombuffer(base, np.uint8) if is_delta(codec) and base is not None else None
-            words = words_of(_sample(chunk, _WIDTH[codec]), _WIDTH[codec])
-            if against is not None:
-                words = self._differences(words, words_of(_sample(against, _WIDTH[codec]), _WIDTH[codec]))
-            yield self._planes_payload(chunk, against, self._plane_choice(Codec(codec), words))
+            return data if len(data) == length else None
+        if codec == Codec.ZSTD:
+            for compressor in (self._entropy, self._general):
+                payload = compressor.compress(data)
+                if len(payload) == length:
+                    return payload
+            fitted = fit([data], length, framed=True)
+            return fitted[0] if fitted else None
+        if codec not in _WIDTH:
+            return None
+        width = _WIDTH[codec]
+        against = np.frombuffer(base, np.uint8) if is_delta(codec) and base is not None else None
+        sample = words_of(_sample(chunk, width), width)
+        if against is not None:
+            sample = self._differences(sample, words_of(_sample(against, width), width))
+        payload = self._planes_payload(chunk, against, self._plane_choice(Codec(codec), sample))
+        return payload if len(payload) == length else self._planes_of_length(chunk, against, width, length)
 
     def _choose(self, chunk: Bytes, dtype: str | None, base: Bytes | None) -> _Choice:
         """The best codec for a sample of the chunk."""
@@ -164,20 +172,29 @@ class Encoder:
         return _Choice(codec, sum(sizes) / max(words.nbytes, 1), squeezed)
 
     def _planes_payload(self, chunk: Bytes, base: Bytes | None, choice: _Choice) -> bytes:
-        width = _WIDTH[choice.codec]
-        words = words_of(chunk, width)
-        if base is not None:
-            words = self._differences(words, words_of(base, width))
-        parts: list[Buffer] = [b""]
-        for plane, squeeze in zip(self._split(words), choice.squeezed, strict=True):
+        planes, tail = self._planes_of(chunk, base, _WIDTH[choice.codec])
+        parts: list[Buffer] = []
+        for plane, squeeze in zip(planes, choice.squeezed, strict=True):
             stored: Buffer = plane.data
             if squeeze:
                 packed = self._entropy.compress(plane.data)
                 stored = packed if len(packed) < len(plane) else stored
             parts.append(stored)
-        parts[0] = b"".join(len(part).to_bytes(_PLANE_LENGTH_BYTES, "little") for part in parts[1:])
-        parts.append(chunk[words.nbytes :].data)
-        return b"".join(parts)
+        return _joined(parts, tail)
+
+    def _planes_of_length(self, chunk: Bytes, base: Bytes | None, width: int, length: int) -> bytes | None:
+        planes, tail = self._planes_of(chunk, base, width)
+        left_bytes = length - width * _PLANE_LENGTH_BYTES - len(tail)
+        parts = fit([plane.data for plane in planes], left_bytes, framed=False)
+        return None if parts is None else _joined(parts, tail)
+
+    def _planes_of(self, chunk: Bytes, base: Bytes | None, width: int) -> tuple[list[Bytes], Bytes]:
+        """The planes of a chunk, or of its difference to a base, and its tail."""
+        words = words_of(chunk, width)
+        tail = chunk[words.nbytes :]
+        if base is not None:
+            words = self._differences(words, words_of(base, width))
+        return self._split(words), tail
 
     def _split(self, words: Words) -> list[Bytes]:
         planes = [self._planes[k * len(words) : (k + 1) * len(words)] for k in range(words.itemsize)]
@@ -282,6 +299,12 @@ def _malformed(what: str) -> NoReturn:
 
 def _corrupt(code: str, message: str) -> NoReturn:
     raise Corrupt(message, code=code, hint=_HINT)
+
+
+def _joined(parts: Sequence[Buffer], tail: Bytes) -> bytes:
+    """The payload of stored planes."""
+    lengths = b"".join(len(part).to_bytes(_PLANE_LENGTH_BYTES, "little") for part in parts)
+    return b"".join([lengths, *parts, tail.data])
 
 
 def _is_float(dtype: str) -> bool:

@@ -1,30 +1,22 @@
 """Registers on the buckets themselves: Paxos, with each voter's conditional puts as its acceptor.
 
 A change is acknowledged once a majority of the voters has accepted it, and any minority of them may be gone. The rules
-are in `acceptor` and `paxos`, without input or output; `proposer` changes a register; here are the port and the reads.
+are in `acceptor` and `paxos`, without input or output; `proposer` changes a register; `voter_calls` asks the voters;
+`rollback_guard` compares what they show with what this machine has seen. Here are the port and the reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
-from math import inf
-from typing import Final, TypeVar
+from typing import Final
 
 from skyhold import error_codes
 from skyhold.codec.frame import FrameKeys
-from skyhold.consensus.acceptor import VOTERS_MAX, AcceptorState, Ballot, beyond_reach, unanimous
+from skyhold.consensus.acceptor import VOTERS_MAX, AcceptorState, beyond_reach, unanimous
 from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.known import Confirmed, known
-from skyhold.consensus.no_majority import (
-    NOT_TO_BE_HAD,
-    did_not_answer,
-    no_majority,
-    out_of_reach,
-    register_lost,
-    rolled_back,
-)
+from skyhold.consensus.no_majority import NOT_TO_BE_HAD, no_majority, out_of_reach
 from skyhold.consensus.operation import (
     CompareAndSet,
     Kept,
@@ -39,7 +31,7 @@ from skyhold.consensus.operation import (
 )
 from skyhold.consensus.parallel import at_once
 from skyhold.consensus.paxos import Seen, Silent
-from skyhold.consensus.proposer import ROUND_S_MIN, Decided, Fault, Proposer, Slot
+from skyhold.consensus.proposer import ROUND_S_MIN, Decided, Proposer, Slot
 from skyhold.consensus.register import (
     EngineRegisters,
     Known,
@@ -55,21 +47,16 @@ from skyhold.consensus.register import (
     check_register_key,
 )
 from skyhold.consensus.retiring import Acceptors
-from skyhold.consensus.runtime import Mailbox, Runtime, ThreadRuntime
-from skyhold.consensus.sightings import Sighting, Sightings, contradiction, sighting
+from skyhold.consensus.rollback_guard import RollbackGuard
+from skyhold.consensus.runtime import Runtime, ThreadRuntime
+from skyhold.consensus.sightings import Sightings
 from skyhold.consensus.voter import Voter, VoterClient
+from skyhold.consensus.voter_calls import VoterCalls
 from skyhold.errors import Conflict, Corrupt, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
-
-T = TypeVar("T")
 
 DEADLINE_S: Final = 30.0
 READ_ATTEMPTS: Final = 3
-WATCH_INTERVAL_S_MIN: Final = 0.02
-WATCH_INTERVAL_S_MAX: Final = 1.0
 WATCH_MAJORITY_S: Final = 5.0
-OWED_MAX: Final = 256
-"""A voter that owes so many answers hangs, and gets no request before it has given one: each occupies a thread."""
-KNOWN_WAIT_S: Final = 3.0
 STRAGGLER_GRACE_S: Final = 2.0
 
 
@@ -98,17 +85,16 @@ class BucketRegisters(EngineRegisters):
         self._keys = keys
         self._writer = writer
         self._deadline_s = deadline_s
-        self._sightings = sightings
         self._runtime = runtime or ThreadRuntime()
-        self._closed = False
+        self._guard = RollbackGuard(sightings, epoch)
         self._clients = {
-            voter.name: VoterClient(voter, self._epoch, self._keys, self._runtime, self._writer, self._remembered)
+            voter.name: VoterClient(voter, self._epoch, self._keys, self._runtime, self._writer, self._guard.promised)
             for voter in self._voters
         }
+        self._calls = VoterCalls(self._clients, self._runtime, self._deadline_s)
         self._proposer = Proposer(self._clients, self._runtime, self._deadline_s)
         self._slots: dict[str, Slot] = {}
         self._confirmed: dict[str, Confirmed] = {}
-        self._noted: dict[str, object] = {}
 
     def read(self, key: str) -> Versioned | None:
         check_register_key(key)
@@ -125,7 +111,7 @@ class BucketRegisters(EngineRegisters):
         except (Unavailable, PermissionDenied, OutcomeUnknown, Corrupt) as error:
             if error.code not in {error_codes.NO_MAJORITY, error_codes.REGISTER_CONTENDED, *NOT_TO_BE_HAD}:
                 raise
-            held, silent = self._held(key)
+            held, silent = self._calls.held(key)
             if not held and confirmed is None:
                 raise
         return known(held, silent, confirmed, self._runtime.monotonic())
@@ -154,7 +140,7 @@ class BucketRegisters(EngineRegisters):
             remaining_s = deadline_s - self._runtime.monotonic()
             if changes or isinstance(changes, Resync) or remaining_s <= 0:
                 return changes
-            self._await_change(key, after_version, min(remaining_s, WATCH_MAJORITY_S))
+            self._calls.await_change(key, after_version, min(remaining_s, WATCH_MAJORITY_S))
 
     def changes(self, key: str) -> Sequence[RegisterChange]:
         check_register_key(key)
@@ -163,7 +149,7 @@ class BucketRegisters(EngineRegisters):
     def list(self, prefix: str = "") -> list[str]:
         found: dict[str, set[str]] = {}
         errors: dict[str, SkyholdError] = {}
-        for name, answer in self._asked(VoterClient.list):
+        for name, answer in self._calls.each(VoterClient.list):
             if isinstance(answer, set):
                 found[name] = answer
             else:
@@ -207,7 +193,7 @@ class BucketRegisters(EngineRegisters):
     def is_new(self) -> bool:
         states: list[AcceptorState[Kept]] = []
         errors: dict[str, SkyholdError] = {}
-        for name, answer in self._asked(lambda client: client.get("config")):
+        for name, answer in self._calls.each(lambda client: client.get("config")):
             if isinstance(answer, Silent):
                 errors[name] = answer.error
                 continue
@@ -218,7 +204,7 @@ class BucketRegisters(EngineRegisters):
 
     def close(self) -> None:
         """Let lagging voters take the last changes, for a short while; then close the buckets."""
-        self._closed = True
+        self._calls.close()
         deadline_s = self._runtime.monotonic() + STRAGGLER_GRACE_S
         for slot in list(self._slots.values()):
             while slot.busy and (remaining_s := deadline_s - self._runtime.monotonic()) > 0:
@@ -233,7 +219,7 @@ class BucketRegisters(EngineRegisters):
         no part. For display only; decides nothing."""
         check_register_key(key)
         shown: dict[str, AcceptorObject | SkyholdError | None] = {}
-        for name, answer in self._asked(lambda client: client.get(key)):
+        for name, answer in self._calls.each(lambda client: client.get(key)):
             held = self._clients[name].held(key) if isinstance(answer, Seen) and answer.tag is not None else None
             shown[name] = answer.error if isinstance(answer, Silent) else held
         states = {name: held.state for name, held in shown.items() if isinstance(held, AcceptorObject)}
@@ -251,24 +237,20 @@ class BucketRegisters(EngineRegisters):
     def _decide(self, operation: Operation) -> Decided:
         began_s = self._runtime.monotonic()
         slot = self._slot(operation.key)
-        seen = self._seen(operation.key)
+        seen = self._guard.newest(operation.key)
         try:
             decided = self._proposer.decide(slot, operation)
         except Conflict:
             self._confirmed.pop(operation.key, None)  # what it was planned on is old: it has to be planned on another
             raise
-        self._refuse_rolled_back(operation.key, seen, decided.kept, self._clients)
+        self._guard.refuse(operation.key, seen, decided.kept, self._clients)
         with suppress(SkyholdError):  # it is decided, whether or not this machine can note it
             self._note(operation.key, decided.kept)
         self._confirmed[operation.key] = Confirmed(began_s, decided.kept)
         return decided
 
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise ValueError("the registers are closed")
-
     def _slot(self, key: str) -> Slot:
-        self._refuse_closed()
+        self._calls.refuse_closed()
         slot = self._slots.get(key)
         return slot or self._slots.setdefault(key, self._proposer.slot(key))
 
@@ -279,11 +261,11 @@ class BucketRegisters(EngineRegisters):
         slot = self._slot(key)
         for attempt in range(READ_ATTEMPTS):
             began_s = self._runtime.monotonic()
-            seen = self._seen(key)  # before it: what another process notes meanwhile does not concern this read
-            states, errors = self._look(slot)
+            seen = self._guard.newest(key)
+            states, errors = self._calls.look(slot)
             found = unanimous(states, len(self._voters))
             if found is not None:
-                self._refuse_rolled_back(
+                self._guard.refuse(
                     key, seen, found.value or (), [name for name in states if states[name].accepted == found.accepted]
                 )
                 self._note(key, found.value or ())
@@ -296,112 +278,7 @@ class BucketRegisters(EngineRegisters):
             self._runtime.sleep(self._runtime.random() * max(slot.round_s, ROUND_S_MIN) * 2**attempt)
         return self._decide(Settle(key)).kept
 
-    # ---- what this machine has seen before
-
-    def _remembered(self, key: str) -> Mapping[str, Ballot]:
-        return {} if self._sightings is None else self._sightings.promised(self._epoch, key)
-
-    def _seen(self, key: str) -> Sighting | None:
-        return None if self._sightings is None else self._sightings.newest(key)
-
-    def _refuse_rolled_back(self, key: str, seen: Sighting | None, kept: Kept, shown_by: Iterable[str]) -> None:
-        why = contradiction(key, seen, self._epoch, kept)
-        if why is not None and not kept:
-            raise register_lost(key)
-        if why is not None:
-            raise rolled_back(key, why, list(shown_by))
-
     def _note(self, key: str, kept: Kept) -> None:
-        if self._sightings is None:
-            return
-        promised = {client.voter.incarnation: client.promised(key) for client in self._clients.values()}
-        news = sighting(self._epoch, kept), promised
-        if self._noted.get(key) != news:
-            self._sightings.note(key, self._epoch, *news)
-            self._noted[key] = news
-
-    # ---- asking
-
-    def _look(self, slot: Slot) -> tuple[dict[str, AcceptorState[Kept]], dict[str, SkyholdError]]:
-        """What the voters show, as far as a majority needs it, and why the others show nothing."""
-        states: dict[str, AcceptorState[Kept]] = {}
-        errors: dict[str, SkyholdError] = {}
-        for name, answer in self._asked(lambda client: client.get(slot.key)):
-            if isinstance(answer, Seen):
-                states[name] = answer.state
-                slot.shown[name] = answer
-                if unanimous(states, len(self._voters)) is not None:
-                    break
-            else:
-                errors[name] = answer.error
-        return states, errors
-
-    def _await_change(self, key: str, after_version: int, wait_s: float) -> None:
-        """Poll the nearest voter until it shows another version or nothing, for at most `wait_s`."""
-        until_s = self._runtime.monotonic() + wait_s
-        interval_s = WATCH_INTERVAL_S_MIN
-        nearest = min(self._clients.values(), key=lambda client: client.away_s)
-        while (remaining_s := until_s - self._runtime.monotonic()) > 0:
-            self._runtime.sleep(min(interval_s, remaining_s))
-            interval_s = min(2 * interval_s, WATCH_INTERVAL_S_MAX)
-            for _, answer in self._asked(lambda client: client.get(key), max(remaining_s, interval_s), [nearest]):
-                if isinstance(answer, Silent):
-                    nearest.away_s = inf
-                    return
-                value = newest(answer.state.value or ())
-                if value is not None and value.version != after_version:
-                    return
-
-    def _held(self, key: str) -> tuple[dict[str, AcceptorObject], set[str]]:
-        """What the voters hold that answer soon, and the names of the others."""
-        held: dict[str, AcceptorObject] = {}
-        silent: set[str] = set()
-        for name, answer in self._asked(lambda client: client.get(key), KNOWN_WAIT_S):
-            found = self._clients[name].held(key)
-            if isinstance(answer, Seen) and found is not None:
-                held[name] = found
-            else:
-                silent.add(name)
-        return held, silent
-
-    def _asked(
-        self,
-        ask: Callable[[VoterClient], T],
-        wait_s: float | None = None,
-        clients: Collection[VoterClient] = (),
-    ) -> Iterator[tuple[str, T | Silent]]:
-        """Ask all voters, or these, at once; their answers as they come, by name. One that is late is `Silent`."""
-        self._refuse_closed()
-        answers: Mailbox[tuple[str, T] | Fault] = self._runtime.mailbox()
-        waiting = {client.voter.name for client in clients or self._clients.values()}
-        deadline_s = self._runtime.monotonic() + (self._deadline_s if wait_s is None else wait_s)
-
-        def task(name: str, owed: object) -> None:
-            try:
-                answers.put((name, ask(self._clients[name])))
-            except BaseException as error:  # noqa: BLE001 - raised in the thread that asked
-                answers.put(Fault(name, error))
-            finally:
-                self._clients[name].owes.discard(owed)
-
-        hanging = set()
-        for name in sorted(waiting):
-            owes, owed = self._clients[name].owes, object()
-            if len(owes) < OWED_MAX:
-                owes.add(owed)
-                self._runtime.start(partial(task, name, owed))
-            else:
-                hanging.add(name)
-        waiting -= hanging
-        for name in hanging:
-            yield name, Silent(name, did_not_answer(name))
-        while waiting:
-            answer = answers.get(deadline_s - self._runtime.monotonic())
-            if answer is None:
-                break
-            if isinstance(answer, Fault):
-                raise answer.error
-            waiting.discard(answer[0])
-            yield answer
-        for name in waiting:
-            yield name, Silent(name, did_not_answer(name))
+        self._guard.note(
+            key, kept, {client.voter.incarnation: client.promised(key) for client in self._clients.values()}
+        )

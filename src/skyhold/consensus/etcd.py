@@ -113,7 +113,7 @@ class EtcdRegisters(EngineRegisters):
             remaining_s = end_s - time.monotonic()
             if changes or isinstance(changes, Resync) or remaining_s <= 0:
                 return changes
-            self._client.wait_for_change(self._names.head(key), revision + 1, min(remaining_s, WATCH_STREAM_S_MAX))
+            self._client.wait_for_change(key, self._names.head(key), revision + 1, min(remaining_s, WATCH_STREAM_S_MAX))
 
     def changes(self, key: str) -> Sequence[RegisterChange]:
         check_register_key(key)
@@ -161,7 +161,7 @@ class EtcdRegisters(EngineRegisters):
         for endpoint in self._client.endpoints:
             try:
                 request = gateway.register_range(self._names, "config")
-                answer = self._client.post(endpoint, RANGE, request, self._client.attempt_s)
+                answer = self._client.post(endpoint, RANGE, request, self._client.attempt_s, "config")
             except AttemptFailed as failed:
                 nodes[endpoint] = failed.error
             else:

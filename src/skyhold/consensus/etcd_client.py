@@ -2,6 +2,7 @@
 
 Each attempt is one request on the wire, with a deadline that the server gets too. Nothing here repeats a write: the
 caller learns whether it may have taken effect, and decides. See docs/decisions/013-etcd.md for why it is the gateway.
+Each attempt is reported to `telemetry`, as those at buckets are.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import json
 import random
 import ssl
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from functools import partial
+from typing import Final, TypeVar
 
 import urllib3
 
 from skyhold import error_codes
 from skyhold.buckets.in_time_pools import InTimePool, InTimeTlsPool
+from skyhold.buckets.telemetry import Telemetry
 from skyhold.consensus.etcd_credentials import EtcdCredentials
 from skyhold.consensus.etcd_errors import (
     TRANSPORT_ERRORS,
@@ -29,6 +32,8 @@ from skyhold.consensus.etcd_errors import (
 )
 from skyhold.consensus.etcd_gateway import AUTHENTICATE, WATCH, Json, encode, watch
 from skyhold.errors import PermissionDenied, SkyholdError
+
+T = TypeVar("T")
 
 DEADLINE_S: Final = 20.0
 ATTEMPT_S: Final = 4.0
@@ -66,6 +71,7 @@ class EtcdClient:
         self._preferred = 0
         self._token: str | None = None
         self._pools = {endpoint: self._pool(endpoint) for endpoint in self.endpoints}
+        self._telemetry = {endpoint: _telemetry_of(endpoint) for endpoint in self.endpoints}
 
     def _pool(self, endpoint: str) -> urllib3.HTTPConnectionPool:
         host, _, port = endpoint.rpartition(":")
@@ -83,79 +89,101 @@ class EtcdClient:
         if self.preferred == endpoint:
             self._preferred = (self._preferred + 1) % len(self.endpoints)
 
-    def post(self, endpoint: str, path: str, request: Mapping[str, object], timeout_s: float) -> Json:
-        """One attempt at one node, with a token where there is a user. Raises `AttemptFailed`."""
+    def post(
+        self, endpoint: str, path: str, request: Mapping[str, object], timeout_s: float, key: str = "", attempt: int = 1
+    ) -> Json:
+        """One attempt at one node, with a token where there is a user. Raises `AttemptFailed`. `key` of the register
+        and the number of the attempt are for telemetry."""
         body = encode(request)
         for _ in range(_TOKENS_TRIED):
             token = self._token
             if token is None and self._credentials.user is not None:
                 token = self._authenticate(endpoint, timeout_s)
             try:
-                return self._post(endpoint, path, body, timeout_s, token)
-            except TokenRefused:
+                return self._observed(
+                    endpoint, path, key, attempt, partial(self._post, endpoint, path, body, timeout_s, token)
+                )
+            except TokenRefused as failed:
+                refusal = failed
                 if self._token == token:  # else another thread has a new one already
                     self._token = None
-        error = PermissionDenied(
-            f"etcd node {endpoint} does not take the tokens that it gives: users may be changing",
-            code=error_codes.ETCD_CREDENTIALS_REFUSED,
-            hint="Try again",
-        )
-        raise AttemptFailed(error, elsewhere=True, maybe_applied=False)
+        raise AttemptFailed(refusal.error, elsewhere=True, maybe_applied=False)
 
     def _authenticate(self, endpoint: str, timeout_s: float) -> str:
         account = {"name": self._credentials.user, "password": self._credentials.password}
+        ask = partial(self._post, endpoint, AUTHENTICATE, encode(account), timeout_s, None)
         try:
-            token = str(self._post(endpoint, AUTHENTICATE, encode(account), timeout_s, None)["token"])
+            token = str(self._observed(endpoint, AUTHENTICATE, "", 1, ask)["token"])
         except AttemptFailed as failed:  # what it was needed for was not sent yet
             raise AttemptFailed(failed.error, elsewhere=failed.elsewhere, maybe_applied=False) from failed
         self._token = token
         return token
 
-    def _post(self, endpoint: str, path: str, body: bytes, timeout_s: float, token: str | None) -> Json:
+    def _observed(self, endpoint: str, path: str, key: str, attempt: int, ask: Callable[[], tuple[T, int]]) -> T:
+        """The answer to one request, which comes with its size in bytes."""
+        request = self._telemetry[endpoint].begin(path.rpartition("/")[2], key, attempt)
+        try:
+            answer, size_bytes = request.wait(ask)
+        except (AttemptFailed, TokenRefused) as failed:
+            request.fail(failed.error)
+            raise
+        except BaseException as error:
+            request.fail(error)
+            raise
+        request.succeed(size_bytes)
+        return answer
+
+    def _send(
+        self, endpoint: str, path: str, body: bytes, timeout_s: float, headers: Mapping[str, str]
+    ) -> urllib3.BaseHTTPResponse:
+        return self._pools[endpoint].urlopen(
+            "POST",
+            path,
+            body=body,
+            headers=headers,
+            timeout=_timeout(timeout_s),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+        )
+
+    def _post(self, endpoint: str, path: str, body: bytes, timeout_s: float, token: str | None) -> tuple[Json, int]:
         end_s = time.monotonic() + timeout_s
         try:
-            response = self._pools[endpoint].urlopen(
-                "POST",
-                path,
-                body=body,
-                headers=_headers(timeout_s, token),
-                timeout=_timeout(timeout_s),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
+            response = self._send(endpoint, path, body, timeout_s, _headers(timeout_s, token))
             answer = _taken(response, end_s)
             if response.status != 200:
                 raise refused(endpoint, response.status, answer)
-            return _object(answer)
+            return _object(answer), len(answer)
         except (*TRANSPORT_ERRORS, json.JSONDecodeError) as error:
             raise broken(endpoint, error) from error
 
-    def wait_for_change(self, name: str, from_revision: int, timeout_s: float) -> None:
-        """Return when a key changes at or after a revision of etcd, or after `timeout_s`.
+    def wait_for_change(self, key: str, name: str, from_revision: int, timeout_s: float) -> None:
+        """Return when the key `name` of etcd, that of a register, changes at or after a revision of etcd, or after
+        `timeout_s`.
 
         Returns early, after a short pause, where the stream ends for another reason: its history was compacted, the
         node went away, the token ran out. The caller reads again, so the stream need not be trusted.
         """
         end_s = time.monotonic() + timeout_s
         endpoint, changed = self.preferred, False
-        try:
-            response = self._pools[endpoint].urlopen(
-                "POST",
-                WATCH,
-                body=encode(watch(name, from_revision)),
-                headers=_headers(None, self._token),
-                timeout=_timeout(timeout_s),
-                retries=False,
-                redirect=False,
-                preload_content=False,
+        with suppress(AttemptFailed, TokenRefused):
+            changed = self._observed(
+                endpoint, WATCH, key, 1, partial(self._watch, endpoint, encode(watch(name, from_revision)), timeout_s)
             )
-            with closing(response):  # not back into the pool: the stream has no end
-                changed = response.status == 200 and _reported_change(response)
-        except TRANSPORT_ERRORS:
-            pass
         if not changed:
             time.sleep(max(0.0, min(WATCH_PAUSE_S, end_s - time.monotonic())))
+
+    def _watch(self, endpoint: str, body: bytes, timeout_s: float) -> tuple[bool, int]:
+        """Whether the stream of a watch reported a change."""
+        try:
+            response = self._send(endpoint, WATCH, body, timeout_s, _headers(None, self._token))
+            with closing(response):  # not back into the pool: the stream has no end
+                if response.status != 200:
+                    raise refused(endpoint, response.status, _taken(response, time.monotonic() + timeout_s))
+                return _reported_change(response), 0
+        except TRANSPORT_ERRORS as error:
+            raise broken(endpoint, error) from error
 
     def call(self, key: str) -> Call:
         """Begin an operation on a register."""
@@ -175,6 +203,7 @@ class Call:
         self._end_s = time.monotonic() + client.deadline_s
         self._errors: dict[str, SkyholdError] = {}
         self._failures = 0
+        self._number = 1
 
     def ask(self, path: str, request: Mapping[str, object]) -> Json:
         """Read: ask one node after the other until one answers. Raises as `attempt` does at the end."""
@@ -194,9 +223,12 @@ class Call:
         if remaining_s <= 0 or self._nobody_lets_us_in():
             raise no_answer(self._key, self._errors)
         endpoint = self._client.preferred
+        timeout_s, number = min(self._client.attempt_s, remaining_s), self._number
+        self._number = 1
         try:
-            return self._client.post(endpoint, path, request, min(self._client.attempt_s, remaining_s))
+            return self._client.post(endpoint, path, request, timeout_s, self._key, number)
         except AttemptFailed as failed:
+            self._number = number + 1
             if not failed.elsewhere:
                 raise failed.error from failed
             self._errors[endpoint] = failed.error
@@ -275,10 +307,16 @@ def _timeout(read_s: float) -> urllib3.Timeout:
 def _reported_change(response: urllib3.BaseHTTPResponse) -> bool:
     """Whether anything came after the first line, which reports that the watch was made (or was refused)."""
     received = b""
-    for part in response.stream():
-        received += part
-        if received.partition(b"\n")[2]:
-            return True
-        if len(received) > PART_BYTES:
-            return False
+    with suppress(urllib3.exceptions.ReadTimeoutError):  # nothing has changed
+        for part in response.stream():
+            received += part
+            if received.partition(b"\n")[2]:
+                return True
+            if len(received) > PART_BYTES:
+                return False
     return False
+
+
+def _telemetry_of(endpoint: str) -> Telemetry:
+    host, _, port = endpoint.rpartition(":")
+    return Telemetry(f"etcd {endpoint}", {"server.address": host.strip("[]"), "server.port": int(port)})

@@ -97,19 +97,30 @@ class AttemptFailed(Exception):
 
 
 class TokenRefused(Exception):
-    """The token has expired, or users were changed since: the request had no effect, and a new token is needed."""
+    """The token has expired, or users were changed since: the request had no effect, and a new token is needed. `error`
+    is raised where new ones are refused, too."""
+
+    def __init__(self, endpoint: str, status: int) -> None:
+        self.error = PermissionDenied(
+            f"etcd node {endpoint} does not take the tokens that it gives: users may be changing",
+            code=error_codes.ETCD_CREDENTIALS_REFUSED,
+            hint="Try again",
+            endpoint=endpoint,
+            status=status,
+        )
+        super().__init__(self.error.message)
 
 
 def refused(endpoint: str, status: int, body: bytes) -> AttemptFailed | TokenRefused:
     """What an answer that is not of status 200 means."""
     code, problem = _code_and_message(body)
     if problem in _TOKEN_REFUSED:
-        return TokenRefused(problem)
+        return TokenRefused(endpoint, status)
     if code is not None:
         meaning = _BY_MESSAGE.get(problem) or _BY_CODE.get(code, _REFUSED)
     else:  # not of the gateway: of a proxy, a load balancer, or of a port of something else
         meaning = _LATE if status >= 500 else _NO_GATEWAY
-    return _failed(meaning, endpoint, f"answered {status}: {problem}")
+    return _failed(meaning, endpoint, f"answered {status}: {problem}", status=status)
 
 
 def broken(endpoint: str, error: Exception) -> AttemptFailed:
@@ -173,9 +184,9 @@ def unsettled(key: str, why: SkyholdError) -> OutcomeUnknown:
     )
 
 
-def _failed(meaning: Meaning, endpoint: str, problem: str) -> AttemptFailed:
+def _failed(meaning: Meaning, endpoint: str, problem: str, **fields: object) -> AttemptFailed:
     error = meaning.error(
-        f"etcd node {endpoint} {problem}", code=meaning.code, hint=meaning.hint or None, endpoint=endpoint
+        f"etcd node {endpoint} {problem}", code=meaning.code, hint=meaning.hint or None, endpoint=endpoint, **fields
     )
     return AttemptFailed(error, elsewhere=meaning.elsewhere, maybe_applied=meaning.maybe_applied)
 

@@ -21,8 +21,8 @@ from skyhold.consensus.register import (
     check_next_version,
     check_operation_id,
     check_register_key,
+    refuse_closed_or_changed,
     register_changed,
-    register_sealed,
 )
 
 
@@ -55,7 +55,7 @@ class MemoryRegisters(EngineRegisters):
             earlier = self._outcome(key, operation_id)
             if earlier is not None:
                 return earlier
-            self._check_open(key, expected_version)
+            refuse_closed_or_changed(key, expected_version, self._current(key))
             return self._append(key, Versioned(expected_version + 1, bytes(data)), operation_id)
 
     def outcome(self, key: str, operation_id: str) -> Versioned | None:
@@ -96,7 +96,7 @@ class MemoryRegisters(EngineRegisters):
             current = self._current(key)
             if current is not None and current.next_configuration == next_configuration:
                 return current
-            self._check_open(key, expected_version)
+            refuse_closed_or_changed(key, expected_version, current)
             data = current.data if current else b""
             return self._append(key, Versioned(expected_version + 1, data, bytes(next_configuration)), None)
 
@@ -121,13 +121,6 @@ class MemoryRegisters(EngineRegisters):
         register = self._registers.get(key)
         changes = register.changes if register else ()
         return next((change.value for change in changes if change.operation_id == operation_id), None)
-
-    def _check_open(self, key: str, expected_version: int) -> None:
-        current = self._current(key)
-        if current is not None and current.sealed:
-            raise register_sealed(key, current)
-        if (current.version if current else 0) != expected_version:
-            raise register_changed(key, expected_version, current)
 
     def _append(self, key: str, value: Versioned, operation_id: str | None) -> Versioned:
         self._registers.setdefault(key, _Register()).changes.append(RegisterChange(value, operation_id))

@@ -17,8 +17,8 @@ from skyhold.consensus.register import (
     RegisterChange,
     Resync,
     Versioned,
+    refuse_closed_or_changed,
     register_changed,
-    register_sealed,
 )
 from skyhold.errors import OutcomeUnknown
 
@@ -68,7 +68,7 @@ class CompareAndSet(Operation):
                 key=self.key,
                 expected_version=self.expected_version,
             )
-        _check_open(self.key, kept, self.expected_version)
+        refuse_closed_or_changed(self.key, self.expected_version, newest(kept))
         value = Versioned(self.expected_version + 1, self.data)
         return _appended(kept, RegisterChange(value, self.operation_id)), value
 
@@ -86,7 +86,7 @@ class Seal(Operation):
         current = newest(kept)
         if current is not None and current.next_configuration == self.next_configuration:
             return kept, current
-        _check_open(self.key, kept, self.expected_version)
+        refuse_closed_or_changed(self.key, self.expected_version, newest(kept))
         data = current.data if current else b""
         value = Versioned(self.expected_version + 1, data, self.next_configuration)
         return _appended(kept, RegisterChange(value, None)), value
@@ -145,11 +145,3 @@ def after(kept: Sequence[RegisterChange], version: int) -> Sequence[Versioned] |
 
 def _appended(kept: Kept, change: RegisterChange) -> Kept:
     return (*kept, change)[-CHANGES_KEPT:]
-
-
-def _check_open(key: str, kept: Kept, expected_version: int) -> None:
-    current = newest(kept)
-    if current is not None and current.sealed:
-        raise register_sealed(key, current)
-    if (current.version if current else 0) != expected_version:
-        raise register_changed(key, expected_version, current)

@@ -269,6 +269,14 @@ def check_data(key: str, data: bytes, bytes_max: int = DATA_BYTES_MAX) -> None:
         )
 
 
+def refuse_closed_or_changed(key: str, expected_version: int, current: Versioned | None) -> None:
+    """Raise `Conflict` unless a register that holds `current` is not sealed, and at the version that is expected."""
+    if current is not None and current.sealed:
+        raise register_sealed(key, current)
+    if (current.version if current else 0) != expected_version:
+        raise register_changed(key, expected_version, current)
+
+
 def register_changed(key: str, expected_version: int, current: Versioned | None) -> Conflict:
     """The error of a change that lost: it names both versions."""
     current_version = current.version if current else 0

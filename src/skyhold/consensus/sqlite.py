@@ -29,8 +29,8 @@ from skyhold.consensus.register import (
     check_operation_id,
     check_register_key,
     membership_changed,
+    refuse_closed_or_changed,
     register_changed,
-    register_sealed,
 )
 from skyhold.consensus.sqlite_connection import SqliteConnection
 from skyhold.consensus.sqlite_errors import format_unknown, translated
@@ -96,7 +96,8 @@ class SqliteRegisters(EngineRegisters):
                 return earlier
             if configured is not None and _configured(connection) != configured:
                 raise membership_changed(key)
-            _check_open(connection, key, expected_version)
+            current = _value(connection.execute(_NEWEST, (key,)).fetchone())
+            refuse_closed_or_changed(key, expected_version, current)
             return _append(connection, key, Versioned(expected_version + 1, bytes(data)), operation_id)
 
     def outcome(self, key: str, operation_id: str) -> Versioned | None:
@@ -137,7 +138,7 @@ class SqliteRegisters(EngineRegisters):
             current = _value(connection.execute(_NEWEST, (key,)).fetchone())
             if current is not None and current.next_configuration == next_configuration:
                 return current
-            _check_open(connection, key, expected_version)
+            refuse_closed_or_changed(key, expected_version, current)
             data = current.data if current else b""
             return _append(connection, key, Versioned(expected_version + 1, data, bytes(next_configuration)), None)
 
@@ -226,14 +227,6 @@ def _configured(connection: sqlite3.Connection) -> int:
     return int(
         connection.execute("SELECT coalesce(max(version), 0) FROM changes WHERE key = ?", (CONFIG,)).fetchone()[0]
     )
-
-
-def _check_open(connection: sqlite3.Connection, key: str, expected_version: int) -> None:
-    current = _value(connection.execute(_NEWEST, (key,)).fetchone())
-    if current is not None and current.sealed:
-        raise register_sealed(key, current)
-    if (current.version if current else 0) != expected_version:
-        raise register_changed(key, expected_version, current)
 
 
 def _append(connection: sqlite3.Connection, key: str, value: Versioned, operation_id: str | None) -> Versioned:

@@ -15,14 +15,13 @@ from typing import Final, Literal, TypeVar
 from skyhold import error_codes
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry.names import check_digest, is_full_id, parse_reference
-from skyhold.registry.reading import reading, repositories_of
+from skyhold.registry.reading import place_of, read_version, reading, repositories_of
 from skyhold.registry.snapshot import Snapshot
 from skyhold.registry.spaces import space_of, version_space
 from skyhold.registry.version import VersionDocument
 from skyhold.storage.blob_cache import VersionNote, VersionPlace
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.chunks import PackSpace
-from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.policy import Policy
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.version_files import VersionFiles
@@ -156,16 +155,3 @@ def _placed(
     document, version = read_version(blobs, check_digest(digest), place)
     space = space_of(connection, version.head.placement_class, replicas)
     return OpenVersion(digest, document, version, space, "bucket", resources)
-
-
-def place_of(snapshot: Snapshot, digest: str) -> VersionPlace:
-    """Raises `NotFound` code `version_not_found`."""
-    entry = snapshot.version(digest)
-    return VersionPlace(entry.document, entry.layout)
-
-
-def read_version(blobs: BucketBlobs, digest: str, place: VersionPlace) -> tuple[VersionDocument, VersionFiles]:
-    """The document and the files of a version by the names of its blobs. Raises `NotFound`, `Corrupt`."""
-    document = VersionDocument.decode(blobs.read("versions", place.document), digest)
-    files = [FileEntry(file.path, file.size_bytes, file.sha256, file.executable) for file in document.files]
-    return document, VersionFiles(blobs, place.layout, digest, files)

@@ -12,21 +12,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from skyhold.buckets.admission import PROBE_PREFIX
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket
 from skyhold.consensus.acceptor_object import ACCEPTOR_BYTES_MAX, decode_acceptor, parse_object_key
 from skyhold.consensus.checkpoint import parse_checkpoint_key
-from skyhold.consensus.migration import CONFIG
 from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
 from skyhold.registry.inventory import Inventory
 from skyhold.storage.object_keys import INDEXES, STORE_DOCUMENT, blob_name_of, pack_id_of
 from skyhold.storage.survey import Finding
-from skyhold.store.configuration import decode_configuration
 from skyhold.store.connection import Connection
+from skyhold.store.membership import recorded_incarnations
 
 NAMED_MAX: Final = 1_000
 """How many unknown or useless objects of a bucket are named; all are counted."""
-_SCRATCH: Final = ".skyhold-check/"
 RESERVED: Final = frozenset(("observed", "journal", "windows", "bell"))
 """The first parts of keys of objects that only report something: no guarantee depends on them."""
 
@@ -74,7 +73,9 @@ class Accounts:
 def account(connection: Connection, inventory: Inventory, buckets: Mapping[str, Bucket]) -> Accounts:
     """Account for every object of these buckets. A bucket that does not answer has no account: the survey names it."""
     accounts = Accounts()
-    incarnations = _incarnations(connection)
+    incarnations: dict[str, set[str]] = {}  # of each bucket, that the kept changes of the configuration name
+    for name, incarnation in recorded_incarnations(connection):
+        incarnations.setdefault(name, set()).add(incarnation)
     for name, bucket in buckets.items():
         try:
             accounts.of[name] = _account(connection, inventory, bucket, accounts, incarnations.get(name, set()))
@@ -144,7 +145,7 @@ def _account(
             reason = _why_closed(connection, bucket, key, incarnations)
             if reason is not None:
                 accounts.name(name, key, reason)
-        elif key.startswith(_SCRATCH) or key.partition("/")[0] in RESERVED:
+        elif key.startswith(f"{PROBE_PREFIX}/") or key.partition("/")[0] in RESERVED:
             counted["unreferenced"] += 1
         else:
             counted["unknown"] += 1
@@ -182,12 +183,3 @@ def _why_closed(connection: Connection, bucket: Bucket, key: str, incarnations: 
             continue
         return None
     return "it is of an earlier epoch, and damaged or of an unrecorded membership; nothing reads it"
-
-
-def _incarnations(connection: Connection) -> dict[str, set[str]]:
-    """The incarnations of each bucket that the kept changes of the configuration name."""
-    found: dict[str, set[str]] = {}
-    for change in connection.registers.changes(CONFIG):
-        for configured in decode_configuration(change.value.data).buckets:
-            found.setdefault(configured.location.name, set()).add(configured.incarnation)
-    return found

@@ -13,6 +13,8 @@ from skyhold.registry.repositories import Repositories
 from skyhold.registry.repository_register import read_root
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import VersionDocument
+from skyhold.storage.blob_cache import VersionPlace
+from skyhold.storage.blobs import Blobs
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.file_entry import FileEntry
 from skyhold.storage.policy import Policy
@@ -57,9 +59,20 @@ def document_or_fault(session: Session, find: Callable[[], VersionEntry]) -> tup
 
 def open_version(session: Session, snapshot: Snapshot, digest: str) -> tuple[VersionDocument, VersionFiles]:
     """The document and the files of a version. Raises `NotFound`, `Corrupt`."""
-    document = open_document(session, snapshot, digest)
+    return read_version(session.blobs, digest, place_of(snapshot, digest))
+
+
+def place_of(snapshot: Snapshot, digest: str) -> VersionPlace:
+    """Raises `NotFound` code `version_not_found`."""
+    entry = snapshot.version(digest)
+    return VersionPlace(entry.document, entry.layout)
+
+
+def read_version(blobs: Blobs, digest: str, place: VersionPlace) -> tuple[VersionDocument, VersionFiles]:
+    """The document and the files of a version by the names of its blobs. Raises `NotFound`, `Corrupt`."""
+    document = VersionDocument.decode(blobs.read("versions", place.document), digest)
     files = [FileEntry(file.path, file.size_bytes, file.sha256, file.executable) for file in document.files]
-    return document, VersionFiles(session.blobs, snapshot.version(digest).layout, digest, files)
+    return document, VersionFiles(blobs, place.layout, digest, files)
 
 
 def read_model_card(version: VersionFiles, space: PackSpace) -> str | None:

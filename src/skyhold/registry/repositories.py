@@ -72,7 +72,7 @@ class Repositories:
             found = names.find(name)
             if found not in {None, repository_id}:
                 raise _taken(name)
-            return None if found else _named(names, origin, repository_id, name)
+            return None if found else names.with_name(origin, "name", name, {"repository": repository_id})
 
         gc_epoch = self._names.change(listed, f"{operation_id}-enter", pause).gc_epoch
         snapshot = self.repository(repository_id).create(
@@ -95,7 +95,7 @@ class Repositories:
             repository_id = names.resolve(name)
             if names.find(new_name) not in {None, repository_id}:
                 raise _taken(new_name)
-            return _named(names, origin, repository_id, new_name, without=name)
+            return names.with_name(origin, "name", new_name, {"repository": repository_id}, without=name)
 
         return self._names.change(renamed, operation_id, pause)
 
@@ -195,17 +195,6 @@ class Repositories:
             return names.after(origin, [part], {f"deployment/{name}": None})
 
         return self._names.change(without_name, operation_id, pause)
-
-
-def _named(
-    names: RepositoryNames, origin: Origin, repository_id: str, name: str, without: str | None = None
-) -> RepositoryNames:
-    entries: dict[str, object | None] = {f"name/{name}": {"repository": repository_id}}
-    what = [named(name, repository=repository_id)]
-    if without is not None:
-        entries[f"name/{without}"] = None
-        what.insert(0, named(without, repository=None))
-    return names.after(origin, what, entries)
 
 
 def _taken(name: str) -> AlreadyExists:

@@ -66,9 +66,7 @@ class RepositoryNames(Directory):
 
     def find(self, name: str) -> str | None:
         """Id of the repository of this name, or None."""
-        key = f"name/{check_repository_name(name)}"
-        value = self.map.get(key)
-        return None if value is None else id_of(key, value, "repository")
+        return self.id_at(f"name/{check_repository_name(name)}", "repository")
 
     def resolve(self, name: str) -> str:
         """Id of the repository of this name. Raises `NotFound` code `repository_not_found`."""

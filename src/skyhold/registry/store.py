@@ -1,4 +1,4 @@
-"""`Store`, and the four ways to one: `init`, `open`, `connect` and `recover`.
+"""`Store`: its repositories, what is found in them and what changes. See `access` for the ways to one.
 
 Single methods import what only they need: Python takes half a millisecond to define a dataclass, and every
 command waits for the imports of this module.
@@ -7,96 +7,39 @@ command waits for the imports of this module.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, TypeVar
 
 from skyhold import error_codes
-from skyhold.buckets.location import parse_location
-from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
+from skyhold.errors import Corrupt, NotFound, Unavailable
 from skyhold.registry import given
 from skyhold.registry.names import check_repository_name
 from skyhold.registry.reading import repositories_of
 from skyhold.registry.repository import Repository
+from skyhold.registry.store_members import StoreMembers
 from skyhold.registry.views import EventView, RepositoryInfo, SearchHit
-from skyhold.storage.cancel import Cancel, cancelled_by
-from skyhold.storage.policy import Policy, check_possible, copies_wanted
-from skyhold.storage.progress import Progress
-from skyhold.store.configuration import Configuration, Role
-from skyhold.store.connection import Connection, new_operation_id, pause
-from skyhold.store.event import Origin
+from skyhold.storage.policy import Policy, check_possible
+from skyhold.store.connection import new_operation_id, pause
 from skyhold.store.session import Session, retry_on_reconfiguration
-from skyhold.store.unread import UnreadRepository, read_each
+from skyhold.store.unread import read_each
 
 if TYPE_CHECKING:
     import threading
 
-    from skyhold.buckets.check import BucketReport
     from skyhold.registry.repositories import Repositories
-    from skyhold.registry.status import StoreStatus
-    from skyhold.registry.upkeep import RepairPlan, RepairReport
-    from skyhold.registry.verification import VerifyReport
-    from skyhold.store.engine_status import EngineStatus, StaleRead
-    from skyhold.store.health import StoreHealth
-    from skyhold.store.joining import Joining
-    from skyhold.store.reconfiguring import EngineMove
     from skyhold.store.watching import ResyncNeeded
 
 
 T = TypeVar("T")
 
 
-class Store:
+class Store(StoreMembers):
     """A set of buckets that hold the same repositories. A context manager; thread-safe.
 
     Its methods are synchronous and do not need an event loop; inside a running one call them by `asyncio.to_thread`.
     """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"Store({self.id!r}, buckets={self.bucket_names!r})"
-
-    def close(self) -> None:
-        """Release connections and local files."""
-        self._connection.close()
-
-    @property
-    def id(self) -> str:
-        return self._connection.document.store
-
-    @property
-    def sealed(self) -> bool:
-        return self._connection.document.sealed
-
-    @property
-    def engine(self) -> str:
-        """Where the registers live: `sqlite` (one machine), `buckets` or `etcd`."""
-        return self._connection.document.engine.kind
-
-    @property
-    def unread(self) -> tuple[UnreadRepository, ...]:
-        """The repositories that the last look at all of them (`repositories`, `search`, `status`, `verify`, `sync`,
-        `repair`) could not read and left out: the register of each is damaged, or a part of its map."""
-        return self._connection.unread
-
-    @property
-    def configuration(self) -> Configuration:
-        return self._connection.configuration
-
-    @property
-    def bucket_names(self) -> list[str]:
-        return [location.name for location in self.configuration.locations]
-
-    # ---- repositories
 
     def repositories(self, *, deleted: bool = False, max_age_s: float | None = None) -> list[RepositoryInfo]:
         """The repositories by name, or those that were deleted and can be brought back. `unread` are those that could
@@ -216,200 +159,6 @@ class Store:
         from skyhold.registry.events import watch_store
 
         return watch_store(self._connection, stop)
-
-    # ---- buckets
-
-    def add_bucket(
-        self,
-        name: str,
-        url: str,
-        *,
-        role: Role | None = None,
-        dry_run: bool = False,
-        author: str | None = None,
-        reason: str = "",
-        **options: object,
-    ) -> Joining:
-        """Add a bucket (`region`, `provider`, `endpoint`, `credentials`, …), or with `dry_run` only check that it could
-        join. It votes unless its `role` is `packs`, or there are seven voters. `sync` copies the content of the store
-        to it."""
-        from skyhold.store.joining import plan_join
-        from skyhold.store.reconfiguring import join_bucket
-
-        settings = {key: given.text(value, f"`{key}`") for key, value in options.items() if value is not None}
-        location = parse_location(given.text(url, "the URL"), name=given.text(name, "the name"), **settings)  # type: ignore[arg-type]
-        joining = plan_join(self._connection, location)
-        if not dry_run:
-            join_bucket(self._connection, location, self._origin(author, reason), role)
-        return joining
-
-    def remove_bucket(
-        self, name: str, *others: str, force: bool = False, author: str | None = None, reason: str = ""
-    ) -> None:
-        """Take a bucket out of the store, or several as one change: remove all buckets that are lost for good together.
-        Refused where the others do not hold everything, or where a single copy would be left of objects with several,
-        unless `force`."""
-        from skyhold.store.reconfiguring import leave_buckets
-
-        leaving = given.texts((name, *others), "the names of buckets")
-        if not force:
-            staying = [bucket for bucket in self.status().buckets if bucket.name not in leaving]
-            lacking = [bucket.name for bucket in staying if bucket.error is not None or bucket.missing]
-            if lacking:
-                raise InvalidInput(
-                    f"Buckets {', '.join(f'`{bucket}`' for bucket in lacking)} do not hold everything; "
-                    "nothing was changed",
-                    code=error_codes.BUCKET_NEEDED,
-                    hint="Run `skyhold sync` first; or, to accept possible losses, use --force",
-                )
-            self._check_copies(leaving)
-        leave_buckets(self._connection, leaving, self._policies, self._origin(author, reason))
-
-    def _policies(self) -> list[Policy]:
-        from skyhold.registry.repositories import Repositories
-
-        with self._connection.session(Policy()) as session:
-            repositories = Repositories(session.registers, session.blobs)
-            return [
-                Policy.from_json(repositories.repository(repository_id).read().root.policy)
-                for _, repository_id in repositories.read().repositories()
-            ]
-
-    def set_roles(self, roles: Mapping[str, Role], *, author: str | None = None, reason: str = "") -> None:
-        """Give buckets a vote (`voter`) or take it (`packs`), as one change."""
-        from skyhold.store.reconfiguring import change_roles
-
-        wanted = {name: given.text(role, f"the role of `{name}`") for name, role in given.pairs(roles, "roles")}
-        change_roles(self._connection, cast(dict[str, Role], wanted), self._origin(author, reason))
-
-    def replace_voter(self, name: str, by: str | None = None, *, author: str | None = None, reason: str = "") -> None:
-        """Let bucket `by` vote in the place of `name`; or, without one, admit `name` again after it was emptied,
-        restored from a backup or exchanged, as a voter whose promises are lost."""
-        from skyhold.store import reconfiguring
-
-        name, origin = given.text(name, "the name"), self._origin(author, reason)
-        if by is None:
-            reconfiguring.admit_again(self._connection, name, origin)
-        else:
-            reconfiguring.replace_voter(self._connection, name, given.text(by, "the name"), origin)
-
-    @property
-    def stale(self) -> list[StaleRead]:
-        """The reads of this store that may be stale (see `open`), of each register the last."""
-        from skyhold.store.engine_status import StaleRead
-
-        return [StaleRead.of(key, known) for key, known in sorted(self._connection.stale.items())]
-
-    def engine_status(self) -> EngineStatus:
-        """Where the registers live, how each voter answers, and the last decision."""
-        from skyhold.store.engine_status import engine_of
-
-        return engine_of(self._connection)
-
-    def move_engine(self, engine: str, *, author: str | None = None, reason: str = "") -> EngineMove:
-        """Move the registers to another engine (`sqlite`: this machine; `buckets`; the URL of an etcd cluster), with
-        their history."""
-        from skyhold.store.reconfiguring import move_engine
-
-        return move_engine(self._connection, given.text(engine, "the engine"), self._origin(author, reason))
-
-    def check_bucket(self, name: str) -> BucketReport:
-        """Test a bucket from this machine: operations, speed, settings."""
-        from skyhold.buckets.check import check_bucket
-
-        name = given.text(name, "the name")
-        location = self._connection.reach(self.configuration.bucket(name).location)
-        return check_bucket(self._connection.bucket(name), location)
-
-    # ---- upkeep
-
-    def health(self) -> StoreHealth:
-        """Whether every bucket and voter answers, and whether changes can be decided. It costs a few requests for each
-        bucket, regardless of the size of the store: a monitor can call it every 15 seconds."""
-        from skyhold.store.health import health_of
-
-        return health_of(self._connection)
-
-    def status(self) -> StoreStatus:
-        """What every bucket holds and lacks, and how durable each repository is, by listings."""
-        from skyhold.registry.status import status_of
-
-        return status_of(self._connection)
-
-    def verify(
-        self,
-        *,
-        deep: bool = False,
-        repository: str | None = None,
-        progress: Progress | None = None,
-        cancel: Cancel | None = None,
-    ) -> VerifyReport:
-        """Compare every bucket with what it should hold; `deep` reads every byte back."""
-        from skyhold.registry.verification import verify_store
-
-        if repository is not None:
-            repository = _repository_name(repository)
-        with cancelled_by(given.cancel(cancel), progress) as watching:
-            return verify_store(self._connection, deep=deep, repository=repository, progress=watching)
-
-    @overload
-    def repair(
-        self, *, dry_run: Literal[False] = ..., progress: Progress | None = ..., cancel: Cancel | None = ...
-    ) -> RepairReport: ...
-    @overload
-    def repair(
-        self, *, dry_run: Literal[True], progress: Progress | None = ..., cancel: Cancel | None = ...
-    ) -> RepairPlan: ...
-    @overload
-    def repair(
-        self, *, dry_run: bool, progress: Progress | None = ..., cancel: Cancel | None = ...
-    ) -> RepairReport | RepairPlan: ...
-    def repair(
-        self, *, dry_run: bool = False, progress: Progress | None = None, cancel: Cancel | None = None
-    ) -> RepairReport | RepairPlan:
-        """Find damage by reading everything back, and mend it from other buckets; with `dry_run` only find it."""
-        from skyhold.registry.upkeep import plan_repair, repair_store
-
-        with cancelled_by(given.cancel(cancel), progress) as watching:
-            return (plan_repair if dry_run else repair_store)(self._connection, deep=True, progress=watching)
-
-    @overload
-    def sync(
-        self, *, dry_run: Literal[False] = ..., progress: Progress | None = ..., cancel: Cancel | None = ...
-    ) -> RepairReport: ...
-    @overload
-    def sync(
-        self, *, dry_run: Literal[True], progress: Progress | None = ..., cancel: Cancel | None = ...
-    ) -> RepairPlan: ...
-    @overload
-    def sync(
-        self, *, dry_run: bool, progress: Progress | None = ..., cancel: Cancel | None = ...
-    ) -> RepairReport | RepairPlan: ...
-    def sync(
-        self, *, dry_run: bool = False, progress: Progress | None = None, cancel: Cancel | None = None
-    ) -> RepairReport | RepairPlan:
-        """Copy what is missing, by listings; with `dry_run` only find it."""
-        from skyhold.registry.upkeep import plan_repair, repair_store
-
-        with cancelled_by(given.cancel(cancel), progress) as watching:
-            return (plan_repair if dry_run else repair_store)(self._connection, deep=False, progress=watching)
-
-    def _check_copies(self, leaving: Collection[str]) -> None:
-        """Raise `InvalidInput` code `one_copy_left` where versions would be left in one bucket only."""
-        staying = [location for location in self.configuration.locations if location.name not in leaving]
-        before = copies_wanted(self.configuration.policy, self.configuration.locations)
-        if len(staying) == 1 < before:
-            raise InvalidInput(
-                f"Only `{staying[0].name}` would be left: versions would be durable with one copy instead of {before}, "
-                "and lost with that bucket; nothing was changed",
-                code=error_codes.ONE_COPY_LEFT,
-                hint="Add another bucket first; or, to accept that, use --force",
-            )
-
-    def _origin(self, author: str | None, reason: str) -> Origin:
-        """The origin of a change of several registers, whose events belong together."""
-        by = None if author is None else given.text(author, "the author")
-        return self._connection.origin(by, given.text(reason, "the reason", long=True), secrets.token_hex(16))
 
     @contextmanager
     def _repositories(self, max_age_s: float | None) -> Iterator[tuple[Repositories, Session]]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
 from skyhold.registry import given
 from skyhold.registry.arguments import PullArguments
-from skyhold.registry.by_digest import OpenVersion, place_of, with_version
+from skyhold.registry.by_digest import OpenVersion, with_version
 from skyhold.registry.names import parse_reference
 from skyhold.registry.reading import (
+    place_of,
     read_model_card,
     reading,
 )

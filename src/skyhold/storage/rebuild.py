@@ -173,10 +173,10 @@ def _made(place: Place, chunk_of: ChunkOf, sealer: RecordSealer, encoder: Encode
         raise _lost(place, "no bucket holds another copy of it")
     if place.base_id is not None and (base is None or len(base) != place.raw_length):
         raise _lost(place, "no bucket holds a copy of its delta base")
-    for payload in encoder.encode_as(place.codec, chunk, base):
-        if len(payload) + TAG_BYTES == place.stored_length:
-            return sealer.seal(place.chunk_id, place.codec, place.raw_length, place.base_id, payload)
-    raise _lost(place, "this version of Skyhold compresses it to another length")
+    payload = encoder.encode_as(place.codec, chunk, base, place.stored_length - TAG_BYTES)
+    if payload is None:
+        raise _lost(place, "this version of Skyhold cannot compress it to the length that it had")
+    return sealer.seal(place.chunk_id, place.codec, place.raw_length, place.base_id, payload)
 
 
 def _lost(place: Place, why: str) -> Corrupt:

@@ -15,7 +15,7 @@ from typing import Final
 
 from skyhold import error_codes
 from skyhold.buckets.bucket import Bucket
-from skyhold.codec.frame import FrameKeys, Kind, decode_frame, encode_frame
+from skyhold.codec.frame import HEADER_BYTES, FrameKeys, Kind, begins_frame, decode_frame, encode_frame
 from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.register import check_register_key
 from skyhold.errors import Conflict, Corrupt, InvalidInput, NotFound, PermissionDenied, SkyholdError
@@ -55,6 +55,20 @@ def decode_bell(stored: bytes | bytearray | memoryview, store_id: str, keys: Fra
         except InvalidInput as error:
             raise Corrupt(f"The bell is malformed: {error.message}", code=error_codes.DOCUMENT_MALFORMED) from error
     return found
+
+
+def holds_bell(bucket: Bucket) -> bool:
+    """Whether the object `bell` of a bucket is that of a store, whichever it is, and not a file of its user; True also
+    where it has just gone. Raises what the bucket raises."""
+    try:
+        header = bucket.read(BELL, 0, HEADER_BYTES)
+    except InvalidInput:  # it is shorter
+        return False
+    except NotFound as error:
+        if error.code != error_codes.OBJECT_NOT_FOUND:
+            raise
+        return True
+    return begins_frame(header, Kind.BELL)
 
 
 class Bell:

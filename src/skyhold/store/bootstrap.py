@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from skyhold import error_codes
+from skyhold.buckets.admission import PROBE_PREFIX
 from skyhold.buckets.bounded import read_bounded
 from skyhold.buckets.bucket import Bucket, Tagged
 from skyhold.errors import (
@@ -24,6 +25,7 @@ from skyhold.errors import (
 )
 from skyhold.security.keys import KeyEncryptionKey, StoreKeys
 from skyhold.storage.object_keys import PACKS, REGISTERS, STORE_DOCUMENT, STORE_DOCUMENT_BYTES_MAX
+from skyhold.store.bell import BELL, holds_bell
 from skyhold.store.state import RememberedStore
 from skyhold.store.store_document import (
     BY_ANOTHER,
@@ -33,8 +35,6 @@ from skyhold.store.store_document import (
     decode_store_document,
     encode_store_document,
 )
-
-SCRATCH: Final = ".skyhold-check/"
 
 
 def read_store_document(
@@ -195,15 +195,24 @@ def refuse_occupied(bucket: Bucket) -> None:
     """Raise `AlreadyExists` code `store_exists` or `bucket_not_empty` unless the bucket is empty."""
     if any(info.key == STORE_DOCUMENT for info in islice(bucket.list(STORE_DOCUMENT), 1)):
         _refuse_taken(bucket)
+    key = content_of(bucket)
+    if key is not None:
+        raise AlreadyExists(
+            f"{bucket.url} holds other objects, such as `{key}`; nothing was written",
+            code=error_codes.BUCKET_NOT_EMPTY,
+            hint=f"Use an empty bucket or a prefix of its own, such as {bucket.url.rstrip('/')}/skyhold",
+            bucket=bucket.name,
+            key=key,
+        )
+
+
+def content_of(bucket: Bucket) -> str | None:
+    """The key of an object that a bucket holds, or None where it is empty. What any client may write into a bucket that
+    was emptied, and without which nothing is lost, does not count: the bell, the scratch of `bucket check`."""
     for info in bucket.list():
-        if not info.key.startswith(SCRATCH):
-            raise AlreadyExists(
-                f"{bucket.url} holds other objects, such as `{info.key}`; nothing was written",
-                code=error_codes.BUCKET_NOT_EMPTY,
-                hint=f"Use an empty bucket or a prefix of its own, such as {bucket.url.rstrip('/')}/skyhold",
-                bucket=bucket.name,
-                key=info.key,
-            )
+        if not info.key.startswith(f"{PROBE_PREFIX}/") and not (info.key == BELL and holds_bell(bucket)):
+            return info.key
+    return None
 
 
 def _holds(bucket: Bucket, body: bytes) -> bool:

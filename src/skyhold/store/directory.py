@@ -55,6 +55,23 @@ class Directory:
         log = self.log.append(origin, what, entries)
         return replace(self, register_version=self.register_version + 1, log=log, **fields)  # type: ignore[arg-type]
 
+    def with_name(
+        self, origin: Origin, folder: str, name: str, ids: Mapping[str, str], *, without: str | None = None, **more: str
+    ) -> Self:
+        """The state in which a name in a folder of the map means these ids, and the old name `without` none any more.
+        `more` is in the events alone."""
+        entries: dict[str, object | None] = {f"{folder}/{name}": dict(ids)}
+        what = [named(name, **ids, **more)]
+        if without is not None:
+            entries[f"{folder}/{without}"] = None
+            what.insert(0, named(without, **dict.fromkeys(ids), **more))
+        return self.after(origin, what, entries)
+
+    def id_at(self, key: str, field: str) -> str | None:
+        """The id in an entry of the map, or None where there is no such entry."""
+        value = self.map.get(key)
+        return None if value is None else id_of(key, value, field)
+
     def documents(self, kind: str | None = None) -> Iterator[tuple[str, str, str]]:
         """Kind, name and id of every document (of a kind), sorted by kind and name."""
         for key, value in self.map.scan("document/" if kind is None else f"document/{kind}/"):
@@ -69,9 +86,7 @@ class Directory:
 
     def find_document(self, kind: str, name: str) -> str | None:
         """Id of the document of this kind and name, or None."""
-        key = f"document/{kind}/{check_document_name(kind, name)}"
-        value = self.map.get(key)
-        return None if value is None else id_of(key, value, "document")
+        return self.id_at(f"document/{kind}/{check_document_name(kind, name)}", "document")
 
     def registers(self) -> Iterator[str]:
         """The keys of all registers of the store but `names` itself, created or about to be."""

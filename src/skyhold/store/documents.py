@@ -193,13 +193,8 @@ class Documents:
     def _named(
         self, names: Directory, origin: Origin, document_id: str, name: str, without: str | None = None
     ) -> Directory:
-        prefix = f"document/{self.kind.name}/"
-        entries: dict[str, object | None] = {f"{prefix}{name}": {"document": document_id}}
-        what = [named(name, document=document_id, of=self.kind.name)]
-        if without is not None:
-            entries[f"{prefix}{without}"] = None
-            what.insert(0, named(without, document=None, of=self.kind.name))
-        return names.after(origin, what, entries)
+        folder, ids = f"document/{self.kind.name}", {"document": document_id}
+        return names.with_name(origin, folder, name, ids, without=without, of=self.kind.name)
 
     def _refuse_taken(self, names: Directory, name: str, document_id: str) -> None:
         if names.find_document(self.kind.name, name) not in {None, document_id}:

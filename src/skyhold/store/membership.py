@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from skyhold import error_codes
@@ -12,11 +13,12 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.consensus.acceptor_object import ACCEPTOR_BYTES_MAX, decode_acceptor, parse_object_key
 from skyhold.consensus.checkpoint import open_checkpoint, read_checkpoint
+from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.parallel import at_once
 from skyhold.errors import Conflict, Corrupt, NotFound, PermissionDenied, SkyholdError
 from skyhold.storage.object_keys import CHECKPOINTS, REGISTERS, STORE_DOCUMENT, STORE_DOCUMENT_BYTES_MAX
-from skyhold.store.bootstrap import inspect_store_document
-from skyhold.store.configuration import ConfiguredBucket
+from skyhold.store.bootstrap import content_of, inspect_store_document
+from skyhold.store.configuration import ConfiguredBucket, decode_configuration
 from skyhold.store.connection import Connection
 
 
@@ -81,14 +83,14 @@ def is_member(connection: Connection, configured: ConfiguredBucket, bucket: Buck
 
 
 def _is_empty(bucket: Bucket, location: BucketLocation, error: NotFound) -> bool:
-    """Whether the bucket is there with nothing in it; a folder that is missing altogether is away, not empty."""
+    """Whether the bucket is there with no content; a folder that is missing altogether is away, not empty."""
     if location.scheme == "file" and error.code == error_codes.BUCKET_NOT_FOUND:
         try:
             return not any(os.scandir(location.path))
         except OSError:
             return False
     try:
-        return next(iter(bucket.list()), None) is None
+        return content_of(bucket) is None
     except SkyholdError:
         return False
 
@@ -123,6 +125,13 @@ def _shows_membership(connection: Connection, configured: ConfiguredBucket, buck
             continue
         return True
     return False
+
+
+def recorded_incarnations(connection: Connection) -> Iterator[tuple[str, str]]:
+    """The incarnations that the kept changes of the configuration name, each with the name of its bucket."""
+    for change in connection.registers.changes(CONFIG):
+        for configured in decode_configuration(change.value.data).buckets:
+            yield configured.location.name, configured.incarnation
 
 
 def names_store(bucket: Bucket) -> str | None:

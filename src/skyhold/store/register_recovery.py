@@ -38,6 +38,7 @@ from skyhold.store.connection import Connection
 from skyhold.store.damage import created_registers
 from skyhold.store.engine_status import catch_up_epoch
 from skyhold.store.epoch import encode_epoch, next_epoch
+from skyhold.store.membership import recorded_incarnations
 from skyhold.store.opening import remember
 from skyhold.store.reconfiguring import spread
 from skyhold.units import Buffer
@@ -281,9 +282,8 @@ def _incarnations(connection: Connection) -> dict[str, set[str]]:
     for name, incarnation in connection.document.engine.voters:
         known.setdefault(name, set()).add(incarnation)
     with suppress(SkyholdError):
-        for change in connection.registers.changes(CONFIG):
-            for bucket in decode_configuration(change.value.data).buckets:
-                known.setdefault(bucket.location.name, set()).add(bucket.incarnation)
+        for name, incarnation in recorded_incarnations(connection):
+            known.setdefault(name, set()).add(incarnation)
     return known
 
 
