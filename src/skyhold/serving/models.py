@@ -26,12 +26,17 @@ class Served:
 
 @dataclass(slots=True)
 class _Slot:
-    """One name. `loaded` are versions, the one that answers last; empty after an unload, whose `reason` is given."""
+    """One name. `loaded` are versions, the one that answers last; empty after an unload, whose `reason` is given. The
+    mapping is never changed, only replaced: who looks up takes no lock."""
 
     load: Callable[[], Model] | None
     loaded: dict[str, Served] = field(default_factory=dict)
-    is_ready: bool = False
     reason: str = ""
+
+    @property
+    def answering(self) -> Served | None:
+        loaded = self.loaded
+        return loaded[next(reversed(loaded))] if loaded else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +64,18 @@ class Models:
         with self._lock:
             slot = self._slots.setdefault(name, _Slot(load))
             slot.load = load or slot.load
-            replaced = slot.loaded.pop(version, None)
-            for served in slot.loaded.values():
-                served.metrics.ready.set(0)
-            slot.loaded = {**slot.loaded, version: Served(model, metrics)}
-            slot.is_ready, slot.reason = True, ""
-            retired = [slot.loaded.pop(old) for old in list(slot.loaded)[: -1 - WARM_MAX]]
+            before = dict(slot.loaded)
+            replaced = before.pop(version, None)
+            kept = dict(list(before.items())[-WARM_MAX:])
+            slot.loaded, slot.reason = {**kept, version: Served(model, metrics)}, ""
+        for served in kept.values():
+            served.metrics.ready.set(0)
         metrics.ready.set(1)
-        for served in (*retired, *([replaced] if replaced and replaced.model is not model else [])):
-            _close(served)
+        for old in before.keys() - kept.keys():
+            before[old].model.close()
+            before[old].metrics.remove()
+        if replaced is not None and replaced.model is not model:
+            replaced.model.close()
 
     def warm(self, name: str, version: str) -> Served | None:
         """A version that is loaded, whether it answers or not."""
@@ -77,29 +85,28 @@ class Models:
     def answering(self, name: str) -> str | None:
         """The version that answers under this name."""
         slot = self._slots.get(name)
-        return next(reversed(slot.loaded)) if slot is not None and slot.is_ready else None
+        served = None if slot is None else slot.answering
+        return None if served is None else served.model.origin.version
 
     def find(self, name: str, version: str | None = None) -> Served:
         """The version that answers, or the loaded one that is named. Raises `NotFound` or `Unavailable`."""
         slot = self._slots.get(name)
         if slot is None:
             raise NotFound(f"There is no model {name!r}", code=error_codes.MODEL_NOT_FOUND)
-        loaded = slot.loaded
+        served = slot.answering if version is None else slot.loaded.get(version)
+        if served is not None:
+            return served
         if version is not None:
-            if version not in loaded:
-                raise NotFound(
-                    f"There is no version {version!r} of the model {name!r}", code=error_codes.MODEL_NOT_FOUND
-                )
-            return loaded[version]
-        if not slot.is_ready:
-            raise Unavailable(f"The model {name!r} is not ready: {slot.reason}", code=error_codes.MODEL_NOT_READY)
-        return loaded[next(reversed(loaded))]
+            message = f"The model {name!r} has no version {version!r} that is loaded"
+            raise NotFound(message, code=error_codes.MODEL_NOT_FOUND)
+        raise Unavailable(f"The model {name!r} is not ready: {slot.reason}", code=error_codes.MODEL_NOT_READY)
 
     def index(self, *, ready_only: bool = False) -> list[IndexEntry]:
         entries = []
-        for name, slot in sorted(self._slots.items()):
-            if slot.is_ready:
-                entries.append(IndexEntry(name, next(reversed(slot.loaded)), "READY", ""))
+        for name, slot in sorted(self._slots.copy().items()):
+            served = slot.answering
+            if served is not None:
+                entries.append(IndexEntry(name, served.model.origin.version, "READY", ""))
             elif not ready_only:
                 entries.append(IndexEntry(name, "", "UNAVAILABLE", slot.reason))
         return entries
@@ -107,7 +114,8 @@ class Models:
     @property
     def is_ready(self) -> bool:
         """Whether every model answers; False where there is none."""
-        return bool(self._slots) and all(slot.is_ready for slot in self._slots.values())
+        slots = list(self._slots.values())
+        return bool(slots) and all(slot.loaded for slot in slots)
 
     def unload(self, name: str) -> None:
         """Close all versions of a model, after they have answered what waits. Raises `NotFound`."""
@@ -115,10 +123,11 @@ class Models:
             slot = self._slots.get(name)
             if slot is None:
                 raise NotFound(f"There is no model {name!r}", code=error_codes.MODEL_NOT_FOUND)
-            slot.is_ready, slot.reason = False, "it was unloaded"
+            slot.reason = "it was unloaded"
             loaded, slot.loaded = slot.loaded, {}
         for served in loaded.values():
-            _close(served)
+            served.model.close()
+            served.metrics.remove()
 
     def load(self, name: str) -> None:
         """Load a model again that was unloaded; one that is loaded is left alone. Raises `NotFound`, and what loading
@@ -126,7 +135,7 @@ class Models:
         slot = self._slots.get(name)
         if slot is None or slot.load is None:
             raise NotFound(f"There is no model {name!r} to load", code=error_codes.MODEL_NOT_FOUND)
-        if slot.is_ready:
+        if slot.loaded:
             return
         try:
             model = slot.load()
@@ -138,8 +147,3 @@ class Models:
     def close(self) -> None:
         for name in list(self._slots):
             self.unload(name)
-
-
-def _close(served: Served) -> None:
-    served.model.close()
-    served.metrics.remove()
