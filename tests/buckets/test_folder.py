@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from skyhold.buckets.bounded import read_bounded
+from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S
 from skyhold.buckets.location import BucketLocation, parse_location
 from skyhold.buckets.open import create_bucket, open_bucket
 from skyhold.errors import (
@@ -177,8 +179,10 @@ def test_lock_that_another_process_keeps_ends_at_the_deadline(location: BucketLo
     (lock,) = (location.path / ".skyhold" / "locks").iterdir()
     with lock.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        began_s = time.monotonic()
         with pytest.raises(Unavailable) as caught:
             bucket.write_if("k", b"y", expected_tag=tag_of(bucket, "k"), deadline_s=0.2)
+        assert time.monotonic() - began_s < WRITE_IF_DEADLINE_S / 2, "it waited for the deadline that is the default"
     assert caught.value.code == "lock_timeout"
     assert bytes(bucket.read("k")) == b"x"
 

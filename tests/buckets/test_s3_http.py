@@ -121,7 +121,7 @@ def test_headers_that_cannot_be_read_are_an_error_of_ours(header: str) -> None:
 def test_chunks_whose_sizes_or_trailers_never_end_are_given_up(drip: bytes) -> None:
     def answer(client: socket.socket, _line: str) -> None:
         client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"0\r\n" if b":" in drip else b""))
-        for _ in range(200):
+        for _ in range(1200):
             client.sendall(drip)
             time.sleep(0.1)
 
@@ -129,7 +129,7 @@ def test_chunks_whose_sizes_or_trailers_never_end_are_given_up(drip: bytes) -> N
         began_s = time.monotonic()
         with pytest.raises(Unavailable):
             list(bucket.list())
-        assert time.monotonic() - began_s < 8
+        assert time.monotonic() - began_s < 60  # of two minutes
 
 
 def test_not_modified_is_a_success_only_where_it_was_asked_for() -> None:

@@ -169,9 +169,11 @@ def test_a_stalled_read_is_answered_by_the_next_bucket(tmp_path: Path, monkeypat
     version, _ = setup.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
     released = threading.Event()
     slow.on_read = lambda _key: released.wait() and None
-    setup.pull(version, tmp_path / "out")
-    assert tree_of(tmp_path / "out") == tree_of(tmp_path / "in")
-    released.set()  # until now the slow bucket has answered nothing
+    try:
+        setup.pull(version, tmp_path / "out")
+        assert tree_of(tmp_path / "out") == tree_of(tmp_path / "in")
+    finally:
+        released.set()  # until now the slow bucket has answered nothing
     setup.close()
 
 

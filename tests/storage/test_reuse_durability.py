@@ -237,6 +237,6 @@ def pack_ids(scene: Scene) -> list[bytes]:
 
 def stalling(released: threading.Event) -> Callable[[str], None]:
     def stall(_key: str) -> None:
-        released.wait(60)
+        released.wait()  # without a limit: what waited for it would go on once the limit had passed
 
     return stall

@@ -49,7 +49,7 @@ def failing(error: SkyholdError) -> Callable[[str], None]:
 
 def stalling(released: threading.Event) -> Callable[[str], None]:
     def stall(_key: str) -> None:
-        released.wait(60)
+        released.wait()  # without a limit: what waited for it would go on once the limit had passed
 
     return stall
 
@@ -93,9 +93,13 @@ def test_a_push_that_waits_for_buffers_skips_the_bucket_that_holds_them(
 @pytest.mark.usefixtures("impatient")
 def test_a_bucket_that_the_policy_needs_is_not_skipped(tmp_path: Path, released: threading.Event) -> None:
     buckets = [FlakyBucket(name) for name in "ab"]
-    buckets[1].on_write = stalling(released)
+
+    def stall_for_a_second(_key: str) -> None:
+        threading.Timer(1.0, released.set).start()  # from the call on, however late a busy machine makes it
+        released.wait()
+
+    buckets[1].on_write = stall_for_a_second
     setup = Setup(tmp_path / "state", buckets, copies=2)
-    threading.Timer(1.0, released.set).start()
     setup.push(write_tree(tmp_path / "in", {"x": b"x" * 5000}))
     assert setup.replicas.lagging == {}
     assert buckets[0].keys() == buckets[1].keys()
