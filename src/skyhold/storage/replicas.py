@@ -253,6 +253,12 @@ class Replicas:
 
     # ---- reading
 
+    @property
+    def order(self) -> list[str]:
+        """The buckets by name, in the order in which a read asks them: one that failed or stalled a read comes last."""
+        with self._changed:
+            return self._order.copy()
+
     def read(self, key: str, start: int = 0, length: int | None = None, *, only: Iterable[str] | None = None) -> Buffer:
         """Bytes of an object from the first bucket that returns them. See `first`."""
         return self.first(key, lambda bucket: bucket.read(key, start, length), only=only)
@@ -266,8 +272,7 @@ class Replicas:
         `READ_DEADLINE_S` without an answer it is `Unavailable`, however many buckets there are.
         """
         chosen = None if only is None else set(only)
-        with self._changed:
-            names = [name for name in self._order if chosen is None or name in chosen]
+        names = [name for name in self.order if chosen is None or name in chosen]
         errors: dict[str, SkyholdError] = {}
         running: dict[Future[T], str] = {}
         started_s = time.monotonic()
