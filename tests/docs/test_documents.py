@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import skyhold
 from skyhold import errors
 from skyhold.cli.group import skyhold as program
+from skyhold.storage.sources.ignore import DEFAULT_IGNORED
 from skyhold.store import settings
 from tests.docs.pages import DOCUMENTS, ROOT, blocks_of, links_of, script_of
 
@@ -105,3 +107,9 @@ def test_every_setting_is_in_the_reference() -> None:
     text = (REFERENCE / "configuration.md").read_text("utf-8")
     names = {*settings._VARIABLES, *settings._VARIABLES.values(), *settings._BUCKET_KEYS, settings._PASSPHRASE}
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+def test_reference_has_every_pattern_that_a_push_leaves_out_by_default() -> None:
+    page = (REFERENCE / "configuration.md").read_text("utf-8")
+    listed = page.partition("Left out by default are ")[2].partition("(`!pattern`")[0]
+    assert sorted(re.findall(r"`([^`]+)`", listed)) == sorted(DEFAULT_IGNORED)

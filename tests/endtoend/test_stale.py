@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 import skyhold
+from skyhold.consensus.migration import CONFIG
+from skyhold.consensus.register import EngineRegisters
 from skyhold.errors import InvalidInput, SkyholdError, Unavailable
 from skyhold.registry.store import Store
+from skyhold.store import succession
+from skyhold.store.access import StoreAccess
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import catch_up, head, push
@@ -102,6 +106,41 @@ def test_single_read_may_be_old_while_the_others_are_not(scene: Scene, ada: Mach
         assert repository.show().digest == second
         assert repository.show().found_by == "majority"
         assert repository.show(max_age_s=0).digest == second
+
+
+def test_block_of_stale_reads_closes_the_epochs_that_it_opened_and_no_other(
+    scene: Scene, ada: Machine, ben: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[StoreAccess, EngineRegisters]] = []
+    closed: list[EngineRegisters] = []
+    open_voters = succession.open_voters
+
+    def recorded(access: StoreAccess, *arguments: object) -> EngineRegisters:
+        registers: EngineRegisters = open_voters(access, *arguments)  # type: ignore[arg-type]
+        close = registers.close
+        monkeypatch.setattr(registers, "close", lambda: (closed.append(registers), close()))
+        opened.append((access, registers))
+        return registers
+
+    def add_bucket(name: str) -> None:
+        with ada.at_work(), skyhold.open(str(scene.cloud("a"))) as store:
+            store.add_bucket(name, str(scene.cloud(name)))
+
+    monkeypatch.setattr(succession, "open_voters", recorded)
+    with ben.at_work(), skyhold.open(str(scene.cloud("c"))) as store:
+        first = push(store, scene, 1)
+        with store._connection.within(0) as view:
+            add_bucket("d")
+            assert view.registers.read(CONFIG), "which follows to the second epoch"
+            add_bucket("e")
+            assert view.catch_up(), "which sets the registers of the second epoch aside"
+            assert view.registers.read(CONFIG)
+            of_view = [registers for access, registers in opened if access is view]
+            assert len(of_view) == 2
+            assert not any(registers in closed for registers in of_view)
+        assert all(closed.count(registers) == 1 for registers in of_view)
+        assert [access for access, registers in opened if registers not in closed] == [store._connection]
+        assert head(store) == first
 
 
 @pytest.mark.parametrize("age_s", [-1, math.nan, "old", [1]])

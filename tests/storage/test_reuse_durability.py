@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyhold.errors import Unavailable
-from skyhold.storage import replica_write as written_module
+from skyhold.storage import replica_write
 from skyhold.storage import replicas as replicas_module
 from skyhold.storage.object_keys import pack_id_of, pack_key
 from skyhold.storage.pack import PACK_BYTES_TARGET
@@ -36,8 +36,8 @@ def released() -> Iterator[threading.Event]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (replicas_module, written_module):
-        monkeypatch.setattr(module, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(replica_write, "LAGGING_AFTER_S", 0.2)
+    monkeypatch.setattr(replicas_module, "ENOUGH_WAIT_S", 0.2)
     monkeypatch.setattr(replicas_module, "CLOSE_S", 0.2)
     monkeypatch.setattr("skyhold.storage.reuse._SLOWNESS_CHECK_S", 0.05)
 

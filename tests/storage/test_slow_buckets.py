@@ -14,7 +14,7 @@ import pytest
 from skyhold.consensus.parallel import CALLS_AT_ONCE, at_once
 from skyhold.errors import Cancelled, Corrupt, PermissionDenied, SkyholdError, Unavailable
 from skyhold.storage import packer as packing
-from skyhold.storage import replica_write as written_module
+from skyhold.storage import replica_write
 from skyhold.storage import replicas as replicas_module
 from skyhold.storage.cancel import Cancel, cancelled_by
 from skyhold.storage.object_keys import pack_key
@@ -34,8 +34,7 @@ def released() -> Iterator[threading.Event]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (replicas_module, written_module):
-        monkeypatch.setattr(module, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(replica_write, "LAGGING_AFTER_S", 0.2)
     monkeypatch.setattr(replicas_module, "CHECK_INTERVAL_S", 0.05)
     monkeypatch.setattr(packing, "_SLOWNESS_CHECK_S", 0.05)
 

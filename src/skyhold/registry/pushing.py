@@ -39,6 +39,9 @@ from skyhold.store.state import cache_folder
 
 MAIN: Final = "main"
 ATTEMPTS_MAX: Final = 3
+"""How often a push reads its source."""
+POLICIES_TRIED_MAX: Final = 3
+"""Under how many policies, or memberships of the store, one attempt commits what it has sent."""
 INTERPRETER_BYTES: Final = 100 << 20
 """The share of a push's memory limit for the interpreter, its libraries and their buffers."""
 
@@ -58,6 +61,7 @@ def push_version(
 ) -> PushResult | PushPlan:
     """Push, and move the refs once the version is durable to the repository's policy.
 
+    The outer loop of a push: what was sent is not what is needed, so the source is read again.
     Restarts, a few times, where garbage collection ran meanwhile, where the policy now requires other buckets, or
     where objects that it intended to reuse are no longer available; what was sent is reused. Raises what
     storage raises, and `Conflict` where the branch moved.
@@ -254,13 +258,16 @@ class _Attempt:
         attempt: int = 1,
     ) -> str:
         """Commit, under the policy and to the buckets that the repository has at that time. A policy with the same
-        placement class needs at most more copies of the packs; any other one needs a restart of the push."""
+        placement class needs at most more copies of the packs; any other one needs a restart of the push.
+
+        The middle loop of a push: what was sent is right, and has to be durable to another policy or in other buckets;
+        the source is not read again."""
         try:
             return commit.under(policy, session, space, packs)
         except Conflict as error:
             if (
                 error.code not in {error_codes.POLICY_CHANGED, error_codes.MEMBERSHIP_CHANGED}
-                or attempt == ATTEMPTS_MAX
+                or attempt == POLICIES_TRIED_MAX
             ):
                 raise
             what = (

@@ -40,7 +40,8 @@ _STEP_CHUNKS: Final = 128
 @dataclass(frozen=True, slots=True)
 class PullSources:
     """Where the records that a pull needs would come from, in stored bytes: the cache, and by its name the first bucket
-    that has their pack. `absent_bytes` are in no bucket that answered; `unreachable` is why one did not."""
+    that has their pack, in the order in which a pull asks them. `absent_bytes` are in no bucket that answered;
+    `unreachable` is why one did not."""
 
     cached_bytes: int = 0
     bucket_bytes: dict[str, int] = field(default_factory=dict)
@@ -158,7 +159,8 @@ def _find_sources(chunks: Iterable[ChunkAt], space: PackSpace) -> tuple[int, Pul
                 cached_bytes += length
             else:
                 wanted[pack_id] += length
-    return raw_bytes, _find_packs(cached_bytes, wanted, list(space.replicas.buckets.values()))
+    buckets = [space.replicas.buckets[name] for name in space.replicas.order]
+    return raw_bytes, _find_packs(cached_bytes, wanted, buckets)
 
 
 def _find_packs(cached_bytes: int, wanted: Counter[bytes], buckets: Sequence[Bucket]) -> PullSources:

@@ -12,9 +12,9 @@ from skyhold import error_codes
 from skyhold.errors import PermissionDenied, SkyholdError, Unavailable, reasons_of
 from skyhold.units import Buffer
 
-PATIENCE_S: Final = 20.0
-PATIENCE_FACTOR: Final = 3.0
-"""A bucket is lagging if it has not finished a write after `PATIENCE_S` plus `PATIENCE_FACTOR` times the time that
+LAGGING_AFTER_S: Final = 20.0
+LAGGING_FACTOR: Final = 3.0
+"""A bucket is lagging if it has not finished a write after `LAGGING_AFTER_S` plus `LAGGING_FACTOR` times the time that
 enough other buckets took: the uplink that all of them share may be slow, a single bucket may not."""
 
 
@@ -34,7 +34,7 @@ class Written:
 
 def is_lagging(elapsed_s: float, enough_after_s: float) -> bool:
     """Whether a write that still runs after `elapsed_s` is lagging, where others sufficed after `enough_after_s`."""
-    return elapsed_s > PATIENCE_S + PATIENCE_FACTOR * enough_after_s
+    return elapsed_s > LAGGING_AFTER_S + LAGGING_FACTOR * enough_after_s
 
 
 def too_slow(name: str) -> SkyholdError:

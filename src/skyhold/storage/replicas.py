@@ -20,7 +20,6 @@ from skyhold.errors import NotFound, SkyholdError, Unavailable
 from skyhold.storage.cancel import CHECK_INTERVAL_S, current
 from skyhold.storage.replica_read import after_failures, after_silence, begin_read, no_bucket_serves
 from skyhold.storage.replica_write import (
-    PATIENCE_S,
     SharedMD5,
     Written,
     is_lagging,
@@ -39,6 +38,9 @@ stall), is also sent to the next bucket; the first answer wins."""
 
 READ_DEADLINE_S: Final = 120.0
 """The deadline of one read. (A range has at most 12 MiB: links slower than 100 KiB/s do not suffice.)"""
+
+ENOUGH_WAIT_S: Final = 20.0
+"""How long `wait_enough` waits for the buckets that an object was sent to before its caller tries others, too."""
 
 CLOSE_S: Final = 5.0
 """How long `close` waits for calls in flight."""
@@ -150,15 +152,15 @@ class Replicas:
         return written.pending <= self.lagging.keys() and self.enough(frozenset(written.verified))
 
     def wait_enough(self, written: Written) -> bool:
-        """Wait until the object is durable to the policy, can no longer become so, or for `PATIENCE_S`; returns whether
-        it is."""
+        """Wait until the object is durable to the policy, can no longer become so, or for `ENOUGH_WAIT_S`; returns
+        whether it is."""
         with self._changed:
             self._changed.wait_for(
                 lambda: (
                     self.enough(frozenset(written.verified))
                     or not self.enough(frozenset(written.verified | written.pending))
                 ),
-                PATIENCE_S,
+                ENOUGH_WAIT_S,
             )
             return self.enough(frozenset(written.verified))
 
@@ -251,6 +253,12 @@ class Replicas:
 
     # ---- reading
 
+    @property
+    def order(self) -> list[str]:
+        """The buckets by name, in the order in which a read asks them: one that failed or stalled a read comes last."""
+        with self._changed:
+            return self._order.copy()
+
     def read(self, key: str, start: int = 0, length: int | None = None, *, only: Iterable[str] | None = None) -> Buffer:
         """Bytes of an object from the first bucket that returns them. See `first`."""
         return self.first(key, lambda bucket: bucket.read(key, start, length), only=only)
@@ -264,8 +272,7 @@ class Replicas:
         `READ_DEADLINE_S` without an answer it is `Unavailable`, however many buckets there are.
         """
         chosen = None if only is None else set(only)
-        with self._changed:
-            names = [name for name in self._order if chosen is None or name in chosen]
+        names = [name for name in self.order if chosen is None or name in chosen]
         errors: dict[str, SkyholdError] = {}
         running: dict[Future[T], str] = {}
         started_s = time.monotonic()

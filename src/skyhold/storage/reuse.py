@@ -17,7 +17,7 @@ from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable, reasons
 from skyhold.storage.chunk_index import ChunkIndex
 from skyhold.storage.object_check import ObjectChecker, read_intact
 from skyhold.storage.progress import Progress
-from skyhold.storage.replica_write import PATIENCE_S, Written, is_lagging, too_slow
+from skyhold.storage.replica_write import Written, is_lagging, too_slow
 from skyhold.storage.replicas import Enough, Replicas
 from skyhold.storage.verified import Checked, CopyCheck, Listed
 from skyhold.units import Buffer
@@ -26,6 +26,9 @@ COPIES_AT_ONCE: Final = 3
 """Objects under way together: their bytes take no more memory than the buffers of the packs of a push."""
 
 BLOBS_AT_ONCE: Final = 8
+
+MENDING_WAIT_S: Final = 20.0
+"""How long a push waits until damaged copies are written anew, where the object is durable without them already."""
 
 _LISTED_SINGLY_MAX: Final = 32
 _SLOWNESS_CHECK_S: Final = 1.0
@@ -247,7 +250,7 @@ def _copy(replicas: Replicas, key: str, body: Buffer, holding: Collection[str], 
         tried.update(more)
         replicas.send(written, body, more)
     if written.pending & set(mended):
-        replicas.wait_all(written, timeout_s=PATIENCE_S)
+        replicas.wait_all(written, timeout_s=MENDING_WAIT_S)
     for name in sorted(written.pending):
         replicas.mark_lagging(name, too_slow(name))
     return written.verified

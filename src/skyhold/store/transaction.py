@@ -67,6 +67,8 @@ class Transactions(Generic[S]):
         Returns the state after it. `before` is the state that this operation has read already; it need not be read
         again then, unless another operation has changed it since.
 
+        The loop of one compare-and-set: the intent stays, and is planned again on what others have written.
+
         Raises what `decide` raises, and `Unavailable` code `register_contended` after `ATTEMPTS_MAX` changes of others.
         """
         for attempt in range(1, ATTEMPTS_MAX + 1):
