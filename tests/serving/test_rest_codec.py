@@ -71,6 +71,8 @@ def test_null_is_not_a_number() -> None:
         (request(one("FP99", [1], [1])), "'x' has the datatype 'FP99'"),
         (request(one("FP32", [-1], [1])), "'x' has the shape"),
         (request(one("FP32", [10**12], [1])), "'x' has the shape"),
+        (request(one("FP32", [0, 10**30], [])), "'x' has the shape"),
+        (request(one("FP32", [0, 10**12, 10**12], [])), "'x' has the shape"),
         (request(one("FP32", [1] * 40, [1])), "'x' has 40 dimensions"),
         (request(one("FP32", [2], [1])), "'x' has 1 values"),
         (request(one("FP32", [1], ["a"])), "'x' (FP32)"),

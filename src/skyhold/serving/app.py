@@ -42,6 +42,8 @@ _decoder = msgspec.json.Decoder(dict[str, Any])
 
 BODY_BYTES_MAX: Final = 64 << 20
 TIMEOUT_S: Final = 30.0
+HEADERS_S: Final = 15.0
+BODY_S: Final = 60.0
 RETRY_AFTER_S: Final = 1
 HEADER_LENGTH: Final = "inference-header-content-length"
 REQUEST_ID: Final = "x-request-id"
@@ -59,13 +61,20 @@ _STATUSES: Final[tuple[tuple[type[SkyholdError], int], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`body_bytes_max` of a request; `timeout_s` from its arrival to the beginning of its run."""
+    """`body_bytes_max` of a request; `timeout_s` from its arrival to the beginning of its run; `headers_s` and `body_s`
+    for a client to send the headers and the body."""
 
     body_bytes_max: int = BODY_BYTES_MAX
     timeout_s: float = TIMEOUT_S
+    headers_s: float = HEADERS_S
+    body_s: float = BODY_S
 
 
 class _TooLong(Exception):
+    pass
+
+
+class _TooSlow(Exception):
     pass
 
 
@@ -80,6 +89,7 @@ class InferenceApp:
         of_version = model + "/versions/{version}"
         routes = [
             Route("/v2", self._answering(self._server)),
+            Route("/v2/", self._answering(self._server)),
             Route("/v2/health/live", self._answering(self._live)),
             Route("/v2/health/ready", self._answering(self._ready)),
             Route("/v2/repository/index", self._answering(self._index), methods=["POST"]),
@@ -105,6 +115,10 @@ class InferenceApp:
             except _TooLong:
                 limit = self._limits.body_bytes_max
                 response = _json({"error": f"The body is longer than {limit} bytes", "code": "body_too_long"}, 413)
+            except _TooSlow:
+                limit_s = self._limits.body_s
+                response = _json({"error": f"The body took longer than {limit_s} s", "code": "body_too_slow"}, 408)
+                response.headers["connection"] = "close"
             except ClientDisconnect:
                 response = Response(status_code=499)
             except Exception:  # noqa: BLE001 (no defect of ours ends a connection without an answer)
@@ -223,11 +237,15 @@ class InferenceApp:
         if length.isdigit() and int(length) > limit:
             raise _TooLong
         parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise _TooLong
-            parts.append(part)
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > limit:
+                        raise _TooLong
+                    parts.append(part)
+        except TimeoutError:
+            raise _TooSlow from None
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

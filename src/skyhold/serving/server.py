@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import signal
@@ -14,6 +15,7 @@ from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from skyhold import error_codes
 from skyhold.errors import AlreadyExists, InvalidInput, PermissionDenied
@@ -72,6 +74,7 @@ def run_server(models: Models, listening: Listening, bound: socket.socket, *, wh
         application = BearerToken(application, listening.token)
     config = uvicorn.Config(
         application,
+        http=_bounded_protocol(listening.limits.headers_s),
         access_log=False,
         log_config=None,
         lifespan="off",
@@ -82,6 +85,46 @@ def run_server(models: Models, listening: Listening, bound: socket.socket, *, wh
         ws="none",
     )
     _Server(config, when_ready).run(sockets=[bound])
+
+
+def _bounded_protocol(headers_s: float) -> type[HttpToolsProtocol]:
+    """uvicorn's protocol, which closes a connection whose next headers are not complete in time: uvicorn itself bounds
+    only the idle time after a response."""
+
+    class Bounded(HttpToolsProtocol):
+        _headers_due: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._expect_headers()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is None or self.cycle.response_complete:
+                self._expect_headers()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._expect_headers()
+
+        def on_headers_complete(self) -> None:
+            self._forget_headers()
+            super().on_headers_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._forget_headers()
+            super().connection_lost(exc)
+
+        def _expect_headers(self) -> None:
+            if self._headers_due is None and not self.transport.is_closing():
+                self._headers_due = self.loop.call_later(headers_s, self.transport.close)
+
+        def _forget_headers(self) -> None:
+            if self._headers_due is not None:
+                self._headers_due.cancel()
+                self._headers_due = None
+
+    return Bounded
 
 
 class _Server(uvicorn.Server):

@@ -6,6 +6,7 @@ NumPy lacks it; BYTES are arrays of `object`, whose elements are `bytes`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -36,6 +37,8 @@ DATATYPES: Final = (*_NUMPY, "BF16")
 _NAMES: Final = {np.dtype(dtype): name for name, dtype in _NUMPY.items()}
 RANK_MAX: Final = 32
 """Dimensions of a tensor, as in NumPy before 2."""
+EMPTY_ELEMENTS_MAX: Final = 1 << 31
+"""Product of the other sizes of a tensor that has a size of 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
 
 def check_shape(name: str, shape: Sequence[object], elements_max: int) -> tuple[int, ...]:
     """The shape of the tensor `name`, whose data has no more than `elements_max` elements. Raises `InvalidInput`."""
-    count = 1
+    sizes: list[int] = []
     if len(shape) > RANK_MAX:
         raise InvalidInput(
             f"Tensor {name!r} has {len(shape)} dimensions; at most {RANK_MAX} are accepted",
@@ -97,13 +100,15 @@ def check_shape(name: str, shape: Sequence[object], elements_max: int) -> tuple[
                 f"Tensor {name!r} has the shape {list(shape)!r:.200}; each size must be an integer from 0 on",
                 code=error_codes.TENSOR_MISMATCH,
             )
-        count *= size
-    if count > elements_max:
+        sizes.append(size)
+    count = math.prod(sizes)
+    # A size of 0 makes any other fit: bound those as well, since NumPy multiplies them.
+    if count > elements_max or math.prod(max(size, 1) for size in sizes) > max(elements_max, EMPTY_ELEMENTS_MAX):
         raise InvalidInput(
             f"Tensor {name!r} has the shape {list(shape)!r:.200}, which is more than its data",
             code=error_codes.TENSOR_MISMATCH,
         )
-    return tuple(int(size) for size in shape)  # type: ignore[call-overload]
+    return tuple(sizes)
 
 
 def texts_to_bytes(array: Array) -> Array:
