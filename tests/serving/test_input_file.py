@@ -47,7 +47,8 @@ def test_columns_become_the_inputs_of_their_names() -> None:
 
 
 def test_parquet_is_read_by_its_columns() -> None:
-    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")
+    import pyarrow
     import pyarrow.parquet
 
     file = io.BytesIO()

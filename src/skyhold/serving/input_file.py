@@ -218,7 +218,8 @@ def _array(column: _Column, spec: TensorSpec, values: dict[str, Callable[[Any], 
 
 def _flattened(value: Any) -> tuple[list[Any], tuple[int, ...]]:
     """The values of a cell, and its shape, which is empty for a single value. Lists of different lengths stay."""
-    flat, shape = [value], ()
+    flat: list[Any] = [value]
+    shape: tuple[int, ...] = ()
     while flat and all(isinstance(item, list) for item in flat) and len({len(item) for item in flat}) == 1:
         shape = (*shape, len(flat[0]))
         flat = [inner for item in flat for inner in item]

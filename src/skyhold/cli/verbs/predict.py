@@ -88,13 +88,13 @@ def command(
         "runtime": model.runtime,
         "outputs": as_documents(outputs),
     }
-    session.output.show(
-        result,
-        quiet=() if output_file is not None else as_csv(outputs).splitlines(),
-        human=lambda: (
-            click.echo(f"Wrote {printable(output_file)}") if output_file else click.echo(as_csv(outputs), nl=False)
-        ),
-    )
+    lines = as_csv(outputs).splitlines() if output_file is None else [f"Wrote {output_file}"]
+
+    def human() -> None:
+        for line in lines:
+            click.echo(printable(line))
+
+    session.output.show(result, quiet=lines if output_file is None else (), human=human)
 
 
 def _predicted(model: Model, inputs: dict[str, Array], names: list[str], progress: Progress) -> dict[str, Array]:
