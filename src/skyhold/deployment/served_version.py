@@ -57,19 +57,36 @@ def update(wanted: Wanted, models: Models, *, progress: Progress | None = None) 
     if warm is not None:
         models.put(warm.model, warm.metrics)
         return Swapped(shown.id, shown.digest, warm.model.runtime, warm.model.why, True, 0)
-    folder = wanted.folder / shown.digest
-    folder.mkdir(parents=True, exist_ok=True)
-    # What is there is checked, too; only Skyhold writes there, so a file that differs is a damaged one.
-    pulled = wanted.repository.pull(shown.digest, folder, force=True, progress=progress)
+    folder, fetched_bytes = _pulled(wanted, shown.digest, progress)
     metrics = ModelMetrics(models.metrics, wanted.name, shown.id)
-    origin = Origin(wanted.name, shown.id, f"{wanted.repository.name}@{wanted.reference}")
+    origin = _origin(wanted, shown.id)
 
     def load() -> Model:
         return open_model(folder, origin, wanted.permissions, metrics.batch)
 
     model = load()
     models.put(model, metrics, load)
-    return Swapped(shown.id, shown.digest, model.runtime, model.why, False, pulled.fetched_bytes)
+    return Swapped(shown.id, shown.digest, model.runtime, model.why, False, fetched_bytes)
+
+
+def open_version(wanted: Wanted, *, progress: Progress | None = None) -> Model:
+    """The model of the version that the reference points to now, pulled and loaded, without a server. Close it. Raises
+    `SkyholdError`."""
+    shown = wanted.repository.show(wanted.reference)
+    folder, _ = _pulled(wanted, shown.digest, progress)
+    return open_model(folder, _origin(wanted, shown.id), wanted.permissions)
+
+
+def _pulled(wanted: Wanted, digest: str, progress: Progress | None) -> tuple[Path, int]:
+    """The folder of a version, every file of it checked, and the bytes that were fetched for it."""
+    folder = wanted.folder / digest
+    folder.mkdir(parents=True, exist_ok=True)
+    # What is there is checked, too; only Skyhold writes there, so a file that differs is a damaged one.
+    return folder, wanted.repository.pull(digest, folder, force=True, progress=progress).fetched_bytes
+
+
+def _origin(wanted: Wanted, version: str) -> Origin:
+    return Origin(wanted.name, version, f"{wanted.repository.name}@{wanted.reference}")
 
 
 def last_event(repository: Repository) -> EventView | None:

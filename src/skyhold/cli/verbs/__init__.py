@@ -57,6 +57,8 @@ VERBS: Final = (
     Verb("branch delete", "Delete a branch.", REFS),
     Verb("rollback", "Move a ref back to where it was.", REFS),
     Verb("serve", "Answer requests to a version over HTTP.", SERVING),
+    Verb("predict", "Run a version once, without a server.", SERVING),
+    Verb("client", "Send a request from a file to a model server.", SERVING),
     Verb("bucket add", "Add a bucket to the store.", CARE),
     Verb("bucket list", "List the store's buckets.", CARE),
     Verb("bucket remove", "Take a bucket out of the store.", CARE),

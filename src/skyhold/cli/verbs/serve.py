@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from skyhold import error_codes
 from skyhold.cli.arguments import Reference, reference_argument
 from skyhold.cli.command import Invocation, verb
+from skyhold.cli.extras import need_serving
 from skyhold.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def command(
     It listens to this machine alone, unless --host names another address; then requests need the bearer token in
     SKYHOLD_SERVE_TOKEN. SIGTERM answers what has begun, and ends. Metrics for Prometheus are at /metrics.
     """
-    _need("uvicorn", "starlette", "msgspec", "prometheus_client")
+    need_serving("uvicorn", "starlette")
     from skyhold.deployment.served_version import Wanted, last_event, update
     from skyhold.serving.metrics import ServerMetrics
     from skyhold.serving.models import Models
@@ -104,18 +104,6 @@ def command(
             if follower is not None:
                 follower.join(10)
             models.close()
-
-
-def _need(*modules: str) -> None:
-    from importlib.util import find_spec
-
-    missing = [module for module in modules if find_spec(module) is None]
-    if missing:
-        raise InvalidInput(
-            f"The model server needs {', '.join(missing)}, which is not installed",
-            code=error_codes.RUNTIME_MISSING,
-            hint="pip install 'skyhold[serve]'",
-        )
 
 
 def _follower(wanted: Wanted, models: Models, after: object, stop: threading.Event) -> threading.Thread:
