@@ -48,12 +48,12 @@ test-all: $(STAMP) servers ## Run all tests with every real server, as CI; a ski
 servers: ## Build the real servers of the tests into a cache folder outside the checkout
 	tools/servers/build
 
-# Left out is what needs a server, and what says little of a Python for the time it takes: documents, the demo, the house,
-# torture, the lying server, the second reader, the shells that complete, and the simulation, whose clock and network
+# Left out is what needs a server, and what depends little on the version of Python: documents, the demo, the house,
+# torture, the faulty server, the second reader, the shells that complete, and the simulation, whose clock and network
 # are its own. Of the cells of damage each kind has one. The end-to-end tests, half of the time, are run by CI's own Python
 # alone.
 ELSEWHERE := $(addprefix --ignore=tests/,benchmarks demo docs endtoend house torture test_second_reader.py cli/test_completion.py \
-	hostile/test_lying_server.py consensus/test_simulation.py)
+	hostile/test_faulty_server.py consensus/test_simulation.py)
 
 test-pythons: $(STAMP) ## Run the tests that need no server on every other Python from 3.11 on that this machine has
 	@ours=$$($(BIN)/python -c '$(VERSION)'); for python in $$(tools/pythons); do \
@@ -100,7 +100,7 @@ spec: ## Check the TLA+ specification of the bucket registers with TLC to its fu
 hostile: $(STAMP) ## Damage every kind of object in every way, and judge each command; all cells, or CELLS=2000 SEED=7 of them
 	$(BIN)/python -m tests.hostile $(if $(CELLS),--cells $(CELLS)) $(if $(SEED),--seed $(SEED))
 
-torture: $(STAMP) servers ## Torture real processes for MINUTES (240 by default): kill, pause, cut, lie; judge what they saw
+torture: $(STAMP) servers ## Torture real processes for MINUTES (240 by default): kill, pause, cut off, faulty replies; judge each history
 	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),240) $(if $(SEED),--seed $(SEED))
 
 bench: $(STAMP) ## Run the benchmarks beside their peers (restic, rclone, etcd); takes a while

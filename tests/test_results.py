@@ -16,7 +16,7 @@ import skyhold
 from skyhold import results
 from skyhold.buckets.location import parse_location
 from skyhold.json_form import as_json
-from skyhold.registry import access
+from skyhold.registry import lifecycle
 from skyhold.registry.reader import RepositoryReader
 from skyhold.registry.repository import Repository
 from skyhold.registry.store import Store
@@ -35,7 +35,7 @@ OTHERS = {
 def returned() -> set[str]:
     """Every name in the return type of a public function or method."""
     found: set[str] = set()
-    for module in (access, *map(inspect.getmodule, (Store, Repository, RepositoryReader))):
+    for module in (lifecycle, *map(inspect.getmodule, (Store, Repository, RepositoryReader))):
         assert module is not None
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.FunctionDef) and node.returns is not None and not node.name.startswith("_"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from skyhold.buckets.telemetry import RequestCount, request_counts
     from skyhold.errors import SkyholdError
-    from skyhold.registry.access import connect, init, open, recover
+    from skyhold.registry.lifecycle import connect, init, open, recover
     from skyhold.registry.repository import Repository
     from skyhold.registry.store import Store
     from skyhold.registry.views import EventView, Version
@@ -51,10 +51,10 @@ _HOMES = {
     "SkyholdError": "skyhold.errors",
     "Store": "skyhold.registry.store",
     "Version": "skyhold.registry.views",
-    "connect": "skyhold.registry.access",
-    "init": "skyhold.registry.access",
-    "open": "skyhold.registry.access",
-    "recover": "skyhold.registry.access",
+    "connect": "skyhold.registry.lifecycle",
+    "init": "skyhold.registry.lifecycle",
+    "open": "skyhold.registry.lifecycle",
+    "recover": "skyhold.registry.lifecycle",
     "request_counts": "skyhold.buckets.telemetry",
 }
 

@@ -33,11 +33,11 @@ from skyhold.storage.pull_plan import PullSources
 from skyhold.storage.survey import Finding
 from skyhold.store.engine_status import Decision, EngineStatus, StaleRead, VoterStatus
 from skyhold.store.health import BucketHealth, StoreHealth
-from skyhold.store.joining import Joining
+from skyhold.store.join_plan import JoinPlan
 from skyhold.store.reconfiguring import EngineMove
 from skyhold.store.recovering import RecoverReport
 from skyhold.store.register_recovery import RegisterPlan, RegisterReport, VoterFinding
-from skyhold.store.unread import UnreadRepository
+from skyhold.store.unreadable_repositories import UnreadableRepository
 from skyhold.store.watching import ResyncNeeded
 
 __all__ = [
@@ -55,7 +55,7 @@ __all__ = [
     "EventView",
     "FileDiff",
     "Finding",
-    "Joining",
+    "JoinPlan",
     "Lag",
     "Lineage",
     "LogEntry",
@@ -85,7 +85,7 @@ __all__ = [
     "Trial",
     "Unaccounted",
     "Unmended",
-    "UnreadRepository",
+    "UnreadableRepository",
     "ValueDiff",
     "VerifyReport",
     "Version",

@@ -13,7 +13,7 @@ from skyhold.buckets.memory import MemoryBucket
 from skyhold.codec.frame import DataKey, FrameKeys
 from skyhold.consensus.buckets import BucketRegisters
 from skyhold.consensus.checkpoint import CheckpointedRegisters, Holders
-from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.framed_registers import FramedRegisters
 from skyhold.consensus.sqlite import SqliteRegisters
 from skyhold.consensus.voter import Voter
 from skyhold.errors import Unavailable

@@ -16,7 +16,7 @@ from skyhold.consensus.checkpoint import (
     checkpoint_prefix,
     parse_checkpoint_key,
 )
-from skyhold.consensus.framed import FRAMED_DATA_BYTES_MAX, FramedRegisters
+from skyhold.consensus.framed_registers import FRAMED_DATA_BYTES_MAX, FramedRegisters
 from skyhold.consensus.recovery import recover_registers, restore
 from skyhold.consensus.register import Registers, Versioned
 from skyhold.consensus.sqlite import SqliteRegisters

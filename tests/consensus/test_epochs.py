@@ -14,9 +14,9 @@ from skyhold.consensus.epochs import OPEN_MAX, StoreRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.migration import CONFIG, NAMES, carry_over, compare
 from skyhold.consensus.parallel import at_once
-from skyhold.consensus.pinned import PinnedRegisters
+from skyhold.consensus.pinned_registers import PinnedRegisters
 from skyhold.consensus.register import CHANGES_KEPT, Known, Registers, Resync, Versioned
-from skyhold.consensus.stale import StaleRegisters
+from skyhold.consensus.stale_registers import StaleRegisters
 from skyhold.errors import Conflict, OutcomeUnknown, PermissionDenied, SkyholdError, Unavailable
 from skyhold.store.engine_status import catch_up_fully
 from tests.consensus.epochs import REPOSITORY, Epochs, Killed, Mortal

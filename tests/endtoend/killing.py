@@ -16,7 +16,7 @@ import pytest
 from skyhold.buckets.bucket import WRITE_IF_DEADLINE_S, Bucket, ObjectInfo, Tagged
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
-from skyhold.store import access, founding, joining, opening, reconfiguring, recovering, voters
+from skyhold.store import context, founding, join_plan, opening, reconfiguring, recovering, voters
 from skyhold.units import Buffer
 
 
@@ -99,7 +99,7 @@ def insert_fuse(fuse: Fuse) -> None:
     def opened(location: BucketLocation) -> Bucket:
         return FusedBucket(open_bucket(location), fuse)
 
-    for module in (access, founding, joining, opening, reconfiguring, recovering, voters):
+    for module in (context, founding, join_plan, opening, reconfiguring, recovering, voters):
         vars(module)["open_bucket"] = opened
 
 

@@ -15,7 +15,7 @@ import pytest
 import skyhold as api
 from skyhold.consensus.acceptor_object import object_key
 from skyhold.errors import Corrupt, SkyholdError
-from skyhold.registry.access import recover_register
+from skyhold.registry.lifecycle import recover_register
 from skyhold.registry.root import register_key
 from skyhold.store.register_recovery import RegisterPlan
 from tests.cli.models import contents, write_model

@@ -13,7 +13,7 @@ import pytest
 
 import skyhold
 from skyhold.errors import Corrupt
-from skyhold.registry.access import recover_register
+from skyhold.registry.lifecycle import recover_register
 from skyhold.storage.policy import Policy
 from skyhold.store.connection import new_operation_id
 from skyhold.store.document import DocumentChange, document_key

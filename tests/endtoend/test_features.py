@@ -9,7 +9,7 @@ import pytest
 
 import skyhold
 from skyhold.errors import InvalidInput
-from skyhold.registry.access import recover_register
+from skyhold.registry.lifecycle import recover_register
 from skyhold.storage.own_places import is_store_document
 from skyhold.store import features
 from skyhold.store.features import Features

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 import skyhold
-from skyhold.consensus.pinned import PinnedRegisters
+from skyhold.consensus.pinned_registers import PinnedRegisters
 from skyhold.consensus.register import Versioned
 from skyhold.errors import Conflict, InvalidInput, PermissionDenied, SkyholdError
 from skyhold.storage.policy import Policy

@@ -10,7 +10,7 @@ import skyhold
 from skyhold.consensus.acceptor import COUNTER_MAX, Ballot
 from skyhold.consensus.acceptor_object import decode_acceptor, encode_acceptor, object_key, parse_object_key
 from skyhold.errors import Corrupt, Unavailable
-from skyhold.registry.access import recover_register
+from skyhold.registry.lifecycle import recover_register
 from skyhold.registry.root import register_key
 from skyhold.store.register_recovery import RegisterPlan
 from tests.endtoend.machines import Machine, Scene

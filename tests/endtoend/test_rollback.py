@@ -10,7 +10,7 @@ import pytest
 
 import skyhold
 from skyhold.errors import Corrupt, InvalidInput, SkyholdError
-from skyhold.registry.access import recover_register
+from skyhold.registry.lifecycle import recover_register
 from skyhold.store.register_recovery import RegisterPlan
 from tests.endtoend.killing import in_child
 from tests.endtoend.machines import Machine, Scene

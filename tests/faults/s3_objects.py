@@ -1,4 +1,4 @@
-"""The honest part of `faulty_s3`: the objects of some S3 buckets in memory, with every state that they had."""
+"""The correct part of `faulty_s3`: the objects of some S3 buckets in memory, with every state that they had."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""All cells, or those that are named: `python -m tests.hostile [--cells N --seed S | NAME…]`; or, with `--lies`, all
-lies of the lying server, or those that are named."""
+"""All cells, or those that are named: `python -m tests.hostile [--cells N --seed S | NAME…]`; or, with `--faults`,
+all faults of the faulty S3 server, or those that are named."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from os import cpu_count
 
 from tests.docs.pages import ROOT
 from tests.hostile.cells import Cell, all_cells, sample
+from tests.hostile.faulty_server import FAULTS, try_faults
 from tests.hostile.judging import Court, Outcome, judge, open_court
-from tests.hostile.lying import LIES, try_lies
 from tests.hostile.rules import RULES, rule_of, table_of_rules
 
 
@@ -27,13 +27,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--jobs", type=int, default=cpu_count() or 1)
     parser.add_argument("--write-table", action="store_true", help="write the rules into docs/security.md, run nothing")
-    parser.add_argument("--lies", action="store_true", help="the lies of the lying server, instead of cells")
+    parser.add_argument("--faults", action="store_true", help="the faults of the faulty S3 server, instead of cells")
     options = parser.parse_args(arguments)
     if options.write_table:
         _write_table()
         return 0
-    if options.lies:
-        return _lies(options.names or sorted(LIES))
+    if options.faults:
+        return _faults(options.names or sorted(FAULTS))
     cells = all_cells() if options.cells is None else sample(options.cells, options.seed)
     if options.names:
         cells = [cell for cell in cells if any(cell.name.startswith(name) for name in options.names)]
@@ -56,12 +56,12 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if wrong or not applied else 0
 
 
-def _lies(names: Sequence[str]) -> int:
+def _faults(names: Sequence[str]) -> int:
     wrong = 0
-    for trial in try_lies(names):
+    for trial in try_faults(names):
         print(trial, flush=True)
         wrong += bool(trial.complaints)
-    print(f"\n{wrong} of {len(names)} lies were met wrongly")
+    print(f"\n{wrong} of {len(names)} faults had a wrong result")
     return 1 if wrong else 0
 
 

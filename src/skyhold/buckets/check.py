@@ -15,8 +15,8 @@ from typing import ClassVar, Final
 from skyhold import error_codes
 from skyhold.buckets.admission import PROBE_PREFIX, AdmissionVerdict, admit
 from skyhold.buckets.bucket import Bucket
+from skyhold.buckets.iam_policies import Operation, permissions_for
 from skyhold.buckets.location import BucketLocation
-from skyhold.buckets.policies import Operation, permissions_for
 from skyhold.buckets.rules import BucketRules, unknown_rules
 from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
 

@@ -11,7 +11,7 @@ from rich.table import Column
 from rich.text import Text
 
 from skyhold.cli.output import printable
-from skyhold.cli.tally import PHASES_THAT_SAVE
+from skyhold.cli.phase_counts import PHASES_THAT_SAVE
 from skyhold.units import format_bytes, format_duration_s
 
 BAR_COLUMNS: Final = 24

@@ -43,13 +43,13 @@ def offering(find: Callable[[Store, click.Context, str], Candidates]) -> Complet
 
 @contextmanager
 def _store(ctx: click.Context) -> Iterator[Store]:
-    from skyhold.registry import access
+    from skyhold.registry import lifecycle
 
     given, outer = ctx.params, ctx.find_root().params
     url, config = given.get("store_url") or outer.get("store"), given.get("config_file") or outer.get("config")
     session = Invocation(Output(quiet=True), url, config)
     settings = session.settings()
-    with access.open(session.url(settings), settings=settings) as opened:
+    with lifecycle.open(session.url(settings), settings=settings) as opened:
         yield opened
 
 

@@ -49,13 +49,13 @@ class Invocation:
     def store(self, *, offline: bool = False) -> Store:
         """The store of `--store`, else of the settings, else the only one that this machine knows. Close it. `offline`
         is as in `skyhold.open`."""
-        from skyhold.registry import access
+        from skyhold.registry import lifecycle
 
         settings = self.settings()
         url = self.url(settings)
         max_age_s = math.inf if self.stale else None
         opened = self.unseal(
-            settings, lambda settings: access.open(url, settings=settings, max_age_s=max_age_s, offline=offline)
+            settings, lambda settings: lifecycle.open(url, settings=settings, max_age_s=max_age_s, offline=offline)
         )
         if self.stale:
             self.output.watch(opened)

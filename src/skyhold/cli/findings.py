@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from skyhold.registry.losses import Loss
     from skyhold.registry.upkeep import RepairPlan, RepairReport
     from skyhold.storage.survey import Finding
-    from skyhold.store.unread import UnreadRepository
+    from skyhold.store.unreadable_repositories import UnreadableRepository
 
 _PARENTHESIS: Final = re.compile(r" \([^()]*\)")
 FOUND_BY: Final = {
@@ -118,7 +118,7 @@ def refuse_unsound(
         raise error
 
 
-def way_out(unread: Sequence[UnreadRepository]) -> str | None:
+def way_out(unread: Sequence[UnreadableRepository]) -> str | None:
     """What to do for a repository that cannot be read at all, if there is one: other mending leaves it as it is."""
     return next((repository.hint for repository in unread if repository.hint), None)
 

@@ -17,7 +17,7 @@ from skyhold.errors import Corrupt
 if TYPE_CHECKING:
     from skyhold.registry.store import Store
     from skyhold.store.engine_status import StaleRead
-    from skyhold.store.unread import UnreadRepository
+    from skyhold.store.unreadable_repositories import UnreadableRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Output:
     def _stale(self) -> list[StaleRead]:
         return [read for store in self._stores for read in store.stale]
 
-    def refuse_unread(self, unread: Sequence[UnreadRepository]) -> None:
+    def refuse_unread(self, unread: Sequence[UnreadableRepository]) -> None:
         """End a command after an answer that lacks the repositories that could not be read."""
         if not unread:
             return

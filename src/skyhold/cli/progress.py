@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from skyhold.cli.output import Output, print_stderr, printable
-from skyhold.cli.tally import Tally
+from skyhold.cli.phase_counts import PhaseCounts
 from skyhold.storage.progress import Progress, Silence
 from skyhold.units import MIB
 
@@ -25,23 +25,23 @@ class Lines:
     def __init__(self, write: Callable[[str], None], now_s: Callable[[], float] = time.monotonic) -> None:
         self._write, self._now_s = write, now_s
         self._lock = threading.Lock()
-        self._tally: Tally | None = None
+        self._counts: PhaseCounts | None = None
         self._line_due_s = 0.0
 
     def begin(self, phase: str, total_bytes: int | None) -> None:
         with self._lock:
-            self._tally = Tally(phase, total_bytes, self._now_s)
+            self._counts = PhaseCounts(phase, total_bytes, self._now_s)
             self._line_due_s = self._now_s() + LINE_INTERVAL_S
 
     def advance(self, done_bytes: int, *, stored_bytes: int = 0) -> None:
         with self._lock:
-            if self._tally is None:
+            if self._counts is None:
                 return
-            self._tally.add(done_bytes, stored_bytes)
+            self._counts.add(done_bytes, stored_bytes)
             now_s = self._now_s()
-            if now_s >= self._line_due_s and self._is_large(self._tally):
+            if now_s >= self._line_due_s and self._is_large(self._counts):
                 self._line_due_s = now_s + LINE_INTERVAL_S
-                self._write(self._tally.describe())
+                self._write(self._counts.describe())
 
     def note(self, message: str) -> None:
         with self._lock:
@@ -49,13 +49,13 @@ class Lines:
 
     def end(self) -> None:
         with self._lock:
-            if self._tally is not None and self._tally.done_bytes and self._is_large(self._tally):
-                self._write(self._tally.summarize())
-            self._tally = None
+            if self._counts is not None and self._counts.done_bytes and self._is_large(self._counts):
+                self._write(self._counts.summarize())
+            self._counts = None
 
     @staticmethod
-    def _is_large(tally: Tally) -> bool:
-        return max(tally.total_bytes or 0, tally.done_bytes) >= LINES_FROM_BYTES
+    def _is_large(counts: PhaseCounts) -> bool:
+        return max(counts.total_bytes or 0, counts.done_bytes) >= LINES_FROM_BYTES
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from skyhold import error_codes
 from skyhold.codec.frame import FrameKeys
 from skyhold.consensus.acceptor import VOTERS_MAX, AcceptorState, beyond_reach, unanimous
 from skyhold.consensus.acceptor_object import AcceptorObject
-from skyhold.consensus.known import Confirmed, known
+from skyhold.consensus.minority_read import Confirmed, known
 from skyhold.consensus.no_majority import NOT_TO_BE_HAD, no_majority, out_of_reach
 from skyhold.consensus.operation import (
     CompareAndSet,

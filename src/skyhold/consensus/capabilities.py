@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from skyhold.consensus.acceptor_object import AcceptorObject
 from skyhold.consensus.etcd_records import Record
-from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.framed_registers import FramedRegisters
 from skyhold.consensus.register import EngineRegisters, Versioned
 from skyhold.consensus.retiring import Acceptors
 from skyhold.errors import SkyholdError

@@ -15,9 +15,9 @@ from typing import Final, Literal, TypeVar
 from skyhold import error_codes
 from skyhold.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from skyhold.registry.names import check_digest, is_full_id, parse_reference
+from skyhold.registry.pack_spaces import class_space, version_space
 from skyhold.registry.reading import place_of, read_version, reading, repositories_of
 from skyhold.registry.snapshot import Snapshot
-from skyhold.registry.spaces import space_of, version_space
 from skyhold.registry.version import VersionDocument
 from skyhold.storage.blob_cache import VersionNote, VersionPlace
 from skyhold.storage.blobs import BucketBlobs
@@ -141,7 +141,7 @@ def _cached(
     replicas = resources.enter_context(closing(Replicas(connection.known_buckets(), bool)))
     blobs = BucketBlobs(replicas, keys, name_key, connection.blob_cache, cached_first=True)
     document, version = read_version(blobs, note.digest, note.place)
-    space = space_of(connection, version.head.placement_class, replicas)
+    space = class_space(connection, version.head.placement_class, replicas)
     return OpenVersion(note.digest, document, version, space, "cache", resources)
 
 
@@ -153,5 +153,5 @@ def _placed(
     replicas = resources.enter_context(closing(Replicas(connection.known_buckets(), bool)))
     blobs = BucketBlobs(replicas, keys, name_key, connection.blob_cache if keep else None)
     document, version = read_version(blobs, check_digest(digest), place)
-    space = space_of(connection, version.head.placement_class, replicas)
+    space = class_space(connection, version.head.placement_class, replicas)
     return OpenVersion(digest, document, version, space, "bucket", resources)

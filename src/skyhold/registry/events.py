@@ -15,7 +15,7 @@ from typing import Final
 from skyhold.consensus.migration import CONFIG, NAMES
 from skyhold.consensus.no_majority import register_lost
 from skyhold.errors import Corrupt, SkyholdError
-from skyhold.registry import given
+from skyhold.registry import validate
 from skyhold.registry.repositories import Repositories
 from skyhold.registry.repository_names import RepositoryNames
 from skyhold.registry.root import register_key
@@ -28,7 +28,7 @@ from skyhold.store.document import document_key, read_document
 from skyhold.store.event import Event
 from skyhold.store.session import Session
 from skyhold.store.time import format_time, parse_time
-from skyhold.store.unread import UnreadRepository, read_each
+from skyhold.store.unreadable_repositories import UnreadableRepository, read_each
 from skyhold.store.watching import (
     Log,
     Logged,
@@ -80,7 +80,7 @@ def events_of_store(connection: Connection, session: Session, since: str | None 
             for event in log.backward():
                 yield RegisterEvent(name, key, event)
         except Corrupt as error:
-            connection.unread = (*connection.unread, UnreadRepository.of(name, key, error))
+            connection.unread = (*connection.unread, UnreadableRepository.of(name, key, error))
 
     return _since(heapq.merge(*(_until(events_of(*register), since) for register in found)), since)
 
@@ -107,7 +107,7 @@ def watch_store(connection: Connection, stop: threading.Event | None = None) -> 
             return registers_of(Repositories(session.registers, session.blobs).read())
 
     def damaged(key: str, error: SkyholdError) -> None:
-        unread = UnreadRepository.of(positions[key].name, key, error)
+        unread = UnreadableRepository.of(positions[key].name, key, error)
         connection.unread = (*(item for item in connection.unread if item.id != unread.id), unread)
 
     positions: dict[str, Position] = {}
@@ -146,8 +146,8 @@ def place_in_log(after: After) -> Place | None:
     if isinstance(after, EventView):
         return after.sequence, after.chain
     if isinstance(after, tuple | list) and len(after) == 2:
-        return given.count(after[0], "after", least=0), given.text(after[1], "the chain of `after`")
-    return None if after is None else (given.count(after, "after", least=0), None)
+        return validate.count(after[0], "after", least=0), validate.text(after[1], "the chain of `after`")
+    return None if after is None else (validate.count(after, "after", least=0), None)
 
 
 def views_of(found: Iterable[tuple[str, str, Event | ResyncNeeded]]) -> Iterator[EventView | ResyncNeeded]:

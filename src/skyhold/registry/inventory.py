@@ -35,7 +35,7 @@ from skyhold.store.map import Map
 from skyhold.store.node import Entry
 from skyhold.store.record import blobs_of
 from skyhold.store.session import Session
-from skyhold.store.unread import UnreadRepository, read_each
+from skyhold.store.unreadable_repositories import UnreadableRepository, read_each
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Inventory:
     registers: frozenset[str]
     lost_registers: tuple[str, ...]
     checkpoints: dict[str, str] = field(default_factory=dict)
-    unread: tuple[UnreadRepository, ...] = ()
+    unread: tuple[UnreadableRepository, ...] = ()
     unreadable: str | None = None
     way_out: str | None = None
     documents: tuple[DocumentInventory, ...] = ()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Self
 
-from skyhold.registry import given
+from skyhold.registry import validate
 from skyhold.store.configuration import Configuration
 from skyhold.store.connection import Connection
 from skyhold.store.event import Origin
-from skyhold.store.unread import UnreadRepository
+from skyhold.store.unreadable_repositories import UnreadableRepository
 
 if TYPE_CHECKING:
     from skyhold.store.engine_status import StaleRead
@@ -48,7 +48,7 @@ class OpenedStore:
         return self._connection.document.engine.kind
 
     @property
-    def unread(self) -> tuple[UnreadRepository, ...]:
+    def unread(self) -> tuple[UnreadableRepository, ...]:
         """The repositories that the last look at all of them (`repositories`, `search`, `status`, `verify`, `sync`,
         `repair`) could not read and left out: the register of each is damaged, or a part of its map."""
         return self._connection.unread
@@ -70,5 +70,5 @@ class OpenedStore:
 
     def _origin(self, author: str | None, reason: str) -> Origin:
         """The origin of a change of several registers, whose events belong together."""
-        by = None if author is None else given.text(author, "the author")
-        return self._connection.origin(by, given.text(reason, "the reason", long=True), secrets.token_hex(16))
+        by = None if author is None else validate.text(author, "the author")
+        return self._connection.origin(by, validate.text(reason, "the reason", long=True), secrets.token_hex(16))

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypedDict
 
 from skyhold import error_codes
 from skyhold.errors import InvalidInput
-from skyhold.registry import given
+from skyhold.registry import validate
 from skyhold.registry.change import RefUpdate, RepositoryChange, attachments
 from skyhold.registry.names import Ref, RefKind, check_new_ref, is_version_prefix
 from skyhold.registry.snapshot import NewVersion
@@ -143,21 +143,21 @@ class PushRequest:
 
 
 def _optional_text(value: object, what: str) -> str | None:
-    return None if value is None else given.text(value, what)
+    return None if value is None else validate.text(value, what)
 
 
 _PLAIN: Final[Mapping[str, Callable[[object], object]]] = {
-    "message": lambda value: given.text(value, "the message", long=True),
-    "author": lambda value: given.text(value, "the author"),
-    "branch": lambda value: given.text(value, "the branch"),
-    "tags": lambda value: given.texts(value, "tags"),
-    "aliases": lambda value: given.texts(value, "aliases"),
-    "metrics": lambda value: given.numbers(value, "metrics"),
-    "notes": lambda value: given.texts(value, "notes", long=True),
-    "parameters": lambda value: given.values(value, "parameters"),
-    "metadata": lambda value: given.values(value, "metadata"),
-    "data": lambda value: given.texts(value, "data", long=True),
-    "code": lambda value: given.texts(value, "code", long=True),
+    "message": lambda value: validate.text(value, "the message", long=True),
+    "author": lambda value: validate.text(value, "the author"),
+    "branch": lambda value: validate.text(value, "the branch"),
+    "tags": lambda value: validate.texts(value, "tags"),
+    "aliases": lambda value: validate.texts(value, "aliases"),
+    "metrics": lambda value: validate.numbers(value, "metrics"),
+    "notes": lambda value: validate.texts(value, "notes", long=True),
+    "parameters": lambda value: validate.values(value, "parameters"),
+    "metadata": lambda value: validate.values(value, "metadata"),
+    "data": lambda value: validate.texts(value, "data", long=True),
+    "code": lambda value: validate.texts(value, "code", long=True),
     "base": lambda value: _optional_text(value, "the base"),
     "relation": lambda value: _optional_text(value, "the relation"),
     "expected_parent": lambda value: _optional_text(value, "the expected parent"),

@@ -12,6 +12,7 @@ from skyhold.errors import AlreadyExists, Conflict, Corrupt, NotFound, Unavailab
 from skyhold.registry.change import check
 from skyhold.registry.committing import Commit, PacksLost, same_content
 from skyhold.registry.names import Ref, RefKind, check_new_ref
+from skyhold.registry.pack_spaces import pack_space
 from skyhold.registry.push_request import PENDING, Parent, PushRequest
 from skyhold.registry.reading import open_document, open_version, repositories_of
 from skyhold.registry.repositories import Repositories
@@ -19,7 +20,6 @@ from skyhold.registry.repository_names import RepositoryNames
 from skyhold.registry.repository_register import read_root
 from skyhold.registry.root import Root
 from skyhold.registry.snapshot import NewVersion, Snapshot
-from skyhold.registry.spaces import pack_space
 from skyhold.registry.version import VersionDocument, VersionFile
 from skyhold.registry.views import PushPlan, PushResult
 from skyhold.storage.bases import DeltaBases
@@ -30,7 +30,7 @@ from skyhold.storage.policy import Policy, allowed, placement_class
 from skyhold.storage.progress import Progress
 from skyhold.storage.push import Push, PushOptions
 from skyhold.storage.resume import resume
-from skyhold.storage.sources.open import Given, open_source
+from skyhold.storage.sources.open import SourceInput, open_source
 from skyhold.storage.sources.port import Source, sha256_of
 from skyhold.storage.version_files import VersionFiles
 from skyhold.store.connection import Connection
@@ -46,7 +46,7 @@ INTERPRETER_BYTES: Final = 100 << 20
 """The share of a push's memory limit for the interpreter, its libraries and their buffers."""
 
 
-def source_of(connection: Connection, given: Given, request: PushRequest) -> Source:
+def source_of(connection: Connection, given: SourceInput, request: PushRequest) -> Source:
     """What is pushed, as a context manager. Raises as `open_source` does."""
     return open_source(
         given,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 from skyhold import error_codes
 from skyhold.consensus.parallel import at_once
 from skyhold.errors import NotFound
-from skyhold.registry import given
+from skyhold.registry import validate
 from skyhold.registry.log import log as walk_log
+from skyhold.registry.pack_spaces import version_space
 from skyhold.registry.reading import (
     document_or_fault,
     find_ref,
@@ -21,7 +22,6 @@ from skyhold.registry.reading import (
 )
 from skyhold.registry.root import register_key
 from skyhold.registry.snapshot import RefState, Snapshot, VersionEntry
-from skyhold.registry.spaces import version_space
 from skyhold.registry.version_reader import VersionReader
 from skyhold.registry.views import EventView, LogEntry, MoveView, RefView, move_view
 from skyhold.storage.cancel import Cancel, cancelled_by
@@ -63,7 +63,7 @@ class RepositoryReader(VersionReader):
         max_age_s: float | None = None,
     ) -> list[LogEntry]:
         """The versions that a version descends from, itself first, newest first."""
-        limit = None if limit is None else given.count(limit, "limit", least=0)
+        limit = None if limit is None else validate.count(limit, "limit", least=0)
         with self._reading(max_age_s) as (session, snapshot):
             digest = self._resolve(snapshot, reference)
             refs_at: dict[str, list[str]] = {}
@@ -113,8 +113,8 @@ class RepositoryReader(VersionReader):
         """The moves of a ref, or of all of them, newest first."""
         from skyhold.registry.history import moves_reverse, ref_history
 
-        limit = None if limit is None else given.count(limit, "limit", least=0)
-        name = None if ref is None else given.text(ref, "a ref")
+        limit = None if limit is None else validate.count(limit, "limit", least=0)
+        name = None if ref is None else validate.text(ref, "a ref")
         with self._reading(max_age_s) as (_, snapshot):
             if name is None:
                 return [move_view(move) for move in islice(moves_reverse(snapshot), limit)]
@@ -131,9 +131,9 @@ class RepositoryReader(VersionReader):
         """Every change of the repository, newest first. `since` is a time such as 2026-11-23T20:05:02Z."""
         from skyhold.registry.events import events_of_repository
 
-        limit = None if limit is None else given.count(limit, "limit", least=0)
+        limit = None if limit is None else validate.count(limit, "limit", least=0)
         with self._reading(max_age_s) as (_, snapshot):
-            return list(islice(events_of_repository(snapshot, self.name, given.time(since, "since")), limit))
+            return list(islice(events_of_repository(snapshot, self.name, validate.time(since, "since")), limit))
 
     def watch(self, after: After = None, *, stop: threading.Event | None = None) -> Iterator[EventView | ResyncNeeded]:
         """Every change of the repository after `after` (an event, its sequence and chain, or its sequence alone; None:
@@ -171,7 +171,7 @@ class RepositoryReader(VersionReader):
         from skyhold.registry.diff import diff_versions  # loads NumPy, for which pull and push need not wait
 
         with (
-            cancelled_by(given.cancel(cancel), progress) as watching,
+            cancelled_by(validate.cancel(cancel), progress) as watching,
             self._reading() as (session_a, snapshot_a),
             (other or self)._reading() as (session_b, snapshot_b),
         ):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from skyhold.errors import Corrupt, NotFound, PermissionDenied, SkyholdError
 from skyhold.registry.inventory import Inventory
+from skyhold.registry.pack_spaces import bucket_space
 from skyhold.registry.reading import open_version
-from skyhold.registry.spaces import bucket_space
 from skyhold.storage.cache import CacheFolder, PackCache
 from skyhold.storage.chunk_record import PackRef, PackSession, Place
 from skyhold.storage.chunks import ChunkReader

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, overload
 
 from skyhold import error_codes
 from skyhold.errors import AlreadyExists, InvalidInput, NotFound
-from skyhold.registry import given
+from skyhold.registry import validate
 from skyhold.registry.change import RefUpdate, RepositoryChange, attachments
 from skyhold.registry.history import moves_in, ref_history
 from skyhold.registry.names import Ref
@@ -31,7 +31,7 @@ from skyhold.store.record import ANY
 from skyhold.store.session import retry_on_reconfiguration
 
 if TYPE_CHECKING:
-    from skyhold.storage.sources.open import Given
+    from skyhold.storage.sources.open import SourceInput
 
 T = TypeVar("T")
 
@@ -55,22 +55,22 @@ class Repository(RepositoryReader):
 
     @overload
     def push(
-        self, source: Given, *, author: str | None = ..., dry_run: Literal[False] = ...,
+        self, source: SourceInput, *, author: str | None = ..., dry_run: Literal[False] = ...,
         progress: Progress | None = ..., cancel: Cancel | None = ..., **described: Unpack[PushFields],
     ) -> PushResult: ...  # fmt: skip
     @overload
     def push(
-        self, source: Given, *, author: str | None = ..., dry_run: Literal[True],
+        self, source: SourceInput, *, author: str | None = ..., dry_run: Literal[True],
         progress: Progress | None = ..., cancel: Cancel | None = ..., **described: Unpack[PushFields],
     ) -> PushPlan: ...  # fmt: skip
     @overload
     def push(
-        self, source: Given, *, author: str | None = ..., dry_run: bool,
+        self, source: SourceInput, *, author: str | None = ..., dry_run: bool,
         progress: Progress | None = ..., cancel: Cancel | None = ..., **described: Unpack[PushFields],
     ) -> PushResult | PushPlan: ...  # fmt: skip
     def push(
         self,
-        source: Given,
+        source: SourceInput,
         *,
         author: str | None = None,
         dry_run: bool = False,
@@ -110,8 +110,8 @@ class Repository(RepositoryReader):
         if request.base is not None:
             request = replace(request, bases=(resolve_base(self._connection, request.base),))
         with (
-            cancelled_by(given.cancel(cancel), progress) as watching,
-            source_of(self._connection, given.source(source, "the files to push"), request) as files,
+            cancelled_by(validate.cancel(cancel), progress) as watching,
+            source_of(self._connection, validate.source(source, "the files to push"), request) as files,
         ):
             try:
                 return push_version(self._connection, self.id, self.name, request, files, watching)
@@ -165,7 +165,7 @@ class Repository(RepositoryReader):
     def rollback(self, ref: str, *, to: str | None = None, author: str | None = None, reason: str = "") -> MoveView:
         """Move a branch or alias back: to the version that it pointed to before its last move, or to `to`."""
         with self._reading() as (_, snapshot):
-            found = find_ref(snapshot, given.text(ref, "a ref"), self.name)
+            found = find_ref(snapshot, validate.text(ref, "a ref"), self.name)
             last = next(ref_history(snapshot, found), None)
             if last is None or last.new is None:
                 raise NotFound(f"There is no ref `{ref}` in {self.name}", code=error_codes.REF_NOT_FOUND)
@@ -198,7 +198,7 @@ class Repository(RepositoryReader):
     ) -> None:
         """Attach metrics and notes to a version that exists; its id does not change."""
 
-        measured, texts = given.numbers(metrics, "metrics"), given.texts(notes, "notes", long=True)
+        measured, texts = validate.numbers(metrics, "metrics"), validate.texts(notes, "notes", long=True)
         origin, operation_id = self._origin(author, reason), new_operation_id()
 
         def attach(register: RepositoryRegister, snapshot: Snapshot) -> None:
@@ -215,15 +215,15 @@ class Repository(RepositoryReader):
         return retry_on_reconfiguration(once)
 
     def _author(self, author: str | None) -> str:
-        return given.text(author, "the author") if author is not None else self._connection.author
+        return validate.text(author, "the author") if author is not None else self._connection.author
 
     def _origin(self, author: str | None, reason: str) -> Origin:
-        return self._connection.origin(self._author(author), given.text(reason, "the reason", long=True))
+        return self._connection.origin(self._author(author), validate.text(reason, "the reason", long=True))
 
 
 def _targets(changes: object, what: str) -> dict[str, str | None]:
     """References by the names of refs, and None."""
     return {
-        name: None if target is None else given.text(target, f"{what} of `{name}`")
-        for name, target in given.pairs(changes, what)
+        name: None if target is None else validate.text(target, f"{what} of `{name}`")
+        for name, target in validate.pairs(changes, what)
     }

@@ -17,8 +17,8 @@ from blake3 import blake3
 
 from skyhold.errors import Corrupt, SkyholdError
 from skyhold.registry.inventory import Inventory, RepositoryInventory
+from skyhold.registry.pack_spaces import bucket_space
 from skyhold.registry.reading import open_version
-from skyhold.registry.spaces import bucket_space
 from skyhold.storage.chunk_record import PackRef
 from skyhold.storage.chunks import ChunkReader, PackSpace
 from skyhold.storage.fetch_plan import LOAD_BYTES

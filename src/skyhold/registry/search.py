@@ -24,7 +24,7 @@ from skyhold.registry.names import Ref, RefKind
 from skyhold.registry.repositories import Repositories
 from skyhold.registry.snapshot import Snapshot, VersionEntry
 from skyhold.registry.version import VersionDocument
-from skyhold.store.unread import UnreadRepository, read_each
+from skyhold.store.unreadable_repositories import UnreadableRepository, read_each
 
 _COMPARISON: Final = re.compile(r"(?P<field>[A-Za-z0-9_./@-]+)(?P<operator>>=|<=|!=|==|=|>|<)(?P<value>.*)", re.DOTALL)
 _TEXT: Final = re.compile(r"(?P<field>[a-z]+):(?P<value>.*)", re.DOTALL)
@@ -136,7 +136,7 @@ def parse_query(text: str) -> Query:
 
 def search_repositories(
     query: Query, repositories: Repositories
-) -> tuple[list[Candidate], tuple[UnreadRepository, ...]]:
+) -> tuple[list[Candidate], tuple[UnreadableRepository, ...]]:
     """The versions of all repositories that match, newest first in each; those whose names cannot match are not
     read. Also the repositories that could not be read."""
 

@@ -19,7 +19,7 @@ from skyhold.store.connection import Connection
 from skyhold.store.engine_status import EngineStatus, engine_of
 from skyhold.store.membership import Membership, examine
 from skyhold.store.register_copies import RegisterCopies, examine_registers
-from skyhold.store.unread import UnreadRepository
+from skyhold.store.unreadable_repositories import UnreadableRepository
 
 OUTDATED: Final = "Its store.json is of a past epoch: skyhold sync"
 
@@ -65,7 +65,7 @@ class StoreStatus:
     buckets: tuple[BucketStatus, ...]
     repositories: tuple[RepositoryStatus, ...]
     damage: tuple[str, ...]
-    unread: tuple[UnreadRepository, ...]
+    unread: tuple[UnreadableRepository, ...]
 
 
 def status_of(connection: Connection) -> StoreStatus:

@@ -1,4 +1,4 @@
-"""`Store`: its repositories, what is found in them and what changes. See `access` for the ways to one.
+"""`Store`: its repositories, what is found in them and what changes. Module `lifecycle` creates and opens one.
 
 Single methods import what only they need: Python takes half a millisecond to define a dataclass, and every
 command waits for the imports of this module.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from skyhold import error_codes
 from skyhold.errors import Corrupt, NotFound, Unavailable
-from skyhold.registry import given
+from skyhold.registry import validate
 from skyhold.registry.names import check_repository_name
 from skyhold.registry.reading import repositories_of
 from skyhold.registry.repository import Repository
@@ -23,7 +23,7 @@ from skyhold.registry.views import EventView, RepositoryInfo, SearchHit
 from skyhold.storage.policy import Policy, check_possible
 from skyhold.store.connection import new_operation_id, pause
 from skyhold.store.session import Session, retry_on_reconfiguration
-from skyhold.store.unread import read_each
+from skyhold.store.unreadable_repositories import read_each
 
 if TYPE_CHECKING:
     import threading
@@ -128,7 +128,7 @@ class Store(StoreMembers):
     def undelete_repository(self, name: str, *, author: str | None = None, reason: str = "") -> None:
         """Bring back the repository of this name that was deleted last, or the one of this id."""
         with repositories_of(self._connection) as (repositories, _):
-            last = repositories.read().find_deleted(given.text(name, "the name"))
+            last = repositories.read().find_deleted(validate.text(name, "the name"))
         origin, operation_id = self._origin(author, reason), new_operation_id()
         self._change(lambda repositories: repositories.undelete(last.repository_id, origin, operation_id, pause=pause))
 
@@ -137,7 +137,7 @@ class Store(StoreMembers):
         `unread` are the repositories that could not be read."""
         from skyhold.registry.search import parse_query, search_repositories
 
-        parsed = parse_query(given.text(query, "the query"))
+        parsed = parse_query(validate.text(query, "the query"))
         with self._repositories(max_age_s) as (repositories, _):
             hits, self._connection.unread = search_repositories(parsed, repositories)
             return [SearchHit.of(hit) for hit in hits]
@@ -150,9 +150,9 @@ class Store(StoreMembers):
         repositories that could not be read."""
         from skyhold.registry.events import events_of_store
 
-        limit = None if limit is None else given.count(limit, "limit", least=0)
+        limit = None if limit is None else validate.count(limit, "limit", least=0)
         with self._repositories(max_age_s) as (_, session):
-            return list(islice(events_of_store(self._connection, session, given.time(since, "since")), limit))
+            return list(islice(events_of_store(self._connection, session, validate.time(since, "since")), limit))
 
     def watch(self, *, stop: threading.Event | None = None) -> Iterator[EventView | ResyncNeeded]:
         """As `Repository.watch`, of the names, all repositories and documents, from now on."""
@@ -162,7 +162,7 @@ class Store(StoreMembers):
 
     @contextmanager
     def _repositories(self, max_age_s: float | None) -> Iterator[tuple[Repositories, Session]]:
-        with self._connection.within(given.age_s(max_age_s)) as connection, repositories_of(connection) as found:
+        with self._connection.within(validate.age_s(max_age_s)) as connection, repositories_of(connection) as found:
             yield found
 
     def _find(self, name: str) -> str | None:
@@ -178,4 +178,4 @@ class Store(StoreMembers):
 
 
 def _repository_name(name: object) -> str:
-    return check_repository_name(given.text(name, "the name of a repository"))
+    return check_repository_name(validate.text(name, "the name of a repository"))

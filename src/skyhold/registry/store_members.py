@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from skyhold import error_codes
 from skyhold.buckets.location import parse_location
 from skyhold.errors import InvalidInput
-from skyhold.registry import given
+from skyhold.registry import validate
 from skyhold.registry.store_upkeep import StoreUpkeep
 from skyhold.storage.policy import Policy, copies_wanted
 from skyhold.store.configuration import Role
@@ -16,7 +16,7 @@ from skyhold.store.configuration import Role
 if TYPE_CHECKING:
     from skyhold.buckets.check import BucketReport
     from skyhold.store.engine_status import EngineStatus
-    from skyhold.store.joining import Joining
+    from skyhold.store.join_plan import JoinPlan
     from skyhold.store.reconfiguring import EngineMove
 
 
@@ -33,19 +33,19 @@ class StoreMembers(StoreUpkeep):
         author: str | None = None,
         reason: str = "",
         **options: object,
-    ) -> Joining:
+    ) -> JoinPlan:
         """Add a bucket (`region`, `provider`, `endpoint`, `credentials`, …), or with `dry_run` only check that it could
         join. It votes unless its `role` is `packs`, or there are seven voters. `sync` copies the content of the store
         to it."""
-        from skyhold.store.joining import plan_join
+        from skyhold.store.join_plan import plan_join
         from skyhold.store.reconfiguring import join_bucket
 
-        settings = {key: given.text(value, f"`{key}`") for key, value in options.items() if value is not None}
-        location = parse_location(given.text(url, "the URL"), name=given.text(name, "the name"), **settings)  # type: ignore[arg-type]
-        joining = plan_join(self._connection, location)
+        settings = {key: validate.text(value, f"`{key}`") for key, value in options.items() if value is not None}
+        location = parse_location(validate.text(url, "the URL"), name=validate.text(name, "the name"), **settings)  # type: ignore[arg-type]
+        plan = plan_join(self._connection, location)
         if not dry_run:
             join_bucket(self._connection, location, self._origin(author, reason), role)
-        return joining
+        return plan
 
     def remove_bucket(
         self, name: str, *others: str, force: bool = False, author: str | None = None, reason: str = ""
@@ -55,7 +55,7 @@ class StoreMembers(StoreUpkeep):
         unless `force`."""
         from skyhold.store.reconfiguring import leave_buckets
 
-        leaving = given.texts((name, *others), "the names of buckets")
+        leaving = validate.texts((name, *others), "the names of buckets")
         if not force:
             staying = [bucket for bucket in self.status().buckets if bucket.name not in leaving]
             lacking = [bucket.name for bucket in staying if bucket.error is not None or bucket.missing]
@@ -73,7 +73,7 @@ class StoreMembers(StoreUpkeep):
         """Give buckets a vote (`voter`) or take it (`packs`), as one change."""
         from skyhold.store.reconfiguring import change_roles
 
-        wanted = {name: given.text(role, f"the role of `{name}`") for name, role in given.pairs(roles, "roles")}
+        wanted = {name: validate.text(role, f"the role of `{name}`") for name, role in validate.pairs(roles, "roles")}
         change_roles(self._connection, cast(dict[str, Role], wanted), self._origin(author, reason))
 
     def replace_voter(self, name: str, by: str | None = None, *, author: str | None = None, reason: str = "") -> None:
@@ -81,11 +81,11 @@ class StoreMembers(StoreUpkeep):
         restored from a backup or exchanged, as a voter whose promises are lost."""
         from skyhold.store import reconfiguring
 
-        name, origin = given.text(name, "the name"), self._origin(author, reason)
+        name, origin = validate.text(name, "the name"), self._origin(author, reason)
         if by is None:
             reconfiguring.admit_again(self._connection, name, origin)
         else:
-            reconfiguring.replace_voter(self._connection, name, given.text(by, "the name"), origin)
+            reconfiguring.replace_voter(self._connection, name, validate.text(by, "the name"), origin)
 
     def engine_status(self) -> EngineStatus:
         """Where the registers live, how each voter answers, and the last decision."""
@@ -98,13 +98,13 @@ class StoreMembers(StoreUpkeep):
         their history."""
         from skyhold.store.reconfiguring import move_engine
 
-        return move_engine(self._connection, given.text(engine, "the engine"), self._origin(author, reason))
+        return move_engine(self._connection, validate.text(engine, "the engine"), self._origin(author, reason))
 
     def check_bucket(self, name: str) -> BucketReport:
         """Test a bucket from this machine: operations, speed, settings."""
         from skyhold.buckets.check import check_bucket
 
-        name = given.text(name, "the name")
+        name = validate.text(name, "the name")
         location = self._connection.reach(self.configuration.bucket(name).location)
         return check_bucket(self._connection.bucket(name), location)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, overload
 
-from skyhold.registry import given
+from skyhold.registry import validate
 from skyhold.registry.names import check_repository_name
 from skyhold.registry.opened_store import OpenedStore
 from skyhold.storage.cancel import Cancel, cancelled_by
@@ -45,8 +45,8 @@ class StoreUpkeep(OpenedStore):
         from skyhold.registry.verification import verify_store
 
         if repository is not None:
-            repository = check_repository_name(given.text(repository, "the name of a repository"))
-        with cancelled_by(given.cancel(cancel), progress) as watching:
+            repository = check_repository_name(validate.text(repository, "the name of a repository"))
+        with cancelled_by(validate.cancel(cancel), progress) as watching:
             return verify_store(self._connection, deep=deep, repository=repository, progress=watching)
 
     @overload
@@ -67,7 +67,7 @@ class StoreUpkeep(OpenedStore):
         """Find damage by reading everything back, and mend it from other buckets; with `dry_run` only find it."""
         from skyhold.registry.upkeep import plan_repair, repair_store
 
-        with cancelled_by(given.cancel(cancel), progress) as watching:
+        with cancelled_by(validate.cancel(cancel), progress) as watching:
             return (plan_repair if dry_run else repair_store)(self._connection, deep=True, progress=watching)
 
     @overload
@@ -88,5 +88,5 @@ class StoreUpkeep(OpenedStore):
         """Copy what is missing, by listings; with `dry_run` only find it."""
         from skyhold.registry.upkeep import plan_repair, repair_store
 
-        with cancelled_by(given.cancel(cancel), progress) as watching:
+        with cancelled_by(validate.cancel(cancel), progress) as watching:
             return (plan_repair if dry_run else repair_store)(self._connection, deep=False, progress=watching)

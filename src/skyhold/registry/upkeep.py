@@ -23,11 +23,11 @@ from skyhold.storage.progress import Progress
 from skyhold.storage.survey import Finding, repair
 from skyhold.store.checkpoints import write_lost_checkpoints
 from skyhold.store.connection import Connection
-from skyhold.store.damage import created_registers
 from skyhold.store.engine_status import catch_up_epoch, catch_up_fully
 from skyhold.store.membership import Membership, examine
 from skyhold.store.reconfiguring import admit_again, begin_anew, spread
 from skyhold.store.register_copies import examine_registers
+from skyhold.store.unreadable_registers import created_registers
 
 
 @dataclass(frozen=True, slots=True)

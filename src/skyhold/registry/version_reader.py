@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from skyhold.errors import Corrupt, NotFound, SkyholdError, Unavailable
-from skyhold.registry import given
+from skyhold.registry import validate
 from skyhold.registry.arguments import PullArguments
 from skyhold.registry.by_digest import OpenVersion, with_version
 from skyhold.registry.names import parse_reference
@@ -114,9 +114,9 @@ class VersionReader:
         from skyhold.registry.pulling import Pulling, PullRequest, pull_version, stored_with  # loads what decodes
 
         request = PullRequest(
-            given.path(destination, "the destination"),
-            given.texts(include, "include"),
-            given.texts(tensors, "tensors"),
+            validate.path(destination, "the destination"),
+            validate.texts(include, "include"),
+            validate.texts(tensors, "tensors"),
             dry_run,
             force,
             allow_unsafe_names,
@@ -126,7 +126,7 @@ class VersionReader:
             pulling = Pulling(self.name, opened.digest, opened.version, opened.space, stored_with(opened))
             return replace(pull_version(pulling, request, watching), found_by=opened.found_by)
 
-        with cancelled_by(given.cancel(cancel), progress) as watching:
+        with cancelled_by(validate.cancel(cancel), progress) as watching:
             return self._with_version(
                 reference, pull, cached_first=True, keep=not dry_run, at=place, max_age_s=max_age_s
             )
@@ -188,7 +188,7 @@ class VersionReader:
 
         Reads raise `Corrupt` and `Unavailable`; this raises `NotFound` code `file_not_found` as well.
         """
-        wanted = given.text(path, "the path of a file")
+        wanted = validate.text(path, "the path of a file")
 
         def open_(opened: OpenVersion) -> io.BufferedReader:
             version = opened.version
@@ -222,8 +222,8 @@ class VersionReader:
     ) -> TensorSummary:
         """A summary of the values of a tensor, in bounded memory, with the `first` of them. With `npy` they are also
         written to a new file of NumPy's format. Raises as `read_tensor`, and `AlreadyExists` code `file_exists`."""
-        count = given.count(first, "first", least=0)
-        target = None if npy is None else given.path(npy, "the file to write")
+        count = validate.count(first, "first", least=0)
+        target = None if npy is None else validate.path(npy, "the file to write")
 
         def summarize_(view: TensorView, values: TensorValues) -> TensorSummary:
             from skyhold.registry.tensors import summarize
@@ -247,8 +247,8 @@ class VersionReader:
     ) -> T:
         from skyhold.storage.tensor_values import TensorValues  # loads NumPy
 
-        wanted = given.text(name, "the name of a tensor", long=True)
-        path = None if file is None else given.text(file, "the path of a file")
+        wanted = validate.text(name, "the name of a tensor", long=True)
+        path = None if file is None else validate.text(file, "the path of a file")
 
         def with_(opened: OpenVersion) -> T:
             named = find_tensor(opened.version, wanted, path)
@@ -261,7 +261,7 @@ class VersionReader:
     def _reading(self, max_age_s: float | None = None) -> Iterator[tuple[Session, Snapshot]]:
         if self._unresolved is not None:
             raise self._unresolved
-        with self._connection.within(given.age_s(max_age_s)) as connection, reading(connection, self.id) as found:
+        with self._connection.within(validate.age_s(max_age_s)) as connection, reading(connection, self.id) as found:
             yield found
 
     def _register(self, session: Session) -> RepositoryRegister:
@@ -278,10 +278,10 @@ class VersionReader:
         max_age_s: float | None = None,
     ) -> T:
         id_ = None if self._unresolved else self.id
-        text = given.text(reference, "a reference")
-        with self._connection.within(given.age_s(max_age_s)) as connection:
+        text = validate.text(reference, "a reference")
+        with self._connection.within(validate.age_s(max_age_s)) as connection:
             return with_version(connection, self.name, id_, text, use, cached_first=cached_first, keep=keep, place=at)
 
     def _resolve(self, snapshot: Snapshot, reference: str) -> str:
-        parsed = parse_reference(f"{self.name}@{given.text(reference, 'a reference')}")
+        parsed = parse_reference(f"{self.name}@{validate.text(reference, 'a reference')}")
         return snapshot.resolve(parsed.ref or "main", parsed.ancestor)

@@ -22,9 +22,9 @@ from skyhold.consensus.capabilities import Checkpointing, checkpointing
 from skyhold.consensus.epochs import StoreRegisters
 from skyhold.consensus.migration import CONFIG
 from skyhold.consensus.no_majority import register_lost
-from skyhold.consensus.pinned import PinnedRegisters
+from skyhold.consensus.pinned_registers import PinnedRegisters
 from skyhold.consensus.register import Known, Registers
-from skyhold.consensus.stale import StaleRegisters
+from skyhold.consensus.stale_registers import StaleRegisters
 from skyhold.errors import Corrupt, OutcomeUnknown, SkyholdError, Unavailable
 from skyhold.security.keys import StoreKeys
 from skyhold.storage.blob_cache import BlobCache
@@ -34,8 +34,8 @@ from skyhold.storage.chunk_index import ChunkIndex
 from skyhold.storage.policy import Policy, copies_wanted, durability
 from skyhold.storage.replicas import Replicas
 from skyhold.storage.verified import LateNotes
-from skyhold.store.access import StoreAccess
 from skyhold.store.configuration import Configuration, decode_configuration
+from skyhold.store.context import StoreContext
 from skyhold.store.epoch import Epoch
 from skyhold.store.features import Features
 from skyhold.store.session import Session
@@ -43,7 +43,7 @@ from skyhold.store.settings import Settings
 from skyhold.store.state import StoreState
 from skyhold.store.store_document import Engine, StoreDocument
 from skyhold.store.succession import StoreSuccession, newest_engine, open_registers
-from skyhold.store.unread import UnreadRepository
+from skyhold.store.unreadable_repositories import UnreadableRepository
 
 if TYPE_CHECKING:
     from skyhold.store.bell import Bell
@@ -64,7 +64,7 @@ def pause(attempt: int) -> None:
     time.sleep(secrets.randbelow(1000) / 1000 * min(PAUSE_S_MAX, 0.005 * 2**attempt))
 
 
-class Connection(StoreAccess):
+class Connection(StoreContext):
     """See the module. Thread-safe."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Connection(StoreAccess):
         self._configured: tuple[int, int] | None = None
         self._max_age_s = max_age_s
         self.stale: dict[str, Known] = {}
-        self.unread: tuple[UnreadRepository, ...] = ()
+        self.unread: tuple[UnreadableRepository, ...] = ()
 
     # ---- configuration and buckets
 

@@ -41,7 +41,6 @@ from skyhold.store.configuration import (
 )
 from skyhold.store.configuration_log import logged
 from skyhold.store.connection import Connection, new_operation_id
-from skyhold.store.damage import created_registers, refuse_unreadable
 from skyhold.store.epoch import Epoch, checked_voters, encode_epoch, new_engine, next_epoch
 from skyhold.store.event import Origin
 from skyhold.store.features import Features
@@ -50,6 +49,7 @@ from skyhold.store.membership import is_member, names_store
 from skyhold.store.opening import document_for, remember
 from skyhold.store.state import open_state
 from skyhold.store.store_keys import key_encryption_keys
+from skyhold.store.unreadable_registers import created_registers, refuse_unreadable
 from skyhold.store.voters import refuse_needed_voter, refuse_unfit_voter
 
 

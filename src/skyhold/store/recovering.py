@@ -14,7 +14,7 @@ from skyhold.buckets.bucket import Bucket
 from skyhold.buckets.location import BucketLocation
 from skyhold.buckets.open import open_bucket
 from skyhold.codec.frame import FrameKeys
-from skyhold.consensus.framed import FramedRegisters
+from skyhold.consensus.framed_registers import FramedRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.migration import CONFIG, carry_over
 from skyhold.consensus.recovery import DamagedCheckpoint, Recovery, recover_registers, restore
@@ -34,7 +34,6 @@ from skyhold.store.bootstrap import inspect_store_document, read_store_document,
 from skyhold.store.configuration import Configuration, decode_configuration, encode_configuration
 from skyhold.store.configuration_log import logged
 from skyhold.store.connection import Connection, new_operation_id
-from skyhold.store.damage import first_unreadable
 from skyhold.store.epoch import Epoch, decode_epoch, encode_epoch, next_epoch
 from skyhold.store.opening import look_up, remember
 from skyhold.store.reconfiguring import spread
@@ -44,6 +43,7 @@ from skyhold.store.state import open_state
 from skyhold.store.store_document import BUCKETS, SQLITE, Engine, StoreDocument
 from skyhold.store.store_keys import key_encryption_keys
 from skyhold.store.succession import EPOCH_LEAP_MAX, newest_engine, open_machine_registers
+from skyhold.store.unreadable_registers import first_unreadable
 from skyhold.store.unsafe_recovery import begin_with, refuse_minority, salvage_newest
 
 

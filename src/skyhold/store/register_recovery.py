@@ -35,12 +35,12 @@ from skyhold.storage.canonical import decode, is_counter
 from skyhold.store.configuration import decode_configuration
 from skyhold.store.configuration_log import logged
 from skyhold.store.connection import Connection
-from skyhold.store.damage import created_registers
 from skyhold.store.engine_status import catch_up_epoch
 from skyhold.store.epoch import encode_epoch, next_epoch
 from skyhold.store.membership import recorded_incarnations
 from skyhold.store.opening import remember
 from skyhold.store.reconfiguring import spread
+from skyhold.store.unreadable_registers import created_registers
 from skyhold.units import Buffer
 
 State = Literal["intact", "older", "damaged", "absent", "unknown"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from skyhold import error_codes
-from skyhold.consensus.pinned import PinnedRegisters
+from skyhold.consensus.pinned_registers import PinnedRegisters
 from skyhold.errors import Conflict, SkyholdError
 from skyhold.storage.blobs import BucketBlobs
 from skyhold.storage.replicas import Replicas

@@ -20,8 +20,8 @@ from skyhold.consensus.parallel import at_once
 from skyhold.consensus.voter import Voter
 from skyhold.errors import Corrupt, InvalidInput, SkyholdError
 from skyhold.security.keys import StoreKeys
-from skyhold.store.access import StoreAccess
 from skyhold.store.bootstrap import inspect_store_document
+from skyhold.store.context import StoreContext
 from skyhold.store.store_document import BY_ANOTHER, Engine
 
 WRITE_INTERVAL_S: Final[Mapping[str, float]] = {"google": 1.0, "r2": 1.0}
@@ -36,7 +36,7 @@ FOLDER_CLIENTS: Final = 8
 
 
 def open_voters(
-    access: StoreAccess, engine: Engine, places: Mapping[str, BucketLocation], *, verified: bool = False
+    context: StoreContext, engine: Engine, places: Mapping[str, BucketLocation], *, verified: bool = False
 ) -> BucketRegisters:
     """The registers in the voters that `engine` names; `places` are their locations. No request is sent yet.
     `verified`: they are trusted as those that were admitted, which their `store.json` does not show yet.
@@ -52,12 +52,16 @@ def open_voters(
                     code=error_codes.STORE_DOCUMENT_MALFORMED,
                     hint=BY_ANOTHER,
                 )
-            location = access.reach(places[name])
+            location = context.reach(places[name])
             bucket = opened.enter_context(open_bucket(location))
-            verify: Callable[[], None] = partial(_verify, bucket, access.document.store, incarnation, access.store_keys)
+            verify: Callable[[], None] = partial(
+                _verify, bucket, context.document.store, incarnation, context.store_keys
+            )
             verify = _trust if verified else verify
             voters.append(Voter(bucket, incarnation, verify, WRITE_INTERVAL_S.get(location.provider, 0.0)))
-        registers = BucketRegisters(voters, engine.epoch, access.keys, writer=access.author, sightings=access.sightings)
+        registers = BucketRegisters(
+            voters, engine.epoch, context.keys, writer=context.author, sightings=context.sightings
+        )
         opened.pop_all()  # they are the registers' from here on
         return registers
 

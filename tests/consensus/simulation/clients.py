@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from skyhold import error_codes
 from skyhold.consensus.epochs import StoreRegisters
-from skyhold.consensus.pinned import PinnedRegisters
+from skyhold.consensus.pinned_registers import PinnedRegisters
 from skyhold.consensus.register import Resync
 from skyhold.errors import Conflict, OutcomeUnknown, SkyholdError
 from tests.consensus.histories.recording import RecordedClient

@@ -11,7 +11,7 @@ from skyhold.cli.command import Invocation, verb
 
 if TYPE_CHECKING:
     from skyhold.store.configuration import Role
-    from skyhold.store.joining import Joining
+    from skyhold.store.join_plan import JoinPlan
 
 
 @verb(
@@ -62,31 +62,31 @@ def command(
     refuse_memory(url)
     given = {option: value for option, value in options.items() if value is not None}
     with session.store() as store:
-        joining = store.add_bucket(name, url, role=role, dry_run=dry_run, author=author, reason=reason, **given)
+        plan = store.add_bucket(name, url, role=role, dry_run=dry_run, author=author, reason=reason, **given)
     session.output.show(
-        {"dry_run": dry_run, **as_json(joining)},
+        {"dry_run": dry_run, **as_json(plan)},
         quiet=[name],
-        human=lambda: _show_plan(joining) if dry_run else _show(joining),
+        human=lambda: _show_plan(plan) if dry_run else _show(plan),
     )
     if not dry_run:
         session.output.next_step("skyhold sync   # bring it up to date")
 
 
-def _show(joining: Joining) -> None:
-    click.echo(f"Added bucket {joining.bucket.name}; the store has {len(joining.notified) + 1} now")
+def _show(plan: JoinPlan) -> None:
+    click.echo(f"Added bucket {plan.bucket.name}; the store has {len(plan.notified) + 1} now")
 
 
-def _show_plan(joining: Joining) -> None:
+def _show_plan(plan: JoinPlan) -> None:
     from skyhold.cli.render import line, marked, properties
 
-    location = joining.bucket
+    location = plan.bucket
     line("Would add bucket ", marked(location.name, "name"), f" at {location.url}; nothing was changed")
     properties(
         [
-            ("checked", "its name and place are free" if joining.makes_folder else "it can be reached, and is empty"),
-            ("would make", str(location.path) if joining.makes_folder else ""),
-            ("would write", f"store.json in {location.name}, and the list of buckets in {', '.join(joining.notified)}"),
+            ("checked", "its name and place are free" if plan.makes_folder else "it can be reached, and is empty"),
+            ("would make", str(location.path) if plan.makes_folder else ""),
+            ("would write", f"store.json in {location.name}, and the list of buckets in {', '.join(plan.notified)}"),
         ]
     )
-    for sentence in joining.losses:
+    for sentence in plan.losses:
         line(f"  {sentence}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from skyhold.buckets.admission import AdmissionVerdict
     from skyhold.buckets.check import BucketReport
-    from skyhold.buckets.policies import Role
+    from skyhold.buckets.iam_policies import Role
     from skyhold.buckets.rules import Rule
 
 
@@ -40,7 +40,7 @@ def command(session: Invocation, *, name: str, role: str | None) -> None:
 
     Where something would hurt the store it ends with status 1.
     """
-    from skyhold.buckets.policies import least_policy
+    from skyhold.buckets.iam_policies import least_policy
 
     with session.store() as store:
         location = store.configuration.bucket(name).location

@@ -73,11 +73,11 @@ def command(session: Invocation, *, url: str, trust: tuple[str, ...], accept_rol
 def _connect(session: Invocation, url: str, settings: Settings, trust: tuple[str, ...], accept_rollback: bool) -> Store:
     """Connect, and ask for missing consent on a terminal. The hints of one bucket about the others leave out their
     credentials, so the store's configuration may require a second question."""
-    from skyhold.registry import access
+    from skyhold.registry import lifecycle
 
     while True:
         try:
-            return access.connect(url, settings=settings, trust=trust, accept_rollback=accept_rollback)
+            return lifecycle.connect(url, settings=settings, trust=trust, accept_rollback=accept_rollback)
         except PermissionDenied as error:
             found = error.fields.get("destinations")
             wanted = [str(place) for place in found] if isinstance(found, list) else []

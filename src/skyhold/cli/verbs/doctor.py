@@ -12,7 +12,7 @@ from skyhold.cli.output import counted
 from skyhold.errors import SkyholdError
 
 if TYPE_CHECKING:
-    from skyhold.cli.examination import Sign
+    from skyhold.cli.diagnosis import CheckResult
 
 
 @verb(examples=("skyhold doctor", "skyhold doctor --json"), exits=(1, 2))
@@ -24,14 +24,14 @@ def command(session: Invocation) -> None:
 
     Where it finds a problem it ends with status 1.
     """
-    from skyhold.cli.examination import examine_machine
+    from skyhold.cli.diagnosis import diagnose
 
-    signs = list(examine_machine(session.settings, session.store, replace(session, stale=True).store))
-    problems = [sign for sign in signs if sign.state == "problem"]
+    results = list(diagnose(session.settings, session.store, replace(session, stale=True).store))
+    problems = [result for result in results if result.state == "problem"]
     session.output.show(
-        {"healthy": not problems, "signs": signs},
-        quiet=[f"{sign.topic}: {sign.detail}" for sign in signs if sign.state != "good"],
-        human=lambda: _show(signs),
+        {"healthy": not problems, "signs": results},
+        quiet=[f"{result.topic}: {result.detail}" for result in results if result.state != "good"],
+        human=lambda: _show(results),
     )
     if problems:
         raise SkyholdError(
@@ -41,11 +41,11 @@ def command(session: Invocation) -> None:
         )
 
 
-def _show(signs: Sequence[Sign]) -> None:
+def _show(results: Sequence[CheckResult]) -> None:
     from skyhold.cli.render import line, marked
 
     marks = {"good": "good", "warning": "warn", "problem": "bad"}
-    for sign in signs:
-        line(marked(f"{sign.state:8}", marks[sign.state]), f"{sign.topic}: {sign.detail}")
-        if sign.hint and sign.state != "good":
-            line(f"{'':8}  {sign.hint}")
+    for result in results:
+        line(marked(f"{result.state:8}", marks[result.state]), f"{result.topic}: {result.detail}")
+        if result.hint and result.state != "good":
+            line(f"{'':8}  {result.hint}")

@@ -62,7 +62,7 @@ def command(
     At the end it reports what the loss of a bucket would cost.
     """
     from skyhold.cli.sealing import choose_keys
-    from skyhold.registry import access
+    from skyhold.registry import lifecycle
     from skyhold.storage.policy import Policy, loss_report
 
     refuse_memory(*urls)
@@ -70,7 +70,7 @@ def command(
     policy = policy_of(Policy(), copies=copies, providers=providers, regions=regions, delta=delta)
     keys = choose_keys(settings, encrypt=encrypt, key_file=key_file, passphrase=passphrase)
     named = names or None
-    with access.init(
+    with lifecycle.init(
         urls, names=named, settings=settings, encrypt_with=keys.keks, policy=policy, engine=engine
     ) as made:
         buckets = made.configuration.locations

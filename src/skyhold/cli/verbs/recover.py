@@ -63,7 +63,7 @@ def command(session: Invocation, *, url: str, minority: bool, register: str | No
     Where one register is damaged or missing in most of the buckets, `--register` shows what each of them still holds
     of it and what may be lost, and recovers it from the newest intact copy. Everything else continues meanwhile.
     """
-    from skyhold.registry import access
+    from skyhold.registry import lifecycle
 
     if register is not None:
         _recover_register(session, url, register, empty=empty, yes=yes, minority=minority)
@@ -76,7 +76,8 @@ def command(session: Invocation, *, url: str, minority: bool, register: str | No
         confirm(of_machine if engine == "sqlite" else MINORITY, yes=yes)
 
     recovered, report = session.unseal(
-        session.settings(), lambda settings: access.recover(url, settings=settings, minority=minority, consent=consent)
+        session.settings(),
+        lambda settings: lifecycle.recover(url, settings=settings, minority=minority, consent=consent),
     )
     with recovered:
         session.output.show(report, quiet=[recovered.id], human=lambda: _show(report))
@@ -84,7 +85,7 @@ def command(session: Invocation, *, url: str, minority: bool, register: str | No
 
 
 def _recover_register(session: Invocation, url: str, register: str, *, empty: bool, yes: bool, minority: bool) -> None:
-    from skyhold.registry import access
+    from skyhold.registry import lifecycle
 
     if minority:
         raise click.UsageError(
@@ -98,7 +99,7 @@ def _recover_register(session: Invocation, url: str, register: str, *, empty: bo
 
     store, report = session.unseal(
         session.settings(),
-        lambda settings: access.recover_register(url, register, settings=settings, empty=empty, consent=consent),
+        lambda settings: lifecycle.recover_register(url, register, settings=settings, empty=empty, consent=consent),
     )
     with store:
         text = f"Register {report.plan.register} goes on from version {report.plan.version}, in epoch {report.epoch}"

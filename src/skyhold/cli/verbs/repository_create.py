@@ -30,7 +30,7 @@ def command(
     reason: str,
 ) -> None:
     """Make a repository. A push makes it too; here its policy can be given, else it has the store's."""
-    from skyhold.cli.policies import show_policy
+    from skyhold.cli.policy import show_policy
 
     with session.store() as store:
         default = store.configuration.policy

@@ -33,7 +33,7 @@ def command(
 
     A change holds for versions pushed from now on; `skyhold sync` brings the older ones to it.
     """
-    from skyhold.cli.policies import show_policy
+    from skyhold.cli.policy import show_policy
 
     with session.store() as store:
         opened = store.repository(repository)

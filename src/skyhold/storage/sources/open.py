@@ -14,12 +14,12 @@ from skyhold.storage.sources.mapping import Content, mapping_source
 from skyhold.storage.sources.port import Source
 from skyhold.storage.sources.stream import Stream
 
-Given: TypeAlias = str | os.PathLike[str] | Mapping[str, Content] | Stream
+SourceInput: TypeAlias = str | os.PathLike[str] | Mapping[str, Content] | Stream
 """A folder, a file or an archive by its path; contents by name; or an open binary file that contains an archive."""
 
 
 def open_source(
-    given: Given, *, without_optimizer: bool = False, allow_unsafe_names: bool = False, own: Sequence[Path] = ()
+    given: SourceInput, *, without_optimizer: bool = False, allow_unsafe_names: bool = False, own: Sequence[Path] = ()
 ) -> Source:
     """The source that is given, a context manager. Raises as `find_source`, `mapping_source` and `archive_at` do."""
     rules = ArchiveRules(without_optimizer, allow_unsafe_names)

@@ -8,10 +8,10 @@ from typing import Final
 from skyhold.units import format_bytes, format_duration_s
 
 PHASES_THAT_SAVE: Final = {"push", "pull"}
-"""From this size on, a difference between done and stored bytes is worth reporting."""
+"""Phases of which the difference between done and stored bytes is reported."""
 
 
-class Tally:
+class PhaseCounts:
     """The counts of one phase. `now_s` is a monotonic clock. Not locked: its owner is."""
 
     def __init__(self, phase: str, total_bytes: int | None, now_s: Callable[[], float]) -> None:

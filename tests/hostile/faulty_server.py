@@ -1,5 +1,5 @@
-"""Trials of a store whose bucket `a` is an S3 server that lies. A lie mostly waits for a limit: many are tried side by
-side, each in a process with a server and a store of its own. `python -m tests.hostile --lies [NAME…]` tries them."""
+"""Trials of a store whose bucket `a` is a faulty S3 server. Most trials wait for a time limit, so many run in parallel,
+each in its own process with its own server and store. `python -m tests.hostile --faults [NAME…]` runs them."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ TARGET: Final = "team/target"
 IMPATIENT: Final = RetryPolicy(
     attempts_max=2, total_s=1.0, first_delay_s=0.02, delay_s_max=0.05, connect_timeout_s=0.5, stall_timeout_s=0.5
 )
-"""How long a driver waits here beside a lie. For the truth, which may come late where a dozen trials share two cores,
-it waits as long as otherwise: a minute and a half."""
+"""How long a driver waits while the server is faulty. Correct replies may be late where a dozen trials share two cores:
+without a fault the driver waits as long as in production, a minute and a half."""
 LISTED_KEYS_MAX: Final = 20_000
-"""Where an endless listing ends here; two million keys, a minute of work, otherwise."""
+"""Where an endless listing ends in these tests. In production it ends at two million keys, after a minute of work."""
 DEADLINE_S: Final = 90.0
-"""Of one command; others are tried beside it."""
+"""Of one command; other trials run in parallel."""
 TRIAL_S: Final = 900.0
 JOBS: Final = 12
-LIAR: Final = "a"
-HONEST: Final = ("b", "c")
+FAULTY: Final = "a"
+CORRECT: Final = ("b", "c")
 OK: Final = frozenset({0})
 ANY: Final = frozenset({0, 8, 10})
 
 
-def _lies() -> dict[str, S3Fault]:
-    """Every lie that the server knows, by a name; those about any request once for each sort of request."""
+def _faults() -> dict[str, S3Fault]:
+    """Every fault of the server by name; a fault of any request is there once for each kind of request."""
     of_objects = {kind: S3Fault(kind) for kind in (*READ_FAULTS, *WRITE_FAULTS, *LIST_FAULTS)}  # type: ignore[arg-type]
     of_objects["other"] = S3Fault("other", key="registers/", other_key="store.json")
     of_objects["hidden"] = S3Fault("hidden", other_key="packs/")
@@ -63,22 +63,24 @@ def _lies() -> dict[str, S3Fault]:
         for kind in ("oversize", "flip", "stale", "empty", "missing", "sparse")
         for folder, key in (("registers", "registers/"), ("packs", "packs/"), ("store.json", "store.json"))
     }
-    errors = {name: replace(lie, size_bytes=1 << 20) for name, lie in (of_any | stopped).items() if lie.kind == "error"}
+    errors = {
+        name: replace(fault, size_bytes=1 << 20) for name, fault in (of_any | stopped).items() if fault.kind == "error"
+    }
     return of_objects | of_any | stopped | errors | parts | {"huge-error-everything": S3Fault("error")}
 
 
-LIES: Final = _lies()
+FAULTS: Final = _faults()
 
 
-class LyingStore:
-    """A store whose bucket `a` is on the server, while `b` and `c` are folders; put back as it was before each lie."""
+class FaultyStore:
+    """A store whose bucket `a` is on the server, while `b` and `c` are folders; restored before each trial."""
 
     def __init__(self, place: Path, server: FaultyS3) -> None:
         self.place, self.server = place, server
         self.models = place / "models"
         write_model(self.models / "target", seed=1)
         with self.at_work():
-            locations = [server.location(LIAR), *(str(self.folder(name)) for name in HONEST)]
+            locations = [server.location(FAULTY), *(str(self.folder(name)) for name in CORRECT)]
             with skyhold.init(locations) as store:
                 repository = store.repository(TARGET, create=True)
                 repository.push(self.models / "target", message="One", tags=["v1"])
@@ -87,7 +89,7 @@ class LyingStore:
                 store.sync()
                 catch_up(store)
         self._image = Image(place)
-        self._objects = dict(server.buckets[LIAR].by_key)
+        self._objects = dict(server.buckets[FAULTY].by_key)
         self._second = SecondReader(self.folder("b"))
 
     def folder(self, bucket: str) -> Path:
@@ -103,14 +105,14 @@ class LyingStore:
     def put_back(self) -> None:
         self.server.inject()
         self._image.put_back()
-        self.server.buckets[LIAR].by_key = dict(self._objects)
+        self.server.buckets[FAULTY].by_key = dict(self._objects)
 
     def restores(self, version: str, bucket: str) -> bool:
-        """Whether a bucket gives a version back on its own, whatever it says of itself."""
+        """Whether a version can be restored from this bucket alone, whatever the bucket reports."""
         folder = self.folder(bucket)
-        if bucket == LIAR:
-            folder = self.place / "what-the-server-holds"
-            for key, stored in self.server.buckets[LIAR].by_key.items():
+        if bucket == FAULTY:
+            folder = self.place / "content-of-the-server"
+            for key, stored in self.server.buckets[FAULTY].by_key.items():
                 (folder / key).parent.mkdir(parents=True, exist_ok=True)
                 (folder / key).write_bytes(stored.body)
         return version in self._second.restorable(folder)
@@ -118,18 +120,18 @@ class LyingStore:
 
 @dataclass
 class Trial:
-    """What each command did beside one lie; `complaints` are sentences."""
+    """What each command did with one fault of the server; `complaints` are sentences."""
 
-    lie: str
+    fault: str
     complaints: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        return "\n- ".join([f"{self.lie}, {self.seconds:.0f} s", *(text[:600] for text in self.complaints)])
+        return "\n- ".join([f"{self.fault}, {self.seconds:.0f} s", *(text[:600] for text in self.complaints)])
 
 
-def try_lies(names: Sequence[str], jobs: int = JOBS) -> Iterator[Trial]:
-    """The trials of these lies, in their order."""
+def try_faults(names: Sequence[str], jobs: int = JOBS) -> Iterator[Trial]:
+    """The trials of these faults, in their order."""
     processes = get_context("forkserver")
     processes.set_forkserver_preload([__name__])  # which imports once for all
     with (
@@ -139,24 +141,24 @@ def try_lies(names: Sequence[str], jobs: int = JOBS) -> Iterator[Trial]:
         yield from pool.map(_try, names)
 
 
-_stores: list[LyingStore] = []
+_stores: list[FaultyStore] = []
 
 
 def _open(folder: str) -> None:
-    """In each process of a pool, before its first lie."""
+    """In each process of a pool, before its first trial."""
     mock.patch.object(opening, "DEFAULT_POLICY", IMPATIENT).start()
     mock.patch.object(bounded, "LISTED_KEYS_MAX", LISTED_KEYS_MAX).start()
-    _stores.append(LyingStore(Path(tempfile.mkdtemp(dir=folder)), FaultyS3()))
+    _stores.append(FaultyStore(Path(tempfile.mkdtemp(dir=folder)), FaultyS3()))
 
 
 def _try(name: str) -> Trial:
-    trial, store, lie = Trial(name), _stores[0], replace(LIES[name])
+    trial, store, fault = Trial(name), _stores[0], replace(FAULTS[name])
     started_s = time.monotonic()
     faulthandler.dump_traceback_later(TRIAL_S, exit=True)  # what not even the deadline of a command ends
     store.put_back()
     with store.at_work(), little_memory():
-        commands = _Commands(store, trial.complaints, trusted=lie.kind in {"stored_other", "not_stored"})
-        store.server.inject(lie)
+        commands = _Commands(store, trial.complaints, trusted=fault.kind in {"stored_other", "not_stored"})
+        store.server.inject(fault)
         commands.read()
         commands.look()
         commands.push()
@@ -164,17 +166,17 @@ def _try(name: str) -> Trial:
         commands.expect(ANY, "repair")
         store.server.inject()
         with mock.patch.object(opening, "DEFAULT_POLICY", DEFAULT_POLICY):
-            commands.mend()
+            commands.repair()
     faulthandler.cancel_dump_traceback_later()
     trial.seconds = time.monotonic() - started_s
     return trial
 
 
 class _Commands:
-    """`trusted`: the lie is a checksum that is right, of bytes that are not stored, or not so. That is found out by
-    listing or reading back later, and not by the push."""
+    """`trusted`: the server confirms the right checksum and stores other bytes, or none. A later listing or read
+    detects that; the push does not."""
 
-    def __init__(self, store: LyingStore, complaints: list[str], *, trusted: bool) -> None:
+    def __init__(self, store: FaultyStore, complaints: list[str], *, trusted: bool) -> None:
         self.store, self.complaints, self.head, self.trusted = store, complaints, store.head, trusted
 
     def expect(self, allowed: frozenset[int], *arguments: object) -> Answer:
@@ -186,7 +188,7 @@ class _Commands:
         return answer
 
     def read(self) -> None:
-        """Everything that only reads: by the majority it is as if nothing were."""
+        """All commands that only read: the majority answers them as without a fault."""
         listed = self.expect(OK, "list")
         if [item["name"] for item in listed.document.get("repositories", [])] != [TARGET]:
             self.complaints.append(f"list shows {listed.document.get('repositories')}")
@@ -204,12 +206,12 @@ class _Commands:
         shutil.rmtree(target, ignore_errors=True)
 
     def look(self) -> None:
-        """What looks at every bucket names no other than the one that lies."""
+        """The commands that check every bucket report the faulty one only."""
         self.expect(OK, "status")
         for arguments in (["verify"], ["verify", "--deep"]):
             report = self.expect(ANY, *arguments).document
             named = {finding["bucket"] for finding in report.get("findings", [])} | set(report.get("unreachable", {}))
-            if named - {LIAR}:
+            if named - {FAULTY}:
                 self.complaints.append(f"{' '.join(arguments)} names {sorted(named)}")
 
     def push(self) -> None:
@@ -218,22 +220,22 @@ class _Commands:
         if pushed.status:
             return
         self.head = pushed.document["version"]
-        counted = {LIAR, *HONEST} - set(pushed.document["lagging"])
-        for bucket in counted - ({LIAR} if self.trusted else set()):
+        counted = {FAULTY, *CORRECT} - set(pushed.document["lagging"])
+        for bucket in counted - ({FAULTY} if self.trusted else set()):
             if not self.store.restores(self.head, bucket):
                 self.complaints.append(f"the push was acknowledged, and bucket {bucket}, which counts, lacks it")
 
-    def mend(self) -> None:
-        """The server speaks the truth again."""
+    def repair(self) -> None:
+        """The server works correctly again."""
         repaired = self.expect(ANY, "repair")
-        if repaired.status != 0:  # nothing in the bucket shows that it was the one which was admitted
-            again = ["store", "voters", "replace", LIAR]
+        if repaired.status != 0:  # nothing in the bucket proves that it is the one that was admitted
+            again = ["store", "voters", "replace", FAULTY]
             if f"skyhold {' '.join(again)}" in repaired.text:
                 self.expect(OK, *again)
             elif "empty it, then run `skyhold repair`" in repaired.text:  # its store.json does not even name the store
-                self.store.server.buckets[LIAR].by_key = {}
+                self.store.server.buckets[FAULTY].by_key = {}
             else:
-                self.complaints.append(f"repair does not name the way out: {repaired.document}")
+                self.complaints.append(f"repair does not name the next command: {repaired.document}")
         self.expect(OK, "repair")
         self.expect(OK, "verify", "--deep")
         self.read()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from skyhold import error_codes
 from skyhold.buckets.location import BucketLocation
 from skyhold.errors import InvalidInput
-from skyhold.registry import given
+from skyhold.registry import validate
 from skyhold.registry.store import Store
 from skyhold.security.keys import KeyEncryptionKey
 from skyhold.storage.policy import Policy
@@ -37,16 +37,16 @@ def init(
     from skyhold.store.founding import found_store
 
     places = [
-        place if isinstance(place, BucketLocation) else given.text(place, "each of the buckets")
-        for place in given.items(locations, "the buckets")
+        place if isinstance(place, BucketLocation) else validate.text(place, "each of the buckets")
+        for place in validate.items(locations, "the buckets")
     ]
     return Store(
         found_store(
-            named_locations(places, None if names is None else given.texts(names, "the names")),
+            named_locations(places, None if names is None else validate.texts(names, "the names")),
             settings or load_settings(),
             encrypt_with=encrypt_with,
             policy=policy,
-            engine=None if engine is None else given.text(engine, "the engine"),
+            engine=None if engine is None else validate.text(engine, "the engine"),
         )
     )
 
@@ -66,7 +66,7 @@ def open(
     opens even where none of its buckets answers: versions that are in its cache can then be read by their full digest.
     """
     chosen = settings or load_settings()
-    place = chosen.store if url is None else given.text(url, "the URL")
+    place = chosen.store if url is None else validate.text(url, "the URL")
     if place is None:
         raise InvalidInput(
             "No store is named",
@@ -86,10 +86,10 @@ def connect(
     `accept_rollback` makes it forget what it has seen, once: after a deliberate recovery, or where the newer refs are
     lost.
     """
-    agreed = given.texts(trust, "trust")
+    agreed = validate.texts(trust, "trust")
     return Store(
         open_store(
-            given.text(url, "the URL"),
+            validate.text(url, "the URL"),
             settings or load_settings(),
             meet=True,
             trust=agreed,
@@ -110,7 +110,7 @@ def recover(
     from skyhold.store.recovering import recover_store
 
     connection, report = recover_store(
-        given.text(url, "the URL"), settings or load_settings(), minority=minority, consent=consent
+        validate.text(url, "the URL"), settings or load_settings(), minority=minority, consent=consent
     )
     return Store(connection), report
 
@@ -130,8 +130,8 @@ def recover_register(
     from skyhold.store import recovering
 
     connection, report = recovering.recover_register(
-        given.text(url, "the URL"),
-        given.text(name, "the register"),
+        validate.text(url, "the URL"),
+        validate.text(name, "the register"),
         settings or load_settings(),
         REGISTER_OWNER,
         empty=empty,

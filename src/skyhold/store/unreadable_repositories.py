@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class UnreadRepository:
+class UnreadableRepository:
     """A repository that could not be read, or another register, whose `id` is its key then: `code`, `message` and
     `hint` are those of the error."""
 
@@ -24,7 +24,7 @@ class UnreadRepository:
     hint: str | None
 
     @classmethod
-    def of(cls, name: str, repository_id: str, error: SkyholdError) -> UnreadRepository:
+    def of(cls, name: str, repository_id: str, error: SkyholdError) -> UnreadableRepository:
         return cls(name, repository_id, error.code, error.message, error.hint)
 
     @property
@@ -36,15 +36,15 @@ class UnreadRepository:
 
 def read_each(
     repositories: Iterable[tuple[str, str]], read: Callable[[str, str], T], thread_name: str
-) -> tuple[list[T], tuple[UnreadRepository, ...]]:
+) -> tuple[list[T], tuple[UnreadableRepository, ...]]:
     """What `read` returns of each repository, given its name and id, in their order; and those that it cannot read."""
 
-    def attempt(item: tuple[str, str]) -> T | UnreadRepository:
+    def attempt(item: tuple[str, str]) -> T | UnreadableRepository:
         try:
             return read(*item)
         except (Corrupt, NotFound, Unavailable) as error:
-            return UnreadRepository.of(*item, error)
+            return UnreadableRepository.of(*item, error)
 
     found = at_once(attempt, repositories, thread_name)
-    unread = tuple(item for item in found if isinstance(item, UnreadRepository))
-    return [item for item in found if not isinstance(item, UnreadRepository)], unread
+    unread = tuple(item for item in found if isinstance(item, UnreadableRepository))
+    return [item for item in found if not isinstance(item, UnreadableRepository)], unread

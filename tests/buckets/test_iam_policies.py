@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from skyhold.buckets.iam_policies import ROLES, least_policy
 from skyhold.buckets.location import parse_location
-from skyhold.buckets.policies import ROLES, least_policy
 from skyhold.errors import InvalidInput
 
 S3 = parse_location("s3://models/team")

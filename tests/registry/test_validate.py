@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from skyhold.errors import InvalidInput
-from skyhold.registry import given
+from skyhold.registry import validate
 
 LONE_SURROGATE = "\ud800"
 
@@ -35,9 +35,9 @@ class Colour(StrEnum):
     ],
 )
 def test_numbers_of_other_libraries_become_plain_ones(number: object, plain: float) -> None:
-    found = given.numbers({"accuracy": number}, "metrics")["accuracy"]
+    found = validate.numbers({"accuracy": number}, "metrics")["accuracy"]
     assert (found, type(found)) == (plain, type(plain))
-    assert given.values({"lr": {"deep": [number]}}, "parameters") == {"lr": {"deep": [plain]}}
+    assert validate.values({"lr": {"deep": [number]}}, "parameters") == {"lr": {"deep": [plain]}}
 
 
 @pytest.mark.parametrize(
@@ -50,22 +50,22 @@ def test_numbers_of_other_libraries_become_plain_ones(number: object, plain: flo
 )  # fmt: skip
 def test_what_is_no_finite_number_is_refused_by_the_name_of_its_metric(number: object) -> None:
     with pytest.raises(InvalidInput, match="`accuracy`"):
-        given.numbers({"accuracy": number}, "metrics")
+        validate.numbers({"accuracy": number}, "metrics")
 
 
 @pytest.mark.parametrize("values", ["v1", b"v1", {"v1": 1}, 3, None, [3], [None], [b"v1"], [LONE_SURROGATE]])
 def test_text_and_other_values_where_a_list_of_texts_is_meant_are_refused(values: object) -> None:
     with pytest.raises(InvalidInput, match="tags"):
-        given.texts(values, "tags")
+        validate.texts(values, "tags")
 
 
 def test_any_series_of_texts_is_a_list_of_them() -> None:
     for values in (["a", "b"], ("a", "b"), (letter for letter in "ab"), np.array(["a", "b"])):
-        found = given.texts(values, "tags")
+        found = validate.texts(values, "tags")
         assert found == ("a", "b")
         assert {type(text) for text in found} == {str}
-    assert given.text(Colour.RED, "a colour") == "red"
-    assert type(given.text(Colour.RED, "a colour")) is str
+    assert validate.text(Colour.RED, "a colour") == "red"
+    assert type(validate.text(Colour.RED, "a colour")) is str
 
 
 def deep() -> object:
@@ -85,19 +85,19 @@ def deep() -> object:
 )  # fmt: skip
 def test_values_that_json_cannot_hold_are_refused(values: object) -> None:
     with pytest.raises(InvalidInput, match="parameters"):
-        given.values(values, "parameters")
+        validate.values(values, "parameters")
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", b"bytes", None, 3, [], Path])
 def test_what_is_no_path_is_refused(path: object) -> None:
     with pytest.raises(InvalidInput, match="the folder"):
-        given.path(path, "the folder")
+        validate.path(path, "the folder")
 
 
 @pytest.mark.parametrize("number", [-1, 0, True, "3", 2.0, None, np.float32(1)])
 def test_what_is_no_count_is_refused(number: object) -> None:
     with pytest.raises(InvalidInput, match="limit"):
-        given.count(number, "limit")
+        validate.count(number, "limit")
 
 
 def test_value_without_an_end_is_named_in_short() -> None:
@@ -106,9 +106,9 @@ def test_value_without_an_end_is_named_in_short() -> None:
             raise RuntimeError
 
     refusals: list[Callable[[], object]] = [
-        lambda: given.text(["x" * 10**6], "a"),
-        lambda: given.text(Unprintable(), "a"),
-        lambda: given.number(10**9000, "a"),
+        lambda: validate.text(["x" * 10**6], "a"),
+        lambda: validate.text(Unprintable(), "a"),
+        lambda: validate.number(10**9000, "a"),
     ]
     for refused in refusals:
         with pytest.raises(InvalidInput) as error:

@@ -32,7 +32,7 @@ from skyhold.store.store_keys import frame_keys
 from skyhold.store.time import now
 
 
-class StoreAccess:
+class StoreContext:
     """Thread-safe, in the process that made it: in a child that was forked from it, every use is refused, and `close`
     does nothing (docs/decisions/031-fork.md). `document` is the newest that is known; its engine is that of the epoch
     in which the store is."""

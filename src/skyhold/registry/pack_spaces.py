@@ -39,7 +39,7 @@ def bucket_space(connection: Connection, name: str, of_class: str, cache: PackCa
     return _space(connection, of_class, replicas, cache, LinkedFiles(CacheFolder(Path(), 0), sealed=True))
 
 
-def space_of(connection: Connection, of_class: str, replicas: Replicas) -> PackSpace:
+def class_space(connection: Connection, of_class: str, replicas: Replicas) -> PackSpace:
     """The packs of a placement class in the cache and in these replicas, which the caller closes."""
     files = LinkedFiles(connection.cache, sealed=connection.keys.sealed)
     return _space(connection, of_class, replicas, PackCache(connection.cache), files)
@@ -47,7 +47,7 @@ def space_of(connection: Connection, of_class: str, replicas: Replicas) -> PackS
 
 def _of_session(connection: Connection, of_class: str, replicas: Replicas, session: Session) -> PackSpace:
     session.closing.append(replicas)
-    return space_of(connection, of_class, replicas)
+    return class_space(connection, of_class, replicas)
 
 
 def _space(

@@ -21,7 +21,7 @@ from skyhold.storage.canonical import INTEGER_MAX, NESTING_MAX, Json, check_valu
 from skyhold.store.time import check_time
 
 if TYPE_CHECKING:
-    from skyhold.storage.sources.open import Given
+    from skyhold.storage.sources.open import SourceInput
 
 NAME_CHARACTERS_MAX: Final = 1024
 """The limit of every name and reference; stored fields have their own limits."""
@@ -124,7 +124,7 @@ def path(value: object, what: str) -> Path:
     raise _refused(f"{what} as a path", value)
 
 
-def source(value: object, what: str) -> Given:
+def source(value: object, what: str) -> SourceInput:
     """What can be pushed: a path, contents by name, or an open file."""
     if isinstance(value, str | os.PathLike) or not (
         isinstance(value, Mapping) or callable(getattr(value, "read", None))

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from skyhold.codec.frame import FrameKeys
-from skyhold.consensus.framed import FRAMED_DATA_BYTES_MAX, FramedRegisters
+from skyhold.consensus.framed_registers import FRAMED_DATA_BYTES_MAX, FramedRegisters
 from skyhold.consensus.memory import MemoryRegisters
 from skyhold.consensus.register import Registers
 from skyhold.errors import Corrupt

@@ -4,7 +4,7 @@ import importlib.util
 import tomllib
 from pathlib import Path
 
-from skyhold.cli.examination import EXTRAS
+from skyhold.cli.diagnosis import EXTRAS
 
 ROOT = Path(__file__).parents[2]
 

@@ -33,7 +33,7 @@ _ADVICE_TO_EXAMINE: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
+class CheckResult:
     """One thing that was examined. It never contains a secret."""
 
     topic: str
@@ -42,14 +42,14 @@ class Sign:
     hint: str | None = None
 
 
-def examine_machine(
+def diagnose(
     load: Callable[[], Settings], open_store: Callable[[], Store], open_stale: Callable[[], Store]
-) -> Iterator[Sign]:
+) -> Iterator[CheckResult]:
     """Every possible obstacle, from the interpreter to the buckets. Changes nothing; raises no error of Skyhold.
     `open_stale` opens the store also where no majority of its voters answers."""
     python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield Sign("program", "good", f"skyhold {version('skyhold')}, {python}")
-    yield Sign("extras", "good", ", ".join(_extra(name, module) for name, module in EXTRAS.items()))
+    yield CheckResult("program", "good", f"skyhold {version('skyhold')}, {python}")
+    yield CheckResult("extras", "good", ", ".join(_extra(name, module) for name, module in EXTRAS.items()))
     try:
         settings = load()
     except SkyholdError as error:
@@ -73,23 +73,25 @@ def _extra(name: str, module: str) -> str:
         return name
 
 
-def _settings(settings: Settings) -> Iterator[Sign]:
-    yield Sign("settings", "good", f"file {settings.file}" if settings.file else "no skyhold.toml is found")
+def _settings(settings: Settings) -> Iterator[CheckResult]:
+    yield CheckResult("settings", "good", f"file {settings.file}" if settings.file else "no skyhold.toml is found")
     for name, origin in sorted(settings.origins.items()):
-        yield Sign("settings", "good", f"{name} from {origin}")
+        yield CheckResult("settings", "good", f"{name} from {origin}")
     key_file = settings.key_file
     if key_file is None:
         return
     if not key_file.is_file():
-        yield Sign("key file", "problem", f"{key_file} does not exist", "Bring it back from the copy that you keep")
+        yield CheckResult(
+            "key file", "problem", f"{key_file} does not exist", "Bring it back from the copy that you keep"
+        )
     elif key_file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         used = "is used" if settings.insecure_key_file else "is refused"
-        yield Sign("key file", "warning", f"{key_file} {used}: others can read it", f"chmod 600 {key_file}")
+        yield CheckResult("key file", "warning", f"{key_file} {used}: others can read it", f"chmod 600 {key_file}")
     else:
-        yield Sign("key file", "good", str(key_file))
+        yield CheckResult("key file", "good", str(key_file))
 
 
-def _folders(settings: Settings) -> Iterator[Sign]:
+def _folders(settings: Settings) -> Iterator[CheckResult]:
     try:
         state: StateFolder = open_state()
         met = [store.recall() for store in state.stores()]
@@ -103,18 +105,18 @@ def _folders(settings: Settings) -> Iterator[Sign]:
     yield _space("cache", cache, f"at most {format_bytes(settings.cache_size_bytes)}")
 
 
-def _space(topic: str, folder: Path, detail: str) -> Sign:
+def _space(topic: str, folder: Path, detail: str) -> CheckResult:
     there = next((path for path in (folder, *folder.parents) if path.is_dir()), Path("/"))
     free_bytes = shutil.disk_usage(there).free
     text = f"{folder}: {detail}; {format_bytes(free_bytes)} free"
     if not os.access(there, os.W_OK):
-        return Sign(topic, "problem", f"{folder} cannot be written", "Correct its owner and mode")
+        return CheckResult(topic, "problem", f"{folder} cannot be written", "Correct its owner and mode")
     if free_bytes < FREE_BYTES_MIN:
-        return Sign(topic, "warning", text, "Free some space")
-    return Sign(topic, "good", text)
+        return CheckResult(topic, "warning", text, "Free some space")
+    return CheckResult(topic, "good", text)
 
 
-def _store(open_store: Callable[[], Store], open_stale: Callable[[], Store]) -> Iterator[Sign]:
+def _store(open_store: Callable[[], Store], open_stale: Callable[[], Store]) -> Iterator[CheckResult]:
     try:
         with open_store() as store:
             status = store.status()
@@ -123,53 +125,53 @@ def _store(open_store: Callable[[], Store], open_stale: Callable[[], Store]) -> 
         with suppress(SkyholdError), open_stale() as store:
             yield from _engine(store.engine_status())
         return
-    yield Sign("store", "good", f"{status.store}, {'' if status.sealed else 'not '}sealed")
+    yield CheckResult("store", "good", f"{status.store}, {'' if status.sealed else 'not '}sealed")
     yield from _engine(status.engine)
     for bucket in status.buckets:
         topic = f"bucket {bucket.name}"
         if bucket.error is not None:
-            yield Sign(topic, "problem", bucket.error, bucket.hint or f"skyhold bucket check {bucket.name}")
+            yield CheckResult(topic, "problem", bucket.error, bucket.hint or f"skyhold bucket check {bucket.name}")
         elif bucket.registers:
             text = f"damaged or missing: {', '.join(bucket.registers[:3])}"
             more = f" and {len(bucket.registers) - 3} more" if bucket.registers[3:] else ""
-            yield Sign(topic, "problem", text + more, bucket.hint)
+            yield CheckResult(topic, "problem", text + more, bucket.hint)
         elif bucket.missing:
-            yield Sign(topic, "warning", f"lacks {bucket.missing} objects", "skyhold sync")
+            yield CheckResult(topic, "warning", f"lacks {bucket.missing} objects", "skyhold sync")
         else:
             text = f"{bucket.url}: {bucket.objects} objects, nothing is missing; `skyhold verify --deep` reads them"
-            yield Sign(topic, "good", text)
+            yield CheckResult(topic, "good", text)
     for repository in status.repositories:
         if not repository.durable:
-            yield Sign(f"repository {repository.name}", "warning", repository.detail, "skyhold sync")
+            yield CheckResult(f"repository {repository.name}", "warning", repository.detail, "skyhold sync")
     for unread in status.unread:
-        yield Sign(f"repository {unread.name}", "problem", unread.message, unread.hint)
+        yield CheckResult(f"repository {unread.name}", "problem", unread.message, unread.hint)
     for sentence in status.damage:
         if sentence not in {unread.sentence for unread in status.unread}:
-            yield Sign("store", "problem", sentence, "skyhold verify --deep")
+            yield CheckResult("store", "problem", sentence, "skyhold verify --deep")
 
 
-def _engine(engine: EngineStatus) -> Iterator[Sign]:
+def _engine(engine: EngineStatus) -> Iterator[CheckResult]:
     text = summary(engine)
-    yield Sign(
+    yield CheckResult(
         "registers", "good" if engine.quorum in {None, "whole"} else "warning", text, "skyhold store voters show"
     )
     decision = last_decision(engine)
     if decision is not None:
-        yield Sign("registers", "good", f"last decision: {decision}")
+        yield CheckResult("registers", "good", f"last decision: {decision}")
     for voter in engine.voters:
         topic = f"voter {voter.name}"
         if voter.error is not None:
-            yield Sign(topic, "problem", voter.error, voter.hint or f"skyhold bucket check {voter.name}")
+            yield CheckResult(topic, "problem", voter.error, voter.hint or f"skyhold bucket check {voter.name}")
             continue
         ballots = ", ".join(
             f"{vote.register}: promised {vote.promised}, accepted {vote.accepted} (version {vote.version})"
             for vote in voter.votes
             if vote.promised is not None
         )
-        yield Sign(topic, "good", ballots or "has promised nothing yet")
+        yield CheckResult(topic, "good", ballots or "has promised nothing yet")
 
 
-def _failed(topic: str, error: SkyholdError) -> Sign:
+def _failed(topic: str, error: SkyholdError) -> CheckResult:
     """Without the advice to run `skyhold doctor`: this is what it shows."""
     hint = _ADVICE_TO_EXAMINE.sub("", error.hint or "")
-    return Sign(topic, "problem", error.message, hint or None)
+    return CheckResult(topic, "problem", error.message, hint or None)

@@ -17,7 +17,7 @@ from skyhold.store.membership import names_store
 
 
 @dataclass(frozen=True, slots=True)
-class Joining:
+class JoinPlan:
     """A bucket that joins a store: whether its folder must be made first, the buckets whose `store.json` then lists it
     (`notified`), and what the loss of a bucket costs from then on, as sentences."""
 
@@ -27,7 +27,7 @@ class Joining:
     losses: tuple[str, ...]
 
 
-def plan_join(connection: Connection, location: BucketLocation) -> Joining:
+def plan_join(connection: Connection, location: BucketLocation) -> JoinPlan:
     """Check that the bucket can join: its name and place are free, it can be reached from this machine, and is empty.
 
     Raises `AlreadyExists` where it cannot, and what the bucket raises. That it can be written shows only when it is.
@@ -43,4 +43,4 @@ def plan_join(connection: Connection, location: BucketLocation) -> Joining:
             if names_store(bucket) != connection.document.store:  # ours already, by a join that died
                 refuse_occupied(bucket)
     notified = tuple(known.name for known in before.locations)
-    return Joining(location, makes_folder, notified, tuple(loss_report(after.locations, after.policy)))
+    return JoinPlan(location, makes_folder, notified, tuple(loss_report(after.locations, after.policy)))
