@@ -114,16 +114,20 @@ class InferenceApp:
                 response = _error_response(error)
             except _TooLong:
                 limit = self._limits.body_bytes_max
-                response = _json({"error": f"The body is longer than {limit} bytes", "code": "body_too_long"}, 413)
+                response = _json(
+                    {"error": f"The body is longer than {limit} bytes", "code": error_codes.BODY_TOO_LONG}, 413
+                )
             except _TooSlow:
                 limit_s = self._limits.body_s
-                response = _json({"error": f"The body took longer than {limit_s} s", "code": "body_too_slow"}, 408)
+                response = _json(
+                    {"error": f"The body took longer than {limit_s} s", "code": error_codes.BODY_TOO_SLOW}, 408
+                )
                 response.headers["connection"] = "close"
             except ClientDisconnect:
                 response = Response(status_code=499)
             except Exception:  # noqa: BLE001 (no defect of ours ends a connection without an answer)
                 _log.exception("an error of the server itself, at %s", request.url.path)
-                response = _json({"error": "The server failed; its log has the reason", "code": "error"}, 500)
+                response = _json({"error": "The server failed; its log has the reason", "code": error_codes.ERROR}, 500)
             response.headers[REQUEST_ID] = _request_id(request)
             return response
 

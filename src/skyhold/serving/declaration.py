@@ -117,5 +117,5 @@ def _invalid(why: str) -> InvalidInput:
     return InvalidInput(
         f"The file {FILE_NAME} of the version is not valid: {why}",
         code=error_codes.INVALID_DECLARATION,
-        hint="docs/reference/serving.md lists its fields",
+        hint="docs/how-to/serve.md lists its fields",
     )

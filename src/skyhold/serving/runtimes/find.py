@@ -37,7 +37,7 @@ def find_runtime(folder: Path, declaration: Declaration) -> Found:
         raise NotFound(
             f"No runtime is for the files of the version: {_names(folder, files)}",
             code=error_codes.NO_RUNTIME,
-            hint=f"The runtimes are {', '.join(RUNTIMES)}; docs/reference/serving.md lists their files",
+            hint=f"The runtimes are {', '.join(RUNTIMES)}; docs/how-to/serve.md lists their files",
         )
     if len(found) > 1:
         raise InvalidInput(
