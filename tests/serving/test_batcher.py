@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skyhold.errors import Cancelled, InvalidInput, QuotaExceeded, Unavailable
-from skyhold.serving.batcher import Batcher, ModelFailed
+from skyhold.errors import Cancelled, QuotaExceeded, SkyholdError, Unavailable
+from skyhold.serving.batcher import Batcher
 from skyhold.serving.declaration import BatchLimits
 from skyhold.serving.signature import Signature, TensorSpec
 
@@ -78,15 +78,17 @@ def test_requests_that_wait_are_run_together_and_each_gets_its_own_rows(batcher:
     assert model.rows == [1, 6, 5]
 
 
-@pytest.mark.parametrize(("value", "error"), [(-1, InvalidInput), (-2, ModelFailed)])
+@pytest.mark.parametrize(("value", "code"), [(-1, "input_refused"), (-2, "model_failed")])
 def test_request_at_which_the_model_fails_fails_alone(
-    batcher: Batcher, model: Doubling, value: float, error: type[Exception]
+    batcher: Batcher, model: Doubling, value: float, code: str
 ) -> None:
     held(batcher, model)
     good, bad = submit(batcher, 4), submit(batcher, value)
     model.gate.set()
     assert good.result(60)["y"].tolist() == [8]
-    assert isinstance(bad.exception(60), error)
+    failed = bad.exception(60)
+    assert isinstance(failed, SkyholdError)
+    assert failed.code == code
 
 
 def test_request_that_waited_too_long_is_not_run(batcher: Batcher, model: Doubling) -> None:

@@ -39,18 +39,6 @@ class _Job:
     future: Future[Outputs] = field(default_factory=Future)
 
 
-class InputRefused(InvalidInput):
-    """The model raised a `ValueError`, as libraries do of inputs that they do not take (NaN, unknown categories)."""
-
-    code = error_codes.INPUT_REFUSED
-
-
-class ModelFailed(SkyholdError):
-    """The model raised an error for this request."""
-
-    code = error_codes.MODEL_FAILED
-
-
 class Batcher:
     """Runs `model` in a thread of its own until `close`."""
 
@@ -170,8 +158,8 @@ class Batcher:
 
 
 def _translated(error: Exception) -> SkyholdError:
-    if isinstance(error, ValueError):
-        return InputRefused(f"The model does not take the input: {error}"[:500])
-    failed = ModelFailed(f"The model failed: {type(error).__name__}: {error}"[:500])
+    if isinstance(error, ValueError):  # as libraries raise of values that they do not take (NaN, unknown categories)
+        return InvalidInput(f"The model does not take the input: {error}"[:500], code=error_codes.INPUT_REFUSED)
+    failed = SkyholdError(f"The model failed: {type(error).__name__}: {error}"[:500], code=error_codes.MODEL_FAILED)
     failed.__cause__ = error
     return failed
