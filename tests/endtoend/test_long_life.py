@@ -15,11 +15,11 @@ import pytest
 
 import skyhold
 
-OPERATIONS = int(os.environ.get("SKYHOLD_LONG_OPERATIONS", "700"))
+OPERATIONS = int(os.environ.get("SKYHOLD_LONG_OPERATIONS", "1400"))
 """100,000 take some twenty minutes: `SKYHOLD_LONG_OPERATIONS=100000 pytest tests/endtoend/test_long_life.py`"""
 TIMES = 20
-WARM = 250
-"""Operations after which caches hold what they hold of so small a store."""
+WARM = 900
+"""Operations after which caches hold what they hold of so small a store, and registers as many changes as they keep."""
 
 
 @pytest.mark.timeout(60 + OPERATIONS // 10)

@@ -122,7 +122,14 @@ MUTANTS = {
         600,
     ),
     "a sealed register still takes changes": Mutant(
-        8, "operation.py", "    if current is not None and current.sealed:\n", "    if False:\n", 600
+        8,
+        "operation.py",
+        "        refuse_closed_or_changed(self.key, self.expected_version, newest(kept))\n"
+        "        value = Versioned(self.expected_version + 1, self.data)\n",
+        "        if (kept[-1].value.version if kept else 0) != self.expected_version:\n"
+        "            raise register_changed(self.key, self.expected_version, newest(kept))\n"
+        "        value = Versioned(self.expected_version + 1, self.data)\n",
+        600,
     ),
     "registers are carried as they are found, and not sealed": Mutant(
         8,
