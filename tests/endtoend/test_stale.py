@@ -13,7 +13,7 @@ from skyhold.consensus.register import EngineRegisters
 from skyhold.errors import InvalidInput, SkyholdError, Unavailable
 from skyhold.registry.store import Store
 from skyhold.store import succession
-from skyhold.store.access import StoreAccess
+from skyhold.store.context import StoreContext
 from tests.cli.models import contents, write_model
 from tests.endtoend.machines import Machine, Scene
 from tests.endtoend.stores import catch_up, head, push
@@ -111,11 +111,11 @@ def test_single_read_may_be_old_while_the_others_are_not(scene: Scene, ada: Mach
 def test_block_of_stale_reads_closes_the_epochs_that_it_opened_and_no_other(
     scene: Scene, ada: Machine, ben: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[tuple[StoreAccess, EngineRegisters]] = []
+    opened: list[tuple[StoreContext, EngineRegisters]] = []
     closed: list[EngineRegisters] = []
     open_voters = succession.open_voters
 
-    def recorded(access: StoreAccess, *arguments: object) -> EngineRegisters:
+    def recorded(access: StoreContext, *arguments: object) -> EngineRegisters:
         registers: EngineRegisters = open_voters(access, *arguments)  # type: ignore[arg-type]
         close = registers.close
         monkeypatch.setattr(registers, "close", lambda: (closed.append(registers), close()))
