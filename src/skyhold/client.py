@@ -191,6 +191,6 @@ def _error(url: str, status: int, body: bytes) -> SkyholdError:
     kind = _CLASSES.get(status, InvalidInput if status < 500 else Unavailable)
     return kind(
         message[:2000] if isinstance(message, str) else f"{url} answered with status {status}",
-        code=code if isinstance(code, str) and code in error_codes.__dict__.values() else None,
+        code=code if isinstance(code, str) and code in vars(error_codes).values() else None,
         status=status,
     )
