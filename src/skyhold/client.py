@@ -26,6 +26,7 @@ from skyhold.errors import (
     Unavailable,
 )
 from skyhold.serving.rest_client_codec import decode_metadata, decode_response, encode_request
+from skyhold.serving.rest_codec import HEADER_LENGTH, decode_length
 from skyhold.serving.signature import TensorSpec
 from skyhold.serving.tensor import Array
 
@@ -33,7 +34,6 @@ __all__ = ["Client", "ModelMetadata", "connect"]
 
 RESPONSE_BYTES_MAX: Final = 256 << 20
 TIMEOUT_S: Final = 30.0
-HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 _CLASSES: Final[dict[int, type[SkyholdError]]] = {
     401: PermissionDenied, 403: PermissionDenied, 404: NotFound, 413: QuotaExceeded, 429: QuotaExceeded,
     499: Cancelled, 504: Cancelled,
@@ -158,8 +158,10 @@ class Client:
             self._connection.close()
             raise QuotaExceeded(f"The response of {self.url} is longer than {RESPONSE_BYTES_MAX} bytes")
         self.answered_version = response.headers.get("x-skyhold-version")
-        length = response.headers.get(HEADER_LENGTH, "")
-        return response.status, answer, int(length) if length.isascii() and length.isdigit() else None
+        try:
+            return response.status, answer, decode_length(response.headers.get(HEADER_LENGTH))
+        except InvalidInput as error:
+            raise self._wrong(error.message) from error
 
     def _unreachable(self, error: Exception) -> Unavailable:
         return Unavailable(f"The server at {self.url} cannot be reached: {error}")

@@ -19,7 +19,7 @@ LATER_S = 60.0
 
 
 class Doubling:
-    """y = 2 x. It waits for `gate`, and fails as a value asks for: -1 a `ValueError`, -2 another error."""
+    """y = 2 x. It waits for `gate`, and fails as a value asks for: -1 a `ValueError`, -2 another error, -3 an exit."""
 
     signature = SIGNATURE
 
@@ -38,6 +38,8 @@ class Doubling:
             raise ValueError("no -1")
         if -2 in x:
             raise RuntimeError("defect")
+        if -3 in x:
+            raise SystemExit(3)
         return {"y": 2 * x}
 
     def close(self) -> None:
@@ -78,7 +80,7 @@ def test_requests_that_wait_are_run_together_and_each_gets_its_own_rows(batcher:
     assert model.rows == [1, 6, 5]
 
 
-@pytest.mark.parametrize(("value", "code"), [(-1, "input_refused"), (-2, "model_failed")])
+@pytest.mark.parametrize(("value", "code"), [(-1, "input_refused"), (-2, "model_failed"), (-3, "model_failed")])
 def test_request_at_which_the_model_fails_fails_alone(
     batcher: Batcher, model: Doubling, value: float, code: str
 ) -> None:

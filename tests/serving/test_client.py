@@ -18,8 +18,8 @@ from skyhold.client import connect
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied, Unavailable
 from skyhold.serving.app import InferenceApp
 from skyhold.serving.metrics import ModelMetrics, ServerMetrics
-from skyhold.serving.model import Origin, open_model
-from skyhold.serving.models import Models
+from skyhold.serving.model import Model, Origin, open_model
+from skyhold.serving.models import Models, Served
 from skyhold.serving.runtimes.runtime import Permissions
 from skyhold.serving.server import BearerToken
 from tests.cli.conftest import own_machine, skyhold  # noqa: F401 (fixtures)
@@ -35,7 +35,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that needs `TOKEN`."""
     folder = write_classifier(tmp_path_factory.mktemp("client") / "model")
     models = Models(ServerMetrics())
-    models.put(open_model(folder, Origin("iris", "v1"), Permissions()), ModelMetrics(models.metrics, "iris", "v1"))
+
+    def load() -> Model:
+        return open_model(folder, Origin("iris", "v1"), Permissions())
+
+    models.put(Served(load(), ModelMetrics(models.metrics, "iris", "v1"), load))
     bound = socket.create_server(("127.0.0.1", 0))
     application = BearerToken(InferenceApp(models).application(), TOKEN)
     server = uvicorn.Server(uvicorn.Config(application, log_config=None, lifespan="off", ws="none"))
@@ -92,6 +96,8 @@ class _Hostile(http.server.BaseHTTPRequestHandler):
         self.send_response(302 if self.path.endswith("moved") else 200)
         self.send_header("location", "http://127.0.0.1:1/")
         self.send_header("content-length", str(len(body)))
+        if self.path.endswith("digits"):
+            self.send_header("inference-header-content-length", "9" * 5000)
         self.end_headers()
         self.wfile.write(body)
 
@@ -107,8 +113,9 @@ def test_redirects_and_answers_of_no_server_of_the_protocol_are_refused() -> Non
             with connect(f"http://127.0.0.1:{hostile.server_port}", token=TOKEN) as client:
                 with pytest.raises(InvalidInput, match="redirects"):
                     client.metadata("moved")
-                with pytest.raises(Unavailable, match="protocol"):
-                    client.metadata("iris")
+                for model in ("iris", "digits"):
+                    with pytest.raises(Unavailable, match="protocol"):
+                        client.metadata(model)
         finally:
             hostile.shutdown()
             thread.join(10)

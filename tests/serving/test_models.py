@@ -13,7 +13,7 @@ from skyhold.errors import NotFound, Unavailable
 from skyhold.serving.declaration import Declaration
 from skyhold.serving.metrics import ModelMetrics, ServerMetrics
 from skyhold.serving.model import Model, Origin
-from skyhold.serving.models import Models
+from skyhold.serving.models import Models, Served
 from skyhold.serving.runtimes import onnx
 from skyhold.serving.runtimes.runtime import Found
 from skyhold.serving.signature import Signature, TensorSpec
@@ -47,7 +47,12 @@ def put(models: Models, version: int) -> Constant:
     loaded = Constant(version)
     metrics = ModelMetrics(models.metrics, "m", str(version))
     found = Found(onnx, Path("m.onnx"), "")
-    models.put(Model(Origin("m", str(version)), found, Declaration(), loaded, metrics.batch), metrics)
+
+    def load() -> Model:
+        return Model(Origin("m", str(version)), found, Declaration(), Constant(version), metrics.batch)
+
+    model = Model(Origin("m", str(version)), found, Declaration(), loaded, metrics.batch)
+    models.put(Served(model, metrics, load))
     return loaded
 
 
@@ -76,10 +81,22 @@ def test_version_that_returns_answers_again(models: Models) -> None:
     second = put(models, 2)
     warm = models.warm("m", "1")
     assert warm is not None
-    models.put(warm.model, warm.metrics)
+    models.put(warm)
     assert models.answering("m") == "1"
     assert not second.is_closed
     assert ready(models) == {"1": 1.0, "2": 0.0}
+
+
+def test_version_that_returned_is_the_one_that_is_loaded_after_an_unload(models: Models) -> None:
+    put(models, 1)
+    put(models, 2)
+    warm = models.warm("m", "1")
+    assert warm is not None
+    models.put(warm)
+    models.unload("m")
+    models.load("m")
+    assert models.answering("m") == "1"
+    assert answer(models) == 1
 
 
 def test_version_that_is_loaded_once_more_takes_the_place_of_itself(models: Models) -> None:

@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,17 @@ import tritonclient.http as triton
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
+from skyhold.errors import InvalidInput
 from skyhold.measure.catalogue import CATALOGUE
 from skyhold.serving.app import Limits
+from skyhold.serving.declaration import Declaration
 from skyhold.serving.metrics import ModelMetrics, ServerMetrics
 from skyhold.serving.model import Model, Origin, open_model
-from skyhold.serving.models import Models
-from skyhold.serving.runtimes.runtime import Permissions
+from skyhold.serving.models import Models, Served
+from skyhold.serving.runtimes import onnx as onnx_runtime
+from skyhold.serving.runtimes.runtime import Found, Permissions
 from skyhold.serving.server import Listening, open_socket, run_server
+from skyhold.serving.signature import Signature, TensorSpec
 from tests.serving.iris import REQUEST, write_classifier
 
 BODY_BYTES_MAX = 100_000
@@ -69,7 +73,7 @@ def put(models: Models, name: str, folder: Path) -> None:
     def load() -> Model:
         return open_model(folder, Origin(name, "v1"), Permissions(), metrics.batch)
 
-    models.put(load(), metrics, load)
+    models.put(Served(load(), metrics, load))
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +233,45 @@ def test_metrics_are_those_of_the_catalogue(address: str) -> None:
     expected = {metric.name + ("_total" if metric.kind == "counter" else "") for metric in CATALOGUE}
     assert {name for name in exposed if not name.endswith("_created")} == expected
     assert 'skyhold_inference_requests_total{code="200",model="iris",version="v1"}' in text
+
+
+class Hanging:
+    """Answers nothing until it is released."""
+
+    signature = Signature((TensorSpec("x", "INT64", (-1,)),), (TensorSpec("y", "INT64", (-1,)),))
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def predict(self, inputs: Mapping[str, Any], outputs: tuple[str, ...]) -> dict[str, Any]:
+        assert self.released.wait(60)
+        return {"y": inputs["x"]}
+
+    def close(self) -> None:
+        pass
+
+
+def test_model_that_hangs_is_given_up_at_the_deadline_while_others_answer(address: str, models: Models) -> None:
+    hanging = Hanging()
+    model = Model(Origin("hanging", "v1"), Found(onnx_runtime, Path("m.onnx"), ""), Declaration(), hanging, ignore)
+    models.put(Served(model, ModelMetrics(models.metrics, "hanging", "v1"), lambda: model))
+    entry = {"name": "x", "shape": [1], "datatype": "INT64", "data": [1]}
+    body = json.dumps({"inputs": [entry], "parameters": {"timeout": 200_000}}).encode()
+    try:
+        for _ in range(2):  # one is being run, the next one waits for it
+            status, document, _ = ask(address, "POST", "/v2/models/hanging/infer", body)
+            assert (status, document["code"]) == (504, "request_too_late")
+        assert ask(address, "POST", "/v2/models/iris/infer", json.dumps(REQUEST).encode())[0] == 200
+        assert ask(address, "GET", "/v2/health/ready")[0] == 200
+    finally:
+        hanging.released.set()
+
+
+def ignore(_rows: int, _seconds: float) -> None:
+    pass
+
+
+@pytest.mark.parametrize("host", ["a..b", "é..x", "a" * 70])
+def test_host_that_is_no_name_is_refused(host: str) -> None:
+    with pytest.raises(InvalidInput, match="no address"):
+        open_socket(Listening(host, 0, force_public=True))

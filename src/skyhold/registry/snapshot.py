@@ -163,15 +163,15 @@ class Snapshot(LoggedState[Root]):
             for digest in sorted(digests):
                 self._entered_by(sequence, digest)  # which raises the error
 
-    def last_entered(self) -> str | None:
-        """The time of the version that was entered last, or None where there is none. Reads the event that entered it:
-        the events after it are as many as refs were moved since."""
-        sequences = [_version_event(key.removeprefix("version/"), value) for key, value in self.map.scan("version/")]
-        return max(entry.time for entry in self._versions_in(max(sequences)).values()) if sequences else None
+    def version_entries(self) -> list[Entry]:
+        """The entries of the map for all versions; no version is read."""
+        return list(self.map.scan("version/"))
 
-    def version_count(self) -> int:
-        """How many versions there are; reads none of them."""
-        return sum(1 for _ in self.map.scan("version/"))
+    def last_entered(self, entries: Iterable[Entry]) -> str | None:
+        """The time of the version that was entered last of these entries, or None where there is none. Reads the event
+        that entered it: the events after it are as many as refs were moved since."""
+        sequences = [_version_event(key.removeprefix("version/"), value) for key, value in entries]
+        return max(entry.time for entry in self._versions_in(max(sequences)).values()) if sequences else None
 
     def walk(self) -> Callable[[str], VersionEntry]:
         """As `version`, for a walk from versions to their parents: a parent is found by the event that entered it,

@@ -36,16 +36,17 @@ class RepositoryInfo:
     def of(cls, name: str, snapshot: Snapshot) -> RepositoryInfo:
         """The entry of a repository in this state."""
         refs = list(snapshot.refs())
+        entries = snapshot.version_entries()
         updated = None
         with suppress(Corrupt):  # `verify` names what cannot be read
-            updated = snapshot.last_entered()
+            updated = snapshot.last_entered(entries)
         return cls(
             name=name,
             id=snapshot.root.repository_id,
             branches=sum(state.ref.kind is RefKind.BRANCH for state in refs),
             tags=sum(state.ref.kind is RefKind.TAG for state in refs),
             aliases={state.ref.name: str(state.version) for state in refs if state.ref.kind is RefKind.ALIAS},
-            versions=snapshot.version_count(),
+            versions=len(entries),
             updated=updated,
         )
 

@@ -33,7 +33,7 @@ from skyhold.errors import (
 )
 from skyhold.serving.metrics import CONTENT_TYPE
 from skyhold.serving.models import Models, Served
-from skyhold.serving.rest_codec import decode_request, encode_response
+from skyhold.serving.rest_codec import HEADER_LENGTH, decode_length, decode_request, encode_response
 from skyhold.serving.tensor import Tensor
 
 _log = logging.getLogger("skyhold.serving")
@@ -45,7 +45,6 @@ TIMEOUT_S: Final = 30.0
 HEADERS_S: Final = 15.0
 BODY_S: Final = 60.0
 RETRY_AFTER_S: Final = 1
-HEADER_LENGTH: Final = "inference-header-content-length"
 REQUEST_ID: Final = "x-request-id"
 REQUEST_ID_CHARACTERS_MAX: Final = 128
 EXTENSIONS: Final = ("model_repository", "binary_tensor_data")
@@ -61,7 +60,7 @@ _STATUSES: Final[tuple[tuple[type[SkyholdError], int], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`body_bytes_max` of a request; `timeout_s` from its arrival to the beginning of its run; `headers_s` and `body_s`
+    """`body_bytes_max` of a request; `timeout_s` from its arrival to its answer; `headers_s` and `body_s`
     for a client to send the headers and the body."""
 
     body_bytes_max: int = BODY_BYTES_MAX
@@ -189,12 +188,16 @@ class InferenceApp:
         return response
 
     async def _inferred(self, request: Request, served: Served, body: bytes) -> Response:
-        asked = decode_request(body, _header_bytes(request))
+        asked = decode_request(body, decode_length(request.headers.get(HEADER_LENGTH)))
         arrays = {tensor.name: tensor.array for tensor in asked.inputs}
         timeout_s = self._timeout_s(asked.parameters.get("timeout"))
-        outputs = await asyncio.wrap_future(
-            served.model.submit(arrays, list(asked.outputs) or None, timeout_s=timeout_s)
-        )
+        future = served.model.submit(arrays, list(asked.outputs) or None, timeout_s=timeout_s)
+        try:
+            outputs = await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+        except TimeoutError:  # the model may hang: what waits for it is answered all the same
+            raise Cancelled(
+                f"The request was not answered within {timeout_s:g} s", code=error_codes.REQUEST_TOO_LATE
+            ) from None
         origin = served.model.origin
         tensors = [Tensor(name, array) for name, array in outputs.items()]
         parts, json_bytes = encode_response(origin.name, origin.version, asked, tensors)
@@ -267,18 +270,6 @@ def _error_response(error: SkyholdError) -> Response:
     if isinstance(error, QuotaExceeded):
         response.headers["retry-after"] = str(RETRY_AFTER_S)
     return response
-
-
-def _header_bytes(request: Request) -> int | None:
-    value = request.headers.get(HEADER_LENGTH)
-    if value is None:
-        return None
-    if not (value.isascii() and value.isdigit() and len(value) < 20):
-        raise InvalidInput(
-            f"The header Inference-Header-Content-Length is {value!r:.100}, not a number of bytes",
-            code=error_codes.INVALID_INFERENCE,
-        )
-    return int(value)
 
 
 def _request_id(request: Request) -> str:

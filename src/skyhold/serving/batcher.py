@@ -78,10 +78,6 @@ class Batcher:
             self._changed.notify()
         return job.future
 
-    @property
-    def waiting(self) -> int:
-        return len(self._jobs)
-
     def close(self) -> None:
         """Run what waits, and end. Waits for it."""
         with self._changed:
@@ -129,7 +125,7 @@ class Batcher:
         began_s = time.perf_counter()
         try:
             answers = self._predicted(batch)
-        except Exception as error:  # noqa: BLE001 (whatever a model raises)
+        except BaseException as error:  # noqa: BLE001 (whatever a model raises, `SystemExit` too: the thread goes on)
             if len(batch) > 1:  # one of them may be at fault
                 for job in batch:
                     self._answer([job])
@@ -157,7 +153,7 @@ class Batcher:
         ]
 
 
-def _translated(error: Exception) -> SkyholdError:
+def _translated(error: BaseException) -> SkyholdError:
     if isinstance(error, ValueError):  # as libraries raise of values that they do not take (NaN, unknown categories)
         return InvalidInput(f"The model does not take the input: {error}"[:500], code=error_codes.INPUT_REFUSED)
     failed = SkyholdError(f"The model failed: {type(error).__name__}: {error}"[:500], code=error_codes.MODEL_FAILED)

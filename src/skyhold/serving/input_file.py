@@ -22,7 +22,7 @@ from skyhold import error_codes
 from skyhold.errors import InvalidInput, NotFound, PermissionDenied
 from skyhold.serving.rest_codec import decode_request
 from skyhold.serving.signature import ANY_SIZE, TensorSpec
-from skyhold.serving.tensor import Array, numpy_dtype
+from skyhold.serving.tensor import Array, array_of, numpy_dtype
 
 FILE_BYTES_MAX: Final = 1 << 30
 STDIN: Final = "-"
@@ -203,17 +203,10 @@ def _array(column: _Column, spec: TensorSpec, values: dict[str, Callable[[Any], 
                 + (f": {error}" if own != shape else "")
             ) from None
         converted += items
-    if dtype.kind == "O":
-        array = np.empty(len(converted), dtype=object)
-        array[:] = converted
-    elif dtype.kind in "biu":
-        array = np.array(converted, dtype=dtype)
-    else:
-        array = np.array(converted, dtype=np.float64).astype(dtype)
     whole = (len(column.values), *(shape or ()))
     if len(whole) == 1 and len(spec.shape) == 2 and spec.shape[1] in {1, ANY_SIZE}:
         whole = (*whole, 1)
-    return array.reshape(whole)
+    return array_of(converted, dtype).reshape(whole)
 
 
 def _flattened(value: Any) -> tuple[list[Any], tuple[int, ...]]:
@@ -227,13 +220,12 @@ def _flattened(value: Any) -> tuple[list[Any], tuple[int, ...]]:
 
 
 def _only_input(specs: Sequence[TensorSpec]) -> TensorSpec:
-    needed = [spec for spec in specs if not spec.optional] or list(specs)
-    if len(needed) != 1:
+    if len(specs) != 1:
         raise _invalid(
-            f"the model has {len(needed)} inputs, and no column has the name of one",
-            hint=f"Name the columns {', '.join(spec.name for spec in needed)}",
+            f"the model has {len(specs)} inputs, and no column has the name of one",
+            hint=f"Name the columns {', '.join(spec.name for spec in specs)}",
         )
-    return needed[0]
+    return specs[0]
 
 
 def _is_number(cell: str) -> bool:

@@ -28,12 +28,10 @@ _log = logging.getLogger("skyhold.serving")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the files are from, for answers and logs: the name under which the model is served, its version, the
-    reference that was asked for, and the seconds that loading took."""
+    """The name under which a model is served, and its version, for answers and logs."""
 
     name: str
     version: str
-    reference: str = ""
 
 
 class Model:
@@ -60,11 +58,6 @@ class Model:
         return self._batcher.submit(
             checked, self.signature.checked_outputs(outputs), give_up_s=time.monotonic() + timeout_s
         )
-
-    @property
-    def waiting(self) -> int:
-        """Requests in its queue."""
-        return self._batcher.waiting
 
     def close(self) -> None:
         """Answer what waits, and free the model."""
@@ -97,7 +90,7 @@ def _warm_up(folder: Path, declaration: Declaration, loaded: LoadedModel) -> Non
     signature = loaded.signature
     outputs = signature.checked_outputs(None)
     if declaration.warm_up is None:
-        zeros = {spec.name: _zeros(spec) for spec in signature.inputs if not spec.optional}
+        zeros = {spec.name: _zeros(spec) for spec in signature.inputs}
         try:
             loaded.predict(zeros, outputs)
         except Exception as error:  # noqa: BLE001 (zeros may be no input that the model takes)

@@ -18,18 +18,20 @@ WARM_MAX: Final = 1
 
 @dataclass(slots=True)
 class Served:
-    """A version that is loaded."""
+    """A version that is loaded; `load` loads it again after an unload."""
 
     model: Model
     metrics: ModelMetrics
+    load: Callable[[], Model]
 
 
 @dataclass(slots=True)
 class _Slot:
-    """One name. `loaded` are versions, the one that answers last; empty after an unload, whose `reason` is given. The
-    mapping is never changed, only replaced: who looks up takes no lock."""
+    """One name. `loaded` are versions, the one that answers last; empty after an unload, whose `reason` is given, and
+    after which `load` loads the version that answered. The mapping is never changed, only replaced: who looks up takes
+    no lock."""
 
-    load: Callable[[], Model] | None
+    load: Callable[[], Model]
     loaded: dict[str, Served] = field(default_factory=dict)
     reason: str = ""
 
@@ -57,24 +59,24 @@ class Models:
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
 
-    def put(self, model: Model, metrics: ModelMetrics, load: Callable[[], Model] | None = None) -> None:
-        """Let `model` answer under its name from now on. The version before it stays warm; older ones are closed, after
-        they have answered what waits for them. `load` loads it again after an unload."""
-        name, version = model.origin.name, model.origin.version
+    def put(self, served: Served) -> None:
+        """Let this version answer under its name from now on. The version before it stays warm; older ones are closed,
+        after they have answered what waits for them."""
+        name, version = served.model.origin.name, served.model.origin.version
         with self._lock:
-            slot = self._slots.setdefault(name, _Slot(load))
-            slot.load = load or slot.load
+            slot = self._slots.setdefault(name, _Slot(served.load))
+            slot.load = served.load
             before = dict(slot.loaded)
             replaced = before.pop(version, None)
             kept = dict(list(before.items())[-WARM_MAX:])
-            slot.loaded, slot.reason = {**kept, version: Served(model, metrics)}, ""
-        for served in kept.values():
-            served.metrics.ready.set(0)
-        metrics.ready.set(1)
+            slot.loaded, slot.reason = {**kept, version: served}, ""
+        for warm in kept.values():
+            warm.metrics.ready.set(0)
+        served.metrics.ready.set(1)
         for old in before.keys() - kept.keys():
             before[old].model.close()
             before[old].metrics.remove()
-        if replaced is not None and replaced.model is not model:
+        if replaced is not None and replaced.model is not served.model:
             replaced.model.close()
 
     def warm(self, name: str, version: str) -> Served | None:
@@ -133,7 +135,7 @@ class Models:
         """Load a model again that was unloaded; one that is loaded is left alone. Raises `NotFound`, and what loading
         raises."""
         slot = self._slots.get(name)
-        if slot is None or slot.load is None:
+        if slot is None:
             raise NotFound(f"There is no model {name!r} to load", code=error_codes.MODEL_NOT_FOUND)
         if slot.loaded:
             return
@@ -142,7 +144,7 @@ class Models:
         except SkyholdError as error:
             slot.reason = error.message
             raise
-        self.put(model, ModelMetrics(self.metrics, name, model.origin.version))
+        self.put(Served(model, ModelMetrics(self.metrics, name, model.origin.version), slot.load))
 
     def close(self) -> None:
         for name in list(self._slots):

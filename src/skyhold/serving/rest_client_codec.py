@@ -10,9 +10,17 @@ import numpy as np
 
 from skyhold import error_codes
 from skyhold.errors import InvalidInput
-from skyhold.serving.rest_codec import BINARY_OUTPUT, BINARY_SIZE, BINARY_WANTED, decode_binary, encode_binary
+from skyhold.serving.rest_codec import (
+    BINARY_OUTPUT,
+    BINARY_SIZE,
+    BINARY_WANTED,
+    decode_binary,
+    encode_binary,
+    flattened,
+    json_values,
+)
 from skyhold.serving.signature import TensorSpec
-from skyhold.serving.tensor import Array, check_shape, datatype_of, numpy_dtype, texts_to_bytes
+from skyhold.serving.tensor import Array, array_of, check_shape, datatype_of, numpy_dtype, texts_to_bytes
 
 
 class _Output(msgspec.Struct):
@@ -58,7 +66,7 @@ def encode_request(inputs: Mapping[str, Array], outputs: Iterable[str], *, binar
             entry["parameters"] = {BINARY_SIZE: len(data)}
             parts.append(data)
         else:
-            entry["data"] = _json_data(name, array)
+            entry["data"] = json_values(f"input {name!r}", array, "Send it as binary data")
         described.append(entry)
     request: dict[str, Any] = {"inputs": described}
     wanted = [{"name": name, "parameters": {BINARY_WANTED: binary}} for name in outputs]
@@ -111,30 +119,9 @@ def decode_metadata(body: bytes) -> tuple[str, tuple[str, ...], tuple[TensorSpec
     return found.name, tuple(found.versions or ()), inputs, outputs
 
 
-def _json_data(name: str, array: Array) -> list[Any]:
-    if array.dtype.kind in "OSU":
-        try:
-            return [item.decode() for item in texts_to_bytes(array).ravel().tolist()]
-        except UnicodeDecodeError:
-            raise InvalidInput(
-                f"The input {name!r} has bytes that are no text, which JSON cannot hold",
-                code=error_codes.TENSOR_MISMATCH,
-                hint="Send it as binary data",
-            ) from None
-    flat: list[Any] = (array.astype(np.float32) if array.dtype.name == "bfloat16" else array).ravel().tolist()
-    return flat
-
-
 def _from_json(data: list[Any], dtype: np.dtype[Any], shape: tuple[int, ...], name: str) -> Array:
     try:
-        if dtype.kind == "O":
-            flat = np.array(data, dtype=object).ravel()
-            array = texts_to_bytes(flat)
-        elif dtype.kind in "biu":
-            array = np.array(data, dtype=dtype)
-        else:
-            array = np.array(data, dtype=np.float64).astype(dtype)
-        return array.reshape(shape)
+        return texts_to_bytes(array_of(flattened(data, len(shape)), dtype)).reshape(shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise _invalid(f"the data of the output {name!r}: {error}") from None
 

@@ -19,8 +19,10 @@ import numpy as np
 
 from skyhold import error_codes
 from skyhold.errors import InvalidInput
-from skyhold.serving.tensor import Array, Tensor, check_shape, numpy_dtype, texts_to_bytes
+from skyhold.serving.tensor import Array, Tensor, array_of, check_shape, numpy_dtype, texts_to_bytes
 
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+_LENGTH_DIGITS_MAX: Final = 19
 BINARY_SIZE: Final = "binary_data_size"
 BINARY_WANTED: Final = "binary_data"
 BINARY_OUTPUT: Final = "binary_data_output"
@@ -66,6 +68,17 @@ _texts = msgspec.json.Decoder(list[str])
 _DECODERS: Final[dict[str, Any]] = {"b": _booleans, "u": _integers, "i": _integers, "O": _texts}
 _anything = msgspec.json.Decoder(list[Any])
 _encoder = msgspec.json.Encoder()
+_AS_BINARY: Final = "Ask for it as binary data: parameters of the output: {'binary_data': true}"
+
+
+def decode_length(value: str | None) -> int | None:
+    """The length of the JSON that the header `HEADER_LENGTH` gives, or None where there is no such header. Raises
+    `InvalidInput`."""
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= _LENGTH_DIGITS_MAX):
+        raise _invalid(f"{HEADER_LENGTH} is {value!r:.100}, not a number of bytes")
+    return int(value)
 
 
 def decode_request(body: bytes, header_bytes: int | None = None) -> InferRequest:
@@ -109,7 +122,7 @@ def encode_response(
             entry["parameters"] = {BINARY_SIZE: len(data)}
             binary.append(data)
         else:
-            entry["data"] = _json_data(tensor)
+            entry["data"] = json_values(f"output {tensor.name!r}", tensor.array, _AS_BINARY)
         described.append(entry)
     answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": described}
     if request.id:
@@ -128,12 +141,12 @@ def _decode_input(tensor: _Input, binary: _Binary) -> Tensor:
             raise _invalid(f"the input {tensor.name!r} has both data and {BINARY_SIZE}")
         data = binary.take(size, tensor.name)
         shape = check_shape(tensor.name, tensor.shape, size)
-        return Tensor(tensor.name, decode_binary(data, dtype, shape, tensor.name), tensor.parameters)
+        return Tensor(tensor.name, decode_binary(data, dtype, shape, tensor.name))
     if tensor.data is msgspec.UNSET:
         raise _invalid(f"the input {tensor.name!r} has neither data nor {BINARY_SIZE}")
     raw = bytes(tensor.data)
     shape = check_shape(tensor.name, tensor.shape, len(raw))
-    return Tensor(tensor.name, _from_json(raw, dtype, shape, tensor), tensor.parameters)
+    return Tensor(tensor.name, _from_json(raw, dtype, shape, tensor))
 
 
 def _from_json(raw: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], tensor: _Input) -> Array:
@@ -144,7 +157,7 @@ def _from_json(raw: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], tensor:
         values = decoder.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as flat:
         try:
-            values = decoder.decode(_encoder.encode(_flattened(_anything.decode(raw), len(shape))))
+            values = decoder.decode(_encoder.encode(flattened(_anything.decode(raw), len(shape))))
         except (msgspec.MsgspecError, RecursionError):
             raise _invalid(f"the data of the input {tensor.name!r} ({tensor.datatype}): {flat}") from None
     count = int(np.prod(shape, dtype=np.int64)) if shape else 1
@@ -154,13 +167,7 @@ def _from_json(raw: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], tensor:
             code=error_codes.TENSOR_MISMATCH,
         )
     try:
-        if dtype.kind == "O":
-            array = np.empty(count, dtype=object)
-            array[:] = [text.encode() for text in values]
-        elif dtype.kind in "biu":
-            array = np.array(values, dtype=dtype)
-        else:
-            array = np.array(values, dtype=np.float64).astype(dtype)
+        array = texts_to_bytes(array_of(values, dtype))
     except (OverflowError, ValueError, TypeError) as error:
         raise InvalidInput(
             f"The input {tensor.name!r} has a value that is not of {tensor.datatype}: {error}",
@@ -169,7 +176,8 @@ def _from_json(raw: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], tensor:
     return array.reshape(shape)
 
 
-def _flattened(values: list[Any], rank: int) -> list[Any]:
+def flattened(values: list[Any], rank: int) -> list[Any]:
+    """The values of data that is flat, or nested in up to `rank` dimensions."""
     for _ in range(max(rank - 1, 0)):
         if not all(isinstance(value, list) for value in values):
             break
@@ -238,23 +246,23 @@ def _decode_bytes(data: memoryview, count: int, name: str) -> Array:
             f"The binary data of the input {name!r} is not that of {count} elements of BYTES",
             code=error_codes.TENSOR_MISMATCH,
         )
-    array = np.empty(count, dtype=object)
-    array[:] = items
-    return array
+    return array_of(items, np.dtype(object))
 
 
-def _json_data(tensor: Tensor) -> list[Any]:
-    array = tensor.array.ravel()
+def json_values(what: str, array: Array, hint: str) -> list[Any]:
+    """The values of an array, flat. Raises `InvalidInput` with the hint for bytes that are no text; `what` they are."""
+    array = array.ravel()
     if array.dtype.kind in "OSU":
         try:
             return [item.decode() for item in texts_to_bytes(array).tolist()]
         except UnicodeDecodeError:
             raise InvalidInput(
-                f"The output {tensor.name!r} has bytes that are no text, which JSON cannot hold",
+                f"The {what} has bytes that are no text, which JSON cannot hold",
                 code=error_codes.TENSOR_MISMATCH,
-                hint="Ask for it as binary data: parameters of the output: {'binary_data': true}",
+                hint=hint,
             ) from None
-    return (array.astype(np.float32) if array.dtype.name == "bfloat16" else array).tolist()
+    values: list[Any] = (array.astype(np.float32) if array.dtype.name == "bfloat16" else array).tolist()
+    return values
 
 
 def _invalid(why: str) -> InvalidInput:

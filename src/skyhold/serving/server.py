@@ -56,6 +56,9 @@ def open_socket(listening: Listening) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((listening.host, listening.port))
+    except (socket.gaierror, TypeError):  # the latter of a name that cannot be encoded
+        bound.close()
+        raise InvalidInput(f"{listening.host!r:.100} is no address of this machine, and no name of one") from None
     except OSError as error:
         bound.close()
         raise AlreadyExists(

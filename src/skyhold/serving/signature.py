@@ -23,7 +23,6 @@ class TensorSpec:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    optional: bool = False
 
     def to_json(self) -> dict[str, object]:
         """As in the metadata of a model."""
@@ -58,13 +57,12 @@ class Signature:
         checked = {}
         for spec in self.inputs:
             array = arrays.get(spec.name)
-            if array is not None:
-                checked[spec.name] = _fitted(spec, array)
-            elif not spec.optional:
+            if array is None:
                 raise InvalidInput(
                     f"The input {spec.name!r} is missing; it is {spec.datatype} of shape {list(spec.shape)}",
                     code=error_codes.MISSING_INPUT,
                 )
+            checked[spec.name] = _fitted(spec, array)
         if self.is_batched and len({array.shape[0] for array in checked.values()}) > 1:
             sizes = ", ".join(f"{name!r} has {array.shape[0]}" for name, array in checked.items())
             raise InvalidInput(f"The inputs have different numbers of rows: {sizes}", code=error_codes.TENSOR_MISMATCH)

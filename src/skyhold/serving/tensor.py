@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -47,7 +47,6 @@ class Tensor:
 
     name: str
     array: Array
-    parameters: dict[str, Any] = field(default_factory=dict)
 
     @property
     def datatype(self) -> str:
@@ -111,6 +110,18 @@ def check_shape(name: str, shape: Sequence[object], elements_max: int) -> tuple[
     return tuple(sizes)
 
 
+def array_of(values: Sequence[Any], dtype: np.dtype[Any]) -> Array:
+    """An array of one dimension. Raises `ValueError`, `TypeError` or `OverflowError` for a value that is not of the
+    type."""
+    if dtype.kind == "O":
+        array = np.empty(len(values), dtype=object)
+        array[:] = values
+        return array
+    if dtype.kind in "biu":
+        return np.array(values, dtype=dtype)
+    return np.array(values, dtype=np.float64).astype(dtype)
+
+
 def texts_to_bytes(array: Array) -> Array:
     """An array of texts as one of `bytes` in UTF-8; any other array as it is."""
     if array.dtype.kind == "U":
@@ -119,7 +130,5 @@ def texts_to_bytes(array: Array) -> Array:
         return array.astype(object)
     if array.dtype.kind == "O":
         flat = [item.encode() if isinstance(item, str) else item for item in array.ravel().tolist()]
-        encoded = np.empty(len(flat), dtype=object)
-        encoded[:] = flat
-        return encoded.reshape(array.shape)
+        return array_of(flat, array.dtype).reshape(array.shape)
     return array

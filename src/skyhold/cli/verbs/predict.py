@@ -60,20 +60,14 @@ def command(
     """
     need_serving()
     from skyhold.cli.outputs import as_csv, as_documents, write_file
-    from skyhold.deployment.served_version import Wanted, open_version
+    from skyhold.deployment.served_version import open_version, wanted_version
     from skyhold.serving.input_file import read_input
     from skyhold.serving.runtimes.runtime import Permissions
-    from skyhold.store.state import cache_folder
 
     settings = session.settings()
     with session.store(offline=reference.is_digest) as store, session.progress() as progress:
-        wanted = Wanted(
-            store.repository(reference.repository),
-            reference.ref or "main",
-            reference.repository.rpartition("/")[2],
-            (settings.cache_folder or cache_folder()) / "serving",
-            Permissions(pickle=allow_pickle),
-        )
+        repository = store.repository(reference.repository)
+        wanted = wanted_version(repository, reference.ref, settings, Permissions(pickle=allow_pickle))
         model = open_version(wanted, progress=progress)
         try:
             inputs = read_input(input_file, sys.stdin.buffer, model.signature.inputs)

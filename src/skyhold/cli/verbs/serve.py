@@ -17,6 +17,7 @@ from skyhold.errors import InvalidInput
 if TYPE_CHECKING:
     from skyhold.deployment.served_version import Swapped, Wanted
     from skyhold.errors import SkyholdError
+    from skyhold.registry.views import EventView
     from skyhold.serving.models import Models
     from skyhold.serving.server import Listening
     from skyhold.serving.signature import Signature
@@ -66,12 +67,11 @@ def command(
     SKYHOLD_SERVE_TOKEN. SIGTERM answers what has begun, and ends. Metrics for Prometheus are at /metrics.
     """
     need_serving("uvicorn", "starlette")
-    from skyhold.deployment.served_version import Wanted, last_event, update
+    from skyhold.deployment.served_version import last_event, update, wanted_version
     from skyhold.serving.metrics import ServerMetrics
     from skyhold.serving.models import Models
     from skyhold.serving.runtimes.runtime import Permissions
     from skyhold.serving.server import Listening, open_socket, run_server
-    from skyhold.store.state import cache_folder
 
     if follow and reference.is_digest:
         raise InvalidInput(f"{reference} is one version, and never moves", hint="Leave out --follow, or name an alias")
@@ -80,13 +80,8 @@ def command(
     models, stop = Models(ServerMetrics()), threading.Event()
     settings = session.settings()
     with session.store(offline=reference.is_digest) as store, bound:
-        wanted = Wanted(
-            store.repository(reference.repository),
-            reference.ref or "main",
-            name or reference.repository.rpartition("/")[2],
-            (settings.cache_folder or cache_folder()) / "serving",
-            Permissions(pickle=allow_pickle),
-        )
+        repository = store.repository(reference.repository)
+        wanted = wanted_version(repository, reference.ref, settings, Permissions(pickle=allow_pickle), name)
         after = last_event(wanted.repository) if follow else None
         with session.progress() as progress:
             first = update(wanted, models, progress=progress)
@@ -106,7 +101,7 @@ def command(
             models.close()
 
 
-def _follower(wanted: Wanted, models: Models, after: object, stop: threading.Event) -> threading.Thread:
+def _follower(wanted: Wanted, models: Models, after: EventView | None, stop: threading.Event) -> threading.Thread:
     from skyhold.cli.render import short
     from skyhold.deployment.served_version import follow
 
@@ -118,7 +113,7 @@ def _follower(wanted: Wanted, models: Models, after: object, stop: threading.Eve
         click.echo(f"warning: {error.message}; the version before it answers", err=True)
 
     thread = threading.Thread(
-        target=lambda: follow(wanted, models, after, stop, swapped=swapped, failed=failed),  # type: ignore[arg-type]
+        target=lambda: follow(wanted, models, after, stop, swapped=swapped, failed=failed),
         name="skyhold-follow",
         daemon=True,
     )
